@@ -1,0 +1,165 @@
+"""The engine's adapter to Flask and Flask-SQLAlchemy: the only file here that knows them.
+
+`TenantDatabase` is Flask-SQLAlchemy with one change: which engine a session uses follows from what is bound, never
+from the model. `PathTenant` takes the tenant out of the URL before routing. A request is one unit of work.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy as sa
+from flask import Flask, Request, Response, current_app, g, has_request_context
+from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session
+from sqlalchemy.orm import SessionTransaction
+
+from tenant_schemas import registry
+from tenant_schemas.connections import Connections
+from tenant_schemas.context import SHARED, Binding, bind, bound, current_binding, unbind
+from tenant_schemas.errors import BindingChanged, BindingRefused
+from tenant_schemas.search_path import BindingEngine
+from tenant_schemas.tenant import Tenant
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+EXTENSION = "tenant_schemas"
+PATH_SLUG = "tenant_schemas.path_slug"
+
+
+class TenantSession(Session):
+    """A session whose engine is that of the bound tenant, or of the shared side."""
+
+    _used: tuple[SessionTransaction | None, Binding] | None = None
+
+    def get_bind(
+        self,
+        mapper: Any | None = None,
+        clause: Any | None = None,
+        bind: sa.engine.Engine | sa.engine.Connection | None = None,
+        **kwargs: Any,
+    ) -> BindingEngine:
+        """Raises NotBound, BindingChanged inside an open db transaction, BindingRefused for a `bind` of one's own."""
+        if bind is not None:
+            raise BindingRefused("A session takes its engine from the bound tenant; enter tenant_context(...) instead.")
+        binding = current_binding()
+        transaction = self.get_transaction()
+        if self._used and self._used[0] is transaction and not _is_same_side(self._used[1], binding):
+            raise BindingChanged("Another tenant was bound inside an open db transaction: commit or roll back first.")
+        self._used = (transaction, binding)
+        return connections().for_binding(binding)
+
+
+def _is_same_side(one: Binding, other: Binding) -> bool:
+    return (one.id if isinstance(one, Tenant) else one) == (other.id if isinstance(other, Tenant) else other)
+
+
+class TenantDatabase(SQLAlchemy):
+    """Flask-SQLAlchemy over the engine's connections. Its own engine list holds the shared side only."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(session_options={"class_": TenantSession}, **kwargs)
+
+    def init_tenancy(self, app: Flask, own: Connections) -> None:
+        """Tie the application to its connections; commit or roll back each request's session, and unbind its tenant."""
+        app.extensions[EXTENSION] = own
+        app.config["SQLALCHEMY_DATABASE_URI"] = own.shared.url
+        self.init_app(app)
+        app.after_request(self._finish)
+        app.teardown_request(_unbind_request)
+
+    def _make_engine(self, bind_key: str | None, options: dict[str, Any], app: Flask) -> sa.engine.Engine:
+        return cast(Connections, app.extensions[EXTENSION]).shared
+
+    def _finish(self, response: Response) -> Response:
+        """A good answer is committed before it is sent, also one that only read: on a ROLLBACK psycopg would forget
+        its prepared statements.
+        """
+        if self.session.registry.has():
+            if response.status_code < 400:  # noqa: PLR2004
+                self.session.commit()
+            else:
+                self.session.rollback()
+        return response
+
+
+def connections() -> Connections:
+    """The current application's connections."""
+    return cast(Connections, current_app.extensions[EXTENSION])
+
+
+def bind_request(binding: Binding) -> None:
+    """Bind a tenant or the shared side until the current request ends."""
+    token = bind(binding)
+    g.setdefault("_tenant_schemas_tokens", []).append(token)
+
+
+def _unbind_request(_: BaseException | None = None) -> None:
+    if has_request_context():
+        for token in reversed(g.pop("_tenant_schemas_tokens", [])):
+            unbind(token)
+
+
+@contextmanager
+def tenant_context(tenant: Tenant | str) -> Iterator[Tenant]:
+    """`with tenant_context("km"):` for jobs, shells and tests. A slug is looked up; raises TenantNotFound."""
+    if isinstance(tenant, str):
+        with connections().shared.begin() as connection:
+            tenant = registry.get_tenant(connection, tenant)
+    with bound(tenant):
+        yield tenant
+
+
+@contextmanager
+def shared_side() -> Iterator[None]:
+    """`with shared_side():` for code that works on the shared schema and says so."""
+    with bound(SHARED):
+        yield
+
+
+class FlaskRequestParts:
+    """A Flask request as the resolvers see it."""
+
+    def __init__(self, request: Request, claims: Mapping[str, Any]) -> None:
+        self._request = request
+        self.claims = claims
+
+    @property
+    def host(self) -> str:
+        return self._request.host
+
+    @property
+    def path_slug(self) -> str | None:
+        return cast(str | None, self._request.environ.get(PATH_SLUG))
+
+    def header(self, name: str) -> str | None:
+        return self._request.headers.get(name)
+
+
+class PathTenant:
+    """WSGI middleware: `/api/eur/wallet` becomes `/api/wallet` and a note that the path said `eur`.
+
+    The first segment below the prefix is a tenant unless it is one of the `reserved` first segments of real routes,
+    which for that reason can't be slugs.
+    """
+
+    def __init__(self, wsgi_app: "WSGIApplication", prefix: str, reserved: frozenset[str]) -> None:
+        self._wsgi_app = wsgi_app
+        self._prefix = prefix
+        self._reserved = reserved
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path.startswith(self._prefix):
+            first, _, rest = path.removeprefix(self._prefix).partition("/")
+            if first and first not in self._reserved:
+                environ["PATH_INFO"] = self._prefix + rest
+                environ[PATH_SLUG] = first
+        return self._wsgi_app(environ, start_response)
+
+
+def first_segments(app: Flask, prefix: str) -> frozenset[str]:
+    """The first segments below `prefix` of all routes there are: what `PathTenant` must reserve."""
+    rules = (rule.rule for rule in app.url_map.iter_rules())
+    return frozenset(rule.removeprefix(prefix).partition("/")[0] for rule in rules if rule.startswith(prefix))

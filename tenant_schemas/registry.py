@@ -1,0 +1,102 @@
+"""The registry: one row in `shared.tenants` for every tenant there is. No row, no tenant.
+
+The application's first shared migration makes the table (`registry_table` describes it); the functions here are the
+only ones that write it. They run on an open db transaction and commit nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql
+
+from tenant_schemas.errors import TenantNotFound
+from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, TenantStatus
+
+# In the order of Tenant's fields, so that a row is a Tenant; `t` is the table's alias wherever this is selected.
+COLUMNS: Final = "t.id, t.slug, t.schema_name, t.role_name, t.name, t.status, t.login_epoch, t.revision, t.settings"
+
+
+def registry_table(metadata: sa.MetaData) -> sa.Table:
+    """The table as the engine expects it, for the application's metadata and its foreign keys."""
+    return sa.Table(
+        "tenants",
+        metadata,
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("slug", sa.Text, nullable=False),
+        sa.Column("schema_name", sa.Text, nullable=False),
+        sa.Column("role_name", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("login_epoch", sa.Integer, nullable=False),
+        sa.Column("revision", sa.Text, nullable=False),
+        sa.Column("settings", postgresql.JSONB, nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.UniqueConstraint("slug", name="tenants_slug_key"),
+        sa.UniqueConstraint("schema_name", name="tenants_schema_name_key"),
+        sa.UniqueConstraint("id", "role_name", name="tenants_id_role_name_key"),
+        schema=SHARED_SCHEMA,
+    )
+
+
+def tenant_from_row(row: Sequence[Any]) -> Tenant:
+    """The Tenant of a row that was selected with COLUMNS."""
+    tenant_id, slug, schema_name, role_name, name, status, login_epoch, revision, settings = row
+    return Tenant(tenant_id, slug, schema_name, role_name, name, TenantStatus(status), login_epoch, revision, settings)
+
+
+def all_tenants(connection: Connection) -> list[Tenant]:
+    """Every tenant of any status, by slug."""
+    rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.slug")  # noqa: S608
+    return [tenant_from_row(row) for row in rows]
+
+
+def get_tenant(connection: Connection, slug: str) -> Tenant:
+    """The tenant of any status with this slug. Raises TenantNotFound."""
+    query = f"SELECT {COLUMNS} FROM shared.tenants t WHERE t.slug = %s"  # noqa: S608
+    row = connection.exec_driver_sql(query, (slug,)).one_or_none()
+    if row is None:
+        raise TenantNotFound(f"There is no tenant {slug!r}.")
+    return tenant_from_row(row)
+
+
+def lock_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
+    """The tenant's row, kept from all other writers until the db transaction ends. Raises TenantNotFound."""
+    query = f"SELECT {COLUMNS} FROM shared.tenants t WHERE t.id = %s FOR NO KEY UPDATE"  # noqa: S608
+    row = connection.exec_driver_sql(query, (tenant_id,)).one_or_none()
+    if row is None:
+        raise TenantNotFound(f"There is no tenant with the id {tenant_id}.")
+    return tenant_from_row(row)
+
+
+def add_tenant(connection: Connection, tenant: Tenant) -> None:
+    """Register a tenant whose schema is ready. This is the last step of making one."""
+    connection.exec_driver_sql(
+        "INSERT INTO shared.tenants"
+        " (id, slug, schema_name, role_name, name, status, login_epoch, revision, settings)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            tenant.id,
+            tenant.slug,
+            tenant.schema_name,
+            tenant.role_name,
+            tenant.name,
+            tenant.status,
+            tenant.login_epoch,
+            tenant.revision,
+            Jsonb(dict(tenant.settings)),
+        ),
+    )
+
+
+def set_revision(connection: Connection, tenant_id: UUID, revision: str) -> None:
+    """Note at which revision the tenant's schema is, in the db transaction that brought it there."""
+    connection.exec_driver_sql("UPDATE shared.tenants SET revision = %s WHERE id = %s", (revision, tenant_id))
+
+
+def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) -> None:
+    """Serve a tenant again, suspend it or archive it. Takes effect on its next request."""
+    connection.exec_driver_sql("UPDATE shared.tenants SET status = %s WHERE id = %s", (status, tenant_id))
