@@ -1,0 +1,42 @@
+"""The wallet service: one Flask application for many tenants."""
+
+from flask import Flask, Response
+
+from app import cli, config, db, docs, logs, problems, tenancy
+from app.auth.routes import blueprint as auth
+from app.auth.tokens import TokenMint
+from app.health.routes import blueprint as health
+from app.http import FastJson
+from app.ledger.routes import blueprint as ledger
+from app.members.routes import blueprint as members
+from app.wallets.routes import blueprint as wallets
+
+
+def create_app(settings: config.Settings | None = None) -> Flask:
+    """The application, with its settings from the environment unless given. Connects to nothing yet."""
+    settings = settings or config.read_settings()
+    app = Flask("app", static_folder=None)
+    app.json = FastJson(app)
+    app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_body_bytes)
+    app.extensions["token_mint"] = TokenMint(settings.secret_key, settings.token_seconds)
+
+    logs.init_app(app, settings.log_level)
+    app.after_request(_protect)
+    db.init_app(app, settings)
+    problems.register(app)
+
+    api = docs.make_api(app)
+    for feature in (auth, members, wallets, ledger):
+        api.register_blueprint(feature)
+    app.register_blueprint(health)
+
+    tenancy.init_app(app, settings)
+    cli.init_app(app)
+    return app
+
+
+def _protect(response: Response) -> Response:
+    """Answers are for the caller alone, and are what they say they are."""
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

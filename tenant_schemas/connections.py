@@ -149,7 +149,7 @@ class _Store:
         self.open_count = 0
 
     def take(self, pool: Pool, create: Callable[[], ConnectionPoolEntry]) -> ConnectionPoolEntry:
-        """An idle connection of `pool`, or a new one. Raises ConnectionsExhausted after `wait_seconds` without either."""
+        """An idle connection of `pool`, or a new one. Raises ConnectionsExhausted if neither comes in time."""
         evicted: ConnectionPoolEntry | None = None
         deadline = monotonic() + self._wait_seconds
         with self._changed:

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,14 +44,12 @@ class EmbeddedServer:
         """Give up this process's share; stop the server if it was the last. Safe to call twice."""
         if self._share.closed:
             return
-        try:
-            fcntl.flock(self._share, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass  # Another process still uses the server.
-        else:
+        with _alone(self.folder), self._share:
+            try:
+                fcntl.flock(self._share, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return  # Another process still uses the server.
             _pg_ctl(self.folder, "stop", "--mode=fast", "--wait")
-        finally:
-            self._share.close()
 
 
 def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
@@ -61,16 +60,24 @@ def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    share = (folder / "share.lock").open("a")
-    fcntl.flock(share, fcntl.LOCK_EX)
-    if not (folder / "data" / "PG_VERSION").exists():
-        _initialize(folder)
-    if not _is_running(folder):
-        _start(folder, settings)
-    fcntl.flock(share, fcntl.LOCK_SH)
-    server = EmbeddedServer(folder, _port(folder), (folder / "superuser.password").read_text(), share)
+    with _alone(folder):
+        share = (folder / "share.lock").open("a")
+        fcntl.flock(share, fcntl.LOCK_SH)
+        if not (folder / "data" / "PG_VERSION").exists():
+            _initialize(folder)
+        if not _is_running(folder):
+            _start(folder, settings)
+        server = EmbeddedServer(folder, _port(folder), (folder / "superuser.password").read_text(), share)
     atexit.register(server.release)
     return server
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time decides whether the server is to be started or stopped."""
+    with (folder / "decision.lock").open("a") as decision:
+        fcntl.flock(decision, fcntl.LOCK_EX)
+        yield
 
 
 def binary(name: str) -> Path:
@@ -186,7 +193,7 @@ def _server_account() -> pwd.struct_passwd | None:
 
 
 def _hand_over(path: Path) -> None:
-    """Make the server's user the owner of `path` and let it reach it, and the programs, where root made them private."""
+    """Make the server's user the owner of `path`; let it reach that and the programs, where root made them private."""
     account = _server_account()
     if account:
         os.chown(path, account.pw_uid, account.pw_gid)

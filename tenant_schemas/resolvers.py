@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tenant_schemas.errors import TenantAmbiguous, TenantNotFound, TenantRequired
-from tenant_schemas.tenant import Tenant
+from tenant_schemas.tenant import Tenant, is_name
 
 
 class RequestParts(Protocol):
@@ -94,4 +94,7 @@ def select(request: RequestParts, resolvers: Iterable[Resolver]) -> Selection:
         raise TenantRequired("Name a tenant: send X-Tenant, use /api/<tenant>/…, or log in to one.")
     if len(slugs) > 1 or len(tenant_ids) > 1:
         raise TenantAmbiguous("The request names more than one tenant.")
-    return Selection(next(iter(slugs), None), next(iter(tenant_ids), None))
+    slug = next(iter(slugs), None)
+    if slug is not None and not is_name(slug):
+        slug = ""  # Nobody's slug, and unlike what was sent it can be asked for without care.
+    return Selection(slug, next(iter(tenant_ids), None))

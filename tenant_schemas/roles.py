@@ -78,10 +78,11 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(roles.backup)))
     # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
-    _close_database(connection, roles)
+    close_database(connection, roles)
 
 
-def _close_database(connection: Connection, roles: ServiceRoles) -> None:
+def close_database(connection: Connection, roles: ServiceRoles) -> None:
+    """Leave PUBLIC nothing on the current database. Needs its owner or a superuser; safe to repeat."""
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     _run(connection, sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))

@@ -147,6 +147,6 @@ def make_engine(pool: Pool, like: Engine) -> BindingEngine:
     Tenants differ in their search_path only, so a statement compiled for one is right for all; a thousand tenants do
     not compile it a thousand times.
     """
-    engine = BindingEngine(pool, like.dialect, like.url)
+    engine = BindingEngine(pool, like.dialect, like.url, hide_parameters=True)
     engine._compiled_cache = like._compiled_cache
     return engine

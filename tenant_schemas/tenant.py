@@ -50,9 +50,13 @@ class Tenant:
         return self.status is TenantStatus.ACTIVE
 
 
+def is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, max_length: int) -> str:
     """Return `name` if the rule allows it, else raise `NameRefused` saying what would be allowed."""
-    if not _NAME.fullmatch(name) or len(name) > max_length:
+    if not is_name(name) or len(name) > max_length:
         raise NameRefused(
             f"{name!r} is not a name: use a lower-case letter, then lower-case letters, digits or _, "
             f"{max_length} characters at most."

@@ -27,7 +27,7 @@ CREATE TABLE wallets (
     version               integer     NOT NULL DEFAULT 1,   -- of limit and status, for If-Match; money does not raise it
     last_seq              bigint      NOT NULL DEFAULT 0,
     last_hash             bytea       NOT NULL,
-    last_posted_at        timestamptz NOT NULL DEFAULT '-infinity',
+    last_posted_at        timestamptz,
     opened_at             timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT wallets_pkey PRIMARY KEY (id),
     CONSTRAINT wallets_user_id_currency_key UNIQUE (user_id, currency),
@@ -40,6 +40,7 @@ CREATE TABLE wallets (
     CONSTRAINT wallets_available_not_negative CHECK (balance_minor + credit_limit_minor - held_minor >= 0),
     CONSTRAINT wallets_closed_is_empty CHECK (status <> 'closed' OR (balance_minor = 0 AND held_minor = 0))
 ) WITH (fillfactor = 50);
+CREATE INDEX wallets_opened_at_id_idx ON wallets (opened_at, id);
 
 -- The ledger: every movement of a wallet, numbered without gaps and chained by hash. amount is signed by its effect on
 -- the balance. The row is the idempotency record too: (wallet, key) is unique and the fingerprint tells a repeat of

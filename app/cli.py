@@ -1,0 +1,80 @@
+"""`flask wallets …` and `flask members …`: the commands that need a healthy application."""
+
+import sys
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+from app.auth.passwords import hash_password
+from app.db import db
+from app.errors import ServiceError
+from app.ledger.audit import AuditReport, audit_ledger
+from app.members import service as members
+from app.members.models import Role
+from tenant_schemas.errors import TenancyError
+from tenant_schemas.flask import connections, shared_side, tenant_context
+from tenant_schemas.registry import all_tenants
+
+wallets = AppGroup("wallets", help="Wallets and their ledger.")
+members_group = AppGroup("members", help="Users and where they belong.")
+
+
+def init_app(app: Flask) -> None:
+    app.cli.add_command(wallets)
+    app.cli.add_command(members_group)
+
+
+@wallets.command("audit")
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
+def audit(slugs: tuple[str, ...]) -> None:
+    """Recompute every chain, balance and trial balance. Exits 1 if something does not hold, and says where."""
+    if not slugs:
+        with connections().shared.begin() as connection:
+            slugs = tuple(tenant.slug for tenant in all_tenants(connection))
+    failed = [slug for slug in slugs if not _audit_one(slug)]
+    click.echo(
+        f"{len(slugs)} tenants audited, {len(failed)} with findings" + (f": {', '.join(failed)}" if failed else "")
+    )
+    sys.exit(1 if failed else 0)
+
+
+def _audit_one(slug: str) -> bool:
+    try:
+        with tenant_context(slug):
+            report = audit_ledger()
+    except TenancyError as error:
+        raise click.ClickException(str(error)) from None
+    _print(slug, report)
+    return not report.findings
+
+
+def _print(slug: str, report: AuditReport) -> None:
+    verdict = "sound" if not report.findings else "NOT SOUND"
+    click.echo(f"{slug}: {verdict}: {report.wallets} wallets, {report.transactions} transactions")
+    for finding in report.findings:
+        where = f"wallet {finding.wallet_id} seq {finding.seq}" if finding.wallet_id else "tenant"
+        click.echo(f"  {where}: {finding.text}")
+
+
+@members_group.command("add")
+@click.argument("email")
+@click.option("--tenant", "slug", required=True, help="The tenant to belong to.")
+@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.MEMBER.value, show_default=True)
+@click.option("--name", help="The person's name, if the user is new. Default: the address.")
+@click.option("--password", envvar="MEMBER_PASSWORD", help="For a new user; asked for if not given.")
+def add_member(email: str, slug: str, role: str, name: str | None, password: str | None) -> None:
+    """Let a user into a tenant, or change their role there; a new user is made."""
+    try:
+        with tenant_context(slug) as tenant:
+            pass
+        with shared_side():
+            user = members.find_user(email)
+            if user is None:
+                password = password or click.prompt("Password", hide_input=True, confirmation_prompt=True)
+                user = members.add_user(email, name or email, hash_password(password))
+            members.add_membership(user, tenant, Role(role))
+            db.session.commit()
+    except (TenancyError, ServiceError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{email} is {role} in {slug}")

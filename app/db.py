@@ -1,0 +1,45 @@
+"""The database object, and the two families of models: a tenant's tables and the shared ones.
+
+Which schema a query reaches follows from what is bound (see `tenant_schemas.flask`), never from the model.
+"""
+
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import DeclarativeBase
+
+from app.config import Settings
+from tenant_schemas.connections import Connections, Limits
+from tenant_schemas.flask import TenantDatabase
+from tenant_schemas.registry import registry_table
+
+db = TenantDatabase()
+
+
+class TenantModel(DeclarativeBase):
+    """Tables that every tenant has, written without a schema: the search_path says whose."""
+
+    metadata = sa.MetaData()
+
+
+class SharedModel(DeclarativeBase):
+    """Tables of the shared schema, written with it."""
+
+    metadata = sa.MetaData()
+
+
+tenants = registry_table(SharedModel.metadata)
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Give the application its connections. Opens none."""
+    limits = Limits(
+        max_connections=settings.max_connections,
+        wait_seconds=settings.connection_wait_seconds,
+        statement_timeout_ms=settings.statement_timeout_ms,
+    )
+    db.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits))
+
+
+def admin_engine(url: str) -> sa.Engine:
+    """An engine for scripts: the migrator's login, one connection at a time, psycopg's own transactions."""
+    return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)

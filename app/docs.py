@@ -1,0 +1,57 @@
+"""The API's description: OpenAPI 3.1 at /openapi.json, made from the schemas, and a page at /docs that needs no CDN."""
+
+from typing import Any
+
+from flask import Flask
+from flask_smorest import Api
+from flask_swagger_ui import get_swaggerui_blueprint
+from marshmallow import fields
+
+from app.http import Schema
+from app.money import amount_openapi
+
+DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
+or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
+
+
+class FaultSchema(Schema):
+    field = fields.String()
+    code = fields.String()
+    message = fields.String()
+
+
+class ProblemSchema(Schema):
+    title = fields.String()
+    status = fields.Integer()
+    code = fields.String(metadata={"description": "stable; branch on this"})
+    detail = fields.String()
+    errors = fields.List(fields.Nested(FaultSchema))
+
+
+class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
+    """flask-smorest without its error handlers: ours make problems (`problems.py`)."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None: ...
+
+
+def make_api(app: Flask) -> Documentation:
+    """The API object with which the features' blueprints are registered."""
+    app.config.update(
+        API_TITLE="schema-wallet",
+        API_VERSION="1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "info": {"description": DESCRIPTION},
+            "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+            "security": [{"token": []}],
+        },
+    )
+    api = Documentation(app)
+    plugin: Any = api.ma_plugin
+    plugin.converter.add_attribute_function(amount_openapi)
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    return api

@@ -1,0 +1,44 @@
+"""GET /livez says the process is alive and touches nothing. GET /readyz says whether it can serve."""
+
+from http import HTTPStatus
+
+import psycopg
+from flask import Blueprint, Response, jsonify
+
+from app.problems import problem
+from app.tenancy import OLDEST_SHARED_REVISION, OLDEST_TENANT_REVISION
+from tenant_schemas.flask import connections
+
+blueprint = Blueprint("health", __name__)
+
+NAMED_AT_MOST = 100
+_READINESS = """
+    SELECT (SELECT version_num FROM shared.alembic_version),
+        ARRAY(SELECT t.slug FROM shared.tenants t WHERE t.status = 'active' AND t.revision < %s
+            ORDER BY t.slug LIMIT %s)"""
+
+
+@blueprint.get("/livez")
+def livez() -> Response:
+    return jsonify(status="alive")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """503 when the database is away or `shared` is behind. Tenants that are behind are named and do not count: only
+    their own requests are turned away.
+    """
+    try:
+        rows = connections().shared.one_statement(_READINESS, (OLDEST_TENANT_REVISION, NAMED_AT_MOST), retry=True)
+    except psycopg.errors.UndefinedTable:
+        return _not_ready("shared_behind", "Schema shared is missing: run `python -m scripts.migrate`.")
+    except psycopg.Error:
+        return _not_ready("database_unavailable", "The database does not answer.")
+    revision, behind = rows[0]
+    if revision is None or revision < OLDEST_SHARED_REVISION:
+        return _not_ready("shared_behind", f"Schema shared is at {revision}, and {OLDEST_SHARED_REVISION} is needed.")
+    return jsonify(status="ready", tenantsBehind=behind)
+
+
+def _not_ready(code: str, detail: str) -> Response:
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, code, detail)

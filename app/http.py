@@ -1,0 +1,241 @@
+"""What all routes share: strict reading of requests, writing of answers, and the fields schemas are made of.
+
+A request that says more than we understand is refused, never half read: unknown fields and parameters, repeated ones,
+JSON that repeats a key, NUL characters and lone surrogates.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import marshmallow
+import orjson
+from flask import Request, Response, request
+from flask.json.provider import JSONProvider
+from flask_smorest import Blueprint as SmorestBlueprint
+from marshmallow import fields
+from webargs.flaskparser import FlaskParser
+from webargs.multidictproxy import MultiDictProxy
+
+from app.errors import (
+    BodyRequired,
+    IdempotencyKeyRequired,
+    Invalid,
+    InvalidJson,
+    PreconditionFailed,
+    PreconditionRequired,
+    UnsupportedMediaType,
+)
+
+IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+View = TypeVar("View", bound=Callable[..., Any])
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class Coded(str):
+    """An error message that carries its stable code through marshmallow."""
+
+    __slots__ = ("code",)
+    code: str
+
+    def format(self, *args: object, **kwargs: object) -> "Coded":
+        return coded(self.code, super().format(*args, **kwargs))
+
+
+def coded(code: str, message: str) -> Coded:
+    made = Coded(message)
+    made.code = code
+    return made
+
+
+class Schema(marshmallow.Schema):
+    """The base of all schemas: unknown fields are refused, and answers keep the order of their fields."""
+
+    error_messages = {  # noqa: RUF012  marshmallow's own way
+        "unknown": coded("unknown_field", "There is no such field."),
+        "type": coded("not_an_object", "A JSON object is needed."),
+    }
+
+
+REQUIRED = {"required": coded("required", "This field is needed."), "null": coded("required", "This field is needed.")}
+
+
+class Text(fields.String):
+    """Text of 1 to `max_length` characters, without control characters that PostgreSQL or a terminal would choke on."""
+
+    default_error_messages = {  # noqa: RUF012
+        **REQUIRED,
+        "invalid": coded("not_a_string", "A string is needed."),
+        "empty": coded("empty", "It must not be empty."),
+        "too_long": coded("too_long", "At most {max_length} characters."),
+        "control": coded("control_character", "Control characters are not allowed."),
+    }
+
+    def __init__(self, *, max_length: int, description: str | None = None, **kwargs: Any) -> None:
+        described = {"description": description} if description else {}
+        super().__init__(metadata={"minLength": 1, "maxLength": max_length, **described}, **kwargs)
+        self.max_length = max_length
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        if not value.strip():
+            raise self.make_error("empty")
+        if len(value) > self.max_length:
+            raise self.make_error("too_long", max_length=self.max_length)
+        if any(ord(character) < 32 and character not in "\t\n" for character in value):  # noqa: PLR2004
+            raise self.make_error("control")
+        return value
+
+
+class Identifier(fields.UUID):
+    """A UUID in a body or a query."""
+
+    default_error_messages = {**REQUIRED, "invalid_uuid": coded("not_a_uuid", "A UUID is needed.")}  # noqa: RUF012
+
+
+class Choice(fields.String):
+    """One of a few words."""
+
+    default_error_messages = {  # noqa: RUF012
+        **REQUIRED,
+        "invalid": coded("not_a_string", "A string is needed."),
+        "unknown_choice": coded("unknown_choice", "Choose one of: {choices}."),
+    }
+
+    def __init__(self, *choices: str, **kwargs: Any) -> None:
+        super().__init__(metadata={"enum": list(choices)}, **kwargs)
+        self.choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value not in self.choices:
+            raise self.make_error("unknown_choice", choices=", ".join(self.choices))
+        return cast(str, value)
+
+
+class Moment(fields.AwareDateTime):
+    """A moment in RFC 3339. In a request it must say its offset; in an answer it is UTC with a Z."""
+
+    default_error_messages = {  # noqa: RUF012
+        key: coded("not_a_moment", "A moment is needed, like 2026-01-31T12:00:00Z.")
+        for key in ("invalid", "invalid_awareness", "format")
+    }
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+class StrictParser(FlaskParser):
+    """webargs with the doors shut: see the top of this file."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": marshmallow.RAISE}  # noqa: RUF012
+
+    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
+        body = req.get_data()
+        if not body:
+            raise BodyRequired("Send a JSON object as the body.")
+        if not req.is_json:
+            raise UnsupportedMediaType("Send the body with Content-Type: application/json.")
+        try:
+            return json.loads(
+                body.decode("utf-8"), object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant
+            )
+        except (ValueError, RecursionError) as error:
+            raise InvalidJson(f"The body is not JSON that can be read: {error}") from None
+
+    def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
+        for name, values in req.args.lists():
+            _refuse_unwritable(name, name)
+            if len(values) > 1:
+                raise Invalid.at(name, "repeated", "It is given more than once.")
+            _refuse_unwritable(values[0], name)
+        return MultiDictProxy(req.args, schema)
+
+    def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> NoReturn:
+        faults = [fault for found in error.messages.values() for fault in _faults("", found)]
+        raise Invalid("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"the key {name!r} is repeated")
+        _refuse_unwritable(name, name)
+        _refuse_unwritable(value, name)
+        made[name] = value
+    return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_unwritable(value: Any, field: str) -> None:
+    """PostgreSQL stores no NUL character and UTF-8 has no lone surrogate; neither may travel any further."""
+    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+        shown = field.encode("ascii", "backslashreplace").decode().replace("\x00", "\\x00")
+        raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.")
+
+
+def _faults(path: str, found: Any) -> list[dict[str, str]]:
+    if isinstance(found, Mapping):
+        inside = ((f"{path}.{name}" if path else str(name), deeper) for name, deeper in found.items())
+        return [fault for name, deeper in inside for fault in _faults(name, deeper)]
+    field = path.removesuffix("._schema").removesuffix("_schema") or "body"
+    return [{"field": field, "code": getattr(said, "code", "invalid"), "message": str(said)} for said in found]
+
+
+class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
+    """A feature's routes, read strictly."""
+
+    ARGUMENTS_PARSER = StrictParser()
+
+    if TYPE_CHECKING:
+
+        def get(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def post(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def doc(self, **documentation: Any) -> Callable[[View], View]: ...
+        def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]: ...
+        def response(self, status_code: int, schema: type[Schema]) -> Callable[[View], View]: ...
+
+
+class FastJson(JSONProvider):
+    """Flask's JSON by orjson. Schemas have made plain values before it is asked."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
+
+
+def idempotency_key() -> str:
+    """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid if it isn't 1–200 visible ASCII."""
+    key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
+    if not key:
+        raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", "Use 1 to 200 visible ASCII characters without spaces.")
+    return key
+
+
+def if_match_version() -> int:
+    """The version in If-Match. Raises PreconditionRequired if it is missing, PreconditionFailed if it is no version."""
+    header = request.headers.get("If-Match")
+    if not header:
+        raise PreconditionRequired("Send If-Match with the ETag of the version you have seen.")
+    version = re.fullmatch(r'"([0-9]{1,9})"', header.strip(), re.ASCII)
+    if not version:
+        raise PreconditionFailed("If-Match names no version of this resource; read it again for its ETag.")
+    return int(version[1])
+
+
+def etag(version: int) -> dict[str, str]:
+    return {"ETag": f'"{version}"'}

@@ -1,0 +1,1 @@
+"""Wallet transactions and ledger entries: post, refund, adjust; history and audit."""

@@ -1,0 +1,43 @@
+"""What can go wrong when money is posted, by the SQLSTATE with which the posting function refuses."""
+
+from app.errors import Conflict, Invalid, NotFound
+
+
+class InsufficientFunds(Conflict):
+    """`available`, `required` and `shortfall` explain it."""
+
+    code = "insufficient_funds"
+    sqlstate = "WA001"
+    text = "The wallet does not hold enough."
+
+
+class RefundExceedsPayment(Conflict):
+    """`refundable` is what is left of the payment."""
+
+    code = "refund_exceeds_payment"
+    sqlstate = "WA004"
+    text = "That is more than is left of the payment to refund."
+
+
+class IdempotencyKeyReused(Invalid):
+    code = "idempotency_key_reused"
+    sqlstate = "WA005"
+    text = "This Idempotency-Key was used for another request on this wallet. Use a new key for a new intent."
+
+
+class PaymentNotFound(NotFound):
+    code = "payment_not_found"
+    sqlstate = "WA007"
+    text = "There is no such payment in this wallet."
+
+
+class TransactionNotFound(NotFound):
+    code = "transaction_not_found"
+
+
+class AmountOutOfRange(Invalid):
+    """The balance would leave what a bigint holds."""
+
+    code = "amount_out_of_range"
+    sqlstate = "22003"
+    text = "With this amount the balance would be larger than can be kept."

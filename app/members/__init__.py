@@ -1,0 +1,1 @@
+"""Who there is, and who belongs to which tenant (shared schema)."""

@@ -1,0 +1,70 @@
+"""Users and memberships, and the directory that a tenant may read of its own members (shared schema)."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import SharedModel
+from tenant_schemas.tenant import SHARED_SCHEMA
+
+
+class Role(StrEnum):
+    MEMBER = "member"
+    ADMIN = "admin"
+
+
+class User(SharedModel):
+    """A person, in all tenants. Anonymised when they leave, never deleted."""
+
+    __tablename__ = "users"
+    __table_args__ = (sa.UniqueConstraint("email", name="users_email_key"), {"schema": SHARED_SCHEMA})
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
+    email: Mapped[str] = mapped_column(sa.Text)
+    name: Mapped[str] = mapped_column(sa.Text)
+    password_hash: Mapped[str | None] = mapped_column(sa.Text)
+    is_operator: Mapped[bool] = mapped_column(server_default=sa.false())
+    status: Mapped[str] = mapped_column(sa.Text, server_default="active")
+    created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+
+    @property
+    def is_active(self) -> bool:
+        return self.status == "active"
+
+
+class Membership(SharedModel):
+    """A user's role in one tenant. `tenant_role` repeats the tenant's login for row-level security."""
+
+    __tablename__ = "memberships"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["tenant_id", "tenant_role"],
+            ["shared.tenants.id", "shared.tenants.role_name"],
+            name="memberships_tenant_fkey",
+            onupdate="CASCADE",
+        ),
+        sa.Index("memberships_user_id_idx", "user_id"),
+        {"schema": SHARED_SCHEMA},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(
+        sa.ForeignKey("shared.users.id", name="memberships_user_id_fkey"), primary_key=True
+    )
+    tenant_role: Mapped[str] = mapped_column(sa.Text)
+    role: Mapped[str] = mapped_column(sa.Text)
+    created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+
+
+# A view, so in no metadata: it is read under a tenant's own role and shows that tenant's members only.
+member_directory = sa.table(
+    "member_directory",
+    sa.column("user_id", sa.Uuid),
+    sa.column("email", sa.Text),
+    sa.column("name", sa.Text),
+    sa.column("role", sa.Text),
+    schema=SHARED_SCHEMA,
+)

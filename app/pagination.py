@@ -1,0 +1,84 @@
+"""Cursor-paged lists: `?limit=&cursor=` in, `{"items": […], "nextCursor": …}` out.
+
+A cursor is the position after the last item, signed together with its list: the tenant, the route and the filters. It
+is refused anywhere else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+from flask import current_app, request
+from itsdangerous import BadSignature, URLSafeSerializer
+from marshmallow import fields, validate
+
+from app.errors import Invalid
+from app.http import Schema, Text, coded
+from tenant_schemas.context import current_tenant
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+
+Item = TypeVar("Item")
+Position = list[Any]
+
+
+class PageQuery(Schema):
+    """The parameters of every list; lists with filters add theirs."""
+
+    limit = fields.Integer(
+        load_default=DEFAULT_LIMIT,
+        validate=validate.Range(1, MAX_LIMIT, error=coded("limit_out_of_range", f"1 to {MAX_LIMIT}.")),
+        error_messages={"invalid": coded("not_an_integer", "A whole number is needed.")},
+    )
+    cursor = Text(max_length=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some items, and the cursor that leads on; None on the last page."""
+
+    items: Sequence[Item]
+    next_cursor: str | None
+
+
+def page_schema(item: type[Schema]) -> type[Schema]:
+    """The schema of a page of these items."""
+    members = {
+        "items": fields.List(fields.Nested(item)),
+        "next_cursor": fields.String(data_key="nextCursor", allow_none=True),
+    }
+    name = item.__name__.removesuffix("Schema") + "PageSchema"
+    return type(name, (Schema,), members)
+
+
+def paginate(
+    query: dict[str, Any],
+    fetch: Callable[[Position | None, int], Sequence[Item]],
+    position_of: Callable[[Item], Position],
+) -> Page[Item]:
+    """One page. `fetch` is given the position to start after and how many to bring; one more than shown tells whether
+    there are others.
+    """
+    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor"}}
+    signer = _signer(filters)
+    after = _read(signer, query["cursor"]) if "cursor" in query else None
+    found = fetch(after, query["limit"] + 1)
+    items = found[: query["limit"]]
+    more = len(found) > len(items)
+    return Page(items, signer.dumps(position_of(items[-1])) if more else None)
+
+
+def _signer(filters: dict[str, Any]) -> URLSafeSerializer:
+    scope = [str(current_tenant().id), request.endpoint, request.view_args or {}, filters]
+    salt = orjson.dumps(scope, default=str, option=orjson.OPT_SORT_KEYS)
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=b"cursor:" + salt, serializer=orjson)
+
+
+def _read(signer: URLSafeSerializer, cursor: str) -> Position:
+    try:
+        position: Position = signer.loads(cursor)
+    except BadSignature:
+        raise Invalid.at("cursor", "bad_cursor", "It belongs to another list, tenant or filter. Start anew.") from None
+    return position

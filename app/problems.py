@@ -1,0 +1,130 @@
+"""Errors on the wire: RFC 9457 problems with a stable `code`. The only file that knows status codes of errors.
+
+What a problem says is written here or by the error itself. PostgreSQL's words, SQL and stack traces go to the log.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import psycopg
+import sqlalchemy.exc
+import structlog
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from app import errors
+from tenant_schemas import errors as tenancy
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "2"
+
+STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.Malformed: HTTPStatus.BAD_REQUEST,
+    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    errors.PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+TENANCY: dict[type[tenancy.TenancyError], tuple[HTTPStatus, str]] = {
+    tenancy.TenantRequired: (HTTPStatus.BAD_REQUEST, "tenant_required"),
+    tenancy.TenantAmbiguous: (HTTPStatus.BAD_REQUEST, "tenant_ambiguous"),
+    tenancy.TenantNotFound: (HTTPStatus.NOT_FOUND, "tenant_not_found"),
+    tenancy.SchemaBehind: (HTTPStatus.SERVICE_UNAVAILABLE, "schema_behind"),
+    tenancy.ConnectionsExhausted: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
+}
+
+HTTP_CODES = {
+    HTTPStatus.BAD_REQUEST: "malformed_request",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+}
+
+# SQLSTATEs that say «not now»: no connection (none, 08…), shutting down or starting (57P…), too many connections,
+# serialization failure, deadlock, lock not available, statement time-out.
+PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
+
+
+def register(app: Flask) -> None:
+    """Let every error leave the application as a problem."""
+    app.register_error_handler(errors.ServiceError, _service_error)
+    app.register_error_handler(tenancy.TenancyError, _tenancy_error)
+    app.register_error_handler(psycopg.Error, _database_error)
+    app.register_error_handler(sqlalchemy.exc.DBAPIError, _wrapped_database_error)
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem(
+    status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
+) -> Response:
+    """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the status's own phrase."""
+    body = {"title": status.phrase, "status": status, "code": code, "detail": detail, **(members or {})}
+    response = Response(orjson.dumps(body), status=status, mimetype=MEDIA_TYPE)
+    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _service_error(error: errors.ServiceError) -> Response:
+    status = next(STATUS_OF_KIND[kind] for kind in type(error).__mro__ if kind in STATUS_OF_KIND)
+    return problem(status, error.code, error.detail, error.members)
+
+
+def _tenancy_error(error: tenancy.TenancyError) -> Response:
+    known = TENANCY.get(type(error))
+    if known is None:
+        return _unexpected(error)
+    status, code = known
+    return problem(status, code, str(error))
+
+
+def _wrapped_database_error(error: sqlalchemy.exc.DBAPIError) -> Response:
+    return _database_error(error.orig) if isinstance(error.orig, psycopg.Error) else _unexpected(error)
+
+
+def _database_error(error: psycopg.Error) -> Response:
+    passing = error.sqlstate in PASSING_STATES or (error.sqlstate or "").startswith("08")
+    if not (passing and isinstance(error, psycopg.OperationalError)):
+        return _unexpected(error)
+    log.warning("database_unavailable", sqlstate=error.sqlstate, error=str(error))
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "database_unavailable",
+        "The database can't answer now. Send the same request again, with the same Idempotency-Key.",
+    )
+
+
+def _http_exception(error: HTTPException) -> Response:
+    if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return Response(error.get_response().get_data(), error.code, error.get_headers())
+    status = HTTPStatus(error.code)
+    code = HTTP_CODES.get(status, status.name.lower())
+    response = problem(status, code, error.description or status.phrase)
+    valid_methods = getattr(error, "valid_methods", None)
+    if valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(valid_methods))
+    return response
+
+
+def _unexpected(error: BaseException) -> Response:
+    log.error("unexpected_error", exc_info=error)
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal_error",
+        "Something went wrong here. It was logged with the request id.",
+    )

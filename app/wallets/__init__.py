@@ -1,0 +1,1 @@
+"""A balance held by one member in one tenant: open, limits, freeze, close."""

@@ -1,0 +1,38 @@
+"""What can go wrong with a wallet, by the SQLSTATE with which its functions refuse (migrations/tenant/0001)."""
+
+from app.errors import Conflict, NotFound, PreconditionFailed
+
+
+class WalletNotFound(NotFound):
+    code = "wallet_not_found"
+    sqlstate = "WA006"
+    text = "There is no such wallet here."
+
+
+class WalletFrozen(Conflict):
+    code = "wallet_frozen"
+    sqlstate = "WA002"
+    text = "The wallet is frozen: it can be paid into, not from."
+
+
+class WalletClosed(Conflict):
+    code = "wallet_closed"
+    sqlstate = "WA003"
+    text = "The wallet is closed for good."
+
+
+class CreditLimitBelowUsed(Conflict):
+    code = "credit_limit_below_used"
+    sqlstate = "WA009"
+    text = "The credit limit can't be lower than the credit in use and held."
+
+
+class WalletNotEmpty(Conflict):
+    code = "wallet_not_empty"
+    sqlstate = "WA010"
+    text = "A wallet is closed only with a balance of zero and nothing held."
+
+
+class WalletVersionMismatch(PreconditionFailed):
+    sqlstate = "WA011"
+    text = "The wallet's limit or status was changed meanwhile; read it again."

@@ -1,0 +1,77 @@
+"""The wallet's table, and the log of what people did to wallets. Both are written by SQL functions only."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import TenantModel
+from app.members.models import User
+
+
+class Wallet(TenantModel):
+    """One member's balance in one currency. Amounts are in minor units; the balance is signed."""
+
+    __tablename__ = "wallets"
+    __table_args__ = (
+        sa.UniqueConstraint("user_id", "currency", name="wallets_user_id_currency_key"),
+        sa.UniqueConstraint("id", "currency", name="wallets_id_currency_key"),
+        sa.Index("wallets_opened_at_id_idx", "opened_at", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
+    user_id: Mapped[UUID] = mapped_column(sa.ForeignKey(User.__table__.c.id, name="wallets_user_id_fkey"))
+    currency: Mapped[str] = mapped_column(sa.Text)
+    status: Mapped[str] = mapped_column(sa.Text, server_default="active")
+    balance_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    credit_limit_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    held_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    deposit_balance_minor: Mapped[int] = mapped_column(
+        sa.BigInteger, sa.Computed("greatest(balance_minor, 0)", persisted=True), nullable=False
+    )
+    credit_used_minor: Mapped[int] = mapped_column(
+        sa.BigInteger, sa.Computed("greatest(-balance_minor, 0)", persisted=True), nullable=False
+    )
+    version: Mapped[int] = mapped_column(server_default="1")
+    last_seq: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    last_hash: Mapped[bytes]
+    last_posted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+
+    @property
+    def available_minor(self) -> int:
+        """What can be paid now: balance + credit limit - held, as in the CHECK wallets_available_not_negative."""
+        return self.balance_minor + self.credit_limit_minor - self.held_minor
+
+
+@dataclass(frozen=True, slots=True)
+class MemberWallet:
+    """A wallet and whose it is, as the tenant's directory of members says."""
+
+    wallet: Wallet
+    email: str | None
+    name: str | None
+
+    def __getattr__(self, attribute: str) -> Any:
+        """All that the wallet has, this has too."""
+        return getattr(self.wallet, attribute)
+
+
+class AuditRecord(TenantModel):
+    """Who did what to a wallet besides moving money, with the state before and after."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
+    at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp())
+    actor_id: Mapped[UUID]
+    action: Mapped[str] = mapped_column(sa.Text)
+    wallet_id: Mapped[UUID]
+    before: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    after: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    request_id: Mapped[str | None] = mapped_column(sa.Text)

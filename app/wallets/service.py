@@ -1,0 +1,103 @@
+"""The verbs of a wallet: open, find, list, configure. Each writes through the tenant's SQL functions only.
+
+They work on the bound tenant, in the session's db transaction, and commit nothing.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db import db
+from app.members.models import member_directory
+from app.refusals import named_refusals
+from app.wallets.errors import WalletNotFound
+from app.wallets.models import MemberWallet, Wallet
+from tenant_schemas.context import current_tenant
+
+_WALLET_COLUMNS = tuple(Wallet.__table__.columns)
+_OPEN = sa.text(
+    f"SELECT {', '.join(f'(wallet).{column.name}' for column in _WALLET_COLUMNS)}, opened"  # noqa: S608
+    " FROM wallet_open_v1(:user_id, :currency)"
+).columns(*_WALLET_COLUMNS, sa.column("opened", sa.Boolean))
+_CONFIGURE = sa.text(
+    f"SELECT {', '.join(f'wallet.{column.name}' for column in _WALLET_COLUMNS)}"  # noqa: S608
+    " FROM wallet_configure_v1(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
+).columns(*_WALLET_COLUMNS)
+
+
+def main_currency() -> str:
+    """The currency of the bound tenant's wallets (ISO 4217)."""
+    return str(current_tenant().settings["currency"])
+
+
+def own_wallet(user_id: UUID) -> Wallet:
+    """The member's wallet in the tenant's currency, opened at the first look. Raises MemberNotFound."""
+    query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == main_currency())
+    return db.session.scalar(query) or open_wallet(user_id)[0]
+
+
+def open_wallet(user_id: UUID) -> tuple[Wallet, bool]:
+    """The member's wallet, and whether this call opened it. Two calls at once open one. Raises MemberNotFound."""
+    statement = sa.select(Wallet, sa.column("opened", sa.Boolean)).from_statement(_OPEN)
+    with named_refusals():
+        wallet, opened = db.session.execute(statement, {"user_id": user_id, "currency": main_currency()}).one()
+    return wallet, opened
+
+
+def get_wallet(wallet_id: UUID) -> Wallet:
+    """Raises WalletNotFound."""
+    wallet = db.session.get(Wallet, wallet_id)
+    if wallet is None:
+        raise WalletNotFound(WalletNotFound.text)
+    return wallet
+
+
+def list_wallets(
+    *, after: list[Any] | None, limit: int, q: str | None = None, status: str | None = None
+) -> list[MemberWallet]:
+    """Wallets in the order they were opened, each with its member's address and name; `after` is (opened_at, id)."""
+    who = member_directory
+    query = (
+        sa.select(Wallet, who.c.email, who.c.name)
+        .join_from(Wallet, who, who.c.user_id == Wallet.user_id, isouter=True)
+        .order_by(Wallet.opened_at, Wallet.id)
+        .limit(limit)
+    )
+    if after is not None:
+        position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
+        query = query.where(sa.tuple_(Wallet.opened_at, Wallet.id) > position)
+    if status is not None:
+        query = query.where(Wallet.status == status)
+    if q is not None:
+        query = query.where(who.c.email.icontains(q, autoescape=True) | who.c.name.icontains(q, autoescape=True))
+    return [MemberWallet(*row) for row in db.session.execute(query).tuples()]
+
+
+def configure_wallet(
+    wallet_id: UUID,
+    *,
+    version: int,
+    actor_id: UUID,
+    credit_limit_minor: int | None,
+    status: str | None,
+    request_id: str,
+) -> Wallet:
+    """Change limit, status or both of the version the caller has seen; logged with before and after.
+
+    Locks the wallet's row. Raises WalletNotFound, WalletVersionMismatch, WalletClosed, CreditLimitBelowUsed,
+    WalletNotEmpty.
+    """
+    parameters = {
+        "wallet_id": wallet_id,
+        "version": version,
+        "actor_id": actor_id,
+        "credit_limit": credit_limit_minor,
+        "status": status,
+        "request_id": request_id,
+    }
+    statement = sa.select(Wallet).from_statement(_CONFIGURE)
+    with named_refusals():
+        wallet: Wallet = db.session.scalars(statement, parameters).one()
+    return wallet

@@ -1,0 +1,57 @@
+"""Make a tenant: its role, its schema at the head of the history, and its row in the registry. All or nothing."""
+
+from dataclasses import asdict
+
+import rich_click as click
+
+from app.db import admin_engine
+from app.money import fraction_digits
+from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from scripts.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    settings_or_exit,
+    show_json,
+    stop,
+)
+from tenant_schemas.errors import NameRefused, ProvisioningError
+from tenant_schemas.provisioning import provision
+
+
+@click.command(help=__doc__)
+@click.argument("slug")
+@click.option("--currency", required=True, help="ISO 4217 code of the tenant's wallets, for instance EUR.")
+@click.option("--name", help="The name people see. Default: the slug.")
+@click.option("--schema-name", help="Default: SLUG_schema.")
+@json_option
+def main(slug: str, currency: str, name: str | None, schema_name: str | None, as_json: bool) -> None:
+    try:
+        fraction_digits(currency)
+    except ValueError as error:
+        stop(f"--currency: {error}", BAD_ARGUMENTS)
+    settings = settings_or_exit()
+    try:
+        tenant = provision(
+            admin_engine(admin_url_or_exit(settings)),
+            MIGRATIONS,
+            slug=slug,
+            name=name or slug,
+            settings={"currency": currency},
+            tenant_secret=settings.tenant_secret,
+            schema_name=schema_name,
+            reserved_slugs=RESERVED_SLUGS,
+        )
+    except NameRefused as error:
+        stop(str(error), BAD_ARGUMENTS)
+    except ProvisioningError as error:
+        stop(str(error), FAILED)
+    if as_json:
+        show_json(asdict(tenant))
+    else:
+        print(f"Tenant {tenant.slug} is ready: schema {tenant.schema_name}, login {tenant.role_name}, {currency}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Demo people, wallets and movements for the embedded server. Safe to repeat: nothing is made or posted twice.
+
+Refuses to run with DATABASE_URL set: it makes users with a known password.
+"""
+
+import os
+from typing import Any
+from uuid import UUID
+
+import rich_click as click
+from flask import Flask
+
+from app import create_app
+from app.auth.passwords import hash_password
+from app.config import Settings
+from app.db import db
+from app.ledger.service import Movement, post
+from app.members.models import Role, User
+from app.members.service import add_membership, add_user, find_user
+from app.wallets.service import open_wallet
+from scripts.console import BAD_ARGUMENTS, settings_or_exit, stop
+from tenant_schemas.flask import shared_side, tenant_context
+
+TENANTS = {"eur": "EUR", "km": "BAM"}
+PEOPLE = {
+    "member@example.com": {"eur": Role.MEMBER, "km": Role.MEMBER},
+    "admin@example.com": {"eur": Role.ADMIN, "km": Role.ADMIN},
+    "operator@example.com": {},
+    "outsider@example.com": {"km": Role.MEMBER},
+}
+MOVEMENTS: tuple[tuple[str, int, str, dict[str, Any]], ...] = (
+    ("deposit", 10_000, "demo-1", {"reference": "bank transfer 1"}),
+    ("payment", 2_550, "demo-2", {"order_id": "demo-order-1", "description": "Groceries"}),
+    ("payment", 1_299, "demo-3", {"order_id": "demo-order-2", "description": "Books"}),
+    ("deposit", 5_000, "demo-4", {"reference": "bank transfer 2"}),
+)
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    settings = settings_or_exit()
+    if not settings.is_embedded:
+        stop("The demo data is for the embedded server only: unset DATABASE_URL.", BAD_ARGUMENTS)
+    seed(settings)
+
+
+def demo_password() -> str:
+    return os.environ.get("DEMO_PASSWORD") or "wallet-demo"
+
+
+def seed(settings: Settings) -> None:
+    """Make what is missing of the demo in the tenants eur and km, which must exist."""
+    app = create_app(settings)
+    with app.app_context():
+        people = {email: _person(email) for email in PEOPLE}
+        for slug in TENANTS:
+            _tenant(app, slug, people)
+
+
+def _person(email: str) -> UUID:
+    with shared_side():
+        user = find_user(email)
+        if user is None:
+            name = email.partition("@")[0].capitalize()
+            is_operator = email.startswith("operator@")
+            user = add_user(email, f"Demo {name}", hash_password(demo_password()), is_operator=is_operator)
+        user_id = user.id
+        db.session.commit()
+    return user_id
+
+
+def _tenant(app: Flask, slug: str, people: dict[str, UUID]) -> None:
+    belonging = {email: roles[slug] for email, roles in PEOPLE.items() if slug in roles}
+    with tenant_context(slug) as tenant:
+        pass
+    with shared_side():
+        for email, role in belonging.items():
+            user = db.session.get_one(User, people[email])
+            add_membership(user, tenant, role)
+        db.session.commit()
+    with tenant_context(tenant):
+        wallet_ids = {email: open_wallet(people[email])[0].id for email in belonging}
+        db.session.commit()
+        for type_, amount_minor, key, told in MOVEMENTS:
+            admin_id = people["admin@example.com"] if type_ == "deposit" else None
+            movement = Movement(type=type_, amount_minor=amount_minor, idempotency_key=key, admin_id=admin_id, **told)
+            post(wallet_ids["member@example.com"], movement)
+
+
+if __name__ == "__main__":
+    main()

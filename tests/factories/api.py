@@ -1,0 +1,53 @@
+"""A client of the API: Flask's own test client, which runs the whole WSGI application, and what every call repeats."""
+
+from typing import Any
+from uuid import uuid4
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from tests.factories.people import Person
+
+
+class Api:
+    def __init__(self, app: Flask) -> None:
+        self.client = app.test_client()
+
+    def get(self, path: str, person: Person | None = None, tenant: str | None = None, **more: Any) -> TestResponse:
+        return self.send("GET", path, person, tenant, **more)
+
+    def post(
+        self,
+        path: str,
+        person: Person | None = None,
+        tenant: str | None = None,
+        *,
+        key: str | None = None,
+        **more: Any,
+    ) -> TestResponse:
+        """POST with an Idempotency-Key of its own unless `key` gives one."""
+        headers = {"Idempotency-Key": key or uuid4().hex, **more.pop("headers", {})}
+        return self.send("POST", path, person, tenant, headers=headers, **more)
+
+    def patch(
+        self, path: str, person: Person, tenant: str, *, if_match: str | None = None, **more: Any
+    ) -> TestResponse:
+        headers = {"If-Match": if_match} if if_match else {}
+        return self.send("PATCH", path, person, tenant, headers=headers, **more)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        person: Person | None = None,
+        tenant: str | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        **more: Any,
+    ) -> TestResponse:
+        sent = dict(headers or {})
+        if person is not None:
+            sent["Authorization"] = f"Bearer {person.token}"
+        if tenant is not None:
+            sent["X-Tenant"] = tenant
+        return self.client.open(path, method=method, headers=sent, **more)
