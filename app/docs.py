@@ -5,10 +5,11 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
-from marshmallow import fields
+from marshmallow import INCLUDE, fields
 
 from app.http import Schema
 from app.money import amount_openapi
+from app.problems import MEDIA_TYPE
 
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
@@ -21,6 +22,11 @@ class FaultSchema(Schema):
 
 
 class ProblemSchema(Schema):
+    """Some problems have more members: `available`, `refundable`, …"""
+
+    class Meta:
+        unknown = INCLUDE
+
     title = fields.String()
     status = fields.Integer()
     code = fields.String(metadata={"description": "stable; branch on this"})
@@ -34,6 +40,12 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
     ERROR_SCHEMA = ProblemSchema
 
     def _register_error_handlers(self) -> None: ...
+
+    def _register_responses(self) -> None:
+        """All that flask-smorest registers here are errors, and ours have a media type of their own."""
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
 def make_api(app: Flask) -> Documentation:

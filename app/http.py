@@ -189,18 +189,45 @@ def _faults(path: str, found: Any) -> list[dict[str, str]]:
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
-    """A feature's routes, read strictly."""
+    """A feature's routes, read strictly, and documented with the headers they want."""
 
     ARGUMENTS_PARSER = StrictParser()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._prepare_doc_cbks.append(_document_headers)
 
     if TYPE_CHECKING:
 
         def get(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def post(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
-        def doc(self, **documentation: Any) -> Callable[[View], View]: ...
         def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]: ...
         def response(self, status_code: int, schema: type[Schema]) -> Callable[[View], View]: ...
+        def alt_response(self, status_code: int, *, schema: type[Schema]) -> Callable[[View], View]: ...
+
+
+def wants_header(name: str, description: str, *, required: bool = True, **about: Any) -> Callable[[View], View]:
+    """Note in the API's description that a view wants this header. Reading it is the view's own doing."""
+    header = {
+        "in": "header",
+        "name": name,
+        "description": description,
+        "required": required,
+        "schema": {"type": "string", **about},
+    }
+
+    def mark(view: View) -> View:
+        documentation = view.__dict__.setdefault("_apidoc", {})
+        documentation["headers"] = [*documentation.get("headers", []), header]
+        return view
+
+    return mark
+
+
+def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
+    headers = doc_info.get("headers", [])
+    return {**doc, "parameters": [*doc.get("parameters", []), *headers]} if headers else doc
 
 
 class FastJson(JSONProvider):

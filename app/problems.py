@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 import psycopg
-import sqlalchemy.exc
 import structlog
 from flask import Flask, Response
+from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
 from app import errors
@@ -61,7 +61,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(errors.ServiceError, _service_error)
     app.register_error_handler(tenancy.TenancyError, _tenancy_error)
     app.register_error_handler(psycopg.Error, _database_error)
-    app.register_error_handler(sqlalchemy.exc.DBAPIError, _wrapped_database_error)
+    app.register_error_handler(DBAPIError, _wrapped_database_error)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(Exception, _unexpected)
 
@@ -93,7 +93,7 @@ def _tenancy_error(error: tenancy.TenancyError) -> Response:
     return problem(status, code, str(error))
 
 
-def _wrapped_database_error(error: sqlalchemy.exc.DBAPIError) -> Response:
+def _wrapped_database_error(error: DBAPIError) -> Response:
     return _database_error(error.orig) if isinstance(error.orig, psycopg.Error) else _unexpected(error)
 
 
@@ -110,6 +110,9 @@ def _database_error(error: psycopg.Error) -> Response:
 
 
 def _http_exception(error: HTTPException) -> Response:
+    original = getattr(error, "original_exception", None)
+    if original is not None:  # It was raised after the view, by the commit for instance, and Flask wrapped it.
+        return _wrapped_database_error(original) if isinstance(original, DBAPIError) else _unexpected(original)
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().get_data(), error.code, error.get_headers())
     status = HTTPStatus(error.code)

@@ -14,7 +14,7 @@ from flask import Flask, current_app, g, request
 from app.auth.errors import AdminRequired, BadToken, TokenRequired
 from app.auth.tokens import Token, TokenMint
 from app.config import ROOT, Settings
-from app.http import View
+from app.http import View, wants_header
 from app.members.models import Role
 from app.members.service import standing
 from tenant_schemas.context import SHARED
@@ -56,13 +56,21 @@ class Caller:
 
 
 def access(who: Access) -> Callable[[View], View]:
-    """Mark a view with who may call it."""
+    """Mark a view with who may call it. To be the outermost mark, so that the API's description says it too."""
 
     def mark(view: View) -> View:
         view.__dict__["access"] = who
-        return view
+        if who is Access.ANYONE:
+            view.__dict__.setdefault("_apidoc", {})["manual_doc"] = {"security": []}
+            return view
+        return view if who is Access.USER else names_tenant(view)
 
     return mark
+
+
+names_tenant = wants_header(
+    "X-Tenant", "The tenant's slug, unless the token, the path or the host names it.", required=False, maxLength=32
+)
 
 
 def init_app(app: Flask, settings: Settings) -> None:

@@ -87,7 +87,10 @@ class Connections:
     def _open(self, binding: Binding, *, user: str, password: str, schema: str | None) -> BindingEngine:
         dialect = cast(BindingDialect, self._template.dialect)
         _, arguments = dialect.create_connect_args(self._template.url)  # type: ignore[no-untyped-call]
+        timeout_ms = _statement_timeout_ms(binding, self._limits.statement_timeout_ms)
         arguments |= {"user": user, "password": password, "autocommit": True}
+        # What goes without a BEGIN is bounded too.
+        arguments["options"] = f"-c statement_timeout={timeout_ms}"
         arguments.setdefault("connect_timeout", self._limits.connect_timeout_seconds)
 
         def connect() -> DBAPIConnection:
@@ -95,7 +98,7 @@ class Connections:
             prove(connection, user, schema)
             return cast(DBAPIConnection, connection)
 
-        begin = begin_message(binding, _statement_timeout_ms(binding, self._limits.statement_timeout_ms))
+        begin = begin_message(binding, timeout_ms)
 
         def on_connect(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
             record.info[BEGIN] = begin

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from app.http import IDEMPOTENCY_KEY_HEADER, Blueprint, idempotency_key
+from app.http import IDEMPOTENCY_KEY_HEADER, Blueprint, idempotency_key, wants_header
 from app.ledger import service
 from app.ledger.models import PostedTransaction, WalletTransaction
 from app.ledger.schemas import (
@@ -23,16 +23,11 @@ from app.tenancy import Access, access, caller
 from app.wallets.service import get_wallet, main_currency, own_wallet
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Money moved and its history.")
-needs_key = blueprint.doc(
-    parameters=[
-        {
-            "in": "header",
-            "name": IDEMPOTENCY_KEY_HEADER,
-            "required": True,
-            "description": "New for each intent, the same for a retry: the same key and request have the same answer.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 200},
-        }
-    ]
+needs_key = wants_header(
+    IDEMPOTENCY_KEY_HEADER,
+    "New for each intent, the same for a retry: the same key and request have the same answer.",
+    minLength=1,
+    maxLength=200,
 )
 Answer = tuple[PostedTransaction, int, dict[str, str]]
 

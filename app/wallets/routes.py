@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import g
 
-from app.http import Blueprint, etag, if_match_version
+from app.http import Blueprint, etag, if_match_version, wants_header
 from app.money import to_minor
 from app.pagination import Page, paginate
 from app.tenancy import Access, access, caller
@@ -48,6 +48,7 @@ def list_wallets(query: dict[str, Any]) -> Page[MemberWallet]:
 @access(Access.ADMIN)
 @blueprint.arguments(OpenWalletSchema)
 @blueprint.response(201, WalletSchema)
+@blueprint.alt_response(200, schema=WalletSchema)
 def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 with the wallet that is there."""
     wallet, opened = service.open_wallet(body["user_id"])
@@ -65,7 +66,7 @@ def show_wallet(wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
 
 @blueprint.patch("/admin/wallets/<uuid:wallet_id>")
 @access(Access.ADMIN)
-@blueprint.doc(parameters=[{"in": "header", "name": "If-Match", "required": True, "schema": {"type": "string"}}])
+@wants_header("If-Match", "The ETag of the version you have seen.")
 @blueprint.arguments(ConfigureWalletSchema)
 @blueprint.response(200, WalletSchema)
 def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:

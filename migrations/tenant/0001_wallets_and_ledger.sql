@@ -256,8 +256,11 @@ BEGIN
         ELSE
             RAISE EXCEPTION 'unknown type of wallet transaction: %', p_type USING ERRCODE = 'invalid_parameter_value';
     END CASE;
-    IF p_amount_minor = 0 OR (p_amount_minor < 0 AND p_type NOT IN ('adjustment', 'opening')) THEN
-        RAISE EXCEPTION 'the amount of a % must be positive', p_type USING ERRCODE = 'invalid_parameter_value';
+    IF p_amount_minor = 0
+        OR (p_amount_minor < 0 AND p_type NOT IN ('adjustment', 'opening'))
+        OR (p_amount_minor IS NULL AND p_type <> 'refund') THEN
+        RAISE EXCEPTION 'a % can''t have the amount %', p_type, p_amount_minor
+            USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
     available := wallet.balance_minor + wallet.credit_limit_minor - wallet.held_minor;

@@ -1,0 +1,1 @@
+"""What `python -m scripts.benchmark` measures, and the throw-away installation it measures on."""

@@ -1,0 +1,101 @@
+"""PostgreSQL's own load generator as a way: what the database can do when no Python stands before it."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from scripts.benchmarks.slices import BenchmarkFailed, Slice
+from tenant_schemas.embedded import binary
+
+_RATE = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class Pgbench:
+    """One custom script, or pgbench's built-in one without; each slice runs as the next of the logins.
+
+    `logins` are URLs by the slug of the tenant that is paid in; under "" nothing is counted as a payment.
+    """
+
+    name: str
+    title: str
+    logins: Mapping[str, str]
+    clients: int
+    scripts: Mapping[str, str] | None = None
+    _slices: int = 0
+
+    def run(self, seconds: float) -> Slice:
+        """pgbench knows whole seconds only, so a slice is rounded up."""
+        slug, url = list(self.logins.items())[self._slices % len(self.logins)]
+        self._slices += 1
+        with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
+            said = _pgbench(url, *self._arguments(Path(folder), slug, seconds))
+            latencies_ms = _latencies_ms(Path(folder))
+        found = _RATE.search(said)
+        if found is None:
+            raise BenchmarkFailed(f"pgbench gave no rate:\n{said}")
+        paid = {slug: len(latencies_ms)} if slug else {}
+        return Slice(len(latencies_ms) / float(found[1]), latencies_ms, paid)
+
+    def _arguments(self, folder: Path, slug: str, seconds: float) -> list[str]:
+        arguments = [
+            *("--no-vacuum", "--protocol=prepared", f"--client={self.clients}", f"--time={ceil(seconds)}"),
+            *(f"--jobs={min(self.clients, os.cpu_count() or 1)}", "--log", f"--log-prefix={folder / 'log'}"),
+        ]
+        if self.scripts is None:
+            return arguments
+        script = folder / "script.sql"
+        script.write_text(self.scripts[slug])
+        return [*arguments, f"--file={script}", f"--define=slice={self._slices}", "--define=number=0"]
+
+
+def prepare_tpcb(url: str, scale: int) -> None:
+    """Make the tables of pgbench's built-in script, TPC-B-like."""
+    _pgbench(url, "--initialize", "--quiet", f"--scale={scale}")
+
+
+def own_payment_script(statement: str, *, currency: str, members: int, amount_minor: int) -> str:
+    """The service's own statement (its %s in the order of post_own's parameters), for a random member.
+
+    `slice` and `number` are variables of pgbench's; with the client's number they make the key unique.
+    """
+    member = "lpad(to_hex(:member::int), 32, '0')::uuid"
+    key = "'pgbench-' || :slice || '-' || :client_id || '-' || :number"
+    values = (member, f"'{currency}'", "'payment'", str(amount_minor), key)
+    nothing = ("NULL",) * (statement.count("%s") - len(values))
+    payment = statement % (*values, *nothing)
+    return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{payment};\n"
+
+
+def _pgbench(url: str, *arguments: str) -> str:
+    parts = sa.make_url(url)
+    login = {
+        "PGHOST": parts.host,
+        "PGPORT": str(parts.port),
+        "PGUSER": parts.username,
+        "PGPASSWORD": str(parts.password),
+        "PGDATABASE": parts.database,
+    }
+    done = subprocess.run(
+        [str(binary("pgbench")), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **{name: value or "" for name, value in login.items()}},
+    )
+    if done.returncode:
+        raise BenchmarkFailed(f"pgbench failed:\n{done.stderr}")
+    return done.stdout
+
+
+def _latencies_ms(folder: Path) -> Sequence[float]:
+    """The third word of each line of the log is the transaction's time in µs; each thread has a file."""
+    lines = [line for log in folder.glob("log.*") for line in log.read_text().splitlines()]
+    return [int(line.split(" ", 3)[2]) / 1000 for line in lines]

@@ -1,0 +1,225 @@
+"""`make run` as a newcomer meets it: a real server, a real HTTP client, and the promises of the README's first page."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from app.config import ROOT
+from tenant_schemas import embedded
+
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
+    return kept | {"DATA_DIR": str(folder / "data"), "LOG_LEVEL": "warning"} | more
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+    """Run `python -m scripts.serve` until it says what to try; yields its URL, its words and the process."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.serve"],
+        cwd=ROOT,
+        env=environment(folder, PORT=str(port)),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        said = ""
+        while "/api/km/wallet/payments" not in said:
+            line = process.stdout.readline()
+            assert line, f"the server ended: {said}"
+            said += line
+        yield f"http://127.0.0.1:{port}", said, process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(START_SECONDS)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[tuple[str, str]]:
+    with served(folder) as (url, said, process):
+        yield url, said
+        started = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(START_SECONDS) == 0
+        assert time.monotonic() - started < 20
+    log = (folder / "data" / "postgres" / "data" / "server.log").read_text()
+    assert "database system is shut down" in log.splitlines()[-1]
+
+
+class Caller:
+    """Somebody logged in over real HTTP."""
+
+    def __init__(self, url: str, who: str) -> None:
+        self.http = httpx.Client(base_url=url)
+        body = {"email": f"{who}@example.com", "password": "wallet-demo"}
+        answer = self.http.post("/api/auth/login", json=body)
+        assert answer.status_code == 200, answer.text
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['accessToken']}"
+        self.memberships = answer.json()["memberships"]
+
+    def __enter__(self) -> httpx.Client:
+        return self.http
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+
+def test_the_three_lines_it_prints_work_when_pasted(server: tuple[str, str]) -> None:
+    lines = [line for line in server[1].splitlines() if "curl" in line]
+    assert len(lines) == 3
+    done = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert '"currency":"EUR"' in done.stdout
+    assert '"type":"payment","amount":"-1.50"' in done.stdout
+
+
+def test_one_member_has_two_wallets_by_header_and_by_path(server: tuple[str, str]) -> None:
+    with Caller(server[0], "member") as http:
+        for slug, currency in (("eur", "EUR"), ("km", "BAM")):
+            by_header = http.get("/api/wallet", headers={"X-Tenant": slug}).json()
+            assert by_header["currency"] == currency
+            assert by_header["tenantId"] == slug
+            assert http.get(f"/api/{slug}/wallet").json() == by_header
+
+
+def test_a_repeated_payment_is_answered_and_not_repeated(server: tuple[str, str]) -> None:
+    with Caller(server[0], "member") as http:
+        request: dict[str, Any] = {
+            "json": {"amount": "0.50"},
+            "headers": {"X-Tenant": "eur", "Idempotency-Key": "served-1"},
+        }
+        first, second = (http.post("/api/wallet/payments", **request) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json() == second.json()
+    assert "Idempotent-Replayed" not in first.headers
+    assert second.headers["Idempotent-Replayed"] == "true"
+
+
+def test_no_tenant_is_400_and_unknown_and_foreign_ones_are_the_same_404(server: tuple[str, str]) -> None:
+    with Caller(server[0], "outsider") as http:
+        assert http.get("/api/wallet").json()["code"] == "tenant_required"
+        unknown, foreign = (http.get("/api/wallet", headers={"X-Tenant": slug}) for slug in ("nope", "eur"))
+    assert unknown.status_code == foreign.status_code == 404
+    assert unknown.content == foreign.content
+    varying = {"x-request-id", "date"}
+    assert {k: v for k, v in unknown.headers.items() if k not in varying} == {
+        k: v for k, v in foreign.headers.items() if k not in varying
+    }
+
+
+@pytest.mark.parametrize(
+    ("who", "tenants"),
+    [("member", ["eur", "km"]), ("admin", ["eur", "km"]), ("operator", []), ("outsider", ["km"])],
+)
+def test_the_demo_people_belong_where_the_readme_says(server: tuple[str, str], who: str, tenants: list[str]) -> None:
+    caller = Caller(server[0], who)
+    with caller as http:
+        assert [membership["tenantId"] for membership in caller.memberships] == tenants
+        assert http.get("/api/me").json()["isOperator"] == (who == "operator")
+
+
+def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str], folder: Path) -> None:
+    audit = subprocess.run(
+        [str(Path(sys.executable).with_name("flask")), "wallets", "audit"],
+        cwd=ROOT, env=environment(folder), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "2 tenants audited, 0 with findings" in audit.stdout
+    url = subprocess.run(
+        [sys.executable, "-m", "scripts.database_url", "--tenant", "km"],
+        cwd=ROOT, env=environment(folder), capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT current_user, current_schema()").fetchone() == ("tenant_km", "km_schema")
+    assert httpx.get(f"{server[0]}/readyz").status_code == 200, "the command must leave the server running"
+
+
+def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tour = re.findall(r"```\n(.*?)```", readme[readme.index("API=") - 10 : readme.index("## Where")], re.DOTALL)
+    assert len(tour) == 4
+    script = "\n".join(tour).replace("http://127.0.0.1:8000", server[0])
+    script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    binaries = f"{embedded.binary('psql').parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-uc", script],
+        cwd=ROOT, env=environment(folder, PATH=binaries), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    for expected in (
+        '"currency":"EUR"',
+        '"currency":"BAM"',
+        "Idempotent-Replayed: true",
+        '"creditLimit":"50.00"',
+        '"type":"refund","amount":"1.20"',
+        "3 tenants audited, 0 with findings",
+        "Tenant jp is ready",
+        "owed to members",
+    ):
+        assert expected in done.stdout, (expected, done.stdout, done.stderr)
+    assert "permission denied for schema km_schema" in done.stderr
+
+
+def test_a_second_run_starts_with_the_same_data_and_a_taken_port_is_refused(tmp_path: Path) -> None:
+    def balance(url: str) -> str:
+        with Caller(url, "member") as http:
+            return str(http.get("/api/eur/wallet").json()["balance"])
+
+    with served(tmp_path) as (url, _, _process):
+        first = balance(url)
+        port = re.search(r":(\d+)", url.removeprefix("http:"))
+        assert port is not None
+        refused = subprocess.run(
+            [sys.executable, "-m", "scripts.serve"],
+            cwd=ROOT, env=environment(tmp_path, PORT=port[1]), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert "Set PORT" in refused.stderr
+    with served(tmp_path) as (url, _, _process):
+        assert balance(url) == first
+
+
+def test_running_requests_are_drained_on_ctrl_c(tmp_path: Path) -> None:
+    with served(tmp_path) as (url, _, process), Caller(url, "member") as http:
+        http.get("/api/eur/wallet")
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as slow:
+            authorization = http.headers["Authorization"]
+            head = (
+                "POST /api/eur/wallet/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                f"Idempotency-Key: drained\r\nAuthorization: {authorization}\r\nContent-Length: 18\r\n\r\n"
+            )
+            slow.sendall(head.encode())
+            time.sleep(0.3)
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+            slow.sendall(b'{"amount": "1.00"}')
+            assert b"201 CREATED" in slow.recv(65536)
+        assert process.wait(START_SECONDS) == 0
