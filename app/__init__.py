@@ -6,7 +6,7 @@ from app import cli, config, db, docs, logs, problems, tenancy
 from app.auth.routes import blueprint as auth
 from app.auth.tokens import TokenMint
 from app.health.routes import blueprint as health
-from app.http import FastJson
+from app.http import FastJson, NoSessions
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
 from app.wallets.routes import blueprint as wallets
@@ -17,6 +17,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     settings = settings or config.read_settings()
     app = Flask("app", static_folder=None)
     app.json = FastJson(app)
+    app.session_interface = NoSessions()
     app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_body_bytes)
     app.extensions["token_mint"] = TokenMint(settings.secret_key, settings.token_seconds)
 

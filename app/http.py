@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import marshmallow
 import orjson
-from flask import Request, Response, request
+from flask import Flask, Request, Response, request
 from flask.json.provider import JSONProvider
+from flask.sessions import SessionInterface
 from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import fields
 from webargs.flaskparser import FlaskParser
@@ -197,12 +198,15 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         super().__init__(*arguments, **options)
         self._prepare_doc_cbks.append(_document_headers)
 
+    def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
+        """The schema is made once, at import, and not for each request."""
+        return cast(Callable[[View], View], super().arguments(schema(), location=location))
+
     if TYPE_CHECKING:
 
         def get(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def post(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
-        def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]: ...
         def response(self, status_code: int, schema: type[Schema]) -> Callable[[View], View]: ...
         def alt_response(self, status_code: int, *, schema: type[Schema]) -> Callable[[View], View]: ...
 
@@ -228,6 +232,13 @@ def wants_header(name: str, description: str, *, required: bool = True, **about:
 def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
     headers = doc_info.get("headers", [])
     return {**doc, "parameters": [*doc.get("parameters", []), *headers]} if headers else doc
+
+
+class NoSessions(SessionInterface):
+    """This API keeps nothing in cookies, and so owes no request the work of looking for them."""
+
+    def open_session(self, app: Flask, request: Request) -> None:
+        return None
 
 
 class FastJson(JSONProvider):
