@@ -134,9 +134,9 @@ def _refuse_dead(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolPr
     try:
         poll = select.poll()
         poll.register(pgconn.socket, select.POLLIN)
-        if poll.poll(0):
+        while poll.poll(0):  # The first read takes the last words of the server, the next one meets the end.
             pgconn.consume_input()
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
         raise exc.DisconnectionError(str(error)) from error
 
 

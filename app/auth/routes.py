@@ -23,12 +23,12 @@ def login(credentials: dict[str, str]) -> dict[str, Any]:
 
     If the request names a tenant, the token is for that tenant only.
     """
-    user = service.authenticate(**credentials)
-    tenant = named_tenant(user.id)
+    user_id = service.authenticate(**credentials)
+    tenant = named_tenant(user_id)
     mint: TokenMint = current_app.extensions["token_mint"]
     return {
-        "access_token": mint.issue(user.id, tenant.id if tenant else None),
+        "access_token": mint.issue(user_id, tenant.id if tenant else None),
         "token_type": "Bearer",
         "expires_in": mint.lifetime_seconds,
-        "memberships": memberships_of(user.id),
+        "memberships": memberships_of(user_id),
     }

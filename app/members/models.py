@@ -30,10 +30,6 @@ class User(SharedModel):
     status: Mapped[str] = mapped_column(sa.Text, server_default="active")
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
 
-    @property
-    def is_active(self) -> bool:
-        return self.status == "active"
-
 
 class Membership(SharedModel):
     """A user's role in one tenant. `tenant_role` repeats the tenant's login for row-level security."""

@@ -49,6 +49,24 @@ def standing(user_id: UUID, slug: str | None, tenant_id: UUID | None) -> Standin
     return Standing(found_id, is_operator, tenant, Role(role) if role else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a password is checked against."""
+
+    user_id: UUID
+    password_hash: str | None
+    is_active: bool
+
+
+def credentials(email: str) -> Credentials | None:
+    """The credentials of the user with this address, in any case, from the shared side. No db transaction stays open
+    while the password is hashed.
+    """
+    query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE email = %s"
+    rows = connections().shared.one_statement(query, (email.strip().lower(),), retry=True)
+    return Credentials(*rows[0]) if rows else None
+
+
 def find_user(email: str) -> User | None:
     """The user with this address, in any case, on the shared side."""
     return db.session.scalar(sa.select(User).where(User.email == email.strip().lower()))
