@@ -31,7 +31,7 @@ PATH_SLUG = "tenant_schemas.path_slug"
 class TenantSession(Session):
     """A session whose engine is that of the bound tenant, or of the shared side."""
 
-    _used: tuple[SessionTransaction | None, Binding] | None = None
+    _used: tuple[SessionTransaction, Binding] | None = None
 
     def get_bind(
         self,
@@ -44,7 +44,8 @@ class TenantSession(Session):
         if bind is not None:
             raise BindingRefused("A session takes its engine from the bound tenant; enter tenant_context(...) instead.")
         binding = current_binding()
-        transaction = self.get_transaction()
+        # SQLAlchemy asks for the engine before it begins; begun here, the first statement counts as well.
+        transaction = self.get_transaction() or self.begin()
         if self._used and self._used[0] is transaction and not _is_same_side(self._used[1], binding):
             raise BindingChanged("Another tenant was bound inside an open db transaction: commit or roll back first.")
         self._used = (transaction, binding)
