@@ -16,6 +16,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     """The application, with its settings from the environment unless given. Connects to nothing yet."""
     settings = settings or config.read_settings()
     app = Flask("app", static_folder=None)
+    # Or `/api/km//wallet` would be redirected to `/api/wallet`, and lose its tenant on the way.
+    app.url_map.merge_slashes = False
     app.json = FastJson(app)
     app.session_interface = NoSessions()
     app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_body_bytes)

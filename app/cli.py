@@ -5,11 +5,12 @@ import sys
 import click
 from flask import Flask
 from flask.cli import AppGroup
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.passwords import hash_password
 from app.db import db
 from app.errors import ServiceError
-from app.ledger.audit import AuditReport, audit_ledger
+from app.ledger.audit import AuditReport, Finding, audit_ledger
 from app.members import service as members
 from app.members.models import Role
 from tenant_schemas.errors import TenancyError
@@ -29,9 +30,11 @@ def init_app(app: Flask) -> None:
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
 def audit(slugs: tuple[str, ...]) -> None:
     """Recompute every chain, balance and trial balance. Exits 1 if something does not hold, and says where."""
-    if not slugs:
+    try:
         with connections().shared.begin() as connection:
-            slugs = tuple(tenant.slug for tenant in all_tenants(connection))
+            slugs = slugs or tuple(tenant.slug for tenant in all_tenants(connection))
+    except SQLAlchemyError as error:
+        raise click.UsageError(f"The database can't be asked: {error.args[0]}\nIs it there, and migrated?") from None
     failed = [slug for slug in slugs if not _audit_one(slug)]
     click.echo(
         f"{len(slugs)} tenants audited, {len(failed)} with findings" + (f": {', '.join(failed)}" if failed else "")
@@ -45,6 +48,9 @@ def _audit_one(slug: str) -> bool:
             report = audit_ledger()
     except TenancyError as error:
         raise click.ClickException(str(error)) from None
+    except SQLAlchemyError as error:
+        db.session.rollback()
+        report = AuditReport(0, 0, (Finding(None, None, f"the audit could not be made: {error.args[0]}"),))
     _print(slug, report)
     return not report.findings
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from environs import Env, EnvValidationError, validate
+from environs import Env, EnvValidationError, ValidationError, validate
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from tenant_schemas import embedded
 
@@ -46,19 +48,20 @@ def read_settings() -> Settings:
     """Read the environment. Raises ConfigurationError. Without DATABASE_URL it starts the embedded server."""
     env = Env(eager=False)
     secret = validate.Length(min=32, error="must have 32 characters or more")
+    timeout = validate.Range(min=1, max=2**31 - 1, error="must be 1 to 2147483647")
     positive = validate.Range(min=1, error="must be 1 or more")
-    database_url = env.str("DATABASE_URL", "")
+    database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
     required = {} if database_url else {"default": ""}
     given: dict[str, Any] = {
         "database_url": database_url,
-        "admin_database_url": env.str("ADMIN_DATABASE_URL", ""),
+        "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if database_url else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if database_url else None, **required),
         "base_domain": env.str("BASE_DOMAIN", ""),
         "token_seconds": env.int("TOKEN_SECONDS", 900, validate=positive),
         "max_connections": env.int("MAX_CONNECTIONS", 20, validate=validate.Range(min=2, error="must be 2 or more")),
         "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0),
-        "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=positive),
+        "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=timeout),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
@@ -69,6 +72,15 @@ def read_settings() -> Settings:
     if database_url:
         return Settings(**given, is_embedded=False)
     return Settings(**{**given, **_embedded_settings(data_dir())}, is_embedded=True)
+
+
+def _is_database_url(text: str) -> None:
+    try:
+        is_ours = not text or make_url(text).get_backend_name() == "postgresql"
+    except ArgumentError:
+        is_ours = False
+    if not is_ours:
+        raise ValidationError("must be like postgresql://user:password@host/database")
 
 
 def data_dir() -> Path:

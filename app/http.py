@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from unicodedata import category
 
 import marshmallow
 import orjson
@@ -19,12 +20,14 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from marshmallow import fields
 from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import (
     BodyRequired,
     IdempotencyKeyRequired,
     Invalid,
     InvalidJson,
+    Malformed,
     PreconditionFailed,
     PreconditionRequired,
     UnsupportedMediaType,
@@ -32,7 +35,7 @@ from app.errors import (
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 View = TypeVar("View", bound=Callable[..., Any])
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,200}")  # A comma would be two headers joined.
 
 
 class Coded(str):
@@ -86,7 +89,7 @@ class Text(fields.String):
             raise self.make_error("empty")
         if len(value) > self.max_length:
             raise self.make_error("too_long", max_length=self.max_length)
-        if any(ord(character) < 32 and character not in "\t\n" for character in value):  # noqa: PLR2004
+        if any(category(character) == "Cc" and character not in "\t\n" for character in value):
             raise self.make_error("control")
         return value
 
@@ -134,7 +137,7 @@ class StrictParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": marshmallow.RAISE}  # noqa: RUF012
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        body = req.get_data()
+        body = _body_of(req)
         if not body:
             raise BodyRequired("Send a JSON object as the body.")
         if not req.is_json:
@@ -157,6 +160,24 @@ class StrictParser(FlaskParser):
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> NoReturn:
         faults = [fault for found in error.messages.values() for fault in _faults("", found)]
         raise Invalid("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
+
+
+def _body_of(req: Request) -> bytes:
+    """The whole body or none of it. Werkzeug would cut a chunked one at the limit, and take one that broke off."""
+    limit, length = req.max_content_length or 0, req.content_length
+    if length is None and not req.environ.get("wsgi.input_terminated"):
+        return b""
+    if length is not None and length > limit:
+        raise RequestEntityTooLarge
+    try:
+        body: bytes = req.environ["wsgi.input"].read(limit + 1 if length is None else length)
+    except OSError:  # The server's own errors for chunks that are none, and a client that went away.
+        raise Malformed("The body broke off or is not chunked as it says.") from None
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    if length is not None and len(body) != length:
+        raise Malformed("The body broke off before its Content-Length.")
+    return body
 
 
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -200,7 +221,15 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
     def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
         """The schema is made once, at import, and not for each request."""
-        return cast(Callable[[View], View], super().arguments(schema(), location=location))
+        read = super().arguments(schema(), location=location)
+
+        def mark(view: View) -> View:
+            marked = cast(View, read(view))
+            if location == "query":
+                marked.__dict__["reads_query"] = True
+            return marked
+
+        return mark
 
     if TYPE_CHECKING:
 
@@ -255,12 +284,12 @@ class FastJson(JSONProvider):
 
 
 def idempotency_key() -> str:
-    """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid if it isn't 1–200 visible ASCII."""
+    """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid if it isn't one."""
     key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
     if not key:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", "Use 1 to 200 visible ASCII characters without spaces.")
+        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", "Use 1 to 200 visible ASCII characters, but no comma.")
     return key
 
 

@@ -36,10 +36,10 @@ def format_minor(amount_minor: int, currency: str) -> str:
 def to_minor(amount: Decimal, currency: str, field: str = "amount") -> int:
     """Exact or not at all. Raises Invalid for more fraction digits than the currency has, or more than bigint holds."""
     digits = fraction_digits(currency)
-    scaled = amount.scaleb(digits)
-    minor = int(scaled)
-    if minor != scaled:
+    sign, figures, exponent = amount.as_tuple()
+    if not isinstance(exponent, int) or -exponent > digits:
         raise Invalid.at(field, "too_many_fraction_digits", f"{currency} has {digits} fraction digits.")
+    minor = int("".join(map(str, figures))) * int(10 ** (digits + exponent)) * (-1 if sign else 1)
     if abs(minor) > MAX_MINOR:
         limit = format_minor(MAX_MINOR, currency)
         raise Invalid.at(field, "amount_out_of_range", f"The largest amount is {limit} {currency}.")

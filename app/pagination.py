@@ -1,17 +1,18 @@
 """Cursor-paged lists: `?limit=&cursor=` in, `{"items": […], "nextCursor": …}` out.
 
-A cursor is the position after the last item, signed together with its list: the tenant, the route and the filters. It
-is refused anywhere else.
+A cursor is the position after the last item, signed together with its list: the tenant, the user, the route and the
+filters. It is refused anywhere else.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import orjson
-from flask import current_app, request
+from flask import current_app, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from app.errors import Invalid
 from app.http import Schema, Text, coded
@@ -24,14 +25,26 @@ Item = TypeVar("Item")
 Position = list[Any]
 
 
+class LimitField(fields.Integer):
+    """How many items a page may have, in plain digits."""
+
+    default_error_messages = {  # noqa: RUF012
+        "invalid": coded("not_an_integer", "A whole number is needed."),
+        "out_of_range": coded("limit_out_of_range", f"1 to {MAX_LIMIT}."),
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,9}", str(value), re.ASCII):
+            raise self.make_error("invalid")
+        if not 1 <= int(value) <= MAX_LIMIT:
+            raise self.make_error("out_of_range")
+        return int(value)
+
+
 class PageQuery(Schema):
     """The parameters of every list; lists with filters add theirs."""
 
-    limit = fields.Integer(
-        load_default=DEFAULT_LIMIT,
-        validate=validate.Range(1, MAX_LIMIT, error=coded("limit_out_of_range", f"1 to {MAX_LIMIT}.")),
-        error_messages={"invalid": coded("not_an_integer", "A whole number is needed.")},
-    )
+    limit = LimitField(load_default=DEFAULT_LIMIT, metadata={"minimum": 1, "maximum": MAX_LIMIT})
     cursor = Text(max_length=1000)
 
 
@@ -71,7 +84,7 @@ def paginate(
 
 
 def _signer(filters: dict[str, Any]) -> URLSafeSerializer:
-    scope = [str(current_tenant().id), request.endpoint, request.view_args or {}, filters]
+    scope = [str(current_tenant().id), str(g.user_id), request.endpoint, request.view_args or {}, filters]
     salt = orjson.dumps(scope, default=str, option=orjson.OPT_SORT_KEYS)
     return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=b"cursor:" + salt, serializer=orjson)
 

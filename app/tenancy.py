@@ -14,6 +14,7 @@ from flask import Flask, current_app, g, request
 from app.auth.errors import AdminRequired, BadToken, TokenRequired
 from app.auth.tokens import Token, TokenMint
 from app.config import ROOT, Settings
+from app.errors import Invalid
 from app.http import View, wants_header
 from app.members.models import Role
 from app.members.service import standing
@@ -95,9 +96,12 @@ def resolvers(base_domain: str) -> tuple[Resolver, ...]:
 
 def admit() -> None:
     """Authenticate, find the tenant, check membership and role, and bind. Runs before every view."""
-    who: Access | None = getattr(current_app.view_functions.get(request.endpoint or ""), "access", None)
+    view = current_app.view_functions.get(request.endpoint or "")
+    who: Access | None = getattr(view, "access", None)
     if who is None:
         return
+    if request.args and not getattr(view, "reads_query", False):
+        raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.")
     if who is Access.ANYONE:
         bind_request(SHARED)
         return

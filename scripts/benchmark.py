@@ -83,11 +83,11 @@ def _as_json(plan: payments.Plan, report: payments.Report) -> dict[str, Any]:
 def _way_as_json(figures: Figures, yardstick: float) -> dict[str, Any]:
     return {
         "title": figures.title,
-        "medianPerSecond": round(figures.median_rate, 1),
-        "slicesPerSecond": [round(rate, 1) for rate in figures.rates],
-        "ratioToPgbench": round(figures.median_rate / yardstick, 3),
-        "p50Ms": round(figures.p50_ms, 3),
-        "p99Ms": round(figures.p99_ms, 3),
+        "median_per_second": round(figures.median_rate, 1),
+        "slices_per_second": [round(rate, 1) for rate in figures.rates],
+        "ratio_to_pgbench": round(figures.median_rate / yardstick, 3),
+        "p50_ms": round(figures.p50_ms, 3),
+        "p99_ms": round(figures.p99_ms, 3),
     }
 
 

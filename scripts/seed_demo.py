@@ -64,6 +64,8 @@ def _person(email: str) -> UUID:
             name = email.partition("@")[0].capitalize()
             is_operator = email.startswith("operator@")
             user = add_user(email, f"Demo {name}", hash_password(demo_password()), is_operator=is_operator)
+        elif os.environ.get("DEMO_PASSWORD"):
+            user.password_hash = hash_password(demo_password())
         user_id = user.id
         db.session.commit()
     return user_id

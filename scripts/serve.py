@@ -4,12 +4,17 @@ With no DATABASE_URL it first starts the embedded PostgreSQL, migrates it, provi
 data. With DATABASE_URL it only serves. Ctrl-C lets running requests end, then stops both servers.
 """
 
-import os
+import ctypes
+import fcntl
+import json
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -27,6 +32,7 @@ from tenant_schemas.registry import all_tenants
 
 HOST = "127.0.0.1"
 READY_SECONDS = 30
+PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
 
 
@@ -39,13 +45,25 @@ def main(host: str, port: int, workers: int, threads: int) -> None:
     _refuse_taken_port(host, port)
     settings = settings_or_exit()
     if settings.is_embedded:
-        _prepare(settings)
+        with _alone():
+            _prepare(settings)
+    stop_signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     server = _start_gunicorn(host, port, workers, threads)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals:
         signal.signal(number, lambda *_: server.terminate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
     if _wait_until_ready(server, host, port) and settings.is_embedded:
         _print_what_to_try(f"http://{host}:{port}")
     sys.exit(server.wait())
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two runs on one folder prepare it one after the other."""
+    with (data_dir() / "prepare.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _prepare(settings: Settings) -> None:
@@ -85,12 +103,20 @@ def _start_gunicorn(host: str, port: int, workers: int, threads: int) -> subproc
         [
             *(sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{host}:{port}"),
             *("--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)),
-            *("--graceful-timeout", str(DRAIN_SECONDS), "--log-level", "warning"),
+            # Below «error» gunicorn logs header lines as they came, and there may be a token in one.
+            *("--graceful-timeout", str(DRAIN_SECONDS), "--log-level", "error"),
         ],
         cwd=ROOT,
-        env=os.environ,
         start_new_session=True,
+        preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )
+
+
+def _stop_with_parent() -> None:
+    """In the child: take signals as usual, and (on Linux) be told to stop if the parent is killed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], host: str, port: int) -> bool:
@@ -105,14 +131,14 @@ def _wait_until_ready(server: subprocess.Popen[bytes], host: str, port: int) -> 
 
 
 def _print_what_to_try(url: str) -> None:
-    body = f'{{"email": "member@example.com", "password": "{demo_password()}"}}'
+    body = shlex.quote(json.dumps({"email": "member@example.com", "password": demo_password()}))
     pick = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"accessToken\"])'"
     print(
         f"""
 Serving {url} with the tenants eur and km; the API's page is {url}/docs
 Try these in another shell (Ctrl-C here stops both servers):
 
-TOKEN=$(curl -s {url}/api/auth/login -H 'Content-Type: application/json' -d '{body}' | {pick})
+TOKEN=$(curl -s {url}/api/auth/login -H 'Content-Type: application/json' -d {body} | {pick})
 curl -s {url}/api/wallet -H "Authorization: Bearer $TOKEN" -H 'X-Tenant: eur'
 curl -s {url}/api/km/wallet/payments -H "Authorization: Bearer $TOKEN" -H "Idempotency-Key: $(date +%s)" """
         """-H 'Content-Type: application/json' -d '{"amount": "1.50"}'

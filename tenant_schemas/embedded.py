@@ -9,6 +9,7 @@ import fcntl
 import os
 import pwd
 import secrets
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ from typing import IO
 SUPERUSER = "postgres"
 SERVER_ACCOUNT = "embedded_postgres"
 START_TIMEOUT_SECONDS = 60
+TAKE_OVER_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class EmbeddedServer:
                 fcntl.flock(self._share, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return  # Another process still uses the server.
-            _pg_ctl(self.folder, "stop", "--mode=fast", "--wait")
+            _pg_ctl(self.folder, "stop", "--mode=fast", "--wait", check=False)  # It may have died before us.
 
 
 def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
@@ -98,6 +100,8 @@ def _initialize(folder: Path) -> None:
     password_file = folder / "superuser.password"
     password_file.touch(mode=0o600)
     password_file.write_text(secrets.token_urlsafe(32))
+    for left_over in folder.glob("initdb.*"):
+        shutil.rmtree(left_over)
     with tempfile.TemporaryDirectory(prefix="initdb.", dir=folder) as scratch:
         _hand_over(Path(scratch))
         handed = Path(scratch) / "password"
@@ -116,28 +120,40 @@ def _start(folder: Path, settings: Iterable[str]) -> None:
     _hand_over(folder / "data")
     options = [f"port={_free_port()}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *settings]
     log = folder / "data" / "server.log"
-    try:
-        _pg_ctl(
-            folder,
-            "start",
-            "--wait",
-            f"--timeout={START_TIMEOUT_SECONDS}",
-            f"--log={log}",
-            "--options",
-            " ".join(f"-c {option}" for option in options),
-        )
-    except subprocess.CalledProcessError as error:
-        said = log.read_text() if log.exists() else error.stderr
-        raise RuntimeError(f"The embedded PostgreSQL in {folder} did not start:\n{said}") from error
+    arguments = ("start", "--wait", f"--timeout={START_TIMEOUT_SECONDS}", f"--log={log}", "--options")
+    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    while _pg_ctl(folder, *arguments, " ".join(f"-c {option}" for option in options), check=False).returncode:
+        # Processes of a server that was killed may still be leaving, and until then PostgreSQL refuses to start.
+        if time.monotonic() > deadline:
+            said = log.read_text()[-2000:] if log.exists() else "there is no log"
+            raise RuntimeError(f"The embedded PostgreSQL in {folder} did not start:\n{said}")
+        _forget_stale_pid(folder)
+        time.sleep(0.5)
 
 
 def _is_running(folder: Path) -> bool:
-    return _pg_ctl(folder, "status", check=False).returncode == 0
+    """pg_ctl believes any process that has the number in postmaster.pid; whoever answers on the port is the server."""
+    if _pg_ctl(folder, "status", check=False).returncode:
+        return False
+    try:
+        with socket.create_connection(("127.0.0.1", _port(folder)), timeout=5):
+            return True
+    except (OSError, RuntimeError):
+        return False
+
+
+def _forget_stale_pid(folder: Path) -> None:
+    """Remove the pid file of a dead server whose number some other program has by now."""
+    pid_file = folder / "data" / "postmaster.pid"
+    if pid_file.exists():
+        program = Path(f"/proc/{pid_file.read_text().split()[0]}/comm")
+        if not program.exists() or "postgres" not in program.read_text():
+            pid_file.unlink()
 
 
 def _port(folder: Path) -> int:
     """The fourth line of postmaster.pid; the file is whole once pg_ctl has said that the server is up."""
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    deadline = time.monotonic() + TAKE_OVER_SECONDS
     while time.monotonic() < deadline:
         lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
         if len(lines) > 7 and lines[7].strip() == "ready":  # noqa: PLR2004

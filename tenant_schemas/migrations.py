@@ -68,6 +68,7 @@ class Migrations:
         before = None
         try:
             with engine.begin() as connection:
+                set_timeouts(connection)
                 become_owner(connection, self.roles)
                 connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
                 before = current_revision(connection, SHARED_SCHEMA)
@@ -88,6 +89,7 @@ class Migrations:
         before = tenant.revision
         try:
             with engine.begin() as connection:
+                set_timeouts(connection)
                 become_owner(connection, self.roles)
                 locked = registry.lock_tenant(connection, tenant.id)
                 before = locked.revision
@@ -104,8 +106,6 @@ class Migrations:
 
     def upgrade(self, connection: Connection, history: History, schema_name: str) -> str:
         """Run a history's pending revisions in one schema, within the open db transaction; returns the revision."""
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}")
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
         bind_migration(connection, schema_name)
         config = self._config(history)
         config.attributes |= {"connection": connection, "schema_name": schema_name}
@@ -129,6 +129,14 @@ class Migrations:
         for option in ("script_location", "version_locations"):
             config.set_main_option(option, str(self.setup_cfg.parent / (config.get_main_option(option) or "")))
         return config
+
+
+def set_timeouts(connection: Connection) -> None:
+    """Wait for no lock for long, until the db transaction ends, so that whoever queues behind us goes on soon. The
+    first statement of everything that changes schemas.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from tenant_schemas import registry
 from tenant_schemas.errors import NotPrepared, TenantExists
-from tenant_schemas.migrations import History, Migrations, current_revision
+from tenant_schemas.migrations import History, Migrations, current_revision, set_timeouts
 from tenant_schemas.roles import (
     become_owner,
     create_tenant_role,
@@ -61,6 +61,7 @@ def provision(
         settings=settings,
     )
     with engine.begin() as connection:
+        set_timeouts(connection)
         _refuse_unprepared(connection, migrations)
         _refuse_taken(connection, tenant, migrations)
         password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)

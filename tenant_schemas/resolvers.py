@@ -43,9 +43,11 @@ def by_claim(request: RequestParts) -> Hint | None:
 
 
 def by_header(request: RequestParts) -> Hint | None:
-    """`X-Tenant: eur`."""
-    slug = request.header("X-Tenant")
-    return Hint(slug=slug) if slug else None
+    """`X-Tenant: eur`. A server joins repeated headers with commas; two that differ are two tenants."""
+    slugs = {slug.strip() for slug in (request.header("X-Tenant") or "").split(",")} - {""}
+    if len(slugs) > 1:
+        raise TenantAmbiguous("X-Tenant names more than one tenant.")
+    return Hint(slug=slugs.pop()) if slugs else None
 
 
 def by_path(request: RequestParts) -> Hint | None:

@@ -86,6 +86,8 @@ def close_database(connection: Connection, roles: ServiceRoles) -> None:
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     _run(connection, sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
+    # A large object would be a place to write that no schema owns.
+    _run(connection, sql.SQL("REVOKE ALL ON FUNCTION lo_creat, lo_create, lo_from_bytea FROM PUBLIC"))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
     for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants):
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))

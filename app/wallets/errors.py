@@ -12,7 +12,7 @@ class WalletNotFound(NotFound):
 class WalletFrozen(Conflict):
     code = "wallet_frozen"
     sqlstate = "WA002"
-    text = "The wallet is frozen: it can be paid into, not from."
+    text = "The wallet is frozen: payments and holds are blocked."
 
 
 class WalletClosed(Conflict):

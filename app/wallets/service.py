@@ -97,7 +97,7 @@ def configure_wallet(
         "status": status,
         "request_id": request_id,
     }
-    statement = sa.select(Wallet).from_statement(_CONFIGURE)
+    statement = sa.select(Wallet).from_statement(_CONFIGURE).execution_options(populate_existing=True)
     with named_refusals():
         wallet: Wallet = db.session.scalars(statement, parameters).one()
     return wallet

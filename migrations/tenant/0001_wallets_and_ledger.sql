@@ -70,6 +70,7 @@ CREATE TABLE wallet_transactions (
     CONSTRAINT wallet_transactions_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES wallets (id, currency),
     CONSTRAINT wallet_transactions_refund_of_fkey FOREIGN KEY (refund_of) REFERENCES wallet_transactions (id),
     CONSTRAINT wallet_transactions_seq_positive CHECK (seq > 0),
+    CONSTRAINT wallet_transactions_created_at_finite CHECK (isfinite(created_at)),
     CONSTRAINT wallet_transactions_idempotency_key_length CHECK (length(idempotency_key) BETWEEN 1 AND 200),
     CONSTRAINT wallet_transactions_type_and_sign CHECK (
         CASE type
@@ -82,7 +83,7 @@ CREATE TABLE wallet_transactions (
         END),
     CONSTRAINT wallet_transactions_refund_names_payment CHECK ((type = 'refund') = (refund_of IS NOT NULL)),
     CONSTRAINT wallet_transactions_adjustment_explained CHECK (
-        type <> 'adjustment' OR (admin_id IS NOT NULL AND length(trim(coalesce(reason, ''))) > 0))
+        type <> 'adjustment' OR (admin_id IS NOT NULL AND coalesce(reason, '') ~ '\S'))
 );
 CREATE INDEX wallet_transactions_wallet_id_created_at_idx ON wallet_transactions (wallet_id, created_at, seq);
 CREATE INDEX wallet_transactions_refund_of_idx ON wallet_transactions (refund_of) WHERE refund_of IS NOT NULL;
@@ -153,19 +154,21 @@ CREATE TRIGGER audit_log_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_v1();
 
 -- The chain: sha256 (FIPS 180-4) of the previous hash and of all the row's own fields and entries, as jsonb writes
--- them. Null fields are left out, so a column added later changes no old hash. Times go in as microseconds of the
--- epoch and bytes as hex: no setting of a session can change what is hashed.
+-- them. Null fields are left out, so a column added later changes no old hash. Times go in as seconds of the epoch and
+-- bytes as hex: no setting of a session can change what is hashed.
 CREATE FUNCTION wallet_transaction_hash_v1(previous_hash bytea, posted wallet_transactions, entries jsonb)
     RETURNS bytea LANGUAGE sql STABLE
 RETURN sha256(previous_hash || convert_to((jsonb_strip_nulls(
     to_jsonb(posted) - 'hash'
     || jsonb_build_object(
-        'created_at', (extract(epoch FROM posted.created_at) * 1000000)::bigint,
+        'created_at', extract(epoch FROM posted.created_at)::text,
         'request_fingerprint', encode(posted.request_fingerprint, 'hex'),
         'entries', entries)))::text, 'UTF8'));
 
-CREATE FUNCTION wallet_genesis_hash_v1(wallet_id uuid) RETURNS bytea LANGUAGE sql IMMUTABLE
-RETURN sha256(uuid_send(wallet_id));
+-- Where a wallet's chain starts: with whose it is, in what currency.
+CREATE FUNCTION wallet_genesis_hash_v1(wallet_id uuid, user_id uuid, currency text) RETURNS bytea
+    LANGUAGE sql STABLE
+RETURN sha256(uuid_send(wallet_id) || uuid_send(user_id) || convert_to(currency, 'UTF8'));
 
 -- Open the member's wallet, or return the one there is; `opened` tells which.
 CREATE FUNCTION wallet_open_v1(p_user_id uuid, p_currency text, OUT wallet wallets, OUT opened boolean)
@@ -178,8 +181,13 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'member_not_found' USING ERRCODE = 'WA008';
     END IF;
+    PERFORM FROM shared.tenants t WHERE t.schema_name = current_schema()
+        AND (t.settings ->> 'currency' = p_currency OR t.settings -> 'currencies' ? p_currency);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this tenant has no wallets in %', p_currency USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO wallets (id, user_id, currency, last_hash)
-        VALUES (new_id, p_user_id, p_currency, wallet_genesis_hash_v1(new_id))
+        VALUES (new_id, p_user_id, p_currency, wallet_genesis_hash_v1(new_id, p_user_id, p_currency))
         ON CONFLICT (user_id, currency) DO NOTHING
         RETURNING * INTO wallet;
     opened := FOUND;
@@ -312,7 +320,7 @@ BEGIN
     SELECT * INTO old FROM wallets w WHERE w.id = p_wallet_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'wallet_not_found' USING ERRCODE = 'WA006';
-    ELSIF old.version <> p_version THEN
+    ELSIF old.version IS DISTINCT FROM p_version THEN
         RAISE EXCEPTION 'version_mismatch' USING ERRCODE = 'WA011';
     ELSIF old.status = 'closed' THEN
         RAISE EXCEPTION 'wallet_closed' USING ERRCODE = 'WA003';
@@ -362,7 +370,8 @@ CREATE VIEW trial_balance WITH (security_invoker) AS
     FROM wallets w GROUP BY w.currency;
 
 -- Everything that does not hold, the first row of each wallet only; no rows means the ledger is sound. One statement,
--- so one snapshot: it may run while money moves.
+-- so one snapshot: it may run while money moves. What it can't see is a history that was rewritten from some row to
+-- its end with all its hashes, wallet included, or cut off there: against that, keep the chains' heads elsewhere too.
 CREATE FUNCTION ledger_audit_v1(OUT wallet_id uuid, OUT seq bigint, OUT finding text) RETURNS SETOF record
     LANGUAGE sql STABLE
 BEGIN ATOMIC
@@ -382,18 +391,22 @@ BEGIN ATOMIC
         FROM wallet_transactions r WHERE r.refund_of IS NOT NULL GROUP BY r.refund_of
     ), checked AS (
         SELECT t.wallet_id, t.seq, concat_ws('; ',
+            CASE WHEN w.id IS NULL THEN 'its wallet is missing' END,
+            CASE WHEN t.currency <> w.currency THEN 'its currency is not the wallet''s' END,
             CASE WHEN t.seq <> row_number() OVER chain THEN 'seq has a gap' END,
             CASE WHEN t.hash <> wallet_transaction_hash_v1(
-                coalesce(lag(t.hash) OVER chain, wallet_genesis_hash_v1(t.wallet_id)), t, coalesce(e.listed, '[]'))
+                coalesce(lag(t.hash) OVER chain, wallet_genesis_hash_v1(w.id, w.user_id, w.currency)),
+                t, coalesce(e.listed, '[]'))
                 THEN 'hash does not match the row, its entries or the row before' END,
             CASE WHEN t.balance_after_minor <> sum(t.amount_minor) OVER chain
                 THEN 'balance after is not the sum of the amounts' END,
             CASE WHEN t.created_at < lag(t.created_at) OVER chain THEN 'time runs backwards' END,
             CASE WHEN e.effect_minor IS DISTINCT FROM t.amount_minor THEN 'entries do not add up to the amount' END,
             CASE WHEN NOT e.accounts_are_known THEN 'an entry names an unknown account' END,
-            CASE WHEN r.refunded_minor > -t.amount_minor THEN 'more was refunded than was paid' END
+            CASE WHEN r.refunded_minor > -(t.amount_minor::numeric) THEN 'more was refunded than was paid' END
             ) AS finding
         FROM wallet_transactions t
+        LEFT JOIN wallets w ON w.id = t.wallet_id
         LEFT JOIN entries e ON e.transaction_id = t.id
         LEFT JOIN refunds r ON r.refund_of = t.id
         WINDOW chain AS (PARTITION BY t.wallet_id ORDER BY t.seq)
@@ -403,20 +416,33 @@ BEGIN ATOMIC
     ), last_in_wallet AS (
         SELECT DISTINCT ON (t.wallet_id) t.wallet_id, t.seq, t.balance_after_minor, t.hash, t.created_at
         FROM wallet_transactions t ORDER BY t.wallet_id, t.seq DESC
+    ), last_configured AS (
+        SELECT DISTINCT ON (a.wallet_id) a.wallet_id, a.after
+        FROM audit_log a WHERE a.action = 'wallet.configure' ORDER BY a.wallet_id, a.at DESC
     ), wallets_off AS (
         SELECT w.id AS wallet_id, w.last_seq AS seq, concat_ws('; ',
             CASE WHEN w.balance_minor <> coalesce(l.balance_after_minor, 0)
                 THEN 'the wallet''s balance is not that of its last transaction' END,
             CASE WHEN w.last_seq <> coalesce(l.seq, 0) THEN 'the wallet''s last transactions are missing' END,
-            CASE WHEN w.last_hash <> coalesce(l.hash, wallet_genesis_hash_v1(w.id))
-                THEN 'the wallet''s hash is not that of its last transaction' END
+            CASE WHEN w.last_hash <> coalesce(l.hash, wallet_genesis_hash_v1(w.id, w.user_id, w.currency))
+                THEN 'the wallet''s hash is not that of its last transaction' END,
+            CASE WHEN w.last_posted_at IS DISTINCT FROM l.created_at
+                THEN 'the wallet''s time is not that of its last transaction' END,
+            CASE WHEN jsonb_build_object('creditLimitMinor', w.credit_limit_minor, 'status', w.status)
+                <> coalesce(c.after, '{"creditLimitMinor": 0, "status": "active"}')
+                THEN 'limit or status is not what the audit log says' END,
+            CASE WHEN w.held_minor <> 0 THEN 'something is held that no hold explains' END
             ) AS finding
         FROM wallets w
         LEFT JOIN last_in_wallet l ON l.wallet_id = w.id
+        LEFT JOIN last_configured c ON c.wallet_id = w.id
     )
     SELECT f.wallet_id, f.seq, f.finding FROM first_in_wallet f
     UNION ALL
     SELECT o.wallet_id, o.seq, o.finding FROM wallets_off o WHERE o.finding <> ''
+    UNION ALL
+    SELECT NULL, NULL, format('entry %s of %s belongs to no transaction', e.entry_no, e.transaction_id)
+    FROM ledger_entries e WHERE NOT EXISTS (SELECT FROM wallet_transactions t WHERE t.id = e.transaction_id)
     UNION ALL
     SELECT NULL, NULL, format('the trial balance in %s is off by %s', b.currency, sum(b.debit_minor) - sum(b.credit_minor))
     FROM trial_balance b GROUP BY b.currency HAVING sum(b.debit_minor) <> sum(b.credit_minor);

@@ -8,23 +8,20 @@ import platform
 import secrets
 import socket
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import psycopg
 from psycopg import sql
 
-from app.config import DATABASE_NAME, ROOT, Settings, read_settings
+from app.config import DATABASE_NAME, Settings, read_settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
+from scripts import serve
 from scripts.benchmarks.clients import HOST
 from scripts.benchmarks.slices import BenchmarkFailed
 from scripts.create_roles import create_roles
@@ -36,7 +33,6 @@ from tenant_schemas.roles import tenant_password
 from tenant_schemas.tenant import Tenant
 
 BALANCE_MINOR = 10**12
-READY_SECONDS = 60
 TOKEN_SECONDS = 86_400
 DURABILITY = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_method")
 
@@ -168,39 +164,28 @@ def make_database(installation: Installation, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """The API as operators serve it: gunicorn with threads, by scripts.serve."""
+class Api:
+    """The API as operators serve it: gunicorn with threads, started by the functions of scripts.serve."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    gunicorn: subprocess.Popen[bytes]
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with urlopen(f"http://{HOST}:{self.port}/readyz", timeout=5):
-                    return
-            except (URLError, OSError):
-                time.sleep(0.05)
-        raise BenchmarkFailed("The service did not become ready; what it said stands above.")
+        if not serve._wait_until_ready(self.gunicorn, HOST, self.port):
+            status = self.gunicorn.poll()
+            why = "in time" if status is None else f"and ended with status {status}"
+            raise BenchmarkFailed(f"The service did not become ready {why}; what it said stands above.")
 
 
 @contextmanager
-def served(workers: int, threads: int) -> Iterator[Service]:
-    """Start the service; it gets ready while the caller goes on. In a session of its own: Ctrl-C is our affair."""
+def served(workers: int, threads: int) -> Iterator[Api]:
+    """Start the service; it gets ready while the caller goes on. Ctrl-C does not reach it: we stop it ourselves."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "scripts.serve", "--host", HOST, "--port", str(port)),
-            *("--workers", str(workers), "--threads", str(threads)),
-        ],
-        cwd=ROOT,
-        start_new_session=True,
-    )
+    gunicorn = serve._start_gunicorn(HOST, port, workers, threads)
     try:
-        yield Service(port, process)
+        yield Api(port, gunicorn)
     finally:
-        process.terminate()
-        process.wait()
+        gunicorn.terminate()
+        gunicorn.wait()

@@ -37,8 +37,8 @@ Announce = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. The service and the bare service layer both get `workers` processes with `threads` each,
-    but never more of these than `clients` need.
+    """What was asked for. `workers` and `threads` are gunicorn's; the service layer without HTTP runs in as many
+    processes, in which the clients are the threads.
     """
 
     seconds: float
