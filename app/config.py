@@ -51,12 +51,13 @@ def read_settings() -> Settings:
     timeout = validate.Range(min=1, max=2**31 - 1, error="must be 1 to 2147483647")
     positive = validate.Range(min=1, error="must be 1 or more")
     database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
-    required = {} if database_url else {"default": ""}
+    is_given = bool(os.environ.get("DATABASE_URL"))
+    required = {} if is_given else {"default": ""}
     given: dict[str, Any] = {
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
-        "tenant_secret": env.str("TENANT_SECRET", validate=secret if database_url else None, **required),
-        "secret_key": env.str("SECRET_KEY", validate=secret if database_url else None, **required),
+        "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
+        "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
         "base_domain": env.str("BASE_DOMAIN", ""),
         "token_seconds": env.int("TOKEN_SECONDS", 900, validate=positive),
         "max_connections": env.int("MAX_CONNECTIONS", 20, validate=validate.Range(min=2, error="must be 2 or more")),
@@ -69,7 +70,7 @@ def read_settings() -> Settings:
         env.seal()
     except EnvValidationError as error:
         raise ConfigurationError(f"These settings are wrong: {error}") from None
-    if database_url:
+    if is_given:
         return Settings(**given, is_embedded=False)
     return Settings(**{**given, **_embedded_settings(data_dir())}, is_embedded=True)
 

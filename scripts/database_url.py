@@ -20,10 +20,15 @@ from tenant_schemas.roles import tenant_password
 @click.option("--tenant", "slug", help="The tenant's own login.")
 @click.option("--as", "who", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
 def main(slug: str | None, who: str | None) -> None:
+    print(database_url(slug, who))
+
+
+def database_url(slug: str | None, who: str | None) -> str:
+    """The URL of one login: a tenant's, or one of the service's."""
     if bool(slug) == bool(who):
         stop("Say --tenant SLUG or --as app, migrator or superuser.", BAD_ARGUMENTS)
     settings = settings_or_exit()
-    print(_tenant_url(settings, slug) if slug else _service_url(settings, str(who)))
+    return _tenant_url(settings, slug) if slug else _service_url(settings, str(who))
 
 
 def _tenant_url(settings: Settings, slug: str) -> str:

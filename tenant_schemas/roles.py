@@ -98,7 +98,13 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
     role = sql.Identifier(tenant.role_name)
     _run(connection, sql.SQL("CREATE ROLE {} LOGIN").format(role))
     _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(roles.tenants), role))
+    set_tenant_login(connection, tenant, password)
+
+
+def set_tenant_login(connection: Connection, tenant: Tenant, password: str) -> None:
+    """Set the login's password and its path, and none of the other defaults that a role may give itself."""
     _set_password(connection, tenant.role_name, password)
+    _run(connection, sql.SQL("ALTER ROLE {} RESET ALL").format(sql.Identifier(tenant.role_name)))
     connection.exec_driver_sql(search_path.set_role_default(tenant.role_name, tenant.schema_name))
 
 

@@ -204,11 +204,14 @@ END $$;
 --
 -- The row lock orders everything: seq, created_at and the hash are taken under it, refunds of one payment queue on it
 -- since they are all in the payment's wallet, and so does a second request with the same key.
+--
+-- Sequential scans are off because a connection that first posts into a small ledger would keep plans that scan it,
+-- and slow down as it grows, until somebody analyzes the tables.
 CREATE FUNCTION wallet_post_v1(
     p_wallet_id uuid, p_type text, p_amount_minor bigint, p_idempotency_key text,
     p_admin_id uuid, p_order_id text, p_refund_of uuid, p_description text, p_reference text, p_reason text,
     OUT posted wallet_transactions, OUT replayed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     wallet         wallets;
     payment        wallet_transactions;

@@ -75,7 +75,20 @@ TAMPERING = {
         " DELETE FROM wallet_transactions WHERE seq = 3",
         4,
     ),
+    "the smallest number there is": (
+        "UPDATE wallet_transactions SET amount_minor = -9223372036854775808 WHERE seq = 2",
+        2,
+    ),
     "the wallet's balance": ("UPDATE wallets SET balance_minor = balance_minor + 1", 4),
+    "whose the wallet is": (
+        "INSERT INTO shared.users (email, name) VALUES ('thief@example.com', '') ON CONFLICT DO NOTHING;"
+        " UPDATE wallets SET user_id = (SELECT id FROM shared.users WHERE email = 'thief@example.com')",
+        1,
+    ),
+    "the limit": ("UPDATE wallets SET credit_limit_minor = 5000", 4),
+    "the status": ("UPDATE wallets SET status = 'frozen'", 4),
+    "what is held": ("UPDATE wallets SET held_minor = 5", 4),
+    "when it was last posted to": ("UPDATE wallets SET last_posted_at = now()", 4),
     "everything in one wallet": (
         "UPDATE wallet_transactions SET amount_minor = amount_minor + 5, balance_after_minor = balance_after_minor + 5"
         " WHERE seq = 1; UPDATE wallet_transactions SET balance_after_minor = balance_after_minor + 5 WHERE seq > 1;"
@@ -105,7 +118,7 @@ def test_each_tampering_is_found_and_its_wallet_and_seq_are_named(
         superuser.execute("BEGIN")
         superuser.execute("CREATE TEMP TABLE kept_t AS TABLE wallet_transactions")
         superuser.execute("CREATE TEMP TABLE kept_e AS TABLE ledger_entries")
-        superuser.execute("CREATE TEMP TABLE kept_w AS SELECT id, balance_minor FROM wallets")
+        superuser.execute("CREATE TEMP TABLE kept_w AS TABLE wallets")
         superuser.execute(statement)
         superuser.execute("COMMIT")
         code, said = audit(fresh_app)
@@ -118,10 +131,31 @@ def test_each_tampering_is_found_and_its_wallet_and_seq_are_named(
         superuser.execute("DELETE FROM wallet_transactions")
         superuser.execute("INSERT INTO wallet_transactions TABLE kept_t")
         superuser.execute("INSERT INTO ledger_entries TABLE kept_e")
-        superuser.execute("UPDATE wallets w SET balance_minor = k.balance_minor FROM kept_w k WHERE k.id = w.id")
+        superuser.execute(
+            "UPDATE wallets w SET balance_minor = k.balance_minor, user_id = k.user_id, status = k.status,"
+            " credit_limit_minor = k.credit_limit_minor, held_minor = k.held_minor, last_posted_at = k.last_posted_at"
+            " FROM kept_w k WHERE k.id = w.id"
+        )
         superuser.execute("DROP TABLE kept_t, kept_e, kept_w")
         superuser.execute("COMMIT")
     assert audit(fresh_app)[0] == 0
+
+
+def test_an_entry_without_a_transaction_is_found(fresh_app: Flask, superuser: Superuser) -> None:
+    superuser.execute("INSERT INTO ledger_entries VALUES (gen_random_uuid(), 1, 'cash', 'sales', 5)")
+    code, said = audit(fresh_app, "--tenant", "km")
+    assert code == 1
+    assert "belongs to no transaction" in said
+
+
+def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask, superuser: Superuser) -> None:
+    superuser.execute("ALTER TABLE ledger_entries RENAME TO hidden")
+    superuser.execute("DROP FUNCTION ledger_audit_v1")
+    code, said = audit(fresh_app)
+    assert code == 1
+    assert "eur: sound" in said
+    assert "km: NOT SOUND" in said
+    assert "the audit could not be made" in said
 
 
 def test_a_wallet_without_transactions_but_with_a_balance_is_found(

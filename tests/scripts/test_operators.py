@@ -1,0 +1,141 @@
+"""The operators' door on a server of one's own: each script does its one thing and exits 0, 1 or 2."""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from app.config import ROOT
+from tenant_schemas.testing import Database
+from tests.conftest import SECRET_KEY
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def variables(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of an installation on the test's own database."""
+    made = {
+        "DATABASE_URL": fresh_database.app_url,
+        "ADMIN_DATABASE_URL": fresh_database.admin_url,
+        "TENANT_SECRET": fresh_database.tenant_secret,
+        "SECRET_KEY": SECRET_KEY,
+    }
+    for name, value in made.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture
+def run(variables: dict[str, str]) -> Run:
+    def run(script: str, *arguments: str) -> Result:
+        return CliRunner().invoke(importlib.import_module(f"scripts.{script}").main, arguments)
+
+    return run
+
+
+def test_migrate_reports_every_schema(run: Run) -> None:
+    result = run("migrate", "--json")
+    assert result.exit_code == 0
+    assert [outcome["schema_name"] for outcome in json.loads(result.output)] == ["shared", "eur_schema", "km_schema"]
+
+
+def test_migrate_fails_for_the_locked_tenant_alone_and_soon(
+    run: Run, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenant_schemas.migrations.LOCK_TIMEOUT_MS", 200)
+    holder = fresh_database.as_superuser()
+    holder.execute("BEGIN")
+    holder.execute("SELECT FROM shared.tenants WHERE slug = 'eur' FOR UPDATE")
+    result = run("migrate", "--json")
+    assert result.exit_code == 1
+    errors = {outcome["schema_name"]: outcome["error"] for outcome in json.loads(result.output)}
+    assert "LockNotAvailable" in errors["eur_schema"]
+    assert errors["km_schema"] is None
+
+
+def test_migrate_refuses_a_tenant_that_does_not_exist(run: Run) -> None:
+    assert run("migrate", "--tenant", "nope").exit_code == 2
+
+
+def test_status_shows_each_schema_and_exits_1_when_one_is_behind(run: Run, fresh_database: Database) -> None:
+    assert run("migration_status").exit_code == 0
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0000' WHERE slug = 'km'")
+    result = run("migration_status", "--json")
+    assert result.exit_code == 1
+    assert {row["schema"]: row["revision"] for row in json.loads(result.output)}["km_schema"] == "0000"
+
+
+def test_a_tenant_is_provisioned_and_can_be_logged_in_to(run: Run) -> None:
+    result = run("provision_tenant", "jp", "--currency", "JPY", "--schema-name", "japan", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["schema_name"] == "japan"
+    url = run("database_url", "--tenant", "jp").output.strip()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT current_user, current_schema()").fetchone() == ("tenant_jp", "japan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("eur", "--currency", "EUR"), 1),
+        (("pg_x", "--currency", "EUR"), 2),
+        (("wallet", "--currency", "EUR"), 2),
+        (("new", "--currency", "XXX"), 2),
+        (("new", "--currency", "eur"), 2),
+        (("new",), 2),
+    ],
+)
+def test_what_cannot_be_provisioned_is_refused_with_a_reason(run: Run, arguments: Any, code: int) -> None:
+    result = run("provision_tenant", *arguments)
+    assert result.exit_code == code
+    assert result.output
+    assert "Traceback" not in result.output
+
+
+def test_wrong_settings_exit_2_and_list_every_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "foo")
+    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "99999999999")
+    monkeypatch.setenv("SECRET_KEY", "short")
+    result = run("migrate")
+    assert result.exit_code == 2
+    for name in ("DATABASE_URL", "STATEMENT_TIMEOUT_MS", "SECRET_KEY"):
+        assert name in result.output
+
+
+def test_a_login_that_changed_its_own_password_is_set_right(run: Run, fresh_database: Database) -> None:
+    url = run("database_url", "--tenant", "eur").output.strip()
+    own = fresh_database.as_tenant("eur")
+    own.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
+    own.execute("ALTER ROLE CURRENT_USER SET search_path TO km_schema")
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
+    assert run("reset_tenant_login", "eur").exit_code == 0
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT current_schema()").fetchone() == ("eur_schema",)
+
+
+def test_psql_logs_in_as_the_tenant(variables: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "scripts.psql", "--tenant", "km", "-Atc", "SELECT current_user"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "tenant_km"
+
+
+def test_roles_are_created_only_for_the_logins_of_the_contract(run: Run, fresh_database: Database) -> None:
+    again = run("create_roles", "--superuser-url", fresh_database.url())
+    assert again.exit_code == 0, again.output
+    with pytest.MonkeyPatch.context() as other:
+        other.setenv("DATABASE_URL", "postgresql://somebody:x@127.0.0.1/wallet")
+        refused = run("create_roles", "--superuser-url", fresh_database.url())
+    assert refused.exit_code == 2
+    assert "must log in as wallet_app" in refused.output
+
+
+def test_demo_data_is_refused_on_a_server_of_ones_own(run: Run) -> None:
+    assert run("seed_demo").exit_code == 2
