@@ -7,7 +7,7 @@ With no DATABASE_URL everything runs on an embedded PostgreSQL under DATA_DIR, w
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
+_DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
 class ConfigurationError(Exception):
@@ -30,10 +31,10 @@ class ConfigurationError(Exception):
 class Settings:
     """What the process was told. README explains each; the names there are these in capitals."""
 
-    database_url: str
-    admin_database_url: str
-    tenant_secret: str
-    secret_key: str
+    database_url: str = field(repr=False)
+    admin_database_url: str = field(repr=False)
+    tenant_secret: str = field(repr=False)
+    secret_key: str = field(repr=False)
     is_embedded: bool
     base_domain: str
     token_seconds: int
@@ -49,6 +50,7 @@ def read_settings() -> Settings:
     env = Env(eager=False)
     secret = validate.Length(min=32, error="must have 32 characters or more")
     timeout = validate.Range(min=1, max=2**31 - 1, error="must be 1 to 2147483647")
+    not_negative = validate.Range(min=0, error="must be 0 or more")
     positive = validate.Range(min=1, error="must be 1 or more")
     database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
     is_given = bool(os.environ.get("DATABASE_URL"))
@@ -58,10 +60,12 @@ def read_settings() -> Settings:
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
-        "base_domain": env.str("BASE_DOMAIN", ""),
+        "base_domain": env.str(
+            "BASE_DOMAIN", "", validate=validate.Regexp(_DOMAIN, error="must be like wallet.example")
+        ),
         "token_seconds": env.int("TOKEN_SECONDS", 900, validate=positive),
         "max_connections": env.int("MAX_CONNECTIONS", 20, validate=validate.Range(min=2, error="must be 2 or more")),
-        "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0),
+        "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0, validate=not_negative),
         "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=timeout),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),

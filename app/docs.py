@@ -35,11 +35,13 @@ class ProblemSchema(Schema):
 
 
 class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
-    """flask-smorest without its error handlers: ours make problems (`problems.py`)."""
+    """flask-smorest without its error handlers and its pages: ours make problems (`problems.py`) and have cursors."""
 
     ERROR_SCHEMA = ProblemSchema
 
     def _register_error_handlers(self) -> None: ...
+
+    def _register_pagination_header(self) -> None: ...
 
     def _register_responses(self) -> None:
         """All that flask-smorest registers here are errors, and ours have a media type of their own."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from unicodedata import category
+from uuid import UUID
 
 import marshmallow
 import orjson
@@ -34,6 +35,8 @@ from app.errors import (
 )
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 View = TypeVar("View", bound=Callable[..., Any])
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,200}")  # A comma would be two headers joined.
 
@@ -95,9 +98,14 @@ class Text(fields.String):
 
 
 class Identifier(fields.UUID):
-    """A UUID in a body or a query."""
+    """A UUID in a body or a query, in the one form that RFC 9562 gives it; Python would take others too."""
 
     default_error_messages = {**REQUIRED, "invalid_uuid": coded("not_a_uuid", "A UUID is needed.")}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:
+        if not isinstance(value, str) or not _UUID.fullmatch(value):
+            raise self.make_error("invalid_uuid")
+        return UUID(value)
 
 
 class Choice(fields.String):
@@ -126,6 +134,11 @@ class Moment(fields.AwareDateTime):
         key: coded("not_a_moment", "A moment is needed, like 2026-01-31T12:00:00Z.")
         for key in ("invalid", "invalid_awareness", "format")
     }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

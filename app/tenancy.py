@@ -114,13 +114,13 @@ def admit() -> None:
         bind_request(SHARED)
         return
     tenant, role = _tenant_of(token)
+    g.tenant = tenant
     g.caller = Caller(token.user_id, role)
     if who is Access.ADMIN and role is not Role.ADMIN:
         raise AdminRequired("This needs the role admin in this tenant.")
     if tenant.revision < OLDEST_TENANT_REVISION:
         raise SchemaBehind("This tenant is being migrated; try again shortly.")
     bind_request(tenant)
-    g.tenant = tenant
 
 
 def caller() -> Caller:

@@ -123,21 +123,18 @@ def _initialize_once(template: Engine) -> None:
 def _statement_timeout_ms(binding: Binding, ceiling_ms: int) -> int:
     if not isinstance(binding, Tenant):
         return ceiling_ms
-    return min(int(binding.settings.get("statement_timeout_ms", ceiling_ms)), ceiling_ms)
+    wished_ms = int(binding.settings.get("statement_timeout_ms", ceiling_ms))
+    return min(wished_ms, ceiling_ms) if wished_ms > 0 else ceiling_ms  # To PostgreSQL 0 would mean none at all.
 
 
 def _refuse_dead(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
-    """An idle connection with something to read was told goodbye by its server. Asking the socket costs no round trip;
-    the pool then opens a new connection in its place.
+    """A server says nothing on an idle connection but goodbye, so one with something to read is not used again: the
+    pool opens a new one in its place. Asking the socket costs no round trip.
     """
-    pgconn = cast(psycopg.Connection[Any], connection).pgconn
-    try:
-        poll = select.poll()
-        poll.register(pgconn.socket, select.POLLIN)
-        while poll.poll(0):  # The first read takes the last words of the server, the next one meets the end.
-            pgconn.consume_input()
-    except psycopg.Error as error:
-        raise exc.DisconnectionError(str(error)) from error
+    poll = select.poll()
+    poll.register(cast(psycopg.Connection[Any], connection).pgconn.socket, select.POLLIN)
+    if poll.poll(0):
+        raise exc.DisconnectionError("The server has ended an idle connection.")
 
 
 class _Store:
@@ -177,19 +174,25 @@ class _Store:
             self.gone()
             raise
 
-    def give(self, pool: Pool, record: ConnectionPoolEntry) -> None:
+    def give(self, pool: "_CappedPool", record: ConnectionPoolEntry) -> bool:
+        """Keep a connection that is idle now; False if its pool was retired and it must be closed."""
         with self._changed:
+            if pool.is_retired:
+                return False
             self._idle[record] = pool
             self._idle_of[pool].append(record)
             self._changed.notify()
+            return True
 
     def gone(self) -> None:
         with self._changed:
             self.open_count -= 1
             self._changed.notify()
 
-    def drain(self, pool: Pool) -> list[ConnectionPoolEntry]:
+    def retire(self, pool: "_CappedPool") -> list[ConnectionPoolEntry]:
+        """Take no more connections of `pool`; return those that are idle, to be closed."""
         with self._changed:
+            pool.is_retired = True
             return [self._forget(record) for record in list(self._idle_of.get(pool, ()))]
 
     def _forget(self, record: ConnectionPoolEntry) -> ConnectionPoolEntry:
@@ -206,21 +209,18 @@ class _CappedPool(Pool):
     def __init__(self, store: _Store, creator: Callable[[], DBAPIConnection], dialect: BindingDialect) -> None:
         super().__init__(creator, dialect=dialect)
         self._store = store
-        self._is_retired = False
+        self.is_retired = False
 
     def retire(self) -> None:
-        self._is_retired = True
-        for record in self._store.drain(self):
+        for record in self._store.retire(self):
             self._close(record)
 
     def _do_get(self) -> ConnectionPoolEntry:
         return self._store.take(self, self._create_connection)
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if self._is_retired:
+        if not self._store.give(self, record):
             self._close(record)
-        else:
-            self._store.give(self, record)
 
     def _close(self, record: ConnectionPoolEntry) -> None:
         try:

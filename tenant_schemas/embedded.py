@@ -35,6 +35,7 @@ class EmbeddedServer:
     port: int
     superuser_password: str
     _share: IO[str]
+    _owner_pid: int
 
     def url(self, user: str, password: str, database: str) -> str:
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
@@ -44,8 +45,8 @@ class EmbeddedServer:
 
     def release(self) -> None:
         """Give up this process's share; stop the server if it was the last. Safe to call twice."""
-        if self._share.closed:
-            return
+        if self._share.closed or os.getpid() != self._owner_pid:
+            return  # A forked child has inherited the share, and it is not the child's to give up.
         with _alone(self.folder), self._share:
             try:
                 fcntl.flock(self._share, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,12 +65,17 @@ def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         share = (folder / "share.lock").open("a")
-        fcntl.flock(share, fcntl.LOCK_SH)
-        if not (folder / "data" / "PG_VERSION").exists():
-            _initialize(folder)
-        if not _is_running(folder):
-            _start(folder, settings)
-        server = EmbeddedServer(folder, _port(folder), (folder / "superuser.password").read_text(), share)
+        try:
+            fcntl.flock(share, fcntl.LOCK_SH)
+            if not (folder / "data" / "PG_VERSION").exists():
+                _initialize(folder)
+            if not _is_running(folder):
+                _start(folder, settings)
+            password = (folder / "superuser.password").read_text()
+            server = EmbeddedServer(folder, _port(folder), password, share, os.getpid())
+        except BaseException:
+            share.close()
+            raise
     atexit.register(server.release)
     return server
 

@@ -51,6 +51,16 @@ class TenantSession(Session):
         self._used = (transaction, binding)
         return connections().for_binding(binding)
 
+    def connection(
+        self,
+        bind_arguments: Any | None = None,
+        execution_options: Any | None = None,
+    ) -> sa.Connection:
+        """SQLAlchemy would take a `bind` from here without asking `get_bind`. Raises what that raises."""
+        if bind_arguments and "bind" in bind_arguments:
+            self.get_bind(bind=bind_arguments["bind"])
+        return super().connection(bind_arguments, execution_options)
+
 
 def _is_same_side(one: Binding, other: Binding) -> bool:
     return (one.id if isinstance(one, Tenant) else one) == (other.id if isinstance(other, Tenant) else other)

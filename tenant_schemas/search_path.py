@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from sqlalchemy import Connection, Engine, Pool, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine.base import OptionEngineMixin
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -50,6 +51,9 @@ def set_role_default(role_name: str, schema_name: str | None) -> str:
 
 def bind_migration(connection: Connection, schema_name: str) -> None:
     """Make `schema_name` the only schema of the open db transaction, and prove it. Migrations begin with this."""
+    reachable = "SELECT has_schema_privilege(nspname, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
+    if schema_name.startswith("pg_") or not connection.exec_driver_sql(reachable, (schema_name,)).scalar():
+        raise BindingUnproven(f"Schema {schema_name!r} is missing, or this role may not use it.")
     path = sql.Identifier(schema_name).as_string()
     connection.exec_driver_sql(f"SET LOCAL search_path TO {path}, pg_temp")
     bound = connection.exec_driver_sql("SELECT current_schemas(false)").scalar_one()
@@ -59,12 +63,18 @@ def bind_migration(connection: Connection, schema_name: str) -> None:
 
 def prove(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
     """Ask a new connection who and where it is, once, before its first use. Closes it and raises if it is elsewhere."""
-    row = connection.execute("SELECT current_user, current_schema()").fetchone()
     expected = (role_name, schema_name or "pg_catalog")
-    if row != expected:
+    try:
+        found = connection.execute("SELECT current_user, current_schema()").fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        found = None  # The schema is gone or closed, and PostgreSQL came to pg_temp, where nothing may be made.
+    except BaseException:
+        connection.close()
+        raise
+    if found != expected:
         connection.close()
         raise BindingUnproven(
-            f"A new connection is (user, schema) {row}, not {expected}. Was the schema dropped or the role altered?"
+            f"A new connection is (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
         )
 
 
@@ -122,7 +132,8 @@ class BindingEngine(Engine):
         proxied = self.pool.connect()
         connection = cast("psycopg.Connection[TupleRow]", proxied.driver_connection)
         try:
-            return connection.execute(query, params).fetchall()
+            cursor = connection.execute(query, params)
+            return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             if connection.closed:
                 proxied.invalidate(error)
@@ -135,6 +146,16 @@ class BindingEngine(Engine):
             return self.pool.connect()
         except psycopg.Error as error:
             raise exc.DBAPIError.instance(None, None, error, psycopg.Error, dialect=self.dialect) from error
+
+
+class _BindingEngineWithOptions(OptionEngineMixin, BindingEngine):
+    """What `execution_options` returns: it refuses and begins like the engine it came from."""
+
+    def update_execution_options(self, **options: Any) -> None:
+        Engine.update_execution_options(self, **options)
+
+
+BindingEngine._option_cls = _BindingEngineWithOptions  # type: ignore[assignment]
 
 
 # No SQLSTATE (the socket broke), connection_failure, admin_shutdown, crash_shutdown, cannot_connect_now.

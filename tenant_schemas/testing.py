@@ -208,29 +208,56 @@ def copy_of(template: Database) -> Iterator[Database]:
             _drop_tenant_roles(copy, except_for=kept)
 
 
-def assert_isolated(database: Database, slug: str, other_slug: str) -> None:
-    """Log in as one tenant and try to reach the other: its role, its schema, each of its tables, its shared rows.
+# What the asking role may do with anything in a schema, by PostgreSQL's own account.
+_REACH = """
+    SELECT 'table ' || c.relname FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+            OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+    UNION ALL
+    SELECT 'function ' || p.proname FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = %(schema)s::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')
+    UNION ALL
+    SELECT 'CREATE in the schema' WHERE has_schema_privilege(%(schema)s, 'CREATE')
+    UNION ALL
+    SELECT 'the role' WHERE pg_has_role(%(role)s, 'MEMBER')"""
 
-    Every attempt must be refused by PostgreSQL for want of privilege (42501), not by an accident on the way.
+
+def assert_isolated(database: Database, slug: str, other_slug: str) -> None:
+    """Log in as one tenant and try to reach the other: its role, its schema and all that is in it, its shared rows.
+
+    Asks PostgreSQL what it would allow, and tries the doors; every attempt must be refused for want of privilege
+    (42501), not by an accident on the way. Raises AssertionError, or pytest's own failure.
     """
-    other = database.tenant(other_slug)
-    own = database.tenant(slug)
+    own, other = database.tenant(slug), database.tenant(other_slug)
     connection = database.as_tenant(slug)
     role, schema = sql.Identifier(other.role_name), sql.Identifier(other.schema_name)
-    attempts = [
+    tables = _tables_of(database, other)
+    for attempt in (
         sql.SQL("SET ROLE {}").format(role),
         sql.SQL("SET SESSION AUTHORIZATION {}").format(role),
         sql.SQL("CREATE TABLE {}.intruder ()").format(schema),
-    ]
-    for table in _tables_of(database, other):
-        name = sql.Identifier(other.schema_name, table)
-        attempts += [sql.SQL(f"{verb} {{}}").format(name) for verb in ("TABLE", "DELETE FROM", "TRUNCATE")]
-    for attempt in attempts:
+        *(sql.SQL("TABLE {}").format(sql.Identifier(other.schema_name, table)) for table in tables),
+    ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(attempt)
-    seen = connection.execute("SELECT slug FROM shared.tenants").fetchall()
-    if seen != [(own.slug,)]:
-        raise AssertionError(f"{slug} sees these tenants in the registry: {seen}")
+    within_reach = connection.execute(_REACH, {"schema": other.schema_name, "role": other.role_name}).fetchall()
+    if within_reach:
+        raise AssertionError(f"{slug} reaches in {other_slug}: {', '.join(thing for (thing,) in within_reach)}")
+    for table, column in (("tenants", "id"), *((name, "tenant_id") for name in _shared_tables_of_tenants(connection))):
+        rows = sql.SQL("SELECT FROM shared.{} WHERE {} <> %s").format(sql.Identifier(table), sql.Identifier(column))
+        if connection.execute(rows, (own.id,)).fetchall():
+            raise AssertionError(f"{slug} sees rows of other tenants in shared.{table}")
+
+
+def _shared_tables_of_tenants(connection: psycopg.Connection[TupleRow]) -> list[str]:
+    """The tables of `shared` that this role may read and whose rows say whose they are."""
+    query = """
+        SELECT c.relname FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+        WHERE c.relnamespace = 'shared'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+            AND has_table_privilege(c.oid, 'SELECT')"""
+    return [name for (name,) in connection.execute(query)]
 
 
 def _tables_of(database: Database, tenant: Tenant) -> list[str]:

@@ -9,13 +9,14 @@ from app.auth.schemas import AccessTokenSchema, LoginSchema
 from app.auth.tokens import TokenMint
 from app.http import Blueprint
 from app.members.service import memberships_of
-from app.tenancy import Access, access, named_tenant
+from app.tenancy import Access, access, named_tenant, names_tenant
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in.")
 
 
 @blueprint.post("/login")
 @access(Access.ANYONE)
+@names_tenant
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, AccessTokenSchema)
 def login(credentials: dict[str, str]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def list_wallets(
         query = query.where(Wallet.status == status)
     if q is not None:
         query = query.where(who.c.email.icontains(q, autoescape=True) | who.c.name.icontains(q, autoescape=True))
-    return [MemberWallet(*row) for row in db.session.execute(query).tuples()]
+    return [MemberWallet(*row) for row in db.session.execute(query)]
 
 
 def configure_wallet(

@@ -1,0 +1,94 @@
+"""Passwords are hashed as RFC 9106 wants, a few at a time, and with the same work whether or not there is a user."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from time import sleep
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher, extract_parameters
+
+from app.auth import passwords
+from app.auth.passwords import CONCURRENT_HASHES, NOBODY, hash_password, is_right
+
+
+def test_a_hash_is_argon2id_and_right_for_its_password_only() -> None:
+    made = hash_password("correct horse")
+    assert made.startswith("$argon2id$")
+    assert "correct horse" not in made
+    assert is_right("correct horse", made)
+    assert not is_right("correct horse ", made)
+
+
+@pytest.mark.parametrize("stored", ["", "x", "correct horse", "$argon2id$v=19$m=65536,t=3,p=4$broken", "$2b$12$x", "!"])
+def test_what_is_no_hash_is_never_right(stored: str) -> None:
+    assert not is_right("correct horse", stored)
+
+
+def test_nobody_costs_what_somebody_costs() -> None:
+    """The stand-in has the parameters that new hashes get, and verifying against it never succeeds."""
+    assert extract_parameters(NOBODY) == extract_parameters(PasswordHasher().hash("x"))
+    assert not is_right("nobody", None)
+
+
+class Counting:
+    """A hasher that takes its time and knows how many of its calls run at once."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.most_at_once = self._now = 0
+        self._lock = Lock()
+
+    def verify(self, password_hash: str, password: str) -> bool:
+        return self._count(f"verify {password_hash}")
+
+    def hash(self, password: str) -> str:
+        self._count("hash")
+        return "x"
+
+    def _count(self, call: str) -> bool:
+        with self._lock:
+            self.calls.append(call)
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        sleep(0.02)
+        with self._lock:
+            self._now -= 1
+        return True
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    made = Counting()
+    monkeypatch.setattr(passwords, "_hasher", made)
+    return made
+
+
+def test_without_a_hash_the_same_work_is_done_and_the_answer_is_no(counting: Counting) -> None:
+    assert is_right("password", "a hash")
+    assert not is_right("password", None)
+    assert counting.calls == ["verify a hash", f"verify {NOBODY}"]
+
+
+def test_hashes_at_once_are_bounded(counting: Counting) -> None:
+    """Each takes 64 MiB, so a crowd at the door must not take all memory."""
+    with ThreadPoolExecutor(9) as pool:
+        jobs: list[Future[Any]] = [pool.submit(hash_password, "p") for _ in range(6)]
+        jobs += [pool.submit(is_right, "p", None) for _ in range(6)]
+    assert all(job.exception() is None for job in jobs)
+    assert len(counting.calls) == 12
+    assert counting.most_at_once == CONCURRENT_HASHES
+
+
+def test_a_failed_hash_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def hash(self, password: str) -> str:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passwords, "_hasher", Failing())
+        for _ in range(CONCURRENT_HASHES + 1):
+            with pytest.raises(MemoryError):
+                hash_password("p")
+    for _ in range(CONCURRENT_HASHES + 1):
+        assert not is_right("p", "no hash")

@@ -1,0 +1,175 @@
+"""Settings are right as a whole or the process does not start, and then every fault is named at once."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, fields
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.config import ConfigurationError, Settings, embedded_secrets, read_settings
+
+RIGHT = {
+    "DATABASE_URL": "postgresql://wallet_app:the-url-password@db.example/wallet",
+    "ADMIN_DATABASE_URL": "postgresql://wallet_migrator:the-admin-password@db.example/wallet",
+    "TENANT_SECRET": "the tenant secret, of 32 or more.",
+    "SECRET_KEY": "the signing key, of 32 characters.",
+}
+OTHERS = ("BASE_DOMAIN", "TOKEN_SECONDS", "MAX_CONNECTIONS", "CONNECTION_WAIT_SECONDS", "STATEMENT_TIMEOUT_MS")
+ALL = (*RIGHT, *OTHERS, "MAX_BODY_BYTES", "LOG_LEVEL")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nothing set but what is right and required; and no embedded server starts here."""
+
+    def refuse(_: Path) -> None:
+        pytest.fail("the embedded server was started")
+
+    monkeypatch.setattr(config, "embedded_server", refuse)
+    for name in ALL:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in RIGHT.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_every_setting_has_a_variable_of_its_name() -> None:
+    assert {field.name.upper() for field in fields(Settings)} == {*ALL, "IS_EMBEDDED"}
+
+
+def test_what_is_required_is_enough() -> None:
+    settings = read_settings()
+    assert settings.database_url == RIGHT["DATABASE_URL"]
+    assert settings.secret_key == RIGHT["SECRET_KEY"]
+    assert settings.is_embedded is False
+    assert (settings.token_seconds, settings.max_connections, settings.log_level) == (900, 20, "info")
+
+
+def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
+    given = {
+        "BASE_DOMAIN": "wallet.example",
+        "TOKEN_SECONDS": "60",
+        "MAX_CONNECTIONS": "2",
+        "CONNECTION_WAIT_SECONDS": "0.5",
+        "STATEMENT_TIMEOUT_MS": "1",
+        "MAX_BODY_BYTES": "1",
+        "LOG_LEVEL": "error",
+    }
+    for name, value in given.items():
+        environment.setenv(name, value)
+    settings = read_settings()
+    assert {name: str(getattr(settings, name.lower())) for name in (*given, *RIGHT)} == given | RIGHT
+
+
+def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("TENANT_SECRET")
+    wrong = {
+        "SECRET_KEY": "too short to sign with",
+        "TOKEN_SECONDS": "0",
+        "MAX_CONNECTIONS": "1",
+        "CONNECTION_WAIT_SECONDS": "soon",
+        "STATEMENT_TIMEOUT_MS": "-5",
+        "MAX_BODY_BYTES": "64k",
+        "LOG_LEVEL": "loud",
+    }
+    for name, value in wrong.items():
+        environment.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings()
+    message = str(caught.value)
+    assert [name for name in ("TENANT_SECRET", *wrong) if name not in message] == []
+    assert [name for name in ("ADMIN_DATABASE_URL", "BASE_DOMAIN") if name in message] == []
+    assert wrong["SECRET_KEY"] not in message, "a secret that is too short may be one that is used elsewhere"
+
+
+@pytest.mark.parametrize("name", ["TENANT_SECRET", "SECRET_KEY"])
+@pytest.mark.parametrize("value", [None, "", " ", "x" * 31])
+def test_a_database_without_its_secrets_is_refused(
+    environment: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    if value is None:
+        environment.delenv(name)
+    else:
+        environment.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKEN_SECONDS", ""),
+        ("TOKEN_SECONDS", "1.5"),
+        ("TOKEN_SECONDS", "-1"),
+        ("MAX_CONNECTIONS", "0"),
+        ("STATEMENT_TIMEOUT_MS", "0"),
+        ("MAX_BODY_BYTES", "0"),
+        ("LOG_LEVEL", "INFO"),
+        ("LOG_LEVEL", ""),
+        ("CONNECTION_WAIT_SECONDS", ""),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://wallet_app:x@db.example/wallet"),
+        ("ADMIN_DATABASE_URL", "nonsense"),
+        ("CONNECTION_WAIT_SECONDS", "-1"),
+        ("CONNECTION_WAIT_SECONDS", "nan"),
+        ("BASE_DOMAIN", ".wallet.example"),
+        ("BASE_DOMAIN", "https://wallet.example"),
+    ],
+)
+def test_a_value_that_can_only_fail_later_is_refused_now(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name):
+        read_settings()
+
+
+def test_without_a_database_a_fault_is_found_before_one_is_started(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DATABASE_URL")
+    environment.setenv("MAX_CONNECTIONS", "many")
+    with pytest.raises(ConfigurationError, match="MAX_CONNECTIONS"):
+        read_settings()
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = read_settings()
+    with pytest.raises(FrozenInstanceError):
+        settings.secret_key = "another"  # type: ignore[misc]
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    """They end up in tracebacks, in logs of local variables and in shells."""
+    shown = f"{read_settings()!r} {read_settings()!s}"
+    secrets = (RIGHT["TENANT_SECRET"], RIGHT["SECRET_KEY"], "the-url-password", "the-admin-password")
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_the_secrets_of_an_embedded_server_are_made_once_and_for_the_owner_alone(
+    tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    """Also by processes that start at once; here threads stand for them."""
+    environment.setattr("os.getpid", count(1).__next__)
+    with ThreadPoolExecutor(4) as pool:
+        made = [job.result() for job in [pool.submit(embedded_secrets, tmp_path) for _ in range(4)]]
+    environment.undo()
+    assert len(set(made)) == 1
+    assert embedded_secrets(tmp_path) == made[0]
+    values = [getattr(made[0], name) for name in made[0].__slots__]
+    assert len(set(values)) == len(values)
+    assert min(map(len, values)) >= 32
+    (kept,) = tmp_path.iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -1,0 +1,154 @@
+"""What /openapi.json says is what the routes do, and /docs works without the rest of the internet."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.factories.api import Api
+
+AMOUNTS = ("amount", "balance", "balanceAfter", "depositBalance", "creditLimit", "creditUsed", "held", "available")
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def described(api: Api) -> Json:
+    response = api.get("/openapi.json")
+    assert response.status_code == 200
+    described: Json = response.json
+    return described
+
+
+def operations(described: Json) -> Iterator[tuple[str, str, Json]]:
+    """Method, path and description of each operation."""
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            if method in {"get", "post", "put", "patch", "delete"}:
+                yield method.upper(), path, operation
+
+
+def parts(node: Any) -> Iterator[Json]:
+    """Every object in the description."""
+    if isinstance(node, dict):
+        yield node
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from parts(inner)
+
+
+def test_it_is_openapi_3_1(described: Json) -> None:
+    assert described["openapi"] == "3.1.0"
+    assert described["info"]["title"] == "schema-wallet"
+
+
+def test_every_route_of_the_api_is_in_it_and_nothing_else(app: Flask, described: Json) -> None:
+    routes = {
+        (method, re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert {(method, path) for method, path, _ in operations(described)} == routes
+    assert all(operation["summary"] for _, _, operation in operations(described))
+
+
+def test_every_reference_leads_somewhere(described: Json) -> None:
+    references = {part["$ref"] for part in parts(described) if "$ref" in part}
+    assert len(references) > 10
+    for reference in references:
+        found = described
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+
+
+def test_every_component_is_used(described: Json) -> None:
+    """What nothing refers to misleads whoever generates a client."""
+    used = {part["$ref"].rpartition("/")[2] for part in parts(described) if "$ref" in part}
+    assert set(described["components"]["schemas"]) - used == set()
+
+
+def test_amounts_are_strings_and_never_numbers(described: Json) -> None:
+    """Every field with an amount's name, in requests and answers alike."""
+    seen = set()
+    for part in parts(described["components"]["schemas"]):
+        for name, about in part.get("properties", {}).items():
+            if name in AMOUNTS:
+                seen.add(name)
+                assert about["type"] == "string", name
+                assert re.fullmatch(about["pattern"], "12.50")
+                assert not re.fullmatch(about["pattern"], "1e3")
+            assert about.get("type") != "number", name
+    assert seen == set(AMOUNTS)
+
+
+def test_objects_take_no_fields_but_their_own(described: Json) -> None:
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for _, _, operation in operations(described)
+        if "requestBody" in operation
+    ]
+    assert len(bodies) > 5
+    schemas = described["components"]["schemas"]
+    assert [name for name in bodies if schemas[name]["additionalProperties"] is not False] == []
+    for _, _, operation in operations(described):
+        assert operation.get("requestBody", {"required": True})["required"] is True
+
+
+def test_every_error_is_described_as_a_problem(described: Json) -> None:
+    shared = described["components"]["responses"]
+    for method, path, operation in operations(described):
+        assert "default" in operation["responses"], (method, path)
+        for status, told in operation["responses"].items():
+            response = shared[told["$ref"].rpartition("/")[2]] if "$ref" in told else told
+            is_error = status == "default" or int(status) >= 400
+            expected = "application/problem+json" if is_error else "application/json"
+            assert list(response["content"]) == [expected], (method, path, status)
+    problem = described["components"]["schemas"]["Problem"]
+    assert {"title", "status", "code", "detail", "errors"} <= set(problem["properties"])
+
+
+def headers_of(operation: Json) -> dict[str, bool]:
+    return {about["name"]: about["required"] for about in operation.get("parameters", ()) if about["in"] == "header"}
+
+
+def test_the_headers_a_route_needs_are_described(described: Json) -> None:
+    for method, path, operation in operations(described):
+        headers = headers_of(operation)
+        moves_money = re.search(r"/(payments|deposits|refunds|adjustments)$", path) is not None
+        assert headers.get("Idempotency-Key") is (True if moves_money else None), (method, path)
+        assert headers.get("If-Match") is (True if method == "PATCH" else None), (method, path)
+        names_tenant = path.startswith(("/api/wallet", "/api/admin/"))
+        assert headers.get("X-Tenant") is (False if names_tenant else headers.get("X-Tenant")), (method, path)
+
+
+def test_a_login_can_name_a_tenant_and_says_so(described: Json) -> None:
+    assert "X-Tenant" in headers_of(described["paths"]["/api/auth/login"]["post"])
+
+
+def test_every_route_but_login_wants_a_token(described: Json) -> None:
+    assert described["security"] == [{"token": []}]
+    assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    open_to_all = [path for _, path, operation in operations(described) if operation.get("security") == []]
+    assert open_to_all == ["/api/auth/login"]
+    assert all(operation.get("security", []) == [] for _, _, operation in operations(described))
+
+
+def test_the_page_and_all_it_loads_come_from_here(api: Api) -> None:
+    page = api.get("/docs", follow_redirects=True)
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    loaded = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page.text)
+    assert len(loaded) > 3
+    for address in loaded:
+        assert address.startswith("/docs/"), address
+        with api.get(address) as asset:
+            assert asset.status_code == 200, address
+            if address.endswith(".css"):
+                assert not re.search(rb"""@import|url\(\s*["']?(https?:)?//""", asset.data), address
+    assert '"url": "/openapi.json"' in page.text
+    assert '"validatorUrl": null' in page.text, "Swagger's validator is a service on the internet"
+
+
+def test_the_page_names_no_other_host(api: Api) -> None:
+    page = api.get("/docs/", headers={"Host": "localhost"}).text
+    assert {host for host in re.findall(r"https?://([^/\"'\s]+)", page) if host != "localhost"} == set()

@@ -1,0 +1,238 @@
+"""How a request names its tenant, and that two namings which differ tell a stranger nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import pytest
+from werkzeug.test import TestResponse
+
+from app.members.service import Standing, standing
+from tenant_schemas.errors import TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
+from tenant_schemas.resolvers import Hint, Resolver, Selection, by_claim, by_header, by_path, by_subdomain, select
+from tenant_schemas.tenant import Tenant, TenantStatus
+from tenant_schemas.testing import Database
+from tests.factories.api import Api
+from tests.factories.people import People
+
+RESOLVERS: tuple[Resolver, ...] = (by_claim, by_header, by_path, by_subdomain("wallet.example"))
+NOT_SLUGS = ["EUR", "e ur", "é", "eur'; DROP TABLE shared.tenants; --", "%", "eur\0", "eur.km", "1", "_"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A request as the resolvers see it."""
+
+    host: str = "wallet.example"
+    path_slug: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def header(self, name: str) -> str | None:
+        return self.headers.get(name)
+
+
+def parts(**named: str) -> Parts:
+    """`parts(claim=…, header=…, path=…, subdomain=…)`: a request that names a tenant in these ways."""
+    return Parts(
+        host=f"{named['subdomain']}.wallet.example" if "subdomain" in named else "wallet.example",
+        path_slug=named.get("path"),
+        claims={"tenant": named["claim"]} if "claim" in named else {},
+        headers={"X-Tenant": named["header"]} if "header" in named else {},
+    )
+
+
+def test_the_claim_names_the_tenant_by_id() -> None:
+    tenant_id = uuid4()
+    assert by_claim(parts(claim=str(tenant_id))) == Hint(tenant_id=tenant_id)
+    assert by_claim(parts(header="eur", path="eur", subdomain="eur")) is None
+
+
+def test_the_header_names_the_tenant_by_slug() -> None:
+    assert by_header(parts(header="eur")) == Hint(slug="eur")
+    assert by_header(parts(claim=str(uuid4()), path="eur", subdomain="eur")) is None
+
+
+@pytest.mark.parametrize("header", ["eur", " eur ", "eur,eur", "eur, eur ", ",eur,"])
+def test_a_header_that_is_repeated_names_its_tenant_once(header: str) -> None:
+    """A server joins repeated headers with commas."""
+    assert by_header(parts(header=header)) == Hint(slug="eur")
+
+
+@pytest.mark.parametrize("header", ["eur,km", "km, eur", "eur, EUR", "eur,nobody"])
+def test_a_header_that_is_repeated_with_another_tenant_is_ambiguous(header: str) -> None:
+    with pytest.raises(TenantAmbiguous):
+        by_header(parts(header=header))
+
+
+@pytest.mark.parametrize("header", ["", ",", " , "])
+def test_a_header_that_is_empty_names_nobody(header: str) -> None:
+    assert by_header(parts(header=header)) is None
+
+
+def test_the_path_names_the_tenant_by_slug() -> None:
+    assert by_path(parts(path="eur")) == Hint(slug="eur")
+    assert by_path(parts(claim=str(uuid4()), header="eur", subdomain="eur")) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "slug"),
+    [
+        ("eur.wallet.example", "eur"),
+        ("EUR.Wallet.EXAMPLE", "eur"),
+        ("eur.wallet.example:8080", "eur"),
+        ("eur.wallet.example.", "eur"),
+        ("Eur.wallet.example.:443", "eur"),
+        ("a.b.wallet.example", "a.b"),
+        ("wallet.example", None),
+        ("wallet.example:80", None),
+        ("eurwallet.example", None),
+        ("eur.wallet.example.evil.test", None),
+        ("wallet.example.eur", None),
+        ("localhost", None),
+        ("127.0.0.1:8000", None),
+        ("[::1]:8000", None),
+        ("[::1]", None),
+        ("", None),
+    ],
+)
+def test_the_subdomain_names_the_tenant_whatever_its_case_port_or_last_dot(host: str, slug: str | None) -> None:
+    for base_domain in ("wallet.example", "Wallet.Example"):
+        assert by_subdomain(base_domain)(Parts(host=host)) == (Hint(slug=slug) if slug is not None else None)
+
+
+def test_a_request_that_names_nothing_requires_a_tenant() -> None:
+    with pytest.raises(TenantRequired):
+        select(Parts(), RESOLVERS)
+
+
+def test_only_the_resolvers_that_were_chosen_count() -> None:
+    with pytest.raises(TenantRequired):
+        select(parts(header="eur", path="km"), (by_claim, by_subdomain("wallet.example")))
+    assert select(parts(header="eur", path="km"), (by_path,)) == Selection("km", None)
+
+
+def test_namings_that_agree_are_one() -> None:
+    tenant_id = uuid4()
+    everything = parts(claim=str(tenant_id), header="eur", path="eur", subdomain="eur")
+    assert select(everything, RESOLVERS) == Selection("eur", tenant_id)
+    assert select(parts(claim=str(tenant_id)), RESOLVERS) == Selection(None, tenant_id)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"header": "eur", "path": "km"},
+        {"header": "eur", "subdomain": "km"},
+        {"path": "eur", "subdomain": "km"},
+        {"header": "eur", "path": "eur", "subdomain": "km"},
+        {"header": "eur", "path": "EUR"},
+        {"header": "nobody", "path": "noone"},
+    ],
+)
+def test_two_slugs_that_differ_are_ambiguous(named: dict[str, str]) -> None:
+    for claim in ({}, {"claim": str(uuid4())}):
+        with pytest.raises(TenantAmbiguous):
+            select(parts(**named, **claim), RESOLVERS)
+
+
+@pytest.mark.parametrize("way", ["header", "path"])
+@pytest.mark.parametrize("slug", NOT_SLUGS)
+def test_what_can_be_nobodys_slug_becomes_the_empty_one(way: str, slug: str) -> None:
+    assert select(parts(**{way: slug}), RESOLVERS) == Selection("", None)
+
+
+def outcome(selection: Selection, tenant: Tenant | None) -> str:
+    """How a selection ends: the slug, or the error in full."""
+    try:
+        return selection.confirm(tenant).slug
+    except TenancyError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_a_claim_against_a_slug_ends_the_same_whether_or_not_the_slug_exists(database: Database) -> None:
+    """The tenant is looked up by the claim alone, so the slug's existence plays no part. Same words, too."""
+    eur = database.tenant("eur")
+    slugs = ["km", "nobody", *NOT_SLUGS]
+    ends = {outcome(select(parts(claim=str(eur.id), header=slug), RESOLVERS), eur) for slug in slugs}
+    assert len(ends) == 1
+    assert ends.pop().startswith("TenantAmbiguous")
+    assert outcome(select(parts(claim=str(eur.id), header="eur"), RESOLVERS), eur) == "eur"
+
+
+def test_unknown_suspended_and_archived_end_the_same(database: Database) -> None:
+    eur = database.tenant("eur")
+    selection = Selection("eur", None)
+    gone = [None, replace(eur, status=TenantStatus.SUSPENDED), replace(eur, status=TenantStatus.ARCHIVED)]
+    ends = {outcome(selection, tenant) for tenant in gone}
+    assert len(ends) == 1
+    assert ends.pop().startswith("TenantNotFound")
+    with pytest.raises(TenantNotFound):
+        Selection(None, uuid4()).confirm(None)
+
+
+# The same through the application, where the look-up is real.
+
+
+def answer(response: TestResponse) -> tuple[int, Any]:
+    return response.status_code, response.json
+
+
+def test_every_way_reaches_the_tenant_it_names(api: Api, people: People, database: Database) -> None:
+    person = people.make(eur="member", km="member")
+    claiming = replace(person, token=people.token(person.user_id, database.tenant("km").id))
+    currencies = [
+        api.get("/api/wallet", person, "eur").json["currency"],
+        api.get("/api/wallet", claiming).json["currency"],
+        api.get("/api/eur/wallet", person).json["currency"],
+        api.get("/api/wallet", person, base_url="http://KM.wallet.example:8080").json["currency"],
+        api.get("/api/km/wallet", claiming, "km", base_url="http://km.wallet.example").json["currency"],
+    ]
+    assert currencies == ["EUR", "BAM", "EUR", "BAM", "BAM"]
+
+
+def test_a_token_for_one_tenant_probes_no_other(api: Api, people: People, database: Database) -> None:
+    """A tenant of one's own, a foreign one and none at all: one status, one body, one set of headers."""
+    person = people.make(eur="member", km="member")
+    stranger = people.make(eur="member")
+    claims = {who: people.token(who.user_id, database.tenant("eur").id) for who in (person, stranger)}
+    ends, headers = [], []
+    for who, token in claims.items():
+        for slug in ("km", "nobody", "KM'"):
+            for response in (
+                api.get("/api/wallet", replace(who, token=token), slug),
+                api.get(f"/api/{slug}/wallet", replace(who, token=token)),
+            ):
+                ends.append(answer(response))
+                headers.append(set(response.headers.keys()))
+    assert ends == [ends[0]] * len(ends)
+    assert headers == [headers[0]] * len(headers)
+    assert (ends[0][0], ends[0][1]["code"]) == (400, "tenant_ambiguous")
+
+
+def test_a_request_without_a_tenant_is_told_how_to_name_one(api: Api, people: People) -> None:
+    status, problem = answer(api.get("/api/wallet", people.make(eur="member")))
+    assert (status, problem["code"]) == (400, "tenant_required")
+
+
+def test_what_is_no_slug_never_reaches_sql(app_asked: list[str | None], api: Api, people: People) -> None:
+    person = people.make(eur="member")
+    for slug in NOT_SLUGS:
+        status, problem = answer(api.get(f"/api/{quote(slug)}/wallet", person))
+        assert (status, problem["code"]) == (404, "tenant_not_found"), slug
+    assert app_asked == [""] * len(NOT_SLUGS)
+
+
+@pytest.fixture
+def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The slugs that the application asks PostgreSQL for; the asking is the real one."""
+    asked: list[str | None] = []
+
+    def spying(user_id: UUID, slug: str | None, tenant_id: UUID | None) -> Standing | None:
+        asked.append(slug)
+        return standing(user_id, slug, tenant_id)
+
+    monkeypatch.setattr("app.tenancy.standing", spying)
+    return asked

@@ -1,0 +1,533 @@
+"""Every privilege of every role, derived from pg_catalog and compared with a table written out here.
+
+A new privilege, table, function, policy or membership fails these tests until it is written down as meant.
+"""
+
+from collections import defaultdict
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from app.tenancy import MIGRATIONS
+from tenant_schemas.errors import NotPrepared
+from tenant_schemas.roles import (
+    ServiceRoles,
+    become_owner,
+    create_service_roles,
+    role_exists,
+    set_tenant_login,
+    tenant_password,
+)
+from tenant_schemas.testing import Database, make_tenant
+from tests.factories.people import People
+
+REFUSED = psycopg.errors.InsufficientPrivilege
+PAIRS = pytest.mark.parametrize(("slug", "other"), [("eur", "km"), ("km", "eur")])
+OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
+
+Rights = dict[str, str]
+
+TENANT_TABLES = (
+    *("alembic_version", "audit_log", "ledger_accounts", "ledger_entries", "wallet_transactions", "wallets"),
+    *("ledger_postings", "trial_balance"),
+)
+TENANT_FUNCTIONS = (
+    "ledger_audit_v1()",
+    "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
+    "wallet_genesis_hash_v1(uuid,uuid,text)",
+    "wallet_open_v1(uuid,text)",
+    "wallet_post_v1(uuid,text,bigint,text,uuid,text,uuid,text,text,text)",
+    "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
+)
+TRIGGER_FUNCTION = "refuse_change_v1()"
+DEFINERS = {TENANT_FUNCTIONS[1], TENANT_FUNCTIONS[3], TENANT_FUNCTIONS[4]}
+SHARED_TABLES = ("alembic_version", "memberships", "tenants", "users")
+SHARED_VIEWS = ("member_directory",)
+
+# What a role may do in the end, by its own grants, its groups' and PUBLIC's.
+GROUP_RIGHTS: Rights = {
+    "database": "CONNECT",
+    "schema shared": "USAGE",
+    "shared.member_directory": "SELECT",
+    "shared.memberships": "SELECT",
+    "shared.tenants": "SELECT",
+}
+
+
+def tenant_rights(schema_name: str) -> Rights:
+    return (
+        GROUP_RIGHTS
+        | {f"schema {schema_name}": "USAGE"}
+        | {f"{schema_name}.{table}": "SELECT" for table in TENANT_TABLES}
+        | {f"{schema_name}.{function.format(schema_name=schema_name)}": "EXECUTE" for function in TENANT_FUNCTIONS}
+    )
+
+
+EXPECTED: dict[str, Rights] = {
+    "wallet_app": {
+        "database": "CONNECT",
+        "schema shared": "USAGE",
+        "shared.alembic_version": "SELECT",
+        "shared.memberships": "DELETE INSERT SELECT UPDATE",
+        "shared.tenants": "SELECT",
+        "shared.users": "INSERT SELECT UPDATE",
+    },
+    "tenant_eur": tenant_rights("eur_schema"),
+    "tenant_km": tenant_rights("km_schema"),
+    "wallet_tenants": GROUP_RIGHTS,
+    "wallet_backup": (
+        {"database": "CONNECT", "schema public": "USAGE"}
+        | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
+        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
+        | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
+    ),
+    "PUBLIC": {},
+}
+
+MATRIX = """
+    WITH roles (role_name) AS (SELECT unnest(%(roles)s::text[])),
+    ours AS (
+        SELECT oid, nspname FROM pg_namespace
+        WHERE nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%%'
+    )
+    SELECT r.role_name, n.nspname || '.' || c.relname, p.privilege
+    FROM roles r, pg_class c JOIN ours n ON n.oid = c.relnamespace,
+        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS p (privilege)
+    WHERE c.relkind NOT IN ('i', 'I', 'S', 'c') AND has_any_column_privilege(r.role_name, c.oid, p.privilege)
+    UNION ALL
+    SELECT r.role_name, n.nspname || '.' || c.relname, p.privilege
+    FROM roles r, pg_class c JOIN ours n ON n.oid = c.relnamespace,
+        unnest(%(table_privileges)s::text[]) AS p (privilege)
+    WHERE c.relkind NOT IN ('i', 'I', 'S', 'c') AND has_table_privilege(r.role_name, c.oid, p.privilege)
+    UNION ALL
+    SELECT r.role_name, n.nspname || '.' || c.relname, p.privilege
+    FROM roles r, pg_class c JOIN ours n ON n.oid = c.relnamespace,
+        unnest(ARRAY['SELECT', 'UPDATE', 'USAGE']) AS p (privilege)
+    WHERE c.relkind = 'S' AND has_sequence_privilege(r.role_name, c.oid, p.privilege)
+    UNION ALL
+    SELECT r.role_name, f.oid::regprocedure::text, 'EXECUTE'
+    FROM roles r, pg_proc f JOIN ours n ON n.oid = f.pronamespace
+    WHERE has_function_privilege(r.role_name, f.oid, 'EXECUTE')
+    UNION ALL
+    SELECT r.role_name, 'schema ' || n.nspname, p.privilege
+    FROM roles r, ours n, unnest(ARRAY['USAGE', 'CREATE']) AS p (privilege)
+    WHERE has_schema_privilege(r.role_name, n.oid, p.privilege)
+    UNION ALL
+    SELECT r.role_name, 'database', p.privilege
+    FROM roles r, unnest(ARRAY['CONNECT', 'CREATE', 'TEMP']) AS p (privilege)
+    WHERE has_database_privilege(r.role_name, current_database(), p.privilege)"""
+
+
+def matrix(superuser: psycopg.Connection[Any]) -> dict[str, Rights]:
+    """What each role may do. A role that was just made and is in no group stands for PUBLIC."""
+    nobody = f"nobody_{uuid4().hex[:8]}"
+    table_privileges = ["DELETE", "TRUNCATE", "TRIGGER"]
+    if superuser.info.server_version >= 170000:
+        table_privileges.append("MAINTAIN")
+    found: dict[str, dict[str, list[str]]] = {role_name: defaultdict(list) for role_name in EXPECTED}
+    with superuser.transaction(force_rollback=True):
+        superuser.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(nobody)))
+        roles = [nobody if role_name == "PUBLIC" else role_name for role_name in EXPECTED]
+        for role_name, thing, privilege in superuser.execute(
+            MATRIX, {"roles": roles, "table_privileges": table_privileges}
+        ):
+            found["PUBLIC" if role_name == nobody else role_name][thing].append(privilege)
+    return {
+        role_name: {thing: " ".join(sorted(privileges)) for thing, privileges in things.items()}
+        for role_name, things in found.items()
+    }
+
+
+def test_every_role_may_do_what_is_written_here_and_nothing_else(fresh_database: Database) -> None:
+    assert matrix(fresh_database.as_superuser()) == EXPECTED
+
+
+def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
+    """A column's grant, PUBLIC's, a group's, a sequence's, a function of somebody else: none slips through."""
+    superuser = fresh_database.as_superuser()
+    for statement in (
+        "GRANT UPDATE (status) ON eur_schema.wallets TO tenant_eur",
+        "GRANT TRUNCATE ON shared.tenants TO wallet_tenants",
+        "CREATE SEQUENCE km_schema.numbers",
+        "GRANT USAGE ON SEQUENCE km_schema.numbers TO tenant_km",
+        "CREATE FUNCTION shared.everybodys() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"GRANT TEMP ON DATABASE {fresh_database.name} TO PUBLIC",
+        "GRANT CREATE ON SCHEMA eur_schema TO tenant_km",
+    ):
+        superuser.execute(statement)  # type: ignore[arg-type]
+    found = matrix(superuser)
+    assert found["tenant_eur"]["eur_schema.wallets"] == "SELECT UPDATE"
+    assert found["tenant_km"]["shared.tenants"] == found["tenant_eur"]["shared.tenants"] == "SELECT TRUNCATE"
+    assert found["tenant_km"]["km_schema.numbers"] == "USAGE"
+    assert found["tenant_km"]["schema eur_schema"] == "CREATE"
+    assert found["PUBLIC"] == {"shared.everybodys()": "EXECUTE", "database": "TEMP"}
+
+
+def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Database) -> None:
+    """Each table, view, function and type; and no sequence, since keys are uuids."""
+    superuser = database.as_superuser()
+    relations = superuser.execute(
+        "SELECT n.nspname, c.relkind::text, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = ANY(%s) AND c.relkind <> 'i'",
+        (OUR_SCHEMAS,),
+    ).fetchall()
+    views = {"ledger_postings", "trial_balance"}
+    assert sorted(relations) == sorted(
+        [("shared", "r", table) for table in SHARED_TABLES]
+        + [("shared", "v", view) for view in SHARED_VIEWS]
+        + [
+            (schema_name, "v" if table in views else "r", table)
+            for schema_name in OUR_SCHEMAS[:2]
+            for table in TENANT_TABLES
+        ]
+    )
+    schemas = superuser.execute(
+        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
+    ).fetchall()
+    assert sorted(name for (name,) in schemas) == sorted([*OUR_SCHEMAS, "public"])
+
+
+def test_everything_of_ours_is_the_owners(database: Database) -> None:
+    owners = database.as_superuser().execute(
+        """
+        SELECT DISTINCT o.owner::regrole::text FROM pg_namespace n CROSS JOIN LATERAL (
+            SELECT n.nspowner UNION ALL SELECT relowner FROM pg_class WHERE relnamespace = n.oid
+            UNION ALL SELECT proowner FROM pg_proc WHERE pronamespace = n.oid
+            UNION ALL SELECT typowner FROM pg_type WHERE typnamespace = n.oid) AS o (owner)
+        WHERE n.nspname = ANY(%s)""",
+        (OUR_SCHEMAS,),
+    )
+    assert owners.fetchall() == [("wallet_owner",)]
+
+
+def test_what_the_owner_will_make_is_nobodys_either(fresh_database: Database) -> None:
+    """The next migration's function is not PUBLIC's until somebody says so."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("SET ROLE wallet_owner")
+    for schema_name in OUR_SCHEMAS:
+        superuser.execute(f"CREATE FUNCTION {schema_name}.next() RETURNS int LANGUAGE sql AS 'SELECT 1'")  # type: ignore[arg-type]
+        superuser.execute(f"CREATE TABLE {schema_name}.next (id uuid)")  # type: ignore[arg-type]
+    superuser.execute("RESET ROLE")
+    found = matrix(superuser)
+    del found["wallet_backup"], found["PUBLIC"]
+    assert [(role, thing) for role, rights in found.items() for thing in rights if "next" in thing] == []
+
+
+# Functions, views and policies.
+
+
+def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database: Database) -> None:
+    """SECURITY DEFINER with a path of the caller's choosing would be the caller's to abuse."""
+    rows = database.as_superuser().execute(
+        "SELECT n.nspname, p.oid::regprocedure::text, p.proconfig FROM pg_proc p"
+        " JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prosecdef AND n.nspname = ANY(%s)",
+        (OUR_SCHEMAS,),
+    )
+    found = {
+        name: [setting for setting in configured or () if setting.startswith("search_path=")]
+        for _, name, configured in rows
+    }
+    assert found == {
+        f"{schema_name}.{function}": [f"search_path={schema_name}, pg_temp"]
+        for schema_name in OUR_SCHEMAS[:2]
+        for function in DEFINERS
+    }
+
+
+def test_views_have_their_readers_rights_but_for_the_directory(database: Database) -> None:
+    rows = database.as_superuser().execute(
+        "SELECT c.relname, c.reloptions FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
+        (OUR_SCHEMAS,),
+    )
+    assert sorted(rows.fetchall()) == [
+        ("ledger_postings", ["security_invoker=true"]),
+        ("ledger_postings", ["security_invoker=true"]),
+        ("member_directory", ["security_barrier=true"]),
+        ("trial_balance", ["security_invoker=true"]),
+        ("trial_balance", ["security_invoker=true"]),
+    ]
+
+
+def test_every_shared_table_is_under_row_level_security(database: Database) -> None:
+    """But for Alembic's own, which no tenant may read. The policies ask who asks, never a setting."""
+    superuser = database.as_superuser()
+    tables = superuser.execute(
+        "SELECT relname, relrowsecurity FROM pg_class WHERE relnamespace = 'shared'::regnamespace AND relkind = 'r'"
+    ).fetchall()
+    assert dict(tables) == {table: table != "alembic_version" for table in SHARED_TABLES}
+    policies = superuser.execute(
+        "SELECT polrelid::regclass::text, polroles::regrole[]::text, polcmd::text, polpermissive,"
+        " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) FROM pg_policy"
+    ).fetchall()
+    assert sorted(policies) == [
+        ("shared.memberships", "{wallet_app}", "*", True, "true", None),
+        ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),
+        ("shared.tenants", "{wallet_app}", "*", True, "true", None),
+        ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
+        ("shared.users", "{wallet_app}", "*", True, "true", None),
+    ]
+
+
+# The roles themselves.
+
+
+def test_no_role_has_an_attribute_it_does_not_need(database: Database) -> None:
+    rows = database.as_superuser().execute(
+        "SELECT rolname, rolcanlogin, rolcreaterole, rolbypassrls, rolsuper OR rolcreatedb OR rolreplication, rolconfig"
+        " FROM pg_roles WHERE rolname ~ '^(wallet|tenant)_'"
+    )
+    shared_side, nothing = ["search_path=pg_catalog, pg_temp"], None
+    assert {role_name: tuple(rest) for role_name, *rest in rows} == {
+        # can log in, can make roles, is above row-level security, any of the rest, its settings
+        "wallet_owner": (False, False, False, False, nothing),
+        "wallet_migrator": (True, True, False, False, shared_side),
+        "wallet_app": (True, False, False, False, shared_side),
+        "wallet_backup": (True, False, True, False, shared_side),
+        "wallet_tenants": (False, False, False, False, nothing),
+        "tenant_eur": (True, False, False, False, ["search_path=eur_schema, pg_temp"]),
+        "tenant_km": (True, False, False, False, ["search_path=km_schema, pg_temp"]),
+    }
+
+
+def test_who_is_whose_member_is_written_here(database: Database) -> None:
+    """PostgreSQL makes the migrator an administrator of the roles it creates: one that may not become them."""
+    superuser = database.as_superuser()
+    options = "inherit_option, set_option" if superuser.info.server_version >= 160000 else "true, true"
+    rows = superuser.execute(
+        f"SELECT member::regrole::text, roleid::regrole::text, {options} FROM pg_auth_members"  # type: ignore[arg-type]
+        " WHERE member::regrole::text ~ '^(wallet|tenant)_'"
+    ).fetchall()
+    expected = {
+        ("tenant_eur", "wallet_tenants", True, True),
+        ("tenant_km", "wallet_tenants", True, True),
+        ("wallet_backup", "pg_read_all_data", True, True),
+        ("wallet_migrator", "wallet_owner", True, True),
+        ("wallet_migrator", "wallet_tenants", True, True),
+    }
+    if superuser.info.server_version >= 160000:
+        expected |= {("wallet_migrator", f"tenant_{slug}", False, False) for slug in ("eur", "km")}
+    assert set(rows) == expected
+
+
+def test_the_service_login_can_become_nobody(database: Database) -> None:
+    connection = database.as_role("wallet_app")
+    for role_name in ("tenant_eur", "tenant_km", "wallet_tenants", "wallet_owner", "wallet_migrator", "postgres"):
+        with pytest.raises(REFUSED):
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role_name)))
+
+
+def test_the_migrator_can_not_become_a_tenant(database: Database) -> None:
+    if database.as_superuser().info.server_version < 160000:
+        pytest.skip("Before PostgreSQL 16 who makes roles may become them.")
+    connection = database.as_role("wallet_migrator")
+    for slug in ("eur", "km"):
+        with pytest.raises(REFUSED):
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"tenant_{slug}")))
+
+
+@pytest.mark.parametrize("role_name", ["wallet_owner", "wallet_tenants"])
+def test_the_owner_and_the_group_can_not_log_in(database: Database, role_name: str) -> None:
+    """Not even with a password."""
+    superuser = database.as_superuser()
+    superuser.execute(sql.SQL("ALTER ROLE {} PASSWORD 'x'").format(sql.Identifier(role_name)))
+    try:
+        with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+            psycopg.connect(database.url(role_name, "x"))
+    finally:
+        superuser.execute(sql.SQL("ALTER ROLE {} PASSWORD NULL").format(sql.Identifier(role_name)))
+
+
+def test_passwords_are_kept_as_scram_verifiers(database: Database) -> None:
+    rows = database.as_superuser().execute(
+        "SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^(wallet|tenant)_' AND rolcanlogin"
+    )
+    passwords = dict(rows.fetchall())
+    assert set(passwords) == {"wallet_migrator", "wallet_app", "wallet_backup", "tenant_eur", "tenant_km"}
+    assert {name: password.partition("$")[0] for name, password in passwords.items()} == dict.fromkeys(
+        passwords, "SCRAM-SHA-256"
+    )
+
+
+# What a tenant sees of the shared schema.
+
+
+@pytest.fixture
+def members(people: People) -> dict[str, set[UUID]]:
+    """Users who belong to one tenant, to the other, and to both."""
+    only_eur, only_km, both = people.make(eur="member"), people.make(km="admin"), people.make(eur="admin", km="member")
+    people.make()
+    return {"eur": {only_eur.user_id, both.user_id}, "km": {only_km.user_id, both.user_id}}
+
+
+@PAIRS
+def test_a_tenant_reads_its_own_registry_row_memberships_and_members_only(
+    database: Database, members: dict[str, set[UUID]], slug: str, other: str
+) -> None:
+    connection = database.as_tenant(slug)
+    assert connection.execute("SELECT slug, role_name FROM shared.tenants").fetchall() == [(slug, f"tenant_{slug}")]
+    memberships = connection.execute("SELECT user_id, tenant_id FROM shared.memberships").fetchall()
+    assert {tenant_id for _, tenant_id in memberships} == {database.tenant(slug).id}
+    seen = {user_id for user_id, _ in memberships}
+    assert members[slug] <= seen
+    assert not (members[other] - members[slug]) & seen
+    directory = connection.execute("SELECT user_id, email FROM shared.member_directory").fetchall()
+    assert {user_id for user_id, _ in directory} == seen
+    assert all(email for _, email in directory)
+
+
+@PAIRS
+def test_a_leaky_condition_sees_no_row_of_another(
+    database: Database, members: dict[str, set[UUID]], slug: str, other: str
+) -> None:
+    """A condition that fails on what it sees would tell; it is evaluated after the policy and the view's own."""
+    connection = database.as_tenant(slug)
+    strangers = members[other] - members[slug]
+    for table in ("shared.memberships", "shared.member_directory"):
+        query = f"SELECT count(*) FROM {table} WHERE 1 / (CASE WHEN user_id = ANY(%s) THEN 0 ELSE 1 END) = 1"
+        assert connection.execute(query, (list(strangers),)).fetchone() != (0,)  # type: ignore[arg-type]
+
+
+@PAIRS
+@pytest.mark.usefixtures("members")
+def test_becoming_the_group_shows_a_tenant_nothing(database: Database, slug: str, other: str) -> None:
+    """It may, as a member; then it is no tenant any more, so there is no row of its own."""
+    connection = database.as_tenant(slug)
+    connection.execute("SET ROLE wallet_tenants")
+    for table in ("tenants", "memberships", "member_directory"):
+        assert connection.execute(f"SELECT count(*) FROM shared.{table}").fetchone() == (0,)  # type: ignore[arg-type]
+    for table in ("shared.users", "shared.alembic_version", "eur_schema.wallets", "km_schema.wallets"):
+        with pytest.raises(REFUSED):
+            connection.execute(f"SELECT count(*) FROM {table}")  # type: ignore[arg-type]
+    with pytest.raises(REFUSED):
+        connection.execute(f"SET ROLE tenant_{other}")  # type: ignore[arg-type]
+
+
+@PAIRS
+def test_a_tenant_reads_no_user_and_writes_nothing_shared(database: Database, slug: str, other: str) -> None:
+    connection = database.as_tenant(slug)
+    for statement in (
+        "SELECT 1 FROM shared.users",
+        "SELECT password_hash FROM shared.users",
+        "SELECT 1 FROM shared.alembic_version",
+        "UPDATE shared.tenants SET status = 'suspended'",
+        "DELETE FROM shared.memberships",
+        f"UPDATE shared.memberships SET tenant_role = 'tenant_{other}'",
+        "CREATE TABLE shared.mine ()",
+        f"CREATE TABLE {slug}_schema.mine ()",
+        "CREATE TABLE public.mine ()",
+        "CREATE TEMP TABLE mine ()",
+        "CREATE SCHEMA mine",
+        f"DROP SCHEMA {slug}_schema CASCADE",
+        f"ALTER TABLE {slug}_schema.wallets DISABLE TRIGGER ALL",
+        f"SELECT {slug}_schema.refuse_change_v1()",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'x')",
+    ):
+        with pytest.raises(REFUSED):
+            connection.execute(statement)  # type: ignore[arg-type]
+
+
+# Making the roles.
+
+
+def superuser_engine(database: Database) -> sa.Engine:
+    return sa.create_engine(sa.make_url(database.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+
+
+def verifiers(database: Database) -> dict[str, str]:
+    rows = database.as_superuser().execute("SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^wallet_'")
+    return dict(rows.fetchall())
+
+
+def test_making_the_roles_again_changes_nothing(fresh_database: Database) -> None:
+    """Without passwords each keeps its own."""
+    before = verifiers(fresh_database)
+    for _ in range(2):
+        with superuser_engine(fresh_database).begin() as connection:
+            create_service_roles(connection, fresh_database.roles, {})
+    assert verifiers(fresh_database) == before
+    assert matrix(fresh_database.as_superuser()) == EXPECTED
+
+
+def test_making_the_roles_again_closes_what_was_opened(fresh_database: Database) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute(f"GRANT ALL ON DATABASE {fresh_database.name} TO PUBLIC")  # type: ignore[arg-type]
+    superuser.execute("GRANT ALL ON SCHEMA public TO PUBLIC")
+    assert matrix(superuser)["PUBLIC"]
+    with superuser_engine(fresh_database).begin() as connection:
+        create_service_roles(connection, fresh_database.roles, {})
+    assert matrix(superuser) == EXPECTED
+
+
+def test_a_new_password_replaces_the_old_one_and_is_never_sent(fresh_database: Database) -> None:
+    """What goes to the server, and so to its log, is the verifier. Rolled back: the roles are the whole server's."""
+    password = "a password that nobody may read"
+    sent: list[Any] = []
+    engine = superuser_engine(fresh_database)
+    sa.event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2:4]))
+    with engine.connect() as connection, connection.begin() as transaction:
+        create_service_roles(connection, fresh_database.roles, {"wallet_app": password})
+        rows = connection.exec_driver_sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'wallet_app'")
+        new = rows.scalar_one()
+        transaction.rollback()
+    assert new.startswith("SCRAM-SHA-256$")
+    assert new != verifiers(fresh_database)["wallet_app"]
+    assert any("SCRAM-SHA-256$" in statement for statement, _ in sent)
+    assert password not in str(sent)
+
+
+def test_without_the_owner_nobody_can_become_it(database: Database) -> None:
+    with database.admin_engine().begin() as connection:
+        assert role_exists(connection, "wallet_owner")
+        assert not role_exists(connection, "nobodys_owner")
+        with pytest.raises(NotPrepared, match="nobodys_owner"):
+            become_owner(connection, ServiceRoles.named("nobodys"))
+
+
+def test_being_the_owner_ends_with_the_transaction(database: Database) -> None:
+    with database.admin_engine().connect() as connection:
+        with connection.begin():
+            become_owner(connection, database.roles)
+            assert connection.exec_driver_sql("SELECT current_user").scalar_one() == "wallet_owner"
+        with connection.begin():
+            assert connection.exec_driver_sql("SELECT current_user").scalar_one() == "wallet_migrator"
+
+
+# Logins of tenants.
+
+
+def test_setting_a_tenants_login_right_takes_back_what_the_tenant_gave_itself(fresh_database: Database) -> None:
+    """A role may always change its own password and defaults, and so may SQL injected into its connection."""
+    tenant = make_tenant(fresh_database, MIGRATIONS, "healed", {})
+    connection = fresh_database.as_tenant("healed")
+    for change in ("PASSWORD 'known'", "SET search_path TO shared", "SET statement_timeout TO 0", "SET role TO none"):
+        connection.execute(sql.SQL("ALTER ROLE CURRENT_USER " + change))
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        fresh_database.as_tenant("healed")
+    with superuser_engine(fresh_database).begin() as superuser:
+        set_tenant_login(superuser, tenant, fresh_database.password_of(tenant))
+    assert fresh_database.as_tenant("healed").execute("SELECT current_schema()").fetchone() == ("healed_schema",)
+    settings = "SELECT rolconfig FROM pg_roles WHERE rolname = 'tenant_healed'"
+    assert fresh_database.as_superuser().execute(settings).fetchone() == (["search_path=healed_schema, pg_temp"],)
+
+
+def test_a_tenants_password_follows_from_secret_id_and_epoch() -> None:
+    """It is written out here because a change of it would lock every tenant out."""
+    tenant_id = UUID("00000000-0000-0000-0000-000000000001")
+    password = tenant_password("secret", tenant_id, 1)
+    assert password == "6hNphNJtBvCO8Hl9z26ziiE-gqxPgT_yeMfUY4ZeV0s"
+    others = {
+        tenant_password("secreT", tenant_id, 1),
+        tenant_password("secret", UUID(int=2), 1),
+        tenant_password("secret", tenant_id, 2),
+        tenant_password("secret", tenant_id, 11),
+    }
+    assert len(others) == 4
+    assert password not in others
+    assert all(len(one) == len(password) == 43 for one in others)  # 256 bits
