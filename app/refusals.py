@@ -38,11 +38,12 @@ def named_refusals() -> Iterator[None]:
     """Raise a refusal as the error it stands for; every other error goes on as it is."""
     try:
         yield
-    except psycopg.Error as error:
-        raise _named(error) or error from error
-    except sqlalchemy.exc.DBAPIError as error:
-        named = _named(error.orig) if isinstance(error.orig, psycopg.Error) else None
-        raise named or error from error
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        original = error if isinstance(error, psycopg.Error) else error.orig
+        named = _named(original) if isinstance(original, psycopg.Error) else None
+        if named is None:
+            raise
+        raise named from error
 
 
 def _named(error: psycopg.Error) -> ServiceError | None:
