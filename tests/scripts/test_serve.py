@@ -42,6 +42,7 @@ def served(folder: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
         cwd=ROOT,
         env=environment(folder, PORT=str(port)),
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
