@@ -140,25 +140,21 @@ def test_no_secret_is_ever_logged(log: Log, database: Database) -> None:
         assert secret not in text, secret
 
 
-RIGHT_IDS = ["a", "A-1_b.c", "x" * 64, "00000000-0000-0000-0000-000000000000"]
-
-
-@pytest.mark.parametrize("request_id", RIGHT_IDS)
-def test_a_sane_request_id_is_kept(log: Log, request_id: str) -> None:
-    response = log.api.get("/livez", headers={"X-Request-Id": request_id})
-    assert response.headers["X-Request-Id"] == log.line()["request_id"] == request_id
+def test_a_sane_request_id_is_kept(log: Log) -> None:
+    for request_id in ("a", "A-1_b.c", "x" * 64, "00000000-0000-0000-0000-000000000000"):
+        response = log.api.get("/livez", headers={"X-Request-Id": request_id})
+        assert response.headers["X-Request-Id"] == log.line()["request_id"] == request_id
 
 
 WRONG_IDS = ["", " ", "x" * 65, "a b", "a,b", '{"a": 1}', "é", "١", "a\x1b[31m", "a\x00", "<script>", "%0a", "a\t"]
 
 
-@pytest.mark.parametrize("request_id", WRONG_IDS, ids=ascii)
-def test_any_other_request_id_is_replaced(log: Log, request_id: str) -> None:
-    sent = request_id.encode().decode("latin-1")
-    response = log.api.get("/livez", headers={"X-Request-Id": sent})
-    replaced = response.headers["X-Request-Id"]
-    assert UUID(replaced)
-    assert log.line()["request_id"] == replaced
+def test_any_other_request_id_is_replaced(log: Log) -> None:
+    for request_id in WRONG_IDS:
+        response = log.api.get("/livez", headers={"X-Request-Id": request_id.encode().decode("latin-1")})
+        replaced = response.headers["X-Request-Id"]
+        assert UUID(replaced)
+        assert log.line()["request_id"] == replaced
 
 
 def test_each_request_has_an_id_of_its_own_and_errors_carry_it(log: Log) -> None:

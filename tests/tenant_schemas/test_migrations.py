@@ -5,9 +5,9 @@ The histories here are those of the repository with scratch revisions after them
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -205,28 +205,32 @@ def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "LOCK_TIMEOUT_MS", 150)
 
 
+def migrate_while(locked: sql.SQL, scratch: Migrations, database: Database) -> dict[str | None, Outcome]:
+    """Migrate while another transaction holds a lock; it lets go after 5 s, so that waiting for ever is a failure."""
+    superuser = database.as_superuser()
+    with ThreadPoolExecutor(1) as pool:
+        with superuser.transaction():
+            superuser.execute(locked)
+            run = pool.submit(migrate, scratch, database)
+            wait([run], timeout=5)
+            ended_in_time = run.done()
+        outcomes = run.result()
+    assert ended_in_time
+    return outcomes
+
+
 @pytest.mark.usefixtures("short_lock_timeout")
 def test_a_locked_table_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
-    superuser = fresh_database.as_superuser()
-    with superuser.transaction():
-        superuser.execute("LOCK TABLE eur_schema.alembic_version IN ACCESS EXCLUSIVE MODE")
-        outcomes = migrate(scratch, fresh_database)
+    locked = sql.SQL("LOCK TABLE eur_schema.alembic_version IN ACCESS EXCLUSIVE MODE")
+    outcomes = migrate_while(locked, scratch, fresh_database)
     assert_only_km_migrated(fresh_database, outcomes, "LockNotAvailable")
 
 
 @pytest.mark.usefixtures("short_lock_timeout")
 def test_a_locked_registry_row_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
     """As while another run migrates the same tenant: the lock time-out counts from the first lock on."""
-    outcomes: dict[str | None, Outcome] = {}
-    run = Thread(target=lambda: outcomes.update(migrate(scratch, fresh_database)))
-    superuser = fresh_database.as_superuser()
-    with superuser.transaction():
-        superuser.execute("SELECT 1 FROM shared.tenants WHERE slug = 'eur' FOR NO KEY UPDATE")
-        run.start()
-        run.join(timeout=5)
-        ended_in_time = not run.is_alive()
-    run.join()
-    assert ended_in_time
+    locked = sql.SQL("SELECT 1 FROM shared.tenants WHERE slug = 'eur' FOR NO KEY UPDATE")
+    outcomes = migrate_while(locked, scratch, fresh_database)
     assert_only_km_migrated(fresh_database, outcomes, "LockNotAvailable")
 
 

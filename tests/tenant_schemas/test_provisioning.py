@@ -1,7 +1,7 @@
 """A tenant is made whole or not at all, whatever fails and whenever; and the same call can then be made again."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
@@ -286,10 +286,15 @@ def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str
 def test_a_call_waits_for_no_lock_for_long(workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever queues behind it would wait as long; so it gives up, leaves nothing, and can be made again."""
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 100)
-    with psycopg.connect(workshop.url()) as superuser:
-        superuser.execute("LOCK TABLE shared.tenants IN ROW EXCLUSIVE MODE")
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(workshop.url()) as superuser:
+            superuser.execute("LOCK TABLE shared.tenants IN ROW EXCLUSIVE MODE")
+            call = pool.submit(make, workshop, slug)
+            wait([call], timeout=5)
+            ended_in_time = call.done()
         with pytest.raises(OperationalError, match="LockNotAvailable"):
-            make(workshop, slug)
+            call.result()
+    assert ended_in_time
     assert remains(workshop, slug) == []
     assert make(workshop, slug) == workshop.tenant(slug)
 

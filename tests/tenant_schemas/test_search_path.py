@@ -415,11 +415,20 @@ def test_a_shared_side_that_starts_elsewhere_is_closed_unused(fresh_database: Da
         refusals(fresh_database, connections, connections.shared, "wallet_app")
 
 
-@pytest.mark.parametrize("schema_name", ["nowhere", "pg_temp", "pg_toast"])
+@pytest.mark.parametrize("schema_name", ["nowhere", "pg_temp", "pg_toast", "pg_catalog"])
 def test_a_migration_of_a_schema_that_the_path_does_not_reach_is_refused(database: Database, schema_name: str) -> None:
-    """There is none, it is no ordinary one, or the owner has no right to it."""
+    """There is none, the role has no right to it, or it is PostgreSQL's own."""
     with database.admin_engine().begin() as connection, pytest.raises(BindingUnproven, match=schema_name):
         bind_migration(connection, schema_name)
+
+
+def test_a_migration_with_temporary_tables_in_its_path_is_refused(database: Database) -> None:
+    """They are a second schema for Alembic to look at. Only a superuser could have made them here."""
+    engine = sa.create_engine(sa.make_url(database.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE wallets (id uuid) ON COMMIT DROP")
+        with pytest.raises(BindingUnproven, match="reaches"):
+            bind_migration(connection, "eur_schema")
 
 
 def test_a_migration_is_bound_to_one_schema_until_its_transaction_ends(database: Database) -> None:

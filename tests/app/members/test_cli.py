@@ -104,3 +104,22 @@ def test_wrong_arguments_are_refused(app: Flask, database: Database, options: li
     email = new_email()
     assert add(app, email, *options).exit_code == 2
     assert users_with(database, email) == 0
+
+
+UNUSABLE = {
+    "no address": ("", "correct horse"),
+    "white space for an address": ("  ", "correct horse"),
+    "an address with a control character": ("ana\x1b[31m@example.com", "correct horse"),
+    "an address too long": ("a" * 243 + "@example.com", "correct horse"),
+    "a password with a control character": ("{new}", "correct\rhorse"),
+    "a password too long": ("{new}", "x" * 1025),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_nobody_is_made_whom_the_login_would_refuse_to_read(app: Flask, database: Database, what: str) -> None:
+    email, password = UNUSABLE[what]
+    email = email.replace("{new}", new_email())
+    result = add(app, email, "--tenant", "eur", "--password", password)
+    assert result.exit_code in {1, 2}, result.output
+    assert users_with(database, email.strip().lower()) == 0
