@@ -8,6 +8,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.passwords import hash_password
+from app.auth.schemas import LoginSchema
 from app.db import db
 from app.errors import ServiceError
 from app.ledger.audit import AuditReport, Finding, audit_ledger
@@ -78,9 +79,16 @@ def add_member(email: str, slug: str, role: str, name: str | None, password: str
             user = members.find_user(email)
             if user is None:
                 password = password or click.prompt("Password", hide_input=True, confirmation_prompt=True)
+                _refuse_what_login_refuses(email, password)
                 user = members.add_user(email, name or email, hash_password(password))
             members.add_membership(user, tenant, Role(role))
             db.session.commit()
     except (TenancyError, ServiceError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{email} is {role} in {slug}")
+
+
+def _refuse_what_login_refuses(email: str, password: str) -> None:
+    """Nobody is made who could never log in."""
+    for field, faults in LoginSchema().validate({"email": email, "password": password}).items():
+        raise click.BadParameter(" ".join(faults), param_hint=str(field))

@@ -159,8 +159,12 @@ class StrictParser(FlaskParser):
             return json.loads(
                 body.decode("utf-8"), object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant
             )
-        except (ValueError, RecursionError) as error:
-            raise InvalidJson(f"The body is not JSON that can be read: {error}") from None
+        except json.JSONDecodeError as error:
+            raise InvalidJson(f"The body is not JSON: {error}") from None
+        except (ValueError, RecursionError):
+            raise InvalidJson(
+                "The body is not JSON that can be read: a repeated key, NaN, bad UTF-8, or too deep."
+            ) from None
 
     def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
         for name, values in req.args.lists():

@@ -52,7 +52,7 @@ def cluster(made_once: Path) -> Iterator[Path]:
     """A folder with a cluster in it. Every test begins with its server stopped, also after one that failed."""
     yield made_once
     pid = postmaster(made_once)
-    if pid:
+    if pid and answers(made_once, embedded._port(made_once)):
         os.kill(pid, signal.SIGQUIT)
         wait_until(lambda: postmaster(made_once) is None)
 
@@ -176,13 +176,15 @@ def test_a_pid_file_that_names_some_other_program_is_no_server(cluster: Path) ->
     embedded.start(cluster, FAST).release()
     owner = (cluster / "data").stat().st_uid  # PostgreSQL looks at programs of its own user only.
     with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as stranger:
-        lines = [str(stranger.pid), str(cluster / "data"), "0", "1", "", "127.0.0.1", "", "ready"]
-        (cluster / "data" / "postmaster.pid").write_text("\n".join(lines) + "\n")
-        server = embedded.start(cluster, FAST)
-        assert answers(cluster, server.port)
-        server.release()
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            lines = [str(stranger.pid), str(cluster / "data"), "0", "1", "", "127.0.0.1", "", "ready"]
+            (cluster / "data" / "postmaster.pid").write_text("\n".join(lines) + "\n")
+            server = embedded.start(cluster, FAST)
+            assert answers(cluster, server.port)
+            server.release()
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
     assert postmaster(cluster) is None
 
 
