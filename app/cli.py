@@ -11,18 +11,23 @@ from app.auth.passwords import hash_password
 from app.auth.schemas import LoginSchema
 from app.db import db
 from app.errors import ServiceError
+from app.holds import service as holds
 from app.ledger.audit import AuditReport, Finding, audit_ledger
 from app.members import service as members
 from app.members.models import Role
+from app.openings.commands import COMMANDS as OPENINGS
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections, shared_side, tenant_context
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.tenant import Tenant
 
 wallets = AppGroup("wallets", help="Wallets and their ledger.")
 members_group = AppGroup("members", help="Users and where they belong.")
 
 
 def init_app(app: Flask) -> None:
+    for command in OPENINGS:
+        wallets.add_command(command)
     app.cli.add_command(wallets)
     app.cli.add_command(members_group)
 
@@ -62,6 +67,29 @@ def _print(slug: str, report: AuditReport) -> None:
     for finding in report.findings:
         where = f"wallet {finding.wallet_id} seq {finding.seq}" if finding.wallet_id else "tenant"
         click.echo(f"  {where}: {finding.text}")
+
+
+@wallets.command("expire-holds")
+def expire_holds() -> None:
+    """Note the holds whose time is over, in every active tenant. They block no funds even before that. Exits 1 if a
+    tenant could not be asked.
+    """
+    with connections().shared.begin() as connection:
+        tenants = [tenant for tenant in all_tenants(connection) if tenant.is_active]
+    failed = [tenant.slug for tenant in tenants if not _expire_holds_of(tenant)]
+    sys.exit(1 if failed else 0)
+
+
+def _expire_holds_of(tenant: Tenant) -> bool:
+    try:
+        with tenant_context(tenant):
+            count = holds.expire_holds()
+    except (SQLAlchemyError, TenancyError) as error:
+        db.session.rollback()
+        click.echo(f"{tenant.slug}: failed: {error.args[0]}", err=True)
+        return False
+    click.echo(f"{tenant.slug}: {count} wallets had holds that are over")
+    return True
 
 
 @members_group.command("add")

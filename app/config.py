@@ -42,6 +42,7 @@ class Settings:
     connection_wait_seconds: float
     statement_timeout_ms: int
     max_body_bytes: int
+    hold_expiry_seconds: int
     log_level: str
 
 
@@ -68,6 +69,7 @@ def read_settings() -> Settings:
         "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0, validate=not_negative),
         "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=timeout),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
+        "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=not_negative),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:

@@ -7,7 +7,7 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import INCLUDE, fields
 
-from app.http import Schema
+from app.fields import Schema, one_of_openapi
 from app.money import amount_openapi
 from app.problems import MEDIA_TYPE
 
@@ -66,6 +66,7 @@ def make_api(app: Flask) -> Documentation:
     )
     api = Documentation(app)
     plugin: Any = api.ma_plugin
-    plugin.converter.add_attribute_function(amount_openapi)
+    for describe in (amount_openapi, one_of_openapi):
+        plugin.converter.add_attribute_function(describe)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     return api

@@ -1,4 +1,4 @@
-"""What all routes share: strict reading of requests, writing of answers, and the fields schemas are made of.
+"""What all routes share: strict reading of requests, and writing of answers.
 
 A request that says more than we understand is refused, never half read: unknown fields and parameters, repeated ones,
 JSON that repeats a key, NUL characters and lone surrogates.
@@ -7,10 +7,8 @@ JSON that repeats a key, NUL characters and lone surrogates.
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
-from unicodedata import category
-from uuid import UUID
 
 import marshmallow
 import orjson
@@ -18,7 +16,6 @@ from flask import Flask, Request, Response, request
 from flask.json.provider import JSONProvider
 from flask.sessions import SessionInterface
 from flask_smorest import Blueprint as SmorestBlueprint
-from marshmallow import fields
 from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -33,115 +30,12 @@ from app.errors import (
     PreconditionRequired,
     UnsupportedMediaType,
 )
+from app.fields import Schema
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+MAX_KEY_LENGTH = 200
 View = TypeVar("View", bound=Callable[..., Any])
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,200}")  # A comma would be two headers joined.
-
-
-class Coded(str):
-    """An error message that carries its stable code through marshmallow."""
-
-    __slots__ = ("code",)
-    code: str
-
-    def format(self, *args: object, **kwargs: object) -> "Coded":
-        return coded(self.code, super().format(*args, **kwargs))
-
-
-def coded(code: str, message: str) -> Coded:
-    made = Coded(message)
-    made.code = code
-    return made
-
-
-class Schema(marshmallow.Schema):
-    """The base of all schemas: unknown fields are refused, and answers keep the order of their fields."""
-
-    error_messages = {  # noqa: RUF012  marshmallow's own way
-        "unknown": coded("unknown_field", "There is no such field."),
-        "type": coded("not_an_object", "A JSON object is needed."),
-    }
-
-
-REQUIRED = {"required": coded("required", "This field is needed."), "null": coded("required", "This field is needed.")}
-
-
-class Text(fields.String):
-    """Text of 1 to `max_length` characters, without control characters that PostgreSQL or a terminal would choke on."""
-
-    default_error_messages = {  # noqa: RUF012
-        **REQUIRED,
-        "invalid": coded("not_a_string", "A string is needed."),
-        "empty": coded("empty", "It must not be empty."),
-        "too_long": coded("too_long", "At most {max_length} characters."),
-        "control": coded("control_character", "Control characters are not allowed."),
-    }
-
-    def __init__(self, *, max_length: int, description: str | None = None, **kwargs: Any) -> None:
-        described = {"description": description} if description else {}
-        super().__init__(metadata={"minLength": 1, "maxLength": max_length, **described}, **kwargs)
-        self.max_length = max_length
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if not isinstance(value, str):
-            raise self.make_error("invalid")
-        if not value.strip():
-            raise self.make_error("empty")
-        if len(value) > self.max_length:
-            raise self.make_error("too_long", max_length=self.max_length)
-        if any(category(character) == "Cc" and character not in "\t\n" for character in value):
-            raise self.make_error("control")
-        return value
-
-
-class Identifier(fields.UUID):
-    """A UUID in a body or a query, in the one form that RFC 9562 gives it; Python would take others too."""
-
-    default_error_messages = {**REQUIRED, "invalid_uuid": coded("not_a_uuid", "A UUID is needed.")}  # noqa: RUF012
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> UUID:
-        if not isinstance(value, str) or not _UUID.fullmatch(value):
-            raise self.make_error("invalid_uuid")
-        return UUID(value)
-
-
-class Choice(fields.String):
-    """One of a few words."""
-
-    default_error_messages = {  # noqa: RUF012
-        **REQUIRED,
-        "invalid": coded("not_a_string", "A string is needed."),
-        "unknown_choice": coded("unknown_choice", "Choose one of: {choices}."),
-    }
-
-    def __init__(self, *choices: str, **kwargs: Any) -> None:
-        super().__init__(metadata={"enum": list(choices)}, **kwargs)
-        self.choices = choices
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if value not in self.choices:
-            raise self.make_error("unknown_choice", choices=", ".join(self.choices))
-        return cast(str, value)
-
-
-class Moment(fields.AwareDateTime):
-    """A moment in RFC 3339. In a request it must say its offset; in an answer it is UTC with a Z."""
-
-    default_error_messages = {  # noqa: RUF012
-        key: coded("not_a_moment", "A moment is needed, like 2026-01-31T12:00:00Z.")
-        for key in ("invalid", "invalid_awareness", "format")
-    }
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
-        if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-            raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, attr, data, **kwargs)
-
-    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # A comma would be two headers joined.
 
 
 class StrictParser(FlaskParser):
@@ -252,6 +146,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
         def get(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def post(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def put(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def response(self, status_code: int, schema: type[Schema]) -> Callable[[View], View]: ...
         def alt_response(self, status_code: int, *, schema: type[Schema]) -> Callable[[View], View]: ...
@@ -271,6 +166,26 @@ def wants_header(name: str, description: str, *, required: bool = True, **about:
         documentation = view.__dict__.setdefault("_apidoc", {})
         documentation["headers"] = [*documentation.get("headers", []), header]
         return view
+
+    return mark
+
+
+def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> View:
+    """Note in the API's description that a view wants an Idempotency-Key."""
+    description = "New for each intent, the same for a retry: the same key and request have the same answer."
+    return wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=max_length)(view)
+
+
+def takes_up_to(max_bytes: int) -> Callable[[View], View]:
+    """Let a view read a body of this size, also where MAX_BODY_BYTES is less. To be above `arguments`."""
+
+    def mark(view: View) -> View:
+        @wraps(view)
+        def read(*arguments: Any, **named: Any) -> Any:
+            request.max_content_length = max(request.max_content_length or 0, max_bytes)
+            return view(*arguments, **named)
+
+        return cast(View, read)
 
     return mark
 
@@ -300,13 +215,14 @@ class FastJson(JSONProvider):
         return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
 
 
-def idempotency_key() -> str:
+def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
     """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid if it isn't one."""
     key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
     if not key:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", "Use 1 to 200 visible ASCII characters, but no comma.")
+    if len(key) > max_length or not _IDEMPOTENCY_KEY.fullmatch(key):
+        message = f"Use 1 to {max_length} visible ASCII characters, but no comma."
+        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message)
     return key
 
 

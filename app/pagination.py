@@ -15,7 +15,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import fields
 
 from app.errors import Invalid
-from app.http import Schema, Text, coded
+from app.fields import Schema, Text, coded
 from tenant_schemas.context import current_tenant
 
 DEFAULT_LIMIT = 50

@@ -70,8 +70,7 @@ def problem(
     status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
 ) -> Response:
     """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the status's own phrase."""
-    body = {"title": status.phrase, "status": status, "code": code, "detail": detail, **(members or {})}
-    response = Response(orjson.dumps(body), status=status, mimetype=MEDIA_TYPE)
+    response = Response(orjson.dumps(_body(status, code, detail, members)), status=status, mimetype=MEDIA_TYPE)
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
@@ -80,9 +79,21 @@ def problem(
     return response
 
 
+def problem_body(error: errors.ServiceError) -> dict[str, Any]:
+    """What the error's problem says, for an answer that holds more than this one."""
+    return _body(_status_of(error), error.code, error.detail, error.members)
+
+
+def _body(status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"title": status.phrase, "status": status, "code": code, "detail": detail, **(members or {})}
+
+
+def _status_of(error: errors.ServiceError) -> HTTPStatus:
+    return next(STATUS_OF_KIND[kind] for kind in type(error).__mro__ if kind in STATUS_OF_KIND)
+
+
 def _service_error(error: errors.ServiceError) -> Response:
-    status = next(STATUS_OF_KIND[kind] for kind in type(error).__mro__ if kind in STATUS_OF_KIND)
-    return problem(status, error.code, error.detail, error.members)
+    return problem(_status_of(error), error.code, error.detail, error.members)
 
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:

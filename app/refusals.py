@@ -9,9 +9,11 @@ import psycopg
 import sqlalchemy.exc
 
 from app.errors import ServiceError
+from app.holds import errors as holds
 from app.ledger import errors as ledger
 from app.members import errors as members
 from app.money import format_minor
+from app.orders import errors as orders
 from app.wallets import errors as wallets
 
 REFUSALS: dict[str, tuple[type[ServiceError], str]] = {
@@ -22,10 +24,25 @@ REFUSALS: dict[str, tuple[type[ServiceError], str]] = {
         ledger.IdempotencyKeyReused,
         ledger.PaymentNotFound,
         ledger.AmountOutOfRange,
+        ledger.OrderAlreadyPaid,
+        holds.HoldNotFound,
+        holds.AlreadyCaptured,
+        holds.HoldVoided,
+        holds.HoldExpired,
+        holds.CaptureExceedsHold,
+        holds.ExpiryInThePast,
+        orders.OrderEmpty,
+        orders.TooManyItems,
+        orders.QuantityOutOfRange,
+        orders.ProductNotFound,
+        orders.ProductWithdrawn,
+        orders.ProductWithoutPrice,
+        orders.OrderNotFound,
         wallets.WalletNotFound,
         wallets.WalletFrozen,
         wallets.WalletClosed,
         wallets.CreditLimitBelowUsed,
+        wallets.CreditLimitAbovePolicy,
         wallets.WalletNotEmpty,
         wallets.WalletVersionMismatch,
     )
@@ -40,24 +57,26 @@ def named_refusals() -> Iterator[None]:
         yield
     except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
         original = error if isinstance(error, psycopg.Error) else error.orig
-        named = _named(original) if isinstance(original, psycopg.Error) else None
-        if named is None:
+        if not isinstance(original, psycopg.Error) or original.sqlstate not in REFUSALS:
             raise
-        raise named from error
+        raise refusal(original.sqlstate, original.diag.message_detail) from error
 
 
-def _named(error: psycopg.Error) -> ServiceError | None:
-    known = REFUSALS.get(error.sqlstate or "")
-    if known is None:
-        return None
-    kind, text = known
-    return kind(text, _members(error.diag.message_detail) if error.sqlstate and error.sqlstate[:2] == "WA" else {})
+def refusal(sqlstate: str, detail: str | None) -> ServiceError:
+    """The error that a refusal with this SQLSTATE and detail stands for."""
+    kind, text = REFUSALS[sqlstate]
+    return kind(text, _members(detail))
 
 
 def _members(detail: str | None) -> dict[str, Any]:
-    """The detail of a refusal is JSON: a currency, and amounts in its minor unit."""
-    if not detail:
+    """The detail of a refusal is JSON; PostgreSQL's own errors have a sentence there, or nothing. If it names a
+    currency, its numbers are amounts in the minor unit of that, but for `item`, a place in a list.
+    """
+    if not detail or not detail.startswith("{"):
         return {}
     told = json.loads(detail)
-    currency = told.pop("currency")
-    return {"currency": currency, **{name: format_minor(minor, currency) for name, minor in told.items()}}
+    currency = told.get("currency")
+    return {
+        name: format_minor(value, currency) if currency and isinstance(value, int) and name != "item" else value
+        for name, value in told.items()
+    }

@@ -35,8 +35,8 @@ RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", 
 
 # The revisions this code can serve. Histories are numbered, so a later revision compares as greater; one that is newer
 # than the code is served too, since migrations expand before they contract.
-OLDEST_SHARED_REVISION: Final = "0001"
-OLDEST_TENANT_REVISION: Final = "0001"
+OLDEST_SHARED_REVISION: Final = "0002"
+OLDEST_TENANT_REVISION: Final = "0007"
 
 
 class Access(Enum):

@@ -5,13 +5,16 @@ Numbers compare only with others of the same run: run it on a quiet machine, and
 
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from scripts.benchmarks import importing
+from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
 from scripts.benchmarks.slices import BenchmarkFailed, Figures
 from scripts.console import FAILED, json_option, show_json, show_table, stop
@@ -41,7 +44,7 @@ def posting(as_json: bool, **options: Any) -> None:
     """
     plan = payments.Plan(**options)
     try:
-        report = _with_progress(plan)
+        report = _with_progress(payments.run, plan)
     except BenchmarkFailed as error:
         stop(str(error), FAILED)
     if as_json:
@@ -52,7 +55,109 @@ def posting(as_json: bool, **options: Any) -> None:
         sys.exit(FAILED)
 
 
-def _with_progress(plan: payments.Plan) -> payments.Report:
+@main.command("import")
+@click.option("--users", type=click.IntRange(1), default=100_000, show_default=True, help="Users of the old system.")
+@json_option
+def import_(as_json: bool, **options: Any) -> None:
+    """The move of a whole old system by `flask wallets import`, and by plain SQL without any rule.
+
+    Each user has three orders and a deposit in the files. Exits 1 unless afterwards each balance stands once, though
+    the import was run twice, and the audit finds nothing.
+    """
+    plan = importing.Plan(**options)
+    try:
+        report = _with_progress(importing.run, plan)
+    except BenchmarkFailed as error:
+        stop(str(error), FAILED)
+    if as_json:
+        show_json({"benchmark": "import", "options": asdict(plan), **asdict(report)})
+    else:
+        _show_import(plan, report)
+    if not report.is_sound:
+        sys.exit(FAILED)
+
+
+def _show_import(plan: importing.Plan, report: importing.Report) -> None:
+    ways = {
+        "plain SQL, no rules": report.floor_seconds,
+        "flask wallets import": report.import_seconds,
+        "the same again": report.again_seconds,
+    }
+    rows = [
+        (title, f"{seconds:.1f}", f"{plan.users / seconds:,.0f}", f"{seconds / report.floor_seconds:.1f} ×")
+        for title, seconds in ways.items()
+    ]
+    show_table(
+        f"Import: {plan.users} users, {report.rows} rows", ("way", "seconds", "users per second", "of the floor"), rows
+    )
+    _show_machine(report.machine)
+    print(f"{'sound' if report.is_sound else 'NOT SOUND'}: {report.posted} balances stand, after two imports")
+    print(report.audit)
+
+
+@main.command()
+@click.option(
+    "--transactions", type=click.IntRange(100), default=1_000_000, show_default=True, help="In the wallet that is read."
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Slices of each way.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="The length of a slice.")
+@json_option
+def ledger(as_json: bool, **options: Any) -> None:
+    """One long history read, and many movements posted: by the service, and by plain SQL.
+
+    Statements, the balance at a moment, the first and the thousandth page; single posts and bulks of 1,000. All in
+    turns, by one client, without HTTP. Exits 1 unless afterwards the ledger has grown by exactly what was posted, and
+    the audit finds nothing.
+    """
+    plan = history.Plan(**options)
+    try:
+        report = _with_progress(history.run, plan)
+    except BenchmarkFailed as error:
+        stop(str(error), FAILED)
+    if as_json:
+        ways = {line.figures.name: _line_as_json(line) for line in report.lines}
+        books = {each.tenant: {**asdict(each), "agree": each.agree} for each in report.books}
+        show_json({"benchmark": "ledger", "options": options, "machine": report.machine, "ways": ways, "books": books})
+    else:
+        _show_ledger(plan, report)
+    if not all(books.agree for books in report.books):
+        sys.exit(FAILED)
+
+
+def _line_as_json(line: history.Line) -> dict[str, Any]:
+    return {
+        "title": line.figures.title,
+        "median_per_second": round(line.per_second, 1),
+        "p50_ms": round(line.figures.p50_ms, 3),
+        "p99_ms": round(line.figures.p99_ms, 3),
+        "beside": line.beside,
+        "ratio": round(line.ratio, 3),
+    }
+
+
+def _show_ledger(plan: history.Plan, report: history.Report) -> None:
+    rows = [
+        (
+            line.figures.title,
+            f"{line.per_second:,.0f}",
+            f"{line.figures.p50_ms:,.2f}",
+            f"{line.figures.p99_ms:,.2f}",
+            f"{line.ratio:.2f} × {line.beside}" if line.beside else "",
+        )
+        for line in report.lines
+    ]
+    title = f"Ledger: a wallet with {plan.transactions:,} transactions, {plan.rounds} slices of {plan.seconds:g} s each"
+    show_table(title, ("way", "per second", "p50 ms", "p99 ms", "rate beside another"), rows)
+    print("Per second: movements where a call is about many, else calls.")
+    _show_machine(report.machine)
+    _show_books(report.books)
+
+
+Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan)
+Made = TypeVar("Made")
+
+
+def _with_progress(run: Callable[[Plan, payments.Announce], Made], plan: Plan) -> Made:
     """A bar on standard error, where that is a terminal. Its unit is the second that a step is expected to take."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("ETA"))
@@ -67,7 +172,7 @@ def _with_progress(plan: payments.Plan) -> payments.Report:
             progress.update(task, description=what, completed=begun_seconds)
             begun_seconds += expected_seconds
 
-        return payments.run(plan, announce)
+        return run(plan, announce)
 
 
 def _as_json(plan: payments.Plan, report: payments.Report) -> dict[str, Any]:
@@ -95,18 +200,25 @@ def _show(plan: payments.Plan, report: payments.Report) -> None:
     rows = [_row(each, report.yardstick) for each in report.figures]
     title = f"Posting: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each, {plan.wallets} wallets"
     show_table(title, ("way", "per second", "slowest–fastest", "of pgbench", "p50 ms", "p99 ms"), rows)
-    machine = report.machine
+    _show_machine(report.machine)
+    print(f"gunicorn {plan.workers} × {plan.threads} threads")
+    _show_books(report.books)
+
+
+def _show_books(all_books: Sequence[payments.Books]) -> None:
+    for books in all_books:
+        verdict = "sound" if books.agree else "NOT SOUND"
+        print(f"{books.tenant}: {verdict}: {books.counted} posts counted, {books.posted} in the ledger")
+        for finding in books.findings:
+            print(f"  wallet {finding.wallet_id} seq {finding.seq}: {finding.text}")
+
+
+def _show_machine(machine: dict[str, Any]) -> None:
     durability = ", ".join(f"{name} {value}" for name, value in machine["durability"].items())
     print(
         f"{machine['cores']} cores ({machine['architecture']}), {machine['memory_gib']} GiB, "
-        f"Python {machine['python']}, PostgreSQL {machine['postgresql']} on {machine['filesystem']}; "
-        f"gunicorn {plan.workers} × {plan.threads} threads\n{durability}"
+        f"Python {machine['python']}, PostgreSQL {machine['postgresql']} on {machine['filesystem']}\n{durability}"
     )
-    for books in report.books:
-        verdict = "sound" if books.agree else "NOT SOUND"
-        print(f"{books.tenant}: {verdict}: {books.counted} payments counted, {books.posted} in the ledger")
-        for finding in books.findings:
-            print(f"  wallet {finding.wallet_id} seq {finding.seq}: {finding.text}")
 
 
 def _row(figures: Figures, yardstick: float) -> tuple[str, ...]:

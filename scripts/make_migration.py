@@ -6,7 +6,7 @@ file beside it if it is more than a line, and grant what the roles need.
 
 import rich_click as click
 
-from app.ledger import models as _ledger  # noqa: F401  Its tables belong to the tenant's metadata.
+import app  # noqa: F401  With it come the tables of all features.
 from app.members.models import User
 from app.tenancy import MIGRATIONS
 from app.wallets.models import Wallet

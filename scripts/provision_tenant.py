@@ -5,8 +5,8 @@ from dataclasses import asdict
 import rich_click as click
 
 from app.db import admin_engine
-from app.money import fraction_digits
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from scripts.configure_tenant import tenant_settings
 from scripts.console import (
     BAD_ARGUMENTS,
     FAILED,
@@ -23,14 +23,22 @@ from tenant_schemas.provisioning import provision
 @click.command(help=__doc__)
 @click.argument("slug")
 @click.option("--currency", required=True, help="ISO 4217 code of the tenant's wallets, for instance EUR.")
+@click.option("--also", multiple=True, help="Another currency that members may have a wallet in; may be repeated.")
+@click.option("--locale", help="How statements on paper write amounts and times, for instance bs_BA.")
 @click.option("--name", help="The name people see. Default: the slug.")
 @click.option("--schema-name", help="Default: SLUG_schema.")
 @json_option
-def main(slug: str, currency: str, name: str | None, schema_name: str | None, as_json: bool) -> None:
-    try:
-        fraction_digits(currency)
-    except ValueError as error:
-        stop(f"--currency: {error}", BAD_ARGUMENTS)
+def main(
+    *,
+    slug: str,
+    currency: str,
+    also: tuple[str, ...],
+    locale: str | None,
+    name: str | None,
+    schema_name: str | None,
+    as_json: bool,
+) -> None:
+    told = {"currency": currency} | tenant_settings((currency, *also), locale)
     settings = settings_or_exit()
     try:
         tenant = provision(
@@ -38,7 +46,7 @@ def main(slug: str, currency: str, name: str | None, schema_name: str | None, as
             MIGRATIONS,
             slug=slug,
             name=name or slug,
-            settings={"currency": currency},
+            settings=told,
             tenant_secret=settings.tenant_secret,
             schema_name=schema_name,
             reserved_slugs=RESERVED_SLUGS,

@@ -1,9 +1,11 @@
-"""Demo people, wallets and movements for the embedded server. Safe to repeat: nothing is made or posted twice.
+"""Demo people, wallets, movements and a small catalogue for the embedded server. Safe to repeat: nothing is made or
+posted twice.
 
 Refuses to run with DATABASE_URL set: it makes users with a known password.
 """
 
 import os
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,16 +14,25 @@ from flask import Flask
 
 from app import create_app
 from app.auth.passwords import hash_password
+from app.catalog.service import list_products
 from app.config import Settings
-from app.db import db
+from app.db import admin_engine, db
+from app.errors import Conflict
+from app.holds import service as holds
 from app.ledger.service import Movement, post
 from app.members.models import Role, User
 from app.members.service import add_membership, add_user, find_user
+from app.orders import service as orders
+from app.wallets.currencies import main_currency
 from app.wallets.service import open_wallet
 from scripts.console import BAD_ARGUMENTS, settings_or_exit, stop
+from scripts.load_catalogue import load_catalogue
 from tenant_schemas.flask import shared_side, tenant_context
 
-TENANTS = {"eur": "EUR", "km": "BAM"}
+TENANTS: dict[str, dict[str, Any]] = {
+    "eur": {"currency": "EUR", "currencies": ["EUR", "USD", "JPY"], "locale": "de_DE"},
+    "km": {"currency": "BAM", "locale": "bs_BA"},
+}
 PEOPLE = {
     "member@example.com": {"eur": Role.MEMBER, "km": Role.MEMBER},
     "admin@example.com": {"eur": Role.ADMIN, "km": Role.ADMIN},
@@ -34,6 +45,22 @@ MOVEMENTS: tuple[tuple[str, int, str, dict[str, Any]], ...] = (
     ("payment", 1_299, "demo-3", {"order_id": "demo-order-2", "description": "Books"}),
     ("deposit", 5_000, "demo-4", {"reference": "bank transfer 2"}),
 )
+CATALOGUE: dict[str, list[dict[str, Any]]] = {
+    "categories": [{"code": "books", "name": "Books"}, {"code": "groceries", "name": "Groceries"}],
+    "products": [
+        {
+            "sku": "atlas",
+            "name": "Atlas",
+            "category": "books",
+            "description": "With maps of all lands",
+            "prices": {"EUR": "24.90", "BAM": "48.70", "JPY": "4200"},
+        },
+        {"sku": "bread", "name": "Bread", "category": "groceries", "prices": {"EUR": "2.40", "BAM": "4.70"}},
+        {"sku": "coffee", "name": "Coffee", "category": "groceries", "prices": {"EUR": "6.80", "BAM": "13.30"}},
+        {"sku": "honey", "name": "Honey", "category": "groceries", "prices": {"EUR": "7.50", "BAM": "14.65"}},
+        {"sku": "novel", "name": "Novel", "category": "books", "prices": {"EUR": "12.99", "BAM": "25.40"}},
+    ],
+}
 
 
 @click.command(help=__doc__)
@@ -49,7 +76,10 @@ def demo_password() -> str:
 
 
 def seed(settings: Settings) -> None:
-    """Make what is missing of the demo in the tenants eur and km, which must exist."""
+    """Make what is missing of the demo in the tenants eur and km, which must exist. The catalogue is loaded as the
+    migrator; all else is made as the service would.
+    """
+    load_catalogue(admin_engine(settings.admin_database_url), CATALOGUE)
     app = create_app(settings)
     with app.app_context():
         people = {email: _person(email) for email in PEOPLE}
@@ -81,12 +111,31 @@ def _tenant(app: Flask, slug: str, people: dict[str, UUID]) -> None:
             add_membership(user, tenant, role)
         db.session.commit()
     with tenant_context(tenant):
-        wallet_ids = {email: open_wallet(people[email])[0].id for email in belonging}
+        wallet_ids = {email: open_wallet(people[email], main_currency())[0].id for email in belonging}
         db.session.commit()
         for type_, amount_minor, key, told in MOVEMENTS:
             admin_id = people["admin@example.com"] if type_ == "deposit" else None
             movement = Movement(type=type_, amount_minor=amount_minor, idempotency_key=key, admin_id=admin_id, **told)
             post(wallet_ids["member@example.com"], movement)
+        with suppress(Conflict):  # The member may have spent or frozen everything since the last run.
+            _shop(people["member@example.com"])
+
+
+def _shop(member_id: UUID) -> None:
+    """An order of bread and honey, and something held for a room."""
+    currency = main_currency()
+    products = list_products(currency, after=None, limit=len(CATALOGUE["products"]))
+    items = [(product.id, 2) for product in products if product.sku in {"bread", "honey"}]
+    orders.place(member_id, currency, items, idempotency_key="demo-5")
+    db.session.commit()
+    holds.authorise(
+        *(member_id, currency),
+        amount_minor=2_000,
+        idempotency_key="demo-6",
+        expires_at=None,
+        order_id="demo-room",
+        description="A room",
+    )
 
 
 if __name__ == "__main__":

@@ -75,14 +75,14 @@ def _prepare(settings: Settings) -> None:
         stop("\n".join(f"{outcome.schema_name}: {outcome.error}" for outcome in failed), FAILED)
     with engine.connect() as connection:
         known = {tenant.slug for tenant in all_tenants(connection)}
-    for slug, currency in TENANTS.items():
+    for slug, told in TENANTS.items():
         if slug not in known:
             provision(
                 engine,
                 MIGRATIONS,
                 slug=slug,
-                name=f"Demo {currency}",
-                settings={"currency": currency},
+                name=f"Demo {told['currency']}",
+                settings=told,
                 tenant_secret=settings.tenant_secret,
             )
     seed(settings)

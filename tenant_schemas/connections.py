@@ -80,6 +80,10 @@ class Connections:
             self.retire(tenant_id)
         cast(_CappedPool, self.shared.pool).retire()
 
+    def tenants_at_hand(self) -> list[Tenant]:
+        """The tenants that have an idle connection at this moment: a look at them opens none, and closes nobody's."""
+        return [tenant for tenant, engine in list(self._tenants.values()) if self._store.has_idle(engine.pool)]
+
     @property
     def open_count(self) -> int:
         return self._store.open_count
@@ -89,8 +93,8 @@ class Connections:
         _, arguments = dialect.create_connect_args(self._template.url)  # type: ignore[no-untyped-call]
         timeout_ms = _statement_timeout_ms(binding, self._limits.statement_timeout_ms)
         arguments |= {"user": user, "password": password, "autocommit": True}
-        # What goes without a BEGIN is bounded too.
-        arguments["options"] = f"-c statement_timeout={timeout_ms}"
+        # What goes without a BEGIN is bounded too. In a zone east of UTC psycopg can't read the end of the year 9999.
+        arguments["options"] = f"-c statement_timeout={timeout_ms} -c TimeZone=UTC"
         arguments.setdefault("connect_timeout", self._limits.connect_timeout_seconds)
 
         def connect() -> DBAPIConnection:
@@ -183,6 +187,10 @@ class _Store:
             self._idle_of[pool].append(record)
             self._changed.notify()
             return True
+
+    def has_idle(self, pool: Pool) -> bool:
+        with self._changed:
+            return bool(self._idle_of.get(pool))
 
     def gone(self) -> None:
         with self._changed:

@@ -4,7 +4,7 @@ The application's first shared migration makes the table (`registry_table` descr
 only ones that write it. They run on an open db transaction and commit nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -100,3 +100,12 @@ def set_revision(connection: Connection, tenant_id: UUID, revision: str) -> None
 def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) -> None:
     """Serve a tenant again, suspend it or archive it. Takes effect on its next request."""
     connection.exec_driver_sql("UPDATE shared.tenants SET status = %s WHERE id = %s", (status, tenant_id))
+
+
+def change_settings(connection: Connection, tenant_id: UUID, changed: Mapping[str, Any]) -> None:
+    """Set these settings and leave the others as they are. What a setting means is the application's to check. Takes
+    effect on the tenant's next request.
+    """
+    connection.exec_driver_sql(
+        "UPDATE shared.tenants SET settings = settings || %s WHERE id = %s", (Jsonb(dict(changed)), tenant_id)
+    )

@@ -29,7 +29,7 @@ def tenancy_migrations() -> Migrations:
 
 @pytest.fixture(scope="session")
 def tenant_settings() -> Mapping[str, Mapping[str, Any]]:
-    return {"eur": {"currency": "EUR"}, "km": {"currency": "BAM"}}
+    return {"eur": {"currency": "EUR", "currencies": ["USD", "JPY", "KWD"]}, "km": {"currency": "BAM"}}
 
 
 def settings_for(database: Database, **changed: Any) -> Settings:
@@ -46,6 +46,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "connection_wait_seconds": 5.0,
         "statement_timeout_ms": 10_000,
         "max_body_bytes": 65_536,
+        "hold_expiry_seconds": 0,
         "log_level": "info",
     }
     return Settings(**(settings | changed))

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.http import Schema, Text
+from app.fields import Schema, Text
 from app.members.schemas import MembershipSchema
 
 

@@ -31,6 +31,14 @@ class PaymentNotFound(NotFound):
     text = "There is no such payment in this wallet."
 
 
+class OrderAlreadyPaid(Conflict):
+    """An order is paid once, whatever the Idempotency-Key."""
+
+    code = "order_already_paid"
+    sqlstate = "WA012"
+    text = "This order was paid. To pay something else, use another orderId."
+
+
 class TransactionNotFound(NotFound):
     code = "transaction_not_found"
 

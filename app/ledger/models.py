@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,6 +23,14 @@ class WalletTransaction(TenantModel):
             ["wallet_id", "currency"], ["wallets.id", "wallets.currency"], name="wallet_transactions_wallet_fkey"
         ),
         sa.Index("wallet_transactions_wallet_id_created_at_idx", "wallet_id", "created_at", "seq"),
+        sa.Index("wallet_transactions_created_at_idx", "created_at", "wallet_id", "seq"),
+        sa.Index("wallet_transactions_hold_id_idx", "hold_id", postgresql_where=sa.text("hold_id IS NOT NULL")),
+        sa.Index("wallet_transactions_opening_idx", "wallet_id", postgresql_where=sa.text("type = 'opening'")),
+        sa.Index(
+            "wallet_transactions_order_id_idx",
+            *("order_id", "created_at"),
+            postgresql_where=sa.text("order_id IS NOT NULL"),
+        ),
         sa.Index("wallet_transactions_refund_of_idx", "refund_of", postgresql_where=sa.text("refund_of IS NOT NULL")),
     )
 
@@ -43,6 +53,7 @@ class WalletTransaction(TenantModel):
     reason: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
     hash: Mapped[bytes]
+    hold_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("holds.id", name="wallet_transactions_hold_id_fkey"))
 
     entries: Mapped[list["LedgerEntry"]] = relationship(order_by="LedgerEntry.entry_no", lazy="raise", viewonly=True)
 
@@ -78,9 +89,77 @@ class LedgerEntry(TenantModel):
         return self.transaction.currency
 
 
+class OrderPayment(TenantModel):
+    """By what an order was paid: a payment, or the captures of one hold."""
+
+    __tablename__ = "order_payments"
+
+    order_id: Mapped[str] = mapped_column(sa.Text, primary_key=True)
+    transaction_id: Mapped[UUID] = mapped_column(
+        sa.ForeignKey("wallet_transactions.id", name="order_payments_transaction_id_fkey")
+    )
+    hold_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("holds.id", name="order_payments_hold_id_fkey"))
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAt:
+    """What a wallet held at a moment."""
+
+    wallet_id: UUID
+    currency: str
+    at: datetime
+    balance_minor: int
+
+    @property
+    def deposit_balance_minor(self) -> int:
+        return max(self.balance_minor, 0)
+
+    @property
+    def credit_used_minor(self) -> int:
+        return max(-self.balance_minor, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalanceLine:
+    """One account in one currency; the control account has two, `part` says which."""
+
+    currency: str
+    account: str
+    part: str | None
+    kind: str
+    debit_minor: int
+    credit_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalanceTotal:
+    """What the lines of one currency add up to, on both sides."""
+
+    currency: str
+    debit_minor: int
+    credit_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalance:
+    """The lines, by currency and account."""
+
+    lines: list[TrialBalanceLine]
+
+    @property
+    def totals(self) -> list[TrialBalanceTotal]:
+        return [
+            TrialBalanceTotal(currency, sum(line.debit_minor for line in own), sum(line.credit_minor for line in own))
+            for currency, group in groupby(self.lines, attrgetter("currency"))
+            for own in [list(group)]
+        ]
+
+
 @dataclass(frozen=True, slots=True)
 class PostedTransaction:
-    """A wallet transaction as the posting function returned it: the columns that are shown, without a session."""
+    """A wallet transaction as the posting function returned it: the columns that are shown, without a session, and for
+    a refund what it left of its payment to refund.
+    """
 
     id: UUID
     wallet_id: UUID
@@ -92,7 +171,9 @@ class PostedTransaction:
     admin_id: UUID | None
     order_id: str | None
     refund_of: UUID | None
+    hold_id: UUID | None
     description: str | None
     reference: str | None
     reason: str | None
     created_at: datetime
+    refundable_minor: int | None = None

@@ -3,42 +3,44 @@
 from typing import Any
 from uuid import UUID
 
-from app.http import IDEMPOTENCY_KEY_HEADER, Blueprint, idempotency_key, wants_header
+from app.http import Blueprint, idempotency_key, needs_idempotency_key
 from app.ledger import service
-from app.ledger.models import PostedTransaction, WalletTransaction
+from app.ledger.models import BalanceAt, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
     AdjustmentSchema,
+    BalanceQuery,
+    BalanceSchema,
     DepositSchema,
+    OwnBalanceQuery,
+    OwnPaymentQuery,
+    OwnTransactionListQuery,
+    PaymentQuery,
     PaymentSchema,
     RefundSchema,
     TransactionListQuery,
     TransactionPageSchema,
     TransactionSchema,
     TransactionWithEntriesSchema,
+    TrialBalanceSchema,
 )
 from app.ledger.service import Movement
 from app.money import to_minor
 from app.pagination import Page, paginate
 from app.tenancy import Access, access, caller
-from app.wallets.service import get_wallet, main_currency, own_wallet
+from app.wallets.currencies import chosen_currency
+from app.wallets.service import currency_of, get_wallet, own_wallet
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Money moved and its history.")
-needs_key = wants_header(
-    IDEMPOTENCY_KEY_HEADER,
-    "New for each intent, the same for a retry: the same key and request have the same answer.",
-    minLength=1,
-    maxLength=200,
-)
 Answer = tuple[PostedTransaction, int, dict[str, str]]
 
 
 @blueprint.get("/wallet/transactions")
 @access(Access.MEMBER)
-@blueprint.arguments(TransactionListQuery, location="query")
+@blueprint.arguments(OwnTransactionListQuery, location="query")
 @blueprint.response(200, TransactionPageSchema)
 def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
-    """My transactions in this tenant, newest first."""
-    return _page(own_wallet(caller().user_id).id, query)
+    """My wallet's transactions, newest first."""
+    return _page(own_wallet(caller().user_id, chosen_currency(query)).id, query)
 
 
 @blueprint.get("/wallet/transactions/<uuid:transaction_id>")
@@ -46,17 +48,45 @@ def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 @blueprint.response(200, TransactionWithEntriesSchema)
 def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
     """One of my transactions, with its ledger entries."""
-    return service.get_transaction(own_wallet(caller().user_id).id, transaction_id)
+    return service.get_transaction(caller().user_id, transaction_id)
+
+
+@blueprint.get("/wallet/balance")
+@access(Access.MEMBER)
+@blueprint.arguments(OwnBalanceQuery, location="query")
+@blueprint.response(200, BalanceSchema)
+def show_own_balance(query: dict[str, Any]) -> BalanceAt:
+    """What my wallet held at a moment."""
+    return service.balance_at(own_wallet(caller().user_id, chosen_currency(query)), query.get("at"))
+
+
+@blueprint.get("/admin/wallets/<uuid:wallet_id>/balance")
+@access(Access.ADMIN)
+@blueprint.arguments(BalanceQuery, location="query")
+@blueprint.response(200, BalanceSchema)
+def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
+    """What a wallet held at a moment."""
+    return service.balance_at(get_wallet(wallet_id), query.get("at"))
+
+
+@blueprint.get("/admin/trial-balance")
+@access(Access.ADMIN)
+@blueprint.response(200, TrialBalanceSchema)
+def show_trial_balance() -> TrialBalance:
+    """Every account's balance. Per currency debits equal credits, or the audit says where not."""
+    return service.trial_balance()
 
 
 @blueprint.post("/wallet/payments")
 @access(Access.MEMBER)
-@needs_key
+@needs_idempotency_key
 @blueprint.arguments(PaymentSchema)
+@blueprint.arguments(OwnPaymentQuery, location="query")
 @blueprint.response(201, TransactionSchema)
-def pay(body: dict[str, Any]) -> Answer:
-    """Pay from my wallet: from the deposit first, then from credit."""
-    currency = main_currency()
+@blueprint.alt_response(200, schema=TransactionSchema)
+def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer:
+    """Pay from my wallet: from the deposit first, then from credit. A dry run is answered with 200."""
+    currency = chosen_currency(query)
     movement = Movement(
         type="payment",
         amount_minor=to_minor(body["amount"], currency),
@@ -64,6 +94,8 @@ def pay(body: dict[str, Any]) -> Answer:
         order_id=body.get("order_id"),
         description=body.get("description"),
     )
+    if query["dry_run"]:
+        return service.rehearse_own(caller().user_id, currency, movement)[0], 200, {}
     return _answer(service.post_own(caller().user_id, currency, movement))
 
 
@@ -78,7 +110,7 @@ def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTran
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/deposits")
 @access(Access.ADMIN)
-@needs_key
+@needs_idempotency_key
 @blueprint.arguments(DepositSchema)
 @blueprint.response(201, TransactionSchema)
 def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
@@ -88,17 +120,21 @@ def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/payments")
 @access(Access.ADMIN)
-@needs_key
+@needs_idempotency_key
 @blueprint.arguments(PaymentSchema)
+@blueprint.arguments(PaymentQuery, location="query")
 @blueprint.response(201, TransactionSchema)
-def pay_for_member(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Pay from a member's wallet."""
+@blueprint.alt_response(200, schema=TransactionSchema)
+def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
+    """Pay from a member's wallet. A dry run is answered with 200."""
+    if query["dry_run"]:
+        return service.rehearse(wallet_id, _movement(wallet_id, "payment", body))[0], 200, {}
     return _post(wallet_id, "payment", body)
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/refunds")
 @access(Access.ADMIN)
-@needs_key
+@needs_idempotency_key
 @blueprint.arguments(RefundSchema)
 @blueprint.response(201, TransactionSchema)
 def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
@@ -108,7 +144,7 @@ def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/adjustments")
 @access(Access.ADMIN)
-@needs_key
+@needs_idempotency_key
 @blueprint.arguments(AdjustmentSchema)
 @blueprint.response(201, TransactionSchema)
 def adjust(body: dict[str, Any], wallet_id: UUID) -> Answer:
@@ -117,10 +153,14 @@ def adjust(body: dict[str, Any], wallet_id: UUID) -> Answer:
 
 
 def _post(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Answer:
+    return _answer(service.post(wallet_id, _movement(wallet_id, type_, body)))
+
+
+def _movement(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Movement:
     amount = body.get("amount")
-    movement = Movement(
+    return Movement(
         type=type_,
-        amount_minor=None if amount is None else to_minor(amount, main_currency()),
+        amount_minor=None if amount is None else to_minor(amount, currency_of(wallet_id)),
         idempotency_key=idempotency_key(),
         admin_id=caller().user_id,
         order_id=body.get("order_id"),
@@ -129,7 +169,6 @@ def _post(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Answer:
         reference=body.get("reference"),
         reason=body.get("reason"),
     )
-    return _answer(service.post(wallet_id, movement))
 
 
 def _answer(posted: tuple[PostedTransaction, bool]) -> Answer:
@@ -137,10 +176,15 @@ def _answer(posted: tuple[PostedTransaction, bool]) -> Answer:
     return transaction, 201, {"Idempotent-Replayed": "true"} if replayed else {}
 
 
+def transaction_filters(query: dict[str, Any]) -> dict[str, Any]:
+    """The filters of a list of transactions, in the words of `service.conditions`."""
+    return {"type_": query.get("type"), **{name: query.get(name) for name in ("start", "end", "order_id")}}
+
+
 def _page(wallet_id: UUID, query: dict[str, Any]) -> Page[WalletTransaction]:
-    filters = {"type_": query.get("type"), "start": query.get("start"), "end": query.get("end")}
+    filters = transaction_filters(query)
     return paginate(
         query,
         lambda after, limit: service.list_transactions(wallet_id, after=after, limit=limit, **filters),
-        lambda item: [item.created_at, item.seq],
+        lambda item: [item.seq],
     )

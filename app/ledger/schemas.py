@@ -1,10 +1,13 @@
 """What may be sent to move money and how its history looks from outside."""
 
-from marshmallow import fields
+from typing import Any
 
-from app.http import Choice, Identifier, Moment, Schema, Text
+from marshmallow import ValidationError, fields, validates_schema
+
+from app.fields import Choice, Identifier, Moment, Schema, Text, coded
 from app.money import AmountField, MoneyField
 from app.pagination import PageQuery, page_schema
+from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
 TYPES = ("deposit", "payment", "refund", "adjustment", "opening")
@@ -23,10 +26,16 @@ class TransactionSchema(Schema):
     currency = fields.String(metadata={"description": "ISO 4217"})
     order_id = fields.String(data_key="orderId", allow_none=True)
     payment_id = fields.UUID(attribute="refund_of", data_key="paymentId", allow_none=True)
+    hold_id = fields.UUID(data_key="holdId", allow_none=True)
     admin_id = fields.UUID(data_key="adminId", allow_none=True)
     description = fields.String(allow_none=True)
     reference = fields.String(allow_none=True)
     reason = fields.String(allow_none=True)
+    refundable = MoneyField(
+        attribute="refundable_minor",
+        allow_none=True,
+        metadata={"description": "in the answer to a refund: what is left of its payment to refund"},
+    )
     created_at = Moment(data_key="createdAt")
 
 
@@ -41,19 +50,94 @@ class TransactionWithEntriesSchema(TransactionSchema):
     entries = fields.List(fields.Nested(EntrySchema))
 
 
+class BalanceQuery(Schema):
+    at = Moment(metadata={"description": "now if not given"})
+
+
+class OwnBalanceQuery(BalanceQuery, CurrencyQuery):
+    """A member's wallet is found by its currency."""
+
+
+class BalanceSchema(Schema):
+    wallet_id = fields.UUID(data_key="walletId")
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    at = Moment()
+    balance = MoneyField(attribute="balance_minor")
+    deposit_balance = MoneyField(attribute="deposit_balance_minor", data_key="depositBalance")
+    credit_used = MoneyField(attribute="credit_used_minor", data_key="creditUsed")
+
+
+class TrialBalanceLineSchema(Schema):
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    account = fields.String()
+    part = fields.String(allow_none=True, metadata={"description": "of the control account"})
+    kind = fields.String()
+    debit = MoneyField(attribute="debit_minor")
+    credit = MoneyField(attribute="credit_minor")
+
+
+class TrialBalanceTotalSchema(Schema):
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    debit = MoneyField(attribute="debit_minor")
+    credit = MoneyField(attribute="credit_minor")
+
+
+class TrialBalanceSchema(Schema):
+    lines = fields.List(fields.Nested(TrialBalanceLineSchema))
+    totals = fields.List(
+        fields.Nested(TrialBalanceTotalSchema), metadata={"description": "by currency; debit and credit are equal"}
+    )
+
+
 TransactionPageSchema = page_schema(TransactionSchema)
 
 
-class TransactionListQuery(PageQuery):
+class PeriodQuery(Schema):
+    """A period includes its start and not its end, so that adjacent ones share nothing."""
+
+    start = Moment(data_key="from", metadata={"description": "at or after this moment"})
+    end = Moment(data_key="to", metadata={"description": "before this moment"})
+
+    @validates_schema
+    def holds_a_moment(self, data: dict[str, Any], **_: Any) -> None:
+        if "start" in data and "end" in data and data["start"] >= data["end"]:
+            raise ValidationError([coded("empty_period", "It must be later than `from`.")], "to")
+
+
+class TransactionFilters(PeriodQuery):
+    """Which transactions of a list are meant; all of them if nothing is said."""
+
     type = Choice(*TYPES)
-    start = Moment(data_key="from", metadata={"description": "at or after"})
-    end = Moment(data_key="to", metadata={"description": "before"})
+    order_id = Text(max_length=100, data_key="orderId")
+
+
+class TransactionListQuery(TransactionFilters, PageQuery):
+    """A page of the transactions that are meant."""
+
+
+class OwnTransactionListQuery(TransactionListQuery, CurrencyQuery):
+    """A member's wallet is found by its currency."""
 
 
 class PaymentSchema(Schema):
     amount = AmountField(required=True)
     order_id = Text(max_length=100, data_key="orderId")
     description = Text(max_length=500)
+
+
+class PaymentQuery(Schema):
+    dry_run = fields.Boolean(
+        data_key="dryRun",
+        load_default=False,
+        truthy={"true"},
+        falsy={"false"},
+        error_messages={"invalid": coded("not_a_boolean", "Write true or false.")},
+        metadata={"description": "answer what would happen, and let nothing happen"},
+    )
+
+
+class OwnPaymentQuery(PaymentQuery, CurrencyQuery):
+    """A member's wallet is found by its currency."""
 
 
 class DepositSchema(Schema):

@@ -13,16 +13,26 @@ from sqlalchemy.orm import joinedload
 
 from app.db import db
 from app.ledger.errors import TransactionNotFound
-from app.ledger.models import LedgerEntry, PostedTransaction, WalletTransaction
+from app.ledger.models import (
+    BalanceAt,
+    LedgerEntry,
+    PostedTransaction,
+    TrialBalance,
+    TrialBalanceLine,
+    WalletTransaction,
+)
 from app.refusals import named_refusals
+from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
-_COLUMNS: Final = ", ".join(f"(posted).{field.name}" for field in fields(PostedTransaction))
+POSTED_COLUMNS: Final = ", ".join(
+    f"(posted).{field.name}" for field in fields(PostedTransaction) if field.name != "refundable_minor"
+)
 _ARGUMENTS: Final = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
-_POST: Final = f"SELECT {_COLUMNS}, replayed FROM wallet_post_v1(%s, {_ARGUMENTS})"  # noqa: S608
+_POST: Final = f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2(%s, {_ARGUMENTS})"  # noqa: S608
 _POST_OWN: Final = (
-    f"SELECT {_COLUMNS}, replayed FROM wallet_post_v1("  # noqa: S608
+    f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2("  # noqa: S608
     f"(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), {_ARGUMENTS})"
 )
 
@@ -71,13 +81,36 @@ def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTr
     return _post(_POST_OWN, (user_id, currency, *movement.arguments()))
 
 
+def rehearse(wallet_id: UUID, movement: Movement) -> tuple[PostedTransaction, bool]:
+    """What `post` would answer or raise now: the very same function, rolled back. It locks the wallet meanwhile."""
+    return _rehearse(_POST, (wallet_id, *movement.arguments()))
+
+
+def rehearse_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
+    """Like `rehearse`, for the member's own wallet."""
+    return _rehearse(_POST_OWN, (user_id, currency, *movement.arguments()))
+
+
 def _post(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
     engine = connections().engine(current_tenant())
     with named_refusals():
         # If the connection breaks on the way, the same key makes the second try safe.
         rows = engine.one_statement(statement, parameters, retry=True)
     *columns, replayed = rows[0]
-    return PostedTransaction(*columns), replayed
+    return posted_transaction(columns), replayed
+
+
+def _rehearse(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+    with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
+        with named_refusals():
+            *columns, replayed = connection.exec_driver_sql(statement, parameters).one()
+        db_transaction.rollback()
+    return posted_transaction(columns), replayed
+
+
+def posted_transaction(columns: Sequence[Any]) -> PostedTransaction:
+    """The transaction of a row that was selected with POSTED_COLUMNS."""
+    return PostedTransaction(*columns)
 
 
 def list_transactions(
@@ -88,38 +121,113 @@ def list_transactions(
     type_: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
+    order_id: str | None = None,
 ) -> Sequence[WalletTransaction]:
-    """The wallet's transactions, newest first; `after` is (created_at, seq). `start` is inclusive, `end` is not.
+    """The wallet's transactions, newest first; `after` is (seq,). `start` is inclusive, `end` is not.
 
     In a wallet created_at and seq grow together, so this is one range of one index at any depth.
     """
-    order = (WalletTransaction.created_at, WalletTransaction.seq)
-    query = (
-        sa.select(WalletTransaction)
-        .where(WalletTransaction.wallet_id == wallet_id)
-        .order_by(*(column.desc() for column in order))
-        .limit(limit)
-    )
+    seq = WalletTransaction.seq
+    query = sa.select(WalletTransaction).where(WalletTransaction.wallet_id == wallet_id)
+    if order_id is None:
+        query = query.where(*conditions(type_=type_), *_seq_conditions(wallet_id, start, end))
+    else:  # The index of orders has the time beside them.
+        query = query.where(*conditions(type_=type_, start=start, end=end, order_id=order_id))
     if after is not None:
-        position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(after[1]))
-        query = query.where(sa.tuple_(*order) < position)
-    if type_ is not None:
-        query = query.where(WalletTransaction.type == type_)
+        query = query.where(seq < after[-1])
+    return db.session.scalars(query.order_by(seq.desc()).limit(limit)).all()
+
+
+def _seq_conditions(wallet_id: UUID, start: datetime | None, end: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """A period as a range of the wallet's numbers, which two looks into the index find."""
+    found: list[sa.ColumnElement[bool]] = []
     if start is not None:
-        query = query.where(WalletTransaction.created_at >= start)
+        found.append(WalletTransaction.seq > _seq_before(wallet_id, start))
     if end is not None:
-        query = query.where(WalletTransaction.created_at < end)
-    return db.session.scalars(query).all()
+        found.append(WalletTransaction.seq <= _seq_before(wallet_id, end))
+    return found
 
 
-def get_transaction(wallet_id: UUID, transaction_id: UUID) -> WalletTransaction:
-    """One transaction of the wallet with its ledger entries. Raises TransactionNotFound."""
+def _seq_before(wallet_id: UUID, moment: datetime) -> sa.ColumnElement[int]:
+    newest = newest_until(wallet_id, sa.literal(moment), inclusive=False)
+    return sa.func.coalesce(newest.with_only_columns(WalletTransaction.seq).scalar_subquery(), 0)
+
+
+def newest_until(wallet_id: UUID, moment: sa.ColumnElement[datetime], *, inclusive: bool) -> sa.Select[int, int]:
+    """`seq` and `balance_after_minor` of the wallet's newest transaction before a moment, or until and at it: one look
+    into the index (wallet_id, created_at, seq).
+
+    It compares rows, for with `wallet_id = …` a plan that was kept may use the tenant's index (created_at, wallet_id,
+    seq) where there are few wallets, and walk over all that happened in the others since.
+    """
+    own, at, seq = WalletTransaction.wallet_id, WalletTransaction.created_at, WalletTransaction.seq
+    place, edge = sa.tuple_(own, at), sa.tuple_(sa.literal(wallet_id), moment)
+    return (
+        sa.select(seq, WalletTransaction.balance_after_minor)
+        .where(own >= wallet_id, place <= edge if inclusive else place < edge)
+        .order_by(own.desc(), at.desc(), seq.desc())
+        .limit(1)
+    )
+
+
+def conditions(
+    *,
+    type_: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    order_id: str | None = None,
+) -> list[sa.ColumnElement[bool]]:
+    """What a transaction must be to pass the filters that are given. `start` is inclusive, `end` is not."""
+    found: list[sa.ColumnElement[bool]] = []
+    if type_ is not None:
+        found.append(WalletTransaction.type == type_)
+    if start is not None:
+        found.append(WalletTransaction.created_at >= start)
+    if end is not None:
+        found.append(WalletTransaction.created_at < end)
+    if order_id is not None:
+        found.append(WalletTransaction.order_id == order_id)
+    return found
+
+
+def balance_at(wallet: Wallet, at: datetime | None) -> BalanceAt:
+    """What the wallet held at a moment, the last transaction at that very moment included; now if `at` is None.
+
+    Now is by the clock of PostgreSQL, which dates the transactions: by a clock that is behind, one's own last payment
+    would be to come.
+    """
+    clock = sa.func.statement_timestamp(type_=sa.DateTime(timezone=True))
+    newest = newest_until(wallet.id, clock if at is None else sa.literal(at), inclusive=True)
+    held = newest.with_only_columns(WalletTransaction.balance_after_minor).scalar_subquery()
+    now, balance_minor = db.session.execute(sa.select(clock, held)).one()
+    return BalanceAt(wallet.id, wallet.currency, at or now, balance_minor or 0)
+
+
+def trial_balance() -> TrialBalance:
+    """The bound tenant's trial balance, by currency and account. Reads the whole ledger."""
+    query = sa.text(
+        "SELECT currency, account, part, kind, debit_minor, credit_minor FROM trial_balance"
+        " ORDER BY currency, account, part"
+    )
+    # PostgreSQL's sum of bigint is numeric, which has no end; amounts are integers here.
+    found = db.session.execute(query)
+    return TrialBalance(
+        [
+            TrialBalanceLine(currency, account, part, kind, int(debit), int(credit))
+            for currency, account, part, kind, debit, credit in found
+        ]
+    )
+
+
+def get_transaction(user_id: UUID, transaction_id: UUID) -> WalletTransaction:
+    """One transaction of any wallet of the member's, with its ledger entries. Raises TransactionNotFound."""
     query = (
         sa.select(WalletTransaction)
-        .where(WalletTransaction.id == transaction_id, WalletTransaction.wallet_id == wallet_id)
+        .join(Wallet, Wallet.id == WalletTransaction.wallet_id)
+        .where(WalletTransaction.id == transaction_id, Wallet.user_id == user_id)
         .options(joinedload(WalletTransaction.entries).joinedload(LedgerEntry.transaction))
     )
     found = db.session.scalars(query).unique().one_or_none()
     if found is None:
-        raise TransactionNotFound("There is no such transaction in this wallet.")
+        raise TransactionNotFound("There is no such transaction in your wallets.")
     return found

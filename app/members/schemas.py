@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.http import Schema
+from app.fields import Schema
 
 
 class MembershipSchema(Schema):

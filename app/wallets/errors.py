@@ -27,6 +27,14 @@ class CreditLimitBelowUsed(Conflict):
     text = "The credit limit can't be lower than the credit in use and held."
 
 
+class CreditLimitAbovePolicy(Conflict):
+    """`maxLimit` is the ceiling of the tenant's policy."""
+
+    code = "credit_limit_above_policy"
+    sqlstate = "WA019"
+    text = "The tenant's credit policy allows no limit that high."
+
+
 class WalletNotEmpty(Conflict):
     code = "wallet_not_empty"
     sqlstate = "WA010"

@@ -7,9 +7,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
+from app.holds.models import Hold
 from app.members.models import User
 
 
@@ -21,6 +22,7 @@ class Wallet(TenantModel):
         sa.UniqueConstraint("user_id", "currency", name="wallets_user_id_currency_key"),
         sa.UniqueConstraint("id", "currency", name="wallets_id_currency_key"),
         sa.Index("wallets_opened_at_id_idx", "opened_at", "id"),
+        sa.Index("wallets_credit_used_idx", "id", postgresql_where=sa.text("balance_minor < 0")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
@@ -41,11 +43,24 @@ class Wallet(TenantModel):
     last_hash: Mapped[bytes]
     last_posted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+    over_minor: Mapped[int] = column_property(
+        sa.select(sa.func.coalesce(sa.func.sum(Hold.amount_minor - Hold.captured_minor), 0).cast(sa.BigInteger))
+        .where(Hold.wallet_id == id, Hold.status == "active", Hold.expires_at <= sa.func.clock_timestamp())
+        .scalar_subquery(),
+        deferred=True,
+    )
+
+    @property
+    def held_now_minor(self) -> int:
+        """What holds block now. One whose time is over blocks nothing, though it is in `held_minor` until the next
+        movement or `flask wallets expire-holds` lets it go.
+        """
+        return self.held_minor - (self.over_minor if self.held_minor else 0)
 
     @property
     def available_minor(self) -> int:
         """What can be paid now: balance + credit limit - held, as in the CHECK wallets_available_not_negative."""
-        return self.balance_minor + self.credit_limit_minor - self.held_minor
+        return self.balance_minor + self.credit_limit_minor - self.held_now_minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +77,21 @@ class MemberWallet:
 
 
 class AuditRecord(TenantModel):
-    """Who did what to a wallet besides moving money, with the state before and after."""
+    """Who did what besides moving money, with the state before and after. Without an actor it was an operator's
+    command, without a wallet it is about all of the tenant's.
+    """
 
     __tablename__ = "audit_log"
-    __table_args__ = (sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),)
+    __table_args__ = (
+        sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),
+        sa.Index("audit_log_at_idx", "at", postgresql_where=sa.text("wallet_id IS NULL")),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
     at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp())
-    actor_id: Mapped[UUID]
+    actor_id: Mapped[UUID | None]
     action: Mapped[str] = mapped_column(sa.Text)
-    wallet_id: Mapped[UUID]
+    wallet_id: Mapped[UUID | None]
     before: Mapped[dict[str, Any]] = mapped_column(JSONB)
     after: Mapped[dict[str, Any]] = mapped_column(JSONB)
     request_id: Mapped[str | None] = mapped_column(sa.Text)

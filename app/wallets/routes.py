@@ -10,6 +10,7 @@ from app.money import to_minor
 from app.pagination import Page, paginate
 from app.tenancy import Access, access, caller
 from app.wallets import service
+from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.models import MemberWallet, Wallet
 from app.wallets.schemas import (
     ConfigureWalletSchema,
@@ -24,10 +25,11 @@ blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A bal
 
 @blueprint.get("/wallet")
 @access(Access.MEMBER)
+@blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, WalletSchema)
-def show_own_wallet() -> Wallet:
-    """My wallet in the tenant of this request, opened at the first look."""
-    return service.own_wallet(caller().user_id)
+def show_own_wallet(query: dict[str, Any]) -> Wallet:
+    """My wallet in the tenant of this request, opened at the first look. There is one for each currency."""
+    return service.own_wallet(caller().user_id, chosen_currency(query))
 
 
 @blueprint.get("/admin/wallets")
@@ -51,7 +53,9 @@ def list_wallets(query: dict[str, Any]) -> Page[MemberWallet]:
 @blueprint.alt_response(200, schema=WalletSchema)
 def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 with the wallet that is there."""
-    wallet, opened = service.open_wallet(body["user_id"])
+    wallet, opened = service.open_wallet(
+        body["user_id"], chosen_currency(body), actor_id=caller().user_id, request_id=g.request_id
+    )
     return wallet, 201 if opened else 200, etag(wallet.version)
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.http import Choice, Identifier, Moment, Schema, Text, coded
+from app.fields import Choice, Identifier, Moment, Schema, Text, coded
 from app.money import AmountField, MoneyField
 from app.pagination import PageQuery, page_schema
+from app.wallets.currencies import CurrencyField
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("active", "frozen", "closed")
@@ -24,7 +25,7 @@ class WalletSchema(Schema):
     deposit_balance = MoneyField(attribute="deposit_balance_minor", data_key="depositBalance")
     credit_limit = MoneyField(attribute="credit_limit_minor", data_key="creditLimit")
     credit_used = MoneyField(attribute="credit_used_minor", data_key="creditUsed")
-    held = MoneyField(attribute="held_minor")
+    held = MoneyField(attribute="held_now_minor")
     available = MoneyField(attribute="available_minor", metadata={"description": "balance + creditLimit - held"})
     opened_at = Moment(data_key="openedAt")
 
@@ -46,6 +47,7 @@ class WalletListQuery(PageQuery):
 
 class OpenWalletSchema(Schema):
     user_id = Identifier(required=True, data_key="userId")
+    currency = CurrencyField()
 
 
 class ConfigureWalletSchema(Schema):

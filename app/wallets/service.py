@@ -3,11 +3,13 @@
 They work on the bound tenant, in the session's db transaction, and commit nothing.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.orm import undefer
 
 from app.db import db
 from app.members.models import member_directory
@@ -15,35 +17,52 @@ from app.refusals import named_refusals
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
+from tenant_schemas.flask import connections
 
 _WALLET_COLUMNS = tuple(Wallet.__table__.columns)
 _OPEN = sa.text(
     f"SELECT {', '.join(f'(wallet).{column.name}' for column in _WALLET_COLUMNS)}, opened"  # noqa: S608
-    " FROM wallet_open_v1(:user_id, :currency)"
+    " FROM wallet_open_v2(:user_id, :currency, :actor_id, :request_id)"
 ).columns(*_WALLET_COLUMNS, sa.column("opened", sa.Boolean))
 _CONFIGURE = sa.text(
     f"SELECT {', '.join(f'wallet.{column.name}' for column in _WALLET_COLUMNS)}"  # noqa: S608
-    " FROM wallet_configure_v1(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
+    " FROM wallet_configure_v2(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
 ).columns(*_WALLET_COLUMNS)
 
 
-def main_currency() -> str:
-    """The currency of the bound tenant's wallets (ISO 4217)."""
-    return str(current_tenant().settings["currency"])
+def own_wallet(user_id: UUID, currency: str) -> Wallet:
+    """The member's wallet in one of the tenant's currencies, opened at the first look. Raises MemberNotFound."""
+    query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == currency)
+    return db.session.scalar(query) or open_wallet(user_id, currency, actor_id=user_id)[0]
 
 
-def own_wallet(user_id: UUID) -> Wallet:
-    """The member's wallet in the tenant's currency, opened at the first look. Raises MemberNotFound."""
-    query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == main_currency())
-    return db.session.scalar(query) or open_wallet(user_id)[0]
-
-
-def open_wallet(user_id: UUID) -> tuple[Wallet, bool]:
-    """The member's wallet, and whether this call opened it. Two calls at once open one. Raises MemberNotFound."""
+def open_wallet(
+    user_id: UUID, currency: str, *, actor_id: UUID | None = None, request_id: str | None = None
+) -> tuple[Wallet, bool]:
+    """The member's wallet, and whether this call opened it, with the limit that the tenant's policy gives. Two calls at
+    once open one. Raises MemberNotFound.
+    """
+    parameters = {"user_id": user_id, "currency": currency, "actor_id": actor_id, "request_id": request_id}
     statement = sa.select(Wallet, sa.column("opened", sa.Boolean)).from_statement(_OPEN)
     with named_refusals():
-        wallet, opened = db.session.execute(statement, {"user_id": user_id, "currency": main_currency()}).one()
+        wallet, opened = db.session.execute(statement, parameters).one()
     return wallet, opened
+
+
+def currency_of(wallet_id: UUID) -> str:
+    """The wallet's currency, which never changes; read without a db transaction of its own. Raises WalletNotFound."""
+    engine = connections().engine(current_tenant())
+    found = engine.one_statement("SELECT currency FROM wallets WHERE id = %s", (wallet_id,), retry=True)
+    if not found:
+        raise WalletNotFound(WalletNotFound.text)
+    return str(found[0][0])
+
+
+def currencies_of(wallet_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """The currencies of these wallets, read like `currency_of`, all at once; there is none for an unknown wallet."""
+    engine = connections().engine(current_tenant())
+    query = "SELECT id, currency FROM wallets WHERE id = ANY(%s)"
+    return dict(engine.one_statement(query, (list(set(wallet_ids)),), retry=True))
 
 
 def get_wallet(wallet_id: UUID) -> Wallet:
@@ -61,6 +80,7 @@ def list_wallets(
     who = member_directory
     query = (
         sa.select(Wallet, who.c.email, who.c.name)
+        .options(undefer(Wallet.over_minor))
         .join_from(Wallet, who, who.c.user_id == Wallet.user_id, isouter=True)
         .order_by(Wallet.opened_at, Wallet.id)
         .limit(limit)
@@ -87,7 +107,7 @@ def configure_wallet(
     """Change limit, status or both of the version the caller has seen; logged with before and after.
 
     Locks the wallet's row. Raises WalletNotFound, WalletVersionMismatch, WalletClosed, CreditLimitBelowUsed,
-    WalletNotEmpty.
+    CreditLimitAbovePolicy, WalletNotEmpty.
     """
     parameters = {
         "wallet_id": wallet_id,

@@ -73,9 +73,11 @@ class Installation:
 
 
 @contextmanager
-def throw_away(members: int) -> Iterator[Installation]:
-    """Nothing of it is left afterwards. Settings have one door, the environment, so this process's is changed; a
-    setting that is not about the database counts as it was given.
+def throw_away(members: int, *, with_wallets: bool = True) -> Iterator[Installation]:
+    """Nothing of it is left afterwards. Without wallets the members have none yet, and no deposit.
+
+    Settings have one door, the environment, so this process's is changed; a setting that is not about the database
+    counts as it was given.
     """
     with tempfile.TemporaryDirectory(prefix="wallet-benchmark-") as folder:
         server = embedded.start(Path(folder), ("max_connections=200",))
@@ -84,7 +86,12 @@ def throw_away(members: int) -> Iterator[Installation]:
             settings = read_settings()
             create_roles(server.superuser_url(), settings)
             installation = Installation(server, settings, _make_tenants(settings))
-            _make_members(settings, installation, members)
+            _make_members(settings, members)
+            if with_wallets:
+                _make_wallets(installation)
+            with psycopg.connect(server.superuser_url(DATABASE_NAME), autocommit=True) as connection:
+                connection.execute("VACUUM ANALYZE")
+                connection.execute("CHECKPOINT")
             yield installation
         finally:
             server.release()
@@ -112,14 +119,14 @@ def _make_tenants(settings: Settings) -> list[Tenant]:
             MIGRATIONS,
             slug=slug,
             name=slug,
-            settings={"currency": currency},
+            settings=told,
             tenant_secret=settings.tenant_secret,
         )
-        for slug, currency in TENANTS.items()
+        for slug, told in TENANTS.items()
     ]
 
 
-def _make_members(settings: Settings, installation: Installation, members: int) -> None:
+def _make_members(settings: Settings, members: int) -> None:
     with psycopg.connect(settings.database_url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO shared.users (id, email, name) SELECT lpad(to_hex(n), 32, '0')::uuid,"
@@ -130,20 +137,20 @@ def _make_members(settings: Settings, installation: Installation, members: int) 
             "INSERT INTO shared.memberships (tenant_id, user_id, tenant_role, role)"
             " SELECT t.id, u.id, t.role_name, 'member' FROM shared.tenants t, shared.users u"
         )
+
+
+def _make_wallets(installation: Installation) -> None:
     for tenant in installation.tenants:
         with psycopg.connect(installation.tenant_url(tenant), autocommit=True) as connection:
             connection.execute(
-                "SELECT count(*) FROM shared.memberships m, LATERAL wallet_open_v1(m.user_id, %s)",
+                "SELECT count(*) FROM shared.memberships m, LATERAL wallet_open_v2(m.user_id, %s, NULL, NULL)",
                 (tenant.settings["currency"],),
             )
             connection.execute(
-                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v1("
+                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v2("
                 "w.id, 'deposit', %s, 'benchmark', NULL, NULL, NULL, NULL, NULL, NULL)",
                 (BALANCE_MINOR,),
             )
-    with psycopg.connect(installation.server.superuser_url(DATABASE_NAME), autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("CHECKPOINT")
 
 
 def _filesystem(folder: Path) -> str:

@@ -18,7 +18,7 @@ RIGHT = {
     "SECRET_KEY": "the signing key, of 32 characters.",
 }
 OTHERS = ("BASE_DOMAIN", "TOKEN_SECONDS", "MAX_CONNECTIONS", "CONNECTION_WAIT_SECONDS", "STATEMENT_TIMEOUT_MS")
-ALL = (*RIGHT, *OTHERS, "MAX_BODY_BYTES", "LOG_LEVEL")
+ALL = (*RIGHT, *OTHERS, "MAX_BODY_BYTES", "HOLD_EXPIRY_SECONDS", "LOG_LEVEL")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,7 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "CONNECTION_WAIT_SECONDS": "0.5",
         "STATEMENT_TIMEOUT_MS": "1",
         "MAX_BODY_BYTES": "1",
+        "HOLD_EXPIRY_SECONDS": "0",
         "LOG_LEVEL": "error",
     }
     for name, value in given.items():
@@ -73,6 +74,7 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "CONNECTION_WAIT_SECONDS": "soon",
         "STATEMENT_TIMEOUT_MS": "-5",
         "MAX_BODY_BYTES": "64k",
+        "HOLD_EXPIRY_SECONDS": "-1",
         "LOG_LEVEL": "loud",
     }
     for name, value in wrong.items():

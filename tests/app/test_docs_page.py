@@ -44,7 +44,7 @@ def test_it_is_openapi_3_1(described: Json) -> None:
 
 def test_every_route_of_the_api_is_in_it_and_nothing_else(app: Flask, described: Json) -> None:
     routes = {
-        (method, re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:uuid:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/api/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
@@ -95,15 +95,23 @@ def test_objects_take_no_fields_but_their_own(described: Json) -> None:
         assert operation.get("requestBody", {"required": True})["required"] is True
 
 
-def test_every_error_is_described_as_a_problem(described: Json) -> None:
+# What answers with something else than JSON, or with other things too.
+FILES = {
+    "/api/wallet/statement": {"application/json", "text/csv", "application/pdf"},
+    "/api/admin/wallets/{wallet_id}/statement": {"application/json", "text/csv", "application/pdf"},
+    "/api/admin/transactions/export": {"text/csv"},
+}
+
+
+def test_every_error_is_described_as_a_problem_and_every_file_by_its_media_type(described: Json) -> None:
     shared = described["components"]["responses"]
     for method, path, operation in operations(described):
         assert "default" in operation["responses"], (method, path)
         for status, told in operation["responses"].items():
             response = shared[told["$ref"].rpartition("/")[2]] if "$ref" in told else told
             is_error = status == "default" or int(status) >= 400
-            expected = "application/problem+json" if is_error else "application/json"
-            assert list(response["content"]) == [expected], (method, path, status)
+            expected = {"application/problem+json"} if is_error else FILES.get(path, {"application/json"})
+            assert set(response["content"]) == expected, (method, path, status)
     problem = described["components"]["schemas"]["Problem"]
     assert {"title", "status", "code", "detail", "errors"} <= set(problem["properties"])
 
@@ -115,7 +123,8 @@ def headers_of(operation: Json) -> dict[str, bool]:
 def test_the_headers_a_route_needs_are_described(described: Json) -> None:
     for method, path, operation in operations(described):
         headers = headers_of(operation)
-        moves_money = re.search(r"/(payments|deposits|refunds|adjustments)$", path) is not None
+        moves_money = re.search(r"/(payments|deposits|refunds|adjustments|holds|capture|bulk|orders|cancel)$", path)
+        moves_money = method == "POST" and moves_money is not None
         assert headers.get("Idempotency-Key") is (True if moves_money else None), (method, path)
         assert headers.get("If-Match") is (True if method == "PATCH" else None), (method, path)
         names_tenant = path.startswith(("/api/wallet", "/api/admin/"))

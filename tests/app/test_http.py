@@ -9,7 +9,8 @@ import pytest
 from flask import Flask, jsonify
 
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
-from app.http import Choice, FastJson, Identifier, Moment, Schema, Text, coded, etag, idempotency_key, if_match_version
+from app.fields import Choice, Identifier, Moment, Schema, Text, coded
+from app.http import FastJson, etag, idempotency_key, if_match_version
 from tests.factories.api import Api
 
 

@@ -298,8 +298,9 @@ def test_a_moment_that_is_iso_8601_but_not_rfc_3339_is_refused(world: Lists, pat
 @OVER_TRANSACTION_LISTS
 @OVER_TENANTS
 def test_the_ends_of_time_are_moments_too(world: Lists, path: str, slug: str) -> None:
-    ends, offsets = ("0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"), ("Z", "+00:00", "+14:00", "-12:00", "+23:59")
-    right = [f"{name}={quote(end + offset)}" for name in ("from", "to") for end in ends for offset in offsets]
+    first, last = "0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"
+    ends = [first + offset for offset in ("Z", "-12:00", "-23:59")] + [last + offset for offset in ("Z", "+14:00")]
+    right = [f"{name}={quote(end)}" for name in ("from", "to") for end in ends]
     assert answers_to(world, path, slug, right) == {query: [200] for query in right}
 
 

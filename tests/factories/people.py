@@ -10,6 +10,7 @@ from app.db import db
 from app.ledger.service import Movement, post
 from app.members.models import Role
 from app.members.service import add_membership, add_user
+from app.wallets.currencies import main_currency
 from app.wallets.service import configure_wallet, open_wallet
 from tenant_schemas.flask import shared_side, tenant_context
 
@@ -45,10 +46,18 @@ class People:
         mint: TokenMint = self.app.extensions["token_mint"]
         return mint.issue(user_id, tenant_id)
 
-    def wallet(self, person: Person, slug: str, *, balance_minor: int = 0, credit_limit_minor: int = 0) -> UUID:
+    def wallet(
+        self,
+        person: Person,
+        slug: str,
+        *,
+        balance_minor: int = 0,
+        credit_limit_minor: int = 0,
+        currency: str | None = None,
+    ) -> UUID:
         """The person's wallet in the tenant, with this balance deposited and this limit set."""
         with self.app.app_context(), tenant_context(slug):
-            wallet, _ = open_wallet(person.user_id)
+            wallet, _ = open_wallet(person.user_id, currency or main_currency())
             wallet_id, version = wallet.id, wallet.version
             if credit_limit_minor:
                 configure_wallet(

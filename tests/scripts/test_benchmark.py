@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from app.config import ROOT
 
@@ -12,10 +13,10 @@ LONGEST_SECONDS = 120
 TINY = ["--seconds", "0.5", "--rounds", "1", "--clients", "2", "--wallets", "10", "--workers", "1", "--threads", "2"]
 
 
-def test_posting_in_tiny_slices_gives_whole_figures_and_leaves_nothing(tmp_path: Path) -> None:
+def benchmark(tmp_path: Path, *arguments: str) -> Any:
     kept = {name: value for name, value in os.environ.items() if not name.endswith("DATABASE_URL")}
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmark", "posting", "--json", *TINY],
+        [sys.executable, "-m", "scripts.benchmark", *arguments, "--json"],
         cwd=ROOT,
         env=kept | {"TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -24,7 +25,12 @@ def test_posting_in_tiny_slices_gives_whole_figures_and_leaves_nothing(tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert list(tmp_path.iterdir()) == []
+    return json.loads(done.stdout)
+
+
+def test_posting_in_tiny_slices_gives_whole_figures_and_leaves_nothing(tmp_path: Path) -> None:
+    told = benchmark(tmp_path, "posting", *TINY)
     assert told["options"] == {
         "seconds": 0.5,
         "rounds": 1,
@@ -45,4 +51,26 @@ def test_posting_in_tiny_slices_gives_whole_figures_and_leaves_nothing(tmp_path:
         assert books["agree"]
         assert books["counted"] == books["posted"] > 0
         assert books["findings"] == []
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_import_of_few_users_is_sound_and_leaves_nothing(tmp_path: Path) -> None:
+    told = benchmark(tmp_path, "import", "--users", "50")
+    assert told["options"] == {"users": 50}
+    assert (told["is_sound"], told["posted"], told["rows"]) == (True, told["due"], 200)
+    assert told["posted_minor"] == told["due_minor"] != 0
+    assert "eur: sound: 50 wallets" in told["audit"]
+    assert all(told[f"{way}_seconds"] > 0 for way in ("floor", "import", "again"))
+
+
+def test_a_short_history_is_read_and_posted_to_and_leaves_nothing(tmp_path: Path) -> None:
+    told = benchmark(tmp_path, "ledger", "--transactions", "300", "--rounds", "1", "--seconds", "0.1")
+    assert told["options"] == {"transactions": 300, "rounds": 1, "seconds": 0.1}
+    assert len(told["ways"]) == 13
+    for way in told["ways"].values():
+        assert way["median_per_second"] > 0
+        assert way["ratio"] == 1 or way["beside"]
+    eur, km = told["books"]["eur"], told["books"]["km"]
+    assert eur["agree"]
+    assert km["agree"]
+    assert eur["counted"] == eur["posted"] > 4000
+    assert km["posted"] == 0

@@ -99,6 +99,28 @@ def test_what_cannot_be_provisioned_is_refused_with_a_reason(run: Run, arguments
     assert "Traceback" not in result.output
 
 
+def test_a_tenant_may_have_several_currencies_from_the_start_or_later(run: Run, fresh_database: Database) -> None:
+    made = run("provision_tenant", "jp", "--currency", "JPY", "--also", "KWD", "--locale", "ja-JP", "--json")
+    assert made.exit_code == 0, made.output
+    expected = {"currency": "JPY", "currencies": ["JPY", "KWD"], "locale": "ja_JP"}
+    assert json.loads(made.output)["settings"] == expected
+    assert run("configure_tenant", "jp", "--also", "USD", "--also", "JPY").exit_code == 0
+    assert fresh_database.tenant("jp").settings == expected | {"currencies": ["JPY", "KWD", "USD"]}
+    assert run("configure_tenant", "km", "--locale", "bs_BA").exit_code == 0
+    assert fresh_database.tenant("km").settings == {"currency": "BAM", "locale": "bs_BA"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("km",), ("nope", "--also", "USD"), ("km", "--also", "XAU"), ("km", "--locale", "x_Y")]
+)
+def test_what_a_tenant_can_not_be_told_is_refused_and_changes_nothing(
+    run: Run, fresh_database: Database, arguments: Any
+) -> None:
+    before = fresh_database.tenant("km")
+    assert run("configure_tenant", *arguments).exit_code == 2
+    assert fresh_database.tenant("km") == before
+
+
 def test_wrong_settings_exit_2_and_list_every_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "foo")
     monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "99999999999")

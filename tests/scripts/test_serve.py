@@ -75,7 +75,7 @@ def server(folder: Path) -> Iterator[tuple[str, str]]:
         assert process.wait(START_SECONDS) == 0
         assert time.monotonic() - started < 20
     log = (folder / "data" / "postgres" / "data" / "server.log").read_text()
-    assert "database system is shut down" in log.splitlines()[-1]
+    assert "database system is shut down" in log.splitlines()[-1], log[-2000:]
 
 
 class Caller:
@@ -167,7 +167,7 @@ def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str
 def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tour = re.findall(r"```\n(.*?)```", readme[readme.index("API=") - 10 : readme.index("## Where")], re.DOTALL)
-    assert len(tour) == 4
+    assert len(tour) == 6
     script = "\n".join(tour).replace("http://127.0.0.1:8000", server[0])
     script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     binaries = f"{embedded.binary('psql').parent}:{os.environ['PATH']}"
@@ -181,6 +181,13 @@ def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Pat
         "Idempotent-Replayed: true",
         '"creditLimit":"50.00"',
         '"type":"refund","amount":"1.20"',
+        '"type":"payment","amount":"-12.50"',
+        '"status":"voided"',
+        '"status":"cancelled"',
+        '"amount":"-5.00"',
+        "closingBalance",
+        '"currency":"JPY"',
+        '"account":"wallets"',
         "3 tenants audited, 0 with findings",
         "Tenant jp is ready",
         "owed to members",

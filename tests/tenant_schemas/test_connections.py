@@ -42,12 +42,12 @@ def connect(database: Database) -> Iterator[Opener]:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def eur(database: Database) -> Tenant:
     return database.tenant("eur")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def km(database: Database) -> Tenant:
     return database.tenant("km")
 

@@ -14,12 +14,12 @@ from tenant_schemas.testing import Database
 ROUNDS = 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def eur(database: Database) -> Tenant:
     return database.tenant("eur")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def km(database: Database) -> Tenant:
     return database.tenant("km")
 

@@ -31,29 +31,51 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 
 Rights = dict[str, str]
 
+TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "trial_balance")
 TENANT_TABLES = (
-    *("alembic_version", "audit_log", "ledger_accounts", "ledger_entries", "wallet_transactions", "wallets"),
-    *("ledger_postings", "trial_balance"),
+    *("alembic_version", "audit_log", "credit_policies", "holds", "ledger_accounts", "ledger_entries", "order_items"),
+    *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
+    *TENANT_VIEWS,
+)
+# With the owner's rights, so that they can write.
+DEFINERS = (
+    "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
+    "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
+    "hold_capture_v1(uuid,uuid,bigint,text)",
+    "hold_void_v1(uuid,uuid)",
+    "holds_expire_v1(integer)",
+    "openings_compare_v1(jsonb,text,jsonb)",
+    "openings_post_v1(jsonb,text,boolean)",
+    "order_cancel_v1(uuid,uuid,text)",
+    "order_place_v1(uuid,text,jsonb,text)",
+    "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
+    "wallet_configure_v2(uuid,integer,uuid,bigint,text,text)",
+    "wallet_open_v1(uuid,text)",
+    "wallet_open_v2(uuid,text,uuid,text)",
+    "wallet_post_many_v1(jsonb,uuid,text,boolean)",
+    "wallet_post_v1(uuid,text,bigint,text,uuid,text,uuid,text,text,text)",
+    "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallets_open_missing_v1(uuid[],text)",
 )
 TENANT_FUNCTIONS = (
+    *DEFINERS,
     "ledger_audit_v1()",
-    "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
+    "ledger_audit_v2()",
     "wallet_genesis_hash_v1(uuid,uuid,text)",
-    "wallet_open_v1(uuid,text)",
-    "wallet_post_v1(uuid,text,bigint,text,uuid,text,uuid,text,text,text)",
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
 )
-TRIGGER_FUNCTION = "refuse_change_v1()"
-DEFINERS = {TENANT_FUNCTIONS[1], TENANT_FUNCTIONS[3], TENANT_FUNCTIONS[4]}
-SHARED_TABLES = ("alembic_version", "memberships", "tenants", "users")
+SHARED_TABLES = ("alembic_version", "categories", "memberships", "product_prices", "products", "tenants", "users")
 SHARED_VIEWS = ("member_directory",)
 
 # What a role may do in the end, by its own grants, its groups' and PUBLIC's.
 GROUP_RIGHTS: Rights = {
     "database": "CONNECT",
     "schema shared": "USAGE",
+    "shared.categories": "SELECT",
     "shared.member_directory": "SELECT",
     "shared.memberships": "SELECT",
+    "shared.product_prices": "SELECT",
+    "shared.products": "SELECT",
     "shared.tenants": "SELECT",
 }
 
@@ -72,7 +94,10 @@ EXPECTED: dict[str, Rights] = {
         "database": "CONNECT",
         "schema shared": "USAGE",
         "shared.alembic_version": "SELECT",
+        "shared.categories": "SELECT",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
+        "shared.product_prices": "SELECT",
+        "shared.products": "SELECT",
         "shared.tenants": "SELECT",
         "shared.users": "INSERT SELECT UPDATE",
     },
@@ -175,12 +200,11 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
         " WHERE n.nspname = ANY(%s) AND c.relkind <> 'i'",
         (OUR_SCHEMAS,),
     ).fetchall()
-    views = {"ledger_postings", "trial_balance"}
     assert sorted(relations) == sorted(
         [("shared", "r", table) for table in SHARED_TABLES]
         + [("shared", "v", view) for view in SHARED_VIEWS]
         + [
-            (schema_name, "v" if table in views else "r", table)
+            (schema_name, "v" if table in TENANT_VIEWS else "r", table)
             for schema_name in OUR_SCHEMAS[:2]
             for table in TENANT_TABLES
         ]
@@ -244,13 +268,8 @@ def test_views_have_their_readers_rights_but_for_the_directory(database: Databas
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
         (OUR_SCHEMAS,),
     )
-    assert sorted(rows.fetchall()) == [
-        ("ledger_postings", ["security_invoker=true"]),
-        ("ledger_postings", ["security_invoker=true"]),
-        ("member_directory", ["security_barrier=true"]),
-        ("trial_balance", ["security_invoker=true"]),
-        ("trial_balance", ["security_invoker=true"]),
-    ]
+    tenants = [(view, ["security_invoker=true"]) for view in TENANT_VIEWS for _ in OUR_SCHEMAS[:2]]
+    assert sorted(rows.fetchall()) == sorted([*tenants, ("member_directory", ["security_barrier=true"])])
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:
@@ -265,8 +284,14 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) FROM pg_policy"
     ).fetchall()
     assert sorted(policies) == [
+        ("shared.categories", "{wallet_app}", "*", True, "true", None),
+        ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),
+        ("shared.product_prices", "{wallet_app}", "*", True, "true", None),
+        ("shared.product_prices", "{wallet_tenants}", "r", True, "true", None),
+        ("shared.products", "{wallet_app}", "*", True, "true", None),
+        ("shared.products", "{wallet_tenants}", "r", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
         ("shared.users", "{wallet_app}", "*", True, "true", None),

@@ -58,7 +58,7 @@ def db(connections: Connections) -> Iterator[TenantDatabase]:
         yield db
 
 
-@pytest.fixture(params=["shared", "eur", "km"])
+@pytest.fixture(scope="module", params=["shared", "eur", "km"])
 def side(request: pytest.FixtureRequest, database: Database) -> Binding:
     return SHARED if request.param == "shared" else database.tenant(request.param)
 

@@ -5,6 +5,7 @@ from flask import Flask
 
 from app.db import db
 from app.wallets import service
+from app.wallets.currencies import main_currency
 from tenant_schemas.flask import tenant_context
 from tests.factories.people import People
 
@@ -37,8 +38,8 @@ def test_a_wallet_that_was_read_before_it_is_changed_shows_the_change(app: Flask
 def test_a_wallet_is_opened_once_and_found_again(app: Flask, people: People, slug: str) -> None:
     person = people.make(eur="member", km="member")
     with app.app_context(), tenant_context(slug):
-        first, opened = service.open_wallet(person.user_id)
-        again, opened_again = service.open_wallet(person.user_id)
+        first, opened = service.open_wallet(person.user_id, main_currency())
+        again, opened_again = service.open_wallet(person.user_id, main_currency())
         assert (opened, opened_again, again is first) == (True, False, True)
-        assert service.own_wallet(person.user_id) is first
+        assert service.own_wallet(person.user_id, main_currency()) is first
         db.session.rollback()

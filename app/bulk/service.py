@@ -1,0 +1,73 @@
+"""Post many movements by one call of the tenant's function: one statement, its own db transaction, all wallets locked
+in one order. It is committed when it returns, and with any error nothing is.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from app.bulk.models import Item, Outcome
+from app.ledger.errors import OrderAlreadyPaid
+from app.ledger.service import POSTED_COLUMNS, posted_transaction
+from app.refusals import named_refusals, refusal
+from tenant_schemas.context import current_tenant
+from tenant_schemas.flask import connections
+
+MAX_KEY_LENGTH: Final = 190  # An item's key is this one, a slash and a number, in 200 characters.
+_POST_MANY: Final = (
+    f"SELECT replayed, refused_by, detail, {POSTED_COLUMNS} FROM wallet_post_many_v1(%s::jsonb, %s, %s, %s)"  # noqa: S608
+    " ORDER BY item_no"
+)
+_TRIES: Final = 3
+
+
+def post_many(items: Sequence[Item], *, admin_id: UUID, idempotency_key: str, is_atomic: bool) -> list[Outcome]:
+    """Post to wallets of the bound tenant; returns what became of each item, in their order.
+
+    Atomic: all or nothing, and whatever `app.ledger.service.post` raises names the item's place in its member `item`.
+    Else an item that is refused has that error as its outcome, and the others stand. Either way the whole is refused
+    with IdempotencyKeyReused if one of the wallets has seen the key with another request.
+    """
+    keyed = _keyed(items, idempotency_key)
+    batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
+    parameters = (orjson.dumps(keyed).decode(), admin_id, batch, is_atomic)
+    for _ in range(_TRIES - 1):
+        try:
+            return _post_many(parameters)
+        except OrderAlreadyPaid as error:
+            if "item" in error.members:
+                raise
+            # Somebody else paid an order in that very moment; asked again, the function sees which.
+    return _post_many(parameters)
+
+
+def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
+    """As `wallet_post_many_v1` wants them. An item's key has its place among those of its wallet, and not among all: so
+    another list under the same key is noticed also if it has the wallets in another order.
+    """
+    places: Counter[UUID] = Counter()
+    keyed = []
+    for item in items:
+        keyed.append({**asdict(item), "idempotency_key": f"{idempotency_key}/{places[item.wallet_id]}"})
+        places[item.wallet_id] += 1
+    return keyed
+
+
+def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
+    engine = connections().engine(current_tenant())
+    with named_refusals():
+        # If the connection breaks on the way, the same keys make the second try safe.
+        rows = engine.one_statement(_POST_MANY, parameters, retry=True)
+    return [
+        Outcome(
+            transaction=None if refused_by else posted_transaction(columns),
+            is_replayed=replayed,
+            refusal=refusal(refused_by, detail) if refused_by else None,
+        )
+        for replayed, refused_by, detail, *columns in rows
+    ]

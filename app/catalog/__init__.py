@@ -1,0 +1,1 @@
+"""Products and categories, common to all tenants, with a price for each currency."""

@@ -1,0 +1,99 @@
+"""The tenant's credit policy, the history of limits, and the report of credit in use. For admins."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import g
+
+from app.credit import service
+from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
+from app.credit.schemas import (
+    CreditReportSchema,
+    LimitChangePageSchema,
+    PoliciesSchema,
+    PolicyChangePageSchema,
+    PolicySchema,
+    SetPolicySchema,
+    WalletCreditPageSchema,
+)
+from app.http import Blueprint
+from app.money import to_minor
+from app.pagination import Page, PageQuery, paginate
+from app.tenancy import Access, access, caller
+from app.wallets.currencies import chosen_currency
+from app.wallets.service import get_wallet
+
+blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="Credit granted and used.")
+
+
+@blueprint.get("/credit-policies")
+@access(Access.ADMIN)
+@blueprint.response(200, PoliciesSchema)
+def list_policies() -> dict[str, list[CreditPolicy]]:
+    """What this tenant grants: one policy for each of its currencies."""
+    return {"items": service.list_policies()}
+
+
+@blueprint.put("/credit-policies/<currency>")
+@access(Access.ADMIN)
+@blueprint.arguments(SetPolicySchema)
+@blueprint.response(200, PolicySchema)
+def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
+    """Set the limit of wallets opened from now on, and the ceiling of limits raised from now on."""
+    currency = chosen_currency({"currency": currency})
+    ceiling = body["max_limit"]
+    return service.set_policy(
+        currency,
+        default_limit_minor=to_minor(body["default_limit"], currency, "defaultLimit"),
+        max_limit_minor=None if ceiling is None else to_minor(ceiling, currency, "maxLimit"),
+        actor_id=caller().user_id,
+        request_id=g.request_id,
+    )
+
+
+@blueprint.get("/credit-policy-changes")
+@access(Access.ADMIN)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, PolicyChangePageSchema)
+def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
+    """Who changed the policy, and what from and to; newest first."""
+    return paginate(
+        query,
+        lambda after, limit: service.list_policy_changes(after=after, limit=limit),
+        lambda item: [item.at, item.id],
+    )
+
+
+@blueprint.get("/wallets/<uuid:wallet_id>/credit-limits")
+@access(Access.ADMIN)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, LimitChangePageSchema)
+def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
+    """Who changed a wallet's credit limit, and what from and to; newest first."""
+    get_wallet(wallet_id)
+    return paginate(
+        query,
+        lambda after, limit: service.list_limit_changes(wallet_id, after=after, limit=limit),
+        lambda item: [item.at, item.id],
+    )
+
+
+@blueprint.get("/credit-report")
+@access(Access.ADMIN)
+@blueprint.response(200, CreditReportSchema)
+def show_report() -> dict[str, list[CreditTotals]]:
+    """Credit in use and its age, by currency. What repays credit repays the oldest first."""
+    return {"items": service.credit_totals()}
+
+
+@blueprint.get("/credit-report/wallets")
+@access(Access.ADMIN)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, WalletCreditPageSchema)
+def list_credit_in_use(query: dict[str, Any]) -> Page[WalletCredit]:
+    """The wallets that use credit, with its age and whose they are."""
+    return paginate(
+        query,
+        lambda after, limit: service.list_credit_in_use(after=after, limit=limit),
+        lambda item: [item.wallet_id],
+    )

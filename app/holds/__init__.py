@@ -1,0 +1,1 @@
+"""Money set aside for a payment to come: authorise, capture, void, expire."""

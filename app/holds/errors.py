@@ -1,0 +1,41 @@
+"""What can go wrong with a hold, by the SQLSTATE with which its functions refuse (migrations/tenant/0002)."""
+
+from app.errors import Conflict, Invalid, NotFound
+
+
+class HoldNotFound(NotFound):
+    code = "hold_not_found"
+    sqlstate = "WA013"
+    text = "There is no such hold in this wallet."
+
+
+class AlreadyCaptured(Conflict):
+    code = "already_captured"
+    sqlstate = "WA014"
+    text = "The hold was captured in full."
+
+
+class HoldVoided(Conflict):
+    code = "hold_voided"
+    sqlstate = "WA015"
+    text = "The hold was voided."
+
+
+class HoldExpired(Conflict):
+    code = "hold_expired"
+    sqlstate = "WA016"
+    text = "The hold's time is over."
+
+
+class CaptureExceedsHold(Conflict):
+    """`capturable` is what is left of the hold."""
+
+    code = "capture_exceeds_hold"
+    sqlstate = "WA017"
+    text = "That is more than is left of the hold."
+
+
+class ExpiryInThePast(Invalid):
+    code = "expiry_in_the_past"
+    sqlstate = "WA018"
+    text = "expiresAt must be in the future."

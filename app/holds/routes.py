@@ -1,0 +1,83 @@
+"""A member's holds on their own wallet."""
+
+from typing import Any
+from uuid import UUID
+
+from app.holds import service
+from app.holds.models import AuthorisedHold, Hold
+from app.holds.schemas import (
+    AuthoriseSchema,
+    CaptureSchema,
+    HoldListQuery,
+    HoldPageSchema,
+    HoldSchema,
+)
+from app.http import Blueprint, idempotency_key, needs_idempotency_key
+from app.ledger.models import PostedTransaction
+from app.ledger.schemas import TransactionSchema
+from app.money import to_minor
+from app.pagination import Page, paginate
+from app.tenancy import Access, access, caller
+from app.wallets.currencies import CurrencyQuery, chosen_currency
+from app.wallets.service import own_wallet
+
+blueprint = Blueprint("holds", __name__, url_prefix="/api/wallet/holds", description="Money set aside.")
+
+
+@blueprint.get("")
+@access(Access.MEMBER)
+@blueprint.arguments(HoldListQuery, location="query")
+@blueprint.response(200, HoldPageSchema)
+def list_holds(query: dict[str, Any]) -> Page[Hold]:
+    """My holds, newest first."""
+    wallet_id = own_wallet(caller().user_id, chosen_currency(query)).id
+    return paginate(
+        query,
+        lambda after, limit: service.list_holds(wallet_id, after=after, limit=limit),
+        lambda item: [item.created_at, item.id],
+    )
+
+
+@blueprint.post("")
+@access(Access.MEMBER)
+@needs_idempotency_key
+@blueprint.arguments(AuthoriseSchema)
+@blueprint.arguments(CurrencyQuery, location="query")
+@blueprint.response(201, HoldSchema)
+def authorise(body: dict[str, Any], query: dict[str, Any]) -> tuple[AuthorisedHold, int, dict[str, str]]:
+    """Set money aside for a payment to come. It counts as held, and stays in the balance."""
+    currency = chosen_currency(query)
+    hold, replayed = service.authorise(
+        *(caller().user_id, currency),
+        amount_minor=to_minor(body["amount"], currency),
+        idempotency_key=idempotency_key(),
+        expires_at=body.get("expires_at"),
+        order_id=body.get("order_id"),
+        description=body.get("description"),
+    )
+    return hold, 201, {"Idempotent-Replayed": "true"} if replayed else {}
+
+
+@blueprint.post("/<uuid:hold_id>/capture")
+@access(Access.MEMBER)
+@needs_idempotency_key
+@blueprint.arguments(CaptureSchema)
+@blueprint.response(201, TransactionSchema)
+def capture(body: dict[str, Any], hold_id: UUID) -> tuple[PostedTransaction, int, dict[str, str]]:
+    """Pay from a hold: all that is left, or part of it, as often as there is something left."""
+    amount = body.get("amount")
+    transaction, replayed = service.capture(
+        caller().user_id,
+        hold_id,
+        amount_minor=None if amount is None else to_minor(amount, service.currency_of(caller().user_id, hold_id)),
+        idempotency_key=idempotency_key(),
+    )
+    return transaction, 201, {"Idempotent-Replayed": "true"} if replayed else {}
+
+
+@blueprint.post("/<uuid:hold_id>/void")
+@access(Access.MEMBER)
+@blueprint.response(200, HoldSchema)
+def void(hold_id: UUID) -> Hold:
+    """Let go of what is left of a hold. Voiding twice is voiding once."""
+    return service.void(caller().user_id, hold_id)

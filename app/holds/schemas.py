@@ -1,0 +1,46 @@
+"""What may be sent about holds and how they look from outside."""
+
+from marshmallow import fields
+
+from app.fields import Moment, Schema, Text
+from app.money import AmountField, MoneyField
+from app.pagination import PageQuery, page_schema
+from app.wallets.currencies import CurrencyQuery
+from tenant_schemas.context import current_tenant
+
+STATUSES = ("active", "captured", "voided", "expired")
+
+
+class AuthoriseSchema(Schema):
+    amount = AmountField(required=True)
+    expires_at = Moment(data_key="expiresAt", metadata={"description": "seven days from now if not given"})
+    order_id = Text(max_length=100, data_key="orderId")
+    description = Text(max_length=500)
+
+
+class CaptureSchema(Schema):
+    amount = AmountField(metadata={"description": "all that is left of the hold if not given"})
+
+
+class HoldSchema(Schema):
+    id = fields.UUID()
+    wallet_id = fields.UUID(data_key="walletId")
+    tenant_id = fields.Function(
+        lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
+    )
+    status = fields.String(attribute="status_now", metadata={"enum": list(STATUSES)})
+    amount = MoneyField(attribute="amount_minor")
+    captured = MoneyField(attribute="captured_minor")
+    capturable = MoneyField(attribute="capturable_minor", metadata={"description": "what can still be captured"})
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    order_id = fields.String(data_key="orderId", allow_none=True)
+    description = fields.String(allow_none=True)
+    created_at = Moment(data_key="createdAt")
+    expires_at = Moment(data_key="expiresAt")
+
+
+HoldPageSchema = page_schema(HoldSchema)
+
+
+class HoldListQuery(PageQuery, CurrencyQuery):
+    """Holds have no filters: a member's wallet is found by its currency."""

@@ -1,0 +1,128 @@
+"""The verbs of holds, on the member's own wallet in the bound tenant.
+
+Authorise and capture are one statement each, committed when it returns, like every posting. Void runs in the session's
+db transaction and commits nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db import db
+from app.holds.errors import HoldNotFound
+from app.holds.models import AuthorisedHold, Hold
+from app.ledger.models import PostedTransaction
+from app.ledger.service import POSTED_COLUMNS, posted_transaction
+from app.refusals import named_refusals
+from tenant_schemas.context import current_tenant
+from tenant_schemas.flask import connections
+
+_HOLD_COLUMNS: Final = tuple(Hold.__table__.columns)
+_AUTHORISED: Final = (
+    "id",
+    "wallet_id",
+    "currency",
+    "amount_minor",
+    "order_id",
+    "description",
+    "created_at",
+    "expires_at",
+)
+_AUTHORISE: Final = (
+    f"SELECT {', '.join(f'(hold).{name}' for name in _AUTHORISED)}, replayed FROM hold_authorise_v1("  # noqa: S608
+    "(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), %s, %s, %s, %s, %s)"
+)
+_VOID: Final = sa.text(
+    f"SELECT {', '.join(f'hold.{column.name}' for column in _HOLD_COLUMNS)}"  # noqa: S608
+    " FROM hold_void_v1((SELECT h.wallet_id FROM holds h JOIN wallets w ON w.id = h.wallet_id"
+    " WHERE h.id = :hold_id AND w.user_id = :user_id), :hold_id) AS hold"
+).columns(*_HOLD_COLUMNS)
+_OWN_WALLET: Final = "FROM holds h JOIN wallets w ON w.id = h.wallet_id WHERE h.id = %s AND w.user_id = %s"
+_CAPTURE: Final = (
+    f"SELECT {POSTED_COLUMNS}, replayed FROM hold_capture_v1((SELECT h.wallet_id {_OWN_WALLET}), %s, %s, %s)"  # noqa: S608
+)
+
+
+def authorise(
+    user_id: UUID,
+    currency: str,
+    *,
+    amount_minor: int,
+    idempotency_key: str,
+    expires_at: datetime | None,
+    order_id: str | None,
+    description: str | None,
+) -> tuple[AuthorisedHold, bool]:
+    """Set an amount of the member's wallet in the currency aside, for seven days if no end is given; returns the hold
+    as it was made, and whether an earlier request had made it.
+
+    Locks the wallet's row. Raises WalletNotFound, WalletFrozen, WalletClosed, InsufficientFunds, ExpiryInThePast,
+    IdempotencyKeyReused.
+    """
+    parameters = (user_id, currency, amount_minor, idempotency_key, expires_at, order_id, description)
+    with named_refusals():
+        *columns, replayed = connections().engine(current_tenant()).one_statement(_AUTHORISE, parameters, retry=True)[0]
+    return AuthorisedHold(*columns), replayed
+
+
+def capture(
+    user_id: UUID, hold_id: UUID, *, amount_minor: int | None, idempotency_key: str
+) -> tuple[PostedTransaction, bool]:
+    """Turn what is left of the member's hold, or part of it, into a payment.
+
+    Locks the wallet's row. Raises HoldNotFound, also for another's hold, WalletFrozen, AlreadyCaptured, HoldVoided,
+    HoldExpired, CaptureExceedsHold, IdempotencyKeyReused, OrderAlreadyPaid.
+    """
+    engine = connections().engine(current_tenant())
+    parameters = (hold_id, user_id, hold_id, amount_minor, idempotency_key)
+    with named_refusals():
+        *columns, replayed = engine.one_statement(_CAPTURE, parameters, retry=True)[0]
+    return posted_transaction(columns), replayed
+
+
+def currency_of(user_id: UUID, hold_id: UUID) -> str:
+    """In which currency the member's hold is. Raises HoldNotFound, also for another's hold."""
+    engine = connections().engine(current_tenant())
+    found = engine.one_statement(f"SELECT h.currency {_OWN_WALLET}", (hold_id, user_id), retry=True)
+    if not found:
+        raise HoldNotFound(HoldNotFound.text)
+    return str(found[0][0])
+
+
+def void(user_id: UUID, hold_id: UUID) -> Hold:
+    """Let go of what is left of the member's hold; voiding twice is voiding once.
+
+    Locks the wallet's row. Raises HoldNotFound, also for another's hold, AlreadyCaptured.
+    """
+    statement = sa.select(Hold).from_statement(_VOID)
+    with named_refusals():
+        hold: Hold = db.session.scalars(statement, {"user_id": user_id, "hold_id": hold_id}).one()
+    return hold
+
+
+def expire_holds(limit: int = 1000) -> int:
+    """Note as expired the holds of the bound tenant whose time is over; returns how many wallets had some.
+
+    Locks up to `limit` wallets at once, and commits after each such batch; leaves alone those that are in use.
+    """
+    total, count = 0, 1
+    while count:
+        count = int(db.session.scalar(sa.text("SELECT holds_expire_v1(:limit)"), {"limit": limit}) or 0)
+        db.session.commit()
+        total += count
+    return total
+
+
+def list_holds(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> Sequence[Hold]:
+    """The wallet's holds, newest first; `after` is (created_at, id)."""
+    order = (Hold.created_at, Hold.id)
+    query = (
+        sa.select(Hold).where(Hold.wallet_id == wallet_id).order_by(*(column.desc() for column in order)).limit(limit)
+    )
+    if after is not None:
+        position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
+        query = query.where(sa.tuple_(*order) < position)
+    return db.session.scalars(query).all()

@@ -1,0 +1,1 @@
+"""From balances calculated out of orders to balances that are their history: open wallets, import, reconcile."""

@@ -1,0 +1,1 @@
+"""Orders paid from a wallet: placed and paid in one db transaction, cancelled with a refund."""

@@ -1,0 +1,55 @@
+"""What can go wrong with an order, by the SQLSTATE with which its functions refuse (migrations/tenant/0003)."""
+
+from app.errors import Conflict, Invalid, NotFound
+
+
+class OrderEmpty(Invalid):
+    code = "order_empty"
+    sqlstate = "WA020"
+    text = "An order needs at least one item."
+
+
+class TooManyItems(Invalid):
+    """`limit` is how many there may be."""
+
+    code = "too_many_items"
+    sqlstate = "WA021"
+    text = "The order has too many items."
+
+
+class QuantityOutOfRange(Invalid):
+    """`productId` names the product, `limit` is the largest quantity."""
+
+    code = "quantity_out_of_range"
+    sqlstate = "WA022"
+    text = "The quantity of an item is too small or too large."
+
+
+class ProductNotFound(NotFound):
+    """`productId` names the product."""
+
+    code = "product_not_found"
+    sqlstate = "WA023"
+    text = "There is no such product."
+
+
+class ProductWithdrawn(Conflict):
+    """`productId` names the product."""
+
+    code = "product_withdrawn"
+    sqlstate = "WA024"
+    text = "The product is no longer sold."
+
+
+class ProductWithoutPrice(Conflict):
+    """`productId` names the product, `currency` is the one in which it has no price."""
+
+    code = "product_without_price"
+    sqlstate = "WA025"
+    text = "The product is not sold in this currency."
+
+
+class OrderNotFound(NotFound):
+    code = "order_not_found"
+    sqlstate = "WA026"
+    text = "You have no such order here."

@@ -1,0 +1,71 @@
+"""A member's own orders in the tenant of the request."""
+
+from typing import Any
+from uuid import UUID
+
+from app.http import Blueprint, idempotency_key, needs_idempotency_key
+from app.orders import service
+from app.orders.models import Order, PostedOrder
+from app.orders.schemas import (
+    CancelledOrderSchema,
+    OrderListQuery,
+    OrderPageSchema,
+    OrderSchema,
+    PlacedOrderSchema,
+    PlaceOrderSchema,
+)
+from app.pagination import Page, paginate
+from app.tenancy import Access, access, caller
+from app.wallets.currencies import CurrencyQuery, chosen_currency
+
+blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="What was bought from a wallet.")
+Answer = tuple[PostedOrder, int, dict[str, str]]
+
+
+@blueprint.post("")
+@access(Access.MEMBER)
+@needs_idempotency_key
+@blueprint.arguments(PlaceOrderSchema)
+@blueprint.arguments(CurrencyQuery, location="query")
+@blueprint.response(201, PlacedOrderSchema)
+def place(body: dict[str, Any], query: dict[str, Any]) -> Answer:
+    """Order products and pay them from my wallet, at the catalogue's prices of this moment: both or neither."""
+    items = [(item["product_id"], item["quantity"]) for item in body["items"]]
+    order, replayed = service.place(caller().user_id, chosen_currency(query), items, idempotency_key=idempotency_key())
+    return order, 201, _replayed(replayed)
+
+
+@blueprint.get("")
+@access(Access.MEMBER)
+@blueprint.arguments(OrderListQuery, location="query")
+@blueprint.response(200, OrderPageSchema)
+def list_orders(query: dict[str, Any]) -> Page[Order]:
+    """My orders, newest first."""
+    user_id = caller().user_id
+    return paginate(
+        query,
+        lambda after, limit: service.list_orders(user_id, after=after, limit=limit),
+        lambda item: [item.created_at, item.id],
+    )
+
+
+@blueprint.get("/<uuid:order_id>")
+@access(Access.MEMBER)
+@blueprint.response(200, OrderSchema)
+def show(order_id: UUID) -> Order:
+    """One of my orders."""
+    return service.get_order(caller().user_id, order_id)
+
+
+@blueprint.post("/<uuid:order_id>/cancel")
+@access(Access.MEMBER)
+@needs_idempotency_key
+@blueprint.response(200, CancelledOrderSchema)
+def cancel(order_id: UUID) -> Answer:
+    """Cancel one of my orders and get back what is left of its payment. Cancelling twice is cancelling once."""
+    order, replayed = service.cancel(caller().user_id, order_id, idempotency_key=idempotency_key())
+    return order, 200, _replayed(replayed)
+
+
+def _replayed(replayed: bool) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if replayed else {}

@@ -1,0 +1,86 @@
+"""What may be sent to order something, and how orders look from outside.
+
+How many items and how much of each is not said here: `order_place_v1` refuses what is too much, by name.
+"""
+
+from marshmallow import fields
+
+from app.fields import REQUIRED, Identifier, Moment, Schema, coded
+from app.money import MoneyField
+from app.pagination import PageQuery, page_schema
+from tenant_schemas.context import current_tenant
+
+STATUSES = ("paid", "cancelled")
+
+
+class OrderedItemSchema(Schema):
+    product_id = Identifier(required=True, data_key="productId")
+    quantity = fields.Integer(
+        strict=True,
+        required=True,
+        metadata={"minimum": 1, "maximum": 1000},
+        error_messages={**REQUIRED, "invalid": coded("not_an_integer", "A whole number is needed.")},
+    )
+
+
+class PlaceOrderSchema(Schema):
+    items = fields.List(
+        fields.Nested(OrderedItemSchema, error_messages={"null": coded("not_an_object", "A JSON object is needed.")}),
+        required=True,
+        metadata={"minItems": 1, "maxItems": 100},
+        error_messages={**REQUIRED, "invalid": coded("not_a_list", "A list is needed.")},
+    )
+
+
+class OrderItemSchema(Schema):
+    item_no = fields.Integer(data_key="itemNo")
+    product_id = fields.UUID(data_key="productId")
+    sku = fields.String()
+    name = fields.String()
+    quantity = fields.Integer()
+    unit_price = MoneyField(
+        attribute="unit_price_minor", data_key="unitPrice", metadata={"description": "when the order was placed"}
+    )
+    line_total = MoneyField(attribute="line_total_minor", data_key="lineTotal")
+
+
+class OrderSchema(Schema):
+    id = fields.UUID()
+    tenant_id = fields.Function(
+        lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
+    )
+    user_id = fields.UUID(data_key="userId")
+    wallet_id = fields.UUID(data_key="walletId")
+    status = fields.String(metadata={"enum": list(STATUSES)})
+    total = MoneyField(attribute="total_minor")
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    items = fields.List(fields.Nested(OrderItemSchema))
+    payment_id = fields.UUID(data_key="paymentId")
+    refund_id = fields.UUID(
+        data_key="refundId", allow_none=True, metadata={"description": "what its cancelling gave back"}
+    )
+    created_at = Moment(data_key="createdAt")
+    cancelled_at = Moment(data_key="cancelledAt", allow_none=True)
+
+
+class PlacedOrderSchema(OrderSchema):
+    balance_after = MoneyField(
+        attribute="balance_after_minor", data_key="balanceAfter", metadata={"description": "after its payment"}
+    )
+
+
+class CancelledOrderSchema(OrderSchema):
+    refunded = MoneyField(attribute="refunded_minor", metadata={"description": "what was left to refund"})
+    balance_after = MoneyField(
+        attribute="balance_after_minor",
+        data_key="balanceAfter",
+        allow_none=True,
+        metadata={"description": "after its refund; null if nothing was left to refund"},
+    )
+
+
+OrderPageSchema = page_schema(OrderSchema)
+
+
+class OrderListQuery(PageQuery):
+    """Orders have no filters yet."""

@@ -1,0 +1,164 @@
+"""A statement on paper: the tenant's name on each page, times and amounts in the way of the tenant's locale.
+
+fpdf2 keeps a document in memory until it is whole, and takes a third of a millisecond for a movement, so the number of
+movements is limited. Noto Sans knows Latin, Greek and Cyrillic letters; a character it can't draw is shown as a sign
+that stands for it, never left out in silence.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from copy import copy
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Final, cast
+
+import fontpkg
+from babel import Locale, UnknownLocaleError
+from babel.dates import format_datetime
+from babel.numbers import NumberPattern
+from fpdf import FPDF
+from fpdf.enums import Align
+from fpdf.fonts import TTFFont
+
+from app.money import fraction_digits
+from app.statements.models import Line, Statement
+from tenant_schemas.tenant import Tenant
+
+MEDIA_TYPE = "application/pdf"
+# Some 5 s of one core and 400 pages; the memory is little.
+MAX_MOVEMENTS = 10_000
+
+_FONT: Final = "Noto Sans"
+_MISSING: Final = "\N{REPLACEMENT CHARACTER}"
+_ROW_MM: Final = 5
+_DETAILS_MM: Final = 89
+_LONGEST: Final = 200  # characters, of the narrowest, that could fit into a row's widest cell
+_COLUMNS: Final = (
+    ("Time (UTC)", 42, Align.L),
+    ("No.", 16, Align.R),
+    ("Type", 30, Align.L),
+    ("Details", _DETAILS_MM, Align.L),
+    ("Amount", 50, Align.R),
+    ("Balance", 50, Align.R),
+)
+
+
+def locale_of(tenant: Tenant) -> Locale:
+    """The tenant's setting `locale`, bs_BA or bs-BA; English without one, and for one Babel does not know."""
+    try:
+        return Locale.parse(str(tenant.settings.get("locale", "en")).replace("-", "_"))
+    except (UnknownLocaleError, ValueError):
+        return Locale("en")
+
+
+def money_text(amount_minor: int, currency: str, locale: Locale) -> str:
+    """`125000, "EUR"` is "€1,250.00" in English and "1.250,00 €" in German.
+
+    The locale gives the form, ISO 4217 the number of digits: Babel has fewer for some currencies (IQD, LBP) and would
+    round the amount.
+    """
+    digits = fraction_digits(currency)
+    amount = Decimal((int(amount_minor < 0), tuple(map(int, str(abs(amount_minor)))), -digits))
+    return str(_pattern(locale, digits).apply(amount, locale, currency=currency, currency_digits=False))
+
+
+@cache
+def _pattern(locale: Locale, digits: int) -> NumberPattern:
+    pattern: NumberPattern = copy(locale.currency_formats["standard"])
+    pattern.frac_prec = (digits, digits)
+    return pattern
+
+
+def statement_document(tenant: Tenant, statement: Statement, lines: Sequence[Line]) -> bytes:
+    """The whole document. Reads no database."""
+    document = _Document(tenant, statement)
+    document.add_page()
+    document.balance("Opening balance", statement.start, statement.opening_minor)
+    for line in lines:
+        document.movement(line)
+    document.balance("Closing balance", statement.end, statement.closing_minor)
+    return bytes(document.output())
+
+
+class _Document(FPDF):
+    """A page layout: a head on each page, rows of _COLUMNS, page numbers."""
+
+    def __init__(self, tenant: Tenant, statement: Statement) -> None:
+        super().__init__(orientation="landscape", format="A4")
+        self._tenant_name = tenant.name
+        self._statement = statement
+        self._locale = locale_of(tenant)
+        self.add_font(_FONT, fname=fontpkg.path(_FONT))
+        self.set_font(_FONT, size=8)
+        self._drawn: dict[str, str] = {}
+        self._glyphs = frozenset(cast(TTFFont, self.current_font).cmap)
+        self.set_title(f"Statement of wallet {statement.wallet_id}")
+        self.set_author(tenant.name)
+        self.set_auto_page_break(True, margin=15)
+
+    def header(self) -> None:
+        """fpdf2 calls it at the top of each page."""
+        statement = self._statement
+        self.set_font_size(14)
+        self.cell(0, 8, self._fitting(self._tenant_name, 260), new_x="LMARGIN", new_y="NEXT")
+        self.set_font_size(8)
+        period = f"From {self._time(statement.start)} until before {self._time(statement.end)}, UTC"
+        for text in (f"Statement of wallet {statement.wallet_id} in {statement.currency}", period):
+            self.cell(0, _ROW_MM, self._drawable(text), new_x="LMARGIN", new_y="NEXT")
+        self.ln(2)
+        self._row(*(title for title, _, _ in _COLUMNS), border="B")
+
+    def footer(self) -> None:
+        """fpdf2 calls it at the bottom of each page, and puts the number of pages for {nb} at the end."""
+        self.set_y(-12)
+        self.cell(0, _ROW_MM, f"{self.page_no()} / {{nb}}", align=Align.R)
+
+    def movement(self, line: Line) -> None:
+        told = " · ".join(text for text in (line.order_id, line.description, line.reference, line.reason) if text)
+        self._row(
+            self._time(line.created_at),
+            str(line.seq),
+            line.type,
+            self._fitting(told, _DETAILS_MM),
+            self._money(line.amount_minor),
+            self._money(line.balance_after_minor),
+        )
+
+    def balance(self, name: str, at: datetime, balance_minor: int) -> None:
+        self._row(self._time(at), "", "", name, "", self._money(balance_minor), border="TB")
+
+    def _row(self, *texts: str, border: str = "") -> None:
+        for text, (_, width, align) in zip(texts, _COLUMNS, strict=True):
+            self.cell(width, _ROW_MM, self._drawable(text), border=border, align=align)
+        self.ln(_ROW_MM)
+
+    def _time(self, moment: datetime) -> str:
+        return format_datetime(moment, tzinfo=UTC, locale=self._locale)
+
+    def _money(self, amount_minor: int) -> str:
+        return money_text(amount_minor, self._statement.currency, self._locale)
+
+    def _fitting(self, text: str, width: float) -> str:
+        """As much of the text as the width has room for."""
+        text = self._drawable(text)
+        room = width - 2 * self.c_margin
+        if self.get_string_width(text) <= room:
+            return text
+        text = text[:_LONGEST]
+        while self.get_string_width(text + "…") > room:
+            text = text[:-1]
+        return text + "…"
+
+    def _drawable(self, text: str) -> str:
+        return "".join(self._drawn.get(character) or self._draw(character) for character in text)
+
+    def _draw(self, character: str) -> str:
+        """The character, or its plain form (¥ for its wide twin), or the sign for what is missing."""
+        forms: tuple[str, ...] = (character, unicodedata.normalize("NFKC", character), _MISSING)
+        if character.isspace():  # A row is one line and never broken, so all spaces are alike.
+            forms = (" ",)
+        elif unicodedata.category(character) == "Cf":  # It says how others are written, and is not itself.
+            forms = ("",)
+        self._drawn[character] = next(form for form in forms if all(ord(part) in self._glyphs for part in form))
+        return self._drawn[character]

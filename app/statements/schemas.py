@@ -1,0 +1,74 @@
+"""What may be asked of statements and exports, and how they look from outside."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import fields
+
+from app.fields import Choice, Moment, Schema
+from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
+from app.money import MoneyField, format_minor
+from app.statements.models import Line
+from app.wallets.currencies import CurrencyQuery
+from tenant_schemas.context import current_tenant
+
+FORMATS = ("json", "csv", "pdf")
+
+
+class StatementQuery(PeriodQuery):
+    start = Moment(required=True, data_key="from", metadata={"description": "at or after this moment"})
+    end = Moment(required=True, data_key="to", metadata={"description": "before this moment"})
+    format = Choice(*FORMATS, load_default="json")
+
+
+class OwnStatementQuery(StatementQuery, CurrencyQuery):
+    """A member's wallet is found by its currency."""
+
+
+class ExportQuery(TransactionFilters):
+    format = Choice("csv", load_default="csv")
+
+
+class MovementSchema(TransactionSchema):
+    class Meta:
+        exclude = ("refundable",)
+
+
+class StatementSchema(Schema):
+    """Describes a statement in JSON, which is written piece by piece (`json.py`) and never dumped as a whole."""
+
+    wallet_id = fields.UUID(data_key="walletId")
+    tenant_id = fields.String(data_key="tenantId", metadata={"description": "the slug"})
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    start = Moment(data_key="from")
+    end = Moment(data_key="to")
+    opening_balance = MoneyField(attribute="opening_minor", data_key="openingBalance")
+    movements = fields.List(fields.Nested(MovementSchema), metadata={"description": "oldest first"})
+    closing_balance = MoneyField(attribute="closing_minor", data_key="closingBalance")
+
+
+def moment_text(moment: datetime) -> str:
+    """As `Moment` writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def shown(line: Line) -> dict[str, Any]:
+    """What `MovementSchema` would dump, in half its time: there may be a million of them."""
+    return {
+        "id": line.id,
+        "walletId": line.wallet_id,
+        "tenantId": current_tenant().slug,
+        "seq": line.seq,
+        "type": line.type,
+        "amount": format_minor(line.amount_minor, line.currency),
+        "balanceAfter": format_minor(line.balance_after_minor, line.currency),
+        "currency": line.currency,
+        "orderId": line.order_id,
+        "paymentId": line.refund_of,
+        "holdId": line.hold_id,
+        "adminId": line.admin_id,
+        "description": line.description,
+        "reference": line.reference,
+        "reason": line.reason,
+        "createdAt": moment_text(line.created_at),
+    }

@@ -1,0 +1,133 @@
+"""The verbs of reading: a wallet's statement, and the transactions of all wallets of the bound tenant.
+
+Nothing here writes or locks. What is streamed or printed is read from one snapshot, on a connection of its own.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db import db
+from app.ledger.models import WalletTransaction
+from app.ledger.service import conditions, newest_until
+from app.statements.errors import StatementBroken, StatementTooLong
+from app.statements.models import LINE_COLUMNS, Line, Statement
+from app.statements.streams import BoundStream, batches, snapshot
+from app.wallets.models import Wallet
+from tenant_schemas.context import current_tenant
+from tenant_schemas.flask import connections
+from tenant_schemas.search_path import BindingEngine
+
+Batches = Iterable[Sequence[Line]]
+_IN_TIME: Final = (WalletTransaction.created_at, WalletTransaction.wallet_id, WalletTransaction.seq)
+
+
+def stream_statement(
+    wallet: Wallet, start: datetime, end: datetime, render: Callable[[Statement, Batches], Iterator[bytes]]
+) -> BoundStream:
+    """A wallet's statement in the format of `render`, read as it is sent. `start` is inclusive, `end` is not.
+
+    Ends the session's db transaction, so that no request holds two connections. Raises StatementBroken, possibly on the
+    way, if the movements do not lead from the opening balance to the closing one.
+    """
+    wallet_id, currency = wallet.id, wallet.currency
+
+    def pieces(engine: BindingEngine) -> Iterator[bytes]:
+        with snapshot(engine) as connection:
+            statement = _statement(connection, wallet_id, currency, start, end)
+            with batches(connection, _movements(statement)) as found:
+                yield from render(statement, _checked(statement, found))
+
+    return _stream(pieces)
+
+
+def read_statement(wallet: Wallet, start: datetime, end: datetime, *, limit: int) -> tuple[Statement, list[Line]]:
+    """A wallet's statement as a whole, for formats that can't be streamed. Raises StatementTooLong, StatementBroken.
+
+    Ends the session's db transaction, so that no request holds two connections.
+    """
+    wallet_id, currency = wallet.id, wallet.currency
+    db.session.commit()
+    with snapshot(connections().engine(current_tenant())) as connection:
+        statement = _statement(connection, wallet_id, currency, start, end)
+        if statement.count > limit:
+            raise StatementTooLong(
+                f"The period has {statement.count} movements; this format holds {limit}. Take format=csv, or a shorter"
+                " period.",
+                {"movements": statement.count, "limit": limit},
+            )
+        with batches(connection, _movements(statement)) as found:
+            return statement, [line for batch in _checked(statement, found) for line in batch]
+
+
+def stream_transactions(render: Callable[[Batches], Iterator[bytes]], **filters: Any) -> BoundStream:
+    """The tenant's transactions that pass the filters (those of `conditions`), oldest first, read as they are sent.
+
+    Ends the session's db transaction.
+    """
+    query = sa.select(*LINE_COLUMNS).where(*conditions(**filters)).order_by(*_IN_TIME)
+
+    def pieces(engine: BindingEngine) -> Iterator[bytes]:
+        with snapshot(engine) as connection, batches(connection, query) as found:
+            yield from render(found)
+
+    return _stream(pieces)
+
+
+def list_tenant_transactions(*, after: list[Any] | None, limit: int, **filters: Any) -> Sequence[WalletTransaction]:
+    """The tenant's transactions that pass the filters (those of `conditions`), newest first; `after` is (created_at,
+    wallet_id, seq), so this is one range of one index at any depth.
+    """
+    query = sa.select(WalletTransaction)
+    if after is not None:
+        # The position lies before the end; told of both, PostgreSQL would start from the end and walk.
+        filters["end"] = None
+        created_at, wallet_id, seq = datetime.fromisoformat(after[0]), UUID(after[1]), after[2]
+        position = sa.tuple_(sa.literal(created_at), sa.literal(wallet_id), sa.literal(seq))
+        query = query.where(sa.tuple_(*_IN_TIME) < position)
+    query = query.where(*conditions(**filters)).order_by(*(column.desc() for column in _IN_TIME))
+    return db.session.scalars(query.limit(limit)).all()
+
+
+def _stream(pieces: Callable[[BindingEngine], Iterator[bytes]]) -> BoundStream:
+    db.session.commit()
+    tenant = current_tenant()
+    return BoundStream(tenant, pieces(connections().engine(tenant)))
+
+
+def _statement(connection: sa.Connection, wallet_id: UUID, currency: str, start: datetime, end: datetime) -> Statement:
+    """Two looks into the index (wallet_id, created_at, seq). `seq` has no gaps, so it counts the movements too."""
+    opening_seq, opening_minor = _before(connection, wallet_id, start)
+    closing_seq, closing_minor = _before(connection, wallet_id, end)
+    return Statement(wallet_id, currency, start, end, opening_minor, closing_minor, closing_seq - opening_seq)
+
+
+def _before(connection: sa.Connection, wallet_id: UUID, moment: datetime) -> tuple[int, int]:
+    found = connection.execute(newest_until(wallet_id, sa.literal(moment), inclusive=False)).one_or_none()
+    return (0, 0) if found is None else (found.seq, found.balance_after_minor)
+
+
+def _movements(statement: Statement) -> sa.Select[Any]:
+    return (
+        sa.select(*LINE_COLUMNS)
+        .where(WalletTransaction.wallet_id == statement.wallet_id)
+        .where(*conditions(start=statement.start, end=statement.end))
+        .order_by(WalletTransaction.created_at, WalletTransaction.seq)
+    )
+
+
+def _checked(statement: Statement, found: Batches) -> Iterator[Sequence[Line]]:
+    """The movements as they come, added up on the way: what doesn't add up isn't shown."""
+    running, count = statement.opening_minor, 0
+    for batch in found:
+        for line in batch:
+            running += line.amount_minor
+            if running != line.balance_after_minor:
+                raise StatementBroken(f"Wallet {line.wallet_id}, transaction {line.seq}: it adds up to {running}.")
+        count += len(batch)
+        yield batch
+    if (running, count) != (statement.closing_minor, statement.count):
+        raise StatementBroken(f"Wallet {statement.wallet_id}: {count} movements lead to {running}.")

@@ -1,0 +1,59 @@
+"""Deposits of one minor unit to many wallets: one by one and in bulk, through the service and in plain SQL."""
+
+from itertools import count, cycle
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import orjson
+import psycopg
+from flask import Flask
+
+from app.bulk.models import Item
+from app.bulk.service import post_many
+from app.ledger.service import Movement, post
+from scripts.benchmarks.clients import AMOUNT_MINOR, member_id
+from tenant_schemas.flask import tenant_context
+from tenant_schemas.tenant import Tenant
+
+BULK: Final = 1_000
+ADMIN: Final = member_id(0)
+_SINGLE: Final = "SELECT posted FROM wallet_post_v2(%s, 'deposit', %s, %s, %s, NULL, NULL, NULL, NULL, NULL)"
+_BULK: Final = "SELECT count(*) FROM wallet_post_many_v1(%s, %s, NULL, true)"
+
+
+class ManyPosts:
+    """Every call has keys of its own, so that nothing is a repeat."""
+
+    def __init__(self, app: Flask, tenant: Tenant, login: psycopg.Connection[Any]) -> None:
+        self._app, self._tenant, self._login = app, tenant, login
+        owned = login.execute("SELECT id FROM wallets WHERE user_id <> %s ORDER BY user_id", (ADMIN,))
+        self._wallets: list[UUID] = [row[0] for row in owned.fetchmany(BULK)]
+        self._next = cycle(self._wallets)
+        name = uuid4().hex
+        self._keys = (f"{name}-{number}" for number in count())
+
+    def single(self) -> None:
+        movement = Movement(type="deposit", amount_minor=AMOUNT_MINOR, idempotency_key=next(self._keys), admin_id=ADMIN)
+        with self._app.app_context(), tenant_context(self._tenant):
+            post(next(self._next), movement)
+
+    def single_sql(self) -> None:
+        self._login.execute(_SINGLE, (next(self._next), AMOUNT_MINOR, next(self._keys), ADMIN))
+
+    def bulk(self) -> None:
+        items = [Item(wallet_id=wallet, type="deposit", amount_minor=AMOUNT_MINOR) for wallet in self._wallets]
+        with self._app.app_context(), tenant_context(self._tenant):
+            post_many(items, admin_id=ADMIN, idempotency_key=next(self._keys), is_atomic=True)
+
+    def bulk_sql(self) -> None:
+        key = next(self._keys)
+        items = [
+            {
+                "wallet_id": wallet,
+                "type": "deposit",
+                "amount_minor": AMOUNT_MINOR,
+                "idempotency_key": f"{key}/0",
+            }
+            for wallet in self._wallets
+        ]
+        self._login.execute(_BULK, (orjson.dumps(items).decode(), ADMIN))

@@ -1,0 +1,135 @@
+"""PDF statements: text that can be read back, in the way of the tenant's locale, and no more than fits."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import BytesIO
+from uuid import uuid4
+
+import pytest
+from babel import Locale
+from flask import Flask
+from pypdf import PdfReader
+
+from app.statements import pdf
+from app.statements.models import Line, Statement
+from tenant_schemas.tenant import Tenant
+from tenant_schemas.testing import Database
+from tests.app.statements.conftest import Book
+
+MOMENT = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
+
+
+def read(document: bytes) -> list[str]:
+    return [" ".join(page.extract_text().split()) for page in PdfReader(BytesIO(document)).pages]
+
+
+def line(currency: str, amount_minor: int, description: str) -> Line:
+    return Line(
+        id=uuid4(),
+        wallet_id=uuid4(),
+        seq=1,
+        type="payment",
+        amount_minor=amount_minor,
+        balance_after_minor=0,
+        currency=currency,
+        order_id=None,
+        refund_of=None,
+        hold_id=None,
+        admin_id=None,
+        description=description,
+        reference=None,
+        reason=None,
+        created_at=MOMENT,
+    )
+
+
+def printed(tenant: Tenant, locale: str, currency: str, amount_minor: int, description: str = "d") -> str:
+    localised = replace(tenant, name="Šećer Ltd", settings={"locale": locale})
+    statement = Statement(uuid4(), currency, MOMENT, MOMENT, 0, amount_minor, 1)
+    return read(pdf.statement_document(localised, statement, [line(currency, amount_minor, description)]))[0]
+
+
+@pytest.mark.parametrize("slug", ["eur", "km"])
+def test_the_document_names_the_tenant_and_holds_both_balances_and_each_movement(app: Flask, slug: str) -> None:
+    book = Book(app, slug)
+    book.post("deposit", 500_000)
+    book.post("payment", 1_250, order_id=uuid4().hex, description="Kafa i kolač")
+    answer = book.ask(format="pdf")
+    assert answer.content_type == "application/pdf"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{slug}-statement.pdf"'
+    text = read(answer.data)[0]
+    sign = {"eur": "€", "km": "BAM"}[slug]
+    assert text.startswith(f"{slug} Statement of wallet {book.wallet_id}")
+    for expected in (f"Opening balance {sign}0.00", f"-{sign}12.50", f"Closing balance {sign}4,987.50", "Kafa i kolač"):
+        assert expected in text
+    assert text.endswith("1 / 1")
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "currency", "locale", "expected"),
+    [
+        (123_456_789, "EUR", "en", "€1,234,567.89"),
+        (-123_456, "EUR", "de", "-1.234,56 €"),
+        (123_456, "BAM", "bs_BA", "1.234,56 KM"),
+        (123_456, "JPY", "en", "¥123,456"),
+        (-123_456, "JPY", "ja", "-¥123,456"),
+        (123_456, "KWD", "en", "KWD123.456"),
+        (-5, "KWD", "en", "-KWD0.005"),
+        (123_456, "KWD", "ar", "\u200f123.456 د.ك.\u200f"),
+        (1_234, "IQD", "en", "IQD1.234"),
+        (-(2**63), "EUR", "en", "-€92,233,720,368,547,758.08"),
+    ],
+)
+def test_an_amount_has_the_locales_form_and_the_digits_of_iso_4217(
+    amount_minor: int, currency: str, locale: str, expected: str
+) -> None:
+    text = pdf.money_text(amount_minor, currency, Locale.parse(locale))
+    assert text.replace("\xa0", " ").replace("￥", "¥") == expected
+
+
+@pytest.mark.parametrize(
+    ("locale", "currency", "expected"),
+    [
+        ("en", "JPY", "-¥123,456"),
+        ("ja", "JPY", "-¥123,456"),
+        ("de-DE", "KWD", "-123,456 KWD"),
+        ("nowhere", "KWD", "-KWD123.456"),
+    ],
+)
+def test_yen_and_dinars_are_printed_in_the_tenants_locale(
+    database: Database, locale: str, currency: str, expected: str
+) -> None:
+    text = printed(database.tenant("eur"), locale, currency, -123_456)
+    assert text.startswith("Šećer Ltd")
+    assert expected in text
+
+
+def test_what_the_font_can_not_draw_is_shown_as_missing_and_what_is_too_long_is_cut(database: Database) -> None:
+    tenant = database.tenant("eur")
+    assert "Кафа �� tab" in printed(tenant, "en", "EUR", 1, "Кафа\u200f 珈琲\ttab")
+    text = printed(tenant, "en", "EUR", 1, "W" * 500)
+    assert "…" in text
+    assert 20 < text.count("W") < 60
+
+
+def test_a_long_statement_has_the_head_on_each_page(database: Database) -> None:
+    statement = Statement(uuid4(), "EUR", MOMENT, MOMENT, 0, 0, 80)
+    pages = read(pdf.statement_document(database.tenant("eur"), statement, [line("EUR", 1, "d")] * 80))
+    assert len(pages) == 3
+    assert all(page.startswith("eur Statement of wallet") for page in pages)
+    assert [page[-5:] for page in pages] == ["1 / 3", "2 / 3", "3 / 3"]
+    assert sum(page.count("payment") for page in pages) == 80
+
+
+def test_more_movements_than_a_document_holds_are_refused_with_the_way_out(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdf, "MAX_MOVEMENTS", 2)
+    book.post("deposit", 1)
+    book.post("deposit", 1)
+    assert book.ask(format="pdf").status_code == 200
+    book.post("deposit", 1)
+    answer = book.ask(format="pdf")
+    said = answer.get_json()
+    assert (answer.status_code, said["code"], said["movements"], said["limit"]) == (422, "statement_too_long", 3, 2)
+    assert "format=csv" in said["detail"]

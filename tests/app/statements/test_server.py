@@ -1,0 +1,114 @@
+"""Streams through the server that serves them in earnest: clients go away, streams break, and nothing stays behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+from flask import Flask
+
+from app.config import ROOT
+from tenant_schemas.testing import Database
+from tests.app.statements.conftest import END, START, Book, fill
+from tests.conftest import SECRET_KEY
+
+MOVEMENTS = 60_000  # 12 MB and more, which no buffer on the way holds.
+PATIENCE_SECONDS = 30
+
+
+def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("gunicorn does not listen")
+
+
+@pytest.fixture
+def book(fresh_app: Flask, fresh_database: Database) -> Book:
+    book = Book(fresh_app)
+    fill(fresh_database, book, MOVEMENTS)
+    return book
+
+
+@pytest.fixture
+def client(book: Book, fresh_database: Database, tmp_path: Path) -> Iterator[httpx.Client]:
+    """The member, talking to gunicorn."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "DATABASE_URL": fresh_database.app_url,
+        "ADMIN_DATABASE_URL": fresh_database.admin_url,
+        "TENANT_SECRET": fresh_database.tenant_secret,
+        "SECRET_KEY": SECRET_KEY,
+    }
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--threads", "2"]
+    headers = {"Authorization": f"Bearer {book.member.token}", "X-Tenant": "eur"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_until_it_listens(port, process)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_SECONDS) as client:
+                yield client
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+
+def states(database: Database) -> list[str]:
+    """What the connections of the tenant do."""
+    query = "SELECT state FROM pg_stat_activity WHERE usename = 'tenant_eur' AND datname = %s"
+    return [state for (state,) in database.as_superuser().execute(query, (database.name,))]
+
+
+def wait_for(database: Database, expected: list[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while states(database) != expected:
+        assert time.monotonic() < deadline, states(database)
+        time.sleep(0.05)
+
+
+def query_of(form: str) -> dict[str, str]:
+    return {"from": START, "to": END, "format": form}
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_clients_that_go_away_halfway_leave_one_clean_connection_behind(
+    book: Book, client: httpx.Client, fresh_database: Database, form: str
+) -> None:
+    book.app.extensions["tenant_schemas"].close()  # What is left are the server's.
+    for _ in range(3):
+        with client.stream("GET", "/api/wallet/statement", params=query_of(form)) as answer:
+            assert answer.status_code == 200
+            pieces = answer.iter_raw()
+            next(pieces)
+            wait_for(fresh_database, ["idle in transaction"])
+        wait_for(fresh_database, ["idle"])
+    whole = client.get("/api/wallet/statement", params=query_of("json"))
+    assert len(orjson.loads(whole.content)["movements"]) == MOVEMENTS
+    paid = client.post("/api/wallet/payments", json={"amount": "1.00"}, headers={"Idempotency-Key": "k"})
+    assert paid.status_code == 201
+    assert states(fresh_database) == ["idle"]
+
+
+def test_a_stream_that_breaks_has_no_end_so_that_the_client_sees_it(
+    book: Book, client: httpx.Client, fresh_database: Database
+) -> None:
+    book.app.extensions["tenant_schemas"].close()
+    superuser = fresh_database.as_superuser()
+    superuser.execute("SET session_replication_role = replica")
+    superuser.execute(b"UPDATE eur_schema.wallet_transactions SET amount_minor = 2 WHERE seq = 59000")
+    with client.stream("GET", "/api/wallet/statement", params=query_of("csv")) as answer:
+        assert (answer.status_code, answer.headers["Transfer-Encoding"]) == (200, "chunked")
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+    wait_for(fresh_database, ["idle"])

@@ -1,0 +1,123 @@
+"""A tenant with money in it goes from the first revision to the last: nothing that was true before stops being true,
+and yesterday's code, which still runs meanwhile, can't get past today's rules.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from flask import Flask
+
+from app.config import ROOT
+from app.tenancy import MIGRATIONS
+from tenant_schemas.migrations import History, Migrations
+from tenant_schemas.testing import Database, make_tenant
+from tests.factories.people import People
+
+Superuser = psycopg.Connection[Any]
+POST = "SELECT (posted).id, (posted).seq, replayed FROM wallet_post_v1(%s, %s, %s, %s, NULL, %s, NULL, %s, NULL, NULL)"
+
+
+@pytest.fixture
+def first_revision(tmp_path: Path) -> Migrations:
+    """The histories as they were when the tenants' had one revision."""
+    shutil.copytree(ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    for later in (tmp_path / "migrations" / "tenant").glob("0*"):
+        if not later.name.startswith("0001"):
+            later.unlink()
+    return Migrations(tmp_path / "setup.cfg", MIGRATIONS.roles)
+
+
+@pytest.fixture
+def old(fresh_app: Flask, fresh_database: Database, first_revision: Migrations) -> Superuser:
+    """A superuser in the schema of the tenant `old`, whose ledger was written at the first revision."""
+    tenant = make_tenant(fresh_database, first_revision, "old", {"currency": "EUR"})
+    assert tenant.revision == "0001"
+    person = People(fresh_app).make(old="member")
+    connection = fresh_database.as_superuser()
+    connection.execute("SET search_path TO old_schema")
+    (wallet_id,) = connection.execute(
+        "SELECT (wallet).id FROM wallet_open_v1(%s, 'EUR')", (person.user_id,)
+    ).fetchall()[0]
+    for type_, amount_minor, key, order_id in (
+        ("deposit", 10_000, "one", None),
+        ("payment", 700, "two", "order-1"),
+        ("payment", 700, "three", "order-1"),  # Nothing refused it then.
+        ("payment", 100, "four", "order-2"),
+    ):
+        connection.execute(POST, (wallet_id, type_, amount_minor, key, order_id, "bread"))
+    return connection
+
+
+def wallet_of(old: Superuser) -> UUID:
+    (wallet_id,) = old.execute("SELECT id FROM wallets").fetchall()[0]
+    return UUID(str(wallet_id))
+
+
+def migrate(database: Database) -> None:
+    failed = [outcome for outcome in MIGRATIONS.migrate_tenants(database.admin_engine()) if outcome.has_failed]
+    assert failed == []
+    assert database.tenant("old").revision == MIGRATIONS.head(History.TENANT)
+
+
+def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_before(
+    old: Superuser, fresh_database: Database
+) -> None:
+    before = old.execute(
+        "SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq"
+    ).fetchall()
+    again = (wallet_of(old), "payment", 700, "two", "order-1", "bread")
+    first_answer = old.execute(POST, again).fetchall()
+    migrate(fresh_database)
+    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v1()").fetchall() == []
+    after = old.execute("SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq")
+    assert after.fetchall() == before
+    assert old.execute(POST, again).fetchall() == first_answer, "by yesterday's code"
+    by_todays = old.execute(POST.replace("_v1", "_v2"), again).fetchall()
+    assert by_todays == first_answer
+    assert first_answer[0][2] is True
+
+
+def test_an_order_paid_before_is_paid_and_one_paid_twice_stays_in_the_ledger(
+    old: Superuser, fresh_database: Database
+) -> None:
+    migrate(fresh_database)
+    paid = old.execute(
+        "SELECT o.order_id, t.seq FROM order_payments o JOIN wallet_transactions t ON t.id = o.transaction_id"
+        " ORDER BY o.order_id"
+    )
+    assert paid.fetchall() == [("order-1", 2), ("order-2", 4)]
+    for version in ("_v1", "_v2"):
+        with pytest.raises(psycopg.Error, match="order_already_paid"):
+            old.execute(POST.replace("_v1", version), (wallet_of(old), "payment", 1, f"new{version}", "order-2", None))
+
+
+def test_yesterdays_code_can_not_spend_what_is_held_today(old: Superuser, fresh_database: Database) -> None:
+    migrate(fresh_database)
+    wallet_id = wallet_of(old)
+    old.execute("SELECT hold_authorise_v1(%s, 8000, 'hold', NULL, NULL, NULL)", (wallet_id,))
+    with pytest.raises(psycopg.Error, match="insufficient_funds"):
+        old.execute(POST, (wallet_id, "payment", 501, "five", None, None))
+    old.execute(POST, (wallet_id, "payment", 500, "six", None, None))
+    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
+
+
+def test_yesterdays_code_opens_and_configures_by_todays_policy(
+    old: Superuser, fresh_app: Flask, fresh_database: Database
+) -> None:
+    migrate(fresh_database)
+    person = People(fresh_app).make(old="member")
+    old.execute("SELECT credit_policy_set_v1('EUR', 500, 900, %s, 'r')", (person.user_id,))
+    opened = old.execute(
+        "SELECT (wallet).id, (wallet).credit_limit_minor FROM wallet_open_v1(%s, 'EUR')", (person.user_id,)
+    )
+    wallet_id, limit_minor = opened.fetchall()[0]
+    assert limit_minor == 500
+    with pytest.raises(psycopg.Error, match="credit_limit_above_policy"):
+        old.execute("SELECT wallet_configure_v1(%s, 1, %s, 901, NULL, 'r')", (wallet_id, person.user_id))
+    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
