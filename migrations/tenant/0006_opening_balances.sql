@@ -106,6 +106,8 @@ BEGIN
     PERFORM wallets_open_missing_v1(user_ids, p_currency);
     PERFORM FROM wallets w WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency
         ORDER BY w.id FOR NO KEY UPDATE;
+    PERFORM holds_let_go_v1(w.id) FROM wallets w
+        WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency AND w.held_minor > 0;
 
     SELECT coalesce(jsonb_agg(jsonb_build_object('wallet_id', w.id, 'type', 'opening',
             'amount_minor', i.calculated_minor - stands.posted_minor,

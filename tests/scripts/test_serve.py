@@ -167,7 +167,7 @@ def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str
 def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tour = re.findall(r"```\n(.*?)```", readme[readme.index("API=") - 10 : readme.index("## Where")], re.DOTALL)
-    assert len(tour) == 6
+    assert len(tour) == 7
     script = "\n".join(tour).replace("http://127.0.0.1:8000", server[0])
     script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     binaries = f"{embedded.binary('psql').parent}:{os.environ['PATH']}"
@@ -186,6 +186,8 @@ def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Pat
         '"status":"cancelled"',
         '"amount":"-5.00"',
         "closingBalance",
+        "eur: imported 3 rows",
+        "km: reconciled, 0 differences",
         '"currency":"JPY"',
         '"account":"wallets"',
         "3 tenants audited, 0 with findings",
