@@ -52,6 +52,7 @@ def read_settings() -> Settings:
     secret = validate.Length(min=32, error="must have 32 characters or more")
     timeout = validate.Range(min=1, max=2**31 - 1, error="must be 1 to 2147483647")
     not_negative = validate.Range(min=0, error="must be 0 or more")
+    day = validate.Range(min=0, max=86_400, error="must be 0 to 86400")
     positive = validate.Range(min=1, error="must be 1 or more")
     database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
     is_given = bool(os.environ.get("DATABASE_URL"))
@@ -69,7 +70,7 @@ def read_settings() -> Settings:
         "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0, validate=not_negative),
         "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=timeout),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
-        "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=not_negative),
+        "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:

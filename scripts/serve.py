@@ -28,7 +28,7 @@ from scripts.create_roles import create_roles
 from scripts.migrate import migrate
 from scripts.seed_demo import TENANTS, demo_password, seed
 from tenant_schemas.provisioning import provision
-from tenant_schemas.registry import all_tenants
+from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"
 READY_SECONDS = 30
@@ -73,8 +73,12 @@ def _prepare(settings: Settings) -> None:
     failed = [outcome for outcome in migrate(engine) if outcome.has_failed]
     if failed:
         stop("\n".join(f"{outcome.schema_name}: {outcome.error}" for outcome in failed), FAILED)
-    with engine.connect() as connection:
-        known = {tenant.slug for tenant in all_tenants(connection)}
+    with engine.begin() as connection:
+        known = {tenant.slug: tenant for tenant in all_tenants(connection)}
+        for slug in known.keys() & TENANTS.keys():  # The demo's settings grow, and an older run made the tenants.
+            tenant = known[slug]
+            missing = {name: value for name, value in TENANTS[slug].items() if name not in tenant.settings}
+            change_settings(connection, tenant.id, missing)
     for slug, told in TENANTS.items():
         if slug not in known:
             provision(

@@ -47,13 +47,16 @@ def post_many(items: Sequence[Item], *, admin_id: UUID, idempotency_key: str, is
 
 
 def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
-    """As `wallet_post_many_v1` wants them. An item's key has its place among those of its wallet, and not among all: so
-    another list under the same key is noticed also if it has the wallets in another order.
+    """As `wallet_post_many_v1` wants them. A wallet's first item has the request's own key, so that no single request
+    can have it too; the others have their place among those of the wallet behind it, and not among all, so another
+    list under the same key is noticed also if it has the wallets in another order.
     """
     places: Counter[UUID] = Counter()
     keyed = []
     for item in items:
-        keyed.append({**asdict(item), "idempotency_key": f"{idempotency_key}/{places[item.wallet_id]}"})
+        place = places[item.wallet_id]
+        key = f"{idempotency_key}/{place}" if place else idempotency_key
+        keyed.append({**asdict(item), "idempotency_key": key})
         places[item.wallet_id] += 1
     return keyed
 

@@ -20,7 +20,9 @@ class Hold(TenantModel):
             ["wallet_id", "currency"], ["wallets.id", "wallets.currency"], name="holds_wallet_fkey"
         ),
         sa.Index("holds_active_expires_at_idx", "expires_at", postgresql_where=sa.text("status = 'active'")),
-        sa.Index("holds_active_wallet_id_idx", "wallet_id", postgresql_where=sa.text("status = 'active'")),
+        sa.Index(
+            "holds_active_wallet_id_idx", "wallet_id", "expires_at", postgresql_where=sa.text("status = 'active'")
+        ),
         sa.Index("holds_wallet_id_created_at_idx", "wallet_id", "created_at", "id"),
     )
 

@@ -1,4 +1,4 @@
-"""A member's holds on their own wallet."""
+"""A member's holds on their own wallets, and the admin's view of them."""
 
 from typing import Any
 from uuid import UUID
@@ -16,29 +16,24 @@ from app.http import Blueprint, idempotency_key, needs_idempotency_key
 from app.ledger.models import PostedTransaction
 from app.ledger.schemas import TransactionSchema
 from app.money import to_minor
-from app.pagination import Page, paginate
+from app.pagination import Page, PageQuery, paginate
 from app.tenancy import Access, access, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
-from app.wallets.service import own_wallet
+from app.wallets.service import get_wallet, own_wallet
 
-blueprint = Blueprint("holds", __name__, url_prefix="/api/wallet/holds", description="Money set aside.")
+blueprint = Blueprint("holds", __name__, url_prefix="/api", description="Money set aside.")
 
 
-@blueprint.get("")
+@blueprint.get("/wallet/holds")
 @access(Access.MEMBER)
 @blueprint.arguments(HoldListQuery, location="query")
 @blueprint.response(200, HoldPageSchema)
 def list_holds(query: dict[str, Any]) -> Page[Hold]:
     """My holds, newest first."""
-    wallet_id = own_wallet(caller().user_id, chosen_currency(query)).id
-    return paginate(
-        query,
-        lambda after, limit: service.list_holds(wallet_id, after=after, limit=limit),
-        lambda item: [item.created_at, item.id],
-    )
+    return _page(own_wallet(caller().user_id, chosen_currency(query)).id, query)
 
 
-@blueprint.post("")
+@blueprint.post("/wallet/holds")
 @access(Access.MEMBER)
 @needs_idempotency_key
 @blueprint.arguments(AuthoriseSchema)
@@ -58,7 +53,7 @@ def authorise(body: dict[str, Any], query: dict[str, Any]) -> tuple[AuthorisedHo
     return hold, 201, {"Idempotent-Replayed": "true"} if replayed else {}
 
 
-@blueprint.post("/<uuid:hold_id>/capture")
+@blueprint.post("/wallet/holds/<uuid:hold_id>/capture")
 @access(Access.MEMBER)
 @needs_idempotency_key
 @blueprint.arguments(CaptureSchema)
@@ -75,9 +70,34 @@ def capture(body: dict[str, Any], hold_id: UUID) -> tuple[PostedTransaction, int
     return transaction, 201, {"Idempotent-Replayed": "true"} if replayed else {}
 
 
-@blueprint.post("/<uuid:hold_id>/void")
+@blueprint.post("/wallet/holds/<uuid:hold_id>/void")
 @access(Access.MEMBER)
 @blueprint.response(200, HoldSchema)
 def void(hold_id: UUID) -> Hold:
     """Let go of what is left of a hold. Voiding twice is voiding once."""
-    return service.void(caller().user_id, hold_id)
+    return service.void_own(caller().user_id, hold_id)
+
+
+@blueprint.get("/admin/wallets/<uuid:wallet_id>/holds")
+@access(Access.ADMIN)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, HoldPageSchema)
+def list_wallet_holds(query: dict[str, Any], wallet_id: UUID) -> Page[Hold]:
+    """A wallet's holds, newest first."""
+    return _page(get_wallet(wallet_id).id, query)
+
+
+@blueprint.post("/admin/wallets/<uuid:wallet_id>/holds/<uuid:hold_id>/void")
+@access(Access.ADMIN)
+@blueprint.response(200, HoldSchema)
+def void_for_member(wallet_id: UUID, hold_id: UUID) -> Hold:
+    """Let go of what is left of a member's hold, so that the wallet can be closed or its limit lowered."""
+    return service.void(wallet_id, hold_id)
+
+
+def _page(wallet_id: UUID, query: dict[str, Any]) -> Page[Hold]:
+    return paginate(
+        query,
+        lambda after, limit: service.list_holds(wallet_id, after=after, limit=limit),
+        lambda item: [item.created_at, item.id],
+    )

@@ -17,6 +17,7 @@ from app.holds.models import AuthorisedHold, Hold
 from app.ledger.models import PostedTransaction
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
 from app.refusals import named_refusals
+from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
@@ -37,8 +38,7 @@ _AUTHORISE: Final = (
 )
 _VOID: Final = sa.text(
     f"SELECT {', '.join(f'hold.{column.name}' for column in _HOLD_COLUMNS)}"  # noqa: S608
-    " FROM hold_void_v1((SELECT h.wallet_id FROM holds h JOIN wallets w ON w.id = h.wallet_id"
-    " WHERE h.id = :hold_id AND w.user_id = :user_id), :hold_id) AS hold"
+    " FROM hold_void_v1(:wallet_id, :hold_id) AS hold"
 ).columns(*_HOLD_COLUMNS)
 _OWN_WALLET: Final = "FROM holds h JOIN wallets w ON w.id = h.wallet_id WHERE h.id = %s AND w.user_id = %s"
 _CAPTURE: Final = (
@@ -92,14 +92,23 @@ def currency_of(user_id: UUID, hold_id: UUID) -> str:
     return str(found[0][0])
 
 
-def void(user_id: UUID, hold_id: UUID) -> Hold:
-    """Let go of what is left of the member's hold; voiding twice is voiding once.
+def void_own(user_id: UUID, hold_id: UUID) -> Hold:
+    """Like `void`, of a hold in any wallet of the member's."""
+    query = sa.select(Hold.wallet_id).join(Wallet, Wallet.id == Hold.wallet_id)
+    wallet_id = db.session.scalar(query.where(Hold.id == hold_id, Wallet.user_id == user_id))
+    if wallet_id is None:
+        raise HoldNotFound(HoldNotFound.text)
+    return void(wallet_id, hold_id)
 
-    Locks the wallet's row. Raises HoldNotFound, also for another's hold, AlreadyCaptured.
+
+def void(wallet_id: UUID, hold_id: UUID) -> Hold:
+    """Let go of what is left of the wallet's hold; voiding twice is voiding once.
+
+    Locks the wallet's row. Raises HoldNotFound, also for a hold in another wallet, AlreadyCaptured.
     """
     statement = sa.select(Hold).from_statement(_VOID)
     with named_refusals():
-        hold: Hold = db.session.scalars(statement, {"user_id": user_id, "hold_id": hold_id}).one()
+        hold: Hold = db.session.scalars(statement, {"wallet_id": wallet_id, "hold_id": hold_id}).one()
     return hold
 
 

@@ -99,6 +99,7 @@ class OrderPayment(TenantModel):
         sa.ForeignKey("wallet_transactions.id", name="order_payments_transaction_id_fkey")
     )
     hold_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("holds.id", name="order_payments_hold_id_fkey"))
+    claimed_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp())
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer:
         description=body.get("description"),
     )
     if query["dry_run"]:
-        return service.rehearse_own(caller().user_id, currency, movement)[0], 200, {}
+        return _answer(service.rehearse_own(caller().user_id, currency, movement), 200)
     return _answer(service.post_own(caller().user_id, currency, movement))
 
 
@@ -128,7 +128,7 @@ def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
 def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
     """Pay from a member's wallet. A dry run is answered with 200."""
     if query["dry_run"]:
-        return service.rehearse(wallet_id, _movement(wallet_id, "payment", body))[0], 200, {}
+        return _answer(service.rehearse(wallet_id, _movement(wallet_id, "payment", body)), 200)
     return _post(wallet_id, "payment", body)
 
 
@@ -171,9 +171,9 @@ def _movement(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Movement:
     )
 
 
-def _answer(posted: tuple[PostedTransaction, bool]) -> Answer:
+def _answer(posted: tuple[PostedTransaction, bool], status: int = 201) -> Answer:
     transaction, replayed = posted
-    return transaction, 201, {"Idempotent-Replayed": "true"} if replayed else {}
+    return transaction, status, {"Idempotent-Replayed": "true"} if replayed else {}
 
 
 def transaction_filters(query: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
 _SHOWN: Final = 50
+_BEFORE_STANDS: Final = "The batches before stand: run it again to go on, with a smaller --batch if it took too long."
 _FORMAT: Final = f"""
 The files are CSV by RFC 4180 in UTF-8 with a header line, and hold all that the old system knows, not only what is new:
 
@@ -79,10 +80,8 @@ def _plainly(function: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(str(error)) from None
         except SQLAlchemyError as error:
             db.session.rollback()
-            raise click.ClickException(
-                f"The database stopped this: {error.args[0]}\nThe batches before stand: run it again to go on, with a"
-                " smaller --batch if it took too long."
-            ) from None
+            what_stands = "Nothing was changed, as it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
+            raise click.ClickException(f"The database stopped this: {error.args[0]}\n{what_stands}") from None
 
     return call
 
@@ -138,7 +137,7 @@ def import_(
     """
     post = partial(service.post_openings, raises_limits=not keep_limits)
     with tenant_context(_one_tenant(slug)) as tenant, _calculated(orders, deposits, on_error) as (found, people):
-        with reconciliation_file(report) as file, _progress("posting") as announce:
+        with reconciliation_file(report, orders, deposits) as file, _progress("posting") as announce:
             done = runs.run_balances(found, post, people, file, announce=announce, **run)
         _tell_left_out(found, people)
         click.echo(f"{tenant.slug}: imported {found.count_rows()} rows{_dryly(**run)}")
@@ -178,7 +177,7 @@ def reconcile(
         raise click.UsageError(f"Files are about one tenant: name it with --tenant, of {_slugs(tenants)}.")
     off = 0
     for tenant in tenants:
-        with tenant_context(tenant), reconciliation_file(report) as file:
+        with tenant_context(tenant), reconciliation_file(report, orders, deposits) as file:
             done = _compare_files(orders, deposits, on_error, file, run) if orders else _compare_remembered(file, run)
         click.echo(f"{tenant.slug}: reconciled{_dryly(**run)}, {done.off} differences")
         for line in done.compared():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from app.money import format_minor
+from app.openings.rows import WrongFile
 from app.openings.service import Outcome
 from app.refusals import REFUSALS
 from app.statements.csv import defused
@@ -119,10 +120,16 @@ class ReconciliationFile:
 
 
 @contextmanager
-def reconciliation_file(path: Path | None) -> Iterator[ReconciliationFile]:
-    """The file that --report names, written while the run goes on; without a path, nothing is."""
+def reconciliation_file(path: Path | None, *sources: Path | None) -> Iterator[ReconciliationFile]:
+    """The file that --report names: it is there when the run ends well, and not before. Without a path, nothing is
+    written. Raises WrongFile if it is one of the sources.
+    """
     if path is None:
         yield ReconciliationFile(None)
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
+    if any(source and path.exists() and path.samefile(source) for source in sources):
+        raise WrongFile(f"{path} is to be read: write the report to another file.")
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
         yield ReconciliationFile(file)
+    partial.replace(path)

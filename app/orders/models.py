@@ -16,6 +16,7 @@ class Order(TenantModel):
     __tablename__ = "orders"
     __table_args__ = (
         sa.UniqueConstraint("wallet_id", "idempotency_key", name="orders_wallet_id_idempotency_key_key"),
+        sa.UniqueConstraint("wallet_id", "cancel_key", name="orders_wallet_id_cancel_key_key"),
         sa.UniqueConstraint("payment_id", name="orders_payment_id_key"),
         sa.ForeignKeyConstraint(
             ["wallet_id", "currency"], ["wallets.id", "wallets.currency"], name="orders_wallet_fkey"
@@ -35,6 +36,7 @@ class Order(TenantModel):
     refund_id: Mapped[UUID | None] = mapped_column(
         sa.ForeignKey("wallet_transactions.id", name="orders_refund_id_fkey")
     )
+    cancel_key: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
     cancelled_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
 

@@ -11,6 +11,7 @@ from copy import copy
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
+from secrets import token_hex
 from typing import Final, cast
 
 import fontpkg
@@ -91,6 +92,8 @@ class _Document(FPDF):
         self._locale = locale_of(tenant)
         self.add_font(_FONT, fname=fontpkg.path(_FONT))
         self.set_font(_FONT, size=8)
+        # fpdf2's own {nb} in a member's words would become the number of pages.
+        self.alias_nb_pages(token_hex(3))
         self._drawn: dict[str, str] = {}
         self._glyphs = frozenset(cast(TTFFont, self.current_font).cmap)
         self.set_title(f"Statement of wallet {statement.wallet_id}")
@@ -110,9 +113,9 @@ class _Document(FPDF):
         self._row(*(title for title, _, _ in _COLUMNS), border="B")
 
     def footer(self) -> None:
-        """fpdf2 calls it at the bottom of each page, and puts the number of pages for {nb} at the end."""
+        """fpdf2 calls it at the bottom of each page, and puts the number of pages for its alias at the end."""
         self.set_y(-12)
-        self.cell(0, _ROW_MM, f"{self.page_no()} / {{nb}}", align=Align.R)
+        self.cell(0, _ROW_MM, f"{self.page_no()} / {self.str_alias_nb_pages}", align=Align.R)
 
     def movement(self, line: Line) -> None:
         told = " · ".join(text for text in (line.order_id, line.description, line.reference, line.reason) if text)
@@ -134,10 +137,14 @@ class _Document(FPDF):
         self.ln(_ROW_MM)
 
     def _time(self, moment: datetime) -> str:
-        return format_datetime(moment, tzinfo=UTC, locale=self._locale)
+        """In letters that can't be drawn a time would lose its month, or its half of the day: then it is ISO 8601's."""
+        text = self._drawable(format_datetime(moment, tzinfo=UTC, locale=self._locale))
+        return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if _MISSING in text else text
 
     def _money(self, amount_minor: int) -> str:
-        return money_text(amount_minor, self._statement.currency, self._locale)
+        currency = self._statement.currency
+        text = self._drawable(money_text(amount_minor, currency, self._locale))
+        return money_text(amount_minor, currency, Locale("en")) if _MISSING in text else text
 
     def _fitting(self, text: str, width: float) -> str:
         """As much of the text as the width has room for."""

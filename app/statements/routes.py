@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
-from flask import Response
+from flask import Response, request
 
 from app.http import Blueprint, View
 from app.ledger.models import WalletTransaction
@@ -13,6 +13,7 @@ from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
 from app.pagination import Page, paginate
 from app.statements import csv, json, pdf, service
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
+from app.statements.streams import STALLED_CLIENT_SECONDS, BoundStream
 from app.tenancy import Access, access, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.models import Wallet
@@ -75,18 +76,26 @@ def list_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 def export_transactions(query: dict[str, Any]) -> Response:
     """The transactions of all wallets, oldest first, as one file."""
     stream = service.stream_transactions(csv.transaction_pieces, **transaction_filters(query))
-    return _answer(stream, csv.CONTENT_TYPE, "transactions.csv")
+    return _streamed(stream, csv.CONTENT_TYPE, "transactions.csv")
 
 
 def _statement(wallet: Wallet, query: dict[str, Any]) -> Response:
     start, end = query["start"], query["end"]
     if query["format"] == "json":
-        return _answer(service.stream_statement(wallet, start, end, json.statement_pieces), json.MEDIA_TYPE)
+        return _streamed(service.stream_statement(wallet, start, end, json.statement_pieces), json.MEDIA_TYPE)
     if query["format"] == "csv":
         stream = service.stream_statement(wallet, start, end, csv.statement_pieces)
-        return _answer(stream, csv.CONTENT_TYPE, "statement.csv")
+        return _streamed(stream, csv.CONTENT_TYPE, "statement.csv")
     statement, lines = service.read_statement(wallet, start, end, limit=pdf.MAX_MOVEMENTS)
     return _answer(pdf.statement_document(current_tenant(), statement, lines), pdf.MEDIA_TYPE, "statement.pdf")
+
+
+def _streamed(stream: BoundStream, content_type: str, filename: str | None = None) -> Response:
+    """gunicorn would wait for ever for a client that reads nothing, and such a one would have a thread for itself."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(STALLED_CLIENT_SECONDS)
+    return _answer(stream, content_type, filename)
 
 
 def _answer(body: Any, content_type: str, filename: str | None = None) -> Response:

@@ -45,7 +45,7 @@ class Wallet(TenantModel):
     opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
     over_minor: Mapped[int] = column_property(
         sa.select(sa.func.coalesce(sa.func.sum(Hold.amount_minor - Hold.captured_minor), 0).cast(sa.BigInteger))
-        .where(Hold.wallet_id == id, Hold.status == "active", Hold.expires_at <= sa.func.clock_timestamp())
+        .where(Hold.wallet_id == id, Hold.status == "active", Hold.expires_at <= sa.func.statement_timestamp())
         .scalar_subquery(),
         deferred=True,
     )

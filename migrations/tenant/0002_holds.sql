@@ -33,7 +33,7 @@ CREATE TABLE holds (
     CONSTRAINT holds_idempotency_key_length CHECK (length(idempotency_key) BETWEEN 1 AND 200)
 );
 CREATE INDEX holds_active_expires_at_idx ON holds (expires_at) WHERE status = 'active';
-CREATE INDEX holds_active_wallet_id_idx ON holds (wallet_id) WHERE status = 'active';
+CREATE INDEX holds_active_wallet_id_idx ON holds (wallet_id, expires_at) WHERE status = 'active';
 CREATE INDEX holds_wallet_id_created_at_idx ON holds (wallet_id, created_at, id);
 CREATE TRIGGER holds_kept BEFORE DELETE OR TRUNCATE ON holds
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_v1();
@@ -53,6 +53,7 @@ CREATE TABLE order_payments (
     order_id       text NOT NULL,
     transaction_id uuid NOT NULL,   -- the payment, or the hold's first capture
     hold_id        uuid,
+    claimed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),   -- a second payment from before is of the old days
     CONSTRAINT order_payments_pkey PRIMARY KEY (order_id),
     CONSTRAINT order_payments_transaction_id_fkey FOREIGN KEY (transaction_id) REFERENCES wallet_transactions (id),
     CONSTRAINT order_payments_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES holds (id)
@@ -66,14 +67,15 @@ INSERT INTO order_payments (order_id, transaction_id)
 
 -- Let go of the wallet's holds whose time is over, and return what is still held. The caller has locked the wallet.
 CREATE FUNCTION holds_let_go_v1(p_wallet_id uuid) RETURNS bigint
-    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
+    moment     timestamptz := clock_timestamp();   -- A variable, since no index helps to compare with a volatile function.
     released   bigint;
     still_held bigint;
 BEGIN
     WITH ended AS (
-        UPDATE holds h SET status = 'expired', ended_at = clock_timestamp()
-        WHERE h.wallet_id = p_wallet_id AND h.status = 'active' AND h.expires_at <= clock_timestamp()
+        UPDATE holds h SET status = 'expired', ended_at = moment
+        WHERE h.wallet_id = p_wallet_id AND h.status = 'active' AND h.expires_at <= moment
         RETURNING h.amount_minor - h.captured_minor AS left_minor
     ) SELECT coalesce(sum(e.left_minor), 0) INTO released FROM ended e;
     UPDATE wallets w SET held_minor = w.held_minor - released WHERE w.id = p_wallet_id AND released > 0;
@@ -146,6 +148,8 @@ BEGIN
         jsonb_build_array(1, debit_account, credit_account, abs(movement.amount_minor))));
 
     wallet.balance_minor := movement.balance_after_minor;
+    -- What the CHECK of wallets adds up: if it is too much for a bigint, it is refused here and not when it is written.
+    available := wallet.balance_minor + wallet.credit_limit_minor - wallet.held_minor;
     wallet.last_seq := movement.seq;
     wallet.last_hash := movement.hash;
     wallet.last_posted_at := movement.created_at;
@@ -205,6 +209,22 @@ BEGIN
         RETURN;
     END IF;
 
+    PERFORM FROM holds h WHERE h.wallet_id = p_wallet_id AND h.idempotency_key = p_idempotency_key;
+    IF FOUND THEN
+        RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
+    END IF;
+
+    IF p_hold_id IS NOT NULL THEN
+        -- Only hold_capture_v1 gets by: it has just noted in the hold what this payment is to bring.
+        PERFORM FROM holds h WHERE h.id = p_hold_id AND h.wallet_id = p_wallet_id
+            AND h.order_id IS NOT DISTINCT FROM p_order_id
+            AND h.captured_minor - p_amount_minor = (
+                SELECT coalesce(-sum(t.amount_minor), 0) FROM wallet_transactions t WHERE t.hold_id = p_hold_id);
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'hold_not_found' USING ERRCODE = 'WA013';
+        END IF;
+    END IF;
+
     IF p_type = 'refund' THEN
         SELECT * INTO payment FROM wallet_transactions t
             WHERE t.id = p_refund_of AND t.wallet_id = p_wallet_id AND t.type = 'payment';
@@ -219,6 +239,7 @@ BEGIN
                 'currency', wallet.currency, 'refundable', refundable_minor, 'required', movement.amount_minor);
         END IF;
         refundable_minor := refundable_minor - movement.amount_minor;
+        movement.order_id := payment.order_id;
     ELSE
         movement.amount_minor := CASE WHEN p_type = 'payment' THEN -p_amount_minor ELSE p_amount_minor END;
     END IF;
@@ -236,7 +257,8 @@ BEGIN
         WHERE w.id = wallet.id;
 
     IF p_type = 'payment' AND p_order_id IS NOT NULL THEN
-        INSERT INTO order_payments VALUES (p_order_id, posted.id, p_hold_id) ON CONFLICT (order_id) DO NOTHING;
+        INSERT INTO order_payments (order_id, transaction_id, hold_id) VALUES (p_order_id, posted.id, p_hold_id)
+            ON CONFLICT (order_id) DO NOTHING;
         IF NOT FOUND THEN
             PERFORM FROM order_payments o WHERE o.order_id = p_order_id AND o.hold_id = p_hold_id;
             IF NOT FOUND THEN
@@ -261,20 +283,20 @@ BEGIN
     replayed := answer.replayed;
 END $$;
 
--- Let go of the holds whose time is over, of up to p_limit wallets, in the order of their ids so that two of these
--- can't block each other; wallets that somebody is just using are left for the next time. Returns how many wallets had
--- something to let go of.
+-- Let go of the holds whose time is over, of up to p_limit wallets; those that somebody is just using are left for the
+-- next time. Returns how many wallets had something to let go of.
 CREATE FUNCTION holds_expire_v1(p_limit integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
-    due   uuid;
-    count integer := 0;
+    moment timestamptz := clock_timestamp();
+    due    uuid;
+    count  integer := 0;
 BEGIN
     FOR due IN
-        SELECT w.id FROM wallets w WHERE w.id IN (
-            SELECT h.wallet_id FROM holds h WHERE h.status = 'active' AND h.expires_at <= clock_timestamp()
-            ORDER BY h.expires_at LIMIT p_limit)
-        ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED
+        SELECT w.id FROM wallets w
+        JOIN (SELECT DISTINCT h.wallet_id FROM holds h WHERE h.status = 'active' AND h.expires_at <= moment) over
+            ON over.wallet_id = w.id
+        LIMIT p_limit FOR NO KEY UPDATE OF w SKIP LOCKED
     LOOP
         PERFORM holds_let_go_v1(due);
         count := count + 1;
@@ -287,7 +309,7 @@ END $$;
 CREATE FUNCTION hold_authorise_v1(
     p_wallet_id uuid, p_amount_minor bigint, p_idempotency_key text, p_expires_at timestamptz, p_order_id text,
     p_description text, OUT hold holds, OUT replayed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     wallet      wallets;
     available   bigint;
@@ -307,12 +329,20 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    PERFORM FROM wallet_transactions t WHERE t.wallet_id = p_wallet_id AND t.idempotency_key = p_idempotency_key;
+    IF FOUND THEN
+        RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
+    END IF;
     IF wallet.status = 'closed' THEN
         RAISE EXCEPTION 'wallet_closed' USING ERRCODE = 'WA003';
     ELSIF wallet.status = 'frozen' THEN
         RAISE EXCEPTION 'wallet_frozen' USING ERRCODE = 'WA002';
     ELSIF p_expires_at <= clock_timestamp() THEN
         RAISE EXCEPTION 'expiry_in_the_past' USING ERRCODE = 'WA018';
+    END IF;
+    PERFORM FROM order_payments o WHERE o.order_id = p_order_id;
+    IF FOUND THEN
+        RAISE EXCEPTION 'order_already_paid' USING ERRCODE = 'WA012';
     END IF;
     SELECT w.balance_minor + w.credit_limit_minor - w.held_minor INTO available FROM wallets w WHERE w.id = p_wallet_id;
     IF available < p_amount_minor THEN
@@ -333,7 +363,7 @@ END $$;
 CREATE FUNCTION hold_capture_v1(
     p_wallet_id uuid, p_hold_id uuid, p_amount_minor bigint, p_idempotency_key text,
     OUT posted wallet_transactions, OUT replayed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     hold   holds;
     answer record;
@@ -386,7 +416,7 @@ END $$;
 
 -- Void: let go of what is left. Voiding twice is voiding once, and what has expired is let go of already.
 CREATE FUNCTION hold_void_v1(p_wallet_id uuid, p_hold_id uuid, OUT hold holds)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 BEGIN
     PERFORM FROM wallets w WHERE w.id = p_wallet_id FOR NO KEY UPDATE;
     PERFORM holds_let_go_v1(p_wallet_id);

@@ -19,10 +19,12 @@ CREATE TABLE orders (
     request_fingerprint bytea       NOT NULL,
     payment_id          uuid        NOT NULL,
     refund_id           uuid,       -- what its cancelling gave back; null if nothing was left to refund
+    cancel_key          text,       -- the idempotency key of its cancelling
     created_at          timestamptz NOT NULL,
     cancelled_at        timestamptz,
     CONSTRAINT orders_pkey PRIMARY KEY (id),
     CONSTRAINT orders_wallet_id_idempotency_key_key UNIQUE (wallet_id, idempotency_key),
+    CONSTRAINT orders_wallet_id_cancel_key_key UNIQUE (wallet_id, cancel_key),
     CONSTRAINT orders_payment_id_key UNIQUE (payment_id),
     CONSTRAINT orders_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES wallets (id, currency),
     CONSTRAINT orders_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES wallet_transactions (id),
@@ -62,6 +64,7 @@ BEGIN
     allowed.status := 'cancelled';
     allowed.cancelled_at := new.cancelled_at;
     allowed.refund_id := new.refund_id;
+    allowed.cancel_key := new.cancel_key;
     IF old.status <> 'paid' OR new IS DISTINCT FROM allowed THEN
         RAISE EXCEPTION 'an order can be cancelled once, and not changed' USING ERRCODE = 'restrict_violation';
     END IF;
@@ -77,7 +80,7 @@ CREATE TRIGGER order_items_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON orde
 -- The lines of an order to be: names and prices as the catalogue has them now, all read by one statement and so from
 -- one moment. The first item that can't be ordered is refused by name.
 CREATE FUNCTION order_lines_v1(p_order_id uuid, p_currency text, p_items jsonb) RETURNS order_items[]
-    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     max_items    constant integer := 100;
     max_quantity constant integer := 1000;
@@ -129,7 +132,7 @@ RETURN (SELECT jsonb_agg(to_jsonb(i) - 'order_id' ORDER BY i.item_no) FROM order
 CREATE FUNCTION order_place_v1(
     p_user_id uuid, p_currency text, p_items jsonb, p_idempotency_key text,
     OUT placed orders, OUT items jsonb, OUT balance_after_minor bigint, OUT replayed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     wallet      wallets;
     payment     wallet_transactions;
@@ -180,7 +183,7 @@ CREATE FUNCTION order_cancel_v1(
     p_user_id uuid, p_order_id uuid, p_idempotency_key text,
     OUT cancelled orders, OUT items jsonb, OUT refunded_minor bigint, OUT balance_after_minor bigint,
     OUT replayed boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     refund     wallet_transactions;
     left_minor bigint;
@@ -196,6 +199,12 @@ BEGIN
     IF FOUND AND refund.id IS DISTINCT FROM cancelled.refund_id THEN
         RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
     END IF;
+    PERFORM FROM orders o WHERE o.wallet_id = cancelled.wallet_id AND o.cancel_key = p_idempotency_key
+        AND o.id <> p_order_id
+        UNION ALL SELECT FROM holds h WHERE h.wallet_id = cancelled.wallet_id AND h.idempotency_key = p_idempotency_key;
+    IF FOUND THEN
+        RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
+    END IF;
 
     replayed := cancelled.status = 'cancelled';
     IF NOT replayed THEN
@@ -209,7 +218,8 @@ BEGIN
         UPDATE orders o SET
             status = 'cancelled',
             cancelled_at = coalesce(refund.created_at, clock_timestamp()),
-            refund_id = refund.id
+            refund_id = refund.id,
+            cancel_key = p_idempotency_key
             WHERE o.id = p_order_id RETURNING * INTO cancelled;
     END IF;
     items := order_items_shown_v1(cancelled.id);

@@ -60,7 +60,7 @@ END $$;
 CREATE FUNCTION wallet_configure_v2(
     p_wallet_id uuid, p_version integer, p_actor_id uuid, p_credit_limit_minor bigint, p_status text, p_request_id text,
     OUT wallet wallets)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     old       wallets;
     max_limit bigint;

@@ -39,6 +39,8 @@ BEGIN
         SELECT i.no, i.item, w AS wallet,
             (SELECT t FROM wallet_transactions t
                 WHERE t.wallet_id = w.id AND t.idempotency_key = i.item ->> 'idempotency_key') AS earlier,
+            EXISTS (SELECT FROM holds h
+                WHERE h.wallet_id = w.id AND h.idempotency_key = i.item ->> 'idempotency_key') AS is_key_of_hold,
             i.item ->> 'type' = 'payment' AND EXISTS (
                 SELECT FROM order_payments o WHERE o.order_id = i.item ->> 'order_id') AS order_is_paid
         FROM jsonb_array_elements(p_items) WITH ORDINALITY AS i (item, no)
@@ -48,38 +50,36 @@ BEGIN
         IF (item.wallet).id IS DISTINCT FROM wallet.id THEN
             wallet := item.wallet;
         END IF;
-        movement := NULL;
-        movement.type := item.item ->> 'type';
-        movement.amount_minor := (item.item ->> 'amount_minor')::bigint
-            * CASE WHEN movement.type = 'payment' THEN -1 ELSE 1 END;
-        movement.idempotency_key := item.item ->> 'idempotency_key';
-        movement.admin_id := p_admin_id;
-        movement.order_id := item.item ->> 'order_id';
-        movement.description := item.item ->> 'description';
-        movement.reference := item.item ->> 'reference';
-        movement.reason := item.item ->> 'reason';
-        movement.request_fingerprint := movement_fingerprint_v1(
-            movement, (item.item ->> 'amount_minor')::bigint, p_batch);
-
-        IF (item.earlier).id IS NOT NULL THEN
-            IF (item.earlier).request_fingerprint <> movement.request_fingerprint THEN
-                RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
-            END IF;
-            answers[item.no] := item.earlier;
-            replays[item.no] := true;
-            CONTINUE;
-        END IF;
-
         BEGIN
+            movement := NULL;
+            movement.type := item.item ->> 'type';
+            movement.amount_minor := (item.item ->> 'amount_minor')::bigint
+                * CASE WHEN movement.type = 'payment' THEN -1 ELSE 1 END;
+            movement.idempotency_key := item.item ->> 'idempotency_key';
+            movement.admin_id := p_admin_id;
+            movement.order_id := item.item ->> 'order_id';
+            movement.description := item.item ->> 'description';
+            movement.reference := item.item ->> 'reference';
+            movement.reason := item.item ->> 'reason';
+            movement.request_fingerprint := movement_fingerprint_v1(
+                movement, (item.item ->> 'amount_minor')::bigint, p_batch);
+
             IF wallet.id IS NULL THEN
                 RAISE EXCEPTION 'wallet_not_found' USING ERRCODE = 'WA006';
-            ELSIF item.order_is_paid OR (movement.type = 'payment' AND orders_paid ? movement.order_id) THEN
-                RAISE EXCEPTION 'order_already_paid' USING ERRCODE = 'WA012';
+            ELSIF item.is_key_of_hold OR (item.earlier).request_fingerprint <> movement.request_fingerprint THEN
+                RAISE EXCEPTION 'idempotency_key_reused' USING ERRCODE = 'WA005';
+            ELSIF (item.earlier).id IS NOT NULL THEN
+                answers[item.no] := item.earlier;
+                replays[item.no] := true;
+                CONTINUE;
             END IF;
             applied := movement_apply_v1(wallet, movement);
+            IF item.order_is_paid OR (movement.type = 'payment' AND orders_paid ? movement.order_id) THEN
+                RAISE EXCEPTION 'order_already_paid' USING ERRCODE = 'WA012';
+            END IF;
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS reason = PG_EXCEPTION_DETAIL;
-            IF SQLSTATE NOT LIKE 'WA%' AND SQLSTATE <> '22003' THEN
+            IF SQLSTATE = 'WA005' OR (SQLSTATE NOT LIKE 'WA%' AND SQLSTATE <> '22003') THEN
                 RAISE;
             ELSIF p_is_atomic THEN
                 RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = SQLERRM,

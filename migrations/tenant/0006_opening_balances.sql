@@ -82,14 +82,14 @@ BEGIN ATOMIC
 END;
 
 -- Bring calculated balances into the ledger; p_items as above. Posted is what a calculated balance differs from the
--- opening transactions that stand, under a key made of the source's hash: the same rows again post nothing, more rows
--- post the difference. A set of rows that was posted, and is asked for again after a larger one, is not posted a second
--- time: what comes back then shows a difference.
+-- opening transactions that stand, under a key made of their number and the source's hash: the same rows again post
+-- nothing, more rows post the difference, and the rows of before post it back.
 --
 -- A balance is a fact of the old system: a wallet whose limit is lower than the credit it brings gets a limit that just
--- covers it, logged as wallet.import. Without p_raise_limits such a user is refused instead. Opens what wallets are
--- missing and locks all of them in the order of their ids. With what is found now comes what this call did: what it
--- posted, and whether it raised the limit.
+-- covers it, whatever the policy's ceiling, logged as wallet.import; and when a later import brings it less, it goes down
+-- again, to what it was before at the lowest. Without p_raise_limits no limit is touched and such a user is refused
+-- instead. Opens what wallets are missing and locks all of them in the order of their ids. With what is found now comes
+-- what this call did: what it posted, and whether it raised the limit.
 CREATE FUNCTION openings_post_v1(
     p_items jsonb, p_currency text, p_raise_limits boolean,
     OUT reconciled reconciliations, OUT moved_minor bigint, OUT limit_raised boolean)
@@ -111,23 +111,22 @@ BEGIN
 
     SELECT coalesce(jsonb_agg(jsonb_build_object('wallet_id', w.id, 'type', 'opening',
             'amount_minor', i.calculated_minor - stands.posted_minor,
-            'idempotency_key', 'opening:' || i.source_hash)), '[]') INTO due
+            'idempotency_key', format('opening:%s:%s', stands.count, i.source_hash))), '[]') INTO due
         FROM jsonb_to_recordset(p_items) AS i (user_id uuid, calculated_minor bigint, source_hash text)
         JOIN wallets w ON w.user_id = i.user_id AND w.currency = p_currency
         CROSS JOIN LATERAL (
-            SELECT coalesce(sum(t.amount_minor), 0) AS posted_minor
+            SELECT coalesce(sum(t.amount_minor), 0) AS posted_minor, count(*) AS count
             FROM wallet_transactions t WHERE t.wallet_id = w.id AND t.type = 'opening') stands
-        WHERE i.calculated_minor <> stands.posted_minor AND NOT EXISTS (
-            SELECT FROM wallet_transactions t
-            WHERE t.wallet_id = w.id AND t.idempotency_key = 'opening:' || i.source_hash);
+        WHERE i.calculated_minor <> stands.posted_minor;
 
     IF p_raise_limits THEN
         WITH short AS MATERIALIZED (
-            SELECT w.id, w.status, w.credit_limit_minor, w.held_minor - w.balance_minor - d.amount_minor AS needed_minor
-            FROM jsonb_to_recordset(due) AS d (wallet_id uuid, amount_minor bigint)
+            SELECT w.id, w.status, w.credit_limit_minor, w.held_minor - w.balance_minor::numeric - d.amount_minor AS needed_minor
+            FROM jsonb_to_recordset(due) AS d (wallet_id uuid, amount_minor numeric)   -- There is always room in numeric.
             JOIN wallets w ON w.id = d.wallet_id
             WHERE w.status <> 'closed' AND d.amount_minor < 0
-                AND w.balance_minor + d.amount_minor + w.credit_limit_minor - w.held_minor < 0
+                AND d.amount_minor + w.balance_minor + w.credit_limit_minor - w.held_minor < 0
+                AND w.held_minor - w.balance_minor::numeric - d.amount_minor <= 9223372036854775807
         ), raised AS (
             UPDATE wallets w SET credit_limit_minor = s.needed_minor, version = w.version + 1
             FROM short s WHERE w.id = s.id RETURNING w.user_id
@@ -145,6 +144,30 @@ BEGIN
         INTO refusals, moved
         FROM wallet_post_many_v1(due, NULL, NULL, false) p
         JOIN wallets w ON w.id = (due -> (p.item_no - 1) ->> 'wallet_id')::uuid;
+
+    IF p_raise_limits THEN
+        WITH lent AS MATERIALIZED (
+            SELECT w.id, w.status, w.credit_limit_minor,
+                greatest(w.held_minor - w.balance_minor, granted.limit_minor, 0) AS enough_minor
+            FROM wallets w
+            CROSS JOIN LATERAL (
+                SELECT a.action FROM audit_log a
+                WHERE a.wallet_id = w.id AND a.before -> 'creditLimitMinor' <> a.after -> 'creditLimitMinor'
+                ORDER BY a.at DESC LIMIT 1) latest
+            LEFT JOIN LATERAL (
+                SELECT (a.after ->> 'creditLimitMinor')::bigint AS limit_minor FROM audit_log a
+                WHERE a.wallet_id = w.id AND a.action <> 'wallet.import' ORDER BY a.at DESC LIMIT 1) granted ON true
+            WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency AND w.status <> 'closed'
+                AND w.credit_limit_minor > 0 AND latest.action = 'wallet.import'
+        ), lowered AS (
+            UPDATE wallets w SET credit_limit_minor = l.enough_minor, version = w.version + 1
+            FROM lent l WHERE w.id = l.id AND l.enough_minor < l.credit_limit_minor
+        ) INSERT INTO audit_log (action, wallet_id, before, after)
+            SELECT 'wallet.import', l.id,
+                jsonb_build_object('creditLimitMinor', l.credit_limit_minor, 'status', l.status),
+                jsonb_build_object('creditLimitMinor', l.enough_minor, 'status', l.status)
+            FROM lent l WHERE l.enough_minor < l.credit_limit_minor;
+    END IF;
     RETURN QUERY SELECT c, coalesce((moved ->> c.user_id::text)::bigint, 0), raises ? c.user_id::text
         FROM openings_compare_v1(p_items, p_currency, refusals) c;
 END $$;

@@ -85,14 +85,43 @@ BEGIN ATOMIC
     SELECT NULL, NULL, format('entry %s of %s belongs to no transaction', e.entry_no, e.transaction_id)
     FROM ledger_entries e WHERE NOT EXISTS (SELECT FROM wallet_transactions t WHERE t.id = e.transaction_id)
     UNION ALL
-    SELECT t.wallet_id, t.seq, format('order %s is paid by this, and not known as paid', t.order_id)
-    FROM wallet_transactions t WHERE t.type = 'payment' AND t.order_id IS NOT NULL
-        AND NOT EXISTS (SELECT FROM order_payments o WHERE o.order_id = t.order_id)
+    SELECT t.wallet_id, t.seq, format('order %s is paid by this, and not known as paid by it', t.order_id)
+    FROM wallet_transactions t
+    LEFT JOIN order_payments o ON o.order_id = t.order_id
+    LEFT JOIN wallet_transactions first ON first.id = o.transaction_id
+    WHERE t.type = 'payment' AND t.order_id IS NOT NULL AND o.transaction_id IS DISTINCT FROM t.id
+        AND (t.created_at BETWEEN first.created_at AND o.claimed_at) IS NOT TRUE   -- or it is of the old days
+        AND (t.hold_id = o.hold_id) IS NOT TRUE
     UNION ALL
-    SELECT t.wallet_id, t.seq, format('order %s has the total %s', o.id, o.total_minor)
-    FROM orders o JOIN wallet_transactions t ON t.id = o.payment_id
-    WHERE t.amount_minor <> -o.total_minor OR t.order_id <> o.id::text
-        OR o.total_minor <> (SELECT sum(i.line_total_minor) FROM order_items i WHERE i.order_id = o.id)
+    SELECT t.wallet_id, t.seq, format('order %s is known as paid by this', o.order_id)
+    FROM order_payments o JOIN wallet_transactions t ON t.id = o.transaction_id
+    WHERE t.type <> 'payment' OR t.order_id IS DISTINCT FROM o.order_id OR t.hold_id IS DISTINCT FROM o.hold_id
+    UNION ALL
+    SELECT t.wallet_id, t.seq, format('hold %s has another wallet, currency or order', h.id)
+    FROM wallet_transactions t JOIN holds h ON h.id = t.hold_id
+    WHERE (h.wallet_id, h.currency) <> (t.wallet_id, t.currency) OR h.order_id IS DISTINCT FROM t.order_id
+    UNION ALL
+    SELECT t.wallet_id, t.seq, format('order %s is not what this paid', o.id)
+    FROM orders o JOIN wallet_transactions t ON t.id = o.payment_id JOIN wallets w ON w.id = t.wallet_id
+    WHERE (o.wallet_id, o.user_id, o.currency, o.id::text, -o.total_minor)
+            IS DISTINCT FROM (t.wallet_id, w.user_id, t.currency, t.order_id, t.amount_minor)
+        OR o.total_minor <> (
+            SELECT coalesce(sum(i.line_total_minor), 0) FROM order_items i WHERE i.order_id = o.id)
+    UNION ALL
+    SELECT t.wallet_id, t.seq, format('order %s is cancelled, and this was not refunded in full', o.id)
+    FROM orders o JOIN wallet_transactions t ON t.id = o.payment_id LEFT JOIN refunds r ON r.refund_of = t.id
+    WHERE o.status = 'cancelled' AND coalesce(r.refunded_minor, 0) <> o.total_minor
+    UNION ALL
+    SELECT t.wallet_id, t.seq, format('the refund of order %s is another one', o.id)
+    FROM orders o LEFT JOIN wallet_transactions t ON t.id = o.refund_id
+    WHERE o.refund_id IS NOT NULL AND t.refund_of IS DISTINCT FROM o.payment_id
+    UNION ALL
+    SELECT NULL, NULL, format('the credit policy in %s is not what the audit log says', coalesce(p.currency, l.currency))
+    FROM credit_policies p FULL JOIN (
+        SELECT DISTINCT ON (a.after ->> 'currency') a.after ->> 'currency' AS currency, a.after
+        FROM audit_log a WHERE a.action = 'credit_policy.set' ORDER BY a.after ->> 'currency', a.at DESC
+    ) l ON l.currency = p.currency
+    WHERE l.after IS DISTINCT FROM to_jsonb(p)
     UNION ALL
     SELECT NULL, NULL, format('the trial balance in %s is off by %s', b.currency, sum(b.debit_minor) - sum(b.credit_minor))
     FROM trial_balance b GROUP BY b.currency HAVING sum(b.debit_minor) <> sum(b.credit_minor);

@@ -143,7 +143,11 @@ ROUTES = (
         longest_key=190,
     ),
 )
-WITHOUT_A_BODY = {("POST", "/api/wallet/holds/<uuid:hold_id>/void"), ("POST", "/api/orders/<uuid:order_id>/cancel")}
+WITHOUT_A_BODY = {
+    ("POST", "/api/wallet/holds/<uuid:hold_id>/void"),
+    ("POST", "/api/admin/wallets/<uuid:wallet_id>/holds/<uuid:hold_id>/void"),
+    ("POST", "/api/orders/<uuid:order_id>/cancel"),
+}
 POSTINGS = tuple(route for route in ROUTES if route.status == 201)
 
 

@@ -121,8 +121,8 @@ def test_an_order_is_paid_once_within_a_request_and_after_it(desk: Desk) -> None
 
 
 def test_a_refused_payment_has_not_paid_its_order(desk: Desk) -> None:
-    wallet_id, order = desk.wallet(100), uuid4().hex
-    answer = desk.each([item(wallet_id, "payment", amount, orderId=order) for amount in ("1.01", "1.00", "0.01")])
+    wallet_id, order = desk.wallet(150), uuid4().hex
+    answer = desk.each([item(wallet_id, "payment", amount, orderId=order) for amount in ("1.51", "1.00", "0.01")])
     assert [shown["status"] for shown in answer] == [201 if n == 1 else 409 for n in range(3)]
     assert answer[2]["problem"]["code"] == "order_already_paid"
 
@@ -264,3 +264,13 @@ def test_orders_are_claimed_in_their_own_order_so_that_nobody_waits_in_a_circle(
                 holder.execute(pay, (elsewhere, f"k{number}", order))
         waiting.result(5)
     assert desk.balance(here) == "0.00"
+
+
+def test_an_amount_that_no_bigint_holds_is_one_items_refusal(desk: Desk) -> None:
+    """It is the sum of balance and limit that is too much; the others stand, and all or nothing names the item."""
+    rich, poor = desk.wallet(0, credit_limit_minor=100), desk.wallet(0)
+    items = [item(poor, "deposit", "1.00"), item(rich, "deposit", "92233720368547758.07")]
+    answer = desk.each(items)
+    assert [shown["status"] for shown in answer] == [201, 422]
+    assert answer[1]["problem"]["code"] == "amount_out_of_range"
+    assert problem_of(desk.send(items), 422, "amount_out_of_range")["item"] == 1

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from flask import Flask
 
@@ -238,3 +239,101 @@ def test_the_balance_at_a_moment_is_that_of_the_last_movement_before_it(holder: 
     assert balance("2000-01-01T00:00:00Z") == "0.00"
     now: Any = holder.api.get("/api/wallet/balance", holder.person, "eur").json
     assert now["balance"] == "70.00"
+
+
+# One key is one request's, whatever the verb.
+
+
+def test_a_key_of_one_verb_is_refused_by_every_other(holder: Holder) -> None:
+    hold = holder.authorise("1.00", key="held")
+    holder._post("/api/wallet/payments", {"amount": "1.00"}, 201, "paid")
+    path = f"/api/admin/wallets/{holder.wallet_id}/deposits"
+    bulk = {
+        "atomic": False,
+        "items": [{"walletId": str(holder.wallet_id), "type": "deposit", "amount": "1.00"}],
+    }
+    for key in ("held", "paid"):
+        refused = [
+            holder.capture(hold, "0.01", 422, key),
+            holder.api.post(path, holder.admin, "eur", key=key, json={"amount": "1.00"}).json,
+            holder.api.post("/api/admin/transactions/bulk", holder.admin, "eur", key=key, json=bulk).json,
+        ]
+        assert [told["code"] for told in refused] == ["idempotency_key_reused"] * 3, key
+    assert holder.authorise("1.00", 422, key="paid")["code"] == "idempotency_key_reused"
+    assert holder._post("/api/wallet/payments", {"amount": "1.00"}, 422, "held")["code"] == "idempotency_key_reused"
+    assert holder.wallet() == ("99.00", "1.00", "98.00")
+
+
+def test_nothing_is_held_for_an_order_that_is_paid(holder: Holder) -> None:
+    order = uuid4().hex
+    holder.pay("1.00", orderId=order)
+    assert holder.authorise("1.00", 409, orderId=order)["code"] == "order_already_paid"
+
+
+# The admin's view.
+
+
+def test_an_admin_sees_a_wallets_holds_and_can_void_them(holder: Holder) -> None:
+    hold = holder.authorise("30.00", expiresAt="9999-12-31T00:00:00Z")
+    path = f"/api/admin/wallets/{holder.wallet_id}/holds"
+    listed = holder.api.get(path, holder.admin, "eur").json["items"]  # type: ignore[index]
+    assert [(item["id"], item["status"]) for item in listed] == [(hold["id"], "active")]
+    other = Holder(holder.api.client.application, "eur", 100)
+    elsewhere = f"/api/admin/wallets/{other.wallet_id}/holds/{hold['id']}/void"
+    assert holder.api.post(elsewhere, holder.admin, "eur").status_code == 404
+    assert holder.api.post(f"{path}/{hold['id']}/void", holder.person, "eur").status_code == 403
+    assert holder.wallet() == ("100.00", "30.00", "70.00")
+    assert holder.api.post(f"{path}/{hold['id']}/void", holder.admin, "eur").json["status"] == "voided"  # type: ignore[index]
+    assert holder.wallet() == ("100.00", "0.00", "100.00")
+
+
+# Below HTTP.
+
+
+def test_no_sql_of_the_service_posts_on_a_hold_but_its_capture(holder: Holder, database: Database) -> None:
+    """Neither on somebody else's hold nor beyond one's own: the audit would be red for ever."""
+    hold = holder.authorise("30.00", orderId="hotel")
+    other = Holder(holder.api.client.application, "eur", 10_000)
+    post = "SELECT wallet_post_v2(%s, 'payment', %s, %s, NULL, %s, NULL, NULL, NULL, NULL, %s)"
+    for wallet_id, amount_minor, order_id in (
+        (holder.wallet_id, 100, "hotel"),
+        (holder.wallet_id, 100, None),
+        (other.wallet_id, 100, "hotel"),
+        (other.wallet_id, 3_000, None),
+    ):
+        with pytest.raises(psycopg.Error, match="hold_not_found"):
+            database.as_tenant("eur").execute(post, (wallet_id, amount_minor, uuid4().hex, order_id, hold["id"]))
+    assert holder.capture(hold)["amount"] == "-30.00"
+
+
+def test_one_busy_wallet_keeps_no_other_from_being_swept(app: Flask, database: Database) -> None:
+    busy, idle = Holder(app, "eur", 10_000), Holder(app, "eur", 10_000)
+    first, *_, last = [who.authorise("1.00") for who in (busy, busy, busy, idle)]
+    for hold in (first, last):
+        make_over(database, hold)
+    superuser = database.as_superuser()
+    with superuser.transaction():
+        superuser.execute("SELECT FROM eur_schema.wallets WHERE id = %s FOR UPDATE", (busy.wallet_id,))
+        swept = database.as_tenant("eur").execute("SELECT holds_expire_v1(1)").fetchone()
+    assert swept == (1,)
+    found = superuser.execute("SELECT status FROM eur_schema.holds WHERE id IN (%s, %s)", (first["id"], last["id"]))
+    assert sorted(found.fetchall()) == [("active",), ("expired",)]
+
+
+def test_looking_for_what_is_over_reads_only_that(fresh_app: Flask, fresh_database: Database) -> None:
+    """A wallet with thousands of holds is paid from as fast as another: the index knows the moment."""
+    holder = Holder(fresh_app, "eur", 10_000)
+    holder.authorise("1.00")
+    superuser = fresh_database.as_superuser()
+    superuser.execute("SET search_path TO eur_schema")
+    superuser.execute(
+        "INSERT INTO holds (wallet_id, currency, amount_minor, expires_at, idempotency_key, request_fingerprint,"
+        " created_at) SELECT wallet_id, currency, 1, now() + interval '1 day', n::text, '', now()"
+        " FROM holds, generate_series(1, 5000) n"
+    )
+    superuser.execute("SELECT holds_expire_v1(100), holds_let_go_v1(%s)", (holder.wallet_id,))
+    read = "SELECT sum(idx_tup_fetch + seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname = 'holds'"
+    with superuser.transaction():
+        superuser.execute("SELECT holds_expire_v1(100), holds_let_go_v1(%s)", (holder.wallet_id,))
+        (rows,) = superuser.execute(read).fetchall()[0]
+    assert rows < 10

@@ -76,17 +76,17 @@ class Books:
         amount = left if amount is None else amount
         refuse_if(amount > left or left == 0, "refund_exceeds_payment")
         it.check("refund", amount)
-        return it.write(key, request, "refund", amount, refund_of=payment, refundable=left - amount)
+        return it.write(key, request, "refund", amount, order=paid.order, refund_of=payment, refundable=left - amount)
 
     def bulk(self, key: str, items: list[dict[str, Any]], atomic: bool) -> list[Any]:
         """Many deposits, payments and adjustments: all or nothing, or each on its own. Wallets take their turns in the
-        order of their ids, and the items of a wallet in theirs: an item's key is the request's and its place in its
-        wallet. An item whose key another request has used refuses all.
+        order of their ids, and the items of a wallet in theirs: the first has the request's key, the others that and
+        their place. An item whose key another request has used refuses all.
         """
         after, answers, places = deepcopy(self), [None] * len(items), Counter[str]()
         for index in sorted(range(len(items)), key=lambda index: items[index]["wallet"]):
             wallet = items[index]["wallet"]
-            item_key = f"{key}/{places[wallet]}"
+            item_key = f"{key}/{places[wallet]}" if places[wallet] else key
             answers[index] = after._bulk_item(item_key, items[index], ("bulk", items, atomic), atomic)
             places[wallet] += 1
         vars(self).update(vars(after))
@@ -96,7 +96,6 @@ class Books:
         if answered := self.wallets[item["wallet"]].answered(key, request):
             return answered
         try:
-            refuse_if(item["type"] == "payment" and item["order"] in self.paid, "order_already_paid")
             amount = -item["amount"] if item["type"] == "payment" else item["amount"]
             return self._post(item["wallet"], key, request, item["type"], amount, item["order"])
         except Refused as refusal:
@@ -128,6 +127,9 @@ class Books:
             request, told = it.hold_keys[key]
             refuse_if(request != (amount, order), "idempotency_key_reused")
             return replace(told, replayed=True)
+        refuse_if(key in it.keys, "idempotency_key_reused")
+        it.check("payment", 0)
+        refuse_if(order in self.paid, "order_already_paid")
         it.check("payment", -amount)
         it.holds.append(Hold(amount, order))
         authorised = Authorised(len(it.holds), amount)
@@ -146,6 +148,7 @@ class Books:
         refuse_if(held.status in ("voided", "expired"), f"hold_{held.status}")
         amount = held.left if amount is None else amount
         refuse_if(amount > held.left, "capture_exceeds_hold")
+        refuse_if(key in it.hold_keys, "idempotency_key_reused")
         refuse_if(it.status == "frozen", "wallet_frozen")
         self._claim(held.order, (wallet, hold))
         held.captured += amount
@@ -192,12 +195,15 @@ class Books:
         it = self.wallets[order.wallet]
         if key in it.keys:
             refuse_if(it.keys[key][1].movement.number != order.refund, "idempotency_key_reused")
+        refuse_if(key in it.hold_keys or it.cancel_keys.get(key, number) != number, "idempotency_key_reused")
         replayed = order.status == "cancelled"
         left = it.refundable(it.movements[order.payment - 1])
         if not replayed and left > 0:
             it.check("refund", left)
             about = {"order": f"order {number}", "refund_of": order.payment, "refundable": 0}
             order.refund = it.write(key, ("cancel", number), "refund", left, **about).movement.number
+        if not replayed:
+            it.cancel_keys[key] = number
         order.status = "cancelled"
         if order.refund is None:
             return 0, None, replayed

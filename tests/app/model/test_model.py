@@ -5,16 +5,18 @@ answer the same or refuse by the same rule. Then the database must hold what the
 the trial balance must be the model's, the audit must find nothing, and the other tenant must not have changed.
 
 In `make test` the sequences are the same every time: a red test shall speak of the change that was made, not of luck.
-`HYPOTHESIS_PROFILE=long` looks for new ones for some minutes:
+What failed is printed as it was found; `shrink` looks some minutes for the shortest way to it, and `long` looks some
+minutes for what nobody has found yet:
 
     HYPOTHESIS_PROFILE=long .venv/bin/python -m pytest tests/app/model
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
@@ -24,12 +26,19 @@ from tests.app.model.real import TENANTS, RealTenant, written
 from tests.app.model.wallet import Hold, Wallet
 from tests.factories.catalogue import Catalogue
 
-# Of ten sequences each, since after ten hypothesis begins to make new ones out of those it had.
-SEEDS = (1, 2)
+# Of ten sequences each, since after ten hypothesis begins to make new ones out of those it had. These two find each of
+# the mistakes in SQL that this test was tried with.
+SEEDS = (3, 4)
 SHORT = settings(
-    max_examples=11, stateful_step_count=40, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=11,
+    stateful_step_count=36,
+    phases=[Phase.generate],
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
-LONG = settings(SHORT, max_examples=500, stateful_step_count=60)
+SHRINKING = settings(SHORT, phases=[Phase.generate, Phase.shrink])
+LONG = settings(SHRINKING, max_examples=400, stateful_step_count=60)
 
 SLOTS = [
     (slug, member, currency) for slug, currencies in TENANTS.items() for currency in currencies for member in (0, 1)
@@ -47,16 +56,43 @@ LITTLE = st.integers(1, 40)
 ORDER = st.sampled_from([None, None, "A", "B", "C"])
 PRODUCTS = st.tuples(st.sampled_from(["tea", "tea", "coffee"]), st.integers(1, 3))
 ITEM = st.tuples(
-    st.sampled_from(["deposit", "payment", "payment", "adjustment"]), LITTLE.map(lambda n: n if n % 3 else -n), ORDER
+    st.sampled_from(["deposit", "payment", "payment", "adjustment"]),
+    LITTLE.map(lambda n: n if n % 3 else -n),
+    st.booleans(),
 )
 
-# Where among a verb's arguments the key and the amount are.
+# Where among a verb's arguments its key is.
 KEY_AT = {"bulk": 0} | dict.fromkeys(
     ("deposit", "pay", "rehearse", "adjust", "opening", "refund", "authorise", "capture", "place", "cancel"), 1
 )
-AMOUNT_AT = dict.fromkeys(("deposit", "pay", "rehearse", "adjust", "opening", "authorise"), 2) | dict.fromkeys(
-    ("refund", "capture"), 3
-)
+
+
+def one_more(amount: int | None) -> int:
+    return 5 if amount in {None, -1} else amount + 1
+
+
+def another(order: str | None) -> str | None:
+    return None if order else "A"
+
+
+def larger(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item | {"amount": abs(item["amount"]) + 1} for item in items]
+
+
+# What makes another request of one: which argument, and how it is changed.
+AMENDED: dict[str, tuple[int, Callable[[Any], Any]]] = {
+    "bulk": (1, larger),
+    "pay": (3, another),
+    "rehearse": (3, another),
+    "authorise": (3, another),
+    "place": (2, lambda items: [*items, ("tea", 1)]),
+    "cancel": (1, lambda key: f"{key}-again"),
+    "refund": (3, one_more),
+    "capture": (3, one_more),
+    "deposit": (2, one_more),
+    "adjust": (2, one_more),
+    "opening": (2, one_more),
+}
 
 
 class Sequence(Comparison):
@@ -101,11 +137,17 @@ class Sequence(Comparison):
     # Wallets and limits.
 
     def choose_open(self) -> None:
-        """A policy, and a wallet by it. What is open stays as it is."""
+        """A policy, and a wallet by it. Then a lower ceiling, under which a limit may be kept or lowered."""
         slug, member, currency = self.one_of(*SLOTS)
-        default, more = self.draw(st.integers(0, 30)), self.draw(st.one_of(st.none(), st.integers(0, 30)))
+        default, more = self.draw(st.integers(0, 15)), self.draw(st.one_of(st.none(), st.integers(0, 10)))
         self.do(slug, "set_policy", currency, default, None if more is None else default + more)
         self.open((slug, member, currency))
+        wallets = self.books[slug].wallets
+        id_ = self.one_of(*(id_ for id_, wallet in wallets.items() if wallet.currency == currency))
+        if self.one_of(True, False):
+            self.do(slug, "set_policy", currency, 0, max(wallets[id_].limit - 2, 0))
+        limit = max(wallets[id_].limit + self.one_of(-1, 0, 1), 0)
+        self.do(slug, "configure", id_, wallets[id_].version, limit, None)
 
     def choose_configure(self) -> None:
         """A wallet's balance is mostly brought to zero before it is closed."""
@@ -117,6 +159,8 @@ class Sequence(Comparison):
         status = {"limit": None, "thawed": "active"}.get(change, change)
         version = wallet.version + self.one_of(0, 0, 0, 0, 1)
         self.do(slug, "configure", id_, version, limit, status)
+        if wallet.status == "closed":
+            self.send(slug, "deposit", id_, self.key(), 1)
 
     def limit(self, slug: str, wallet: Wallet) -> int:
         """Its edges are what is in use, what it was, and what the policy allows."""
@@ -142,35 +186,51 @@ class Sequence(Comparison):
         self.send(slug, self.one_of("adjust", "opening"), id_, self.key(), sign * self.amount(wallet.available))
 
     def choose_refund(self) -> None:
-        """Of a payment, if there is one; of another movement or none is refused."""
+        """Of a payment; of another movement or none is refused. A little first, then some or the rest,
+        then the little again: what was told then stays so, whatever was refunded since.
+        """
         slug, id_, wallet = self.wallet()
-        paid = wallet.payments()
-        if paid and self.one_of(True, True, True, True, False):
-            payment = self.one_of(*paid)
-            number, left = payment.number, wallet.refundable(payment)
-        else:
-            number, left = self.draw(st.integers(1, 9)), 10
-        self.send(slug, "refund", id_, self.key(), number, self.one_of(None, self.amount(left), self.amount(left)))
+        if not wallet.payments():
+            self.send(slug, "pay", id_, self.key(), 5, None, False)
+        number = self.one_of(*(payment.number for payment in wallet.payments()), self.draw(st.integers(1, 9)))
+        key = self.key()
+        self.send(slug, "refund", id_, key, number, 1)
+        left = wallet.refundable(wallet.movements[number - 1]) if number <= len(wallet.movements) else 9
+        self.send(slug, "refund", id_, self.key(), number, self.one_of(None, self.amount(left), max(left, 0) + 1))
+        self.do(slug, "refund", id_, key, number, 1)
 
     def choose_bulk(self) -> None:
+        """Its payments are often for one order. Then perhaps the same again, or another one under its key."""
         slug, _, _ = self.wallet()
         own = st.sampled_from([id_ for tenant, id_ in self.wallets if tenant == slug])
+        order = self.draw(st.sampled_from("ABCDE"))
         items = [
             {
                 "wallet": wallet,
                 "type": type_,
                 "amount": amount if type_ == "adjustment" else abs(amount),
-                "order": order if type_ == "payment" else None,
+                "order": order if type_ == "payment" and has_order else None,
             }
-            for wallet, (type_, amount, order) in self.draw(st.lists(st.tuples(own, ITEM), min_size=1, max_size=5))
+            for wallet, (type_, amount, has_order) in self.draw(st.lists(st.tuples(own, ITEM), min_size=1, max_size=5))
         ]
-        self.send(slug, "bulk", self.key(), items, self.one_of(True, False))
+        key, is_atomic = self.key(), self.one_of(True, False)
+        self.send(slug, "bulk", key, items, is_atomic)
+        if self.one_of(True, False):
+            self.do(slug, "bulk", key, self.one_of(items, larger(items)), is_atomic)
 
     # Holds.
 
     def choose_authorise(self) -> None:
+        """Then perhaps the same again, or for another order; or after all was held, to lower the limit below that."""
         slug, id_, wallet = self.wallet()
-        self.send(slug, "authorise", id_, self.key(), self.amount(wallet.available), self.draw(ORDER))
+        key, order = self.key(), self.draw(ORDER)
+        if self.one_of(True, True, False):
+            amount = self.amount(wallet.available)
+            self.send(slug, "authorise", id_, key, amount, order)
+            self.do(slug, "authorise", id_, key, amount, self.one_of(order, another(order)))
+        else:
+            self.send(slug, "authorise", id_, key, max(wallet.available, 1), order)
+            self.do(slug, "configure", id_, wallet.version, max(wallet.held - wallet.balance - 1, 0), None)
 
     def choose_capture(self) -> None:
         if found := self.hold():
@@ -179,16 +239,20 @@ class Sequence(Comparison):
             self.send(slug, "capture", id_, self.key(), number, amount)
 
     def choose_end_hold(self) -> None:
-        """What is let go of can be spent at once, to the last."""
+        """What is let go of can be spent at once, to the last, and not captured."""
         if found := self.hold():
             slug, id_, number, _ = found
-            verb = self.one_of("time_is_over", "void", "expire")
+            verb = self.one_of("time_is_over", "time_is_over", "time_is_over", "void", "expire")
             self.do(slug, verb, *(() if verb == "expire" else (id_, number)))
             everything = max(self.books[slug].wallets[id_].available, 1)
-            if self.one_of(True, False):
-                self.send(slug, "pay", id_, self.key(), everything, None, False)
-            else:
-                self.send(slug, "authorise", id_, self.key(), everything, None)
+            attempts = {
+                "pay": (everything, None, False),
+                "authorise": (everything, None),
+                "capture": (number, None),
+            }
+            verb = self.one_of(*attempts)
+            first, *rest = attempts[verb]
+            self.send(slug, verb, id_, self.key(), first, *rest)
 
     # Orders.
 
@@ -197,26 +261,31 @@ class Sequence(Comparison):
         self.send(slug, "place", id_, self.key(), self.draw(st.lists(PRODUCTS, max_size=2)))
 
     def choose_cancel(self) -> None:
+        """Perhaps after an admin has refunded a part of it."""
         orders = [(slug, number) for slug, books in self.books.items() for number, _ in enumerate(books.orders, 1)]
-        if orders:
+        if not orders:
+            self.choose_place()
+        else:
             slug, number = self.one_of(*orders)
+            order = self.books[slug].orders[number - 1]
+            if self.one_of(True, False):
+                self.send(slug, "refund", order.wallet, self.key(), order.payment, 1)
             self.send(slug, "cancel", number, self.key())
 
     # Keys.
 
     def choose_send_again(self) -> None:
-        """One of the last requests as it was, or with another amount, or under the key of another one."""
+        """One of the last requests as it was, or changed, or under the key of another one."""
         recent = self.sent[-10:]
         slug, verb, arguments = self.one_of(*recent)
-        changed, change = list(arguments), self.one_of("nothing", "amount", "key")
+        changed, change = list(arguments), self.one_of("nothing", "content", "key")
         if change == "key":
             _, other, theirs = self.one_of(*(request for request in recent if request[0] == slug))
-            # The items of a bulk have keys of their own; this is the first's.
-            changed[KEY_AT[verb]] = theirs[KEY_AT[other]] + ("/0" if other == "bulk" and verb != "bulk" else "")
-        if change == "amount" and verb == "bulk":
-            changed[1] = [item | {"amount": abs(item["amount"]) + 1} for item in changed[1]]
-        if change == "amount" and verb in AMOUNT_AT and changed[AMOUNT_AT[verb]] not in (None, -1):
-            changed[AMOUNT_AT[verb]] += 1
+            # A wallet's second item in a bulk has a key of its own.
+            changed[KEY_AT[verb]] = theirs[KEY_AT[other]] + self.one_of("", "/1" if other == "bulk" else "")
+        if change == "content":
+            position, amended = AMENDED[verb]
+            changed[position] = amended(changed[position])
         self.do(slug, verb, *changed)
 
 
@@ -227,8 +296,9 @@ def test_service_and_model_agree_after_every_step(fresh_app: Flask, fresh_databa
         for name, prices in PRICES.items()
     }
     Sequence.real = {slug: RealTenant(slug, fresh_app, fresh_database, products) for slug in TENANTS}
-    if os.environ.get("HYPOTHESIS_PROFILE") == "long":
+    profile = os.environ.get("HYPOTHESIS_PROFILE")
+    if profile == "long":
         run_state_machine_as_test(Sequence, settings=LONG)
     else:
         for number in SEEDS:
-            run_state_machine_as_test(seed(number)(Sequence), settings=SHORT)
+            run_state_machine_as_test(seed(number)(Sequence), settings=SHRINKING if profile == "shrink" else SHORT)

@@ -94,9 +94,10 @@ class Wallet:
     version: int = 1
     movements: list[Movement] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
-    # Each key belongs to one request, with one answer, for ever. Holds have keys of their own.
+    # Each key belongs to one request, with one answer, for ever.
     keys: dict[str, tuple[Any, Receipt]] = field(default_factory=dict, compare=False, repr=False)
     hold_keys: dict[str, tuple[Any, Authorised]] = field(default_factory=dict, compare=False, repr=False)
+    cancel_keys: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # the order that was cancelled
 
     @property
     def deposit(self) -> int:
@@ -124,6 +125,7 @@ class Wallet:
     def answered(self, key: str, request: Any) -> Receipt | None:
         """What this very request was answered before; its key is refused to any other request."""
         known = self.keys.get(key)
+        refuse_if(key in self.hold_keys, "idempotency_key_reused")
         refuse_if(known is not None and known[0] != request, "idempotency_key_reused")
         return replace(known[1], replayed=True) if known else None
 

@@ -610,3 +610,25 @@ def test_a_line_that_does_not_add_up_is_refused_by_its_constraint(
     line = f"'{order['id']}', 2, gen_random_uuid(), 's', 'n', {values}"
     with pytest.raises(psycopg.errors.CheckViolation, match=constraint):
         database.as_superuser().execute(f"INSERT INTO eur_schema.order_items VALUES ({line})".encode())
+
+
+def test_a_cancels_key_is_its_own_also_when_nothing_was_left_to_refund(app: Flask, thing: UUID) -> None:
+    buyer = Buyer(app, "eur", 1_400)
+    one, two = buyer.order([(thing, 1)]), buyer.order([(thing, 1)])
+    admin = People(app).make(eur="admin")
+    path = f"/api/admin/wallets/{buyer.wallet_id}/refunds"
+    assert Api(app).post(path, admin, "eur", json={"paymentId": one["paymentId"]}).status_code == 201
+    first = buyer.cancel(one, key="cancel")
+    assert buyer.cancel(two, 422, key="cancel")["code"] == "idempotency_key_reused"
+    assert buyer.cancel(one, key="cancel") == first
+    assert buyer.show(two)["status"] == "paid"
+
+
+def test_an_admins_refund_is_found_by_its_order(app: Flask, buyer: Buyer, thing: UUID) -> None:
+    order = buyer.order([(thing, 1)])
+    admin = People(app).make(eur="admin")
+    path = f"/api/admin/wallets/{buyer.wallet_id}/refunds"
+    refund = Api(app).post(path, admin, "eur", json={"paymentId": order["paymentId"], "amount": "2.00"}).json
+    assert refund["orderId"] == order["id"]  # type: ignore[index]
+    found: Any = Api(app).get(f"/api/admin/transactions?orderId={order['id']}", admin, "eur").json
+    assert [item["amount"] for item in found["items"]] == ["2.00", "-7.00"]

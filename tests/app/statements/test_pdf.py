@@ -12,7 +12,7 @@ from pypdf import PdfReader
 
 from app.statements import pdf
 from app.statements.models import Line, Statement
-from tenant_schemas.tenant import Tenant
+from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing import Database
 from tests.app.statements.conftest import Book
 
@@ -63,6 +63,23 @@ def test_the_document_names_the_tenant_and_holds_both_balances_and_each_movement
     for expected in (f"Opening balance {sign}0.00", f"-{sign}12.50", f"Closing balance {sign}4,987.50", "Kafa i kolač"):
         assert expected in text
     assert text.endswith("1 / 1")
+
+
+def test_a_members_words_are_never_the_number_of_pages(app: Flask) -> None:
+    book = Book(app, "eur")
+    book.post("deposit", 100)
+    book.post("payment", 50, description="pay {nb}")
+    assert "pay {nb}" in read(book.ask(format="pdf").data)[0]
+
+
+@pytest.mark.parametrize("locale", ["ar_EG", "he_IL", "zh_CN", "th", "fa_IR"])
+def test_a_time_or_amount_in_letters_that_cannot_be_drawn_is_written_plainly(locale: str) -> None:
+    tenant = Tenant(uuid4(), "x", "x_schema", "tenant_x", "X", TenantStatus.ACTIVE, 1, "0001", {"locale": locale})
+    noon = datetime(2026, 11, 22, 12, 34, 56, tzinfo=UTC)
+    statement = Statement(uuid4(), "EUR", noon, noon, 123_456, 123_456, 0)
+    text = read(pdf.statement_document(tenant, statement, []))[0]
+    assert "\N{REPLACEMENT CHARACTER}" not in text
+    assert "2026" in text
 
 
 @pytest.mark.parametrize(
