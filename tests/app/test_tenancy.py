@@ -212,7 +212,10 @@ def test_a_malformed_host_names_no_tenant(member: Caller) -> None:
         problem_of(member.get(host=host), 400, "tenant_required")
 
 
-ANY_NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\r\n"), min_size=1, max_size=40)
+# Hypothesis tries the words that our sources hold, so it does find the names that are tenants.
+ANY_NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\r\n"), min_size=1, max_size=40).filter(
+    lambda named: named.strip() not in {"eur", "km"}
+)
 
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
