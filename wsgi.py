@@ -2,6 +2,11 @@
 
 from app import create_app
 from app.holds.timer import start_timer
+from app.tenants.provisioner import start_provisioner
+from tenant_schemas.flask import EXTENSION
+from tenant_schemas.watch import start_watch
 
 app = create_app()
 start_timer(app, app.config["HOLD_EXPIRY_SECONDS"])
+start_provisioner(app)
+start_watch(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

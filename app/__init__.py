@@ -2,8 +2,13 @@
 
 from flask import Flask, Response
 
-from app import cli, config, db, docs, logs, problems, tenancy
+from app import cli, config, db, docs, limits, logs, problems, tenancy
+from app.audit import refused
+from app.audit.routes import blueprint as audit
+from app.auth.oidc import OpenIdProvider
 from app.auth.routes import blueprint as auth
+from app.auth.routes import well_known
+from app.auth.signing_keys import key_source
 from app.auth.tokens import TokenMint
 from app.bulk.routes import blueprint as bulk
 from app.catalog.routes import blueprint as catalog
@@ -11,11 +16,14 @@ from app.credit.routes import blueprint as credit
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.http import FastJson, NoSessions
+from app.keys.routes import blueprint as keys
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
 from app.openings import models as _openings  # noqa: F401
 from app.orders.routes import blueprint as orders
 from app.statements.routes import blueprint as statements
+from app.tenants import provisioner
+from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
 
 
@@ -29,25 +37,38 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.session_interface = NoSessions()
     app.config.update(SECRET_KEY=settings.secret_key, MAX_CONTENT_LENGTH=settings.max_body_bytes)
     app.config["HOLD_EXPIRY_SECONDS"] = settings.hold_expiry_seconds
-    app.extensions["token_mint"] = TokenMint(settings.secret_key, settings.token_seconds)
+    app.config["REGISTRY_WATCH_SECONDS"] = settings.registry_watch_seconds
+    app.config["REFRESH_SECONDS"] = settings.refresh_seconds
+    keys_of_tokens = key_source(settings.signing_keys_file, settings.signing_keys)
+    app.extensions["token_mint"] = TokenMint(keys_of_tokens, settings.token_seconds)
+    if settings.oidc_issuer:
+        app.extensions["openid_provider"] = OpenIdProvider(
+            settings.oidc_issuer, settings.oidc_audience, settings.oidc_algorithms
+        )
 
     logs.init_app(app, settings.log_level)
     app.after_request(_protect)
     db.init_app(app, settings)
+    provisioner.init_app(app, settings)
     problems.register(app)
 
     api = docs.make_api(app)
-    for feature in (auth, members, wallets, ledger, holds, catalog, orders, statements, credit, bulk):
+    of_members = (auth, wallets, ledger, holds, catalog, orders, statements)
+    for feature in (*of_members, members, credit, bulk, audit, keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(health)
+    app.register_blueprint(well_known)
 
+    limits.init_app(app, settings)
     tenancy.init_app(app, settings)
+    refused.init_app(app)
     cli.init_app(app)
     return app
 
 
 def _protect(response: Response) -> Response:
-    """Answers are for the caller alone, and are what they say they are."""
-    response.headers["Cache-Control"] = "no-store"
+    """Answers are for the caller alone, unless they say otherwise, and are what they say they are."""
+    if not response.cache_control.public:
+        response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

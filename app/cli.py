@@ -7,14 +7,16 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.auth.commands import auth
 from app.auth.passwords import hash_password
 from app.auth.schemas import LoginSchema
+from app.auth.sessions import end_other_sessions
 from app.db import db
 from app.errors import ServiceError
 from app.holds import service as holds
 from app.ledger.audit import AuditReport, Finding, audit_ledger
 from app.members import service as members
-from app.members.models import Role
+from app.members.models import MEMBERSHIP_ROLES, Role
 from app.openings.commands import COMMANDS as OPENINGS
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections, shared_side, tenant_context
@@ -28,6 +30,7 @@ members_group = AppGroup("members", help="Users and where they belong.")
 def init_app(app: Flask) -> None:
     for command in OPENINGS:
         wallets.add_command(command)
+    app.cli.add_command(auth)
     app.cli.add_command(wallets)
     app.cli.add_command(members_group)
 
@@ -95,7 +98,9 @@ def _expire_holds_of(tenant: Tenant) -> bool:
 @members_group.command("add")
 @click.argument("email")
 @click.option("--tenant", "slug", required=True, help="The tenant to belong to.")
-@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.MEMBER.value, show_default=True)
+@click.option(
+    "--role", type=click.Choice([role.value for role in MEMBERSHIP_ROLES]), default=Role.MEMBER.value, show_default=True
+)
 @click.option("--name", help="The person's name, if the user is new. Default: the address.")
 @click.option("--password", envvar="MEMBER_PASSWORD", help="For a new user; asked for if not given.")
 def add_member(email: str, slug: str, role: str, name: str | None, password: str | None) -> None:
@@ -114,6 +119,23 @@ def add_member(email: str, slug: str, role: str, name: str | None, password: str
     except (TenancyError, ServiceError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{email} is {role} in {slug}")
+
+
+@members_group.command("set-password")
+@click.argument("email")
+@click.option("--password", envvar="MEMBER_PASSWORD", help="Asked for if not given.")
+def set_password(email: str, password: str | None) -> None:
+    """Give a user a password, as to one who was let in by an admin and has none. Ends all their sessions."""
+    password = password or click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    _refuse_what_login_refuses(email, password)
+    try:
+        with shared_side():
+            user = members.set_password(email, hash_password(password))
+            end_other_sessions(user.id, None)
+            db.session.commit()
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{email} has a new password")
 
 
 def _refuse_what_login_refuses(email: str, password: str) -> None:

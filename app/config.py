@@ -6,6 +6,7 @@ With no DATABASE_URL everything runs on an embedded PostgreSQL under DATA_DIR, w
 
 import json
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,19 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.auth.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
+# A rate limit, also of a tenant's own settings.
+RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
+RATE_WANTED = "must be a number and a time, like 600/minute; the times are second, minute, hour and day"
+# Those whose keys can be published. Of the others, none needs no key and HS* would take a public key for a secret one.
+OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+_ISSUER = r"^$|^https://[^\s?#]+$|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?$"
+_STORAGE = r"^$|^rediss?://.+"
+HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` makes a file of keys for SIGNING_KEYS_FILE."
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
@@ -38,10 +48,26 @@ class Settings:
     is_embedded: bool
     base_domain: str
     token_seconds: int
+    refresh_seconds: int
+    signing_keys_file: str
+    signing_keys: str = field(repr=False)
+    oidc_issuer: str
+    oidc_audience: str
+    oidc_algorithms: tuple[str, ...]
+    tenant_logins: str
     max_connections: int
+    max_tenant_connections: int
+    tenants_per_connection: int
     connection_wait_seconds: float
     statement_timeout_ms: int
+    idle_in_transaction_timeout_ms: int
+    registry_watch_seconds: float
     max_body_bytes: int
+    tenant_rate_limit: str
+    tenant_concurrency: int
+    login_rate_limit: str
+    rate_limit_storage_url: str = field(repr=False)
+    trusted_proxies: int
     hold_expiry_seconds: int
     log_level: str
 
@@ -54,6 +80,8 @@ def read_settings() -> Settings:
     not_negative = validate.Range(min=0, error="must be 0 or more")
     day = validate.Range(min=0, max=86_400, error="must be 0 to 86400")
     positive = validate.Range(min=1, error="must be 1 or more")
+    rate = validate.Regexp(rf"^{RATE}\Z", re.ASCII, error=RATE_WANTED)
+    several = validate.Range(min=2, error="must be 2 or more")
     database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
     is_given = bool(os.environ.get("DATABASE_URL"))
     required = {} if is_given else {"default": ""}
@@ -66,20 +94,87 @@ def read_settings() -> Settings:
             "BASE_DOMAIN", "", validate=validate.Regexp(_DOMAIN, error="must be like wallet.example")
         ),
         "token_seconds": env.int("TOKEN_SECONDS", 900, validate=positive),
-        "max_connections": env.int("MAX_CONNECTIONS", 20, validate=validate.Range(min=2, error="must be 2 or more")),
+        "refresh_seconds": env.int("REFRESH_SECONDS", 30 * 86_400, validate=timeout),
+        **_signing_keys(env, is_given),
+        **_oidc_settings(env),
+        "tenant_logins": env.str("TENANT_LOGINS", "own", validate=validate.OneOf(["own", "shared"])),
+        "max_connections": env.int("MAX_CONNECTIONS", 20, validate=several),
+        "max_tenant_connections": env.int("MAX_TENANT_CONNECTIONS", 0, validate=not_negative),
+        "tenants_per_connection": env.int("TENANTS_PER_CONNECTION", 100, validate=several),
         "connection_wait_seconds": env.float("CONNECTION_WAIT_SECONDS", 5.0, validate=not_negative),
         "statement_timeout_ms": env.int("STATEMENT_TIMEOUT_MS", 10_000, validate=timeout),
+        "idle_in_transaction_timeout_ms": env.int("IDLE_IN_TRANSACTION_TIMEOUT_MS", 60_000, validate=timeout),
+        "registry_watch_seconds": env.float("REGISTRY_WATCH_SECONDS", 2.0, validate=day),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
+        "tenant_rate_limit": env.str("TENANT_RATE_LIMIT", "6000/minute", validate=rate),
+        "tenant_concurrency": env.int("TENANT_CONCURRENCY", 2, validate=positive),
+        "login_rate_limit": env.str("LOGIN_RATE_LIMIT", "30/minute", validate=rate),
+        "rate_limit_storage_url": env.str(
+            "RATE_LIMIT_STORAGE_URL", "", validate=validate.Regexp(_STORAGE, error="must be like redis://host:6379/0")
+        ),
+        "trusted_proxies": env.int("TRUSTED_PROXIES", 0, validate=not_negative),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:
         env.seal()
     except EnvValidationError as error:
-        raise ConfigurationError(f"These settings are wrong: {error}") from None
+        hint = HOW_TO_MAKE_KEYS if {"SIGNING_KEYS_FILE", "SIGNING_KEYS"} & set(error.error_messages) else ""
+        raise ConfigurationError(f"These settings are wrong: {error}{hint}") from None
     if is_given:
         return Settings(**given, is_embedded=False)
-    return Settings(**{**given, **_embedded_settings(data_dir())}, is_embedded=True)
+    embedded_ones = _embedded_settings(data_dir())
+    if not given["signing_keys"]:
+        embedded_ones["signing_keys_file"] = str(_embedded_key_file(given["signing_keys_file"]))
+    return Settings(**{**given, **embedded_ones}, is_embedded=True)
+
+
+def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:
+    """One of the two; with the embedded server neither is needed."""
+    text = env.str("SIGNING_KEYS", "", validate=_are_signing_keys)
+    needs_file = is_given and not os.environ.get("SIGNING_KEYS")
+    file = env.str("SIGNING_KEYS_FILE", validate=_is_key_file, **({} if needs_file else {"default": ""}))
+    return {"signing_keys": text or "", "signing_keys_file": file or ""}
+
+
+def _are_signing_keys(text: str) -> None:
+    try:
+        if text:
+            parse_keys(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
+def _is_key_file(path: str) -> None:
+    if os.environ.get("SIGNING_KEYS"):
+        raise ValidationError("SIGNING_KEYS is set as well; set one of them")
+    try:
+        parse_keys(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValidationError(f"can't be used: {error}") from None
+
+
+def _embedded_key_file(given: str) -> Path:
+    path = Path(given) if given else embedded_key_file()
+    ensure_key_file(path)
+    return path
+
+
+def embedded_key_file() -> Path:
+    """Where the signing keys of an embedded installation are unless SIGNING_KEYS_FILE says."""
+    return data_dir() / "signing_keys.json"
+
+
+def _oidc_settings(env: Env) -> dict[str, Any]:
+    """An issuer needs an audience, or tokens that it made for others would be taken too."""
+    issuer = env.str("OIDC_ISSUER", "", validate=validate.Regexp(_ISSUER, error="must be like https://id.example"))
+    known = validate.ContainsOnly(OIDC_ALGORITHMS, error=f"must be some of {', '.join(OIDC_ALGORITHMS)}")
+    given = validate.Length(min=1, error="must not be empty")
+    return {
+        "oidc_issuer": issuer,
+        "oidc_audience": env.str("OIDC_AUDIENCE", **({"validate": given} if issuer else {"default": ""})),
+        "oidc_algorithms": tuple(env.list("OIDC_ALGORITHMS", ["RS256", "ES256"], validate=[known, given]) or ()),
+    }
 
 
 def _is_database_url(text: str) -> None:

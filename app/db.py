@@ -3,6 +3,8 @@
 Which schema a query reaches follows from what is bound (see `tenant_schemas.flask`), never from the model.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import DeclarativeBase
@@ -11,6 +13,9 @@ from app.config import Settings
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.registry import registry_table
+from tenant_schemas.roles import ServiceRoles
+
+ROLES: Final = ServiceRoles.named("wallet")
 
 db = TenantDatabase()
 
@@ -34,10 +39,14 @@ def init_app(app: Flask, settings: Settings) -> None:
     """Give the application its connections. Opens none."""
     limits = Limits(
         max_connections=settings.max_connections,
+        max_tenant_connections=settings.max_tenant_connections,
+        tenants_per_connection=settings.tenants_per_connection,
         wait_seconds=settings.connection_wait_seconds,
         statement_timeout_ms=settings.statement_timeout_ms,
+        idle_in_transaction_timeout_ms=settings.idle_in_transaction_timeout_ms,
     )
-    db.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits))
+    pool_role = ROLES.pool if settings.tenant_logins == "shared" else None
+    db.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits, pool_role=pool_role))
 
 
 def admin_engine(url: str) -> sa.Engine:

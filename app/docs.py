@@ -1,5 +1,6 @@
 """The API's description: OpenAPI 3.1 at /openapi.json, made from the schemas, and a page at /docs that needs no CDN."""
 
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask
@@ -7,7 +8,8 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import INCLUDE, fields
 
-from app.fields import Schema, one_of_openapi
+from app.auth.browser import ACCESS_COOKIE, CSRF_HEADER
+from app.fields import Answer, one_of_openapi
 from app.money import amount_openapi
 from app.problems import MEDIA_TYPE
 
@@ -15,17 +17,57 @@ DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, 
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
 
 
-class FaultSchema(Schema):
+RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {
+        **{"description": "seconds until it is worth trying again", "required": True},
+        "schema": {"type": "integer", "minimum": 0},
+    }
+}
+LIMIT_HEADERS: dict[str, Any] = {
+    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
+    for name, description in {
+        "RateLimit-Limit": "requests in the whole time; in all answers that were counted, as the next two",
+        "RateLimit-Remaining": "of them, how many are left",
+        "RateLimit-Reset": "seconds until all are there again",
+    }.items()
+}
+CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
+# The headers of errors, by status.
+ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
+    HTTPStatus.UNAUTHORIZED: CHALLENGE,
+    HTTPStatus.TOO_MANY_REQUESTS: RETRY_AFTER | LIMIT_HEADERS,
+    HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
+}
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "token": {
+        **{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "description": "The accessToken of a login, whose keys are at /.well-known/jwks.json, or an API key.",
+    },
+    "cookie": {
+        **{"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE},
+        "description": "In browsers, after a login with `cookie`. An Authorization header is heard before it.",
+    },
+    "csrf": {
+        **{"type": "apiKey", "in": "header", "name": CSRF_HEADER},
+        "description": "The csrfToken of the login, beside a cookie, for whatever is not only read.",
+    },
+}
+
+
+class FaultSchema(Answer):
     field = fields.String()
     code = fields.String()
     message = fields.String()
 
 
-class ProblemSchema(Schema):
+class ProblemSchema(Answer):
     """Some problems have more members: `available`, `refundable`, …"""
 
     class Meta:
         unknown = INCLUDE
+
+    may_lack = ("errors",)
 
     title = fields.String()
     status = fields.Integer()
@@ -47,6 +89,8 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
         """All that flask-smorest registers here are errors, and ours have a media type of their own."""
         self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
         super()._register_responses()
+        for status, headers in ERROR_HEADERS.items():
+            self.spec.components.responses_lazy[status.name]["headers"] = headers
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
@@ -60,8 +104,8 @@ def make_api(app: Flask) -> Documentation:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
-            "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
-            "security": [{"token": []}],
+            "components": {"securitySchemes": SECURITY_SCHEMES},
+            "security": [{"token": []}, {"cookie": [], "csrf": []}],
         },
     )
     api = Documentation(app)

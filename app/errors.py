@@ -9,6 +9,7 @@ ServiceError
 ├── Conflict                the rules of money or the state of things refuse it
 ├── PreconditionFailed      If-Match names another version
 ├── PreconditionRequired    If-Match is missing
+├── TooManyRequests         more than this caller's limits allow
 └── Unavailable             not now; the same request may go through later
 
 Nothing here knows a status code: those are in `problems.py`.
@@ -81,6 +82,10 @@ class PreconditionFailed(ServiceError):
 
 class PreconditionRequired(ServiceError):
     code = "if_match_required"
+
+
+class TooManyRequests(ServiceError):
+    code = "rate_limited"
 
 
 class Unavailable(ServiceError):

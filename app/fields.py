@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from unicodedata import category
 from uuid import UUID
 
@@ -36,6 +36,16 @@ class Schema(marshmallow.Schema):
         "unknown": coded("unknown_field", "There is no such field."),
         "type": coded("not_an_object", "A JSON object is needed."),
     }
+
+
+class Answer(Schema):
+    """The base of what is only shown: every member is always there, except those that `may_lack` names."""
+
+    may_lack: ClassVar[tuple[str, ...]] = ()
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Nothing is loaded with it, so this is for its description alone."""
+        field_obj.required = field_name not in self.may_lack
 
 
 REQUIRED = {"required": coded("required", "This field is needed."), "null": coded("required", "This field is needed.")}
@@ -97,6 +107,19 @@ class Choice(fields.String):
         if value not in self.choices:
             raise self.make_error("unknown_choice", choices=", ".join(self.choices))
         return cast(str, value)
+
+
+class Flag(fields.Boolean):
+    """true or false; marshmallow's own would take 1 and "yes" too."""
+
+    default_error_messages = {  # noqa: RUF012  marshmallow's own way
+        name: coded("not_a_boolean", "Send true or false, without quotes.") for name in ("invalid", "null")
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
 
 
 class Moment(fields.AwareDateTime):

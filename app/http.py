@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import marshmallow
 import orjson
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 from flask.json.provider import JSONProvider
 from flask.sessions import SessionInterface
 from flask_smorest import Blueprint as SmorestBlueprint
@@ -31,10 +31,12 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.fields import Schema
+from app.problems import possible_refusals
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 MAX_KEY_LENGTH = 200
 View = TypeVar("View", bound=Callable[..., Any])
+_ETAG = '^"[0-9]{1,9}"$'
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # A comma would be two headers joined.
 
 
@@ -69,7 +71,7 @@ class StrictParser(FlaskParser):
         return MultiDictProxy(req.args, schema)
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> NoReturn:
-        faults = [fault for found in error.messages.values() for fault in _faults("", found)]
+        faults = [fault for found in error.messages.values() for fault in faults_of(found)]
         raise Invalid("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
 
 
@@ -113,10 +115,11 @@ def _refuse_unwritable(value: Any, field: str) -> None:
         raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.")
 
 
-def _faults(path: str, found: Any) -> list[dict[str, str]]:
+def faults_of(found: Any, path: str = "") -> list[dict[str, str]]:
+    """What marshmallow found wrong, as the `errors` of a problem: field, code and message of each."""
     if isinstance(found, Mapping):
         inside = ((f"{path}.{name}" if path else str(name), deeper) for name, deeper in found.items())
-        return [fault for name, deeper in inside for fault in _faults(name, deeper)]
+        return [fault for name, deeper in inside for fault in faults_of(deeper, name)]
     field = path.removesuffix("._schema").removesuffix("_schema") or "body"
     return [{"field": field, "code": getattr(said, "code", "invalid"), "message": str(said)} for said in found]
 
@@ -128,7 +131,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._prepare_doc_cbks.append(_document_headers)
+        self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
 
     def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
         """The schema is made once, at import, and not for each request."""
@@ -148,7 +151,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         def post(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def put(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
-        def response(self, status_code: int, schema: type[Schema]) -> Callable[[View], View]: ...
+        def delete(self, rule: str, **options: Any) -> Callable[[View], View]: ...
+        def response(self, status_code: int, schema: type[Schema] | None = None) -> Callable[[View], View]: ...
         def alt_response(self, status_code: int, *, schema: type[Schema]) -> Callable[[View], View]: ...
 
 
@@ -170,19 +174,48 @@ def wants_header(name: str, description: str, *, required: bool = True, **about:
     return mark
 
 
+def gives_header(name: str, description: str, *, always: bool = True, **about: Any) -> Callable[[View], View]:
+    """Note in the API's description that a view's answers have this header. Sending it is the view's own doing."""
+
+    def mark(view: View) -> View:
+        header = {"description": description, "required": always, "schema": {"type": "string", **about}}
+        view.__dict__.setdefault("_apidoc", {}).setdefault("gives", {})[name] = header
+        return view
+
+    return mark
+
+
 def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> View:
-    """Note in the API's description that a view wants an Idempotency-Key."""
+    """Note in the API's description that a view wants an Idempotency-Key, and says whether it was used before."""
     description = "New for each intent, the same for a retry: the same key and request have the same answer."
-    return wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=max_length)(view)
+    pattern = f"^{_IDEMPOTENCY_KEY.pattern}$"
+    wants = wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=max_length, pattern=pattern)
+    gives = gives_header(
+        "Idempotent-Replayed", "An earlier request with this key had done it.", always=False, enum=["true"]
+    )
+    return gives(wants(view))
+
+
+def needs_version(view: View) -> View:
+    """Note in the API's description that a view wants an If-Match, and gives the ETag for the next."""
+    return gives_etag(wants_header("If-Match", "The ETag of the version you have seen.", pattern=_ETAG)(view))
+
+
+def gives_etag(view: View) -> View:
+    """Note in the API's description that a view's answers have an ETag."""
+    return gives_header("ETag", "The version of what can be changed here.", pattern=_ETAG)(view)
 
 
 def takes_up_to(max_bytes: int) -> Callable[[View], View]:
-    """Let a view read a body of this size, also where MAX_BODY_BYTES is less. To be above `arguments`."""
+    """Let a view read a body of this size, also where MAX_BODY_BYTES is less; the tenant's own limit counts all the
+    same. To be above `arguments`.
+    """
 
     def mark(view: View) -> View:
         @wraps(view)
         def read(*arguments: Any, **named: Any) -> Any:
-            request.max_content_length = max(request.max_content_length or 0, max_bytes)
+            allowed = max(request.max_content_length or 0, max_bytes)
+            request.max_content_length = min(allowed, g.get("max_body_bytes", allowed))
             return view(*arguments, **named)
 
         return cast(View, read)
@@ -191,12 +224,22 @@ def takes_up_to(max_bytes: int) -> Callable[[View], View]:
 
 
 def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
-    headers = doc_info.get("headers", [])
-    return {**doc, "parameters": [*doc.get("parameters", []), *headers]} if headers else doc
+    wanted, given = doc_info.get("headers", []), doc_info.get("gives", {})
+    for status, response in doc.get("responses", {}).items():
+        if given and str(status).startswith("2"):
+            response["headers"] = given
+    return {**doc, "parameters": [*doc.get("parameters", []), *wanted]} if wanted else doc
+
+
+def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method: str, **_: Any) -> dict[str, Any]:
+    """What these look like is written once, in `docs.py`."""
+    refusals = {str(status.value): status.name for status in possible_refusals(doc, method)}
+    told = {str(status): response for status, response in doc.get("responses", {}).items()}
+    return {**doc, "responses": refusals | told}
 
 
 class NoSessions(SessionInterface):
-    """This API keeps nothing in cookies, and so owes no request the work of looking for them."""
+    """Flask's sessions are not ours (app/auth/sessions.py), and no request owes them the work of looking for them."""
 
     def open_session(self, app: Flask, request: Request) -> None:
         return None

@@ -86,10 +86,19 @@ class MoneyField(fields.Field[str]):
 
 
 AMOUNT_PATTERN = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
+# What a body may have. No look-ahead, which the regular expressions of several languages lack.
+_NOT_ZERO = r"(0\.0{0,9}[1-9][0-9]{0,9}|[1-9][0-9]{0,39}(\.[0-9]{1,10})?)"
+_PATTERNS = {
+    "positive": f"^{_NOT_ZERO}$",
+    "not_zero": f"^-?{_NOT_ZERO}$",
+    "zero_or_more": r"^(0|[1-9][0-9]{0,39})(\.[0-9]{1,10})?$",
+}
 
 
 def amount_openapi(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
     """How both fields look in OpenAPI: a string with a pattern, never a number."""
     if not isinstance(field, AmountField | MoneyField):
         return {}
-    return {"type": "string", "format": "decimal", "pattern": AMOUNT_PATTERN, "examples": ["12.50"]}
+    pattern = _PATTERNS[field.allows] if isinstance(field, AmountField) else AMOUNT_PATTERN
+    type_ = ["string", "null"] if field.allow_none else "string"
+    return {"type": type_, "format": "decimal", "pattern": pattern, "examples": ["12.50"]}

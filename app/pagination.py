@@ -1,7 +1,7 @@
 """Cursor-paged lists: `?limit=&cursor=` in, `{"items": […], "nextCursor": …}` out.
 
-A cursor is the position after the last item, signed together with its list: the tenant, the user, the route and the
-filters. It is refused anywhere else.
+A cursor is the position after the last item, signed together with its list: the tenant (or that there is none), the
+user, the route and the filters. It is refused anywhere else.
 """
 
 import re
@@ -15,8 +15,9 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import fields
 
 from app.errors import Invalid
-from app.fields import Schema, Text, coded
-from tenant_schemas.context import current_tenant
+from app.fields import Answer, Schema, Text, coded
+from tenant_schemas.context import current_binding
+from tenant_schemas.tenant import Tenant
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
@@ -63,7 +64,7 @@ def page_schema(item: type[Schema]) -> type[Schema]:
         "next_cursor": fields.String(data_key="nextCursor", allow_none=True),
     }
     name = item.__name__.removesuffix("Schema") + "PageSchema"
-    return type(name, (Schema,), members)
+    return type(name, (Answer,), members)
 
 
 def paginate(
@@ -74,17 +75,28 @@ def paginate(
     """One page. `fetch` is given the position to start after and how many to bring; one more than shown tells whether
     there are others.
     """
-    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor"}}
-    signer = _signer(filters)
-    after = _read(signer, query["cursor"]) if "cursor" in query else None
-    found = fetch(after, query["limit"] + 1)
+    found = fetch(position_in(query), query["limit"] + 1)
     items = found[: query["limit"]]
     more = len(found) > len(items)
-    return Page(items, signer.dumps(position_of(items[-1])) if more else None)
+    return Page(items, cursor_to(position_of(items[-1]), query) if more else None)
 
 
-def _signer(filters: dict[str, Any]) -> URLSafeSerializer:
-    scope = [str(current_tenant().id), str(g.user_id), request.endpoint, request.view_args or {}, filters]
+def position_in(query: dict[str, Any]) -> Position | None:
+    """The position that the query's cursor stands for, if it has one. Raises Invalid for the cursor of another list."""
+    return _read(_signer(query), query["cursor"]) if "cursor" in query else None
+
+
+def cursor_to(position: Position, query: dict[str, Any]) -> str:
+    """The cursor that leads on from this position, in this list with these filters."""
+    signed = _signer(query).dumps(position)
+    return signed if isinstance(signed, str) else signed.decode()
+
+
+def _signer(query: dict[str, Any]) -> URLSafeSerializer:
+    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor"}}
+    binding = current_binding()
+    whose = str(binding.id) if isinstance(binding, Tenant) else binding.value
+    scope = [whose, str(g.user_id), request.endpoint, request.view_args or {}, filters]
     salt = orjson.dumps(scope, default=str, option=orjson.OPT_SORT_KEYS)
     return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=b"cursor:" + salt, serializer=orjson)
 

@@ -20,7 +20,8 @@ from tenant_schemas import errors as tenancy
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = "2"
+# A rate limit knows better when it is over, and says so itself.
+RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
 
 STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -32,6 +33,7 @@ STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
@@ -56,6 +58,15 @@ HTTP_CODES = {
 PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
 
 
+# By what a route has: a status code that no route here says is not one that a client must be ready for.
+_ANY_ROUTE = (
+    *(HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND),
+    *(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+_WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+_WITH_VERSION = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.PRECONDITION_REQUIRED)
+
+
 def register(app: Flask) -> None:
     """Let every error leave the application as a problem."""
     app.register_error_handler(errors.ServiceError, _service_error)
@@ -66,14 +77,25 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
+def possible_refusals(operation: Mapping[str, Any], method: str) -> tuple[HTTPStatus, ...]:
+    """What an operation may refuse with, by its description in OpenAPI."""
+    headers = {about["name"] for about in operation.get("parameters", ()) if about.get("in") == "header"}
+    return (
+        *_ANY_ROUTE,
+        *((HTTPStatus.CONFLICT,) if method != "get" else ()),
+        *(_WITH_BODY if "requestBody" in operation else ()),
+        *(_WITH_VERSION if "If-Match" in headers else ()),
+    )
+
+
 def problem(
     status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
 ) -> Response:
     """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the status's own phrase."""
     response = Response(orjson.dumps(_body(status, code, detail, members)), status=status, mimetype=MEDIA_TYPE)
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if status in RETRY_AFTER_SECONDS:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS[status]
     if status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -3,30 +3,33 @@
 Every route below /api/ says who may come in (`@access`); one that does not say so stops the application from starting.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from flask import Flask, current_app, g, request
+from werkzeug.routing import Rule
 
-from app.auth.errors import AdminRequired, BadToken, TokenRequired
-from app.auth.tokens import Token, TokenMint
+from app import limits
+from app.audit.models import Actor, ActorKind
+from app.auth.credentials import ApiKey, presented_credential
+from app.auth.errors import AdminRequired, BadToken, MemberRequired, OperatorRequired, UserRequired
+from app.auth.tokens import Token
 from app.config import ROOT, Settings
+from app.db import ROLES
 from app.errors import Invalid
 from app.http import View, wants_header
 from app.members.models import Role
-from app.members.service import standing
+from app.members.service import Standing, standing, standing_of_key
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import SchemaBehind, TenantNotFound, TenantRequired
 from tenant_schemas.flask import FlaskRequestParts, PathTenant, bind_request
 from tenant_schemas.migrations import Migrations
 from tenant_schemas.resolvers import Resolver, by_claim, by_header, by_path, by_subdomain, select
-from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant
 
-ROLES: Final = ServiceRoles.named("wallet")
 MIGRATIONS: Final = Migrations(ROOT / "setup.cfg", ROLES)
 
 API_PREFIX: Final = "/api/"
@@ -35,36 +38,66 @@ RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", 
 
 # The revisions this code can serve. Histories are numbered, so a later revision compares as greater; one that is newer
 # than the code is served too, since migrations expand before they contract.
-OLDEST_SHARED_REVISION: Final = "0002"
-OLDEST_TENANT_REVISION: Final = "0007"
+OLDEST_SHARED_REVISION: Final = "0003"
+OLDEST_TENANT_REVISION: Final = "0008"
 
 
 class Access(Enum):
     """Who may call a route, and on which side it then works."""
 
     ANYONE = "anyone"  # shared side
-    USER = "user"  # anyone with a token, shared side
-    MEMBER = "member"  # of the tenant of the request
-    ADMIN = "admin"  # of the tenant of the request
+    USER = "user"  # anyone who logged in, shared side
+    OPERATOR = "operator"  # of the installation, shared side
+    # And of the tenant of the request:
+    MEMBER = "member"  # whoever has wallets there
+    READER = "reader"  # whoever may see all of it
+    TELLER = "teller"  # whoever may move its members' money
+    ADMIN = "admin"  # whoever manages it
+
+
+# Which roles open which routes of a tenant.
+OPENS: Final = {
+    Access.MEMBER: frozenset({Role.MEMBER, Role.ADMIN}),
+    Access.READER: frozenset({Role.ADMIN, Role.AUDITOR, Role.SERVICE, Role.OPERATOR}),
+    Access.TELLER: frozenset({Role.ADMIN, Role.SERVICE, Role.OPERATOR}),
+    Access.ADMIN: frozenset({Role.ADMIN, Role.OPERATOR}),
+}
+# The routes whose use and refusal the tenant's audit log tells of.
+WATCHED: Final = frozenset({Access.READER, Access.TELLER, Access.ADMIN})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes this request, checked. `role` is theirs in the bound tenant; None on the shared side."""
+    """Who makes this request, checked: a user or an API key. `role` is theirs in the bound tenant; None on the shared
+    side, but for an operator.
+    """
 
-    user_id: UUID
+    kind: ActorKind
+    id: UUID
     role: Role | None
 
+    @property
+    def user_id(self) -> UUID:
+        """The user's id. No route that asks for it lets an API key in."""
+        if self.kind is ActorKind.API_KEY:
+            raise LookupError("This caller is an API key and no user.")
+        return self.id
 
-def access(who: Access) -> Callable[[View], View]:
-    """Mark a view with who may call it. To be the outermost mark, so that the API's description says it too."""
+
+def access(who: Access, does: str | None = None, *, across_tenants: bool = False) -> Callable[[View], View]:
+    """Mark a view with who may call it, and what it does in the audit log's words if it changes anything. To be the
+    outermost mark, so that the API's description says it too.
+
+    `across_tenants` lets an operator call it without naming a tenant; it then works on the shared side.
+    """
 
     def mark(view: View) -> View:
-        view.__dict__["access"] = who
+        view.__dict__.update(access=who, does=does, across_tenants=across_tenants)
         if who is Access.ANYONE:
             view.__dict__.setdefault("_apidoc", {})["manual_doc"] = {"security": []}
             return view
-        return view if who is Access.USER else names_tenant(view)
+        return names_tenant(view) if who in OPENS else view
 
     return mark
 
@@ -76,16 +109,21 @@ names_tenant = wants_header(
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Put the gate in front of all routes. To be called when they are all registered."""
-    unmarked = [
-        str(rule)
-        for rule in app.url_map.iter_rules()
-        if rule.rule.startswith(API_PREFIX) and not hasattr(app.view_functions[rule.endpoint], "access")
-    ]
-    if unmarked:
-        raise RuntimeError(f"Routes without @access: {', '.join(unmarked)}")
+    for rule in app.url_map.iter_rules():
+        if rule.rule.startswith(API_PREFIX):
+            _check_marks(rule, app.view_functions[rule.endpoint])
     app.extensions["tenant_resolvers"] = resolvers(settings.base_domain)
     app.before_request(admit)
     app.wsgi_app = PathTenant(app.wsgi_app, API_PREFIX, RESERVED_SLUGS)  # type: ignore[method-assign]
+
+
+def _check_marks(rule: Rule, view: Callable[..., Any]) -> None:
+    who: Access | None = getattr(view, "access", None)
+    if who is None:
+        raise RuntimeError(f"Routes without @access: {rule}")
+    changes = bool((rule.methods or set()) - SAFE_METHODS)
+    if changes and who in {Access.TELLER, Access.ADMIN, Access.OPERATOR} and not getattr(view, "does", None):
+        raise RuntimeError(f"{rule} changes something, and @access does not say what the audit log is to call it.")
 
 
 def resolvers(base_domain: str) -> tuple[Resolver, ...]:
@@ -105,22 +143,54 @@ def admit() -> None:
     if who is Access.ANYONE:
         bind_request(SHARED)
         return
-    token = _token()
-    if who is Access.USER:
-        found = standing(token.user_id, None, None)
-        if found is None:
-            raise BadToken("The user of this access token is not active.")
-        g.caller = Caller(found.user_id, None)
-        bind_request(SHARED)
-        return
-    tenant, role = _tenant_of(token)
+    credential = presented_credential(request)
+    if who in OPENS:
+        try:
+            _enter(who, credential)
+        except TenantRequired:
+            if not getattr(view, "across_tenants", False):
+                raise
+            _enter_shared_side(Access.OPERATOR, credential)
+    else:
+        _enter_shared_side(who, credential)
+
+
+def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
+    if isinstance(credential, ApiKey):
+        raise UserRequired("An API key is for one tenant's routes; log in as a user for this one.")
+    found = _known(standing(credential.user_id, credential.session_id, None, None))
+    if who is Access.OPERATOR and not found.is_operator:
+        raise OperatorRequired("This needs an operator of the installation.")
+    is_operator = who is Access.OPERATOR
+    _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
+    bind_request(SHARED)
+
+
+def _enter(who: Access, credential: Token | ApiKey) -> None:
+    tenant, found = _tenant_of(
+        credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS
+    )
+    is_enough = found.role in OPENS[who] or Role.OPERATOR not in OPENS[who] or not found.is_operator
+    role = found.role if is_enough else Role.OPERATOR
+    if role is None:
+        raise TenantNotFound("There is no such tenant, or you do not belong to it.")
+    kind = ActorKind.API_KEY if isinstance(credential, ApiKey) else ActorKind.USER
     g.tenant = tenant
-    g.caller = Caller(token.user_id, role)
-    if who is Access.ADMIN and role is not Role.ADMIN:
-        raise AdminRequired("This needs the role admin in this tenant.")
+    _introduce(ActorKind.OPERATOR if role is Role.OPERATOR else kind, found.id, role)
+    limits.enter(tenant)
     if tenant.revision < OLDEST_TENANT_REVISION:
         raise SchemaBehind("This tenant is being migrated; try again shortly.")
+    g.is_watched = who in WATCHED
+    if role not in OPENS[who]:
+        roles = ", ".join(sorted(OPENS[who]))
+        refusal = MemberRequired if who is Access.MEMBER else AdminRequired
+        raise refusal(f"Your role in this tenant is {role}. This needs one of: {roles}.")
     bind_request(tenant)
+
+
+def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:
+    g.user_id = caller_id
+    g.caller = Caller(kind, caller_id, role)
 
 
 def caller() -> Caller:
@@ -128,34 +198,39 @@ def caller() -> Caller:
     return cast(Caller, g.caller)
 
 
+def actor() -> Actor:
+    """Who makes the current request, in the words of the audit log."""
+    return Actor(caller().kind, caller().id, request.remote_addr, g.request_id)
+
+
 def named_tenant(user_id: UUID) -> Tenant | None:
     """The tenant that a login request names, if it names one; the user must belong to it. Raises TenantNotFound."""
     try:
-        return _tenant_of(Token(user_id, {}))[0]
+        tenant, found = _tenant_of(Token(user_id, None, {}))
     except TenantRequired:
         return None
+    if found.role is None and not found.is_operator:
+        raise TenantNotFound("There is no such tenant, or you do not belong to it.")
+    return tenant
 
 
-def _tenant_of(token: Token) -> tuple[Tenant, Role]:
-    """The request's tenant and the caller's role in it. Raises TenantRequired, TenantAmbiguous, or TenantNotFound for
-    a tenant that is unknown, not active or foreign: the three can't be told apart.
+def _tenant_of(credential: Token | ApiKey, *, archived_for_auditors: bool = False) -> tuple[Tenant, Standing]:
+    """The request's tenant and the caller's standing in it. Raises TenantRequired, TenantAmbiguous, or TenantNotFound
+    for a tenant that is unknown or not active.
     """
     known: Iterable[Resolver] = current_app.extensions["tenant_resolvers"]
-    selection = select(FlaskRequestParts(request, token.claims), known)
-    found = standing(token.user_id, selection.slug, selection.tenant_id)
+    if isinstance(credential, ApiKey):
+        found = _known(standing_of_key(credential.key_id, credential.secret_hash))
+        claims: Mapping[str, Any] = {"tenant": str(found.tenant.id)} if found.tenant else {}
+        selection = select(FlaskRequestParts(request, claims), known)
+    else:
+        selection = select(FlaskRequestParts(request, credential.claims), known)
+        found = _known(standing(credential.user_id, credential.session_id, selection.slug, selection.tenant_id))
+    archived_too = archived_for_auditors and found.role is Role.AUDITOR
+    return selection.confirm(found.tenant, archived_too=archived_too), found
+
+
+def _known(found: Standing | None) -> Standing:
     if found is None:
-        raise BadToken("The user of this access token is not active.")
-    tenant = selection.confirm(found.tenant)
-    if found.role is None:
-        raise TenantNotFound("There is no such tenant, or you do not belong to it.")
-    return tenant, found.role
-
-
-def _token() -> Token:
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not text:
-        raise TokenRequired("Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>.")
-    mint: TokenMint = current_app.extensions["token_mint"]
-    token = mint.check(text.strip())
-    g.user_id = token.user_id
-    return token
+        raise BadToken("The access token's user, session or key is not active; log in again.")
+    return found

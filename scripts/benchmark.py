@@ -13,7 +13,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scripts.benchmarks import importing
+from scripts.benchmarks import binding, importing, neighbours
 from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
 from scripts.benchmarks.slices import BenchmarkFailed, Figures
@@ -124,6 +124,58 @@ def ledger(as_json: bool, **options: Any) -> None:
         sys.exit(FAILED)
 
 
+@main.command("neighbours")
+@click.option("--seconds", type=click.FloatRange(0.1), default=4.0, show_default=True, help="The length of a slice.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Slices of each way.")
+@click.option("--clients", type=click.IntRange(1), default=2, show_default=True, help="Payers of the quiet tenant.")
+@click.option("--noise", type=click.IntRange(1), default=16, show_default=True, help="Clients of the noisy tenant.")
+@click.option("--cap", type=click.IntRange(1), default=2, show_default=True, help="Its requests at once in a process.")
+@click.option("--wallets", type=click.IntRange(1), default=1000, show_default=True, help="Wallets in each tenant.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="gunicorn's worker processes.")
+@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each worker.")
+@json_option
+def neighbours_(as_json: bool, **options: Any) -> None:
+    """One tenant's payments through HTTP, alone and beside another tenant that saturates the service with slow work.
+
+    The noisy tenant's payments hang on a locked row, half a second at a time. With the cap on its requests at once
+    most of them are refused, and the other tenant's p99 should stay within twice its quiet p99; without, it waits.
+    """
+    plan = neighbours.Plan(**options)
+    try:
+        report = _with_progress(neighbours.run, plan)
+    except BenchmarkFailed as error:
+        stop(str(error), FAILED)
+    if as_json:
+        show_json({"benchmark": "neighbours", "options": asdict(plan), **neighbours.as_json(report)})
+        return
+    show_table(f"Neighbours: {plan.clients} clients beside {plan.noise}", neighbours.COLUMNS, neighbours.rows(report))
+    _show_machine(report.machine)
+    print(f"gunicorn {plan.workers} × {plan.threads} threads")
+
+
+@main.command("binding")
+@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="The length of a slice.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Slices of each way.")
+@click.option("--tenants", type=click.IntRange(3), default=500, show_default=True, help="Of the longer rotations.")
+@json_option
+def binding_(as_json: bool, **options: Any) -> None:
+    """A one-row read through Flask bound to tenants in turn, beside the same read with no tenancy at all.
+
+    With a login for each tenant and with one pool for all, and with a SET for the session beside; over two tenants
+    and over TENANTS. The binding is in the BEGIN message and should cost no round trip.
+    """
+    plan = binding.Plan(**options)
+    try:
+        report = _with_progress(binding.run, plan)
+    except BenchmarkFailed as error:
+        stop(str(error), FAILED)
+    if as_json:
+        show_json({"benchmark": "binding", "options": asdict(plan), **binding.as_json(report)})
+        return
+    show_table(f"Binding: {plan.rounds} slices of {plan.seconds:g} s each", binding.COLUMNS, binding.rows(report))
+    _show_machine(report.machine)
+
+
 def _line_as_json(line: history.Line) -> dict[str, Any]:
     return {
         "title": line.figures.title,
@@ -153,7 +205,7 @@ def _show_ledger(plan: history.Plan, report: history.Report) -> None:
     _show_books(report.books)
 
 
-Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan)
+Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan, neighbours.Plan, binding.Plan)
 Made = TypeVar("Made")
 
 

@@ -1,57 +1,61 @@
-"""Let a tenant's members have wallets in more currencies, or set the locale of its statements. Takes effect on the next
-request. A currency is never taken away, since wallets may be kept in it, and the main one never changes.
+"""Change the settings of a tenant: what its members may keep wallets in, and what it may take of the service. Takes
+effect on the next request. A currency is never taken away, since wallets may be kept in it, and the main one never
+changes. A limit that is set to `default` is the service's again.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
-from babel import Locale, UnknownLocaleError
 
 from app.db import admin_engine
-from app.money import fraction_digits
+from app.errors import Invalid
+from app.tenant_settings import changed_settings
 from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import change_settings, get_tenant, lock_tenant
+
+DEFAULT = "default"
+
+
+class Limit(click.ParamType):
+    """A number, or `default`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == DEFAULT else click.INT.convert(value, param, ctx)
 
 
 @click.command(help=__doc__)
 @click.argument("slug")
 @click.option("--also", multiple=True, help="A currency to allow, as an ISO 4217 code; may be repeated.")
 @click.option("--locale", help="For instance bs_BA.")
-def main(slug: str, also: tuple[str, ...], locale: str | None) -> None:
-    if not also and locale is None:
-        stop("Nothing to change: give --also, --locale or both.", BAD_ARGUMENTS)
-    tenant_settings(also, locale)
+@click.option("--rate-limit", help="Requests of all its callers together, like 600/minute.")
+@click.option("--max-concurrent-requests", type=Limit(), help="Requests at once in each process of the service.")
+@click.option("--max-body-bytes", type=Limit(), help="The largest body of any request.")
+@click.option("--statement-timeout-ms", type=Limit(), help="How long one of its statements may take.")
+@click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="How long its db transactions may do nothing.")
+@click.option("--max-connections", type=Limit(), help="Connections to PostgreSQL in each process of the service.")
+def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
+    changes = {name: None if value == DEFAULT else value for name, value in told.items() if value is not None}
+    if not also and not changes:
+        stop("Nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         try:
             tenant = lock_tenant(connection, get_tenant(connection, slug).id)
-        except TenantNotFound as error:
+            if also:
+                changes["currencies"] = _currencies(tenant.settings, also)
+            changed = changed_settings(tenant.settings, changes)
+        except (TenantNotFound, Invalid) as error:
             stop(str(error), BAD_ARGUMENTS)
-        known = [tenant.settings["currency"], *tenant.settings.get("currencies", ())]
-        changed = tenant_settings((*known, *also), locale)
         change_settings(connection, tenant.id, changed)
-    print(f"{slug}: " + ", ".join(f"{name} {value}" for name, value in sorted(changed.items())))
+    print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
 
 
-def tenant_settings(currencies: Sequence[str], locale: str | None) -> dict[str, Any]:
-    """Settings of a tenant, checked before anything is made of them; exits 2 if they are wrong."""
-    for currency in currencies:
-        try:
-            fraction_digits(currency)
-        except ValueError as error:
-            stop(f"{currency}: {error}", BAD_ARGUMENTS)
-    told: dict[str, Any] = {"currencies": list(dict.fromkeys(currencies))} if len(currencies) > 1 else {}
-    return told if locale is None else told | {"locale": _known_locale(locale)}
-
-
-def _known_locale(locale: str) -> str:
-    locale = locale.replace("-", "_")
-    try:
-        Locale.parse(locale)
-    except (UnknownLocaleError, ValueError):
-        stop(f"--locale: there is no locale {locale!r}; write it like bs_BA.", BAD_ARGUMENTS)
-    return locale
+def _currencies(settings: Any, also: Sequence[str]) -> list[str]:
+    known = (settings.get("currency"), *settings.get("currencies", ()), *also)
+    return [code for code in dict.fromkeys(known) if code]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import ROLES
 from scripts.console import BAD_ARGUMENTS, settings_or_exit, stop
-from tenant_schemas.roles import create_service_roles
+from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
 
 
 @click.command(help=__doc__)
@@ -32,13 +32,23 @@ def main(superuser_url: str) -> None:
 
 
 def create_roles(superuser_url: str, settings: Settings) -> None:
-    """Make the database that DATABASE_URL names if it is missing, and the roles with the passwords of both URLs."""
+    """Make the database that DATABASE_URL names if it is missing, and the roles with the passwords of both URLs.
+
+    The login that tenants share is opened or closed, as TENANT_LOGINS says. PostgreSQL's own databases are closed on
+    the embedded server only; on another they are the DBA's.
+    """
     app, admin = sa.make_url(settings.database_url), sa.make_url(settings.admin_database_url)
     _create_database(superuser_url, str(app.database))
     own = sa.make_url(superuser_url).set(database=app.database).render_as_string(hide_password=False)
     passwords = {ROLES.app: str(app.password), ROLES.migrator: str(admin.password)}
     with admin_engine(own).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
+        if settings.tenant_logins == "shared":
+            open_pool(connection, ROLES, pool_password(settings.tenant_secret))
+        else:
+            close_pool(connection, ROLES)
+        if settings.is_embedded:
+            close_other_databases(connection)
 
 
 def _create_database(superuser_url: str, name: str) -> None:

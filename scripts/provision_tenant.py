@@ -1,12 +1,14 @@
 """Make a tenant: its role, its schema at the head of the history, and its row in the registry. All or nothing."""
 
 from dataclasses import asdict
+from typing import Any
 
 import rich_click as click
 
 from app.db import admin_engine
+from app.errors import Invalid
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
-from scripts.configure_tenant import tenant_settings
+from app.tenant_settings import new_settings
 from scripts.console import (
     BAD_ARGUMENTS,
     FAILED,
@@ -38,7 +40,15 @@ def main(
     schema_name: str | None,
     as_json: bool,
 ) -> None:
-    told = {"currency": currency} | tenant_settings((currency, *also), locale)
+    told: dict[str, Any] = {"currency": currency}
+    if also:
+        told["currencies"] = list(dict.fromkeys((currency, *also)))
+    if locale is not None:
+        told["locale"] = locale
+    try:
+        told = new_settings(told)
+    except Invalid as error:
+        stop(str(error), BAD_ARGUMENTS)
     settings = settings_or_exit()
     try:
         tenant = provision(

@@ -7,6 +7,7 @@ data. With DATABASE_URL it only serves. Ctrl-C lets running requests end, then s
 import ctypes
 import fcntl
 import json
+import os
 import shlex
 import signal
 import socket
@@ -111,6 +112,8 @@ def _start_gunicorn(host: str, port: int, workers: int, threads: int) -> subproc
             *("--graceful-timeout", str(DRAIN_SECONDS), "--log-level", "error"),
         ],
         cwd=ROOT,
+        # Half of the threads are always there for the other tenants.
+        env={"TENANT_CONCURRENCY": str(max(1, threads // 2))} | os.environ,
         start_new_session=True,
         preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )

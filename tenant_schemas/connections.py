@@ -1,55 +1,105 @@
-"""A small pool of connections for the shared side and for each tenant, all under one cap for the process.
+"""The engines of a process: one for the shared side and one for each tenant, over connections under one cap.
 
-Each tenant logs in as its own role, so PostgreSQL itself keeps its connections inside its schema. When the cap is
-reached, the connection that has been idle longest is closed to make room, whosever it is.
+How tenants log in is known here and nowhere else. With a login for each, PostgreSQL itself keeps a tenant's connections
+inside its schema. With a pool role they all log in as that, which reaches nothing, and every db transaction takes the
+tenant's role: for fleets with more active tenants than a server has connections.
 """
 
 import select
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from threading import Condition
-from time import monotonic
+from functools import partial
+from threading import Lock
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import TupleRow
-from sqlalchemy import Engine, Pool, create_engine, event, exc, make_url
+from sqlalchemy import Engine, create_engine, event, exc, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
 
 from tenant_schemas.context import SHARED, Binding
-from tenant_schemas.errors import ConnectionsExhausted
-from tenant_schemas.roles import tenant_password
-from tenant_schemas.search_path import BEGIN, BindingDialect, BindingEngine, begin_message, make_engine, prove
+from tenant_schemas.pool import SERVED, CappedPool, Shelf, Store
+from tenant_schemas.roles import pool_password, tenant_password
+from tenant_schemas.search_path import (
+    BEGIN,
+    IS_OWN_SESSION,
+    BindingDialect,
+    BindingEngine,
+    OneStatementCursor,
+    begin_message,
+    is_direct,
+    make_engine,
+    prove,
+    whole_begin_message,
+)
 from tenant_schemas.tenant import Tenant
+
+Arguments = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Per process. A tenant may lower its statement time-out with the setting `statement_timeout_ms`."""
+    """Per process. With settings of its own a tenant may lower what is for one tenant: `max_connections`,
+    `statement_timeout_ms`, `idle_in_transaction_timeout_ms`.
+    """
 
     max_connections: int = 20
+    max_tenant_connections: int = 0  # 0 is half of max_connections
+    tenants_per_connection: int = 100
     wait_seconds: float = 5.0
     connect_timeout_seconds: int = 5
     statement_timeout_ms: int = 10_000
+    idle_in_transaction_timeout_ms: int = 60_000
+
+    def share_of(self, binding: Binding) -> "_Share":
+        if not isinstance(binding, Tenant):
+            return _Share(self.max_connections, self.statement_timeout_ms, self.idle_in_transaction_timeout_ms)
+        share = self.max_tenant_connections or self.max_connections // 2
+        return _Share(
+            _lowered(binding, "max_connections", max(1, min(share, self.max_connections))),
+            _lowered(binding, "statement_timeout_ms", self.statement_timeout_ms),
+            _lowered(binding, "idle_in_transaction_timeout_ms", self.idle_in_transaction_timeout_ms),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    connections: int
+    statement_timeout_ms: int
+    idle_timeout_ms: int
+
+
+def _lowered(tenant: Tenant, setting: str, ceiling: int) -> int:
+    wished = int(tenant.settings.get(setting, ceiling))
+    return min(wished, ceiling) if wished > 0 else ceiling  # To PostgreSQL a time-out of 0 would mean none at all.
 
 
 class Connections:
     """The engines of the process: `shared` for the shared side, `engine(tenant)` for a tenant. Opens nothing until
     asked; safe to share between threads; to be made after a fork, not before.
+
+    `url` logs in to the shared side. With `pool_role` all tenants log in as that role.
     """
 
-    def __init__(self, url: str, tenant_secret: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, url: str, tenant_secret: str, limits: Limits | None = None, *, pool_role: str | None = None
+    ) -> None:
         self._limits = limits or Limits()
-        self._tenant_secret = tenant_secret
-        self._store = _Store(self._limits.max_connections, self._limits.wait_seconds)
+        self._store = Store(self._limits.max_connections, self._limits.wait_seconds)
         # Made for its dialect, its parsed URL and its cache; its pool is never used but for the dialect's first look.
         bound_url = make_url(url).set(drivername="postgresql+tenant_schemas")
         self._template = create_engine(bound_url, poolclass=NullPool, use_native_hstore=False)
         self._tenants: dict[UUID, tuple[Tenant, BindingEngine]] = {}
-        self.shared = self._open(SHARED, user=bound_url.username or "", password=bound_url.password or "", schema=None)
+        dialect = cast(BindingDialect, self._template.dialect)
+        _, self._arguments = dialect.create_connect_args(bound_url)  # type: ignore[no-untyped-call]
+        self._arguments |= {"autocommit": True, "cursor_factory": OneStatementCursor}
+        self._arguments.setdefault("connect_timeout", self._limits.connect_timeout_seconds)
+        self._logins = (
+            _SharedLogin(pool_role, tenant_secret) if pool_role else _OwnLogins(tenant_secret, self._arguments)
+        )
+        self.shared = self._open(SHARED, _Login(bound_url.username or "", None, _connect, Shelf()))
 
     def for_binding(self, binding: Binding) -> BindingEngine:
         return self.engine(binding) if isinstance(binding, Tenant) else self.shared
@@ -60,57 +110,71 @@ class Connections:
         if known and known[0] == tenant:
             return known[1]
         self.retire(tenant.id)
-        engine = self._open(
-            tenant,
-            user=tenant.role_name,
-            password=tenant_password(self._tenant_secret, tenant.id, tenant.login_epoch),
-            schema=tenant.schema_name,
-        )
+        engine = self._open(tenant, self._logins.of(tenant))
         return self._tenants.setdefault(tenant.id, (tenant, engine))[1]
 
     def retire(self, tenant_id: UUID) -> None:
-        """Close the tenant's idle connections now, and those in use as they come back."""
+        """Forget the tenant's engine. Connections of its own are closed: idle ones now, those in use as they come back;
+        a pool's connections are no tenant's, and stay.
+        """
         known = self._tenants.pop(tenant_id, None)
-        if known:
-            cast(_CappedPool, known[1].pool).retire()
+        if known and self._logins.are_own:
+            self._store.retire(_shelf(known[1]))
+
+    def known_tenants(self) -> list[Tenant]:
+        """The tenants that have an engine in this process, as it knows them."""
+        return [tenant for tenant, _ in list(self._tenants.values())]
+
+    def refresh(self, known: Iterable[Tenant], rows: Iterable[Tenant]) -> None:
+        """Retire which of the `known` tenants are not active or not the same in these `rows` of the registry."""
+        now = {tenant.id: tenant for tenant in rows}
+        for tenant in known:
+            held = self._tenants.get(tenant.id)
+            if held and held[0] == tenant and not (tenant.is_active and now.get(tenant.id) == tenant):
+                self.retire(tenant.id)
 
     def close(self) -> None:
         """Close everything. For the end of the process, and for tests."""
         for tenant_id in list(self._tenants):
             self.retire(tenant_id)
-        cast(_CappedPool, self.shared.pool).retire()
+        for shelf in (_shelf(self.shared), *self._logins.common_shelves):
+            self._store.retire(shelf)
 
     def tenants_at_hand(self) -> list[Tenant]:
-        """The tenants that have an idle connection at this moment: a look at them opens none, and closes nobody's."""
-        return [tenant for tenant, engine in list(self._tenants.values()) if self._store.has_idle(engine.pool)]
+        """The known tenants that could have an idle connection at this moment: a look at them opens none, and closes
+        nobody's.
+        """
+        return [tenant for tenant, engine in list(self._tenants.values()) if self._store.has_idle(_shelf(engine))]
 
     @property
     def open_count(self) -> int:
         return self._store.open_count
 
-    def _open(self, binding: Binding, *, user: str, password: str, schema: str | None) -> BindingEngine:
-        dialect = cast(BindingDialect, self._template.dialect)
-        _, arguments = dialect.create_connect_args(self._template.url)  # type: ignore[no-untyped-call]
-        timeout_ms = _statement_timeout_ms(binding, self._limits.statement_timeout_ms)
-        arguments |= {"user": user, "password": password, "autocommit": True}
+    def _open(self, binding: Binding, login: "_Login") -> BindingEngine:
+        share = self._limits.share_of(binding)
         # What goes without a BEGIN is bounded too. In a zone east of UTC psycopg can't read the end of the year 9999.
-        arguments["options"] = f"-c statement_timeout={timeout_ms} -c TimeZone=UTC"
-        arguments.setdefault("connect_timeout", self._limits.connect_timeout_seconds)
+        options = (
+            f"-c statement_timeout={share.statement_timeout_ms} -c TimeZone=UTC"
+            f" -c idle_in_transaction_session_timeout={share.idle_timeout_ms}"
+        )
+        arguments = self._arguments | {"user": login.user, "options": options}
 
         def connect() -> DBAPIConnection:
-            connection: psycopg.Connection[TupleRow] = psycopg.connect(**cast(dict[str, Any], arguments))
-            prove(connection, user, schema)
+            connection = login.connect(arguments)
+            prove(connection, login.user, login.schema_name)
             return cast(DBAPIConnection, connection)
 
-        begin = begin_message(binding, timeout_ms)
-
-        def on_connect(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-            record.info[BEGIN] = begin
-
-        pool = _CappedPool(self._store, connect, dialect)
-        event.listen(pool, "connect", on_connect)
+        pool = CappedPool(
+            self._store,
+            connect,
+            cast(BindingDialect, self._template.dialect),
+            shelf=login.shelf,
+            holder=binding.id if isinstance(binding, Tenant) else binding,
+            share=share.connections,
+            tenants_per_connection=self._limits.tenants_per_connection,
+        )
+        _hand_out_bound(pool, binding, login, share)
         event.listen(pool, "connect", self._learn_the_server)
-        event.listen(pool, "checkout", _refuse_dead)
         return make_engine(pool, self._template)
 
     def _learn_the_server(self, _: DBAPIConnection, __: ConnectionPoolEntry) -> None:
@@ -118,20 +182,26 @@ class Connections:
         _initialize_once(self._template)
 
 
-def _initialize_once(template: Engine) -> None:
-    if not getattr(template.dialect, "server_version_info", None):
-        with template.connect():
-            pass
+def _hand_out_bound(pool: CappedPool, binding: Binding, login: "_Login", share: _Share) -> None:
+    """Give each connection that is taken out the BEGIN of this binding, whoever had it before."""
+    begin = begin_message(binding, share.statement_timeout_ms)
+    whole_begin = whole_begin_message(
+        binding, share.statement_timeout_ms, share.idle_timeout_ms, takes_role=not login.is_own
+    )
+
+    def on_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info[IS_OWN_SESSION] = login.is_own and is_direct(cast("psycopg.Connection[TupleRow]", connection))
+
+    def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        _refuse_dead(connection)
+        record.info[BEGIN] = begin if record.info[IS_OWN_SESSION] else whole_begin
+        record.info.setdefault(SERVED, set()).add(pool.holder)
+
+    event.listen(pool, "connect", on_connect)
+    event.listen(pool, "checkout", on_checkout)
 
 
-def _statement_timeout_ms(binding: Binding, ceiling_ms: int) -> int:
-    if not isinstance(binding, Tenant):
-        return ceiling_ms
-    wished_ms = int(binding.settings.get("statement_timeout_ms", ceiling_ms))
-    return min(wished_ms, ceiling_ms) if wished_ms > 0 else ceiling_ms  # To PostgreSQL 0 would mean none at all.
-
-
-def _refuse_dead(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+def _refuse_dead(connection: DBAPIConnection) -> None:
     """A server says nothing on an idle connection but goodbye, so one with something to read is not used again: the
     pool opens a new one in its place. Asking the socket costs no round trip.
     """
@@ -141,97 +211,87 @@ def _refuse_dead(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolPr
         raise exc.DisconnectionError("The server has ended an idle connection.")
 
 
-class _Store:
-    """The idle connections of all pools, and the count of all that are open. One lock guards it."""
-
-    def __init__(self, max_connections: int, wait_seconds: float) -> None:
-        self._max_connections = max_connections
-        self._wait_seconds = wait_seconds
-        self._changed = Condition()
-        self._idle: OrderedDict[ConnectionPoolEntry, Pool] = OrderedDict()
-        self._idle_of: defaultdict[Pool, list[ConnectionPoolEntry]] = defaultdict(list)
-        self.open_count = 0
-
-    def take(self, pool: Pool, create: Callable[[], ConnectionPoolEntry]) -> ConnectionPoolEntry:
-        """An idle connection of `pool`, or a new one. Raises ConnectionsExhausted if neither comes in time."""
-        evicted: ConnectionPoolEntry | None = None
-        deadline = monotonic() + self._wait_seconds
-        with self._changed:
-            while True:
-                if self._idle_of.get(pool):
-                    return self._forget(self._idle_of[pool][-1])
-                if self.open_count < self._max_connections:
-                    self.open_count += 1
-                    break
-                if self._idle:
-                    evicted = self._forget(next(iter(self._idle)))
-                    break
-                if not self._changed.wait(max(0.0, deadline - monotonic())) and monotonic() >= deadline:
-                    raise ConnectionsExhausted(
-                        f"All {self._max_connections} connections of this process are in use; try again."
-                    )
-        try:
-            if evicted is not None:
-                evicted.close()
-            return create()
-        except BaseException:
-            self.gone()
-            raise
-
-    def give(self, pool: "_CappedPool", record: ConnectionPoolEntry) -> bool:
-        """Keep a connection that is idle now; False if its pool was retired and it must be closed."""
-        with self._changed:
-            if pool.is_retired:
-                return False
-            self._idle[record] = pool
-            self._idle_of[pool].append(record)
-            self._changed.notify()
-            return True
-
-    def has_idle(self, pool: Pool) -> bool:
-        with self._changed:
-            return bool(self._idle_of.get(pool))
-
-    def gone(self) -> None:
-        with self._changed:
-            self.open_count -= 1
-            self._changed.notify()
-
-    def retire(self, pool: "_CappedPool") -> list[ConnectionPoolEntry]:
-        """Take no more connections of `pool`; return those that are idle, to be closed."""
-        with self._changed:
-            pool.is_retired = True
-            return [self._forget(record) for record in list(self._idle_of.get(pool, ()))]
-
-    def _forget(self, record: ConnectionPoolEntry) -> ConnectionPoolEntry:
-        pool = self._idle.pop(record)
-        self._idle_of[pool].remove(record)
-        if not self._idle_of[pool]:
-            del self._idle_of[pool]
-        return record
+def _initialize_once(template: Engine) -> None:
+    if not getattr(template.dialect, "server_version_info", None):
+        with template.connect():
+            pass
 
 
-class _CappedPool(Pool):
-    """SQLAlchemy's pool, keeping its idle connections in the common store."""
+def _shelf(engine: BindingEngine) -> Shelf:
+    return cast(CappedPool, engine.pool).shelf
 
-    def __init__(self, store: _Store, creator: Callable[[], DBAPIConnection], dialect: BindingDialect) -> None:
-        super().__init__(creator, dialect=dialect)
-        self._store = store
-        self.is_retired = False
 
-    def retire(self) -> None:
-        for record in self._store.retire(self):
-            self._close(record)
+@dataclass(frozen=True, slots=True)
+class _Login:
+    """As whom a binding's connections log in and in which schema they then are (None: in none), how they are opened,
+    and where the idle ones lie.
+    """
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        return self._store.take(self, self._create_connection)
+    user: str
+    schema_name: str | None
+    connect: Callable[[Arguments], psycopg.Connection[TupleRow]]
+    shelf: Shelf
+    is_own: bool = True
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if not self._store.give(self, record):
-            self._close(record)
 
-    def _close(self, record: ConnectionPoolEntry) -> None:
-        try:
-            record.close()
-        finally:
-            self._store.gone()
+def _connect(arguments: Arguments) -> psycopg.Connection[TupleRow]:
+    return psycopg.connect(**arguments)
+
+
+class _SharedLogin:
+    """All tenants log in as the pool's role, and may take each other's idle connections."""
+
+    are_own = False
+
+    def __init__(self, pool_role: str, secret: str) -> None:
+        self._pool_role = pool_role
+        self._password = pool_password(secret)
+        self._shelf = Shelf()
+        self.common_shelves = (self._shelf,)
+
+    def of(self, _: Tenant) -> _Login:
+        return _Login(self._pool_role, None, self._connect, self._shelf, is_own=False)
+
+    def _connect(self, arguments: Arguments) -> psycopg.Connection[TupleRow]:
+        return _connect(arguments | {"password": self._password})
+
+
+class _OwnLogins:
+    """Each tenant logs in as its own role. If its password was replaced since, the registry says which it is now."""
+
+    are_own = True
+    common_shelves = ()
+
+    def __init__(self, secret: str, shared_arguments: Arguments) -> None:
+        self._secret = secret
+        self._shared_arguments = shared_arguments
+        self._epochs: dict[UUID, int] = {}
+        self._asking = Lock()
+
+    def of(self, tenant: Tenant) -> _Login:
+        return _Login(tenant.role_name, tenant.schema_name, partial(self._connect, tenant), Shelf())
+
+    def _connect(self, tenant: Tenant, arguments: Arguments) -> psycopg.Connection[TupleRow]:
+        epoch = max(tenant.login_epoch, self._epochs.get(tenant.id, 0))
+        while True:
+            password = tenant_password(self._secret, tenant.id, epoch)
+            try:
+                return _connect(arguments | {"password": password})
+            except psycopg.OperationalError as error:
+                # The only sign of a refused password that is in no language: libpq knows no SQLSTATE here.
+                current = self._epoch_after(tenant.id, epoch) if error.pgconn and error.pgconn.used_password else epoch
+                if current == epoch:
+                    raise
+                epoch = current
+
+    def _epoch_after(self, tenant_id: UUID, tried: int) -> int:
+        """The tenant's current epoch, asked for by one thread at a time: on a connection past the cap, for whoever
+        needs it may hold the last place there is.
+        """
+        with self._asking:
+            if self._epochs.get(tenant_id, 0) <= tried:
+                with _connect(self._shared_arguments) as connection:
+                    query = "SELECT login_epoch FROM shared.tenants WHERE id = %s"
+                    row = connection.execute(query, (tenant_id,)).fetchone()
+                self._epochs[tenant_id] = row[0] if row else tried
+            return self._epochs[tenant_id]

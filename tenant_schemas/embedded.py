@@ -199,7 +199,9 @@ def _run(*command: str | Path, check: bool = True) -> subprocess.CompletedProces
         output.seek(0)
         said = output.read()
     if check and finished.returncode:
-        raise subprocess.CalledProcessError(finished.returncode, finished.args, stderr=said)
+        error = subprocess.CalledProcessError(finished.returncode, finished.args, stderr=said)
+        error.add_note(said)
+        raise error
     return subprocess.CompletedProcess(finished.args, finished.returncode, said, "")
 
 

@@ -49,7 +49,26 @@ def provision(
     password. Raises NameRefused, TenantExists, NotPrepared. Two calls for one slug at once: one wins, the other
     raises TenantExists.
     """
-    tenant = Tenant(
+    tenant = tenant_to_be(
+        migrations, slug=slug, name=name, settings=settings, schema_name=schema_name, reserved_slugs=reserved_slugs
+    )
+    with engine.begin() as connection:
+        set_timeouts(connection)
+        provision_in(connection, migrations, tenant, tenant_secret)
+    return tenant
+
+
+def tenant_to_be(
+    migrations: Migrations,
+    *,
+    slug: str,
+    name: str,
+    settings: Mapping[str, Any],
+    schema_name: str | None = None,
+    reserved_slugs: frozenset[str] = frozenset(),
+) -> Tenant:
+    """A tenant as it will be when it is made. Asks no database. Raises NameRefused."""
+    return Tenant(
         id=uuid4(),
         slug=check_slug(slug, reserved_slugs),
         schema_name=check_schema_name(schema_name or default_schema_name(slug)),
@@ -60,17 +79,22 @@ def provision(
         revision=migrations.head(History.TENANT),
         settings=settings,
     )
-    with engine.begin() as connection:
-        set_timeouts(connection)
-        _refuse_unprepared(connection, migrations)
-        _refuse_taken(connection, tenant, migrations)
-        password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)
-        create_tenant_role(connection, tenant, password, migrations.roles)
-        become_owner(connection, migrations.roles)
-        create_tenant_schema(connection, tenant)
-        migrations.upgrade_tenant(connection, tenant)
-        registry.add_tenant(connection, tenant)
-    return tenant
+
+
+def provision_in(connection: Connection, migrations: Migrations, tenant: Tenant, tenant_secret: str) -> None:
+    """Make the tenant within the migrator's open db transaction, for whoever has something to add to that: it then acts
+    as the owner, in the new tenant's schema. Commits nothing itself; time-outs are the caller's to set.
+
+    Raises TenantExists, NotPrepared.
+    """
+    _refuse_unprepared(connection, migrations)
+    _refuse_taken(connection, tenant, migrations)
+    password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)
+    create_tenant_role(connection, tenant, password, migrations.roles)
+    become_owner(connection, migrations.roles)
+    create_tenant_schema(connection, tenant)
+    migrations.upgrade_tenant(connection, tenant)
+    registry.add_tenant(connection, tenant)
 
 
 def _refuse_unprepared(connection: Connection, migrations: Migrations) -> None:

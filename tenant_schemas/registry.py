@@ -5,6 +5,7 @@ only ones that write it. They run on an open db transaction and commit nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -102,10 +103,26 @@ def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) ->
     connection.exec_driver_sql("UPDATE shared.tenants SET status = %s WHERE id = %s", (status, tenant_id))
 
 
+def set_name(connection: Connection, tenant_id: UUID, name: str) -> None:
+    """Give a tenant another name for people to see. Its slug is another matter."""
+    connection.exec_driver_sql("UPDATE shared.tenants SET name = %s WHERE id = %s", (name, tenant_id))
+
+
+def raise_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
+    """Count the tenant's login epoch up, so that its password is to be another; returns the row as it then is. The
+    login's password must be set in the same db transaction.
+    """
+    locked = lock_tenant(connection, tenant_id)
+    epoch = locked.login_epoch + 1
+    connection.exec_driver_sql("UPDATE shared.tenants SET login_epoch = %s WHERE id = %s", (epoch, tenant_id))
+    return replace(locked, login_epoch=epoch)
+
+
 def change_settings(connection: Connection, tenant_id: UUID, changed: Mapping[str, Any]) -> None:
-    """Set these settings and leave the others as they are. What a setting means is the application's to check. Takes
-    effect on the tenant's next request.
+    """Set these settings and leave the others as they are; None takes one away. What a setting means is the
+    application's to check. Takes effect on the tenant's next request.
     """
     connection.exec_driver_sql(
-        "UPDATE shared.tenants SET settings = settings || %s WHERE id = %s", (Jsonb(dict(changed)), tenant_id)
+        "UPDATE shared.tenants SET settings = pg_catalog.jsonb_strip_nulls(settings || %s) WHERE id = %s",
+        (Jsonb(dict(changed)), tenant_id),
     )

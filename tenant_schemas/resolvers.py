@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tenant_schemas.errors import TenantAmbiguous, TenantNotFound, TenantRequired
-from tenant_schemas.tenant import Tenant, is_name
+from tenant_schemas.tenant import Tenant, TenantStatus, is_name
 
 
 class RequestParts(Protocol):
@@ -74,15 +74,17 @@ class Selection:
     slug: str | None
     tenant_id: UUID | None
 
-    def confirm(self, tenant: Tenant | None) -> Tenant:
+    def confirm(self, tenant: Tenant | None, *, archived_too: bool = False) -> Tenant:
         """Return the tenant that was looked up by `tenant_id` if there is one, else by `slug`.
 
         Raises TenantAmbiguous if the claim and a slug differ: whether the slug exists plays no part in that, so
-        nothing can be probed with it. Raises TenantNotFound for a tenant that is unknown or not active.
+        nothing can be probed with it. Raises TenantNotFound for a tenant that is unknown or not active, unless it is
+        archived and that will do.
         """
         if tenant is not None and self.slug is not None and tenant.slug != self.slug:
             raise TenantAmbiguous("The access token is for another tenant than the one the request names.")
-        if tenant is None or not tenant.is_active:
+        will_do = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if archived_too else [])}
+        if tenant is None or tenant.status not in will_do:
             raise TenantNotFound("There is no such tenant, or you do not belong to it.")
         return tenant
 

@@ -1,8 +1,9 @@
-"""The only place where a search_path is set.
+"""The only place where a search_path is set, and where a tenant's role is taken.
 
-Every db transaction begins with one message that says BEGIN, the path and the time-out together, all LOCAL: no extra
-round trip, and nothing stays on the pooled connection. The ways round that (AUTOCOMMIT, raw connections, SQLAlchemy's
-own transaction options, which a BEGIN of ours would ignore in silence) are refused.
+Every db transaction begins with one message that says BEGIN, the path and the time-out together, and the role where
+tenants share a login, all LOCAL: no extra round trip, and nothing stays on the pooled connection. The ways round that
+(AUTOCOMMIT, raw connections, several statements in one, SQLAlchemy's own transaction options, which a BEGIN of ours
+would ignore in silence) are refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, LiteralString, NoReturn, cast
 
 import psycopg
 from psycopg import sql
+from psycopg._queries import PostgresQuery
 from psycopg.rows import TupleRow
 from sqlalchemy import Connection, Engine, Pool, exc
 from sqlalchemy.dialects import registry
@@ -26,7 +28,10 @@ from tenant_schemas.tenant import Tenant
 # tables are always written `shared.…`, so the shared side needs no path at all, and a missing table fails loudly.
 SHARED_PATH = sql.SQL("pg_catalog, pg_temp")
 
-BEGIN = "tenant_schemas.begin"  # where a pooled connection keeps its BEGIN message
+# What a pooled connection keeps of itself: the BEGIN message of whoever has it now, and whether its session was made
+# for one binding, with nobody's server connection in between. Then a statement may go without BEGIN.
+BEGIN = "tenant_schemas.begin"
+IS_OWN_SESSION = "tenant_schemas.is_own_session"
 
 
 def path_of(schema_name: str) -> sql.Composed:
@@ -35,11 +40,22 @@ def path_of(schema_name: str) -> sql.Composed:
 
 def begin_message(binding: Binding, statement_timeout_ms: int) -> str:
     """One simple query: BEGIN, the search_path and the statement_timeout, LOCAL to that db transaction."""
+    return _begin(sql.SQL(""), binding, statement_timeout_ms).as_string()
+
+
+def whole_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeout_ms: int, *, takes_role: bool) -> str:
+    """The same for a session that is not the binding's own: it says all that holds, and may take the tenant's role."""
+    role: sql.Composable = sql.SQL("")
+    if takes_role and isinstance(binding, Tenant):
+        role = sql.SQL(" SET LOCAL ROLE {};").format(sql.Identifier(binding.role_name))
+    idle = sql.SQL("; SET LOCAL idle_in_transaction_session_timeout TO {}").format(idle_timeout_ms)
+    return (_begin(role, binding, statement_timeout_ms) + idle).as_string()
+
+
+def _begin(role: sql.Composable, binding: Binding, statement_timeout_ms: int) -> sql.Composed:
     path = path_of(binding.schema_name) if isinstance(binding, Tenant) else SHARED_PATH
-    return (
-        sql.SQL("BEGIN; SET LOCAL search_path TO {}; SET LOCAL statement_timeout TO {}")
-        .format(path, statement_timeout_ms)
-        .as_string()
+    return sql.SQL("BEGIN;{} SET LOCAL search_path TO {}; SET LOCAL statement_timeout TO {}").format(
+        role, path, statement_timeout_ms
     )
 
 
@@ -62,20 +78,44 @@ def bind_migration(connection: Connection, schema_name: str) -> None:
 
 
 def prove(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
-    """Ask a new connection who and where it is, once, before its first use. Closes it and raises if it is elsewhere."""
+    """Ask a new connection who and where it is, once, before its first use. Closes it and raises if it is elsewhere.
+
+    PgBouncer is noticed too, for it gives its clients numbers of its own. Behind it one session's prepared statements
+    would come to another, so none are made.
+    """
     expected = (role_name, schema_name or "pg_catalog")
     try:
-        found = connection.execute("SELECT current_user, current_schema()").fetchone()
+        query = "SELECT current_user, current_schema(), pg_catalog.pg_backend_pid()"
+        *found, pid = connection.execute(query, prepare=False).fetchone() or (None,)
     except psycopg.errors.InsufficientPrivilege:
-        found = None  # The schema is gone or closed, and PostgreSQL came to pg_temp, where nothing may be made.
+        found, pid = (
+            [],
+            None,
+        )  # The schema is gone or closed, and PostgreSQL came to pg_temp, where nothing may be made.
     except BaseException:
         connection.close()
         raise
-    if found != expected:
+    if tuple(found) != expected:
         connection.close()
         raise BindingUnproven(
             f"A new connection is (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
         )
+    if pid != connection.info.backend_pid:
+        connection.prepare_threshold = None
+
+
+def is_direct(connection: psycopg.Connection[TupleRow]) -> bool:
+    """Whether a proved connection has a server process of its own."""
+    return connection.prepare_threshold is not None
+
+
+class OneStatementCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that lets no second statement through. Without parameters psycopg would send the text as a simple query,
+    and PostgreSQL takes several of those at once; by the extended protocol it takes one, in as many round trips.
+    """
+
+    def _execute_send(self, query: PostgresQuery, *, force_extended: bool = True, binary: bool | None = None) -> None:
+        super()._execute_send(query, force_extended=True, binary=binary)
 
 
 class BindingDialect(PGDialect_psycopg):
@@ -86,9 +126,7 @@ class BindingDialect(PGDialect_psycopg):
     supports_statement_cache = True
 
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
-        cast(psycopg.Connection, dbapi_connection.driver_connection).execute(
-            cast(LiteralString, dbapi_connection.info[BEGIN]), prepare=False
-        )
+        _say_begin(dbapi_connection)
 
     def set_isolation_level(self, dbapi_connection: DBAPIConnection, level: str) -> NoReturn:
         raise BindingRefused(f"isolation_level={level!r} would leave the tenant's search_path out of BEGIN.")
@@ -98,6 +136,17 @@ class BindingDialect(PGDialect_psycopg):
 
     def set_deferrable(self, connection: DBAPIConnection, value: bool) -> NoReturn:
         raise BindingRefused("postgresql_deferrable is ignored by our BEGIN; write SET TRANSACTION instead.")
+
+
+def _say_begin(dbapi_connection: PoolProxiedConnection) -> None:
+    """The only message of several statements that is ever sent, by psycopg's own cursor. Raises BindingUnproven if the
+    tenant's role is missing, or is not the pool's to take.
+    """
+    connection = cast("psycopg.Connection[TupleRow]", dbapi_connection.driver_connection)
+    try:
+        psycopg.Cursor(connection).execute(cast(LiteralString, dbapi_connection.info[BEGIN]), prepare=False)
+    except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
+        raise BindingUnproven(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
 
 
 registry.register("postgresql.tenant_schemas", __name__, BindingDialect.__name__)
@@ -115,11 +164,13 @@ class BindingEngine(Engine):
     def one_statement(
         self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any], *, retry: bool = False
     ) -> list[TupleRow]:
-        """Run one statement as a db transaction of its own, with no BEGIN and COMMIT round it: one round trip.
+        """Run one statement as a db transaction of its own: committed when it returns. Raises psycopg's errors as they
+        are, and then nothing was done.
 
-        Safe because the connection's role starts in the right schema. Committed when it returns; raises psycopg's
-        errors as they are, and then nothing was done. If the connection breaks on the way nobody knows; with
-        `retry` the statement is then sent once more, so ask for that only where twice is as good as once.
+        On a session of the tenant's own it goes with no BEGIN and COMMIT round it, in one round trip, for that starts
+        in the right schema; on any other between a BEGIN that binds it and a COMMIT. If the connection breaks on the
+        way, also during COMMIT, nobody knows; with `retry` all is then sent once more, so ask for that only where
+        twice is as good as once.
         """
         try:
             return self._one_statement(query, params)
@@ -132,12 +183,19 @@ class BindingEngine(Engine):
         proxied = self.pool.connect()
         connection = cast("psycopg.Connection[TupleRow]", proxied.driver_connection)
         try:
+            is_own = proxied.info[IS_OWN_SESSION]
+            if not is_own:
+                _say_begin(proxied)
             cursor = connection.execute(query, params)
-            return cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+            if not is_own:
+                connection.commit()
         except psycopg.Error as error:
             if connection.closed:
                 proxied.invalidate(error)
             raise
+        else:
+            return rows
         finally:
             proxied.close()
 

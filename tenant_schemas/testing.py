@@ -27,12 +27,20 @@ from tenant_schemas import embedded
 from tenant_schemas.migrations import Migrations
 from tenant_schemas.provisioning import provision
 from tenant_schemas.registry import all_tenants, get_tenant
-from tenant_schemas.roles import ServiceRoles, close_database, create_service_roles, role_exists, tenant_password
+from tenant_schemas.roles import (
+    ServiceRoles,
+    close_database,
+    create_service_roles,
+    open_pool,
+    pool_password,
+    role_exists,
+    tenant_password,
+)
 from tenant_schemas.tenant import Tenant
 
 MADE_BY_US = "made by tenant_schemas.testing"
 # Nothing here must outlive a crash, so nothing waits for the disk.
-FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300")
+FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=600")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,10 @@ class Database:
         """A psycopg connection as the tenant's own login, in autocommit."""
         tenant = self.tenant(slug)
         return self._connect(self.url(tenant.role_name, self.password_of(tenant)))
+
+    def as_pool(self) -> psycopg.Connection[TupleRow]:
+        """A psycopg connection as the login that tenants may share, in autocommit."""
+        return self._connect(self.url(self.roles.pool, pool_password(self.tenant_secret)))
 
     def password_of(self, tenant: Tenant) -> str:
         return tenant_password(self.tenant_secret, tenant.id, tenant.login_epoch)
@@ -147,6 +159,7 @@ def template(
     with _created(template):
         with _superuser_engine(template).begin() as connection:
             create_service_roles(connection, roles, dict(template.passwords))
+            open_pool(connection, roles, pool_password(template.tenant_secret))
             connection.exec_driver_sql(f"COMMENT ON ROLE {roles.owner} IS '{MADE_BY_US}'")
         outcome = tenancy_migrations.migrate_shared(template.admin_engine())
         if outcome.error:
@@ -315,5 +328,5 @@ def _drop_tenant_roles(database: Database, except_for: set[str] = frozenset()) -
 
 def _drop_service_roles(server_url: str, roles: ServiceRoles) -> None:
     with psycopg.connect(server_url, autocommit=True) as server:
-        for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.owner):
+        for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
             server.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name)))

@@ -4,6 +4,7 @@ Commits are real everywhere; each test makes its own people and wallets, and loo
 whole tenant to itself, or breaks something, takes `fresh_database`.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,12 @@ from tests.factories.api import Api
 from tests.factories.people import People
 
 SECRET_KEY = "a signing key for tests, of 32 characters or more"
+SIGNING_KEY = {
+    **{"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "Ed25519", "kid": "tests", "nbf": 0},
+    "x": "0jTtg1zA4SDgKWfs8ietgOY-PABzJNaYg58wec7ZrCw",
+    "d": "rIyd4mKZd4VyWIu32R47LHBM_5e4fAtYfteoItEjAzk",
+}
+SIGNING_KEYS = json.dumps({"keys": [SIGNING_KEY]})
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +49,27 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "is_embedded": False,
         "base_domain": "wallet.example",
         "token_seconds": 900,
+        "refresh_seconds": 30 * 86_400,
+        "signing_keys_file": "",
+        "signing_keys": SIGNING_KEYS,
+        "oidc_issuer": "",
+        "oidc_audience": "",
+        "oidc_algorithms": ("RS256", "ES256"),
+        "tenant_logins": "own",
         "max_connections": 40,
+        "max_tenant_connections": 40,
+        "tenants_per_connection": 100,
         "connection_wait_seconds": 5.0,
         "statement_timeout_ms": 10_000,
+        "idle_in_transaction_timeout_ms": 60_000,
+        "registry_watch_seconds": 0,
         "max_body_bytes": 65_536,
+        # A test says so if it is about limits; the others share one process, and a test's client rarely closes answers.
+        "tenant_rate_limit": "999999999/day",
+        "tenant_concurrency": 1_000_000,
+        "login_rate_limit": "999999999/day",
+        "rate_limit_storage_url": "",
+        "trusted_proxies": 0,
         "hold_expiry_seconds": 0,
         "log_level": "info",
     }

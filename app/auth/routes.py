@@ -1,35 +1,107 @@
-"""POST /api/auth/login."""
+"""/api/auth: log in, go on, log out, change one's password. /.well-known/jwks.json: the keys of access tokens."""
 
 from typing import Any
 
-from flask import current_app
+from flask import Blueprint as FlaskBlueprint
+from flask import Response, current_app, jsonify, request
 
-from app.auth import service
-from app.auth.schemas import AccessTokenSchema, LoginSchema
+from app.auth import browser, service, sessions
+from app.auth.credentials import current_session, presented_session
+from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
+from app.auth.signing_keys import PUBLISHED_SECONDS
 from app.auth.tokens import TokenMint
+from app.errors import Invalid
 from app.http import Blueprint
-from app.members.service import memberships_of
-from app.tenancy import Access, access, named_tenant, names_tenant
+from app.limits.rates import count_login
+from app.members.service import credentials_of, memberships_of
+from app.tenancy import Access, access, caller, named_tenant, names_tenant
 
-blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in.")
+blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
+well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 
 
 @blueprint.post("/login")
 @access(Access.ANYONE)
 @names_tenant
 @blueprint.arguments(LoginSchema)
-@blueprint.response(200, AccessTokenSchema)
-def login(credentials: dict[str, str]) -> dict[str, Any]:
-    """Trade an address and a password for an access token.
+@blueprint.response(200, LoginAnswerSchema)
+def login(told: dict[str, Any]) -> dict[str, Any]:
+    """Trade an address and a password for an access token, and a refresh token to go on with.
 
-    If the request names a tenant, the token is for that tenant only.
+    If the request names a tenant, the tokens are for that tenant only.
     """
-    user_id = service.authenticate(**credentials)
-    tenant = named_tenant(user_id)
+    if told["cookie"]:
+        browser.refuse_other_origins(request)
+    count_login(told["email"])
+    known = service.authenticate(told["email"], told["password"])
+    tenant = named_tenant(known.user_id)
+    lifetime_seconds: int = current_app.config["REFRESH_SECONDS"]
+    grant = sessions.start_session(
+        known.user_id, known.password_hash, tenant.id if tenant else None, lifetime_seconds=lifetime_seconds
+    )
+    return {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
+
+
+@blueprint.post("/refresh")
+@access(Access.ANYONE)
+@blueprint.arguments(RefreshSchema)
+@blueprint.response(200, TokensSchema)
+def refresh(told: dict[str, str]) -> dict[str, Any]:
+    """Trade a refresh token for new tokens of the same session and tenant.
+
+    Each is good once: one that is shown again ends the session, for then two have it. In a browser send `{}` to this
+    very path, and X-CSRF-Token.
+    """
+    token = told.get("refresh_token")
+    if token:
+        return _tokens(sessions.refresh_session(token), in_cookies=False)
+    token = request.cookies.get(browser.REFRESH_COOKIE)
+    if not token:
+        raise Invalid.at("refreshToken", "required", "This field is needed.")
+    browser.refuse_forgery(request, sessions.session_of(token))
+    return _tokens(sessions.refresh_session(token), in_cookies=True)
+
+
+@blueprint.post("/logout")
+@access(Access.USER)
+@blueprint.response(204)
+def logout() -> None:
+    """End this session: its tokens are refused from now on. Cookies are cleared."""
+    sessions.end_session(current_session())
+    browser.forget_cookies()
+
+
+@blueprint.post("/password")
+@access(Access.USER)
+@blueprint.arguments(PasswordSchema)
+@blueprint.response(204)
+def change_password(told: dict[str, str]) -> None:
+    """Change one's password. It ends all other sessions of the user; this one goes on."""
+    user_id = caller().user_id
+    count_login(str(user_id))
+    service.change_password(
+        credentials_of(user_id), presented_session(), current=told["current_password"], new=told["new_password"]
+    )
+
+
+@well_known.get("/jwks.json")
+def show_keys() -> Response:
+    """The public keys that access tokens are signed with (RFC 7517)."""
+    response = jsonify(_mint().keys().published)
+    response.headers["Cache-Control"] = f"public, max-age={PUBLISHED_SECONDS}"
+    return response
+
+
+def _tokens(grant: sessions.Grant, *, in_cookies: bool) -> dict[str, Any]:
+    mint = _mint()
+    seconds = min(mint.lifetime_seconds, grant.seconds_left)
+    access_token = mint.issue(grant.user_id, grant.tenant_id, grant.session_id, lifetime_seconds=seconds)
+    told = {"expires_in": seconds, "refresh_expires_in": grant.seconds_left}
+    if in_cookies:
+        return {**told, "csrf_token": browser.keep_in_cookies(grant, access_token, seconds)}
+    return {"access_token": access_token, "refresh_token": grant.refresh_token, "token_type": "Bearer", **told}
+
+
+def _mint() -> TokenMint:
     mint: TokenMint = current_app.extensions["token_mint"]
-    return {
-        "access_token": mint.issue(user_id, tenant.id if tenant else None),
-        "token_type": "Bearer",
-        "expires_in": mint.lifetime_seconds,
-        "memberships": memberships_of(user_id),
-    }
+    return mint

@@ -1,18 +1,68 @@
-"""What login takes and gives."""
+"""What the routes of identity take and give."""
+
+from typing import Any
 
 from marshmallow import fields
 
-from app.fields import Schema, Text
+from app.fields import Answer, Flag, Schema, Text, coded
 from app.members.schemas import MembershipSchema
+
+MIN_PASSWORD_LENGTH = 12
+MAX_PASSWORD_LENGTH = 1024
+
+
+class NewPassword(Text):
+    """Long is all that is asked of it (NIST SP 800-63B): rules about its letters make passwords worse."""
+
+    default_error_messages = {  # noqa: RUF012
+        "too_short": coded("too_short", "At least {min_length} characters."),
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_PASSWORD_LENGTH, **kwargs)
+        self.metadata = {**self.metadata, "minLength": MIN_PASSWORD_LENGTH}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if len(text) < MIN_PASSWORD_LENGTH:
+            raise self.make_error("too_short", min_length=MIN_PASSWORD_LENGTH)
+        return text
 
 
 class LoginSchema(Schema):
     email = Text(required=True, max_length=254)
-    password = Text(required=True, max_length=1024)
+    password = Text(required=True, max_length=MAX_PASSWORD_LENGTH)
+    cookie = Flag(
+        load_default=False,
+        metadata={"description": "for browsers: keep the tokens in cookies and answer with a csrfToken instead"},
+    )
 
 
-class AccessTokenSchema(Schema):
+class RefreshSchema(Schema):
+    refresh_token = Text(
+        data_key="refreshToken", max_length=200, description="not needed where a cookie holds it; it is good once"
+    )
+
+
+class PasswordSchema(Schema):
+    current_password = Text(data_key="currentPassword", required=True, max_length=MAX_PASSWORD_LENGTH)
+    new_password = NewPassword(data_key="newPassword", required=True)
+
+
+class TokensSchema(Answer):
+    """With cookies there is a `csrfToken` where the tokens would be."""
+
+    may_lack = ("access_token", "refresh_token", "token_type", "csrf_token")
+
     access_token = fields.String(data_key="accessToken")
+    refresh_token = fields.String(data_key="refreshToken", metadata={"description": "good once"})
+    csrf_token = fields.String(data_key="csrfToken", metadata={"description": "send it as X-CSRF-Token"})
     token_type = fields.String(data_key="tokenType")
     expires_in = fields.Integer(data_key="expiresIn", metadata={"description": "seconds"})
+    refresh_expires_in = fields.Integer(
+        data_key="refreshExpiresIn", metadata={"description": "seconds until the session ends, refreshed or not"}
+    )
+
+
+class LoginAnswerSchema(TokensSchema):
     memberships = fields.List(fields.Nested(MembershipSchema))

@@ -1,66 +1,106 @@
-"""Access tokens: short-lived JWTs (RFC 7519), signed with HS256 and with nothing else."""
+"""Access tokens: short-lived JWTs (RFC 7519) of one session, signed with Ed25519 and with nothing else."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from time import time
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
+from app.auth.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
-ALGORITHM = "HS256"
-ISSUER = "schema-wallet"
-AUDIENCE = "schema-wallet-api"
+ISSUER: Final = "schema-wallet"
+AUDIENCE: Final = "schema-wallet-api"
+MAX_LENGTH: Final = 2048
+# A signature costs six times what HS256 did, and a token is shown many times: so many are remembered.
+REMEMBERED_TOKENS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token that was checked says: who, and for which tenant if for one."""
+    """What a token that was checked says: who, in which session, and for which tenant if for one. A token of the
+    OpenID provider has no session here.
+    """
 
     user_id: UUID
+    session_id: UUID | None
     claims: Mapping[str, Any]
 
 
-class TokenMint:
-    """Issues and checks the tokens of one signing key."""
+class _NoRepeats(json.JSONDecoder):
+    """JSON whose objects name nothing twice: who reads the last and who reads the first would see two tokens."""
 
-    def __init__(self, secret_key: str, lifetime_seconds: int) -> None:
-        self._key = OctKey.import_key(f"access-token:{secret_key}")
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=_object_without_repeats)
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a claim is repeated")
+    return made
+
+
+class TokenMint:
+    """Issues tokens with the newest key and checks those of all keys."""
+
+    def __init__(self, keys: KeySource, lifetime_seconds: int) -> None:
+        self.keys = keys
         self.lifetime_seconds = lifetime_seconds
         self._rules = JWTClaimsRegistry(
             iss={"essential": True, "value": ISSUER},
             aud={"essential": True, "value": AUDIENCE},
             sub={"essential": True},
+            sid={"essential": True},
             exp={"essential": True},
             iat={"essential": True},
         )
+        # By ring as well, so that with a key that is dropped all its tokens are forgotten. Refusals are not kept.
+        self._verified = lru_cache(REMEMBERED_TOKENS)(self._verify)
 
-    def issue(self, user_id: UUID, tenant_id: UUID | None) -> str:
+    def issue(
+        self, user_id: UUID, tenant_id: UUID | None, session_id: UUID, *, lifetime_seconds: int | None = None
+    ) -> str:
+        """A token of this session, for the tenant if there is one, good for the usual time unless told."""
         now = int(time())
         claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": str(user_id),
+            "sid": str(session_id),
             "iat": now,
-            "exp": now + self.lifetime_seconds,
+            "exp": now + (self.lifetime_seconds if lifetime_seconds is None else lifetime_seconds),
             "jti": str(uuid4()),
         }
         if tenant_id is not None:
             claims["tenant"] = str(tenant_id)
-        return jwt.encode({"alg": ALGORITHM, "typ": "JWT"}, claims, self._key, algorithms=[ALGORITHM])
+        signer = self.keys().signer()
+        return jwt.encode(header_of(signer.kid), claims, signer.pair, algorithms=[ALGORITHM], default_type=None)
 
     def check(self, text: str) -> Token:
-        """Signature, algorithm, issuer, audience and expiry all hold, or BadToken is raised."""
+        """Signature, key, issuer, audience and expiry all hold, or BadToken is raised. Whether the session still
+        lasts is the database's to say.
+        """
         try:
-            claims = jwt.decode(text, self._key, algorithms=[ALGORITHM]).claims
-            self._rules.validate(claims)
-            if claims.get("tenant") is not None:
-                UUID(claims["tenant"])
-            return Token(UUID(claims["sub"]), claims)
-        except (JoseError, ValueError, TypeError, AttributeError):
-            raise BadToken("The access token is not valid or has expired; log in again.") from None
+            token = self._verified(self.keys(), text) if len(text) <= MAX_LENGTH else None
+        except (JoseError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+            token = None
+        if token is None or token.claims["exp"] <= time():
+            raise BadToken("The access token is not valid or has expired; log in again.")
+        return token
+
+    def _verify(self, ring: KeyRing, text: str) -> Token:
+        key = ring.by_header[text.partition(".")[0]]
+        claims = jwt.decode(text, key, algorithms=[ALGORITHM], decoder_cls=_NoRepeats).claims
+        self._rules.validate(claims)
+        if claims["aud"] != AUDIENCE:
+            raise ValueError("ours are for one audience")
+        if claims.get("tenant") is not None:
+            UUID(claims["tenant"])
+        return Token(UUID(claims["sub"]), UUID(claims["sid"]), claims)

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from app.auth.errors import AdminRequired
 from app.bulk import service
 from app.bulk.models import Item, Outcome
 from app.bulk.schemas import BulkSchema, OutcomesSchema
 from app.http import Blueprint, View, idempotency_key, needs_idempotency_key, takes_up_to
+from app.members.models import Role
 from app.money import to_minor
 from app.problems import problem_body
-from app.tenancy import Access, access, caller
+from app.tenancy import Access, access, actor, caller
 from app.wallets.service import currencies_of
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")
@@ -20,7 +22,7 @@ def _needs_shorter_key(view: View) -> View:
 
 
 @blueprint.post("/bulk")
-@access(Access.ADMIN)
+@access(Access.TELLER, "transactions.bulk")
 @_needs_shorter_key
 @takes_up_to(MAX_BODY_BYTES)
 @blueprint.arguments(BulkSchema)
@@ -28,9 +30,11 @@ def _needs_shorter_key(view: View) -> View:
 @blueprint.alt_response(200, schema=OutcomesSchema)
 def post_many(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Post up to 1,000 deposits, payments or adjustments: all or nothing (201), or each on its own (200)."""
+    if caller().role is Role.SERVICE and any(item["type"] == "adjustment" for item in body["items"]):
+        raise AdminRequired("An adjustment needs an admin.")
     outcomes = service.post_many(
         _items(body["items"]),
-        admin_id=caller().user_id,
+        actor=actor(),
         idempotency_key=idempotency_key(service.MAX_KEY_LENGTH),
         is_atomic=body["atomic"],
     )

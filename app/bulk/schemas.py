@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.fields import REQUIRED, Choice, Identifier, OneOf, Schema, coded
+from app.fields import REQUIRED, Answer, Choice, Flag, Identifier, OneOf, Schema, coded
 from app.ledger.schemas import AdjustmentSchema, DepositSchema, PaymentSchema, TransactionSchema
 
 MAX_ITEMS = 1000
@@ -43,19 +43,6 @@ class ItemsField(fields.List[Any]):
         return read
 
 
-class Flag(fields.Boolean):
-    """true or false; marshmallow's own would take 1 and "yes" too."""
-
-    default_error_messages = {  # noqa: RUF012  marshmallow's own way
-        name: coded("not_a_boolean", "Send true or false, without quotes.") for name in ("invalid", "null")
-    }
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
 class BulkSchema(Schema):
     atomic = Flag(load_default=True, metadata={"description": "all or nothing; false: each item stands on its own"})
     items = ItemsField(
@@ -65,7 +52,9 @@ class BulkSchema(Schema):
     )
 
 
-class OutcomeSchema(Schema):
+class OutcomeSchema(Answer):
+    may_lack = ("replayed", "transaction", "problem")
+
     index = fields.Integer(metadata={"description": "of the item, from 0"})
     status = fields.Integer(metadata={"description": "201, or that of the problem"})
     replayed = fields.Boolean(metadata={"description": "an earlier request with this key had posted it"})
@@ -75,5 +64,5 @@ class OutcomeSchema(Schema):
     )
 
 
-class OutcomesSchema(Schema):
+class OutcomesSchema(Answer):
     items = fields.List(fields.Nested(OutcomeSchema), metadata={"description": "one for each item, in their order"})

@@ -11,6 +11,8 @@ from uuid import UUID
 
 import orjson
 
+from app.audit.models import Actor
+from app.audit.service import entry_of
 from app.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
@@ -19,15 +21,21 @@ from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
 MAX_KEY_LENGTH: Final = 190  # An item's key is this one, a slash and a number, in 200 characters.
-_POST_MANY: Final = (
-    f"SELECT replayed, refused_by, detail, {POSTED_COLUMNS} FROM wallet_post_many_v1(%s::jsonb, %s, %s, %s)"  # noqa: S608
-    " ORDER BY item_no"
-)
+# The entry is written when all is posted: a materialised part of a query that reads another runs after it.
+_POST_MANY: Final = f"""
+    WITH outcome AS MATERIALIZED (
+        SELECT * FROM wallet_post_many_v1(%s::jsonb, %s, %s, %s)
+    ), noted AS MATERIALIZED (
+        SELECT audit_note_v1(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
+            'items', count(*), 'refused', count(o.refused_by), 'replayed', count(*) FILTER (WHERE o.replayed))))
+        FROM outcome o
+    )
+    SELECT replayed, refused_by, detail, {POSTED_COLUMNS} FROM outcome CROSS JOIN noted ORDER BY item_no"""  # noqa: S608
 _TRIES: Final = 3
 
 
-def post_many(items: Sequence[Item], *, admin_id: UUID, idempotency_key: str, is_atomic: bool) -> list[Outcome]:
-    """Post to wallets of the bound tenant; returns what became of each item, in their order.
+def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_atomic: bool) -> list[Outcome]:
+    """Post to wallets of the bound tenant; returns what became of each item, in their order. Noted in the audit log.
 
     Atomic: all or nothing, and whatever `app.ledger.service.post` raises names the item's place in its member `item`.
     Else an item that is refused has that error as its outcome, and the others stand. Either way the whole is refused
@@ -35,7 +43,8 @@ def post_many(items: Sequence[Item], *, admin_id: UUID, idempotency_key: str, is
     """
     keyed = _keyed(items, idempotency_key)
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
-    parameters = (orjson.dumps(keyed).decode(), admin_id, batch, is_atomic)
+    entry = entry_of(actor, action="transactions.bulk", subject=idempotency_key)
+    parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, entry)
     for _ in range(_TRIES - 1):
         try:
             return _post_many(parameters)

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.fields import Schema, Text
+from app.fields import Answer, Text
 from app.money import MoneyField
 from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
@@ -12,7 +12,7 @@ MAX_SKU = 64
 MAX_CODE = 64
 
 
-class ProductSchema(Schema):
+class ProductSchema(Answer):
     id = fields.UUID()
     sku = fields.String()
     name = fields.String()

@@ -3,8 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from flask import g
-
 from app.credit import service
 from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
 from app.credit.schemas import (
@@ -19,7 +17,7 @@ from app.credit.schemas import (
 from app.http import Blueprint
 from app.money import to_minor
 from app.pagination import Page, PageQuery, paginate
-from app.tenancy import Access, access, caller
+from app.tenancy import Access, access, actor
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import get_wallet
 
@@ -27,7 +25,7 @@ blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="
 
 
 @blueprint.get("/credit-policies")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.response(200, PoliciesSchema)
 def list_policies() -> dict[str, list[CreditPolicy]]:
     """What this tenant grants: one policy for each of its currencies."""
@@ -35,7 +33,7 @@ def list_policies() -> dict[str, list[CreditPolicy]]:
 
 
 @blueprint.put("/credit-policies/<currency>")
-@access(Access.ADMIN)
+@access(Access.ADMIN, "credit_policy.set")
 @blueprint.arguments(SetPolicySchema)
 @blueprint.response(200, PolicySchema)
 def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
@@ -46,13 +44,12 @@ def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
         currency,
         default_limit_minor=to_minor(body["default_limit"], currency, "defaultLimit"),
         max_limit_minor=None if ceiling is None else to_minor(ceiling, currency, "maxLimit"),
-        actor_id=caller().user_id,
-        request_id=g.request_id,
+        actor=actor(),
     )
 
 
 @blueprint.get("/credit-policy-changes")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, PolicyChangePageSchema)
 def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
@@ -65,7 +62,7 @@ def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
 
 
 @blueprint.get("/wallets/<uuid:wallet_id>/credit-limits")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, LimitChangePageSchema)
 def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
@@ -79,7 +76,7 @@ def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChan
 
 
 @blueprint.get("/credit-report")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.response(200, CreditReportSchema)
 def show_report() -> dict[str, list[CreditTotals]]:
     """Credit in use and its age, by currency. What repays credit repays the oldest first."""
@@ -87,7 +84,7 @@ def show_report() -> dict[str, list[CreditTotals]]:
 
 
 @blueprint.get("/credit-report/wallets")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, WalletCreditPageSchema)
 def list_credit_in_use(query: dict[str, Any]) -> Page[WalletCredit]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.fields import Moment, Schema, coded
+from app.fields import Answer, Moment, Schema, coded
 from app.money import AmountField, MoneyField
 from app.pagination import page_schema
 
@@ -27,7 +27,7 @@ class SetPolicySchema(Schema):
             raise ValidationError({"defaultLimit": [fault]})
 
 
-class PolicySchema(Schema):
+class PolicySchema(Answer):
     currency = fields.String(metadata={"description": "ISO 4217"})
     default_limit = MoneyField(
         attribute="default_limit_minor",
@@ -42,11 +42,11 @@ class PolicySchema(Schema):
     )
 
 
-class PoliciesSchema(Schema):
+class PoliciesSchema(Answer):
     items = fields.List(fields.Nested(PolicySchema))
 
 
-class PolicyChangeSchema(Schema):
+class PolicyChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(data_key="actorId", allow_none=True)
     request_id = fields.String(data_key="requestId", allow_none=True)
@@ -55,7 +55,7 @@ class PolicyChangeSchema(Schema):
     after = fields.Nested(PolicySchema, data_key="to")
 
 
-class LimitChangeSchema(Schema):
+class LimitChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(
         data_key="actorId", allow_none=True, metadata={"description": "null: it was an operator's command"}
@@ -66,7 +66,7 @@ class LimitChangeSchema(Schema):
     currency = fields.String(metadata={"description": "ISO 4217"})
 
 
-class CreditInUseSchema(Schema):
+class CreditInUseSchema(Answer):
     currency = fields.String(metadata={"description": "ISO 4217"})
     credit_limit = MoneyField(
         attribute="credit_limit_minor", data_key="creditLimit", metadata={"description": "of wallets that use credit"}
@@ -83,7 +83,7 @@ class CreditTotalsSchema(CreditInUseSchema):
     wallets = fields.Integer(metadata={"description": "how many use credit"})
 
 
-class CreditReportSchema(Schema):
+class CreditReportSchema(Answer):
     items = fields.List(fields.Nested(CreditTotalsSchema))
 
 

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.audit.models import Actor, AuditRecord
+from app.audit.service import speak_for
 from app.credit.models import (
     AGES,
     CreditPolicy,
@@ -24,7 +26,6 @@ from app.credit.models import (
 from app.db import db
 from app.members.models import member_directory
 from app.wallets.currencies import allowed_currencies
-from app.wallets.models import AuditRecord
 
 _SET: Final = sa.text(
     "SELECT policy.currency, policy.default_limit_minor, policy.max_limit_minor"
@@ -42,17 +43,16 @@ def list_policies() -> list[CreditPolicy]:
     ]
 
 
-def set_policy(
-    currency: str, *, default_limit_minor: int, max_limit_minor: int | None, actor_id: UUID, request_id: str
-) -> CreditPolicy:
+def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int | None, actor: Actor) -> CreditPolicy:
     """Set what the tenant grants in one of its currencies; logged with before and after. Changes no wallet's limit."""
     parameters = {
         "currency": currency,
         "default_limit": default_limit_minor,
         "max_limit": max_limit_minor,
-        "actor_id": actor_id,
-        "request_id": request_id,
+        "actor_id": actor.id,
+        "request_id": actor.request_id,
     }
+    speak_for(actor)
     statement = sa.select(CreditPolicy).from_statement(_SET).execution_options(populate_existing=True)
     policy: CreditPolicy = db.session.scalars(statement, parameters).one()
     return policy

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from app.audit.service import note
 from app.holds import service
 from app.holds.models import AuthorisedHold, Hold
 from app.holds.schemas import (
@@ -17,7 +18,7 @@ from app.ledger.models import PostedTransaction
 from app.ledger.schemas import TransactionSchema
 from app.money import to_minor
 from app.pagination import Page, PageQuery, paginate
-from app.tenancy import Access, access, caller
+from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.service import get_wallet, own_wallet
 
@@ -79,7 +80,7 @@ def void(hold_id: UUID) -> Hold:
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/holds")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, HoldPageSchema)
 def list_wallet_holds(query: dict[str, Any], wallet_id: UUID) -> Page[Hold]:
@@ -88,11 +89,13 @@ def list_wallet_holds(query: dict[str, Any], wallet_id: UUID) -> Page[Hold]:
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/holds/<uuid:hold_id>/void")
-@access(Access.ADMIN)
+@access(Access.ADMIN, "hold.void")
 @blueprint.response(200, HoldSchema)
 def void_for_member(wallet_id: UUID, hold_id: UUID) -> Hold:
     """Let go of what is left of a member's hold, so that the wallet can be closed or its limit lowered."""
-    return service.void(wallet_id, hold_id)
+    hold = service.void(wallet_id, hold_id)
+    note(actor(), "hold.void", wallet_id=wallet_id, subject=str(hold_id), after={"status": hold.status})
+    return hold
 
 
 def _page(wallet_id: UUID, query: dict[str, Any]) -> Page[Hold]:

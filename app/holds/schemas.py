@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.fields import Moment, Schema, Text
+from app.fields import Answer, Moment, Schema, Text
 from app.money import AmountField, MoneyField
 from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
@@ -22,7 +22,7 @@ class CaptureSchema(Schema):
     amount = AmountField(metadata={"description": "all that is left of the hold if not given"})
 
 
-class HoldSchema(Schema):
+class HoldSchema(Answer):
     id = fields.UUID()
     wallet_id = fields.UUID(data_key="walletId")
     tenant_id = fields.Function(

@@ -1,6 +1,6 @@
 """Recomputes every chain, balance and trial balance of a tenant and names the first row that does not hold.
 
-The work is the tenant's SQL function ledger_audit_v2: one statement, one snapshot, so money may move meanwhile.
+The work is the tenant's SQL function ledger_audit_v3: one statement, one snapshot, so money may move meanwhile.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def audit_ledger() -> AuditReport:
     db.session.execute(sa.text("SET LOCAL statement_timeout TO 0"))
     counts = sa.text("SELECT (SELECT count(*) FROM wallets), (SELECT count(*) FROM wallet_transactions)")
     wallets, transactions = db.session.execute(counts).one()
-    query = sa.text("SELECT wallet_id, seq, finding FROM ledger_audit_v2() ORDER BY wallet_id, seq")
+    query = sa.text("SELECT wallet_id, seq, finding FROM ledger_audit_v3() ORDER BY wallet_id, seq")
     findings = tuple(Finding(*row) for row in db.session.execute(query))
     db.session.commit()
     return AuditReport(wallets, transactions, findings)

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.fields import Choice, Identifier, Moment, Schema, Text, coded
+from app.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
 from app.money import AmountField, MoneyField
 from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
@@ -13,7 +13,9 @@ from tenant_schemas.context import current_tenant
 TYPES = ("deposit", "payment", "refund", "adjustment", "opening")
 
 
-class TransactionSchema(Schema):
+class TransactionSchema(Answer):
+    may_lack = ("refundable",)
+
     id = fields.UUID()
     wallet_id = fields.UUID(data_key="walletId")
     tenant_id = fields.Function(
@@ -34,12 +36,12 @@ class TransactionSchema(Schema):
     refundable = MoneyField(
         attribute="refundable_minor",
         allow_none=True,
-        metadata={"description": "in the answer to a refund: what is left of its payment to refund"},
+        metadata={"description": "in the answer to a refund: what is left of its payment to refund; not in lists"},
     )
     created_at = Moment(data_key="createdAt")
 
 
-class EntrySchema(Schema):
+class EntrySchema(Answer):
     entry_no = fields.Integer(data_key="entryNo")
     debit_account = fields.String(data_key="debitAccount")
     credit_account = fields.String(data_key="creditAccount")
@@ -58,7 +60,7 @@ class OwnBalanceQuery(BalanceQuery, CurrencyQuery):
     """A member's wallet is found by its currency."""
 
 
-class BalanceSchema(Schema):
+class BalanceSchema(Answer):
     wallet_id = fields.UUID(data_key="walletId")
     currency = fields.String(metadata={"description": "ISO 4217"})
     at = Moment()
@@ -67,7 +69,7 @@ class BalanceSchema(Schema):
     credit_used = MoneyField(attribute="credit_used_minor", data_key="creditUsed")
 
 
-class TrialBalanceLineSchema(Schema):
+class TrialBalanceLineSchema(Answer):
     currency = fields.String(metadata={"description": "ISO 4217"})
     account = fields.String()
     part = fields.String(allow_none=True, metadata={"description": "of the control account"})
@@ -76,13 +78,13 @@ class TrialBalanceLineSchema(Schema):
     credit = MoneyField(attribute="credit_minor")
 
 
-class TrialBalanceTotalSchema(Schema):
+class TrialBalanceTotalSchema(Answer):
     currency = fields.String(metadata={"description": "ISO 4217"})
     debit = MoneyField(attribute="debit_minor")
     credit = MoneyField(attribute="credit_minor")
 
 
-class TrialBalanceSchema(Schema):
+class TrialBalanceSchema(Answer):
     lines = fields.List(fields.Nested(TrialBalanceLineSchema))
     totals = fields.List(
         fields.Nested(TrialBalanceTotalSchema), metadata={"description": "by currency; debit and credit are equal"}

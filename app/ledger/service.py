@@ -11,6 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
+from app.audit.models import Actor
+from app.audit.service import entry_of
 from app.db import db
 from app.ledger.errors import TransactionNotFound
 from app.ledger.models import (
@@ -31,6 +33,7 @@ POSTED_COLUMNS: Final = ", ".join(
 )
 _ARGUMENTS: Final = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
 _POST: Final = f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2(%s, {_ARGUMENTS})"  # noqa: S608
+_POST_NOTED: Final = _POST.replace(" FROM", ", audit_posted_v1(%s::jsonb, posted, replayed) FROM")
 _POST_OWN: Final = (
     f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2("  # noqa: S608
     f"(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), {_ARGUMENTS})"
@@ -67,13 +70,18 @@ class Movement:
         )
 
 
-def post(wallet_id: UUID, movement: Movement) -> tuple[PostedTransaction, bool]:
-    """Post to a wallet of the bound tenant; returns the transaction, and whether an earlier request had posted it.
+def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tuple[PostedTransaction, bool]:
+    """Post to a wallet of the bound tenant; returns the transaction, and whether an earlier request had posted it. With
+    an actor it is noted in the audit log, in the same statement.
 
-    Locks the wallet's row. Raises WalletNotFound, WalletFrozen, WalletClosed, InsufficientFunds, RefundExceedsPayment,
-    PaymentNotFound, IdempotencyKeyReused, AmountOutOfRange.
+    Locks the wallet's row, and for an entry then the head of the audit log's chain. Raises WalletNotFound,
+    WalletFrozen, WalletClosed, InsufficientFunds, RefundExceedsPayment, PaymentNotFound, IdempotencyKeyReused,
+    AmountOutOfRange.
     """
-    return _post(_POST, (wallet_id, *movement.arguments()))
+    if actor is None:
+        return _post(_POST, (wallet_id, *movement.arguments()))
+    *columns, replayed, _ = _row(_POST_NOTED, (entry_of(actor), wallet_id, *movement.arguments()))
+    return posted_transaction(columns), replayed
 
 
 def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
@@ -92,12 +100,15 @@ def rehearse_own(user_id: UUID, currency: str, movement: Movement) -> tuple[Post
 
 
 def _post(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+    *columns, replayed = _row(statement, parameters)
+    return posted_transaction(columns), replayed
+
+
+def _row(statement: str, parameters: tuple[Any, ...]) -> Sequence[Any]:
     engine = connections().engine(current_tenant())
     with named_refusals():
         # If the connection breaks on the way, the same key makes the second try safe.
-        rows = engine.one_statement(statement, parameters, retry=True)
-    *columns, replayed = rows[0]
-    return posted_transaction(columns), replayed
+        return engine.one_statement(statement, parameters, retry=True)[0]
 
 
 def _rehearse(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:

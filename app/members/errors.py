@@ -11,3 +11,9 @@ class MemberNotFound(NotFound):
 
 class UserExists(Conflict):
     code = "user_exists"
+
+
+class OwnMembership(Conflict):
+    """Admins neither change nor remove themselves, so a tenant that has one keeps one."""
+
+    code = "own_membership"

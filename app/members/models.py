@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,8 +13,17 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class Role(StrEnum):
-    MEMBER = "member"
-    ADMIN = "admin"
+    """What somebody may do in one tenant. `Access` in app/tenancy.py says which role opens which route."""
+
+    MEMBER = "member"  # has wallets
+    ADMIN = "admin"  # has wallets, and manages everybody's
+    AUDITOR = "auditor"  # reads all, moves nothing
+    SERVICE = "service"  # an API key: reads all and moves money, manages nothing
+    OPERATOR = "operator"  # of the installation, for the time of a request: what an admin may
+
+
+MEMBERSHIP_ROLES: Final = (Role.MEMBER, Role.ADMIN, Role.AUDITOR)
+KEY_ROLES: Final = (Role.SERVICE, Role.AUDITOR)
 
 
 class User(SharedModel):
@@ -43,6 +53,7 @@ class Membership(SharedModel):
             onupdate="CASCADE",
         ),
         sa.Index("memberships_user_id_idx", "user_id"),
+        sa.Index("memberships_tenant_role_user_id_idx", "tenant_role", "user_id"),
         {"schema": SHARED_SCHEMA},
     )
 

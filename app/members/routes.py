@@ -1,11 +1,23 @@
-"""GET /api/me."""
+"""Who I am; and who belongs to this tenant, for its admins."""
 
 from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
 
 from app.http import Blueprint
 from app.members import service
-from app.members.schemas import MeSchema
-from app.tenancy import Access, access, caller
+from app.members.models import Role
+from app.members.schemas import (
+    AddMemberSchema,
+    ChangeMemberSchema,
+    MemberListQuery,
+    MemberPageSchema,
+    MemberRoleSchema,
+    MeSchema,
+)
+from app.pagination import Page, paginate
+from app.tenancy import Access, access, actor, caller
 
 blueprint = Blueprint("members", __name__, url_prefix="/api", description="Who you are and where you belong.")
 
@@ -23,3 +35,47 @@ def show_me() -> dict[str, Any]:
         "is_operator": user.is_operator,
         "memberships": service.memberships_of(user.id),
     }
+
+
+@blueprint.get("/admin/members")
+@access(Access.READER)
+@blueprint.arguments(MemberListQuery, location="query")
+@blueprint.response(200, MemberPageSchema)
+def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
+    """Who belongs to this tenant, by address."""
+    filters = {name: query.get(name) for name in ("q", "role")}
+    return paginate(
+        query, lambda after, limit: service.list_members(after=after, limit=limit, **filters), lambda item: [item.email]
+    )
+
+
+@blueprint.post("/admin/members")
+@access(Access.ADMIN, "member.add")
+@blueprint.arguments(AddMemberSchema)
+@blueprint.response(201, MemberRoleSchema)
+@blueprint.alt_response(200, schema=MemberRoleSchema)
+def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Let somebody in by their address: 201, or 200 with the role changed if they belong here already.
+
+    Somebody new has no password: they log in through your OpenID provider, or when an operator has given them one.
+    """
+    user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
+    return {"user_id": user_id, "role": body["role"]}, 201 if is_new else 200
+
+
+@blueprint.patch("/admin/members/<uuid:user_id>")
+@access(Access.ADMIN, "member.change")
+@blueprint.arguments(ChangeMemberSchema)
+@blueprint.response(200, MemberRoleSchema)
+def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
+    """Change a member's role in this tenant; it counts from their next request on."""
+    service.change_role(user_id, Role(body["role"]), actor=actor())
+    return {"user_id": user_id, "role": body["role"]}
+
+
+@blueprint.delete("/admin/members/<uuid:user_id>")
+@access(Access.ADMIN, "member.remove")
+@blueprint.response(204)
+def remove_member(user_id: UUID) -> None:
+    """End a membership from the next request on. The wallet and its history stay."""
+    service.remove_member(user_id, actor=actor())

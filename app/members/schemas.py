@@ -1,18 +1,62 @@
 """How users and memberships look from outside."""
 
-from marshmallow import fields
+import re
+from typing import Any
 
-from app.fields import Schema
+from marshmallow import ValidationError, fields, validates
+
+from app.fields import Answer, Choice, Schema, Text, coded
+from app.members.models import MEMBERSHIP_ROLES
+from app.pagination import PageQuery, page_schema
 
 
-class MembershipSchema(Schema):
+class MembershipSchema(Answer):
     tenant_id = fields.String(data_key="tenantId", metadata={"description": "the tenant's slug"})
-    role = fields.String(metadata={"enum": ["member", "admin"]})
+    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
 
 
-class MeSchema(Schema):
+class MeSchema(Answer):
     user_id = fields.UUID(data_key="userId")
     email = fields.String()
     name = fields.String()
     is_operator = fields.Boolean(data_key="isOperator")
     memberships = fields.List(fields.Nested(MembershipSchema))
+
+
+class MemberSchema(Answer):
+    """A member as the tenant's directory has them: address and name are the user's own, the same in all tenants."""
+
+    user_id = fields.UUID(data_key="userId")
+    email = fields.String()
+    name = fields.String()
+    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+
+
+MemberPageSchema = page_schema(MemberSchema)
+
+
+class MemberListQuery(PageQuery):
+    q = Text(max_length=100, description="part of the member's address or name")
+    role = Choice(*MEMBERSHIP_ROLES)
+
+
+class MemberRoleSchema(Answer):
+    """The answer to a change. It says nothing of the user that the request did not, for they may belong elsewhere."""
+
+    user_id = fields.UUID(data_key="userId")
+    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+
+
+class AddMemberSchema(Schema):
+    email = Text(required=True, max_length=254)
+    name = Text(max_length=200, description="of a user who is new; others keep theirs")
+    role = Choice(*MEMBERSHIP_ROLES, required=True)
+
+    @validates("email")
+    def is_address(self, value: str, **_: Any) -> None:
+        if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+            raise ValidationError(coded("not_an_address", "An e-mail address is needed."))
+
+
+class ChangeMemberSchema(Schema):
+    role = Choice(*MEMBERSHIP_ROLES, required=True)

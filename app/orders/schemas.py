@@ -5,7 +5,7 @@ How many items and how much of each is not said here: `order_place_v1` refuses w
 
 from marshmallow import fields
 
-from app.fields import REQUIRED, Identifier, Moment, Schema, coded
+from app.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
 from app.money import MoneyField
 from app.pagination import PageQuery, page_schema
 from tenant_schemas.context import current_tenant
@@ -32,7 +32,7 @@ class PlaceOrderSchema(Schema):
     )
 
 
-class OrderItemSchema(Schema):
+class OrderItemSchema(Answer):
     item_no = fields.Integer(data_key="itemNo")
     product_id = fields.UUID(data_key="productId")
     sku = fields.String()
@@ -44,7 +44,7 @@ class OrderItemSchema(Schema):
     line_total = MoneyField(attribute="line_total_minor", data_key="lineTotal")
 
 
-class OrderSchema(Schema):
+class OrderSchema(Answer):
     id = fields.UUID()
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}

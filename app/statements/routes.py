@@ -45,7 +45,7 @@ def show_own_statement(query: dict[str, Any]) -> Response:
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/statement")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(StatementQuery, location="query")
 @blueprint.response(200, StatementSchema)
 @_csv
@@ -56,7 +56,7 @@ def show_statement(query: dict[str, Any], wallet_id: UUID) -> Response:
 
 
 @blueprint.get("/admin/transactions")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(TransactionListQuery, location="query")
 @blueprint.response(200, TransactionPageSchema)
 def list_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
@@ -70,7 +70,7 @@ def list_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 
 
 @blueprint.get("/admin/transactions/export")
-@access(Access.ADMIN)
+@access(Access.READER)
 @blueprint.arguments(ExportQuery, location="query")
 @_csv
 def export_transactions(query: dict[str, Any]) -> Response:

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.fields import Choice, Moment, Schema
+from app.fields import Answer, Choice, Moment
 from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
 from app.money import MoneyField, format_minor
 from app.statements.models import Line
@@ -34,7 +34,7 @@ class MovementSchema(TransactionSchema):
         exclude = ("refundable",)
 
 
-class StatementSchema(Schema):
+class StatementSchema(Answer):
     """Describes a statement in JSON, which is written piece by piece (`json.py`) and never dumped as a whole."""
 
     wallet_id = fields.UUID(data_key="walletId")

@@ -39,7 +39,8 @@ class CurrencyField(fields.String):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(metadata={"description": "ISO 4217; the tenant's main currency if not given"}, **kwargs)
+        about = {"pattern": "^[A-Z]{3}$", "description": "ISO 4217; the tenant's main currency if not given"}
+        super().__init__(metadata=about, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         try:

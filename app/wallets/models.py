@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
@@ -65,8 +64,9 @@ class Wallet(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet and whose it is, as the tenant's directory of members says."""
+    """A wallet and whose it is: of which tenant, and as its directory says, of which member."""
 
+    tenant_slug: str
     wallet: Wallet
     email: str | None
     name: str | None
@@ -74,24 +74,3 @@ class MemberWallet:
     def __getattr__(self, attribute: str) -> Any:
         """All that the wallet has, this has too."""
         return getattr(self.wallet, attribute)
-
-
-class AuditRecord(TenantModel):
-    """Who did what besides moving money, with the state before and after. Without an actor it was an operator's
-    command, without a wallet it is about all of the tenant's.
-    """
-
-    __tablename__ = "audit_log"
-    __table_args__ = (
-        sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),
-        sa.Index("audit_log_at_idx", "at", postgresql_where=sa.text("wallet_id IS NULL")),
-    )
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
-    at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp())
-    actor_id: Mapped[UUID | None]
-    action: Mapped[str] = mapped_column(sa.Text)
-    wallet_id: Mapped[UUID | None]
-    before: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    after: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    request_id: Mapped[str | None] = mapped_column(sa.Text)

@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.fields import Choice, Identifier, Moment, Schema, Text, coded
+from app.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
 from app.money import AmountField, MoneyField
 from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyField
@@ -13,7 +13,7 @@ from tenant_schemas.context import current_tenant
 STATUSES = ("active", "frozen", "closed")
 
 
-class WalletSchema(Schema):
+class WalletSchema(Answer):
     wallet_id = fields.UUID(attribute="id", data_key="walletId")
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
@@ -33,11 +33,23 @@ class WalletSchema(Schema):
 class MemberWalletSchema(WalletSchema):
     """A wallet as an admin sees it in the list: with whose it is."""
 
+    tenant_id = fields.Function(
+        lambda wallet: wallet.tenant_slug,
+        data_key="tenantId",
+        metadata={"type": "string", "description": "the slug"},
+    )
     email = fields.String(allow_none=True)
     name = fields.String(allow_none=True)
 
 
-MemberWalletPageSchema = page_schema(MemberWalletSchema)
+class WalletListSchema(page_schema(MemberWalletSchema)):  # type: ignore[misc]  # made on the spot
+    """A page may be short or empty where several tenants are read: `nextCursor` alone says whether it is the last."""
+
+    may_lack = ("unavailable",)
+
+    unavailable = fields.List(
+        fields.String(), metadata={"description": "tenants that could not be read; only where no tenant was named"}
+    )
 
 
 class WalletListQuery(PageQuery):

@@ -11,6 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
+from app.audit.models import SYSTEM, Actor, ActorKind
+from app.audit.service import speak_for
 from app.db import db
 from app.members.models import member_directory
 from app.refusals import named_refusals
@@ -33,16 +35,15 @@ _CONFIGURE = sa.text(
 def own_wallet(user_id: UUID, currency: str) -> Wallet:
     """The member's wallet in one of the tenant's currencies, opened at the first look. Raises MemberNotFound."""
     query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == currency)
-    return db.session.scalar(query) or open_wallet(user_id, currency, actor_id=user_id)[0]
+    return db.session.scalar(query) or open_wallet(user_id, currency, actor=Actor(ActorKind.USER, user_id))[0]
 
 
-def open_wallet(
-    user_id: UUID, currency: str, *, actor_id: UUID | None = None, request_id: str | None = None
-) -> tuple[Wallet, bool]:
+def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple[Wallet, bool]:
     """The member's wallet, and whether this call opened it, with the limit that the tenant's policy gives. Two calls at
     once open one. Raises MemberNotFound.
     """
-    parameters = {"user_id": user_id, "currency": currency, "actor_id": actor_id, "request_id": request_id}
+    parameters = {"user_id": user_id, "currency": currency, "actor_id": actor.id, "request_id": actor.request_id}
+    speak_for(actor)
     statement = sa.select(Wallet, sa.column("opened", sa.Boolean)).from_statement(_OPEN)
     with named_refusals():
         wallet, opened = db.session.execute(statement, parameters).one()
@@ -92,17 +93,17 @@ def list_wallets(
         query = query.where(Wallet.status == status)
     if q is not None:
         query = query.where(who.c.email.icontains(q, autoescape=True) | who.c.name.icontains(q, autoescape=True))
-    return [MemberWallet(*row) for row in db.session.execute(query)]
+    slug = current_tenant().slug
+    return [MemberWallet(slug, *row) for row in db.session.execute(query)]
 
 
 def configure_wallet(
     wallet_id: UUID,
     *,
     version: int,
-    actor_id: UUID,
+    actor: Actor,
     credit_limit_minor: int | None,
     status: str | None,
-    request_id: str,
 ) -> Wallet:
     """Change limit, status or both of the version the caller has seen; logged with before and after.
 
@@ -112,11 +113,12 @@ def configure_wallet(
     parameters = {
         "wallet_id": wallet_id,
         "version": version,
-        "actor_id": actor_id,
+        "actor_id": actor.id,
         "credit_limit": credit_limit_minor,
         "status": status,
-        "request_id": request_id,
+        "request_id": actor.request_id,
     }
+    speak_for(actor)
     statement = sa.select(Wallet).from_statement(_CONFIGURE).execution_options(populate_existing=True)
     with named_refusals():
         wallet: Wallet = db.session.scalars(statement, parameters).one()

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
+from app.auth.signing_keys import dump_keys, key_source, rotated
+from app.auth.tokens import TokenMint
 from app.config import DATABASE_NAME, Settings, read_settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
@@ -54,6 +57,11 @@ class Installation:
         password = tenant_password(self.settings.tenant_secret, tenant.id, tenant.login_epoch)
         return self.server.url(tenant.role_name, password, DATABASE_NAME)
 
+    def member_tokens(self, count: int) -> list[str]:
+        """An access token for each of the first members, made without a log-in."""
+        mint = TokenMint(key_source("", self.settings.signing_keys), self.settings.token_seconds)
+        return [mint.issue(UUID(int=number), None, UUID(int=number)) for number in range(count)]
+
     def machine(self) -> dict[str, Any]:
         """What the numbers depend on. Durability is asked of the server, not assumed."""
         with psycopg.connect(self.server.superuser_url()) as connection:
@@ -73,14 +81,14 @@ class Installation:
 
 
 @contextmanager
-def throw_away(members: int, *, with_wallets: bool = True) -> Iterator[Installation]:
+def throw_away(members: int, *, with_wallets: bool = True, max_connections: int = 200) -> Iterator[Installation]:
     """Nothing of it is left afterwards. Without wallets the members have none yet, and no deposit.
 
     Settings have one door, the environment, so this process's is changed; a setting that is not about the database
     counts as it was given.
     """
     with tempfile.TemporaryDirectory(prefix="wallet-benchmark-") as folder:
-        server = embedded.start(Path(folder), ("max_connections=200",))
+        server = embedded.start(Path(folder), (f"max_connections={max_connections}",))
         try:
             os.environ.update(_environment(server))
             settings = read_settings()
@@ -103,8 +111,12 @@ def _environment(server: embedded.EmbeddedServer) -> dict[str, str]:
         "ADMIN_DATABASE_URL": server.url("wallet_migrator", secrets.token_urlsafe(), DATABASE_NAME),
         "TENANT_SECRET": secrets.token_urlsafe(48),
         "SECRET_KEY": secrets.token_urlsafe(48),
+        "SIGNING_KEYS": dump_keys(rotated(None, 1)),
         "LOG_LEVEL": "error",
         "TOKEN_SECONDS": str(TOKEN_SECONDS),
+        # What is measured is the work and not the limits; whoever measures those sets a tenant's own.
+        "TENANT_RATE_LIMIT": "999999999/day",
+        "TENANT_CONCURRENCY": "1000000",
     }
 
 
@@ -132,6 +144,11 @@ def _make_members(settings: Settings, members: int) -> None:
             "INSERT INTO shared.users (id, email, name) SELECT lpad(to_hex(n), 32, '0')::uuid,"
             " format('member%%s@example.com', n), format('Member %%s', n) FROM generate_series(0, %s) n",
             (members - 1,),
+        )
+        # A session each, with the member's own id, for tokens that are made without a log-in.
+        connection.execute(
+            "INSERT INTO shared.sessions (id, user_id, expires_at) SELECT id, id, now() + interval '1 day'"
+            " FROM shared.users"
         )
         connection.execute(
             "INSERT INTO shared.memberships (tenant_id, user_id, tenant_role, role)"

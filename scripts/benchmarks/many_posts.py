@@ -8,6 +8,7 @@ import orjson
 import psycopg
 from flask import Flask
 
+from app.audit.models import Actor, ActorKind
 from app.bulk.models import Item
 from app.bulk.service import post_many
 from app.ledger.service import Movement, post
@@ -33,7 +34,12 @@ class ManyPosts:
         self._keys = (f"{name}-{number}" for number in count())
 
     def single(self) -> None:
-        movement = Movement(type="deposit", amount_minor=AMOUNT_MINOR, idempotency_key=next(self._keys), admin_id=ADMIN)
+        movement = Movement(
+            type="deposit",
+            amount_minor=AMOUNT_MINOR,
+            idempotency_key=next(self._keys),
+            admin_id=ADMIN,
+        )
         with self._app.app_context(), tenant_context(self._tenant):
             post(next(self._next), movement)
 
@@ -43,7 +49,7 @@ class ManyPosts:
     def bulk(self) -> None:
         items = [Item(wallet_id=wallet, type="deposit", amount_minor=AMOUNT_MINOR) for wallet in self._wallets]
         with self._app.app_context(), tenant_context(self._tenant):
-            post_many(items, admin_id=ADMIN, idempotency_key=next(self._keys), is_atomic=True)
+            post_many(items, actor=Actor(ActorKind.USER, ADMIN), idempotency_key=next(self._keys), is_atomic=True)
 
     def bulk_sql(self) -> None:
         key = next(self._keys)

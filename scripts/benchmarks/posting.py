@@ -13,11 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from app import create_app
-from app.auth.tokens import TokenMint
 from app.db import db
 from app.ledger import service
 from app.ledger.audit import Finding, audit_ledger
-from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients, member_id, service_clients
+from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients, service_clients
 from scripts.benchmarks.crew import crew
 from scripts.benchmarks.installation import Installation, make_database, served, throw_away
 from scripts.benchmarks.pgbench import Pgbench, own_payment_script, prepare_tpcb
@@ -104,8 +103,7 @@ def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[Way]]:
         ]
         bare = stack.enter_context(crew("service", "through the service layer", service_clients, shifts))
         by_pgbench = _pgbench_ways(plan, installation)
-        mint = TokenMint(installation.settings.secret_key, installation.settings.token_seconds)
-        tokens = [mint.issue(member_id(number), None) for number in range(plan.wallets)]
+        tokens = installation.member_tokens(plan.wallets)
         payer = (api.port, tokens, installation.currencies)
         http = stack.enter_context(crew("http", "through HTTP", http_clients, [payer] * plan.clients))
         api.wait_until_ready()

@@ -9,16 +9,31 @@ from pathlib import Path
 import pytest
 
 from app import config
+from app.auth.signing_keys import parse_keys
 from app.config import ConfigurationError, Settings, embedded_secrets, read_settings
+from tests.conftest import SIGNING_KEY, SIGNING_KEYS
 
 RIGHT = {
     "DATABASE_URL": "postgresql://wallet_app:the-url-password@db.example/wallet",
     "ADMIN_DATABASE_URL": "postgresql://wallet_migrator:the-admin-password@db.example/wallet",
     "TENANT_SECRET": "the tenant secret, of 32 or more.",
     "SECRET_KEY": "the signing key, of 32 characters.",
+    "SIGNING_KEYS": SIGNING_KEYS,
 }
-OTHERS = ("BASE_DOMAIN", "TOKEN_SECONDS", "MAX_CONNECTIONS", "CONNECTION_WAIT_SECONDS", "STATEMENT_TIMEOUT_MS")
-ALL = (*RIGHT, *OTHERS, "MAX_BODY_BYTES", "HOLD_EXPIRY_SECONDS", "LOG_LEVEL")
+OTHERS = (
+    "BASE_DOMAIN",
+    "TOKEN_SECONDS",
+    "REFRESH_SECONDS",
+    "SIGNING_KEYS_FILE",
+    "MAX_CONNECTIONS",
+    "CONNECTION_WAIT_SECONDS",
+    "STATEMENT_TIMEOUT_MS",
+)
+CONNECTIONS = ("TENANT_LOGINS", "MAX_TENANT_CONNECTIONS", "TENANTS_PER_CONNECTION", "IDLE_IN_TRANSACTION_TIMEOUT_MS")
+LIMITS = ("TENANT_RATE_LIMIT", "TENANT_CONCURRENCY", "LOGIN_RATE_LIMIT", "RATE_LIMIT_STORAGE_URL", "TRUSTED_PROXIES")
+OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
+REST = ("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "HOLD_EXPIRY_SECONDS", "LOG_LEVEL")
+ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *OIDC, *REST)
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +67,23 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
     given = {
         "BASE_DOMAIN": "wallet.example",
         "TOKEN_SECONDS": "60",
+        "REFRESH_SECONDS": "3600",
         "MAX_CONNECTIONS": "2",
         "CONNECTION_WAIT_SECONDS": "0.5",
         "STATEMENT_TIMEOUT_MS": "1",
+        "TENANT_LOGINS": "shared",
+        "MAX_TENANT_CONNECTIONS": "1",
+        "TENANTS_PER_CONNECTION": "2",
+        "IDLE_IN_TRANSACTION_TIMEOUT_MS": "1",
+        "REGISTRY_WATCH_SECONDS": "0.5",
         "MAX_BODY_BYTES": "1",
         "HOLD_EXPIRY_SECONDS": "0",
         "LOG_LEVEL": "error",
+        "TENANT_RATE_LIMIT": "1/day",
+        "TENANT_CONCURRENCY": "1",
+        "LOGIN_RATE_LIMIT": "999999999/second",
+        "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
+        "TRUSTED_PROXIES": "2",
     }
     for name, value in given.items():
         environment.setenv(name, value)
@@ -70,12 +96,24 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
     wrong = {
         "SECRET_KEY": "too short to sign with",
         "TOKEN_SECONDS": "0",
+        "REFRESH_SECONDS": "0",
+        "SIGNING_KEYS": "{}",
         "MAX_CONNECTIONS": "1",
         "CONNECTION_WAIT_SECONDS": "soon",
         "STATEMENT_TIMEOUT_MS": "-5",
+        "TENANT_LOGINS": "both",
+        "MAX_TENANT_CONNECTIONS": "-1",
+        "TENANTS_PER_CONNECTION": "1",
+        "IDLE_IN_TRANSACTION_TIMEOUT_MS": "0",
+        "REGISTRY_WATCH_SECONDS": "-1",
         "MAX_BODY_BYTES": "64k",
         "HOLD_EXPIRY_SECONDS": "-1",
         "LOG_LEVEL": "loud",
+        "TENANT_RATE_LIMIT": "lots",
+        "TENANT_CONCURRENCY": "0",
+        "LOGIN_RATE_LIMIT": "30 per minute",
+        "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
+        "TRUSTED_PROXIES": "-1",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)
@@ -111,6 +149,10 @@ def test_a_database_without_its_secrets_is_refused(
         ("MAX_BODY_BYTES", "0"),
         ("LOG_LEVEL", "INFO"),
         ("LOG_LEVEL", ""),
+        ("TENANT_RATE_LIMIT", ""),
+        ("TENANT_RATE_LIMIT", "6/minute\n"),
+        ("LOGIN_RATE_LIMIT", "0/minute"),
+        ("RATE_LIMIT_STORAGE_URL", "redis://"),
         ("CONNECTION_WAIT_SECONDS", ""),
     ],
 )
@@ -156,7 +198,13 @@ def test_settings_cannot_be_changed() -> None:
 def test_settings_do_not_show_their_secrets() -> None:
     """They end up in tracebacks, in logs of local variables and in shells."""
     shown = f"{read_settings()!r} {read_settings()!s}"
-    secrets = (RIGHT["TENANT_SECRET"], RIGHT["SECRET_KEY"], "the-url-password", "the-admin-password")
+    secrets = (
+        RIGHT["TENANT_SECRET"],
+        RIGHT["SECRET_KEY"],
+        str(SIGNING_KEY["d"]),
+        "the-url-password",
+        "the-admin-password",
+    )
     assert [secret for secret in secrets if secret in shown] == []
 
 
@@ -175,3 +223,84 @@ def test_the_secrets_of_an_embedded_server_are_made_once_and_for_the_owner_alone
     assert min(map(len, values)) >= 32
     (kept,) = tmp_path.iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+PROVIDER = {"OIDC_ISSUER": "https://id.example/realms/a", "OIDC_AUDIENCE": "wallet"}
+
+
+def test_an_openid_provider_is_believed_by_its_asymmetric_algorithms(environment: pytest.MonkeyPatch) -> None:
+    assert (read_settings().oidc_issuer, read_settings().oidc_audience) == ("", "")
+    for name, value in PROVIDER.items():
+        environment.setenv(name, value)
+    assert read_settings().oidc_algorithms == ("RS256", "ES256")
+    environment.setenv("OIDC_ALGORITHMS", "PS512,ES384")
+    assert read_settings().oidc_algorithms == ("PS512", "ES384")
+
+
+@pytest.mark.parametrize("issuer", ["http://localhost:8080/realms/a", "http://127.0.0.1", "https://[::1]:9/"])
+def test_a_provider_on_this_machine_needs_no_https(environment: pytest.MonkeyPatch, issuer: str) -> None:
+    environment.setenv("OIDC_ISSUER", issuer)
+    environment.setenv("OIDC_AUDIENCE", "wallet")
+    assert read_settings().oidc_issuer == issuer
+
+
+WRONG_PROVIDERS = {
+    "no audience": {"OIDC_AUDIENCE": None},
+    "an empty audience": {"OIDC_AUDIENCE": ""},
+    "no https": {"OIDC_ISSUER": "http://id.example"},
+    "localhost in front of another host": {"OIDC_ISSUER": "http://localhost.id.example"},
+    "localhost for a user's name": {"OIDC_ISSUER": "http://localhost@id.example"},
+    "another scheme": {"OIDC_ISSUER": "file:///etc/passwd"},
+    "a query": {"OIDC_ISSUER": "https://id.example?a=b"},
+    "a secret key's algorithm": {"OIDC_ALGORITHMS": "RS256,HS256"},
+    "no signature": {"OIDC_ALGORITHMS": "none"},
+    "no algorithm": {"OIDC_ALGORITHMS": ""},
+}
+
+
+@pytest.mark.parametrize("what", WRONG_PROVIDERS)
+def test_a_provider_that_can_not_be_believed_stops_the_start(environment: pytest.MonkeyPatch, what: str) -> None:
+    for name, value in (PROVIDER | WRONG_PROVIDERS[what]).items():
+        environment.setenv(name, value) if value is not None else environment.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match=next(iter(WRONG_PROVIDERS[what]))):
+        read_settings()
+
+
+def test_signing_keys_come_from_a_file_or_from_a_variable(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(SIGNING_KEYS)
+    environment.setenv("SIGNING_KEYS_FILE", str(file))
+    with pytest.raises(ConfigurationError, match="SIGNING_KEYS is set as well"):
+        read_settings()
+    environment.delenv("SIGNING_KEYS")
+    assert (read_settings().signing_keys_file, read_settings().signing_keys) == (str(file), "")
+
+
+@pytest.mark.parametrize("kept", [None, "", "{}", "missing"])
+def test_without_signing_keys_the_fault_says_how_to_make_them(
+    environment: pytest.MonkeyPatch, tmp_path: Path, kept: str | None
+) -> None:
+    environment.delenv("SIGNING_KEYS")
+    if kept is not None:
+        file = tmp_path / "keys.json"
+        environment.setenv("SIGNING_KEYS_FILE", str(file) if kept else "")
+        if kept != "missing":
+            file.write_text(kept)
+    with pytest.raises(ConfigurationError, match=r"SIGNING_KEYS_FILE(.|\n)*python -m scripts.rotate_signing_key"):
+        read_settings()
+
+
+def test_an_embedded_installation_makes_its_keys_once(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Server:
+        def url(self, *_: str) -> str:
+            return "postgresql://embedded/wallet"
+
+    for name in ("DATABASE_URL", "SIGNING_KEYS"):
+        environment.delenv(name)
+    environment.setenv("DATA_DIR", str(tmp_path))
+    environment.setattr(config, "embedded_server", lambda _: Server())
+    file = Path(read_settings().signing_keys_file)
+    made = file.read_text()
+    assert (file.parent, len(parse_keys(made).keys)) == (tmp_path, 1)
+    assert read_settings().signing_keys_file == str(file)
+    assert file.read_text() == made

@@ -21,6 +21,7 @@ PLACES = (
     ("get", "/api/wallet/balance", "at"),
     ("get", "/api/admin/wallets/{wallet}/balance", "at"),
     ("post", "/api/wallet/holds", "expiresAt"),
+    ("post", "/api/admin/api-keys", "expiresAt"),
 )
 # The first two are moments of the years 0 and 10000 in UTC.
 NO_MOMENTS = (
@@ -42,6 +43,8 @@ def wallet_id(app: Flask, asker: Person) -> UUID:
 
 
 def sent(path: str, field: str, moment: str) -> dict[str, Any]:
+    if path.endswith("api-keys"):
+        return {"json": {"name": "a robot", "role": "service", field: moment}}
     if field == "expiresAt":
         return {"json": {"amount": "0.01", field: moment}}
     needed = {"from": FIRST, "to": LAST} if path.endswith("statement") else {}
@@ -78,6 +81,8 @@ def test_the_first_and_the_last_moment_are_taken(
     api: Api, asker: Person, wallet_id: UUID, place: tuple[str, str, str]
 ) -> None:
     method, path, field = place
+    if path.endswith("api-keys"):
+        pytest.skip("a key ends in a year at the latest, which its own tests try")
     moment = FIRST if field == "from" else LAST
     answer = getattr(api, method)(path.format(wallet=wallet_id), asker, "eur", **sent(path, field, moment))
     assert answer.status_code == (201 if method == "post" else 200)

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
+from app.audit.models import Actor, ActorKind
 from app.auth.tokens import TokenMint
 from app.db import db
 from app.ledger.service import Movement, post
@@ -12,7 +13,10 @@ from app.members.models import Role
 from app.members.service import add_membership, add_user
 from app.wallets.currencies import main_currency
 from app.wallets.service import configure_wallet, open_wallet
-from tenant_schemas.flask import shared_side, tenant_context
+from tenant_schemas.flask import connections, shared_side, tenant_context
+
+_SESSION = """
+    INSERT INTO shared.sessions (user_id, expires_at) VALUES (%s, now() + interval '1 day') RETURNING id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,16 @@ class People:
                 user = add_user(f"{uuid4().hex}@example.com", name, password_hash)
                 for slug, role in roles.items():
                     add_membership(user, tenants[slug], Role(role))
+                user_id, known_as = user.id, user.email
                 db.session.commit()
-                return Person(user.id, user.email, self.token(user.id))
+            return Person(user_id, known_as, self.token(user_id))
 
     def token(self, user_id: UUID, tenant_id: UUID | None = None) -> str:
+        """An access token of a session of its own, as a log-in would give it."""
+        with self.app.app_context():
+            ((session_id,),) = connections().shared.one_statement(_SESSION, (user_id,))
         mint: TokenMint = self.app.extensions["token_mint"]
-        return mint.issue(user_id, tenant_id)
+        return mint.issue(user_id, tenant_id, session_id)
 
     def wallet(
         self,
@@ -63,10 +71,9 @@ class People:
                 configure_wallet(
                     wallet_id,
                     version=version,
-                    actor_id=person.user_id,
+                    actor=Actor(ActorKind.USER, person.user_id, request_id="test"),
                     credit_limit_minor=credit_limit_minor,
                     status=None,
-                    request_id="test",
                 )
             db.session.commit()
             if balance_minor:

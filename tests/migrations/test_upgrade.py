@@ -50,6 +50,10 @@ def old(fresh_app: Flask, fresh_database: Database, first_revision: Migrations) 
         ("payment", 100, "four", "order-2"),
     ):
         connection.execute(POST, (wallet_id, type_, amount_minor, key, order_id, "bread"))
+    for version, limit_minor in ((1, 300), (2, 0)):
+        connection.execute(
+            "SELECT wallet_configure_v1(%s, %s, %s, %s, NULL, 'r')", (wallet_id, version, person.user_id, limit_minor)
+        )
     return connection
 
 
@@ -73,7 +77,7 @@ def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_b
     again = (wallet_of(old), "payment", 700, "two", "order-1", "bread")
     first_answer = old.execute(POST, again).fetchall()
     migrate(fresh_database)
-    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v3()").fetchall() == []
     assert old.execute("SELECT * FROM ledger_audit_v1()").fetchall() == []
     after = old.execute("SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq")
     assert after.fetchall() == before
@@ -81,6 +85,19 @@ def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_b
     by_todays = old.execute(POST.replace("_v1", "_v2"), again).fetchall()
     assert by_todays == first_answer
     assert first_answer[0][2] is True
+
+
+def test_the_audit_log_of_before_is_the_beginning_of_its_chain(old: Superuser, fresh_database: Database) -> None:
+    query = "SELECT id, at, actor_id, action, before, after FROM audit_log ORDER BY at"
+    before = old.execute(query).fetchall()
+    migrate(fresh_database)
+    assert old.execute(query).fetchall() == before
+    places = old.execute("SELECT seq, actor_kind FROM audit_log ORDER BY at").fetchall()
+    assert places == [(1, "user"), (2, "user")]
+    assert old.execute("SELECT * FROM ledger_audit_v3()").fetchall() == []
+    old.execute("SET session_replication_role TO replica")
+    old.execute("UPDATE audit_log SET before = '{}' WHERE seq = 1")
+    assert "entry 1" in str(old.execute("SELECT finding FROM ledger_audit_v3()").fetchall())
 
 
 def test_an_order_paid_before_is_paid_and_one_paid_twice_stays_in_the_ledger(
@@ -104,7 +121,7 @@ def test_yesterdays_code_can_not_spend_what_is_held_today(old: Superuser, fresh_
     with pytest.raises(psycopg.Error, match="insufficient_funds"):
         old.execute(POST, (wallet_id, "payment", 501, "five", None, None))
     old.execute(POST, (wallet_id, "payment", 500, "six", None, None))
-    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v3()").fetchall() == []
 
 
 def test_yesterdays_code_opens_and_configures_by_todays_policy(
@@ -120,4 +137,4 @@ def test_yesterdays_code_opens_and_configures_by_todays_policy(
     assert limit_minor == 500
     with pytest.raises(psycopg.Error, match="credit_limit_above_policy"):
         old.execute("SELECT wallet_configure_v1(%s, 1, %s, 901, NULL, 'r')", (wallet_id, person.user_id))
-    assert old.execute("SELECT * FROM ledger_audit_v2()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v3()").fetchall() == []

@@ -12,6 +12,7 @@ from scripts import load_catalogue as script
 from scripts.load_catalogue import CatalogueFaulty, Loaded, load_catalogue
 from scripts.seed_demo import CATALOGUE
 from tenant_schemas.testing import Database
+from tests.conftest import SIGNING_KEYS
 
 
 def entry(sku: str, **told: Any) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def run(database: Database, file: Path, *options: str) -> Result:
         "ADMIN_DATABASE_URL": database.admin_url,
         "TENANT_SECRET": "x" * 40,
         "SECRET_KEY": "y" * 40,
+        "SIGNING_KEYS": SIGNING_KEYS,
     }
     return CliRunner().invoke(script.main, [str(file), *options], env=environment)
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from app.config import ROOT
 from tenant_schemas.testing import Database
-from tests.conftest import SECRET_KEY
+from tests.conftest import SECRET_KEY, SIGNING_KEYS
 
 Run = Callable[..., Result]
 
@@ -26,6 +26,9 @@ def variables(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> dict
         "ADMIN_DATABASE_URL": fresh_database.admin_url,
         "TENANT_SECRET": fresh_database.tenant_secret,
         "SECRET_KEY": SECRET_KEY,
+        "SIGNING_KEYS": SIGNING_KEYS,
+        # Roles are the whole server's: `create_roles` would close the pool to all other tests.
+        "TENANT_LOGINS": "shared",
     }
     for name, value in made.items():
         monkeypatch.setenv(name, value)
@@ -110,8 +113,33 @@ def test_a_tenant_may_have_several_currencies_from_the_start_or_later(run: Run, 
     assert fresh_database.tenant("km").settings == {"currency": "BAM", "locale": "bs_BA"}
 
 
+def test_a_tenants_limits_are_set_and_given_back_to_the_default(run: Run, fresh_database: Database) -> None:
+    numbers = ("max-concurrent-requests", "max-body-bytes", "statement-timeout-ms", "idle-in-transaction-timeout-ms")
+    names = (*numbers, "max-connections")
+    told = [part for name in names for part in (f"--{name}", "7")]
+    done = run("configure_tenant", "km", "--rate-limit", "600/minute", *told)
+    assert done.exit_code == 0, done.output
+    limits = {name.replace("-", "_"): 7 for name in names}
+    assert fresh_database.tenant("km").settings == {"currency": "BAM", "rate_limit": "600/minute"} | limits
+    assert "max_connections 7, " in done.output
+    back = [part for name in names for part in (f"--{name}", "default")]
+    done = run("configure_tenant", "km", "--rate-limit", "default", *back)
+    assert (done.exit_code, fresh_database.tenant("km").settings) == (0, {"currency": "BAM"})
+    assert "rate_limit default" in done.output
+
+
 @pytest.mark.parametrize(
-    "arguments", [("km",), ("nope", "--also", "USD"), ("km", "--also", "XAU"), ("km", "--locale", "x_Y")]
+    "arguments",
+    [
+        ("km",),
+        ("nope", "--also", "USD"),
+        ("km", "--also", "XAU"),
+        ("km", "--locale", "x_Y"),
+        ("km", "--rate-limit", "many"),
+        ("km", "--rate-limit", "600/minute", "--max-connections", "0"),
+        ("km", "--max-body-bytes", "64k"),
+        ("km", "--also", "default"),
+    ],
 )
 def test_what_a_tenant_can_not_be_told_is_refused_and_changes_nothing(
     run: Run, fresh_database: Database, arguments: Any
@@ -141,6 +169,26 @@ def test_a_login_that_changed_its_own_password_is_set_right(run: Run, fresh_data
     assert run("reset_tenant_login", "eur").exit_code == 0
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT current_schema()").fetchone() == ("eur_schema",)
+
+
+def test_a_raised_epoch_is_another_password_and_is_in_the_registry(run: Run, fresh_database: Database) -> None:
+    """The login's verifier is the whole server's, so the tenant is one of this database only."""
+    assert run("provision_tenant", "risen", "--currency", "EUR").exit_code == 0
+    before = run("database_url", "--tenant", "risen").output.strip()
+    result = run("reset_tenant_login", "risen", "--raise-epoch")
+    assert result.exit_code == 0, result.output
+    assert fresh_database.tenant("risen").login_epoch == 2
+    with psycopg.connect(run("database_url", "--tenant", "risen").output.strip()) as connection:
+        assert connection.execute("SELECT current_schema()").fetchone() == ("risen_schema",)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(before)
+
+
+def test_creating_the_roles_lets_tenants_share_a_login_as_the_setting_says(run: Run, fresh_database: Database) -> None:
+    assert run("create_roles", "--superuser-url", fresh_database.url()).exit_code == 0
+    with fresh_database.as_pool() as pool:
+        pool.execute("SET ROLE tenant_km")
+        assert pool.execute("SELECT current_user::text").fetchone() == ("tenant_km",)
 
 
 def test_psql_logs_in_as_the_tenant(variables: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -18,8 +19,9 @@ from sqlalchemy.ext.compiler import compiles
 from app.tenancy import MIGRATIONS
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED
-from tenant_schemas.errors import ConnectionsExhausted
-from tenant_schemas.roles import tenant_password
+from tenant_schemas.errors import ConnectionsExhausted, TenancyError
+from tenant_schemas.registry import raise_epoch
+from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing import Database, make_tenant
@@ -34,12 +36,21 @@ def connect(database: Database) -> Iterator[Opener]:
     """`connect(max_connections=2)`: connections of the shared database under these limits, closed after the test."""
     with ExitStack() as stack:
 
-        def opened(on: Database = database, secret: str | None = None, **limits: Any) -> Connections:
-            connections = Connections(on.app_url, secret or on.tenant_secret, Limits(**limits))
+        def opened(
+            on: Database = database, secret: str | None = None, pool_role: str | None = None, **limits: Any
+        ) -> Connections:
+            given = Limits(**limits)
+            connections = Connections(on.app_url, secret or on.tenant_secret, given, pool_role=pool_role)
             stack.callback(connections.close)
             return connections
 
         yield opened
+
+
+@pytest.fixture(params=["own", "shared"])
+def connect_either(request: pytest.FixtureRequest, database: Database, connect: Opener) -> Opener:
+    """The same, in each login mode."""
+    return partial(connect, pool_role=database.roles.pool if request.param == "shared" else None)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +71,7 @@ def backends(database: Database) -> set[int]:
     """The service's backends in this database."""
     query = (
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND (usename = 'wallet_app' OR usename LIKE 'tenant_%')"
+        " AND (usename IN ('wallet_app', 'wallet_pool') OR usename LIKE 'tenant_%')"
     )
     with psycopg.connect(database.url()) as superuser:
         return {pid for (pid,) in superuser.execute(query)}
@@ -80,16 +91,16 @@ def is_gone(database: Database, pid: int) -> bool:
     return wait_until(lambda: pid not in backends(database))
 
 
-def test_nothing_is_opened_until_it_is_asked_for(database: Database, connect: Opener, eur: Tenant) -> None:
+def test_nothing_is_opened_until_it_is_asked_for(database: Database, connect_either: Opener, eur: Tenant) -> None:
     before = backends(database)
-    connections = connect()
+    connections = connect_either()
     connections.engine(eur)
     assert connections.open_count == 0
     assert backends(database) <= before
 
 
-def test_each_side_logs_in_as_itself(connect: Opener, eur: Tenant, km: Tenant) -> None:
-    connections = connect()
+def test_each_side_logs_in_as_itself(connect_either: Opener, eur: Tenant, km: Tenant) -> None:
+    connections = connect_either()
     for binding, expected in (
         (SHARED, ("wallet_app", "pg_catalog")),
         (eur, ("tenant_eur", "eur_schema")),
@@ -104,13 +115,15 @@ def test_each_side_logs_in_as_itself(connect: Opener, eur: Tenant, km: Tenant) -
 # The cap.
 
 
-def test_many_tenants_in_many_threads_never_hold_more_than_the_cap(fresh_database: Database, connect: Opener) -> None:
+def test_many_tenants_in_many_threads_never_hold_more_than_the_cap(
+    fresh_database: Database, connect_either: Opener
+) -> None:
     """PostgreSQL itself is asked, all the while: how many are at work for us now?"""
     cap, threads, uses = 4, 10, 5
     for slug in ("aa", "bb", "cc"):
         make_tenant(fresh_database, MIGRATIONS, slug, {})
     tenants = fresh_database.tenants()
-    connections = connect(fresh_database, max_connections=cap, wait_seconds=30)
+    connections = connect_either(fresh_database, max_connections=cap, wait_seconds=30)
     connections.shared.one_statement(PID, ())  # The first look at the server, once in a process, is not counted.
     done = Event()
     at_work = [0]
@@ -171,13 +184,13 @@ def test_a_connection_in_use_is_never_closed_to_make_room(connect: Opener, eur: 
 
 
 def test_when_all_are_in_use_the_wait_ends_in_an_error_and_costs_nothing(
-    connect: Opener, eur: Tenant, km: Tenant
+    connect_either: Opener, eur: Tenant, km: Tenant
 ) -> None:
-    connections = connect(max_connections=2, wait_seconds=0.1)
+    connections = connect_either(max_connections=2, max_tenant_connections=2, wait_seconds=0.1)
     with connections.engine(eur).connect(), connections.engine(km).connect():
         started = monotonic()
         for engine in (connections.shared, connections.engine(eur)):
-            with pytest.raises(ConnectionsExhausted, match="2 connections"):
+            with pytest.raises(ConnectionsExhausted, match="2 connections of this process"):
                 engine.connect()
             with pytest.raises(ConnectionsExhausted):
                 engine.one_statement("SELECT 1", (), retry=True)
@@ -186,8 +199,10 @@ def test_when_all_are_in_use_the_wait_ends_in_an_error_and_costs_nothing(
         assert engine.one_statement("SELECT 1", ()) == [(1,)]
 
 
-def test_who_waits_gets_the_connection_that_another_tenant_gives_back(connect: Opener, eur: Tenant, km: Tenant) -> None:
-    connections = connect(max_connections=1, wait_seconds=10)
+def test_who_waits_gets_the_connection_that_another_tenant_gives_back(
+    connect_either: Opener, eur: Tenant, km: Tenant
+) -> None:
+    connections = connect_either(max_connections=1, wait_seconds=10)
     holding = connections.engine(eur).connect()
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(connections.engine(tenant).one_statement, WHO, ()) for tenant in (km, eur)]
@@ -226,8 +241,8 @@ def test_connections_that_can_not_be_opened_cost_nothing_of_the_cap(connect: Ope
     assert connections.engine(eur).one_statement("SELECT 1", ()) == [(1,)]
 
 
-def test_closing_closes_everything(database: Database, connect: Opener, eur: Tenant, km: Tenant) -> None:
-    connections = connect()
+def test_closing_closes_everything(database: Database, connect_either: Opener, eur: Tenant, km: Tenant) -> None:
+    connections = connect_either()
     engines = [connections.shared, connections.engine(eur), connections.engine(km)]
     with ExitStack() as stack:
         for engine in engines:
@@ -236,6 +251,123 @@ def test_closing_closes_everything(database: Database, connect: Opener, eur: Ten
     connections.close()
     assert all(is_gone(database, pid) for pid in pids)
     assert connections.open_count == 0
+
+
+# A tenant's share of the cap.
+
+
+def test_a_tenant_that_uses_its_whole_share_waits_for_itself_and_nobody_else(
+    connect_either: Opener, eur: Tenant, km: Tenant
+) -> None:
+    connections = connect_either(max_connections=4, wait_seconds=0.1)  # So one tenant's share is two.
+    with connections.engine(eur).connect(), connections.engine(eur).connect() as second:
+        with pytest.raises(ConnectionsExhausted, match="2 connections of one tenant's share"):
+            connections.engine(eur).connect()
+        for engine in (connections.engine(km), connections.shared):
+            with engine.connect(), engine.connect():
+                pass
+        second.close()
+        assert connections.engine(eur).one_statement("SELECT 1", ()) == [(1,)]
+
+
+def test_who_waits_for_its_share_goes_on_when_its_own_connection_comes_back(
+    connect_either: Opener, eur: Tenant, km: Tenant
+) -> None:
+    """Though others wait as well, who can do nothing with it."""
+    connections = connect_either(max_connections=2, max_tenant_connections=1, wait_seconds=10)
+    own, other = connections.engine(eur).connect(), connections.engine(km).connect()
+    with ThreadPoolExecutor(2) as pool:
+        others = pool.submit(connections.engine(km).one_statement, WHO, ())
+        sleep(0.05)
+        waiting = pool.submit(connections.engine(eur).one_statement, WHO, ())
+        sleep(0.05)
+        own.close()
+        assert waiting.result(timeout=5) == [("tenant_eur", "eur_schema")]
+        assert not others.done()
+        other.close()
+        assert others.result(timeout=5) == [("tenant_km", "km_schema")]
+
+
+@pytest.mark.parametrize(("wished", "share"), [(1, 1), ("2", 2), (99, 3), (0, 3), (-1, 3)])
+def test_a_tenant_may_lower_its_share_and_not_raise_it(
+    connect_either: Opener, eur: Tenant, wished: object, share: int
+) -> None:
+    connections = connect_either(max_connections=9, max_tenant_connections=3, wait_seconds=0.01)
+    engine = connections.engine(replace(eur, settings={"max_connections": wished}))
+    with ExitStack() as stack:
+        for _ in range(share):
+            stack.enter_context(engine.connect())
+        with pytest.raises(ConnectionsExhausted, match=f"All {share} "):
+            engine.connect()
+
+
+def test_connections_that_break_or_can_not_be_opened_cost_nothing_of_the_share(
+    connect_either: Opener, eur: Tenant
+) -> None:
+    connections = connect_either(max_connections=2, wait_seconds=0.1)
+    for _ in range(3):
+        with connections.engine(eur).connect() as connection:
+            connection.invalidate()
+    missing = replace(eur, role_name="tenant_nobody")
+    for _ in range(3):
+        with pytest.raises((psycopg.Error, TenancyError)):
+            connections.engine(missing).one_statement("SELECT 1", ())
+    assert connections.engine(eur).one_statement("SELECT 1", ()) == [(1,)]
+
+
+# Connections of the pool that tenants share.
+
+
+def test_tenants_that_share_a_login_share_its_connections(connect: Opener, eur: Tenant, km: Tenant) -> None:
+    connections = connect(pool_role="wallet_pool")
+    pids = {pid_of(connections.engine(tenant)) for tenant in (eur, km, eur)}
+    assert len(pids) == 1
+    assert pid_of(connections.shared) not in pids
+
+
+def test_a_connection_is_closed_when_it_has_served_so_many_tenants(
+    database: Database, connect: Opener, eur: Tenant, km: Tenant
+) -> None:
+    connections = connect(pool_role="wallet_pool", tenants_per_connection=3)
+    first = pid_of(connections.engine(eur))
+    for tenant in (km, eur, km):
+        assert pid_of(connections.engine(tenant)) == first
+    assert pid_of(connections.engine(replace(eur, id=uuid4()))) == first
+    assert is_gone(database, first)
+    assert connections.open_count == 0
+    assert pid_of(connections.engine(eur)) != first
+
+
+def test_a_retired_tenant_leaves_the_connections_of_the_pool_to_the_others(
+    connect: Opener, eur: Tenant, km: Tenant
+) -> None:
+    connections = connect(pool_role="wallet_pool")
+    engine = connections.engine(eur)
+    pid = pid_of(engine)
+    connections.retire(eur.id)
+    assert pid_of(connections.engine(km)) == pid
+    assert connections.engine(eur) is not engine
+    assert connections.open_count == 1
+    for tenant in (eur, km):
+        connections.retire(tenant.id)
+    connections.close()
+    assert connections.open_count == 0
+
+
+def test_the_pools_login_reaches_nothing_by_itself(database: Database) -> None:
+    pool = database.as_pool()
+    for statement in (
+        "TABLE eur_schema.wallets",
+        "TABLE shared.tenants",
+        "TABLE shared.users",
+        "SELECT eur_schema.wallet_open_v1(gen_random_uuid(), 'EUR')",
+        "CREATE TEMP TABLE scratch ()",
+        "SET ROLE wallet_app",
+        "SET ROLE wallet_owner",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            pool.execute(statement)
+    assert pool.execute("SELECT current_schemas(true)").fetchone() == (["pg_catalog"],)
 
 
 # A tenant's engine follows its row.
@@ -304,6 +436,59 @@ def test_a_new_epoch_is_a_new_password_and_the_old_connections_are_closed(
         connections.engine(old).one_statement("SELECT 1", ())
 
 
+def test_an_epoch_is_raised_under_load_and_no_request_fails(fresh_database: Database, connect: Opener) -> None:
+    """The threads hold the row as it was at first, and open a connection for every statement."""
+    old = make_tenant(fresh_database, MIGRATIONS, "raised", {})
+    connections = connect(fresh_database, max_connections=4, max_tenant_connections=4, wait_seconds=30)
+    connections.shared.one_statement(PID, ())
+    done = Event()
+
+    def work() -> int:
+        count = 0
+        while not done.is_set():
+            with connections.engine(old).connect() as connection:
+                assert tuple(connection.exec_driver_sql(WHO).one()) == ("tenant_raised", "raised_schema")
+                connection.invalidate()
+            count += 1
+        return count
+
+    with connections.engine(old).connect() as open_before, ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(work) for _ in range(3)]
+        try:
+            for _ in range(4):
+                sleep(0.1)
+                with fresh_database.admin_engine().begin() as connection:
+                    become_owner(connection, fresh_database.roles)
+                    new = raise_epoch(connection, old.id)
+                    stop_being_owner(connection)
+                    set_tenant_login(connection, new, fresh_database.password_of(new))
+            sleep(0.1)
+        finally:
+            done.set()
+        assert all(one.result() > 0 for one in working)
+        assert open_before.exec_driver_sql("SELECT 1").scalar_one() == 1
+    assert new.login_epoch == old.login_epoch + 4
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(fresh_database.url(old.role_name, fresh_database.password_of(old)))
+
+
+def test_a_new_epoch_is_learned_though_all_connections_of_the_process_are_in_use(
+    fresh_database: Database, connect: Opener
+) -> None:
+    """Whoever needs the registry holds the last place there is, so it asks on a connection past the cap, and once."""
+    old = make_tenant(fresh_database, MIGRATIONS, "full", {})
+    connections = connect(fresh_database, max_connections=1, wait_seconds=0.1)
+    with fresh_database.as_superuser() as superuser:
+        password = tenant_password(fresh_database.tenant_secret, old.id, 2)
+        superuser.execute(f"ALTER ROLE tenant_full PASSWORD '{password}'")  # type: ignore[arg-type]
+        superuser.execute("UPDATE shared.tenants SET login_epoch = 2 WHERE slug = 'full'")
+    for _ in range(2):
+        with connections.engine(old).connect() as connection:
+            connection.invalidate()
+    assert connections.open_count == 1
+    assert wait_until(lambda: not backends(fresh_database))
+
+
 def test_another_master_secret_logs_in_as_nobody(connect: Opener, eur: Tenant, km: Tenant) -> None:
     connections = connect(secret="another secret, of 32 characters or more")
     for tenant in (eur, km):
@@ -343,9 +528,10 @@ def compile_counted(element: Counted, compiler: Any, **options: Any) -> str:
 
 
 def test_a_statement_that_was_compiled_for_one_tenant_is_compiled_for_all(
-    connect: Opener, eur: Tenant, km: Tenant
+    connect_either: Opener, eur: Tenant, km: Tenant
 ) -> None:
-    connections = connect()
+    connections = connect_either()
+    Counted.compilations = 0
     for engine in (connections.engine(eur), connections.engine(km), connections.shared):
         with engine.begin() as connection:
             assert connection.scalar(sa.select(Counted())) == 1
@@ -360,8 +546,8 @@ def timeouts_of(connections: Connections, tenant: Tenant) -> set[str]:
     return {within, engine.one_statement("SHOW statement_timeout", ())[0][0]}
 
 
-def test_a_tenant_may_lower_its_time_out_and_not_raise_it(connect: Opener, eur: Tenant, km: Tenant) -> None:
-    connections = connect(statement_timeout_ms=7_000)
+def test_a_tenant_may_lower_its_time_out_and_not_raise_it(connect_either: Opener, eur: Tenant, km: Tenant) -> None:
+    connections = connect_either(statement_timeout_ms=7_000)
     assert timeouts_of(connections, km) == {"7s"}
     assert timeouts_of(connections, replace(eur, settings={"statement_timeout_ms": 250})) == {"250ms"}
     assert timeouts_of(connections, replace(eur, settings={"statement_timeout_ms": 99_999_999})) == {"7s"}
@@ -369,15 +555,15 @@ def test_a_tenant_may_lower_its_time_out_and_not_raise_it(connect: Opener, eur: 
     assert timeouts_of(connections, km) == {"7s"}
 
 
-def test_a_time_out_of_zero_does_not_lift_the_ceiling(connect: Opener, eur: Tenant) -> None:
+def test_a_time_out_of_zero_does_not_lift_the_ceiling(connect_either: Opener, eur: Tenant) -> None:
     """To PostgreSQL 0 means no time-out at all."""
-    connections = connect(statement_timeout_ms=7_000)
+    connections = connect_either(statement_timeout_ms=7_000)
     assert timeouts_of(connections, replace(eur, settings={"statement_timeout_ms": 0})) == {"7s"}
 
 
-def test_a_statement_that_takes_longer_than_the_time_out_is_cancelled(connect: Opener, eur: Tenant) -> None:
+def test_a_statement_that_takes_longer_than_the_time_out_is_cancelled(connect_either: Opener, eur: Tenant) -> None:
     """In a transaction and in one statement; the connection lives on."""
-    connections = connect(max_connections=1)
+    connections = connect_either(max_connections=1)
     engine = connections.engine(replace(eur, settings={"statement_timeout_ms": 200}))
     pid = pid_of(engine)
     with pytest.raises(psycopg.errors.QueryCanceled):

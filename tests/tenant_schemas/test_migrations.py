@@ -409,8 +409,8 @@ def test_a_difference_made_by_hand_is_seen_in_its_schema_only(fresh_database: Da
         ("ALTER TABLE eur_schema.wallets ADD COLUMN by_hand int", "ALTER TABLE eur_schema.wallets DROP COLUMN by_hand"),
         ("CREATE TABLE eur_schema.by_hand (id uuid)", "DROP TABLE eur_schema.by_hand"),
         (
-            "ALTER TABLE eur_schema.audit_log ALTER COLUMN request_id TYPE varchar(99)",
-            "ALTER TABLE eur_schema.audit_log ALTER COLUMN request_id TYPE text",
+            "ALTER TABLE eur_schema.order_items ALTER COLUMN name TYPE varchar(99)",
+            "ALTER TABLE eur_schema.order_items ALTER COLUMN name TYPE text",
         ),
     ):
         superuser.execute(change)  # type: ignore[arg-type]

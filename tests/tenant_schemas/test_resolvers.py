@@ -230,9 +230,9 @@ def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The slugs that the application asks PostgreSQL for; the asking is the real one."""
     asked: list[str | None] = []
 
-    def spying(user_id: UUID, slug: str | None, tenant_id: UUID | None) -> Standing | None:
+    def spying(user_id: UUID, session_id: UUID | None, slug: str | None, tenant_id: UUID | None) -> Standing | None:
         asked.append(slug)
-        return standing(user_id, slug, tenant_id)
+        return standing(user_id, session_id, slug, tenant_id)
 
     monkeypatch.setattr("app.tenancy.standing", spying)
     return asked

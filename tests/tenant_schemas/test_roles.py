@@ -4,6 +4,7 @@ A new privilege, table, function, policy or membership fails these tests until i
 """
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +18,11 @@ from tenant_schemas.errors import NotPrepared
 from tenant_schemas.roles import (
     ServiceRoles,
     become_owner,
+    close_other_databases,
+    close_pool,
     create_service_roles,
+    create_tenant_role,
+    open_pool,
     role_exists,
     set_tenant_login,
     tenant_password,
@@ -33,12 +38,23 @@ Rights = dict[str, str]
 
 TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "trial_balance")
 TENANT_TABLES = (
-    *("alembic_version", "audit_log", "credit_policies", "holds", "ledger_accounts", "ledger_entries", "order_items"),
+    *(
+        "alembic_version",
+        "audit_chain",
+        "audit_log",
+        "credit_policies",
+        "holds",
+        "ledger_accounts",
+        "ledger_entries",
+        "order_items",
+    ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
     *TENANT_VIEWS,
 )
 # With the owner's rights, so that they can write.
 DEFINERS = (
+    "audit_note_v1(jsonb)",
+    "audit_posted_v1(jsonb,{schema_name}.wallet_transactions,boolean)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -59,12 +75,17 @@ DEFINERS = (
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
+    "audit_hash_v1(bytea,{schema_name}.audit_log)",
     "ledger_audit_v1()",
     "ledger_audit_v2()",
+    "ledger_audit_v3()",
     "wallet_genesis_hash_v1(uuid,uuid,text)",
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
 )
-SHARED_TABLES = ("alembic_version", "categories", "memberships", "product_prices", "products", "tenants", "users")
+SHARED_TABLES = (
+    *("alembic_version", "api_keys", "categories", "memberships", "product_prices", "products", "provisionings"),
+    *("refresh_tokens", "sessions", "tenants", "users"),
+)
 SHARED_VIEWS = ("member_directory",)
 
 # What a role may do in the end, by its own grants, its groups' and PUBLIC's.
@@ -94,11 +115,15 @@ EXPECTED: dict[str, Rights] = {
         "database": "CONNECT",
         "schema shared": "USAGE",
         "shared.alembic_version": "SELECT",
+        "shared.api_keys": "INSERT SELECT UPDATE",
         "shared.categories": "SELECT",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
         "shared.product_prices": "SELECT",
         "shared.products": "SELECT",
-        "shared.tenants": "SELECT",
+        "shared.provisionings": "INSERT SELECT",
+        "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
+        "shared.sessions": "DELETE INSERT SELECT UPDATE",
+        "shared.tenants": "SELECT UPDATE",
         "shared.users": "INSERT SELECT UPDATE",
     },
     "tenant_eur": tenant_rights("eur_schema"),
@@ -256,7 +281,7 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
         for _, name, configured in rows
     }
     assert found == {
-        f"{schema_name}.{function}": [f"search_path={schema_name}, pg_temp"]
+        f"{schema_name}.{function.format(schema_name=schema_name)}": [f"search_path={schema_name}, pg_temp"]
         for schema_name in OUR_SCHEMAS[:2]
         for function in DEFINERS
     }
@@ -284,6 +309,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) FROM pg_policy"
     ).fetchall()
     assert sorted(policies) == [
+        ("shared.api_keys", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
@@ -292,6 +318,9 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.product_prices", "{wallet_tenants}", "r", True, "true", None),
         ("shared.products", "{wallet_app}", "*", True, "true", None),
         ("shared.products", "{wallet_tenants}", "r", True, "true", None),
+        ("shared.provisionings", "{wallet_app}", "*", True, "true", None),
+        ("shared.refresh_tokens", "{wallet_app}", "*", True, "true", None),
+        ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
         ("shared.users", "{wallet_app}", "*", True, "true", None),
@@ -314,6 +343,7 @@ def test_no_role_has_an_attribute_it_does_not_need(database: Database) -> None:
         "wallet_app": (True, False, False, False, shared_side),
         "wallet_backup": (True, False, True, False, shared_side),
         "wallet_tenants": (False, False, False, False, nothing),
+        "wallet_pool": (True, False, False, False, shared_side),
         "tenant_eur": (True, False, False, False, ["search_path=eur_schema, pg_temp"]),
         "tenant_km": (True, False, False, False, ["search_path=km_schema, pg_temp"]),
     }
@@ -334,6 +364,11 @@ def test_who_is_whose_member_is_written_here(database: Database) -> None:
         ("wallet_migrator", "wallet_owner", True, True),
         ("wallet_migrator", "wallet_tenants", True, True),
     }
+    # The pool may take a tenant's role, and has nothing of it before: before 16 its own attribute says so.
+    is_old = superuser.info.server_version < 160000
+    expected |= {("wallet_pool", f"tenant_{slug}", is_old, True) for slug in ("eur", "km")}
+    inherits = superuser.execute("SELECT rolinherit FROM pg_roles WHERE rolname = 'wallet_pool'").fetchone()
+    assert inherits == (False,)
     if superuser.info.server_version >= 160000:
         expected |= {("wallet_migrator", f"tenant_{slug}", False, False) for slug in ("eur", "km")}
     assert set(rows) == expected
@@ -372,7 +407,8 @@ def test_passwords_are_kept_as_scram_verifiers(database: Database) -> None:
         "SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^(wallet|tenant)_' AND rolcanlogin"
     )
     passwords = dict(rows.fetchall())
-    assert set(passwords) == {"wallet_migrator", "wallet_app", "wallet_backup", "tenant_eur", "tenant_km"}
+    service = {"wallet_migrator", "wallet_app", "wallet_backup", "wallet_pool"}
+    assert set(passwords) == {*service, "tenant_eur", "tenant_km"}
     assert {name: password.partition("$")[0] for name, password in passwords.items()} == dict.fromkeys(
         passwords, "SCRAM-SHA-256"
     )
@@ -453,9 +489,38 @@ def test_a_tenant_reads_no_user_and_writes_nothing_shared(database: Database, sl
         "SELECT lo_create(0)",
         "SELECT lo_creat(-1)",
         "SELECT lo_from_bytea(0, 'x')",
+        *UNNEEDED,
     ):
         with pytest.raises(REFUSED):
             connection.execute(statement)  # type: ignore[arg-type]
+
+
+UNNEEDED = (
+    "SELECT set_config('search_path', 'shared', true)",
+    "SELECT set_config('statement_timeout', '0', false)",
+    "UPDATE pg_settings SET setting = '0' WHERE name = 'statement_timeout'",
+    "SELECT pg_advisory_lock(1)",
+    "SELECT pg_try_advisory_lock_shared(1)",
+    "SELECT pg_advisory_xact_lock(1, 2)",
+    "SELECT pg_advisory_unlock_all()",
+    "SELECT pg_notify('all', 'x')",
+    "TABLE pg_stat_activity",
+    "TABLE pg_locks",
+)
+
+
+@pytest.mark.parametrize("role_name", ["wallet_app", "wallet_pool"])
+def test_no_login_of_the_service_has_a_function_that_it_needs_not(database: Database, role_name: str) -> None:
+    connection = database.as_pool() if role_name == "wallet_pool" else database.as_role(role_name)
+    for statement in UNNEEDED:
+        with pytest.raises(REFUSED):
+            connection.execute(statement)  # type: ignore[arg-type]
+
+
+def test_who_migrates_and_who_dumps_may_change_settings(database: Database) -> None:
+    for role_name in ("wallet_migrator", "wallet_backup"):
+        row = database.as_role(role_name).execute("SELECT set_config('search_path', '', false)").fetchone()
+        assert row == ("",)
 
 
 # Making the roles.
@@ -556,3 +621,57 @@ def test_a_tenants_password_follows_from_secret_id_and_epoch() -> None:
     assert len(others) == 4
     assert password not in others
     assert all(len(one) == len(password) == 43 for one in others)  # 256 bits
+
+
+# The login that tenants may share.
+
+
+def pool_memberships(connection: sa.Connection) -> list[str]:
+    query = "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = 'wallet_pool'::regrole ORDER BY 1"
+    return list(connection.exec_driver_sql(query).scalars())
+
+
+def test_the_pool_is_closed_and_opened_again_with_all_the_tenants_there_are(fresh_database: Database) -> None:
+    """Roles belong to the whole server, so here nothing of it is committed. Provisioned in between, one is not lost."""
+    roles = fresh_database.roles
+    may_log_in = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'wallet_pool'"
+    with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
+        close_pool(connection, roles)
+        assert pool_memberships(connection) == []
+        assert connection.exec_driver_sql(may_log_in).scalar_one() is False
+        late = replace(fresh_database.tenant("eur"), id=uuid4(), role_name="tenant_late")
+        create_tenant_role(connection, late, "x", roles)
+        assert pool_memberships(connection) == []
+        for _ in range(2):
+            open_pool(connection, roles, "x")
+        assert pool_memberships(connection) == ["tenant_eur", "tenant_km", "tenant_late"]
+        assert connection.exec_driver_sql(may_log_in).scalar_one() is True
+        db_transaction.rollback()
+
+
+def test_a_pool_that_was_never_made_needs_no_closing(fresh_database: Database) -> None:
+    with superuser_engine(fresh_database).begin() as connection:
+        close_pool(connection, replace(fresh_database.roles, pool="nobodys_pool"))
+
+
+def test_a_tenants_role_may_have_fewer_connections_than_the_server(fresh_database: Database) -> None:
+    query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_eur'"
+    eur = fresh_database.tenant("eur")
+    with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
+        set_tenant_login(connection, replace(eur, settings={"role_connection_limit": 3}), "x")
+        assert connection.exec_driver_sql(query).scalar_one() == 3
+        set_tenant_login(connection, eur, "x")
+        assert connection.exec_driver_sql(query).scalar_one() == -1
+        db_transaction.rollback()
+
+
+def test_postgresqls_own_databases_can_be_closed(fresh_database: Database) -> None:
+    """Nothing of it is committed: it is the whole server's."""
+    query = (
+        "SELECT has_database_privilege('tenant_eur', datname, 'CONNECT') FROM pg_database WHERE datname = 'postgres'"
+    )
+    with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
+        assert connection.exec_driver_sql(query).scalar_one() is True
+        close_other_databases(connection)
+        assert connection.exec_driver_sql(query).scalar_one() is False
+        db_transaction.rollback()

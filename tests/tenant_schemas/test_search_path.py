@@ -7,6 +7,7 @@ import select
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
@@ -34,17 +35,24 @@ DIE_ONCE = (
 
 
 @contextmanager
-def connections_to(database: Database) -> Iterator[Connections]:
+def connections_to(database: Database, logins: str = "own") -> Iterator[Connections]:
     """One connection at most, so that whoever comes next gets the one that was just used."""
     limits = Limits(max_connections=1, wait_seconds=0.2, statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-    connections = Connections(database.app_url, database.tenant_secret, limits)
+    pool_role = database.roles.pool if logins == "shared" else None
+    connections = Connections(database.app_url, database.tenant_secret, limits, pool_role=pool_role)
     yield connections
     connections.close()
 
 
+@pytest.fixture(scope="module", params=["own", "shared"])
+def logins(request: pytest.FixtureRequest) -> str:
+    """How tenants log in."""
+    return str(request.param)
+
+
 @pytest.fixture
-def connections(database: Database) -> Iterator[Connections]:
-    with connections_to(database) as connections:
+def connections(database: Database, logins: str) -> Iterator[Connections]:
+    with connections_to(database, logins) as connections:
         yield connections
 
 
@@ -111,7 +119,7 @@ def path_of(side: Binding) -> str:
 
 
 def test_a_session_reading_once_sends_begin_with_the_binding_the_select_and_commit(
-    db: TenantDatabase, engine: BindingEngine, side: Binding
+    db: TenantDatabase, engine: BindingEngine, side: Binding, logins: str
 ) -> None:
     """Three exchanges: not one more than a transaction that is bound to nothing."""
     with bound(side), sent_by(engine) as exchanges:
@@ -119,9 +127,12 @@ def test_a_session_reading_once_sends_begin_with_the_binding_the_select_and_comm
         db.session.commit()
     begin, select, commit = exchanges
     path = "pg_catalog, pg_temp" if side is SHARED else f'"{side.schema_name}", pg_temp'
-    assert begin == [
-        f'Query\t "BEGIN; SET LOCAL search_path TO {path}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}"'
-    ]
+    takes_role, bounds = "", ""
+    if side is not SHARED and logins == "shared":
+        takes_role = f' SET LOCAL ROLE "{side.role_name}";'
+        bounds = "; SET LOCAL idle_in_transaction_session_timeout TO 60000"
+    timeout = f"SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}"
+    assert begin == [f'Query\t "BEGIN;{takes_role} SET LOCAL search_path TO {path}; {timeout}{bounds}"']
     assert [message.split("\t")[0] for message in select] == ["Parse", "Bind", "Describe", "Execute", "Sync"]
     assert commit == ['Query\t "COMMIT"']
 
@@ -130,7 +141,7 @@ def test_a_rolled_back_session_sends_as_little(db: TenantDatabase, engine: Bindi
     with bound(side), sent_by(engine) as exchanges:
         db.session.execute(sa.text("SELECT 1")).all()
         db.session.rollback()
-    assert [exchange[-1] for exchange in exchanges[1:]] == ['Query\t "SELECT 1"', 'Query\t "ROLLBACK"']
+    assert [exchange[-1] for exchange in exchanges[1:]] == ["Sync", 'Query\t "ROLLBACK"']
 
 
 def test_giving_a_connection_back_and_taking_it_again_sends_nothing(engine: BindingEngine) -> None:
@@ -142,12 +153,18 @@ def test_giving_a_connection_back_and_taking_it_again_sends_nothing(engine: Bind
 
 
 @pytest.mark.parametrize("retry", [False, True])
-def test_one_statement_is_one_exchange(engine: BindingEngine, retry: bool) -> None:
-    """No BEGIN, no COMMIT. At its sixth use on a connection psycopg prepares it, which is one more, once."""
+def test_one_statement_is_one_exchange(engine: BindingEngine, side: Binding, logins: str, retry: bool) -> None:
+    """No BEGIN, no COMMIT; they stand round it only in a session that tenants share. At its sixth use on a connection
+    psycopg prepares it, which is one more, once.
+    """
     counts = []
+    is_framed = logins == "shared" and side is not SHARED
     for number in range(8):
         with sent_by(engine) as exchanges:
             assert engine.one_statement("SELECT %s::int", (number,), retry=retry) == [(number,)]
+        if is_framed:
+            begin, *exchanges, commit = exchanges
+            assert (len(begin), begin[0][:19], commit) == (1, 'Query\t "BEGIN; SET ', ['Query\t "COMMIT"'])
         counts.append(len(exchanges))
     assert counts == [1, 1, 1, 1, 1, 2, 1, 1]
     kinds = {message.split("\t")[0] for exchange in exchanges for message in exchange}
@@ -300,12 +317,24 @@ def test_nothing_stays_on_the_pooled_connection_however_the_transaction_ended(te
                 assert connection.exec_driver_sql(WHERE_AM_I).one()[0] == path_of(side)
 
 
-def test_statements_stacked_into_one_leave_no_transaction_open(engine: BindingEngine) -> None:
-    """psycopg accepts several statements where there is no parameter; a BEGIN among them reaches nobody else."""
-    with pytest.raises(psycopg.Error):
-        engine.one_statement("BEGIN; SET LOCAL search_path TO pg_catalog; SELECT 1 / 0", ())
+def test_a_begin_that_somebody_sends_leaves_no_transaction_open(engine: BindingEngine) -> None:
+    engine.one_statement("BEGIN", ())
     with engine.connect() as connection:
         assert connection.connection.driver_connection.info.transaction_status is pq.TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize(
+    "stacked", ["SELECT 1; SELECT 2", "SELECT 1; SET ROLE tenant_km", "; SELECT 1; SET ROLE NONE", "COMMIT; BEGIN"]
+)
+def test_several_statements_in_one_are_refused(engine: BindingEngine, stacked: str) -> None:
+    """Also without parameters, where psycopg of itself would send them as a simple query, which takes several."""
+    refused = {"match": "cannot insert multiple commands|syntax error"}
+    with pytest.raises(psycopg.errors.SyntaxError, **refused):
+        engine.one_statement(stacked, ())  # type: ignore[arg-type]
+    with pytest.raises(ProgrammingError, **refused), engine.begin() as connection:
+        connection.exec_driver_sql(stacked)
+    with pytest.raises(ProgrammingError, **refused), engine.begin() as connection:
+        connection.execution_options(stream_results=True).execute(sa.text(stacked))
 
 
 # The ways round it are refused.
@@ -407,6 +436,25 @@ def test_a_connection_that_is_not_where_or_who_it_should_be_is_closed_unused(fre
             assert not repair or connections.engine(eur).one_statement("SELECT 1", ()) == [(1,)], fault
 
 
+def test_a_role_that_the_pool_may_not_take_is_no_binding_and_costs_nothing(database: Database) -> None:
+    """It was never made, or never granted to the pool; and the connection goes back to the others unharmed."""
+    eur, km = database.tenant("eur"), database.tenant("km")
+
+    def begin(engine: BindingEngine) -> None:
+        with engine.begin():
+            pass
+
+    with connections_to(database, "shared") as connections:
+        pid = pid_of(connections.engine(km))
+        for role_name in ("tenant_nobody", "wallet_app"):
+            engine = connections.engine(replace(eur, role_name=role_name))
+            with pytest.raises(BindingUnproven, match="create_roles"):
+                engine.one_statement("SELECT 1", ())
+            with pytest.raises(BindingUnproven, match="create_roles"):
+                begin(engine)
+        assert pid_of(connections.engine(km)) == pid
+
+
 def test_a_shared_side_that_starts_elsewhere_is_closed_unused(fresh_database: Database) -> None:
     """`shared` in front of pg_catalog is where a table could stand in for one of PostgreSQL's own."""
     path = f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} SET search_path TO shared, pg_catalog"
@@ -486,7 +534,6 @@ def test_an_idle_connection_that_was_ended_is_noticed_before_its_next_use(
 def test_a_notice_for_an_idle_connection_does_not_break_it(database: Database, engine: BindingEngine) -> None:
     """There is something to read on the socket, and it is no goodbye."""
     channel = "tenant_schemas_test"
-    engine.one_statement("SELECT pg_catalog.pg_notify(%s, '')", (channel,))
     with engine.begin() as connection:
         connection.exec_driver_sql(f"LISTEN {channel}")
     database.as_superuser().execute(f"NOTIFY {channel}")  # type: ignore[arg-type]
@@ -526,19 +573,30 @@ def test_a_session_killed_inside_a_transaction_recovers_after_rollback(
         db.session.rollback()
 
 
-def test_one_statement_that_breaks_on_the_way_is_sent_once_more_only_if_asked(engine: BindingEngine) -> None:
-    with pytest.raises(psycopg.errors.AdminShutdown):
-        engine.one_statement(DIE_ONCE, (pid_of(engine),))
-    assert engine.one_statement(DIE_ONCE, (pid_of(engine),), retry=True) == [("ok",)]
-    with pytest.raises(psycopg.errors.AdminShutdown):
-        engine.one_statement("SELECT pg_terminate_backend(pg_backend_pid(), 5000)", (), retry=True)
-    assert engine.one_statement("SELECT 1", ()) == [(1,)]
+def test_one_statement_that_breaks_on_the_way_is_sent_once_more_only_if_asked(
+    fresh_database: Database, logins: str
+) -> None:
+    with connections_to(fresh_database, logins) as connections:
+        for side in (SHARED, fresh_database.tenant("eur")):
+            if logins == "shared" and side is not SHARED:
+                # A tenant's role may not end the pool's connections, not even its own, unless a test lets it.
+                fresh_database.as_superuser().execute("GRANT pg_signal_backend TO tenant_eur")
+            engine = connections.for_binding(side)
+            try:
+                with pytest.raises(psycopg.errors.AdminShutdown):
+                    engine.one_statement(DIE_ONCE, (pid_of(engine),))
+                assert engine.one_statement(DIE_ONCE, (pid_of(engine),), retry=True) == [("ok",)]
+                with pytest.raises(psycopg.errors.AdminShutdown):
+                    engine.one_statement("SELECT pg_terminate_backend(pg_backend_pid(), 5000)", (), retry=True)
+                assert engine.one_statement("SELECT 1", ()) == [(1,)]
+            finally:
+                fresh_database.as_superuser().execute("REVOKE pg_signal_backend FROM tenant_eur")
 
 
 def test_a_statement_that_postgresql_refuses_is_not_sent_again(engine: BindingEngine) -> None:
     with sent_by(engine) as exchanges, pytest.raises(psycopg.errors.DivisionByZero):
         engine.one_statement("SELECT %s / 0", (1,), retry=True)
-    assert len(exchanges) == 1
+    assert len([exchange for exchange in exchanges if exchange[-1] == "Sync"]) == 1
 
 
 def test_one_statement_that_returns_no_rows_is_done_and_says_so(connections: Connections) -> None:

@@ -150,7 +150,7 @@ def test_an_entry_without_a_transaction_is_found(fresh_app: Flask, superuser: Su
 
 def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask, superuser: Superuser) -> None:
     superuser.execute("ALTER TABLE ledger_entries RENAME TO hidden")
-    superuser.execute("DROP FUNCTION ledger_audit_v1, ledger_audit_v2")
+    superuser.execute("DROP FUNCTION ledger_audit_v3")
     code, said = audit(fresh_app)
     assert code == 1
     assert "eur: sound" in said

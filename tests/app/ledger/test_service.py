@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
+from app.audit.models import Actor, ActorKind
 from app.db import db
 from app.errors import ServiceError
 from app.ledger.errors import (
@@ -55,10 +56,9 @@ class Teller:
             configure_wallet(
                 self.wallet_id,
                 version=get_wallet(self.wallet_id).version,
-                actor_id=self.person.user_id,
+                actor=Actor(ActorKind.USER, self.person.user_id),
                 credit_limit_minor=credit_limit_minor,
                 status=status,
-                request_id="test",
             )
             db.session.commit()
 

@@ -123,3 +123,40 @@ def test_nobody_is_made_whom_the_login_would_refuse_to_read(app: Flask, database
     result = add(app, email, "--tenant", "eur", "--password", password)
     assert result.exit_code in {1, 2}, result.output
     assert users_with(database, email.strip().lower()) == 0
+
+
+@OVER_TENANTS
+def test_who_was_let_in_without_a_password_can_be_given_one(app: Flask, api: Api, people: People, slug: str) -> None:
+    email = new_email()
+    admin = people.make(eur="admin", km="admin")
+    api.post("/api/admin/members", admin, slug, json={"email": email, "role": "member"})
+    result = app.test_cli_runner().invoke(
+        args=["members", "set-password", email.upper()], input="correct horse\ncorrect horse\n"
+    )
+    assert result.exit_code == 0, result.output
+    assert "correct horse" not in result.output
+    answer = api.send("POST", "/api/auth/login", tenant=slug, json={"email": email, "password": "correct horse"})
+    assert answer.json["memberships"] == [{"tenantId": slug, "role": "member"}]
+
+
+def test_a_new_password_ends_the_users_sessions_and_nobody_elses(
+    app: Flask, people: People, database: Database
+) -> None:
+    person, other = people.make(eur="member"), people.make(eur="member")
+    insert = "INSERT INTO shared.sessions (user_id, expires_at) VALUES (%s, now() + interval '1 day')"
+    with database.as_superuser() as superuser:
+        for user_id in (person.user_id, other.user_id):
+            superuser.execute(insert, (user_id,))
+    result = app.test_cli_runner().invoke(args=["members", "set-password", person.email, "--password", "new one"])
+    assert result.exit_code == 0, result.output
+    query = "SELECT end_reason FROM shared.sessions WHERE user_id = %s AND ended_at IS NOT NULL"
+    with database.as_superuser() as superuser:
+        assert {row[0] for row in superuser.execute(query, (person.user_id,)).fetchall()} == {"password"}
+        assert superuser.execute(query, (other.user_id,)).fetchall() == []
+
+
+def test_a_password_for_nobody_is_refused(app: Flask) -> None:
+    result = app.test_cli_runner().invoke(args=["members", "set-password", new_email(), "--password", "new one"])
+    assert result.exit_code == 1
+    assert "There is no user with the address" in result.output
+    assert "Traceback" not in result.output

@@ -57,7 +57,7 @@ def test_the_database_holds_addresses_to_lower_case_and_to_one_user(change: Call
 def test_a_user_nobody_is_is_not_found() -> None:
     with pytest.raises(MemberNotFound):
         service.get_user(uuid4())
-    assert service.standing(uuid4(), "eur", None) is None
+    assert service.standing(uuid4(), None, "eur", None) is None
 
 
 @OVER_TENANTS
@@ -68,19 +68,19 @@ def test_standing_says_who_where_and_in_which_role(app: Flask, people: People, d
     other = {"eur": "km", "km": "eur"}[slug]
     with app.app_context():
         for by_slug, by_id in ((slug, None), (None, tenant.id), (other, tenant.id)):
-            found = service.standing(person.user_id, by_slug, by_id)
+            found = service.standing(person.user_id, None, by_slug, by_id)
             assert found is not None
-            assert (found.user_id, found.tenant, found.role, found.is_operator) == (person.user_id, tenant, role, False)
+            assert (found.id, found.tenant, found.role, found.is_operator) == (person.user_id, tenant, role, False)
 
 
 @OVER_TENANTS
 def test_standing_of_a_stranger_has_the_tenant_but_no_role(app: Flask, people: People, slug: str) -> None:
     stranger = people.make()
     with app.app_context():
-        found = service.standing(stranger.user_id, slug, None)
+        found = service.standing(stranger.user_id, None, slug, None)
         assert found is not None
         assert (found.tenant is not None, found.role) == (True, None)
-        nowhere = service.standing(stranger.user_id, "nope", None)
+        nowhere = service.standing(stranger.user_id, None, "nope", None)
         assert nowhere is not None
         assert (nowhere.tenant, nowhere.role) == (None, None)
 
@@ -90,7 +90,7 @@ def test_a_disabled_user_has_no_standing_anywhere(app: Flask, people: People, da
     database.as_superuser().execute("UPDATE shared.users SET status = 'disabled' WHERE id = %s", (person.user_id,))
     with app.app_context():
         for slug in ("eur", "km", None):
-            assert service.standing(person.user_id, slug, None) is None
+            assert service.standing(person.user_id, None, slug, None) is None
 
 
 @OVER_TENANTS

@@ -57,6 +57,10 @@ class RealTenant:
             self.superuser.execute("SET LOCAL session_replication_role TO replica")
             for table in EMPTIED:
                 self.superuser.execute(f"DELETE FROM {self.slug}_schema.{table}".encode())
+            self.superuser.execute(
+                f"UPDATE {self.slug}_schema.audit_chain"
+                " SET last_seq = 0, last_at = '-infinity', last_hash = sha256('audit log')".encode()
+            )
         self.owners: dict[str, tuple[Person, str]] = {}  # of wallets: member, currency
         self.orders: list[str] = []  # their ids, as they were placed
         self.first_answers: dict[tuple[str, str], dict[str, Any]] = {}
@@ -68,7 +72,7 @@ class RealTenant:
         return self.picture
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.login.execute("SELECT * FROM ledger_audit_v2()", prepare=True).fetchall()
+        return self.login.execute("SELECT * FROM ledger_audit_v3()", prepare=True).fetchall()
 
     # Wallets and limits.
 

@@ -21,7 +21,7 @@ from app.wallets.currencies import allowed_currencies
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing import Database
 from tests.app.openings.conftest import Books, OldSystem
-from tests.conftest import SECRET_KEY
+from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.people import People, Person
 
 LONGEST_SECONDS = 60
@@ -66,6 +66,7 @@ def test_an_import_killed_in_the_middle_of_a_batch_is_finished_by_running_it_aga
         "DATABASE_URL": database.app_url,
         "TENANT_SECRET": database.tenant_secret,
         "SECRET_KEY": SECRET_KEY,
+        "SIGNING_KEYS": SIGNING_KEYS,
         "PATH": os.environ["PATH"],
     }
     with subprocess.Popen([sys.executable, "-m", "flask", *command], cwd=ROOT, env=environment) as killed:

@@ -411,9 +411,10 @@ def test_a_loading_of_prices_waits_for_no_order(buyer: Buyer, catalogue: Catalog
     with tenant.transaction():
         call = f"SELECT placed FROM order_place_v1('{buyer.person.user_id}', 'EUR', '[[\"{product}\", 1]]', 'k')"
         tenant.execute(call.encode())
-        locks = tenant.execute(
-            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND mode <> 'AccessShareLock'"
-            " AND relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'shared'::regnamespace)"
+        locks = database.as_superuser().execute(
+            "SELECT count(*) FROM pg_locks WHERE pid = %s AND mode <> 'AccessShareLock'"
+            " AND relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'shared'::regnamespace)",
+            (tenant.info.backend_pid,),
         )
         assert locks.fetchone() == (0,)
         catalogue.product(sku, EUR="3.00")

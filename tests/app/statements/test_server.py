@@ -1,9 +1,5 @@
 """Streams through the server that serves them in earnest: clients go away, streams break, and nothing stays behind."""
 
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,23 +9,11 @@ import orjson
 import pytest
 from flask import Flask
 
-from app.config import ROOT
 from tenant_schemas.testing import Database
 from tests.app.statements.conftest import END, START, Book, fill
-from tests.conftest import SECRET_KEY
+from tests.factories.served import PATIENCE_SECONDS, served
 
 MOVEMENTS = 60_000  # 12 MB and more, which no buffer on the way holds.
-PATIENCE_SECONDS = 30
-
-
-def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("gunicorn does not listen")
 
 
 @pytest.fixture
@@ -42,26 +26,12 @@ def book(fresh_app: Flask, fresh_database: Database) -> Book:
 @pytest.fixture
 def client(book: Book, fresh_database: Database, tmp_path: Path) -> Iterator[httpx.Client]:
     """The member, talking to gunicorn."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {
-        "DATABASE_URL": fresh_database.app_url,
-        "ADMIN_DATABASE_URL": fresh_database.admin_url,
-        "TENANT_SECRET": fresh_database.tenant_secret,
-        "SECRET_KEY": SECRET_KEY,
-    }
-    command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"127.0.0.1:{port}", "--threads", "2"]
     headers = {"Authorization": f"Bearer {book.member.token}", "X-Tenant": "eur"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            wait_until_it_listens(port, process)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_SECONDS) as client:
-                yield client
-        finally:
-            process.terminate()
-            process.wait(PATIENCE_SECONDS)
+    with (
+        served(fresh_database, tmp_path / "log", "--threads", "2") as url,
+        httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_SECONDS) as client,
+    ):
+        yield client
 
 
 def states(database: Database) -> list[str]:

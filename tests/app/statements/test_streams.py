@@ -43,8 +43,8 @@ def assert_nothing_is_left(book: Book, database: Database) -> None:
     with book.app.app_context(), tenant_context("eur") as tenant, connections().engine(tenant).connect() as connection:
         names = ("transaction_isolation", "transaction_read_only", "idle_in_transaction_session_timeout")
         left = [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
-        assert left == ["read committed", "off", "0"]
-        assert connection.exec_driver_sql("SELECT count(*) FROM pg_cursors").scalar_one() == 0
+        assert left == ["read committed", "off", "1min"]
+        assert connection.exec_driver_sql("SELECT count(*) FROM pg_cursors WHERE name <> ''").scalar_one() == 0
     assert book.app.extensions[EXTENSION].open_count == 2  # shared and eur
 
 

@@ -292,7 +292,7 @@ class Configured:
     def log(self) -> list[tuple[Any, ...]]:
         query = (
             f"SELECT actor_id, action, before, after, request_id FROM {self.slug}_schema.audit_log"
-            " WHERE wallet_id = %s ORDER BY at"
+            " WHERE wallet_id = %s AND action = 'wallet.configure' ORDER BY seq"
         )
         return list(self._database.as_superuser().execute(query, (self.wallet_id,)))
 

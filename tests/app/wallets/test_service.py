@@ -3,6 +3,7 @@
 import pytest
 from flask import Flask
 
+from app.audit.models import Actor, ActorKind
 from app.db import db
 from app.wallets import service
 from app.wallets.currencies import main_currency
@@ -22,10 +23,9 @@ def test_a_wallet_that_was_read_before_it_is_changed_shows_the_change(app: Flask
         changed = service.configure_wallet(
             wallet_id,
             version=held.version,
-            actor_id=person.user_id,
+            actor=Actor(ActorKind.USER, person.user_id),
             credit_limit_minor=500,
             status="frozen",
-            request_id="test",
         )
         assert changed is held
         assert (held.credit_limit_minor, held.status, held.version, held.available_minor) == (500, "frozen", 2, 500)

@@ -1,0 +1,74 @@
+"""The audit log: append-only, and one chain of hashes for each tenant."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import TenantModel
+
+
+class ActorKind(StrEnum):
+    USER = "user"
+    OPERATOR = "operator"  # of the installation, who came into the tenant
+    API_KEY = "api_key"
+    SYSTEM = "system"  # a command or a timer
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks for something, from where, in which request. `id` is a user's or an API key's."""
+
+    kind: ActorKind
+    id: UUID | None = None
+    address: str | None = None
+    request_id: str | None = None
+
+
+SYSTEM = Actor(ActorKind.SYSTEM)
+
+
+class AuditRecord(TenantModel):
+    """One entry. `before` and `after` are the state that was changed, `subject` is what it was done to if not only to a
+    wallet, `refusal` is the code of what was refused.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        sa.UniqueConstraint("seq", name="audit_log_seq_key"),
+        sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),
+        sa.Index("audit_log_at_idx", "at", postgresql_where=sa.text("wallet_id IS NULL")),
+        sa.Index("audit_log_actor_id_seq_idx", "actor_id", "seq"),
+        sa.Index("audit_log_action_seq_idx", "action", "seq"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
+    seq: Mapped[int] = mapped_column(sa.BigInteger)
+    at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.clock_timestamp())
+    actor_kind: Mapped[str] = mapped_column(sa.Text)
+    actor_id: Mapped[UUID | None]
+    action: Mapped[str] = mapped_column(sa.Text)
+    wallet_id: Mapped[UUID | None]
+    subject: Mapped[str | None] = mapped_column(sa.Text)
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    request_id: Mapped[str | None] = mapped_column(sa.Text)
+    address: Mapped[str | None] = mapped_column(sa.Text)
+    refusal: Mapped[str | None] = mapped_column(sa.Text)
+    hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+
+
+class AuditChain(TenantModel):
+    """The head of the chain, one row."""
+
+    __tablename__ = "audit_chain"
+
+    id: Mapped[bool] = mapped_column(primary_key=True, server_default=sa.true())
+    last_seq: Mapped[int] = mapped_column(sa.BigInteger)
+    last_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    last_hash: Mapped[bytes] = mapped_column(sa.LargeBinary)

@@ -1,0 +1,24 @@
+"""GET /api/admin/audit-log."""
+
+from typing import Any
+
+from app.audit import service
+from app.audit.models import AuditRecord
+from app.audit.schemas import AuditPageSchema, AuditQuery
+from app.http import Blueprint
+from app.pagination import Page, paginate
+from app.tenancy import Access, access
+
+blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Who did what, and what was refused.")
+
+
+@blueprint.get("/audit-log")
+@access(Access.READER)
+@blueprint.arguments(AuditQuery, location="query")
+@blueprint.response(200, AuditPageSchema)
+def list_entries(query: dict[str, Any]) -> Page[AuditRecord]:
+    """What admins, services and operators did in this tenant, and what was refused; newest first."""
+    filters = {name: query.get(name) for name in ("action", "actor_id", "wallet_id", "is_refused")}
+    return paginate(
+        query, lambda after, limit: service.list_entries(after=after, limit=limit, **filters), lambda item: [item.seq]
+    )

@@ -1,0 +1,35 @@
+"""How the audit log looks from outside."""
+
+from marshmallow import fields
+
+from app.audit.models import ActorKind
+from app.fields import Answer, Text
+from app.pagination import PageQuery, page_schema
+
+
+class AuditEntrySchema(Answer):
+    seq = fields.Integer(metadata={"description": "without gaps in the tenant"})
+    at = fields.DateTime(format="iso")
+    actor_kind = fields.String(data_key="actorKind", metadata={"enum": list(ActorKind)})
+    actor_id = fields.UUID(
+        data_key="actorId", allow_none=True, metadata={"description": "a user's or an API key's; none for the system"}
+    )
+    action = fields.String()
+    wallet_id = fields.UUID(data_key="walletId", allow_none=True)
+    subject = fields.String(allow_none=True, metadata={"description": "what it was done to, if not only to a wallet"})
+    before = fields.Dict(allow_none=True, metadata={"description": "amounts in minor units"})
+    after = fields.Dict(allow_none=True, metadata={"description": "amounts in minor units"})
+    refusal = fields.String(allow_none=True, metadata={"description": "the code of the refusal; none if it was done"})
+    request_id = fields.String(data_key="requestId", allow_none=True)
+    address = fields.String(allow_none=True)
+    hash = fields.Function(lambda entry: entry.hash.hex(), metadata={"type": "string", "description": "hexadecimal"})
+
+
+AuditPageSchema = page_schema(AuditEntrySchema)
+
+
+class AuditQuery(PageQuery):
+    action = Text(max_length=100)
+    actor_id = fields.UUID(data_key="actorId")
+    wallet_id = fields.UUID(data_key="walletId")
+    is_refused = fields.Boolean(data_key="refused")

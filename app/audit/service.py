@@ -1,0 +1,75 @@
+"""Writing and reading the audit log of the bound tenant.
+
+An entry is written in the db transaction of what it tells of, so there is neither without the other. Writing one locks
+the head of the tenant's chain until that db transaction ends, so it is the last thing to do in it.
+"""
+
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+from psycopg import sql
+
+from app.audit.models import Actor, AuditRecord
+from app.db import db
+from tenant_schemas.flask import connections
+from tenant_schemas.tenant import Tenant
+
+_NOTE: Final = sa.text("SELECT audit_note_v1(CAST(:entry AS jsonb))")
+
+
+def entry_of(actor: Actor, **told: Any) -> str:
+    """An entry as `audit_note_v1` wants it: who asks, and what else is known, by the names of AuditRecord."""
+    who = {
+        "actor_kind": actor.kind,
+        "actor_id": actor.id,
+        "address": actor.address,
+        "request_id": actor.request_id,
+    }
+    return orjson.dumps(who | told).decode()
+
+
+def note(actor: Actor, action: str, **told: Any) -> None:
+    """Write an entry in the session's db transaction; commits nothing."""
+    db.session.execute(_NOTE, {"entry": entry_of(actor, action=action, **told)})
+
+
+def note_in(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None:
+    """Write an entry into a tenant's log by itself, committed when it returns. For what is done on the shared side: to
+    be called just before that is committed, so that at worst the log tells of something that was not done.
+    """
+    statement = "SELECT audit_note_v1(%s::jsonb)"
+    connections().engine(tenant).one_statement(statement, (entry_of(actor, action=action, **told),))
+
+
+def speak_for(actor: Actor) -> None:
+    """Tell the session's db transaction who asks, for the entries that the tenant's own functions write in it."""
+    said = {"kind": actor.kind, "address": actor.address, "requestId": actor.request_id}
+    setting = sql.SQL("SET LOCAL audit.actor TO {}").format(orjson.dumps(said).decode())
+    db.session.connection().exec_driver_sql(setting.as_string())
+
+
+def list_entries(
+    *,
+    after: list[Any] | None,
+    limit: int,
+    action: str | None = None,
+    actor_id: UUID | None = None,
+    wallet_id: UUID | None = None,
+    is_refused: bool | None = None,
+) -> list[AuditRecord]:
+    """Entries of the bound tenant, newest first; `after` is (seq,)."""
+    log = AuditRecord
+    query = sa.select(log).order_by(log.seq.desc()).limit(limit)
+    if after is not None:
+        query = query.where(log.seq < after[0])
+    if action is not None:
+        query = query.where(log.action == action)
+    if actor_id is not None:
+        query = query.where(log.actor_id == actor_id)
+    if wallet_id is not None:
+        query = query.where(log.wallet_id == wallet_id)
+    if is_refused is not None:
+        query = query.where(log.refusal.is_not(None) if is_refused else log.refusal.is_(None))
+    return list(db.session.scalars(query))

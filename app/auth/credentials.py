@@ -1,0 +1,83 @@
+"""What a request shows of who makes it: an access token, also in a cookie, or the API key of a service."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, cast
+from uuid import UUID
+
+from flask import Request, current_app, g
+
+from app.auth.browser import ACCESS_COOKIE, refuse_forgery
+from app.auth.errors import BadToken, SessionRequired, TokenRequired
+from app.auth.oidc import OpenIdProvider
+from app.auth.tokens import Token, TokenMint
+
+KEY_PREFIX: Final = "wk_"
+LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>."
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as it was shown: which, and the hash of its secret."""
+
+    key_id: UUID
+    secret_hash: bytes
+
+
+def presented_credential(request: Request) -> Token | ApiKey:
+    """The request's credential, checked as far as that goes without the database; an OpenID provider's token names
+    its user by address, which is one look-up. An Authorization header, whatever is in it, is heard before a cookie.
+
+    Raises TokenRequired, BadToken, CsrfRequired, ProviderUnavailable.
+    """
+    g.credential = _from_header(request) if "Authorization" in request.headers else _from_cookie(request)
+    return cast(Token | ApiKey, g.credential)
+
+
+def presented_session() -> UUID | None:
+    """The session of the current user's token; None if it is an OpenID provider's."""
+    return cast(UUID | None, g.credential.session_id)
+
+
+def current_session() -> UUID:
+    """The same. Raises SessionRequired if there is none."""
+    session_id = presented_session()
+    if session_id is None:
+        raise SessionRequired("This access token is of the identity provider; its session is there.")
+    return session_id
+
+
+def _from_header(request: Request) -> Token | ApiKey:
+    scheme, _, text = request.headers["Authorization"].partition(" ")
+    if scheme.lower() != "bearer" or not text:
+        raise TokenRequired(LOG_IN)
+    if text.startswith(KEY_PREFIX):
+        return _api_key(text.strip())
+    provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
+    if provider and provider.issued(text.strip()):
+        return provider.check(text.strip())
+    return _mint().check(text.strip())
+
+
+def _from_cookie(request: Request) -> Token:
+    text = request.cookies.get(ACCESS_COOKIE)
+    if not text:
+        raise TokenRequired(LOG_IN)
+    token = _mint().check(text)
+    if token.session_id is None:
+        raise BadToken("The access token has no session; log in again.")
+    refuse_forgery(request, token.session_id)
+    return token
+
+
+def _mint() -> TokenMint:
+    return cast(TokenMint, current_app.extensions["token_mint"])
+
+
+def _api_key(text: str) -> ApiKey:
+    """`wk_<id>_<secret>`; the id is a UUID's 32 hexadecimal digits."""
+    key_id, _, secret = text.removeprefix(KEY_PREFIX).partition("_")
+    try:
+        return ApiKey(UUID(hex=key_id), sha256(secret.encode()).digest())
+    except ValueError:
+        raise BadToken("This is no API key.") from None

@@ -1,0 +1,80 @@
+"""Tokens of one external OpenID provider, taken as ours are: who they name is the active user with that e-mail address.
+
+What a token says is believed only after its signature was checked with a key that the provider publishes, by an
+asymmetric algorithm that the settings name. Claims of the provider's own never choose a tenant.
+"""
+
+import json
+from base64 import urlsafe_b64decode
+from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwt import JWTClaimsRegistry
+
+from app.auth.errors import BadToken
+from app.auth.provider_keys import ProviderKeys
+from app.auth.tokens import Token
+from app.members.service import credentials
+
+LEEWAY_SECONDS: Final = 30  # The provider's clock is not ours.
+
+
+class OpenIdProvider:
+    """Checks the tokens of one issuer for one audience."""
+
+    def __init__(self, issuer: str, audience: str, algorithms: tuple[str, ...]) -> None:
+        self.issuer = issuer
+        self._audience = audience
+        self._keys = ProviderKeys(issuer)
+        self._algorithms = algorithms
+        self._rules = JWTClaimsRegistry(
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+            email={"essential": True},
+        )
+
+    def issued(self, text: str) -> bool:
+        """Does the token claim to be of this provider? Nothing is checked yet: this only says who is to check it."""
+        try:
+            payload = text.split(".")[1]
+            return bool(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"] == self.issuer)
+        except (LookupError, ValueError, TypeError, RecursionError):
+            return False
+
+    def check(self, text: str) -> Token:
+        """The user whom the token names. Raises BadToken, ProviderUnavailable if no key of the provider is known."""
+        try:
+            email = self._verified_email(text)
+        except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
+            email = None
+        known = credentials(email) if email else None
+        if known is None or not known.is_active:
+            raise BadToken("The access token is not valid or has expired; log in again.")
+        return Token(known.user_id, None, {})
+
+    def _verified_email(self, text: str) -> str | None:
+        claims = jwt.decode(text, self._key_of, algorithms=self._algorithms).claims
+        self._rules.validate(claims)
+        audience = claims["aud"]
+        if isinstance(audience, list) and len(audience) > 1 and claims.get("azp") != self._audience:
+            return None
+        return _address(claims)
+
+    def _key_of(self, token: Any) -> Any:
+        kid = token.headers().get("kid")
+        return self._keys.find(kid) if isinstance(kid, str) else None
+
+
+def _address(claims: dict[str, Any]) -> str | None:
+    """The address, if the provider has verified it. Only ASCII: other letters may become those when made lower case,
+    so that somebody's address with a Kelvin sign would be another's with a k.
+    """
+    email = claims["email"]
+    if claims.get("email_verified") is not True or not isinstance(email, str):
+        return None
+    return email.lower() if email.isascii() and email.isprintable() else None

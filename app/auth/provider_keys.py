@@ -1,0 +1,121 @@
+"""The public keys of an OpenID provider: found by discovery, kept, and fetched again when old or when one is missing.
+
+A fetch has a thread of its own, and none starts sooner than REST_SECONDS after the last, whatever tokens are sent.
+Keys that are known go on being used while the provider is down or slow. Only who has none waits for them.
+"""
+
+import json
+from collections.abc import Mapping
+from http.client import HTTPException
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, KeySet
+
+from app.auth.errors import ProviderUnavailable
+
+log = structlog.get_logger(__name__)
+
+FRESH_SECONDS: Final = 600
+STALE_SECONDS: Final = 86_400  # A key that the provider has withdrawn must end some time, even if it can't be asked.
+REST_SECONDS: Final = 10
+WAIT_SECONDS: Final = 5
+TIMEOUT_SECONDS: Final = 3
+MAX_BYTES: Final = 262_144
+LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1"})
+
+
+class ProviderKeys:
+    """The keys of one issuer. Fetches nothing before the first is asked for."""
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer = issuer
+        self._lock = Lock()
+        self._keys: Mapping[str, Key] = {}
+        self._fetched_at = self._tried_at = float("-inf")
+        self._fetched = Event()
+
+    def find(self, kid: str) -> Key | None:
+        """The key with this id; None if the provider has no such key. Raises ProviderUnavailable if none is known."""
+        age = monotonic() - self._fetched_at
+        known = self._keys if age < STALE_SECONDS else {}
+        if kid not in known or age > FRESH_SECONDS:
+            self._refresh()
+        if kid in known:
+            return known[kid]
+        self._fetched.wait(WAIT_SECONDS)
+        if monotonic() - self._fetched_at >= STALE_SECONDS:
+            raise ProviderUnavailable("The identity provider can't be asked for its keys now.")
+        return self._keys.get(kid)
+
+    def _refresh(self) -> None:
+        with self._lock:
+            if monotonic() - self._tried_at < REST_SECONDS:
+                return
+            self._tried_at = monotonic()
+            self._fetched = Event()
+            Thread(target=self._fetch, args=(self._fetched,), daemon=True).start()
+
+    def _fetch(self, fetched: Event) -> None:
+        try:
+            self._keys = fetch_keys(self._issuer)
+            self._fetched_at = monotonic()
+        except (
+            OSError,
+            HTTPException,
+            JoseError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            log.warning("identity_provider_unavailable", issuer=self._issuer, error=repr(error))
+        finally:
+            fetched.set()
+
+
+def fetch_keys(issuer: str) -> dict[str, Key]:
+    """The provider's keys by their ids, through its discovery document (OpenID Connect Discovery 1.0). Raises OSError,
+    HTTPException, JoseError, ValueError, TypeError, LookupError or AttributeError, for it may say anything.
+    """
+    described = _read_json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+    if described["issuer"] != issuer:
+        raise ValueError(f"it is the discovery document of {described['issuer']!r}")
+    jwks_uri = str(described["jwks_uri"])
+    if urlsplit(jwks_uri).scheme != "https" and not is_local(issuer):
+        raise ValueError("its keys are not behind https")
+    keys = KeySet.import_key_set(_read_json(jwks_uri))
+    return {key.kid: key for key in keys if key.kid}
+
+
+def is_local(url: str) -> bool:
+    """Is it on this machine? Then plain http will do."""
+    return urlsplit(url).hostname in LOCAL_HOSTS
+
+
+def _read_json(url: str) -> Any:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_local(url)):
+        raise ValueError(f"{url} is not behind https")
+    request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  The scheme was just checked.
+    ends_at = monotonic() + TIMEOUT_SECONDS
+    body = bytearray()
+    with build_opener(_NoRedirects).open(request, timeout=TIMEOUT_SECONDS) as response:
+        while part := response.read1(MAX_BYTES):
+            body += part
+            if len(body) > MAX_BYTES or monotonic() > ends_at:
+                raise OSError(f"{url} says too much, or says it too slowly")
+    return json.loads(body)
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A provider says where its keys are; nothing else may."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None

@@ -1,0 +1,80 @@
+"""What one tenant may take of the service, so that the others keep their share: requests in a time, requests at once,
+and bytes of a body. Each has a default for all and may be set for one tenant (`app/tenant_settings.py`).
+
+A request that is refused here has not touched the tenant's schema. How many connections a tenant may have and how long
+its statements may take is kept in `tenant_schemas/connections.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import structlog
+from flask import Flask, current_app, g, request
+
+from app.config import Settings
+from app.errors import Invalid, Unavailable
+from app.limits import rates
+from app.limits.slots import GiveBack, Slots
+from app.tenant_settings import stored_settings
+from tenant_schemas.tenant import Tenant
+
+log = structlog.get_logger(__name__)
+
+EXTENSION = "tenant_limits"
+
+
+class TenantMisconfigured(Unavailable):
+    """Only SQL by hand can bring this about, for all else that writes settings checks them."""
+
+    code = "tenant_misconfigured"
+
+
+class Limits:
+    """What the process knows of its tenants' limits. Settings are checked anew when the tenant's row has changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.slots = Slots()
+        self._defaults = {
+            "rate_limit": settings.tenant_rate_limit,
+            "max_concurrent_requests": settings.tenant_concurrency,
+            "max_body_bytes": settings.max_body_bytes,
+        }
+        self._known: dict[UUID, tuple[Mapping[str, Any], dict[str, Any]]] = {}
+
+    def of(self, tenant: Tenant) -> dict[str, Any]:
+        """The tenant's settings, over the defaults. Raises TenantMisconfigured."""
+        known = self._known.get(tenant.id)
+        if known is None or known[0] != tenant.settings:
+            known = (tenant.settings, self._defaults | _checked(tenant))
+            self._known[tenant.id] = known
+        return known[1]
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """To be called before the gate is registered: what counts addresses comes before it and costs no query."""
+    app.extensions[EXTENSION] = Limits(settings)
+    rates.init_app(app, settings)
+    app.wsgi_app = GiveBack(app.wsgi_app)  # type: ignore[method-assign]
+
+
+def enter(tenant: Tenant) -> None:
+    """Let the request in at this tenant, or not. To be called as soon as the tenant is known, and once.
+
+    Raises TooManyRequests, TooManyConcurrentRequests or TenantMisconfigured.
+    """
+    limits: Limits = current_app.extensions[EXTENSION]
+    own = limits.of(tenant)
+    rates.count_tenant(tenant.id, own["rate_limit"])
+    limits.slots.take(request.environ, tenant.id, own["max_concurrent_requests"])
+    if "max_body_bytes" in tenant.settings:
+        g.max_body_bytes = own["max_body_bytes"]
+        request.max_content_length = min(request.max_content_length or own["max_body_bytes"], own["max_body_bytes"])
+
+
+def _checked(tenant: Tenant) -> dict[str, Any]:
+    try:
+        return stored_settings(tenant.settings)
+    except Invalid as error:
+        log.error("tenant_misconfigured", tenant=tenant.slug, faults=error.detail)  # noqa: TRY400
+        raise TenantMisconfigured("This tenant's settings are wrong; an operator has to mend them.") from None

@@ -1,0 +1,1 @@
+"""The operator's view of the tenants: list, configure, suspend, provision."""

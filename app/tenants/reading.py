@@ -1,0 +1,65 @@
+"""Reads several tenants in one request: one after another, each under its own role and in a db transaction of its own.
+
+A request is given no more tenants and no more time than fit it, and one tenant that can't be read is no reason to show
+none of the others.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, TypeVar
+
+import psycopg
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import db
+from app.errors import Invalid
+from app.tenancy import OLDEST_TENANT_REVISION
+from app.tenant_settings import stored_settings
+from tenant_schemas.context import bound
+from tenant_schemas.errors import SchemaBehind, TenancyError
+from tenant_schemas.tenant import Tenant
+
+log = structlog.get_logger(__name__)
+
+MOST_TENANTS: Final = 50
+MOST_SECONDS: Final = 5.0
+
+Found = TypeVar("Found")
+
+
+class Unreadable(Exception):
+    """This tenant can't be read now; why is in the log."""
+
+
+class Budget:
+    """How many tenants one request may still read, and until when. The first one is always read."""
+
+    def __init__(self) -> None:
+        self._left = MOST_TENANTS
+        self._deadline = monotonic() + MOST_SECONDS
+
+    def allows_another(self) -> bool:
+        is_first = self._left == MOST_TENANTS
+        self._left -= 1
+        return is_first or (self._left >= 0 and monotonic() < self._deadline)
+
+
+def read_as(tenant: Tenant, read: Callable[[], Found]) -> Found:
+    """What `read` brings with the tenant bound, through the session; commits. Raises Unreadable.
+
+    The session forgets what was read, for another tenant may have rows with the same keys.
+    """
+    try:
+        with bound(tenant):
+            stored_settings(tenant.settings)
+            if tenant.revision < OLDEST_TENANT_REVISION:
+                raise SchemaBehind("This tenant is being migrated.")
+            found = read()
+            db.session.expunge_all()
+            db.session.commit()
+            return found
+    except (Invalid, TenancyError, SQLAlchemyError, psycopg.Error) as error:
+        db.session.rollback()
+        log.warning("tenant_unreadable", tenant=tenant.slug, error=str(getattr(error, "orig", None) or error))
+        raise Unreadable(tenant.slug) from error

@@ -1,0 +1,79 @@
+"""The tenants of the installation, for its operators. All of it works on the shared side."""
+
+from typing import Any
+from uuid import UUID
+
+from app.http import Blueprint, gives_header
+from app.pagination import Page, PageQuery, cursor_to, position_in
+from app.tenancy import Access, access, actor
+from app.tenants import provisionings, service
+from app.tenants.models import Provisioning
+from app.tenants.schemas import (
+    ConfigureTenantSchema,
+    ProvisioningSchema,
+    ProvisionTenantSchema,
+    TenantPageSchema,
+    TenantSchema,
+)
+from app.tenants.service import TenantView
+from tenant_schemas.tenant import TenantStatus
+
+blueprint = Blueprint("tenants", __name__, url_prefix="/api/admin", description="The tenants, for operators.")
+
+
+@blueprint.get("/tenants")
+@access(Access.OPERATOR)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, TenantPageSchema)
+def list_tenants(query: dict[str, Any]) -> Page[TenantView]:
+    """All tenants by slug, with what each holds by currency. A page may be short; nextCursor says if it is the last."""
+    found = service.list_tenants(after=position_in(query), limit=query["limit"])
+    return Page(found.items, cursor_to(found.position, query) if found.position else None)
+
+
+@blueprint.post("/tenants")
+@access(Access.OPERATOR, "tenant.provision")
+@gives_header("Location", "Where to ask what became of it.")
+@blueprint.arguments(ProvisionTenantSchema)
+@blueprint.response(202, ProvisioningSchema)
+def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str, str]]:
+    """Ask for a new tenant. It is made soon; Location says where to ask what became of it."""
+    settings = {"currency": body["currency"], **_settings_of(body)}
+    if "currencies" in settings:
+        settings["currencies"] = list(dict.fromkeys((body["currency"], *body["currencies"])))
+    asked = provisionings.ask_for_tenant(
+        slug=body["slug"], name=body.get("name", body["slug"]), settings=settings, actor=actor()
+    )
+    return asked, 202, {"Location": f"/api/admin/tenants/provisionings/{asked.id}"}
+
+
+@blueprint.get("/tenants/provisionings/<uuid:provisioning_id>")
+@access(Access.OPERATOR)
+@blueprint.response(200, ProvisioningSchema)
+def show_provisioning(provisioning_id: UUID) -> Provisioning:
+    """What became of a tenant that was asked for."""
+    return provisionings.get_provisioning(provisioning_id)
+
+
+@blueprint.get("/tenants/<slug>")
+@access(Access.OPERATOR)
+@blueprint.response(200, TenantSchema)
+def show_tenant(slug: str) -> TenantView:
+    """One tenant, with what it holds by currency."""
+    return service.show_tenant(slug)
+
+
+@blueprint.patch("/tenants/<slug>")
+@access(Access.OPERATOR, "tenant.configure")
+@blueprint.arguments(ConfigureTenantSchema)
+@blueprint.response(200, TenantSchema)
+def configure_tenant(body: dict[str, Any], slug: str) -> TenantView:
+    """Rename, suspend, archive, serve again, set limits: what is sent is changed, from the next request on."""
+    status = TenantStatus(body["status"]) if "status" in body else None
+    service.configure_tenant(slug, name=body.get("name"), status=status, settings=_settings_of(body), actor=actor())
+    return service.show_tenant(slug)
+
+
+def _settings_of(body: dict[str, Any]) -> dict[str, Any]:
+    named = {name: body[name] for name in ("currencies", "locale") if name in body}
+    return {**named, **body.get("settings", {})}

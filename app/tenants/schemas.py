@@ -1,0 +1,110 @@
+"""What may be sent about tenants and how they look from outside. What each setting may be is said in
+`app/tenant_settings.py`; here are only its names on the wire.
+"""
+
+from typing import Any
+
+from marshmallow import ValidationError, fields, validates_schema
+
+from app.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
+from app.money import MoneyField
+from app.pagination import page_schema
+from app.tenant_settings import LocaleField, TenantSettingsSchema
+from app.wallets.currencies import CurrencyField
+from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
+
+STATUSES = tuple(status.value for status in TenantStatus)
+NAME_MAX_LENGTH = 200
+NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list is needed."))
+
+
+class LimitsSchema(TenantSettingsSchema):
+    """The settings of a tenant that are limits. What is not set has the service's default."""
+
+    class Meta:
+        exclude = ("currency", "currencies", "locale")
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        first, *others = field_name.split("_")
+        field_obj.data_key = first + "".join(word.capitalize() for word in others)
+
+
+class LimitChangesSchema(LimitsSchema):
+    """Limits to change; null takes one away, so that the service's default counts again."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        super().on_bind_field(field_name, field_obj)
+        field_obj.allow_none = True
+
+
+class MainCurrencyField(CurrencyField):
+    def __init__(self) -> None:
+        super().__init__(required=True, error_messages=REQUIRED)
+        self.metadata = {**self.metadata, "description": "ISO 4217; it never changes"}
+
+
+class TotalsSchema(Answer):
+    currency = fields.String(metadata={"description": "ISO 4217"})
+    wallets = fields.Integer()
+    deposit_balance = MoneyField(attribute="deposit_balance_minor", data_key="depositBalance")
+    credit_used = MoneyField(attribute="credit_used_minor", data_key="creditUsed")
+    held = MoneyField(attribute="held_minor")
+
+
+class TenantSchema(Answer):
+    may_lack = ("currency", "locale")
+
+    tenant_id = fields.String(attribute="tenant.slug", data_key="tenantId", metadata={"description": "the slug"})
+    name = fields.String(attribute="tenant.name")
+    status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
+    currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
+    currencies = fields.List(fields.String(), metadata={"description": "all that wallets may be in"})
+    locale = fields.String(attribute="settings.locale")
+    settings = fields.Nested(
+        LimitsSchema, allow_none=True, metadata={"description": "its limits; null if what is stored is wrong"}
+    )
+    revision = fields.String(attribute="tenant.revision", metadata={"description": "where its schema is"})
+    created_at = Moment(data_key="createdAt")
+    totals = fields.List(
+        fields.Nested(TotalsSchema),
+        allow_none=True,
+        metadata={"description": "by currency; null if the tenant can't be read now"},
+    )
+
+
+TenantPageSchema = page_schema(TenantSchema)
+
+
+class ProvisionTenantSchema(Schema):
+    slug = Text(required=True, max_length=SLUG_MAX_LENGTH, description="a lower-case letter, then those, digits or _")
+    name = Text(max_length=NAME_MAX_LENGTH, description="the name people see; the slug if not given")
+    currency = MainCurrencyField()
+    currencies = fields.List(CurrencyField(), error_messages=NOT_A_LIST)
+    locale = LocaleField(metadata={"description": "how statements on paper write, for instance bs_BA"})
+    settings = fields.Nested(LimitsSchema)
+
+
+class ConfigureTenantSchema(Schema):
+    name = Text(max_length=NAME_MAX_LENGTH)
+    status = Choice(*STATUSES)
+    currencies = fields.List(
+        CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none is ever taken away"}
+    )
+    locale = LocaleField(allow_none=True)
+    settings = fields.Nested(LimitChangesSchema)
+
+    @validates_schema
+    def needs_something(self, data: dict[str, Any], **_: Any) -> None:
+        if not data:
+            raise ValidationError([coded("nothing_to_change", "Send something to change.")])
+
+
+class ProvisioningSchema(Answer):
+    provisioning_id = fields.UUID(attribute="id", data_key="provisioningId")
+    tenant_id = fields.String(attribute="slug", data_key="tenantId", metadata={"description": "the slug"})
+    name = fields.String()
+    status = fields.String(metadata={"enum": ["pending", "done", "failed"]})
+    error = fields.String(allow_none=True, metadata={"description": "why it failed"})
+    requested_by = fields.UUID(data_key="requestedBy")
+    requested_at = Moment(data_key="requestedAt")
+    finished_at = Moment(data_key="finishedAt", allow_none=True)

@@ -1,0 +1,137 @@
+-- The audit log becomes one chain, and says who asked from where, and what was refused. Frozen once merged.
+
+-- `actor_kind` says what the actor is. `subject` says what it was done to, if not only to a wallet. `refusal` is the code
+-- of what was refused; null is done.
+ALTER TABLE audit_log ADD COLUMN seq bigint;
+ALTER TABLE audit_log ADD COLUMN actor_kind text;
+ALTER TABLE audit_log ADD COLUMN subject text;
+ALTER TABLE audit_log ADD COLUMN address text;
+ALTER TABLE audit_log ADD COLUMN refusal text;
+ALTER TABLE audit_log ADD COLUMN hash bytea;
+ALTER TABLE audit_log ALTER COLUMN before DROP NOT NULL;
+ALTER TABLE audit_log ALTER COLUMN after DROP NOT NULL;
+
+-- The head of the chain. Its row is locked from a db transaction's first entry to its end, and so is the last lock that
+-- a posting takes: whatever locks wallets locks them before it writes here.
+CREATE TABLE audit_chain (
+    id        boolean     NOT NULL DEFAULT true,
+    last_seq  bigint      NOT NULL,
+    last_at   timestamptz NOT NULL,
+    last_hash bytea       NOT NULL,
+    CONSTRAINT audit_chain_pkey PRIMARY KEY (id),
+    CONSTRAINT audit_chain_is_one_row CHECK (id)
+) WITH (fillfactor = 50);
+
+-- sha256 (FIPS 180-4) of the previous hash and all the row's own fields that are not null; see 0001.
+CREATE FUNCTION audit_hash_v1(previous_hash bytea, entry audit_log) RETURNS bytea LANGUAGE sql STABLE
+RETURN sha256(previous_hash || convert_to((jsonb_strip_nulls(
+    to_jsonb(entry) - 'hash' - 'before' - 'after'
+    || jsonb_build_object('at', extract(epoch FROM entry.at)::text))
+    || jsonb_build_object('before', entry.before, 'after', entry.after))::text, 'UTF8'));
+
+-- Give each entry its place: the next number, a later moment, and the hash that ties it to all before it. What the
+-- functions that write entries don't know, the db transaction may have said: SET LOCAL audit.actor TO '{"kind": …,
+-- "address": …}'.
+CREATE FUNCTION audit_chain_v1() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    head audit_chain;
+    said jsonb := nullif(current_setting('audit.actor', true), '')::jsonb;
+BEGIN
+    SELECT * INTO STRICT head FROM audit_chain FOR UPDATE;
+    NEW.seq := head.last_seq + 1;
+    NEW.at := greatest(clock_timestamp(), head.last_at + interval '1 microsecond');
+    NEW.actor_kind := coalesce(NEW.actor_kind, said ->> 'kind', CASE WHEN NEW.actor_id IS NULL THEN 'system' ELSE 'user' END);
+    NEW.address := coalesce(NEW.address, said ->> 'address');
+    NEW.request_id := coalesce(NEW.request_id, said ->> 'requestId');
+    NEW.hash := audit_hash_v1(head.last_hash, NEW);
+    UPDATE audit_chain SET last_seq = NEW.seq, last_at = NEW.at, last_hash = NEW.hash;
+    RETURN NEW;
+END $$;
+
+-- The entries of before, in their order, become the chain's beginning.
+ALTER TABLE audit_log DISABLE TRIGGER audit_log_immutable;
+DO $$
+DECLARE
+    head  audit_chain;
+    entry audit_log;
+BEGIN
+    head := (true, 0, '-infinity', sha256('audit log'));
+    FOR entry IN SELECT * FROM audit_log ORDER BY at, id LOOP
+        entry.seq := head.last_seq + 1;
+        entry.at := greatest(entry.at, head.last_at + interval '1 microsecond');
+        entry.actor_kind := CASE WHEN entry.actor_id IS NULL THEN 'system' ELSE 'user' END;
+        entry.hash := audit_hash_v1(head.last_hash, entry);
+        UPDATE audit_log a SET seq = entry.seq, at = entry.at, actor_kind = entry.actor_kind, hash = entry.hash
+            WHERE a.id = entry.id;
+        head := (true, entry.seq, entry.at, entry.hash);
+    END LOOP;
+    INSERT INTO audit_chain SELECT head.*;
+END $$;
+ALTER TABLE audit_log ENABLE TRIGGER audit_log_immutable;
+CREATE TRIGGER audit_log_chain BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION audit_chain_v1();
+
+ALTER TABLE audit_log ALTER COLUMN seq SET NOT NULL;
+ALTER TABLE audit_log ALTER COLUMN actor_kind SET NOT NULL;
+ALTER TABLE audit_log ALTER COLUMN hash SET NOT NULL;
+ALTER TABLE audit_log ADD CONSTRAINT audit_log_seq_key UNIQUE (seq);
+ALTER TABLE audit_log ADD CONSTRAINT audit_log_actor_kind_known
+    CHECK (actor_kind IN ('user', 'operator', 'api_key', 'system'));
+CREATE INDEX audit_log_actor_id_seq_idx ON audit_log (actor_id, seq);
+CREATE INDEX audit_log_action_seq_idx ON audit_log (action, seq);
+
+-- Write an entry. p_entry has the fields of audit_log that the caller knows, by their names.
+CREATE FUNCTION audit_note_v1(p_entry jsonb) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    INSERT INTO audit_log (actor_id, actor_kind, action, wallet_id, subject, before, after, request_id, address, refusal)
+        SELECT e.actor_id, e.actor_kind, e.action, e.wallet_id, e.subject, e.before, e.after, e.request_id, e.address, e.refusal
+        FROM jsonb_to_record(p_entry) AS e (actor_id uuid, actor_kind text, action text, wallet_id uuid,
+            subject text, before jsonb, after jsonb, request_id text, address text, refusal text);
+END;
+
+-- Write the entry of a movement that was posted for a member, in the statement that posts it. Amounts are in minor units.
+CREATE FUNCTION audit_posted_v1(p_entry jsonb, p_posted wallet_transactions, p_replayed boolean) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT audit_note_v1(p_entry || jsonb_build_object(
+        'action', 'wallet.' || (p_posted).type,
+        'wallet_id', (p_posted).wallet_id,
+        'before', jsonb_build_object('balanceMinor', (p_posted).balance_after_minor - (p_posted).amount_minor),
+        'after', jsonb_strip_nulls(jsonb_build_object(
+            'transactionId', (p_posted).id, 'amountMinor', (p_posted).amount_minor,
+            'balanceMinor', (p_posted).balance_after_minor, 'replayed', nullif(p_replayed, false)))));
+END;
+
+-- The audit of 0007, and the audit log's own chain: the first entry that does not hold. No rows means all is sound.
+CREATE FUNCTION ledger_audit_v3(OUT wallet_id uuid, OUT seq bigint, OUT finding text) RETURNS SETOF record
+    LANGUAGE sql STABLE
+BEGIN ATOMIC
+    WITH checked AS (
+        SELECT a.seq, concat_ws('; ',
+            CASE WHEN a.seq <> row_number() OVER chain THEN 'seq has a gap' END,
+            CASE WHEN a.at <= lag(a.at) OVER chain THEN 'time runs backwards' END,
+            CASE WHEN a.hash <> audit_hash_v1(coalesce(lag(a.hash) OVER chain, sha256('audit log')), a)
+                THEN 'hash does not match the entry or the one before' END) AS finding
+        FROM audit_log a WINDOW chain AS (ORDER BY a.seq)
+    ), last AS (
+        SELECT a.seq, a.hash, a.at FROM audit_log a ORDER BY a.seq DESC LIMIT 1
+    )
+    SELECT v.wallet_id, v.seq, v.finding FROM ledger_audit_v2() v
+    UNION ALL
+    (SELECT NULL, NULL, format('audit log entry %s: %s', c.seq, c.finding)
+        FROM checked c WHERE c.finding <> '' ORDER BY c.seq LIMIT 1)
+    UNION ALL
+    SELECT NULL, NULL, format('the audit log''s last entry is %s, and its chain says %s', coalesce(l.seq, 0), h.last_seq)
+    FROM (SELECT) one LEFT JOIN audit_chain h ON true LEFT JOIN last l ON true
+    WHERE (h.last_seq, h.last_hash, h.last_at) IS DISTINCT FROM
+        (coalesce(l.seq, 0), coalesce(l.hash, sha256('audit log')), coalesce(l.at, '-infinity'));
+END;
+
+DO $$
+DECLARE
+    tenant_role text := current_setting('tenant_schemas.tenant_role');
+BEGIN
+    EXECUTE format('GRANT SELECT ON audit_chain TO %I', tenant_role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION audit_hash_v1, audit_note_v1, audit_posted_v1, ledger_audit_v3 TO %I',
+        tenant_role);
+END $$;

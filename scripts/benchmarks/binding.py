@@ -1,0 +1,204 @@
+"""What binding costs: a one-row read through Flask, bound to tenants in turn, beside the same read with no tenancy.
+
+Each way is a Flask application of its own with one view, called as a WSGI server calls it, by one client without HTTP
+between. A read is BEGIN, SELECT and COMMIT in every way, so what differs is only how the tenant is bound: in the BEGIN
+message, or by a `SET search_path` of its own for the session, as it is often done.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from time import perf_counter
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response
+from flask_sqlalchemy import SQLAlchemy
+from psycopg import sql
+from werkzeug.test import EnvironBuilder
+
+from app.db import ROLES, admin_engine
+from app.tenancy import MIGRATIONS
+from scripts.benchmarks.installation import Installation, throw_away
+from scripts.benchmarks.posting import Announce
+from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
+from tenant_schemas.connections import Connections, Limits
+from tenant_schemas.flask import EXTENSION, TenantDatabase, bind_request
+from tenant_schemas.provisioning import provision
+from tenant_schemas.tenant import Tenant
+
+READ = sa.text("SELECT code FROM ledger_accounts WHERE code = 'cash'")
+FEW = 2
+YARDSTICK = "untenanted"
+MAKING = "making the tenants"
+SECONDS_A_TENANT = 0.15
+COLUMNS = ("way", "per second", "slowest–fastest", "of no tenancy", "p50 ms", "p99 ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was asked for. `tenants` are what the longer rotations go over."""
+
+    seconds: float
+    rounds: int
+    tenants: int
+
+    @property
+    def expected_seconds(self) -> float:
+        return 4 + self.tenants * SECONDS_A_TENANT + 7 * (self.rounds + 1) * self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    machine: dict[str, Any]
+    figures: Sequence[Figures]
+
+    @property
+    def yardstick(self) -> float:
+        return next(each.median_rate for each in self.figures if each.name == YARDSTICK)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Requests to one application, one after the other."""
+
+    name: str
+    title: str
+    app: Flask
+
+    def run(self, seconds: float) -> Slice:
+        environment = EnvironBuilder(path="/").get_environ()
+        latencies_ms: list[float] = []
+        begun = now = perf_counter()
+        with_status: list[str] = []
+        while now - begun < seconds:
+            body = self.app.wsgi_app(dict(environment), lambda status, *_: with_status.append(status))  # type: ignore[arg-type,func-returns-value]
+            if b"".join(body) != b"cash":
+                raise BenchmarkFailed(f"{self.title}: {with_status[-1]}")
+            latencies_ms.append((perf_counter() - now) * 1000)
+            now = perf_counter()
+        return Slice(now - begun, latencies_ms, {})
+
+
+def run(plan: Plan, announce: Announce) -> Report:
+    """Make everything, measure, and leave nothing behind. Raises BenchmarkFailed."""
+    announce(MAKING, 4 + plan.tenants * SECONDS_A_TENANT)
+    os.environ["TENANT_LOGINS"] = "shared"  # So that the pool's role is made; here each way says which login it takes.
+    with throw_away(1, with_wallets=False, max_connections=plan.tenants + 100) as installation:
+        tenants = [*installation.tenants, *_more_tenants(installation, plan.tenants - len(installation.tenants))]
+        with _ways(installation, tenants) as ways:
+            figures, _ = measure(
+                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda what: announce(what, plan.seconds)
+            )
+        return Report(installation.machine(), figures)
+
+
+def _more_tenants(installation: Installation, count: int) -> Iterator[Tenant]:
+    engine = admin_engine(installation.settings.admin_database_url)
+    for number in range(count):
+        slug = f"t{number}"
+        told = {"slug": slug, "name": slug, "settings": {"currency": "EUR"}}
+        yield provision(engine, MIGRATIONS, tenant_secret=installation.settings.tenant_secret, **told)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _ways(installation: Installation, tenants: Sequence[Tenant]) -> Iterator[Sequence[Way]]:
+    few, many = tenants[:FEW], tenants
+    apps = [_bound(installation, tenants, is_pool=is_pool) for is_pool in (False, False, True, True)]
+    try:
+        yield (
+            Way(YARDSTICK, "no tenancy", _untenanted(installation, tenants[:1], lambda _: None)),
+            Way("own-few", f"a login each, {len(few)} tenants", _rotating(apps[0], few)),
+            Way("own-many", f"a login each, {len(many)} tenants", _rotating(apps[1], many)),
+            Way("pool-few", f"one pool, {len(few)} tenants", _rotating(apps[2], few)),
+            Way("pool-many", f"one pool, {len(many)} tenants", _rotating(apps[3], many)),
+            Way("set-few", f"SET for the session, {len(few)} tenants", _untenanted(installation, few, _set_path)),
+            Way("set-many", f"SET for the session, {len(many)} tenants", _untenanted(installation, many, _set_path)),
+        )
+    finally:
+        for app in apps:
+            app.extensions[EXTENSION].close()
+
+
+def _bound(installation: Installation, tenants: Sequence[Tenant], *, is_pool: bool) -> Flask:
+    """An application on our engine."""
+    app, database = Flask(__name__), TenantDatabase()
+    limits = Limits(max_connections=len(tenants) + 10, tenants_per_connection=len(tenants) + 1)
+    settings = installation.settings
+    pool_role = ROLES.pool if is_pool else None
+    database.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits, pool_role=pool_role))
+    app.extensions["read"] = lambda: database.session.execute(READ).one().code
+    return app
+
+
+def _rotating(app: Flask, tenants: Sequence[Tenant]) -> Flask:
+    turns = cycle(tenants)
+
+    @app.get("/")
+    def read() -> str:
+        bind_request(next(turns))
+        return str(app.extensions["read"]())
+
+    return app
+
+
+def _untenanted(
+    installation: Installation, tenants: Sequence[Tenant], bind: Callable[[Tenant], sql.Composed | None]
+) -> Flask:
+    """An application on plain Flask-SQLAlchemy, logged in as a superuser, who sees each tenant's schema."""
+    app, database, turns = Flask(__name__), SQLAlchemy(), cycle(tenants)
+    url = sa.make_url(installation.server.superuser_url("wallet")).set(drivername="postgresql+psycopg")
+    default = {"options": f"-c search_path={tenants[0].schema_name},pg_temp"}
+    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS={"connect_args": default})
+    database.init_app(app)
+
+    @app.get("/")
+    def read() -> str:
+        path = bind(next(turns))
+        if path is not None:
+            database.session.connection().exec_driver_sql(path.as_string())
+        return str(database.session.execute(READ).one().code)
+
+    @app.after_request
+    def commit(response: Response) -> Response:
+        database.session.commit()
+        return response
+
+    return app
+
+
+def _set_path(tenant: Tenant) -> sql.Composed:
+    return sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(tenant.schema_name))
+
+
+def rows(report: Report) -> list[tuple[str, ...]]:
+    """For a table with COLUMNS."""
+    return [
+        (
+            each.title,
+            f"{each.median_rate:,.0f}",
+            f"{min(each.rates):,.0f}–{max(each.rates):,.0f}",
+            f"{each.median_rate / report.yardstick:.0%}",
+            f"{each.p50_ms:.2f}",
+            f"{each.p99_ms:.2f}",
+        )
+        for each in report.figures
+    ]
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    return {
+        "machine": report.machine,
+        "ways": {
+            each.name: {
+                "title": each.title,
+                "median_per_second": round(each.median_rate, 1),
+                "ratio_to_no_tenancy": round(each.median_rate / report.yardstick, 3),
+                "p50_ms": round(each.p50_ms, 3),
+                "p99_ms": round(each.p99_ms, 3),
+            }
+            for each in report.figures
+        },
+    }

@@ -1,0 +1,85 @@
+"""Examines a live installation: is every wall where it should be, on this server, today? It reads and changes nothing.
+
+What is looked for follows from the catalogue and from the rules of this engine, not from a list of the application's
+tables: a new table, function or tenant is examined like the old ones. `examine` may run as the migrator; `unseen` says
+what only a superuser would have seen.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from sqlalchemy import Connection
+
+from tenant_schemas.doctor import likeness, objects, privileges, registered, roles, server, shared
+from tenant_schemas.doctor.finding import Finding, Patient, Severity, error
+from tenant_schemas.migrations import Migrations
+from tenant_schemas.registry import all_tenants
+
+__all__ = ["Finding", "Severity", "examine", "unseen"]
+
+_CHECKS: Final[tuple[Callable[[Patient], Iterable[Finding]], ...]] = (
+    server.check,
+    roles.check,
+    privileges.check,
+    shared.check,
+    objects.check,
+    registered.check,
+    likeness.check,
+)
+
+
+def examine(
+    connection: Connection,
+    migrations: Migrations,
+    *,
+    shared_logins: bool = False,
+    max_connections: int | None = None,
+    exempt: frozenset[str] = frozenset(),
+) -> list[Finding]:
+    """Everything that is not as it should be, errors first; empty is good. Changes, locks and commits nothing.
+
+    `max_connections` is what one process of the service may open. `exempt` are the names of checks whose findings are
+    left out, for a server that is thrown away.
+    """
+    savepoint = connection.begin_nested()
+    try:
+        connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
+        findings = list(_examine(connection, migrations, shared_logins, max_connections))
+    finally:
+        savepoint.rollback()
+    found = [finding for finding in findings if finding.check not in exempt]
+    return sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.check, finding.where))
+
+
+def unseen(connection: Connection) -> list[str]:
+    """What this login can't see and `examine` therefore says nothing about."""
+    if _is_superuser(connection):
+        return []
+    return ["how passwords are stored (pg_authid)", "who is let in without a password (pg_hba_file_rules)"]
+
+
+def _examine(
+    connection: Connection, migrations: Migrations, shared_logins: bool, max_connections: int | None
+) -> Iterable[Finding]:
+    prepared = "SELECT to_regclass('shared.tenants') IS NOT NULL AND to_regrole(%s) IS NOT NULL"
+    if not connection.exec_driver_sql(prepared, (migrations.roles.owner,)).scalar_one():
+        remedy = "Run `python -m scripts.create_roles`, then `python -m scripts.migrate`."
+        yield error("prepared", "the database", "there is no installation here", remedy)
+        return
+    patient = Patient(
+        connection,
+        migrations.roles,
+        migrations,
+        tuple(all_tenants(connection)),
+        shared_logins,
+        int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()),
+        _is_superuser(connection),
+    )
+    for check in _CHECKS:
+        yield from check(patient)
+    if max_connections is not None:
+        yield from server.check_capacity(patient, max_connections)
+
+
+def _is_superuser(connection: Connection) -> bool:
+    return bool(connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar_one())

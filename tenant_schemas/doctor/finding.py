@@ -1,0 +1,62 @@
+"""What the doctor says, and whom it examines."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection
+
+from tenant_schemas.migrations import Migrations
+from tenant_schemas.roles import ServiceRoles
+from tenant_schemas.tenant import Tenant
+
+
+class Severity(StrEnum):
+    """An `error` breaks a promise of this house. A `warning` is for somebody to know and decide."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be: which check found it, where, what it is, and what to do about it."""
+
+    severity: Severity
+    check: str
+    where: str
+    what: str
+    remedy: str
+
+
+def error(check: str, where: str, what: str, remedy: str) -> Finding:
+    return Finding(Severity.ERROR, check, where, what, remedy)
+
+
+def warning(check: str, where: str, what: str, remedy: str) -> Finding:
+    return Finding(Severity.WARNING, check, where, what, remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """The installation under examination, as one open db transaction sees it."""
+
+    connection: Connection
+    roles: ServiceRoles
+    migrations: Migrations
+    tenants: tuple[Tenant, ...]
+    shared_logins: bool
+    version: int
+    is_superuser: bool
+
+    def rows(self, query: str, **parameters: Any) -> list[Any]:
+        """All rows of a query, as SQLAlchemy's Row. A percent sign in it is written twice."""
+        return list(self.connection.exec_driver_sql(query, parameters))
+
+    @property
+    def tenant_roles(self) -> list[str]:
+        return [tenant.role_name for tenant in self.tenants]
+
+    @property
+    def tenant_schemas(self) -> list[str]:
+        return [tenant.schema_name for tenant in self.tenants]

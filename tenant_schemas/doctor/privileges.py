@@ -1,0 +1,150 @@
+"""Who may do what. Every entry of every access list is looked at; one that no rule allows is a finding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Row
+
+from tenant_schemas.doctor.finding import Finding, Patient, error
+from tenant_schemas.migrations import VERSION_TABLE
+from tenant_schemas.roles import CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
+from tenant_schemas.tenant import SHARED_SCHEMA
+
+_AGAIN = "Run `python -m scripts.create_roles` again."
+_GRANTS = """
+    WITH ours AS (
+        SELECT oid, nspname, nspacl, nspowner FROM pg_namespace
+        WHERE nspname = ANY(%(schemas)s) OR nspname IN ('shared', 'public')
+    ), lists (schema_name, kind, name, acl) AS (
+        SELECT NULL, 'database', d.datname::text, coalesce(d.datacl, acldefault('d', d.datdba))
+        FROM pg_database d WHERE d.datname = current_database()
+        UNION ALL
+        SELECT n.nspname, 'schema', n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner)) FROM ours n
+        UNION ALL
+        SELECT n.nspname, 'relation', c.relname,
+            coalesce(c.relacl, acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner))
+        FROM pg_class c JOIN ours n ON n.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I', 'c', 't')
+        UNION ALL
+        SELECT n.nspname, 'column', c.relname || '.' || a.attname, a.attacl
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN ours n ON n.oid = c.relnamespace
+        WHERE a.attacl IS NOT NULL
+        UNION ALL
+        SELECT n.nspname, 'function', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner))
+        FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+    )
+    SELECT l.schema_name, l.kind, l.name, coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege,
+        a.is_grantable AND a.grantee <> a.grantor AS is_grantable
+    FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE a.grantee = 0 OR (r.rolname <> %(owner)s AND NOT coalesce(r.rolsuper, false))"""
+
+_SHOWN = {"schema": {"USAGE"}, "relation": {"SELECT"}, "column": {"SELECT"}, "function": {"EXECUTE"}}
+_WRITTEN = {
+    **_SHOWN,
+    "relation": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "column": {"SELECT", "INSERT", "UPDATE"},
+}
+_NOTHING: dict[str, set[str]] = {}
+
+
+def check(patient: Patient) -> Iterator[Finding]:
+    role_of = {tenant.schema_name: tenant.role_name for tenant in patient.tenants}
+    for grant in patient.rows(_GRANTS, schemas=patient.tenant_schemas, owner=patient.roles.owner):
+        if not _is_meant(patient, grant, role_of.get(grant.schema_name)):
+            yield _finding(grant)
+    yield from _check_defaults(patient)
+    yield from _check_elsewhere(patient)
+    yield from _check_catalogue(patient)
+
+
+def _is_meant(patient: Patient, grant: Row[Any], tenant_role: str | None) -> bool:
+    """The rules. `tenant_role` is the login of the tenant whose schema it is."""
+    roles = patient.roles
+    if grant.is_grantable:
+        return False
+    if grant.kind == "database":
+        connecting = {roles.migrator, roles.app, roles.backup, roles.tenants}
+        connecting |= {roles.pool} if patient.shared_logins else set()
+        return grant.privilege == "CONNECT" and grant.grantee in connecting
+    if grant.schema_name == "public":
+        return bool(grant.grantee == "pg_database_owner")
+    if grant.schema_name != SHARED_SCHEMA:
+        return grant.grantee == tenant_role and grant.privilege in _SHOWN[grant.kind]
+    if grant.grantee == roles.app:
+        # Which tenants there are and where their schemas stand is the migrator's to say.
+        registry = grant.name in ("tenants", VERSION_TABLE)
+        return grant.privilege in (_SHOWN if registry else _WRITTEN)[grant.kind]
+    return grant.grantee == roles.tenants and grant.privilege in _SHOWN[grant.kind]
+
+
+def _finding(grant: Row[Any]) -> Finding:
+    name = grant.name if grant.kind in ("database", "schema", "function") else f"{grant.schema_name}.{grant.name}"
+    what = f"{grant.grantee} has {grant.privilege}" + (" and may grant it on" if grant.is_grantable else "")
+    where = f"{grant.kind} {name}"
+    check = "public_privilege" if grant.grantee == "PUBLIC" else "privilege"
+    if grant.kind == "column":
+        table, _, column = name.rpartition(".")
+        return error(check, where, what, f"REVOKE {grant.privilege} ({column}) ON {table} FROM {grant.grantee};")
+    kind = "TABLE" if grant.kind == "relation" else grant.kind.upper()
+    return error(check, where, what, f"REVOKE {grant.privilege} ON {kind} {name} FROM {grant.grantee};")
+
+
+def _check_defaults(patient: Patient) -> Iterator[Finding]:
+    """What the owner makes is nobody's until it is granted, and nobody else's makings are given away either."""
+    query = """
+        SELECT pg_describe_object('pg_default_acl'::regclass, d.oid, 0) AS name,
+            d.defaclrole = to_regrole(%(owner)s) AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f' AS is_ours,
+            (SELECT bool_and(a.grantee = d.defaclrole) FROM aclexplode(d.defaclacl) a) AS is_closed
+        FROM pg_default_acl d"""
+    rows = patient.rows(query, owner=patient.roles.owner)
+    if not any(row.is_ours for row in rows):
+        what = "functions that the owner will make are PUBLIC's"
+        yield error("default_privileges", f"role {patient.roles.owner}", what, _AGAIN)
+    for row in rows:
+        if not (row.is_ours and row.is_closed):
+            what = "what will be made is given away before anybody looked at it"
+            yield error("default_privileges", row.name, what, "ALTER DEFAULT PRIVILEGES … REVOKE.")
+
+
+def _check_elsewhere(patient: Patient) -> Iterator[Finding]:
+    """What logins own, and what they were granted outside of the schemas above, by PostgreSQL's own book-keeping."""
+    query = """
+        SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'something') AS name
+        FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+        LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+        LEFT JOIN pg_namespace n ON n.oid = coalesce(c.relnamespace, p.pronamespace)
+            OR (d.classid = 'pg_namespace'::regclass AND n.oid = d.objid)
+        WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = ANY(%(names)s)
+            AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+            AND (d.deptype = 'o' OR (d.deptype = 'a'
+                AND d.classid NOT IN ('pg_database'::regclass, 'pg_default_acl'::regclass)
+                AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
+        GROUP BY 1, 2, 3"""
+    names = [patient.roles.app, patient.roles.tenants, patient.roles.pool, *patient.tenant_roles]
+    schemas = [*patient.tenant_schemas, SHARED_SCHEMA, "public"]
+    for row in patient.rows(query, names=names, schemas=schemas):
+        if row.deptype == "o":
+            remedy = f"ALTER … OWNER TO {patient.roles.owner}, or drop it."
+            yield error("owns", f"role {row.rolname}", f"it owns {row.name}", remedy)
+        else:
+            remedy = f"REVOKE ALL ON {row.name} FROM {row.rolname};"
+            yield error("privilege_elsewhere", f"role {row.rolname}", f"it has rights on {row.name}", remedy)
+
+
+def _check_catalogue(patient: Patient) -> Iterator[Finding]:
+    """What `close_database` took from PUBLIC, and what somebody gave back."""
+    functions = [name for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS) for (name,) in patient.rows(query)]
+    query = """
+        WITH lists (name, acl, closed) AS (
+            SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), 'EXECUTE'
+            FROM pg_proc p WHERE p.oid = ANY(%(functions)s::regprocedure[])
+            UNION ALL
+            SELECT c.relname::text, c.relacl, 'SELECT' FROM pg_class c WHERE c.oid = 'pg_catalog.pg_class'::regclass
+            UNION ALL
+            SELECT 'language ' || l.lanname, coalesce(l.lanacl, acldefault('l', l.lanowner)), 'USAGE'
+            FROM pg_language l WHERE l.lanname = 'plpgsql')
+        SELECT l.name FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a
+        WHERE a.grantee = 0 AND a.privilege_type = l.closed ORDER BY 1"""
+    functions.append("pg_catalog.set_config(text,text,boolean)")
+    for (name,) in patient.rows(query, functions=functions):
+        yield error("catalogue_open", name, "every login may use it", _AGAIN)

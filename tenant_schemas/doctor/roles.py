@@ -1,0 +1,136 @@
+"""The roles: each with exactly its attributes, memberships and defaults."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Row
+
+from tenant_schemas.doctor.finding import Finding, Patient, error
+
+_AGAIN = "Run `python -m scripts.create_roles` again."
+_RESET = "Run `python -m scripts.reset_tenant_login {}`."
+_OPTIONS_BY_MEMBERSHIP = 160_000
+# As PostgreSQL calls them in ALTER ROLE; INHERIT is everybody's but the pool's.
+_ATTRIBUTES = {
+    "rolcanlogin": "LOGIN",
+    "rolsuper": "SUPERUSER",
+    "rolcreaterole": "CREATEROLE",
+    "rolcreatedb": "CREATEDB",
+    "rolreplication": "REPLICATION",
+    "rolbypassrls": "BYPASSRLS",
+    "rolinherit": "INHERIT",
+}
+
+
+def check(patient: Patient) -> Iterator[Finding]:
+    yield from _check_attributes(patient)
+    yield from _check_memberships(patient)
+    yield from _check_defaults(patient)
+    if patient.is_superuser:
+        yield from _check_passwords(patient)
+
+
+def _expected_attributes(patient: Patient) -> dict[str, set[str]]:
+    roles = patient.roles
+    return {
+        roles.owner: {"INHERIT"},
+        roles.migrator: {"LOGIN", "CREATEROLE", "INHERIT"},
+        roles.app: {"LOGIN", "INHERIT"},
+        roles.backup: {"LOGIN", "BYPASSRLS", "INHERIT"},
+        roles.tenants: {"INHERIT"},
+        roles.pool: {"LOGIN"} if patient.shared_logins else set(),
+    } | {name: {"LOGIN", "INHERIT"} for name in patient.tenant_roles}
+
+
+def _check_attributes(patient: Patient) -> Iterator[Finding]:
+    expected = _expected_attributes(patient)
+    query = f"SELECT rolname, {', '.join(_ATTRIBUTES)} FROM pg_roles WHERE rolname = ANY(%(names)s)"  # noqa: S608
+    found = {row.rolname: _attributes(row) for row in patient.rows(query, names=list(expected))}
+    for name, wanted in expected.items():
+        if name not in found:
+            if name != patient.roles.pool or patient.shared_logins:
+                yield error("role_missing", f"role {name}", "it does not exist", _AGAIN)
+            continue
+        for attribute in sorted(found[name] - wanted):
+            yield error("role_attribute", f"role {name}", f"it is {attribute}", f"ALTER ROLE {name} NO{attribute};")
+        for attribute in sorted(wanted - found[name]):
+            yield error("role_attribute", f"role {name}", f"it is not {attribute}", f"ALTER ROLE {name} {attribute};")
+
+
+def _attributes(row: Row[Any]) -> set[str]:
+    return {word for column, word in _ATTRIBUTES.items() if getattr(row, column)}
+
+
+def _check_memberships(patient: Patient) -> Iterator[Finding]:
+    """Who may become whom. From PostgreSQL 16 on each membership says so: the migrator administers the logins it made
+    and may not become them. Before that, only the pool's own attribute says that it inherits nothing.
+    """
+    inherits, may_become = (
+        ("m.inherit_option", "m.set_option")
+        if patient.version >= _OPTIONS_BY_MEMBERSHIP
+        else ("r.rolname <> %(pool)s", "true")
+    )
+    query = f"""
+        SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_become})
+        FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
+        WHERE r.rolname = ANY(%(names)s) OR g.rolname = ANY(%(names)s) GROUP BY 1, 2"""  # noqa: S608
+    names = list(_expected_attributes(patient))
+    found = {tuple(row) for row in patient.rows(query, names=names, pool=patient.roles.pool)}
+    wanted = _expected_memberships(patient)
+    for member, role, inherits, may_become in sorted(found - wanted - _allowed_memberships(patient)):
+        kind = "inherits its rights" if inherits else "may become it" if may_become else "administers it"
+        what = f"{member} is a member of it and {kind}"
+        yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
+    for member, role, *_ in sorted(wanted - found):
+        yield error("membership", f"role {role}", f"{member} is no member of it as it should be", _AGAIN)
+
+
+Membership = tuple[str, str, bool, bool]
+
+
+def _expected_memberships(patient: Patient) -> set[Membership]:
+    roles = patient.roles
+    expected = {
+        (roles.migrator, roles.owner, True, True),
+        (roles.migrator, roles.tenants, True, True),
+        (roles.backup, "pg_read_all_data", True, True),
+        *((name, roles.tenants, True, True) for name in patient.tenant_roles),
+    }
+    if patient.shared_logins:
+        expected |= {(roles.pool, name, False, True) for name in patient.tenant_roles}
+    return expected
+
+
+def _allowed_memberships(patient: Patient) -> set[Membership]:
+    return {(patient.roles.migrator, name, False, False) for name in (*patient.tenant_roles, patient.roles.pool)}
+
+
+def _check_defaults(patient: Patient) -> Iterator[Finding]:
+    """A role may give itself any default, and so may SQL injected into its connection."""
+    query = """
+        SELECT r.rolname, d.datname, setting, t.slug,
+            s.setdatabase = 0 AND setting = 'search_path=' || coalesce(quote_ident(t.schema_name), 'pg_catalog')
+                || ', pg_temp' AS is_its_own
+        FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS setting
+        LEFT JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN shared.tenants t ON t.role_name = r.rolname
+        WHERE r.rolname = ANY(%(names)s) AND (s.setdatabase = 0 OR d.datname = current_database())"""
+    names = set(_expected_attributes(patient))
+    found = patient.rows(query, names=list(names))
+    for row in found:
+        if not row.is_its_own:
+            what = f"it starts with {row.setting}" + (f" in database {row.datname}" if row.datname else "")
+            remedy = _RESET.format(row.slug) if row.slug else f"ALTER ROLE {row.rolname} RESET ALL; then {_AGAIN}"
+            yield error("role_default", f"role {row.rolname}", what, remedy)
+    settled = {row.rolname for row in found if row.is_its_own}
+    may_log_in = {name for name, attributes in _expected_attributes(patient).items() if "LOGIN" in attributes}
+    slugs = {tenant.role_name: tenant.slug for tenant in patient.tenants}
+    for name in sorted(may_log_in - settled):
+        remedy = _RESET.format(slugs[name]) if name in slugs else _AGAIN
+        yield error("role_default", f"role {name}", "it does not start with a search_path of its own", remedy)
+
+
+def _check_passwords(patient: Patient) -> Iterator[Finding]:
+    query = r"SELECT rolname FROM pg_authid WHERE rolname = ANY(%(names)s) AND rolpassword !~ '^SCRAM-SHA-256\$'"
+    for (name,) in patient.rows(query, names=list(_expected_attributes(patient))):
+        what = "its password is not stored as a SCRAM verifier"
+        yield error("password", f"role {name}", what, "Set its password anew.")

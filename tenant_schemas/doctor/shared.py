@@ -1,0 +1,107 @@
+"""What tenants see of `shared`: each table is under row-level security, and each policy asks who asks, nothing else."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Row
+
+from tenant_schemas.doctor.finding import Finding, Patient, error
+from tenant_schemas.migrations import VERSION_TABLE
+
+_WRITE_POLICY = "In a migration of shared: a policy for each role that may see the table."
+# A policy that reads a table, calls a function or asks for a setting can be deceived, or makes a shared table hot.
+_PLAIN = re.compile(r"true|false|\(\w+ = CURRENT_USER\)", re.ASCII)
+_BOUND = re.compile(r"false|\(\w+ = CURRENT_USER\)", re.ASCII)
+
+# A table has tenants' data if it says whose it is, or if a chain of foreign keys leads to tenants or to users.
+_TABLES = """
+    WITH RECURSIVE of_tenants (oid) AS (
+        SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'shared'::regnamespace AND (
+            c.relname IN ('tenants', 'users') OR EXISTS (SELECT FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attname ~ '^tenant(_|$)' AND NOT a.attisdropped))
+        UNION
+        SELECT f.conrelid FROM pg_constraint f JOIN of_tenants o ON f.confrelid = o.oid WHERE f.contype = 'f'
+    )
+    SELECT c.oid, c.relname AS name, c.relrowsecurity AS is_guarded,
+        c.oid IN (SELECT oid FROM of_tenants) AS has_tenants_data,
+        has_any_column_privilege(%(tenants)s, c.oid, 'SELECT, INSERT, UPDATE')
+            OR has_table_privilege(%(tenants)s, c.oid, 'DELETE') AS is_shown
+    FROM pg_class c WHERE c.relnamespace = 'shared'::regnamespace AND c.relkind IN ('r', 'p', 'f', 'm')
+    ORDER BY 2"""
+_POLICIES = """
+    SELECT p.polname AS name, p.polrelid, c.relname, p.polpermissive,
+        0 = ANY(p.polroles) AS is_publics, to_regrole(%(tenants)s) = ANY(p.polroles) AS is_tenants,
+        array_remove(ARRAY[pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)], NULL)
+            AS conditions
+    FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'shared'::regnamespace
+    ORDER BY 3, 1"""
+_VIEWS = """
+    SELECT n.nspname AS schema_name, c.relname AS name, coalesce(c.reloptions, '{}') AS options,
+        pg_get_viewdef(c.oid) AS definition, has_any_column_privilege(%(tenants)s, c.oid, 'SELECT') AS is_shown
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'v' AND n.nspname = 'shared' ORDER BY 1, 2"""
+
+
+def check(patient: Patient) -> Iterator[Finding]:
+    tables = patient.rows(_TABLES, tenants=patient.roles.tenants)
+    policies = patient.rows(_POLICIES, tenants=patient.roles.tenants)
+    for table in tables:
+        yield from _check_table(table, [policy for policy in policies if policy.polrelid == table.oid])
+    for policy in policies:
+        yield from _check_policy(policy)
+    for view in patient.rows(_VIEWS, tenants=patient.roles.tenants):
+        yield from _check_view(view)
+    yield from _check_views_of_tenants(patient)
+
+
+def _check_table(table: Row[Any], policies: list[Row[Any]]) -> Iterator[Finding]:
+    where = f"table shared.{table.name}"
+    if table.name == VERSION_TABLE and not table.is_shown:
+        return
+    if not table.is_guarded:
+        remedy = f"In a migration: ALTER TABLE shared.{table.name} ENABLE ROW LEVEL SECURITY; and policies."
+        yield error("row_security", where, "it is not under row-level security", remedy)
+    elif not policies:
+        yield error("policy_missing", where, "it has no policy, so that nobody sees a row of it", _WRITE_POLICY)
+    if not (table.is_shown and table.has_tenants_data):
+        return
+    of_tenants = [policy for policy in policies if policy.is_tenants or policy.is_publics]
+    if not of_tenants:
+        yield error("policy_missing", where, "tenants may read it and no policy is theirs", _WRITE_POLICY)
+    for policy in of_tenants:
+        if policy.polpermissive and not all(_BOUND.fullmatch(condition) for condition in policy.conditions):
+            what = f"policy {policy.name} shows tenants rows that are not their own"
+            yield error("policy_unbound", where, what, "Compare a column with current_user.")
+
+
+def _check_policy(policy: Row[Any]) -> Iterator[Finding]:
+    where = f"policy {policy.name} on shared.{policy.relname}"
+    if policy.is_publics:
+        yield error("policy_of_public", where, "it is for every role", "Name the roles it is for.")
+    for condition in policy.conditions:
+        if not _PLAIN.fullmatch(condition):
+            what = f"{' '.join(condition.split())} is no plain comparison with current_user"
+            yield error("policy_not_plain", where, what, "Compare a column with current_user, or say true.")
+
+
+def _check_view(view: Row[Any]) -> Iterator[Finding]:
+    """A view reads with its owner's rights, above row-level security, unless it says otherwise."""
+    if not view.is_shown or "security_invoker=true" in view.options:
+        return
+    where = f"view shared.{view.name}"
+    if "security_barrier=true" not in view.options:
+        what = "a condition that fails could see what the view hides"
+        yield error("view_open", where, what, f"In a migration: ALTER VIEW shared.{view.name} SET (security_barrier);")
+    if "CURRENT_USER" not in view.definition:
+        yield error("view_open", where, "it shows tenants rows that are not their own", "Compare with current_user.")
+
+
+def _check_views_of_tenants(patient: Patient) -> Iterator[Finding]:
+    query = """
+        SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = ANY(%(schemas)s) AND (c.relkind = 'm' OR (c.relkind = 'v'
+            AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false))) ORDER BY 1, 2"""
+    for schema_name, name, kind in patient.rows(query, schemas=patient.tenant_schemas):
+        what = "it is a materialised view" if kind == "m" else "it reads with its owner's rights"
+        yield error("view_open", f"view {schema_name}.{name}", what, "Make it a view WITH (security_invoker).")

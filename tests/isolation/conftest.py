@@ -1,0 +1,27 @@
+"""Everything here is attacked in both login modes: `app` is the application once with a login for each tenant, and once
+with the pool's one login.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from tenant_schemas.flask import EXTENSION
+from tenant_schemas.testing import Database
+from tests.conftest import settings_for
+
+
+@pytest.fixture(scope="session", params=["own", "shared"])
+def tenant_logins(request: pytest.FixtureRequest) -> str:
+    """The login mode of the test."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def app(database: Database, tenant_logins: str) -> Iterator[Flask]:
+    """The application on the shared database, in this mode."""
+    app = create_app(settings_for(database, tenant_logins=tenant_logins))
+    yield app
+    app.extensions[EXTENSION].close()

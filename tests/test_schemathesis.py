@@ -1,0 +1,216 @@
+"""schemathesis against the served OpenAPI, as everybody who may call: no 5xx, and each answer is as it is described.
+
+It invents requests from the description, valid and invalid ones, the same in every run. `SCHEMATHESIS_EXAMPLES=200`
+makes it look for longer.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.auth.passwords import hash_password
+from app.config import ROOT
+from app.tenancy import MIGRATIONS
+from tenant_schemas.flask import EXTENSION
+from tenant_schemas.testing import Database, copy_of, make_tenant
+from tests.conftest import settings_for
+from tests.factories.api import Api
+from tests.factories.catalogue import Catalogue
+from tests.factories.people import People, Person
+from tests.factories.served import served
+
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES")
+PASSWORD = "correct horse battery staple"
+CURRENCIES = {"eur": "EUR", "km": "BAM"}
+PLENTY = {"TENANT_RATE_LIMIT": "999999999/day", "LOGIN_RATE_LIMIT": "999999999/day", "TENANT_CONCURRENCY": "1000"}
+
+CONFIG = """
+base-url = "{url}"
+hooks = "tests.schemathesis_hooks"
+continue-on-failure = true
+warnings = false
+
+[headers]
+{headers}
+
+[[operations]]
+include-path = "/api/auth/logout"
+headers = {{ Authorization = "Bearer {last_token}" }}
+[[operations]]
+include-path = "/api/auth/login"
+[operations.parameters]
+"body.email" = {{ dictionary = "email", probability = 0.8 }}
+
+# What a description can't say: an amount's digits, a currency of this very tenant, a cursor that was given out, …
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "401", "403", "404", "409", "412", "422"{tenant_required}]
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "409", "412", "413", "415", "422", "428"]
+[checks.missing_required_header]
+expected-statuses = ["400", "401", "403", "404", "422", "428"]
+
+[generation]
+max-examples = {examples}
+deterministic = true
+database = "none"
+
+{dictionaries}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A served application with two tenants, and one more to be configured."""
+
+    app: Flask
+    people: People
+    api: Api
+    database: Database
+    url: str
+    product: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def world(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("schemathesis")
+    with copy_of(template) as database:
+        make_tenant(database, MIGRATIONS, "spare", {"currency": "EUR"})
+        _, product = Catalogue(database).product(EUR="1.00", BAM="2.00")
+        app = create_app(settings_for(database, token_seconds=86_400))
+        threads = ("--worker-class", "gthread", "--threads", "2")
+        with served(database, folder / "log", *threads, **PLENTY) as url:
+            yield World(app, People(app), Api(app), database, url, str(product), folder)
+        app.extensions[EXTENSION].close()
+
+
+def of_a_member(world: World, slug: str, member: Person, admin: Person) -> dict[str, str]:
+    """Something of each kind that a request can name."""
+    wallet = world.people.wallet(member, slug, balance_minor=100_000_000)
+    items = {"items": [{"productId": world.product, "quantity": 1}]}
+    made = {
+        "transaction_id": world.api.post("/api/wallet/payments", member, slug, json={"amount": "1.00"}),
+        "hold_id": world.api.post("/api/wallet/holds", member, slug, json={"amount": "500.00"}),
+        "order_id": world.api.post("/api/orders", member, slug, json=items),
+        "key_id": make_key(world, slug, admin),
+    }
+    assert {answer.status_code for answer in made.values()} == {201}
+    ids = {name: answer.json.get("id") or answer.json["keyId"] for name, answer in made.items()}
+    return {**ids, "wallet_id": str(wallet), "user_id": str(member.user_id)}
+
+
+def make_key(world: World, slug: str, admin: Person) -> Any:
+    until = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    told = {"name": "schemathesis", "role": "service", "expiresAt": until}
+    return world.api.post("/api/admin/api-keys", admin, slug, json=told)
+
+
+_PROVISIONING = """
+    INSERT INTO shared.provisionings (slug, name, settings, requested_by, status, finished_at)
+    VALUES ('made', 'made', '{}', %s, 'done', now()) RETURNING id"""
+
+
+def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
+    """The settings of one run: who calls, and what there is to be named."""
+    home = slug or "eur"
+    password_hash = hash_password(PASSWORD)
+    admin, other = (world.people.make(password_hash=password_hash, **{home: each}) for each in ("admin", "member"))
+    roles = {home: role} if role in {"member", "admin", "auditor"} else {}
+    caller = world.people.make(password_hash=password_hash, **roles)
+    login = world.api.post("/api/auth/login", json={"email": other.email, "password": PASSWORD})
+    superuser = world.database.as_superuser()
+    superuser.execute("UPDATE shared.users SET is_operator = %s WHERE id = %s", (role == "operator", caller.user_id))
+    ((provisioning,),) = superuser.execute(_PROVISIONING, (caller.user_id,))
+    ids = of_a_member(world, home, caller if role == "member" else other, admin)
+    token = make_key(world, home, admin).json["key"] if role == "service" else caller.token
+    headers = {"Authorization": f"Bearer {token}"} | ({"X-Tenant": slug} if slug else {})
+    named: dict[str, list[str]] = {name: [value] for name, value in ids.items()}
+    named |= {"product_id": [world.product], "currency": [CURRENCIES[home]], "slug": ["spare"]}
+    named |= {"provisioning_id": [str(provisioning)]}
+    named |= {"email": [caller.email], "password": [PASSWORD], "refresh_token": [login.json["refreshToken"]]}
+    named |= {"version": ['"1"', '"2"', '"3"'], "amount": ["1.00", "0.01", "2.50"]}
+    return CONFIG.format(
+        url=world.url,
+        headers="\n".join(f"{name} = {json.dumps(value)}" for name, value in headers.items()),
+        tenant_required="" if slug else ', "400"',
+        last_token=world.people.token(caller.user_id),
+        examples=examples,
+        dictionaries=dictionaries(named),
+    )
+
+
+# Where schemathesis is to take its values from, four times of five.
+IDS = ("wallet_id", "transaction_id", "hold_id", "order_id", "user_id", "key_id", "provisioning_id")
+PLACES = {
+    **{f"path.{name}": name for name in (*IDS, "currency", "slug")},
+    **{f"body.{name}": "password" for name in ("password", "currentPassword", "newPassword")},
+    **{"query.currency": "currency", "body.currency": "currency", "header.If-Match": "version"},
+    **{"body.amount": "amount", "body.items[*].amount": "amount", "body.paymentId": "transaction_id"},
+    **{"body.userId": "user_id", "body.items[*].walletId": "wallet_id", "body.items[*].productId": "product_id"},
+    "body.refreshToken": "refresh_token",
+}
+
+
+def dictionaries(named: dict[str, list[str]]) -> str:
+    values = (f"[dictionaries.{name}]\nvalues = {json.dumps(values)}" for name, values in named.items())
+    places = (f'"{place}" = {{ dictionary = "{name}", probability = 0.8 }}' for place, name in PLACES.items())
+    return "\n".join((*values, "[parameters]", *places))
+
+
+def run(world: World, role: str, slug: str | None, *options: str, examples: int) -> Counter[str]:
+    """Let schemathesis loose as this caller. Gives how often each operation answered with each status."""
+    name = f"{role}-{slug}"
+    config, account = world.folder / f"{name}.toml", world.folder / f"{name}.json"
+    config.write_text(config_of(world, role, slug, int(EXAMPLES or examples)))
+    command = [Path(sys.executable).with_name("schemathesis"), "--config-file", config, "--no-color", "run"]
+    environment = os.environ | {"SCHEMATHESIS_RUN": name, "SCHEMATHESIS_ACCOUNT": str(account)}
+    done = subprocess.run(
+        [*command, f"{world.url}/openapi.json", *options],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Counter(json.loads(account.read_text()))
+
+
+def reached(told: Counter[str]) -> set[str]:
+    """The operations that did what they are for, at least once."""
+    return {operation for operation, _, status in (each.rpartition(" ") for each in told) if status.startswith("2")}
+
+
+# Each operation, as whoever may call it; and of how many of them it must be seen that they do what they are for, so
+# that the requests are known to get somewhere.
+DEEP = {
+    "member of km": ("member", "km", "^/api/(wallet|orders|products|me|auth)", 17),
+    "admin of eur": ("admin", "eur", "^/api/admin/(?!tenants)", 28),
+    "operator": ("operator", None, "^/api/(admin/tenants|admin/wallets$|me)", 6),
+}
+
+
+@pytest.mark.parametrize(("role", "slug", "paths", "at_least"), DEEP.values(), ids=DEEP)
+def test_an_operation_answers_what_is_described_whatever_is_sent(
+    world: World, role: str, slug: str | None, paths: str, at_least: int
+) -> None:
+    told = run(world, role, slug, "--include-path-regex", paths, examples=5)
+    assert len(reached(told)) >= at_least, sorted(reached(told))
+
+
+# Who calls all operations, whether they may or not. In CI each in one tenant; by hand everybody in both.
+WIDE = [("member", "eur"), ("admin", "km"), ("auditor", "eur"), ("service", "km"), ("operator", "eur")]
+OTHERS = [("member", "km"), ("admin", "eur"), ("auditor", "km"), ("service", "eur"), ("operator", "km")]
+
+
+@pytest.mark.parametrize(("role", "slug"), [*WIDE, *OTHERS] if EXAMPLES else WIDE)
+def test_everybody_gets_what_is_described_from_all_operations(world: World, role: str, slug: str) -> None:
+    told = run(world, role, slug, *(() if EXAMPLES else ("--phases", "fuzzing")), examples=3)
+    assert reached(told)
