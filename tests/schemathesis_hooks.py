@@ -29,8 +29,8 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
     invalid by the description stays so.
     """
     case.headers.pop("X-Tenant", None)  # Who calls says which one is meant, or none.
-    if (case.method.upper(), case.path) == ("POST", "/api/admin/tenants"):
-        _ask_for_one_tenant_only(case)
+    if case.path.startswith("/api/admin/tenants"):
+        _spare_the_tenants(case)
     number = next(requests)
     if number % 4:
         _renew_key(case, number)
@@ -39,8 +39,10 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
             del case.query["cursor"]
 
 
-def _ask_for_one_tenant_only(case: Case) -> None:
-    """Each tenant that is made costs a second and has to be dropped."""
+def _spare_the_tenants(case: Case) -> None:
+    """Nobody suspends those that the others are tested in, and only one is made, for each has to be dropped."""
+    if case.path_parameters.get("slug") in {"eur", "km"}:
+        case.path_parameters["slug"] = "spare"
     if isinstance(case.body, dict) and re.fullmatch("[a-z][a-z0-9_]*", str(case.body.get("slug")), re.ASCII):
         case.body = {**case.body, "slug": "asked_for"}
 

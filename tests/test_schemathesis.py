@@ -60,6 +60,9 @@ expected-statuses = ["400", "401", "403", "404", "409", "412", "413", "415", "42
 [checks.missing_required_header]
 expected-statuses = ["400", "401", "403", "404", "422", "428"]
 
+# What an earlier run found must not change what this one sends.
+[cache]
+enabled = false
 [generation]
 max-examples = {examples}
 deterministic = true
@@ -201,7 +204,7 @@ DEEP = {
 def test_an_operation_answers_what_is_described_whatever_is_sent(
     world: World, role: str, slug: str | None, paths: str, at_least: int
 ) -> None:
-    told = run(world, role, slug, "--include-path-regex", paths, examples=5)
+    told = run(world, role, slug, "--include-path-regex", paths, examples=3)
     assert len(reached(told)) >= at_least, sorted(reached(told))
 
 
@@ -212,5 +215,5 @@ OTHERS = [("member", "km"), ("admin", "eur"), ("auditor", "km"), ("service", "eu
 
 @pytest.mark.parametrize(("role", "slug"), [*WIDE, *OTHERS] if EXAMPLES else WIDE)
 def test_everybody_gets_what_is_described_from_all_operations(world: World, role: str, slug: str) -> None:
-    told = run(world, role, slug, *(() if EXAMPLES else ("--phases", "fuzzing")), examples=3)
+    told = run(world, role, slug, *(() if EXAMPLES else ("--phases", "fuzzing")), examples=2)
     assert reached(told)
