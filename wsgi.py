@@ -1,5 +1,7 @@
 """The WSGI entry point: `gunicorn wsgi:app`."""
 
+import os
+
 from app import create_app
 from app.holds.timer import start_timer
 from app.tenants.provisioner import start_provisioner
@@ -7,6 +9,7 @@ from tenant_schemas.flask import EXTENSION
 from tenant_schemas.watch import start_watch
 
 app = create_app()
-start_timer(app, app.config["HOLD_EXPIRY_SECONDS"])
-start_provisioner(app)
-start_watch(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])
+if "FLASK_RUN_FROM_CLI" not in os.environ:  # A command does its own work, and none of the service's.
+    start_timer(app, app.config["HOLD_EXPIRY_SECONDS"])
+    start_provisioner(app)
+    start_watch(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

@@ -7,6 +7,8 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.audit.models import SYSTEM
+from app.audit.service import note_in
 from app.auth.commands import auth
 from app.auth.passwords import hash_password
 from app.auth.schemas import LoginSchema
@@ -115,6 +117,8 @@ def add_member(email: str, slug: str, role: str, name: str | None, password: str
                 _refuse_what_login_refuses(email, password)
                 user = members.add_user(email, name or email, hash_password(password))
             members.add_membership(user, tenant, Role(role))
+            db.session.flush()
+            note_in(tenant, SYSTEM, "member.add", subject=str(user.id), after={"role": role})
             db.session.commit()
     except (TenancyError, ServiceError) as error:
         raise click.ClickException(str(error)) from None

@@ -20,6 +20,7 @@ from tenant_schemas import errors as tenancy
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+NOT_NOW = "The database can't answer now. Send the same request again, with the same Idempotency-Key."
 # A rate limit knows better when it is over, and says so itself.
 RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
 
@@ -120,6 +121,9 @@ def _service_error(error: errors.ServiceError) -> Response:
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:
     known = TENANCY.get(type(error))
+    if isinstance(error, tenancy.BindingUnproven):
+        log.error("binding_unproven", error=str(error))
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", NOT_NOW)
     if known is None:
         return _unexpected(error)
     status, code = known
@@ -138,7 +142,7 @@ def _database_error(error: psycopg.Error) -> Response:
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "database_unavailable",
-        "The database can't answer now. Send the same request again, with the same Idempotency-Key.",
+        NOT_NOW,
     )
 
 

@@ -14,6 +14,7 @@ from werkzeug.routing import Rule
 
 from app import limits
 from app.audit.models import Actor, ActorKind
+from app.audit.service import note_in
 from app.auth.credentials import ApiKey, presented_credential
 from app.auth.errors import AdminRequired, BadToken, MemberRequired, OperatorRequired, UserRequired
 from app.auth.tokens import Token
@@ -24,7 +25,7 @@ from app.http import View, wants_header
 from app.members.models import Role
 from app.members.service import Standing, standing, standing_of_key
 from tenant_schemas.context import SHARED
-from tenant_schemas.errors import SchemaBehind, TenantNotFound, TenantRequired
+from tenant_schemas.errors import SchemaBehind, TenantAmbiguous, TenantNotFound, TenantRequired
 from tenant_schemas.flask import FlaskRequestParts, PathTenant, bind_request
 from tenant_schemas.migrations import Migrations
 from tenant_schemas.resolvers import Resolver, by_claim, by_header, by_path, by_subdomain, select
@@ -158,6 +159,8 @@ def admit() -> None:
 def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if isinstance(credential, ApiKey):
         raise UserRequired("An API key is for one tenant's routes; log in as a user for this one.")
+    if who is Access.OPERATOR and credential.claims.get("tenant"):
+        raise TenantAmbiguous("This is about all tenants, and the access token is for one: log in without naming any.")
     found = _known(standing(credential.user_id, credential.session_id, None, None))
     if who is Access.OPERATOR and not found.is_operator:
         raise OperatorRequired("This needs an operator of the installation.")
@@ -170,8 +173,8 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
     tenant, found = _tenant_of(
         credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS
     )
-    is_enough = found.role in OPENS[who] or Role.OPERATOR not in OPENS[who] or not found.is_operator
-    role = found.role if is_enough else Role.OPERATOR
+    # An operator is one also where somebody made them a member: no admin can take their mark away.
+    role = Role.OPERATOR if found.is_operator and who in WATCHED else found.role
     if role is None:
         raise TenantNotFound("There is no such tenant, or you do not belong to it.")
     kind = ActorKind.API_KEY if isinstance(credential, ApiKey) else ActorKind.USER
@@ -186,6 +189,8 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
         refusal = MemberRequired if who is Access.MEMBER else AdminRequired
         raise refusal(f"Your role in this tenant is {role}. This needs one of: {roles}.")
     bind_request(tenant)
+    if role is Role.OPERATOR and request.method in SAFE_METHODS:
+        note_in(tenant, actor(), "look", subject=request.path)
 
 
 def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:
@@ -206,7 +211,7 @@ def actor() -> Actor:
 def named_tenant(user_id: UUID) -> Tenant | None:
     """The tenant that a login request names, if it names one; the user must belong to it. Raises TenantNotFound."""
     try:
-        tenant, found = _tenant_of(Token(user_id, None, {}))
+        tenant, found = _tenant_of(Token(user_id, None, {}), archived_for_auditors=True)
     except TenantRequired:
         return None
     if found.role is None and not found.is_operator:

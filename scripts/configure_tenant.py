@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
+from psycopg import sql
 
+from app.audit.models import SYSTEM
+from app.audit.service import entry_of
 from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
@@ -50,6 +53,9 @@ def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
         except (TenantNotFound, Invalid) as error:
             stop(str(error), BAD_ARGUMENTS)
         change_settings(connection, tenant.id, changed)
+        told = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
+        note = sql.SQL("SELECT {}.audit_note_v1(%s::jsonb)").format(sql.Identifier(tenant.schema_name))
+        connection.exec_driver_sql(note.as_string(), (entry_of(SYSTEM, action="tenant.configure", **told),))
     print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
 
 

@@ -55,7 +55,10 @@ class Limits:
 
     def share_of(self, binding: Binding) -> "_Share":
         if not isinstance(binding, Tenant):
-            return _Share(self.max_connections, self.statement_timeout_ms, self.idle_in_transaction_timeout_ms)
+            # One place is left to tenants, for what is done on the shared side may end with an entry in a tenant's log.
+            return _Share(
+                max(1, self.max_connections - 1), self.statement_timeout_ms, self.idle_in_transaction_timeout_ms
+            )
         share = self.max_tenant_connections or self.max_connections // 2
         return _Share(
             _lowered(binding, "max_connections", max(1, min(share, self.max_connections))),
@@ -190,7 +193,10 @@ def _hand_out_bound(pool: CappedPool, binding: Binding, login: "_Login", share: 
     )
 
     def on_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        record.info[IS_OWN_SESSION] = login.is_own and is_direct(cast("psycopg.Connection[TupleRow]", connection))
+        session = cast("psycopg.Connection[TupleRow]", connection)
+        record.info[IS_OWN_SESSION] = login.is_own and is_direct(session)
+        if not login.is_own:  # Nor is what one tenant prepared run for another, whatever it says.
+            session.prepare_threshold = None
 
     def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
         _refuse_dead(connection)

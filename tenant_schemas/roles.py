@@ -86,7 +86,8 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     owner, migrator = sql.Identifier(roles.owner), sql.Identifier(roles.migrator)
     _run(connection, sql.SQL("GRANT {} TO {}").format(owner, migrator))
     _run(connection, sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(roles.tenants), migrator))
-    _run(connection, sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(roles.backup)))
+    backup = sql.Identifier(roles.backup)
+    _run(connection, sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}").format(backup))
     # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
     close_database(connection, roles)
@@ -125,7 +126,7 @@ def close_database(connection: Connection, roles: ServiceRoles) -> None:
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
     may_connect = [roles.migrator, roles.app, roles.backup, roles.tenants]
-    for role_name in (*may_connect, *([roles.pool] if role_exists(connection, roles.pool) else ())):
+    for role_name in (*may_connect, *([roles.pool] if _may_log_in(connection, roles.pool) else ())):
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))
 
 
@@ -184,6 +185,8 @@ def close_pool(connection: Connection, roles: ServiceRoles) -> None:
     if not role_exists(connection, roles.pool):
         return
     _run(connection, sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(roles.pool)))
+    database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
+    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(database, sql.Identifier(roles.pool)))
     query = """
         SELECT r.rolname, g.rolname FROM pg_catalog.pg_auth_members m
         JOIN pg_catalog.pg_roles r ON r.oid = m.roleid JOIN pg_catalog.pg_roles g ON g.oid = m.grantor
@@ -211,17 +214,13 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
 
 
 def set_tenant_login(connection: Connection, tenant: Tenant, password: str) -> None:
-    """Set the login's password and its path, and none of the other defaults that a role may give itself. The tenant's
-    setting `role_connection_limit` is how many connections the whole server gives it; without it there is no limit.
-    """
+    """Set the login's password and its path, and none of the other defaults that a role may give itself."""
     role = sql.Identifier(tenant.role_name)
     _set_password(connection, tenant.role_name, password)
     _run(connection, sql.SQL("ALTER ROLE {} RESET ALL").format(role))
     # A default for one database would win over that for all.
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, database))
-    limit = int(tenant.settings.get("role_connection_limit", -1))
-    _run(connection, sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(role, limit))
     connection.exec_driver_sql(search_path.set_role_default(tenant.role_name, tenant.schema_name))
 
 

@@ -49,7 +49,8 @@ def whole_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeou
     if takes_role and isinstance(binding, Tenant):
         role = sql.SQL(" SET LOCAL ROLE {};").format(sql.Identifier(binding.role_name))
     idle = sql.SQL("; SET LOCAL idle_in_transaction_session_timeout TO {}").format(idle_timeout_ms)
-    return (_begin(role, binding, statement_timeout_ms) + idle).as_string()
+    # What somebody set for the session, with a statement of their own, is nobody else's.
+    return (sql.SQL("RESET ALL; ") + _begin(role, binding, statement_timeout_ms) + idle).as_string()
 
 
 def _begin(role: sql.Composable, binding: Binding, statement_timeout_ms: int) -> sql.Composed:

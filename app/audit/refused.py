@@ -1,7 +1,8 @@
-"""Notes in the tenant's audit log what was refused to whom, and what an operator looked at.
+"""Notes in the tenant's audit log what was refused to whom.
 
-What was done is noted where it is done, in its own db transaction. What was refused has its path as its subject and no
-wallet, for the audit compares each wallet with the last entry about it.
+What was done is noted where it is done, in its own db transaction, and an operator's look before it is answered. What
+was refused has its path as its subject and no wallet, for the audit compares each wallet with the last entry about it.
+What broke is no refusal, and nobody knows whether it was done: the service's log has it.
 """
 
 import orjson
@@ -15,11 +16,14 @@ from app.audit.service import note_in
 from app.db import db
 from app.problems import MEDIA_TYPE
 from app.tenancy import SAFE_METHODS, actor, caller
-from tenant_schemas.errors import TenancyError
+from tenant_schemas import registry
+from tenant_schemas.errors import TenancyError, TenantNotFound
+from tenant_schemas.flask import connections
+from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
+REFUSALS = range(400, 500)
 FORBIDDEN = 403
-REFUSED = 400
 
 
 def init_app(app: Flask) -> None:
@@ -27,22 +31,31 @@ def init_app(app: Flask) -> None:
 
 
 def _note(response: Response) -> Response:
-    if _is_worth_noting(response):
+    if response.status_code in REFUSALS and "caller" in g and request.args.get("dryRun") != "true":
         db.session.rollback()
         try:
-            note_in(g.tenant, actor(), _action(), subject=request.path, refusal=_code(response))
+            tenant = _concerned(response)
+            if tenant is not None:
+                note_in(tenant, actor(), _action(), subject=request.path, refusal=_code(response))
         except (psycopg.Error, SQLAlchemyError, TenancyError):
             log.exception("audit_entry_lost", action=_action())
     return response
 
 
-def _is_worth_noting(response: Response) -> bool:
-    if not g.get("is_watched"):  # Also what a limit turned away, which is not to touch the tenant's schema.
-        return False
+def _concerned(response: Response) -> Tenant | None:
+    """The tenant whose log is to tell of this. What a limit turned away is not to touch a schema, so it is none's."""
     looks = request.method in SAFE_METHODS
-    if response.status_code >= REFUSED:
-        return not looks or response.status_code == FORBIDDEN
-    return looks and caller().kind is ActorKind.OPERATOR
+    if g.get("is_watched"):
+        tenant: Tenant = g.tenant
+        return tenant if not looks or response.status_code == FORBIDDEN else None
+    slug = (request.view_args or {}).get("slug")
+    if looks or slug is None or caller().kind is not ActorKind.OPERATOR:
+        return None
+    try:
+        with connections().shared.begin() as connection:
+            return registry.get_tenant(connection, slug)
+    except TenantNotFound:
+        return None
 
 
 def _action() -> str:
@@ -50,9 +63,7 @@ def _action() -> str:
     return getattr(view, "does", None) or "look"
 
 
-def _code(response: Response) -> str | None:
-    if response.status_code < REFUSED:
-        return None
+def _code(response: Response) -> str:
     if response.mimetype != MEDIA_TYPE:
         return str(response.status_code)
     return str(orjson.loads(response.get_data())["code"])

@@ -27,7 +27,8 @@ def entry_of(actor: Actor, **told: Any) -> str:
         "address": actor.address,
         "request_id": actor.request_id,
     }
-    return orjson.dumps(who | told).decode()
+    known = {name: value.replace("\0", "%00") if isinstance(value, str) else value for name, value in told.items()}
+    return orjson.dumps(who | known).decode()
 
 
 def note(actor: Actor, action: str, **told: Any) -> None:

@@ -7,7 +7,7 @@ Keys that are known go on being used while the provider is down or slow. Only wh
 import json
 from collections.abc import Mapping
 from http.client import HTTPException
-from threading import Event, Lock, Thread
+from threading import BoundedSemaphore, Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ class ProviderKeys:
         self._keys: Mapping[str, Key] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._fetched = Event()
+        self._waiting = BoundedSemaphore()
 
     def find(self, kid: str) -> Key | None:
         """The key with this id; None if the provider has no such key. Raises ProviderUnavailable if none is known."""
@@ -48,7 +49,13 @@ class ProviderKeys:
             self._refresh()
         if kid in known:
             return known[kid]
-        self._fetched.wait(WAIT_SECONDS)
+        # One request may wait for a key nobody knows yet; a flood of them is not to hold all threads.
+        if not known or self._waiting.acquire(blocking=False):
+            try:
+                self._fetched.wait(WAIT_SECONDS)
+            finally:
+                if known:
+                    self._waiting.release()
         if monotonic() - self._fetched_at >= STALE_SECONDS:
             raise ProviderUnavailable("The identity provider can't be asked for its keys now.")
         return self._keys.get(kid)

@@ -111,11 +111,15 @@ def make_key(signs_from: int) -> SigningKey:
 
 
 def rotated(ring: KeyRing | None, keep: int) -> KeyRing:
-    """The ring with a new key in front, and the oldest dropped until `keep` are left. A first key signs at once."""
+    """The ring with a new key in front, and the oldest dropped until `keep` are left, but never the one that
+    signs now. A first key signs at once.
+    """
     now = int(time())
     if ring is None:
         return KeyRing([make_key(now)])
-    return KeyRing([make_key(now + LEARNING_SECONDS), *ring.keys][:keep])
+    kept = [make_key(now + LEARNING_SECONDS), *ring.keys][:keep]
+    signer = ring.signer()
+    return KeyRing(kept if signer in kept else [*kept, signer])
 
 
 def dump_keys(ring: KeyRing) -> str:

@@ -36,6 +36,8 @@ def _sweep_every(app: Flask, seconds: float, stop: Event) -> None:
 def sweep() -> None:
     """One round. What fails for one tenant is logged and stops no other; the next round tries again."""
     for tenant in connections().tenants_at_hand():
+        if not tenant.is_active:
+            continue
         try:
             with tenant_context(tenant):
                 count = expire_holds()

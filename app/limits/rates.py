@@ -22,7 +22,7 @@ from app.errors import TooManyRequests
 from app.limits.counts import Counts, OwnCounts, SharedCounts
 
 EXTENSION: Final = "rate_counts"
-LOGIN_PATH: Final = "/api/auth/login"
+COUNTED_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh"})
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -52,7 +52,7 @@ def count_login(email: str) -> None:
 
 
 def _count_address() -> None:
-    if request.method == "POST" and request.path == LOGIN_PATH:
+    if request.method == "POST" and request.path in COUNTED_PATHS:
         _count(current_app.config["LOGIN_RATE_LIMIT"], "address", _address())
 
 

@@ -42,7 +42,9 @@ class User(SharedModel):
 
 
 class Membership(SharedModel):
-    """A user's role in one tenant. `tenant_role` repeats the tenant's login for row-level security."""
+    """A user's role in one tenant, and what they are called there if not by the user's own name. `tenant_role` repeats
+    the tenant's login for row-level security.
+    """
 
     __tablename__ = "memberships"
     __table_args__ = (
@@ -62,6 +64,7 @@ class Membership(SharedModel):
         sa.ForeignKey("shared.users.id", name="memberships_user_id_fkey"), primary_key=True
     )
     tenant_role: Mapped[str] = mapped_column(sa.Text)
+    name: Mapped[str | None] = mapped_column(sa.Text)
     role: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
 

@@ -5,7 +5,6 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from app.audit.models import Actor, ActorKind
 from app.audit.service import note_in
@@ -164,16 +163,17 @@ def list_members(
 def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tuple[UUID, bool]:
     """Let whoever has this address into the bound tenant, or change their role there; says whether they are new there.
 
-    An address nobody has makes a user without a password. What is returned and what it costs are the same if the user
-    belongs to other tenants already; the tenant's directory then shows the name they have there. Locks like
-    `change_role`, commits nothing. Raises OwnMembership, AdminRequired.
+    An address nobody has makes a user without a password, committed at once, or two tenants would wait for each other.
+    What is returned, what it costs and what the tenant's directory then shows are the same if the user belongs to other
+    tenants already. Locks like `change_role`, commits nothing else. Raises OwnMembership, AdminRequired.
     """
     tenant = current_tenant()
+    user_id = _user_with(email.strip().lower())
     with shared_side():
-        user_id = _user_with(email.strip().lower(), name or email)
         before = _role_to_change(tenant, user_id, actor)
         if before is None:
             values = {"tenant_id": tenant.id, "user_id": user_id, "tenant_role": tenant.role_name, "role": role}
+            values["name"] = name or email
             db.session.execute(sa.insert(Membership).values(values))
             note_in(tenant, actor, "member.add", subject=str(user_id), after={"role": role})
         else:
@@ -203,10 +203,12 @@ def remove_member(user_id: UUID, *, actor: Actor) -> None:
         note_in(tenant, actor, "member.remove", subject=str(user_id), before={"role": before})
 
 
-def _user_with(email: str, name: str) -> UUID:
-    made = postgresql.insert(User).values(email=email, name=name).on_conflict_do_nothing(index_elements=[User.email])
-    db.session.execute(made)
-    return db.session.execute(sa.select(User.id).where(User.email == email)).scalar_one()
+def _user_with(email: str) -> UUID:
+    shared = connections().shared
+    make = "INSERT INTO shared.users (email, name) VALUES (%s, %s) ON CONFLICT (email) DO NOTHING"
+    shared.one_statement(make, (email, email), retry=True)
+    ((user_id,),) = shared.one_statement("SELECT id FROM shared.users WHERE email = %s", (email,), retry=True)
+    return UUID(str(user_id))
 
 
 def _known_role(tenant: Tenant, user_id: UUID, actor: Actor) -> Role:

@@ -18,11 +18,12 @@ from app.audit.service import note_in
 from app.db import db
 from app.errors import Invalid
 from app.pagination import Position
+from app.tenancy import OLDEST_TENANT_REVISION
 from app.tenant_settings import changed_settings, stored_settings
 from app.tenants.reading import Budget, Unreadable, read_as
 from app.wallets.models import Wallet
 from tenant_schemas import registry
-from tenant_schemas.errors import TenancyError, TenantNotFound
+from tenant_schemas.errors import SchemaBehind, TenancyError, TenantNotFound
 from tenant_schemas.flask import connections
 from tenant_schemas.registry import COLUMNS, tenant_from_row
 from tenant_schemas.tenant import Tenant, TenantStatus, is_name
@@ -99,10 +100,13 @@ def configure_tenant(
 ) -> None:
     """Change what is given; of `settings`, None takes one away. Counts from the tenant's next request on.
 
-    Locks the tenant's row, notes before and after in its audit log, and commits. Raises TenantNotFound, Invalid.
+    Locks the tenant's row, notes before and after in its audit log, and commits. Raises TenantNotFound, Invalid,
+    SchemaBehind.
     """
     connection = db.session.connection()
     before = registry.lock_tenant(connection, registry.get_tenant(connection, _checked(slug)).id)
+    if before.revision < OLDEST_TENANT_REVISION and status in {None, TenantStatus.ACTIVE}:
+        raise SchemaBehind("This tenant is being migrated; it can be stopped now, and changed afterwards.")
     if settings:
         registry.change_settings(connection, before.id, changed_settings(before.settings, settings))
     if name is not None:

@@ -6,6 +6,14 @@
 ALTER TABLE shared.memberships DROP CONSTRAINT memberships_role_known;
 ALTER TABLE shared.memberships ADD CONSTRAINT memberships_role_known CHECK (role IN ('member', 'admin', 'auditor'));
 
+-- What a tenant calls its member: so that nobody learns from it what others call them, or that there are others.
+ALTER TABLE shared.memberships ADD COLUMN name text;
+CREATE OR REPLACE VIEW shared.member_directory WITH (security_barrier) AS
+    SELECT m.user_id, u.email, coalesce(m.name, u.name) AS name, m.role
+    FROM shared.memberships m
+    JOIN shared.users u ON u.id = m.user_id
+    WHERE m.tenant_role = current_user;
+
 -- The planner's guess would tell one tenant what share of all members another has.
 ALTER TABLE shared.memberships ALTER COLUMN tenant_id SET STATISTICS 0;
 ALTER TABLE shared.memberships ALTER COLUMN tenant_role SET STATISTICS 0;

@@ -1,4 +1,5 @@
-"""Examines a live installation: is every wall where it should be, on this server, today? It reads and changes nothing.
+"""Examines a live installation: is every wall where it should be, on this server, today? It changes nothing:
+what it writes is one new tenant's schema, to compare the others with, in a savepoint that is rolled back.
 
 What is looked for follows from the catalogue and from the rules of this engine, not from a list of the application's
 tables: a new table, function or tenant is examined like the old ones. `examine` may run as the migrator; `unseen` says
@@ -10,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from tenant_schemas.doctor import likeness, objects, privileges, registered, roles, server, shared
+from tenant_schemas.doctor import likeness, objects, privileges, reference, registered, roles, server, shared
 from tenant_schemas.doctor.finding import Finding, Patient, Severity, error
 from tenant_schemas.migrations import Migrations
 from tenant_schemas.registry import all_tenants
@@ -36,14 +37,17 @@ def examine(
     max_connections: int | None = None,
     exempt: frozenset[str] = frozenset(),
 ) -> list[Finding]:
-    """Everything that is not as it should be, errors first; empty is good. Changes, locks and commits nothing.
+    """Everything that is not as it should be, errors first; empty is good. Changes and commits nothing.
+
+    While the migrations make the schema that is rolled back (a fraction of a second) nobody may write to the tables of
+    `shared` that tenants' tables refer to; if it must wait for these, it gives up soon and says so. Where the db
+    transaction may only read, or who looks may not act as the owner, nothing is made or locked.
 
     `max_connections` is what one process of the service may open. `exempt` are the names of checks whose findings are
     left out, for a server that is thrown away.
     """
     savepoint = connection.begin_nested()
     try:
-        connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
         findings = list(_examine(connection, migrations, shared_logins, max_connections))
     finally:
         savepoint.rollback()
@@ -66,14 +70,18 @@ def _examine(
         remedy = "Run `python -m scripts.create_roles`, then `python -m scripts.migrate`."
         yield error("prepared", "the database", "there is no installation here", remedy)
         return
+    tenants = tuple(all_tenants(connection))
+    new_schema = reference.make(connection, migrations, tenants)
+    connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
     patient = Patient(
         connection,
         migrations.roles,
         migrations,
-        tuple(all_tenants(connection)),
+        tenants,
         shared_logins,
         int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()),
         _is_superuser(connection),
+        new_schema,
     )
     for check in _CHECKS:
         yield from check(patient)

@@ -1,5 +1,6 @@
 """What the doctor says, and whom it examines."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -38,6 +39,17 @@ def warning(check: str, where: str, what: str, remedy: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSchema:
+    """What the migrations make today, in PostgreSQL's words by kind and name. None of it where nothing could be made,
+    and then perhaps why.
+    """
+
+    fingerprint: str | None = None
+    objects: Mapping[tuple[str, str], str] | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Patient:
     """The installation under examination, as one open db transaction sees it."""
 
@@ -48,6 +60,7 @@ class Patient:
     shared_logins: bool
     version: int
     is_superuser: bool
+    new_schema: NewSchema
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as SQLAlchemy's Row. A percent sign in it is written twice."""

@@ -14,6 +14,7 @@ _REACHING_OUT = r"^(dblink|postgres_fdw|file_fdw|adminpack|pldbgapi|plpython.*|p
 def check(patient: Patient) -> Iterator[Finding]:
     yield from _check_owners(patient)
     yield from _check_functions(patient)
+    yield from _check_enforcement(patient)
     yield from _check_extensions(patient)
     yield from _check_strangers(patient)
 
@@ -64,6 +65,28 @@ def _is_pinned(path: str | None, schema_name: str) -> bool:
     """Its own schema, and pg_temp named and last, for PostgreSQL would otherwise search it first."""
     schemas = [name.strip() for name in (path or "").split(",")]
     return schemas in ([schema_name, "pg_temp"], ["pg_catalog", schema_name, "pg_temp"], ["pg_catalog", "pg_temp"])
+
+
+def _check_enforcement(patient: Patient) -> Iterator[Finding]:
+    """What is there and does nothing: it looks like a guard, in every schema alike, and is none."""
+    query = """
+        WITH ours AS (
+            SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c
+            JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY(%(schemas)s))
+        SELECT 'trigger_off', 'table ' || o.name, 'trigger ' || g.tgname || ' does not always fire'
+        FROM pg_trigger g JOIN ours o ON o.oid = g.tgrelid WHERE g.tgenabled <> 'O'
+        UNION ALL
+        SELECT 'rule_off', 'rule ' || r.rulename || ' on ' || o.name, 'it does not always apply'
+        FROM pg_rewrite r JOIN ours o ON o.oid = r.ev_class WHERE r.ev_enabled <> 'O'
+        UNION ALL
+        SELECT 'not_valid', 'constraint ' || k.conname || ' on ' || o.name, 'rows that were there may break it'
+        FROM pg_constraint k JOIN ours o ON o.oid = k.conrelid WHERE NOT k.convalidated
+        UNION ALL
+        SELECT 'not_valid', 'index ' || o.name, 'it is not whole, and forbids nothing'
+        FROM pg_index i JOIN ours o ON o.oid = i.indexrelid WHERE NOT (i.indisvalid AND i.indisready)"""
+    remedies = {"trigger_off": "ALTER TABLE … ENABLE TRIGGER …;", "rule_off": "ALTER TABLE … ENABLE RULE …;"}
+    for check, where, what in patient.rows(query, schemas=_our_schemas(patient)):
+        yield error(check, where, what, remedies.get(check, "ALTER TABLE … VALIDATE CONSTRAINT …, or REINDEX INDEX …;"))
 
 
 def _check_extensions(patient: Patient) -> Iterator[Finding]:

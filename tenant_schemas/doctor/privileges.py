@@ -7,7 +7,7 @@ from sqlalchemy import Row
 
 from tenant_schemas.doctor.finding import Finding, Patient, error
 from tenant_schemas.migrations import VERSION_TABLE
-from tenant_schemas.roles import CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
+from tenant_schemas.roles import CLOSED_COLUMNS, CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _AGAIN = "Run `python -m scripts.create_roles` again."
@@ -54,6 +54,7 @@ def check(patient: Patient) -> Iterator[Finding]:
     yield from _check_defaults(patient)
     yield from _check_elsewhere(patient)
     yield from _check_catalogue(patient)
+    yield from _check_initial(patient)
 
 
 def _is_meant(patient: Patient, grant: Row[Any], tenant_role: str | None) -> bool:
@@ -148,3 +149,33 @@ def _check_catalogue(patient: Patient) -> Iterator[Finding]:
     functions.append("pg_catalog.set_config(text,text,boolean)")
     for (name,) in patient.rows(query, functions=functions):
         yield error("catalogue_open", name, "every login may use it", _AGAIN)
+
+
+def _check_initial(patient: Patient) -> Iterator[Finding]:
+    """What PUBLIC was given in PostgreSQL's own schemas since then, but for what `close_database` gives."""
+    # PostgreSQL makes the views of information_schema too late to note what it gave of them.
+    query = r"""
+        WITH lists (schema_oid, class, oid, part, name, target, acl, initial) AS (
+            SELECT relnamespace, 'pg_class'::regclass, oid, 0, oid::regclass::text, ' ON ' || oid::regclass, relacl,
+                acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner)
+            FROM pg_class WHERE relacl IS NOT NULL
+            UNION ALL
+            SELECT c.relnamespace, 'pg_class'::regclass, c.oid, a.attnum, c.oid::regclass || '.' || a.attname,
+                format(' (%%I) ON %%s', a.attname, c.oid::regclass), a.attacl, NULL
+            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL
+            UNION ALL
+            SELECT pronamespace, 'pg_proc'::regclass, oid, 0, oid::regprocedure::text,
+                ' ON FUNCTION ' || oid::regprocedure, proacl, acldefault('f', proowner)
+            FROM pg_proc WHERE proacl IS NOT NULL)
+        SELECT l.name, a.privilege_type, l.target FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a
+        LEFT JOIN pg_init_privs i ON i.classoid = l.class AND i.objoid = l.oid AND i.objsubid = l.part
+        WHERE l.schema_oid IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) AND a.grantee = 0
+            AND NOT EXISTS (SELECT FROM aclexplode(coalesce(i.initprivs, l.initial)) b
+                WHERE b.grantee = 0 AND b.privilege_type = a.privilege_type)
+            AND NOT (l.oid = 'pg_catalog.pg_class'::regclass AND l.part > 0 AND a.privilege_type = 'SELECT'
+                AND l.name <> ALL(%(closed)s))
+            AND NOT (l.part = 0 AND l.name ~ '^information_schema\.[^_]' AND a.privilege_type = 'SELECT')
+        ORDER BY 1, 2"""
+    for name, privilege, target in patient.rows(query, closed=[f"pg_class.{name}" for name in CLOSED_COLUMNS]):
+        what = f"every login was given {privilege} on it"
+        yield error("catalogue_open", name, what, f"REVOKE {privilege}{target} FROM PUBLIC;")

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tenant_schemas.doctor.finding import Finding, Patient, error
+from tenant_schemas.doctor.finding import Finding, Patient, error, warning
 
 _AGAIN = "Run `python -m scripts.create_roles` again."
 _RESET = "Run `python -m scripts.reset_tenant_login {}`."
@@ -25,7 +25,11 @@ _ATTRIBUTES = {
 def check(patient: Patient) -> Iterator[Finding]:
     yield from _check_attributes(patient)
     yield from _check_memberships(patient)
+    yield from _check_administrators(patient)
     yield from _check_defaults(patient)
+    yield from _check_defaults_of_all(patient)
+    yield from _check_logins(patient)
+    yield from _check_strangers(patient)
     if patient.is_superuser:
         yield from _check_passwords(patient)
 
@@ -94,6 +98,7 @@ def _expected_memberships(patient: Patient) -> set[Membership]:
         (roles.migrator, roles.owner, True, True),
         (roles.migrator, roles.tenants, True, True),
         (roles.backup, "pg_read_all_data", True, True),
+        (roles.backup, "pg_read_all_stats", True, True),
         *((name, roles.tenants, True, True) for name in patient.tenant_roles),
     }
     if patient.shared_logins:
@@ -103,6 +108,21 @@ def _expected_memberships(patient: Patient) -> set[Membership]:
 
 def _allowed_memberships(patient: Patient) -> set[Membership]:
     return {(patient.roles.migrator, name, False, False) for name in (*patient.tenant_roles, patient.roles.pool)}
+
+
+def _check_administrators(patient: Patient) -> Iterator[Finding]:
+    """Who administers a role lets others in. The migrator does so for tenants, and nobody else of ours for anything."""
+    query = """
+        SELECT DISTINCT r.rolname, g.rolname FROM pg_auth_members m
+        JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
+        WHERE m.admin_option AND r.rolname = ANY(%(names)s)
+            AND NOT (r.rolname = %(migrator)s AND g.rolname = ANY(%(its)s))
+        ORDER BY 1, 2"""
+    roles = patient.roles
+    names, its = list(_expected_attributes(patient)), [roles.tenants, roles.pool, *patient.tenant_roles]
+    for member, role in patient.rows(query, names=names, migrator=roles.migrator, its=its):
+        what = f"{member} may make others members of it"
+        yield error("membership", f"role {role}", what, f"REVOKE ADMIN OPTION FOR {role} FROM {member};")
 
 
 def _check_defaults(patient: Patient) -> Iterator[Finding]:
@@ -129,8 +149,58 @@ def _check_defaults(patient: Patient) -> Iterator[Finding]:
         yield error("role_default", f"role {name}", "it does not start with a search_path of its own", remedy)
 
 
+def _check_defaults_of_all(patient: Patient) -> Iterator[Finding]:
+    """What every role starts with: the database's time zone, and nothing else. It is where triggers can be stopped."""
+    query = """
+        SELECT s.setdatabase <> 0 AS is_databases, setting
+        FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
+        WHERE s.setrole = 0 AND (s.setdatabase = 0
+            OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+    name = patient.connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar_one()
+    found = {tuple(row) for row in patient.rows(query)}
+    wanted = {(True, "TimeZone=UTC")}
+    for is_databases, setting in sorted(found - wanted):
+        whose, sql = (f"database {name}", f"DATABASE {name}") if is_databases else ("every role", "ROLE ALL")
+        remedy = f"ALTER {sql} RESET {setting.partition('=')[0]}; then {_AGAIN}"
+        yield error("role_default", whose, f"every session starts with {setting}", remedy)
+    if not found >= wanted:
+        yield error("role_default", f"database {name}", "sessions do not start in UTC", _AGAIN)
+
+
+def _check_logins(patient: Patient) -> Iterator[Finding]:
+    """Logins that look alive and let nobody in."""
+    query = """
+        SELECT rolname, rolvaliduntil <= now() AS is_over, rolconnlimit = 0 AS is_full FROM pg_roles
+        WHERE rolname = ANY(%(names)s) AND (rolvaliduntil <= now() OR rolconnlimit = 0) ORDER BY 1"""
+    for name, is_over, is_full in patient.rows(query, names=list(_expected_attributes(patient))):
+        if is_over:
+            yield error(
+                "login", f"role {name}", "its password is no longer valid", f"ALTER ROLE {name} VALID UNTIL 'infinity';"
+            )
+        if is_full:
+            yield error("login", f"role {name}", "it may open no connection", f"ALTER ROLE {name} CONNECTION LIMIT -1;")
+
+
+def _check_strangers(patient: Patient) -> Iterator[Finding]:
+    """Logins that are none of ours and stand above every wall here. The server's first superuser is no stranger."""
+    query = """
+        SELECT rolname, concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
+            CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
+            CASE WHEN pg_has_role(oid, 'pg_read_all_data', 'MEMBER') THEN 'reads everything' END,
+            CASE WHEN pg_has_role(oid, 'pg_write_all_data', 'MEMBER') THEN 'writes everything' END) AS powers
+        FROM pg_roles WHERE rolcanlogin AND oid <> 10 AND rolname <> ALL(%(names)s) ORDER BY 1"""
+    for name, powers in patient.rows(query, names=list(_expected_attributes(patient))):
+        if powers:
+            remedy = "If nobody needs it: DROP ROLE."
+            yield warning("powerful_login", f"role {name}", f"it is none of ours, and: {powers}", remedy)
+
+
 def _check_passwords(patient: Patient) -> Iterator[Finding]:
-    query = r"SELECT rolname FROM pg_authid WHERE rolname = ANY(%(names)s) AND rolpassword !~ '^SCRAM-SHA-256\$'"
-    for (name,) in patient.rows(query, names=list(_expected_attributes(patient))):
-        what = "its password is not stored as a SCRAM verifier"
+    query = r"""
+        SELECT rolname, rolpassword IS NULL FROM pg_authid WHERE rolname = ANY(%(names)s)
+            AND (rolpassword !~ '^SCRAM-SHA-256\$' OR rolpassword IS NULL AND rolname = ANY(%(theirs)s)) ORDER BY 1"""
+    # How the migrator and the backup log in is their operator's affair.
+    theirs = [patient.roles.app, *patient.tenant_roles, *([patient.roles.pool] if patient.shared_logins else ())]
+    for name, is_missing in patient.rows(query, names=list(_expected_attributes(patient)), theirs=theirs):
+        what = "it has no password" if is_missing else "its password is not stored as a SCRAM verifier"
         yield error("password", f"role {name}", what, "Set its password anew.")

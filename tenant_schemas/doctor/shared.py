@@ -32,6 +32,8 @@ _TABLES = """
 _POLICIES = """
     SELECT p.polname AS name, p.polrelid, c.relname, p.polpermissive,
         0 = ANY(p.polroles) AS is_publics, to_regrole(%(tenants)s) = ANY(p.polroles) AS is_tenants,
+        ARRAY(SELECT r.rolname::text FROM pg_roles r
+            WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(tenants)s) ORDER BY 1) AS strangers,
         array_remove(ARRAY[pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)], NULL)
             AS conditions
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'shared'::regnamespace
@@ -45,7 +47,7 @@ _VIEWS = """
 
 def check(patient: Patient) -> Iterator[Finding]:
     tables = patient.rows(_TABLES, tenants=patient.roles.tenants)
-    policies = patient.rows(_POLICIES, tenants=patient.roles.tenants)
+    policies = patient.rows(_POLICIES, tenants=patient.roles.tenants, app=patient.roles.app)
     for table in tables:
         yield from _check_table(table, [policy for policy in policies if policy.polrelid == table.oid])
     for policy in policies:
@@ -79,6 +81,9 @@ def _check_policy(policy: Row[Any]) -> Iterator[Finding]:
     where = f"policy {policy.name} on shared.{policy.relname}"
     if policy.is_publics:
         yield error("policy_of_public", where, "it is for every role", "Name the roles it is for.")
+    if policy.strangers:
+        what = f"it is for {', '.join(policy.strangers)}"
+        yield error("policy_of_stranger", where, what, "A policy is for the app or for all tenants: drop it.")
     for condition in policy.conditions:
         if not _PLAIN.fullmatch(condition):
             what = f"{' '.join(condition.split())} is no plain comparison with current_user"

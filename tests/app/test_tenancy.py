@@ -513,3 +513,15 @@ def test_without_a_base_domain_no_host_names_a_tenant(database: Database, people
         assert tenant_of(caller.get(host="km.wallet.example", header="eur")) == "eur"
     finally:
         app.extensions[EXTENSION].close()
+
+
+def test_a_token_for_one_tenant_does_nothing_to_others_even_an_operators(
+    api: Api, people: People, database: Database
+) -> None:
+    operator = people.make()
+    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (operator.user_id,))
+    token = people.token(operator.user_id, database.tenant("km").id)
+    headers = {"Authorization": f"Bearer {token}"}
+    for method, path in (("GET", "/api/admin/tenants"), ("PATCH", "/api/admin/tenants/eur")):
+        body = None if method == "GET" else {"name": "eur"}
+        problem_of(api.send(method, path, headers=headers, json=body), 400, "tenant_ambiguous")

@@ -365,3 +365,42 @@ def test_the_whole_statement_reaches_no_role_of_the_service(connections: Connect
             connections.engine(eur).begin() as connection,
         ):
             connection.exec_driver_sql(statement)
+
+
+SETTINGS = {
+    "lock_timeout": "1",
+    "default_transaction_read_only": "on",
+    "synchronous_commit": "off",
+    "row_security": "off",
+    "TimeZone": "Asia/Kathmandu",
+    "client_encoding": "LATIN1",
+    "audit.actor": '{"kind": "operator"}',
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_a_statement_sets_for_the_session_is_no_other_tenants(
+    connections: Connections, eur: Tenant, km: Tenant, setting: str
+) -> None:
+    look = f"SELECT current_setting('{setting}', true)"
+    with connections.engine(km).begin() as connection:
+        before = connection.exec_driver_sql(look).scalar_one() or ""
+    with connections.engine(eur).begin() as connection:
+        connection.exec_driver_sql(f"SET SESSION {setting} TO '{SETTINGS[setting]}'")
+    with connections.engine(km).begin() as connection:
+        assert (connection.exec_driver_sql(look).scalar_one() or "") == before
+
+
+def test_what_one_tenant_prepared_is_not_run_for_another(connections: Connections, eur: Tenant, km: Tenant) -> None:
+    query = "SELECT count(*) FROM wallets WHERE false"
+    for _ in range(8):
+        run(connections.engine(km), query)
+    with connections.engine(eur).begin() as connection:
+        for number in range(3):
+            connection.exec_driver_sql(f"PREPARE _pg3_{number + 10} AS SELECT 4242")
+        if connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements WHERE name = '_pg3_0'").scalar_one():
+            connection.exec_driver_sql("DEALLOCATE _pg3_0")
+            connection.exec_driver_sql("PREPARE _pg3_0 AS SELECT 4242")
+    for _ in range(8):
+        with connections.engine(km).begin() as connection:
+            assert connection.exec_driver_sql(query).scalar_one() == 0

@@ -120,6 +120,8 @@ def test_a_tenants_limits_are_set_and_given_back_to_the_default(run: Run, fresh_
     done = run("configure_tenant", "km", "--rate-limit", "600/minute", *told)
     assert done.exit_code == 0, done.output
     limits = {name.replace("-", "_"): 7 for name in names}
+    log = fresh_database.as_tenant("km").execute("SELECT action, actor_kind, after ->> 'rate_limit' FROM audit_log")
+    assert log.fetchall() == [("tenant.configure", "system", "600/minute")]
     assert fresh_database.tenant("km").settings == {"currency": "BAM", "rate_limit": "600/minute"} | limits
     assert "max_connections 7, " in done.output
     back = [part for name in names for part in (f"--{name}", "default")]

@@ -126,6 +126,15 @@ BROKEN = [
     ("ALTER ROLE wallet_app SET role TO none", "role_default", "role wallet_app"),
     ("ALTER ROLE wallet_app RESET ALL", "role_default", "role wallet_app"),
     ("CREATE ROLE tenant_stray LOGIN", "role_unregistered", "role tenant_stray"),
+    ("ALTER ROLE ALL SET session_replication_role TO replica", "role_default", "every role"),
+    ("GRANT wallet_tenants TO tenant_eur WITH ADMIN OPTION", "membership", "role wallet_tenants"),
+    ("ALTER ROLE tenant_eur VALID UNTIL '2020-01-01'", "login", "role tenant_eur"),
+    ("ALTER ROLE wallet_app CONNECTION LIMIT 0", "login", "role wallet_app"),
+    ("CREATE ROLE visitor LOGIN SUPERUSER", "powerful_login", "role visitor"),
+    ("CREATE ROLE visitor LOGIN CREATEROLE", "powerful_login", "role visitor"),
+    ("CREATE ROLE visitor LOGIN IN ROLE pg_read_all_data", "powerful_login", "role visitor"),
+    ("CREATE ROLE visitor LOGIN IN ROLE pg_write_all_data", "powerful_login", "role visitor"),
+    ("REVOKE pg_read_all_stats FROM wallet_backup", "membership", "role pg_read_all_stats"),
     # Privileges.
     ("GRANT USAGE ON SCHEMA public TO PUBLIC", "public_privilege", "schema public"),
     ("GRANT SELECT ON shared.products TO PUBLIC", "public_privilege", "relation shared.products"),
@@ -154,6 +163,15 @@ BROKEN = [
     ("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC", "catalogue_open", "set_config(text,text,boolean)"),
     ("GRANT SELECT ON pg_class TO PUBLIC", "catalogue_open", "pg_class"),
     ("GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "catalogue_open", "language plpgsql"),
+    ("GRANT SELECT ON pg_authid TO PUBLIC", "catalogue_open", "pg_authid"),
+    ("GRANT SELECT ON pg_statistic TO PUBLIC", "catalogue_open", "pg_statistic"),
+    ("GRANT SELECT (rolpassword) ON pg_authid TO PUBLIC", "catalogue_open", "pg_authid.rolpassword"),
+    ("GRANT SELECT (reltuples) ON pg_class TO PUBLIC", "catalogue_open", "pg_class.reltuples"),
+    ("GRANT UPDATE (relname) ON pg_class TO PUBLIC", "catalogue_open", "pg_class.relname"),
+    ("GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC", "catalogue_open", "pg_read_file(text)"),
+    ("GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO PUBLIC", "catalogue_open", "pg_ls_dir(text)"),
+    ("GRANT EXECUTE ON FUNCTION lo_import(text) TO PUBLIC", "catalogue_open", "lo_import(text)"),
+    ("GRANT INSERT ON information_schema.sql_features TO PUBLIC", "catalogue_open", "information_schema.sql_features"),
     # Row-level security.
     ("ALTER TABLE shared.memberships DISABLE ROW LEVEL SECURITY", "row_security", "table shared.memberships"),
     ("CREATE TABLE shared.unguarded (id uuid PRIMARY KEY); ALTER TABLE shared.unguarded OWNER TO wallet_owner",
@@ -167,6 +185,8 @@ BROKEN = [
      " ALTER TABLE shared.notes OWNER TO wallet_owner; ALTER TABLE shared.notes ENABLE ROW LEVEL SECURITY;"
      " CREATE POLICY notes_for_all ON shared.notes TO wallet_tenants USING (true);"
      " GRANT SELECT ON shared.notes TO wallet_tenants", "policy_unbound", "table shared.notes"),
+    ("CREATE POLICY p ON shared.memberships FOR SELECT TO tenant_eur USING (true)",
+     "policy_of_stranger", "policy p on shared.memberships"),
     ("CREATE POLICY for_all ON shared.products USING (true)", "policy_of_public", "policy for_all on shared.products"),
     ("CREATE POLICY by_setting ON shared.users TO wallet_app USING (email = current_setting('app.email'))",
      "policy_not_plain", "policy by_setting on shared.users"),
@@ -177,6 +197,12 @@ BROKEN = [
      " ALTER VIEW shared.everybody OWNER TO wallet_owner; GRANT SELECT ON shared.everybody TO wallet_tenants",
      "view_open", "view shared.everybody"),
     # Objects.
+    ("ALTER TABLE shared.memberships DISABLE TRIGGER ALL",
+     "trigger_off", "table shared.memberships"),
+    ("ALTER TABLE shared.memberships ADD CONSTRAINT later CHECK (role <> 'x') NOT VALID",
+     "not_valid", "constraint later on shared.memberships"),
+    ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'shared.memberships_pkey'::regclass",
+     "not_valid", "index shared.memberships_pkey"),
     ("ALTER TABLE shared.products OWNER TO postgres", "owner", "table shared.products"),
     ("CREATE FUNCTION shared.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';"
      " ALTER FUNCTION shared.f() OWNER TO wallet_owner; REVOKE ALL ON FUNCTION shared.f() FROM PUBLIC",
@@ -189,8 +215,10 @@ BROKEN = [
     ("CREATE FUNCTION shared.f() RETURNS int LANGUAGE internal AS 'pg_backend_pid';"
      " ALTER FUNCTION shared.f() OWNER TO wallet_owner; REVOKE ALL ON FUNCTION shared.f() FROM PUBLIC",
      "language", "function shared.f()"),
-    ("CREATE FUNCTION pg_temp.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
-     " CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION pg_temp.f()",
+    ("CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+     " REVOKE ALL ON FUNCTION public.f() FROM PUBLIC;"
+     " CREATE EVENT TRIGGER watcher ON ddl_command_start EXECUTE FUNCTION public.f();"
+     " ALTER EVENT TRIGGER watcher DISABLE",
      "event_trigger", "event trigger watcher"),
     ("CREATE PUBLICATION everything FOR ALL TABLES", "publication", "publication everything"),
     ("CREATE FOREIGN DATA WRAPPER w; CREATE SERVER elsewhere FOREIGN DATA WRAPPER w",
@@ -239,6 +267,19 @@ def test_a_default_for_one_database_is_found_too(database: Database) -> None:
     change = f"ALTER ROLE tenant_km IN DATABASE {database.name} SET search_path TO shared"
     with broken(database, change) as connection:
         assert seen(connection) == [("role_default", "role tenant_km")]
+
+
+@pytest.mark.parametrize(
+    "change", ["SET session_replication_role TO replica", "SET TimeZone TO 'Asia/Tokyo'", "RESET TimeZone"]
+)
+def test_what_every_session_starts_with_is_the_time_zone_alone(database: Database, change: str) -> None:
+    with broken(database, f"ALTER DATABASE {database.name} {change}") as connection:
+        assert set(seen(connection)) == {("role_default", f"database {database.name}")}
+
+
+def test_a_login_without_a_password_is_the_superusers_to_find(database: Database) -> None:
+    with broken(database, "ALTER ROLE tenant_eur PASSWORD NULL") as connection:
+        assert [(one.check, one.where) for one in findings(connection)] == [("password", "role tenant_eur")]
 
 
 def test_a_tenant_that_owns_something_is_found(database: Database) -> None:
@@ -309,6 +350,40 @@ def test_a_schema_that_differs_is_named_with_what_differs(database: Database, st
         found = [one for one in findings(connection) if one.check == "likeness"]
     assert [one.severity for one in found] == [Severity.ERROR]
     assert what in found[0].what
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TRIGGER {trigger} ON {schema}.wallet_transactions",
+        "ALTER TABLE {schema}.wallets DROP CONSTRAINT wallets_status_known",
+        "GRANT EXECUTE ON FUNCTION {schema}.refuse_change_v1() TO tenant_{slug}",
+        "GRANT SELECT (xmin) ON {schema}.wallets TO tenant_{slug}",
+    ],
+)
+def test_a_fault_that_all_tenants_have_is_found(database: Database, statement: str) -> None:
+    """No tenant is the others' measure: the migrations are."""
+    trigger = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'eur_schema.wallet_transactions'::regclass"
+    with broken(database) as connection:
+        names = {"trigger": connection.exec_driver_sql(f"{trigger} AND NOT tgisinternal LIMIT 1").scalar_one()}
+        for slug in ("eur", "km"):
+            connection.exec_driver_sql(statement.format(schema=f"{slug}_schema", slug=slug, **names))
+        assert set(seen(connection)) == {("likeness", "schema eur_schema"), ("likeness", "schema km_schema")}
+
+
+def test_nothing_of_the_new_schema_stays(database: Database) -> None:
+    schemas = "SELECT array_agg(nspname ORDER BY nspname)::text FROM pg_namespace"
+    with database.admin_engine().connect() as connection:
+        before = connection.exec_driver_sql(schemas).scalar_one()
+        findings(connection)
+        assert connection.exec_driver_sql(schemas).scalar_one() == before
+        assert connection.exec_driver_sql("SELECT current_user").scalar_one() == "wallet_migrator"
+
+
+def test_in_a_db_transaction_that_only_reads_nothing_is_made(database: Database) -> None:
+    with database.admin_engine().connect() as connection:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        assert findings(connection) == []
 
 
 def test_the_most_are_right(fresh_database: Database) -> None:

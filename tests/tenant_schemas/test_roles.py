@@ -361,6 +361,7 @@ def test_who_is_whose_member_is_written_here(database: Database) -> None:
         ("tenant_eur", "wallet_tenants", True, True),
         ("tenant_km", "wallet_tenants", True, True),
         ("wallet_backup", "pg_read_all_data", True, True),
+        ("wallet_backup", "pg_read_all_stats", True, True),
         ("wallet_migrator", "wallet_owner", True, True),
         ("wallet_migrator", "wallet_tenants", True, True),
     }
@@ -652,17 +653,6 @@ def test_the_pool_is_closed_and_opened_again_with_all_the_tenants_there_are(fres
 def test_a_pool_that_was_never_made_needs_no_closing(fresh_database: Database) -> None:
     with superuser_engine(fresh_database).begin() as connection:
         close_pool(connection, replace(fresh_database.roles, pool="nobodys_pool"))
-
-
-def test_a_tenants_role_may_have_fewer_connections_than_the_server(fresh_database: Database) -> None:
-    query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_eur'"
-    eur = fresh_database.tenant("eur")
-    with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
-        set_tenant_login(connection, replace(eur, settings={"role_connection_limit": 3}), "x")
-        assert connection.exec_driver_sql(query).scalar_one() == 3
-        set_tenant_login(connection, eur, "x")
-        assert connection.exec_driver_sql(query).scalar_one() == -1
-        db_transaction.rollback()
 
 
 def test_postgresqls_own_databases_can_be_closed(fresh_database: Database) -> None:

@@ -127,12 +127,13 @@ def test_a_session_reading_once_sends_begin_with_the_binding_the_select_and_comm
         db.session.commit()
     begin, select, commit = exchanges
     path = "pg_catalog, pg_temp" if side is SHARED else f'"{side.schema_name}", pg_temp'
-    takes_role, bounds = "", ""
+    forgets, takes_role, bounds = "", "", ""
     if side is not SHARED and logins == "shared":
+        forgets = "RESET ALL; "
         takes_role = f' SET LOCAL ROLE "{side.role_name}";'
         bounds = "; SET LOCAL idle_in_transaction_session_timeout TO 60000"
     timeout = f"SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}"
-    assert begin == [f'Query\t "BEGIN;{takes_role} SET LOCAL search_path TO {path}; {timeout}{bounds}"']
+    assert begin == [f'Query\t "{forgets}BEGIN;{takes_role} SET LOCAL search_path TO {path}; {timeout}{bounds}"']
     assert [message.split("\t")[0] for message in select] == ["Parse", "Bind", "Describe", "Execute", "Sync"]
     assert commit == ['Query\t "COMMIT"']
 
@@ -155,7 +156,7 @@ def test_giving_a_connection_back_and_taking_it_again_sends_nothing(engine: Bind
 @pytest.mark.parametrize("retry", [False, True])
 def test_one_statement_is_one_exchange(engine: BindingEngine, side: Binding, logins: str, retry: bool) -> None:
     """No BEGIN, no COMMIT; they stand round it only in a session that tenants share. At its sixth use on a connection
-    psycopg prepares it, which is one more, once.
+    psycopg prepares it, which is one more, once; in a shared session nothing is prepared.
     """
     counts = []
     is_framed = logins == "shared" and side is not SHARED
@@ -164,9 +165,9 @@ def test_one_statement_is_one_exchange(engine: BindingEngine, side: Binding, log
             assert engine.one_statement("SELECT %s::int", (number,), retry=retry) == [(number,)]
         if is_framed:
             begin, *exchanges, commit = exchanges
-            assert (len(begin), begin[0][:19], commit) == (1, 'Query\t "BEGIN; SET ', ['Query\t "COMMIT"'])
+            assert (len(begin), begin[0][:25], commit) == (1, 'Query\t "RESET ALL; BEGIN;', ['Query\t "COMMIT"'])
         counts.append(len(exchanges))
-    assert counts == [1, 1, 1, 1, 1, 2, 1, 1]
+    assert counts == ([1] * 8 if is_framed else [1, 1, 1, 1, 1, 2, 1, 1])
     kinds = {message.split("\t")[0] for exchange in exchanges for message in exchange}
     assert kinds <= {"Parse", "Bind", "Describe", "Execute", "Sync"}
 

@@ -38,6 +38,7 @@ TAMPERING = {
     "a null filled": ("UPDATE audit_log SET request_id = 'x' WHERE seq = 2", "entry 2: hash"),
     "a before changed": ("UPDATE audit_log SET before = '{}' WHERE seq = 2", "entry 2: hash"),
     "an after changed": ("UPDATE audit_log SET after = '{}' WHERE seq = 2", "entry 2: hash"),
+    "a null made null": ("UPDATE audit_log SET before = 'null' WHERE seq = 2", "entry 2: hash"),
     "a time changed": ("UPDATE audit_log SET at = at - interval '1 h' WHERE seq = 4", "entry 4: time runs backwards"),
     "the first removed": ("DELETE FROM audit_log WHERE seq = 1", "entry 2: seq has a gap"),
     "one in the middle removed": ("DELETE FROM audit_log WHERE seq = 3", "entry 4: seq has a gap"),

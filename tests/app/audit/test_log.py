@@ -167,11 +167,44 @@ def test_what_an_operator_does_and_looks_at_is_told_as_an_operators(
     assert told == [(action, "operator", ADDRESS) for action in ("wallet.configure", "wallet.deposit", "look")]
 
 
-def test_an_operator_who_is_an_admin_here_acts_as_the_admin(app: Flask, people: People, database: Database) -> None:
-    office = Office(app, "eur")
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (office.admin.user_id,))
-    office.send("POST", f"{office.path}/deposits", json={"amount": "1.00"})
-    assert [entry["actorKind"] for entry in office.log()] == ["user"]
+@pytest.mark.parametrize("role", ["admin", "auditor", "member"])
+def test_no_admin_takes_an_operators_mark_away_by_a_membership(
+    office: Office, people: People, database: Database, role: str
+) -> None:
+    operator = people.make(**{office.slug: role})
+    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (operator.user_id,))
+    assert office.send("GET", office.path, operator).status_code == 200
+    assert office.send("POST", f"{office.path}/deposits", operator, json={"amount": "1.00"}).status_code == 201
+    assert [entry["actorKind"] for entry in office.log(operator)] == ["operator", "operator"]
+
+
+def test_an_operator_sees_nothing_if_the_look_can_not_be_told(
+    office: Office, people: People, database: Database
+) -> None:
+    operator, superuser, schema = operator_of(people, database), database.as_superuser(), f"{office.slug}_schema"
+    superuser.execute(f"ALTER TABLE {schema}.audit_chain RENAME TO hidden".encode())
+    try:
+        assert office.send("GET", office.path, operator).status_code == 500
+        assert office.send("GET", office.path).status_code == 200, "an admin's look is not told anyway"
+    finally:
+        superuser.execute(f"ALTER TABLE {schema}.hidden RENAME TO audit_chain".encode())
+
+
+def test_what_is_refused_to_an_operator_who_configures_a_tenant_is_told_there(
+    office: Office, people: People, database: Database
+) -> None:
+    operator = operator_of(people, database)
+    path = f"/api/admin/tenants/{office.slug}"
+    answer = office.send("PATCH", path, operator, json={"settings": {"rateLimit": "often"}})
+    problem_of(answer, 422, "validation_failed")
+    (entry,) = office.log(operator)
+    assert (entry["action"], entry["refusal"], entry["subject"]) == ("tenant.configure", "validation_failed", path)
+
+
+def test_a_refused_rehearsal_is_no_refusal(office: Office) -> None:
+    path = f"{office.path}/payments?dryRun=true"
+    assert office.send("POST", path, json={"amount": "500.00"}).status_code == 409
+    assert office.log() == []
 
 
 def test_a_posting_and_its_entry_are_one(office: Office, database: Database) -> None:

@@ -73,15 +73,20 @@ def test_keys_are_read_as_they_were_written(file: Path) -> None:
     assert json.loads(dump_keys(parse_keys(file.read_text()))) == json.loads(file.read_text())
 
 
-def test_a_rotation_puts_a_key_in_front_and_drops_the_oldest(file: Path) -> None:
+def test_a_rotation_puts_a_key_in_front_and_drops_the_oldest_but_never_the_one_that_signs(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert rotate("--file", file).exit_code == 0
     (first,) = kids_of(file)
     rotate("--file", file)
     second, *others = kids_of(file)
     assert others == [first]
-    result = rotate("--file", file)
-    assert kids_of(file)[1:] == [second]
-    assert f"Dropped: {first}." in result.output
+    rotate("--file", file)
+    assert kids_of(file)[1:] == [second, first], "the second does not sign yet"
+    now = time()
+    monkeypatch.setattr(signing_keys, "time", lambda: now + 601)
+    assert first in rotate("--file", file).output
+    assert first not in kids_of(file)
     rotate("--file", file, "--keep", 3)
     assert len(kids_of(file)) == 3
     assert rotate("--file", file, "--keep", 1).exit_code == 2

@@ -101,3 +101,14 @@ def test_a_tenant_that_fails_stops_no_other_and_is_logged(
     assert noted(fresh_database, "km", due["km"]) == ("expired", 0)
     said = fresh_app.test_cli_runner().invoke(args=["wallets", "expire-holds"])
     assert (said.exit_code, "eur: failed" in said.output, "km: 0 wallets" in said.output) == (1, True, True)
+
+
+def test_what_is_archived_is_left_as_it_is(fresh_app: Flask, fresh_database: Database) -> None:
+    """Its auditor has just read there, so the process has a connection for it."""
+    hold_id = make_due_hold(fresh_app, fresh_database, "eur")
+    auditor = People(fresh_app).make(eur="auditor")
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'eur'")
+    assert Api(fresh_app).get("/api/admin/wallets", auditor, "eur").status_code == 200
+    with fresh_app.app_context():
+        sweep()
+    assert noted(fresh_database, "eur", hold_id)[0] == "active"

@@ -73,7 +73,7 @@ def test_a_new_address_becomes_a_member_without_a_password(
     answer = add(api, admin, slug, email.upper(), role, name="Ana")
     user_id, name, password_hash, is_operator = user_of(database, email)
     assert (answer.status_code, answer.json) == (201, {"userId": str(user_id), "role": role})
-    assert (name, password_hash, is_operator) == ("Ana", None, False)
+    assert (name, password_hash, is_operator) == (email, None, False), "Ana is what this tenant calls them"
     assert roles_of(database, user_id) == {slug: role}
     login = api.send("POST", "/api/auth/login", json={"email": email, "password": "anything"})
     problem_of(login, 401, "bad_credentials")
@@ -83,10 +83,15 @@ def test_a_new_address_becomes_a_member_without_a_password(
 def test_somebody_of_another_tenant_is_let_in_and_the_answer_does_not_tell(
     api: Api, people: People, admin: Person, database: Database, slug: str
 ) -> None:
-    """Nor is anything of theirs changed: not their name, and not their role elsewhere."""
+    """Nor does the directory. And nothing of theirs is changed: not their name, and not their role elsewhere."""
     known = people.make(name="Their Own Name", password_hash="untouched", **{OTHER[slug]: "member"})
     answers = [add(api, admin, slug, email, name="Given") for email in (known.email, new_email())]
     assert [(answer.status_code, set(answer.json)) for answer in answers] == [(201, {"userId", "role"})] * 2
+    for answer in answers:
+        shown = api.get(MEMBERS, admin, slug, query_string={"q": "Given", "limit": "200"}).json["items"]
+        assert answer.json["userId"] in {member["userId"] for member in shown}
+    hidden = api.get(MEMBERS, admin, slug, query_string={"q": "Their Own Name", "limit": "200"}).json["items"]
+    assert answers[0].json["userId"] not in {member["userId"] for member in hidden}
     assert user_of(database, known.email)[1:3] == ("Their Own Name", "untouched")
     assert roles_of(database, known.user_id) == {slug: "member", OTHER[slug]: "member"}
     assert api.get("/api/wallet", known, slug).status_code == 200
@@ -118,6 +123,20 @@ def test_no_admin_makes_operators_or_services(api: Api, people: People, admin: P
     assert faults_of(add(api, admin, slug, new_email(), role)) == [("role", "unknown_choice")]
     changed = api.patch(f"{MEMBERS}/{person.user_id}", admin, slug, json={"role": role})
     assert faults_of(changed) == [("role", "unknown_choice")]
+
+
+def test_a_tenant_whose_log_is_held_up_keeps_no_other_from_adding_the_same_person(
+    app: Flask, people: People, database: Database
+) -> None:
+    admin, email = people.make(eur="admin", km="admin"), new_email()
+    with database.as_superuser() as superuser, ThreadPoolExecutor(1) as thread:
+        with superuser.transaction():
+            superuser.execute("SELECT FROM eur_schema.audit_chain FOR UPDATE")
+            held_up = thread.submit(add, Api(app), admin, "eur", email)
+            while not superuser.execute("SELECT FROM shared.users WHERE email = %s", (email,)).fetchall():
+                pass
+            assert add(Api(app), admin, "km", email).status_code == 201
+        assert held_up.result().status_code == 201
 
 
 def test_two_admins_let_the_same_new_person_in_at_once(app: Flask, people: People, database: Database) -> None:

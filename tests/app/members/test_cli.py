@@ -42,6 +42,9 @@ def test_a_new_user_is_made_let_in_and_can_log_in(app: Flask, api: Api, database
     assert (result.exit_code, result.exception) == (0, None), result.output
     assert result.output == f"{email.upper()} is member in {slug}\n"
     assert roles_of(database, email) == {slug: "member"}
+    query = f"SELECT action, actor_kind, after FROM {slug}_schema.audit_log ORDER BY seq DESC LIMIT 1"
+    told = database.as_tenant(slug).execute(query.encode()).fetchall()
+    assert told == [("member.add", "system", {"role": "member"})]
     answer = api.send("POST", "/api/auth/login", tenant=slug, json={"email": email, "password": "correct horse"})
     assert answer.json["memberships"] == [{"tenantId": slug, "role": "member"}]
 

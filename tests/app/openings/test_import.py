@@ -1,13 +1,18 @@
 """`flask wallets import` posts what the old system's rows add up to: once, for whoever has no wrong row."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
+from uuid import uuid4
 
 import pytest
 from flask import Flask
+from psycopg.types.json import Jsonb
 
 from tenant_schemas.testing import Database
 from tests.app.openings.conftest import Books, OldSystem
+from tests.factories.api import Api
 from tests.factories.people import People, Person
 
 
@@ -136,6 +141,50 @@ def test_a_balance_below_zero_raises_the_limit_just_enough_and_that_is_logged(
         (ana.user_id,),
     )
     assert logged.fetchall() == [("wallet.import", "0", "1234", None)]
+
+
+def test_other_entries_of_the_audit_log_do_not_hide_what_an_admin_granted(
+    app: Flask, people: People, old: OldSystem, books: Books
+) -> None:
+    admin, person = people.make(eur="admin"), people.make(eur="member")
+    wallet_id = people.wallet(person, "eur", credit_limit_minor=10_000)
+    old.orders(f"{uuid4().hex},{person.email},150.00,EUR,paid,2024-05-01")
+    assert old.bring().exit_code == 0
+    path = f"/api/admin/wallets/{wallet_id}/deposits"
+    assert Api(app).post(path, admin, "eur", json={"amount": "1.00"}).status_code == 201
+    old.orders(f"{uuid4().hex},{person.email},20.00,EUR,paid,2024-05-01")
+    assert old.bring().exit_code == 0
+    assert books.wallet(person, "credit_limit_minor") == [10_000]
+
+
+def test_an_import_takes_wallets_before_the_audit_log_and_so_waits_for_a_deposit_that_does_too(
+    fresh_app: Flask, fresh_database: Database
+) -> None:
+    """One of the users has no wallet yet, and opening it with a limit is an entry."""
+    people = People(fresh_app)
+    admin, known, new = people.make(eur="admin"), people.make(eur="member"), people.make(eur="member")
+    wallet_id = people.wallet(known, "eur")
+    policy = {"defaultLimit": "10.00", "maxLimit": None}
+    answer = Api(fresh_app).send("PUT", "/api/admin/credit-policies/EUR", admin, "eur", json=policy)
+    assert answer.status_code == 200
+    rows = [
+        {"user_id": str(user_id), "calculated_minor": 500, "source_rows": 1, "source_hash": uuid4().hex}
+        for user_id in (known.user_id, new.user_id)
+    ]
+    importing, depositing = fresh_database.as_tenant("eur"), fresh_database.as_tenant("eur")
+    with ThreadPoolExecutor(1) as thread, depositing.transaction():
+        post = "SELECT wallet_post_v2(%s, 'deposit', 100, 'k', NULL, NULL, NULL, NULL, NULL, NULL)"
+        depositing.execute(post, (wallet_id,))
+        imported = thread.submit(importing.execute, "SELECT openings_post_v1(%s, 'EUR', true)", (Jsonb(rows),))
+        wait_until_blocked(fresh_database, importing.info.backend_pid)
+        depositing.execute("SELECT audit_note_v1(%s)", (Jsonb({"action": "test"}),))
+    assert len(imported.result().fetchall()) == 2
+
+
+def wait_until_blocked(database: Database, pid: int) -> None:
+    with database.as_superuser() as superuser:
+        while superuser.execute("SELECT pg_blocking_pids(%s) <> '{}'", (pid,)).fetchone() != (True,):
+            sleep(0.01)
 
 
 def test_a_limit_that_an_import_raised_goes_down_again_with_what_it_brings(

@@ -66,7 +66,8 @@ def test_the_first_entry_of_its_log_says_who_asked(own: Installation, slug: str)
     body = {"slug": slug, "currency": "CHF"}
     own.api.send("POST", TENANTS, own.operator, json=body, headers=headers, **seen)
     work_off(own.app)
-    (first,) = own.api.get("/api/admin/audit-log", own.operator, slug).json["items"]
+    look, first = own.api.get("/api/admin/audit-log", own.operator, slug).json["items"]
+    assert look["action"] == "look"
     assert (first["seq"], first["action"], first["actorKind"]) == (1, "tenant.provision", "operator")
     assert (first["actorId"], first["requestId"]) == (str(own.operator.user_id), "req-9")
     assert (first["address"], first["after"]["settings"]) == ("203.0.113.7", {"currency": "CHF"})
@@ -95,7 +96,7 @@ def test_what_another_process_was_asked_for_is_made_too(own: Installation, slug:
 
 
 def test_it_takes_no_connection_of_the_service(fresh_database: Database, slug: str) -> None:
-    app = create_app(settings_for(fresh_database, max_connections=2, connection_wait_seconds=0.1))
+    app = create_app(settings_for(fresh_database, max_connections=3, connection_wait_seconds=0.1))
     own = Installation(app, fresh_database)
     location = asked(own, slug)
     shared = app.extensions[EXTENSION].shared

@@ -1,0 +1,125 @@
+"""A tenant's schema in words: every object of it, as PostgreSQL describes it, without the schema's own name."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection
+
+from tenant_schemas.tenant import Tenant
+
+Objects = Mapping[tuple[str, str], str]
+
+# The description of each object of each schema: (schema, kind, name, words). `own` takes the schema's name out of what
+# PostgreSQL wrote; a role is written as what it is to the tenant.
+_OBJECTS = r"""
+    WITH ours AS (
+        SELECT n.oid, n.nspname, n.nspacl, n.nspowner, t.role_name,
+            CASE WHEN quote_ident(n.nspname) = n.nspname THEN '\m' ELSE '' END || quote_ident(n.nspname) || '\.' AS own,
+            'SET search_path TO ''' || n.nspname || '''' AS own_path
+        FROM pg_namespace n JOIN unnest(%(schemas)s::text[], %(roles)s::text[]) AS t (schema_name, role_name)
+            ON t.schema_name = n.nspname
+    ), relations AS (
+        SELECT n.oid AS schema_oid, n.nspname, n.own, n.role_name, c.* FROM ours n
+        JOIN (SELECT oid, relname, relnamespace, relkind, relpersistence, relowner, relrowsecurity, relforcerowsecurity,
+            relreplident, relispartition, reloptions, relacl FROM pg_class) c ON c.relnamespace = n.oid
+    ), described (schema_name, kind, name, words) AS (
+        SELECT nspname, 'relation', relname::text, concat_ws(' ', relkind, relpersistence, relrowsecurity,
+            relforcerowsecurity, relreplident, relispartition, reloptions::text, obj_description(oid, 'pg_class'),
+            CASE WHEN relkind IN ('v', 'm') THEN regexp_replace(pg_get_viewdef(oid), own, '.', 'g') END)
+        FROM relations WHERE relkind NOT IN ('i', 'I')
+        UNION ALL
+        SELECT c.nspname, 'column', c.relname || '.' || a.attname, concat_ws(' ',
+            row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
+            regexp_replace(format_type(a.atttypid, a.atttypmod), c.own, '.', 'g'), a.attnotnull, a.attidentity,
+            a.attgenerated, a.attstorage, a.attcompression, a.attcollation, a.attstattarget,
+            (SELECT string_agg(o, ' ') FROM unnest(a.attoptions) AS o WHERE o ~ '^n_distinct'),
+            regexp_replace(pg_get_expr(d.adbin, d.adrelid), c.own, '.', 'g'), col_description(c.oid, a.attnum))
+        FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE c.relkind NOT IN ('i', 'I')
+        UNION ALL
+        SELECT n.nspname, 'constraint', coalesce(c.relname || '.', '') || k.conname, concat_ws(' ', k.contype,
+            k.convalidated, regexp_replace(pg_get_constraintdef(k.oid), n.own, '.', 'g'),
+            obj_description(k.oid, 'pg_constraint'))
+        FROM pg_constraint k JOIN ours n ON n.oid = k.connamespace LEFT JOIN relations c ON c.oid = k.conrelid
+        UNION ALL
+        SELECT c.nspname, 'index', c.relname::text, concat_ws(' ', i.indisvalid, i.indisunique, i.indisprimary,
+            i.indisclustered, i.indisreplident, regexp_replace(pg_get_indexdef(c.oid), c.own, '.', 'g'),
+            obj_description(c.oid, 'pg_class'))
+        FROM relations c JOIN pg_index i ON i.indexrelid = c.oid
+        UNION ALL
+        SELECT c.nspname, 'trigger', c.relname || '.' || coalesce(k.conname, g.tgname), string_agg(concat_ws(' ',
+            g.tgenabled, g.tgtype, regexp_replace(g.tgfoid::regproc::text, c.own, ''), CASE WHEN NOT g.tgisinternal
+            THEN regexp_replace(pg_get_triggerdef(g.oid), c.own, '.', 'g') END), ', ' ORDER BY g.tgtype, g.tgfoid)
+        FROM relations c JOIN pg_trigger g ON g.tgrelid = c.oid LEFT JOIN pg_constraint k ON k.oid = g.tgconstraint
+        GROUP BY 1, c.relname, coalesce(k.conname, g.tgname)
+        UNION ALL
+        SELECT n.nspname, 'function', regexp_replace(p.oid::regprocedure::text, n.own, '', 'g'), concat_ws(' ',
+            CASE WHEN p.prokind = 'a' THEN p.prosrc ELSE regexp_replace(
+                replace(pg_get_functiondef(p.oid), n.own_path, 'SET search_path TO ''.'''), n.own, '.', 'g') END,
+            obj_description(p.oid, 'pg_proc'))
+        FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+        UNION ALL
+        SELECT c.nspname, 'policy', c.relname || '.' || p.polname, concat_ws(' ', p.polcmd, p.polpermissive,
+            replace(p.polroles::regrole[]::text, c.role_name, 'the tenant'),
+            pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+        FROM relations c JOIN pg_policy p ON p.polrelid = c.oid
+        UNION ALL
+        SELECT c.nspname, 'rule', c.relname || '.' || r.rulename, concat_ws(' ', r.ev_enabled,
+            regexp_replace(pg_get_ruledef(r.oid), c.own, '.', 'g'))
+        FROM relations c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename <> '_RETURN'
+        UNION ALL
+        SELECT n.nspname, 'type', t.typname::text, concat_ws(' ', t.typtype, format_type(t.typbasetype, t.typtypmod),
+            t.typnotnull, t.typdefault,
+            (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
+        FROM pg_type t JOIN ours n ON n.oid = t.typnamespace WHERE t.typtype IN ('d', 'e', 'r', 'b') AND t.typelem = 0
+        UNION ALL
+        SELECT n.nspname, 'other object', regexp_replace(pg_describe_object(d.classid, d.objid, 0), n.own, '', 'g'), ''
+        FROM ours n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+        WHERE d.classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass,
+            'pg_constraint'::regclass)
+        UNION ALL
+        SELECT g.schema_name, 'rights on ' || g.kind, g.name, string_agg(concat_ws(' ', g.grantee, g.privilege,
+            g.is_grantable), ', ' ORDER BY g.grantee, g.privilege) FROM (
+            SELECT l.nspname AS schema_name, l.kind, l.name, a.privilege_type AS privilege, a.is_grantable,
+                CASE WHEN r.rolname = l.role_name THEN 'the tenant' ELSE coalesce(r.rolname, 'PUBLIC') END AS grantee
+            FROM (
+                SELECT nspname, role_name, 'schema', 'itself', coalesce(nspacl, acldefault('n', nspowner)) FROM ours
+                UNION ALL
+                SELECT nspname, role_name, 'relation', relname, coalesce(relacl,
+                    acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
+                FROM relations WHERE relkind NOT IN ('i', 'I', 'c')
+                UNION ALL
+                SELECT c.nspname, c.role_name, 'column', c.relname || '.' || a.attname, a.attacl
+                FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
+                UNION ALL
+                SELECT n.nspname, n.role_name, 'function', regexp_replace(p.oid::regprocedure::text, n.own, '', 'g'),
+                    coalesce(p.proacl, acldefault('f', p.proowner))
+                FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+            ) AS l (nspname, role_name, kind, name, acl)
+            CROSS JOIN LATERAL aclexplode(l.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee) g
+        GROUP BY 1, 2, 3
+    )"""
+_FINGERPRINTS = """
+    SELECT schema_name, md5(string_agg(md5(concat_ws('|', kind, name, words)), '' ORDER BY kind, name))
+    FROM described GROUP BY 1"""
+_WORDS = "SELECT kind, name, words FROM described"
+
+
+def objects_of(connection: Connection, tenant: Tenant) -> Objects:
+    rows = _described(connection, _WORDS, [tenant])
+    return {(str(kind), str(name)): str(words) for kind, name, words in rows}
+
+
+def fingerprints_of(connection: Connection, tenants: Sequence[Tenant]) -> dict[str, str]:
+    """One short text for all the words of each schema that exists, by its name."""
+    return {str(name): str(fingerprint) for name, fingerprint in _described(connection, _FINGERPRINTS, tenants)}
+
+
+def _described(connection: Connection, question: str, tenants: Sequence[Tenant]) -> list[tuple[object, ...]]:
+    # PostgreSQL leaves out the names of schemas that are on the path.
+    connection.exec_driver_sql("SET LOCAL search_path TO pg_catalog, pg_temp")
+    names = {
+        "schemas": [tenant.schema_name for tenant in tenants],
+        "roles": [tenant.role_name for tenant in tenants],
+    }
+    return [tuple(row) for row in connection.exec_driver_sql(_OBJECTS + question, names)]
