@@ -71,7 +71,7 @@ class Store:
             if not is_full and self._idle:
                 return self._forget(next(iter(self._idle)))
             if not self._changed.wait(max(0.0, deadline - monotonic())) and monotonic() >= deadline:
-                whose = "one tenant's share" if is_full else "this process"
+                whose = "one side's share" if is_full else "this process"
                 number = pool.share if is_full else self._max_connections
                 raise ConnectionsExhausted(f"All {number} connections of {whose} are in use; try again.")
 

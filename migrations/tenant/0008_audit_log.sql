@@ -128,8 +128,8 @@ BEGIN ATOMIC
         (coalesce(l.seq, 0), coalesce(l.hash, sha256('audit log')), coalesce(l.at, '-infinity'));
 END;
 
--- As it was in 0006, but for two things. The wallets there are get their locks before the opening of others may take the
--- chain's. And of the log's entries only those that tell of a limit say what was granted.
+-- As it was in 0006, but for two things. It opens the wallets itself, so that it has locked all of them before the first
+-- entry takes the chain's lock. And of the log's entries only those that tell of a limit say what was granted.
 CREATE OR REPLACE FUNCTION openings_post_v1(
     p_items jsonb, p_currency text, p_raise_limits boolean,
     OUT reconciled reconciliations, OUT moved_minor bigint, OUT limit_raised boolean)
@@ -137,17 +137,39 @@ CREATE OR REPLACE FUNCTION openings_post_v1(
     SET enable_seqscan TO off AS $$
 DECLARE
     user_ids uuid[];
+    opened   jsonb;
     due      jsonb;
     raises   jsonb := '{}';   -- this and the next two by user
     refusals jsonb;
     moved    jsonb;
 BEGIN
     SELECT array_agg((i.item ->> 'user_id')::uuid) INTO user_ids FROM jsonb_array_elements(p_items) AS i (item);
+    PERFORM FROM shared.tenants t WHERE t.schema_name = current_schema()
+        AND (t.settings ->> 'currency' = p_currency OR t.settings -> 'currencies' ? p_currency);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this tenant has no wallets in %', p_currency USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    WITH missing AS MATERIALIZED (
+        SELECT m.user_id, gen_random_uuid() AS wallet_id
+        FROM shared.memberships m JOIN shared.tenants t ON t.id = m.tenant_id
+        WHERE t.schema_name = current_schema() AND m.user_id = ANY (user_ids)
+            AND NOT EXISTS (SELECT FROM wallets w WHERE w.user_id = m.user_id AND w.currency = p_currency)
+    ), made AS (
+        INSERT INTO wallets (id, user_id, currency, credit_limit_minor, last_hash)
+        SELECT m.wallet_id, m.user_id, p_currency, coalesce(p.default_limit_minor, 0),
+            wallet_genesis_hash_v1(m.wallet_id, m.user_id, p_currency)
+        FROM missing m LEFT JOIN credit_policies p ON p.currency = p_currency
+        ORDER BY m.user_id
+        ON CONFLICT (user_id, currency) DO NOTHING
+        RETURNING id, credit_limit_minor, status
+    ) SELECT coalesce(jsonb_agg(to_jsonb(m)) FILTER (WHERE m.credit_limit_minor > 0), '[]') INTO opened FROM made m;
     PERFORM FROM wallets w WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency
         ORDER BY w.id FOR NO KEY UPDATE;
-    PERFORM wallets_open_missing_v1(user_ids, p_currency);
-    PERFORM FROM wallets w WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency
-        ORDER BY w.id FOR NO KEY UPDATE;
+    INSERT INTO audit_log (action, wallet_id, before, after)
+        SELECT 'wallet.open', o.id,
+            jsonb_build_object('creditLimitMinor', 0, 'status', o.status),
+            jsonb_build_object('creditLimitMinor', o.credit_limit_minor, 'status', o.status)
+        FROM jsonb_to_recordset(opened) AS o (id uuid, credit_limit_minor bigint, status text);
     PERFORM holds_let_go_v1(w.id) FROM wallets w
         WHERE w.user_id = ANY (user_ids) AND w.currency = p_currency AND w.held_minor > 0;
 

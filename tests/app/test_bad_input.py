@@ -288,7 +288,7 @@ class World:
         """How many rows each table has but for refusals in the audit log, and the wallets as they are."""
         tables = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments")
         counted = [f"{slug}_schema.{table}" for slug in TENANTS for table in tables]
-        counted += [f"{slug}_schema.audit_log WHERE refusal IS NULL" for slug in TENANTS]
+        counted += [f"{slug}_schema.audit_log WHERE refusal IS NULL AND action <> 'look'" for slug in TENANTS]
         counted += ["shared.users", "shared.memberships", "shared.tenants", "shared.sessions"]
         counted += ["shared.api_keys", "shared.provisionings"]
         counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in counted)
