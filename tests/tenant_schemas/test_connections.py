@@ -261,7 +261,7 @@ def test_a_tenant_that_uses_its_whole_share_waits_for_itself_and_nobody_else(
 ) -> None:
     connections = connect_either(max_connections=4, wait_seconds=0.1)  # So one tenant's share is two.
     with connections.engine(eur).connect(), connections.engine(eur).connect() as second:
-        with pytest.raises(ConnectionsExhausted, match="2 connections of one tenant's share"):
+        with pytest.raises(ConnectionsExhausted, match="2 connections of one side's share"):
             connections.engine(eur).connect()
         for engine in (connections.engine(km), connections.shared):
             with engine.connect(), engine.connect():
