@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.auth.signing_keys import ensure_key_file, parse_keys
+from app.secret_files import make_once
 from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -206,15 +207,7 @@ def embedded_secrets(folder: Path) -> EmbeddedSecrets:
     path = folder / "secrets.json"
     if not path.exists():
         made = {name: secrets.token_urlsafe(48) for name in EmbeddedSecrets.__slots__}
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.touch(mode=0o600)
-        scratch.write_text(json.dumps(made))
-        try:
-            os.link(scratch, path)  # Fails if another process was faster; then its secrets count.
-        except FileExistsError:
-            pass
-        finally:
-            scratch.unlink()
+        make_once(path, json.dumps(made))
     return EmbeddedSecrets(**json.loads(path.read_text()))
 
 

@@ -15,7 +15,7 @@ ServiceError
 Nothing here knows a status code: those are in `problems.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -57,7 +57,11 @@ class Invalid(ServiceError):
 
     @classmethod
     def at(cls, field: str, code: str, message: str) -> "Invalid":
-        return cls(f"{field}: {message}", {"errors": [{"field": field, "code": code, "message": message}]})
+        return cls.of([{"field": field, "code": code, "message": message}])
+
+    @classmethod
+    def of(cls, faults: Sequence[Mapping[str, str]]) -> "Invalid":
+        return cls("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
 
 
 class Unauthenticated(ServiceError):

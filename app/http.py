@@ -33,6 +33,7 @@ from app.errors import (
 from app.fields import Schema
 from app.problems import possible_refusals
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # They change nothing (RFC 9110, 9.2.1).
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 MAX_KEY_LENGTH = 200
 View = TypeVar("View", bound=Callable[..., Any])
@@ -72,7 +73,7 @@ class StrictParser(FlaskParser):
 
     def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> NoReturn:
         faults = [fault for found in error.messages.values() for fault in faults_of(found)]
-        raise Invalid("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
+        raise Invalid.of(faults)
 
 
 def _body_of(req: Request) -> bytes:

@@ -21,7 +21,7 @@ from app.auth.tokens import Token
 from app.config import ROOT, Settings
 from app.db import ROLES
 from app.errors import Invalid
-from app.http import View, wants_header
+from app.http import SAFE_METHODS, View, wants_header
 from app.members.models import Role
 from app.members.service import Standing, standing, standing_of_key
 from tenant_schemas.context import SHARED
@@ -65,7 +65,6 @@ OPENS: Final = {
 }
 # The routes whose use and refusal the tenant's audit log tells of.
 WATCHED: Final = frozenset({Access.READER, Access.TELLER, Access.ADMIN})
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,4 @@ def _load(settings_schema: TenantSettingsSchema, settings: Mapping[str, Any]) ->
     try:
         return dict(settings_schema.load(settings))
     except marshmallow.ValidationError as error:
-        faults = faults_of(error.messages)
-        raise Invalid(
-            "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults}
-        ) from None
+        raise Invalid.of(faults_of(error.messages)) from None

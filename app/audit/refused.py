@@ -14,8 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.audit.models import ActorKind
 from app.audit.service import note_in
 from app.db import db
+from app.http import SAFE_METHODS
 from app.problems import MEDIA_TYPE
-from app.tenancy import SAFE_METHODS, actor, caller
+from app.tenancy import actor, caller
 from tenant_schemas import registry
 from tenant_schemas.errors import TenancyError, TenantNotFound
 from tenant_schemas.flask import connections

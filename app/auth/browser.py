@@ -14,13 +14,13 @@ from flask import Request, Response, after_this_request, current_app
 
 from app.auth.errors import CsrfRequired
 from app.auth.sessions import Grant
+from app.http import SAFE_METHODS
 
 ACCESS_COOKIE: Final = "__Host-access"
 REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- would want the path /, and it is sent where it is needed only
 CSRF_COOKIE: Final = "__Host-csrf"
 REFRESH_PATH: Final = "/api/auth"
 CSRF_HEADER: Final = "X-CSRF-Token"
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def csrf_token(session_id: UUID) -> str:

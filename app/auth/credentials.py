@@ -10,7 +10,7 @@ from flask import Request, current_app, g
 from app.auth.browser import ACCESS_COOKIE, refuse_forgery
 from app.auth.errors import BadToken, SessionRequired, TokenRequired
 from app.auth.oidc import OpenIdProvider
-from app.auth.tokens import Token, TokenMint
+from app.auth.tokens import Token, current_mint
 
 KEY_PREFIX: Final = "wk_"
 LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>."
@@ -56,22 +56,18 @@ def _from_header(request: Request) -> Token | ApiKey:
     provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
     if provider and provider.issued(text.strip()):
         return provider.check(text.strip())
-    return _mint().check(text.strip())
+    return current_mint().check(text.strip())
 
 
 def _from_cookie(request: Request) -> Token:
     text = request.cookies.get(ACCESS_COOKIE)
     if not text:
         raise TokenRequired(LOG_IN)
-    token = _mint().check(text)
+    token = current_mint().check(text)
     if token.session_id is None:
         raise BadToken("The access token has no session; log in again.")
     refuse_forgery(request, token.session_id)
     return token
-
-
-def _mint() -> TokenMint:
-    return cast(TokenMint, current_app.extensions["token_mint"])
 
 
 def _api_key(text: str) -> ApiKey:

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, deferred, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import SharedModel
 from tenant_schemas.tenant import SHARED_SCHEMA
@@ -35,7 +35,7 @@ class RefreshToken(SharedModel):
     __tablename__ = "refresh_tokens"
     __table_args__ = (sa.Index("refresh_tokens_session_id_idx", "session_id"), {"schema": SHARED_SCHEMA})
 
-    token_hash: Mapped[bytes] = deferred(mapped_column(sa.LargeBinary, primary_key=True))
+    token_hash: Mapped[bytes] = mapped_column(sa.LargeBinary, primary_key=True)
     session_id: Mapped[UUID] = mapped_column(
         sa.ForeignKey("shared.sessions.id", name="refresh_tokens_session_id_fkey", ondelete="CASCADE")
     )

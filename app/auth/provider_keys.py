@@ -1,7 +1,8 @@
 """The public keys of an OpenID provider: found by discovery, kept, and fetched again when old or when one is missing.
 
 A fetch has a thread of its own, and none starts sooner than REST_SECONDS after the last, whatever tokens are sent.
-Keys that are known go on being used while the provider is down or slow. Only who has none waits for them.
+Keys that are known go on being used while the provider is down or slow. While none is, all wait for them; for one that
+is missing among them, one request at a time.
 """
 
 import json
@@ -49,13 +50,13 @@ class ProviderKeys:
             self._refresh()
         if kid in known:
             return known[kid]
-        # One request may wait for a key nobody knows yet; a flood of them is not to hold all threads.
-        if not known or self._waiting.acquire(blocking=False):
+        if not known:
+            self._fetched.wait(WAIT_SECONDS)
+        elif self._waiting.acquire(blocking=False):  # A flood of made-up ids is not to hold all threads.
             try:
                 self._fetched.wait(WAIT_SECONDS)
             finally:
-                if known:
-                    self._waiting.release()
+                self._waiting.release()
         if monotonic() - self._fetched_at >= STALE_SECONDS:
             raise ProviderUnavailable("The identity provider can't be asked for its keys now.")
         return self._keys.get(kid)

@@ -9,7 +9,7 @@ from app.auth import browser, service, sessions
 from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
 from app.auth.signing_keys import PUBLISHED_SECONDS
-from app.auth.tokens import TokenMint
+from app.auth.tokens import current_mint
 from app.errors import Invalid
 from app.http import Blueprint
 from app.limits.rates import count_login
@@ -87,21 +87,16 @@ def change_password(told: dict[str, str]) -> None:
 @well_known.get("/jwks.json")
 def show_keys() -> Response:
     """The public keys that access tokens are signed with (RFC 7517)."""
-    response = jsonify(_mint().keys().published)
+    response = jsonify(current_mint().keys().published)
     response.headers["Cache-Control"] = f"public, max-age={PUBLISHED_SECONDS}"
     return response
 
 
 def _tokens(grant: sessions.Grant, *, in_cookies: bool) -> dict[str, Any]:
-    mint = _mint()
+    mint = current_mint()
     seconds = min(mint.lifetime_seconds, grant.seconds_left)
     access_token = mint.issue(grant.user_id, grant.tenant_id, grant.session_id, lifetime_seconds=seconds)
     told = {"expires_in": seconds, "refresh_expires_in": grant.seconds_left}
     if in_cookies:
         return {**told, "csrf_token": browser.keep_in_cookies(grant, access_token, seconds)}
     return {"access_token": access_token, "refresh_token": grant.refresh_token, "token_type": "Bearer", **told}
-
-
-def _mint() -> TokenMint:
-    mint: TokenMint = current_app.extensions["token_mint"]
-    return mint

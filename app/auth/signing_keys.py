@@ -19,6 +19,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 from joserfc.util import json_b64encode
 
+from app.secret_files import make_once, scratch_beside
+
 log = structlog.get_logger(__name__)
 
 ALGORITHM: Final = "Ed25519"
@@ -129,22 +131,15 @@ def dump_keys(ring: KeyRing) -> str:
 
 def ensure_key_file(path: Path) -> None:
     """Make the file with a first key unless it is there. Of processes that start at once, one makes it."""
-    if path.exists():
-        return
-    scratch = _scratch(path, rotated(None, 1))
-    try:
-        os.link(scratch, path)  # Fails if another process was faster; then its key counts.
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink()
+    if not path.exists():
+        make_once(path, dump_keys(rotated(None, 1)))
 
 
 def write_key_file(path: Path, ring: KeyRing) -> None:
     """Put the ring into the file, whole or not at all. A file that is there keeps its owner and mode, for the service
     may be another user than whoever rotates. Raises OSError.
     """
-    scratch = _scratch(path, ring)
+    scratch = scratch_beside(path, dump_keys(ring))
     try:
         if path.exists():
             about = path.stat()
@@ -154,16 +149,6 @@ def write_key_file(path: Path, ring: KeyRing) -> None:
         scratch.replace(path.resolve())
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def _scratch(path: Path, ring: KeyRing) -> Path:
-    scratch = path.resolve().with_suffix(f".{os.getpid()}")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(dump_keys(ring))
-        file.flush()
-        os.fsync(file.fileno())
-    return scratch
 
 
 class KeyFile:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
+from flask import current_app
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
@@ -104,3 +105,8 @@ class TokenMint:
         if claims.get("tenant") is not None:
             UUID(claims["tenant"])
         return Token(UUID(claims["sub"]), UUID(claims["sid"]), claims)
+
+
+def current_mint() -> TokenMint:
+    """The current application's."""
+    return cast(TokenMint, current_app.extensions["token_mint"])

@@ -208,7 +208,7 @@ def _user_with(email: str) -> UUID:
     make = "INSERT INTO shared.users (email, name) VALUES (%s, %s) ON CONFLICT (email) DO NOTHING"
     shared.one_statement(make, (email, email), retry=True)
     ((user_id,),) = shared.one_statement("SELECT id FROM shared.users WHERE email = %s", (email,), retry=True)
-    return UUID(str(user_id))
+    return cast(UUID, user_id)
 
 
 def _known_role(tenant: Tenant, user_id: UUID, actor: Actor) -> Role:

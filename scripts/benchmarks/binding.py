@@ -34,7 +34,6 @@ FEW = 2
 YARDSTICK = "untenanted"
 MAKING = "making the tenants"
 SECONDS_A_TENANT = 0.15
-COLUMNS = ("way", "per second", "slowest–fastest", "of no tenancy", "p50 ms", "p99 ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +105,14 @@ def _more_tenants(installation: Installation, count: int) -> Iterator[Tenant]:
 @contextmanager
 def _ways(installation: Installation, tenants: Sequence[Tenant]) -> Iterator[Sequence[Way]]:
     few, many = tenants[:FEW], tenants
-    apps = [_bound(installation, tenants, is_pool=is_pool) for is_pool in (False, False, True, True)]
+    apps = [_bound(installation, rotation, is_pool=is_pool) for is_pool in (False, True) for rotation in (few, many)]
     try:
         yield (
             Way(YARDSTICK, "no tenancy", _untenanted(installation, tenants[:1], lambda _: None)),
-            Way("own-few", f"a login each, {len(few)} tenants", _rotating(apps[0], few)),
-            Way("own-many", f"a login each, {len(many)} tenants", _rotating(apps[1], many)),
-            Way("pool-few", f"one pool, {len(few)} tenants", _rotating(apps[2], few)),
-            Way("pool-many", f"one pool, {len(many)} tenants", _rotating(apps[3], many)),
+            Way("own-few", f"a login each, {len(few)} tenants", apps[0]),
+            Way("own-many", f"a login each, {len(many)} tenants", apps[1]),
+            Way("pool-few", f"one pool, {len(few)} tenants", apps[2]),
+            Way("pool-many", f"one pool, {len(many)} tenants", apps[3]),
             Way("set-few", f"SET for the session, {len(few)} tenants", _untenanted(installation, few, _set_path)),
             Way("set-many", f"SET for the session, {len(many)} tenants", _untenanted(installation, many, _set_path)),
         )
@@ -124,22 +123,16 @@ def _ways(installation: Installation, tenants: Sequence[Tenant]) -> Iterator[Seq
 
 def _bound(installation: Installation, tenants: Sequence[Tenant], *, is_pool: bool) -> Flask:
     """An application on our engine."""
-    app, database = Flask(__name__), TenantDatabase()
+    app, database, turns = Flask(__name__), TenantDatabase(), cycle(tenants)
     limits = Limits(max_connections=len(tenants) + 10, tenants_per_connection=len(tenants) + 1)
     settings = installation.settings
     pool_role = ROLES.pool if is_pool else None
     database.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits, pool_role=pool_role))
-    app.extensions["read"] = lambda: database.session.execute(READ).one().code
-    return app
-
-
-def _rotating(app: Flask, tenants: Sequence[Tenant]) -> Flask:
-    turns = cycle(tenants)
 
     @app.get("/")
     def read() -> str:
         bind_request(next(turns))
-        return str(app.extensions["read"]())
+        return str(database.session.execute(READ).one().code)
 
     return app
 
@@ -171,21 +164,6 @@ def _untenanted(
 
 def _set_path(tenant: Tenant) -> sql.Composed:
     return sql.SQL("SET search_path TO {}, pg_temp").format(sql.Identifier(tenant.schema_name))
-
-
-def rows(report: Report) -> list[tuple[str, ...]]:
-    """For a table with COLUMNS."""
-    return [
-        (
-            each.title,
-            f"{each.median_rate:,.0f}",
-            f"{min(each.rates):,.0f}–{max(each.rates):,.0f}",
-            f"{each.median_rate / report.yardstick:.0%}",
-            f"{each.p50_ms:.2f}",
-            f"{each.p99_ms:.2f}",
-        )
-        for each in report.figures
-    ]
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -439,8 +439,7 @@ def test_no_admin_route_answers_a_member_even_one_who_is_admin_elsewhere(
 def test_an_operator_has_no_wallet_in_a_tenant_but_sees_all_of_them(
     api: Api, people: People, database: Database, slug: str
 ) -> None:
-    operator = people.make()
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (operator.user_id,))
+    operator = people.make(is_operator=True)
     assert api.get("/api/me", operator).json["isOperator"] is True
     problem_of(api.get("/api/wallet", operator, slug), 404, "tenant_not_found")
     assert api.get("/api/admin/wallets", operator, slug).status_code == 200
@@ -518,8 +517,7 @@ def test_without_a_base_domain_no_host_names_a_tenant(database: Database, people
 def test_a_token_for_one_tenant_does_nothing_to_others_even_an_operators(
     api: Api, people: People, database: Database
 ) -> None:
-    operator = people.make()
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (operator.user_id,))
+    operator = people.make(is_operator=True)
     token = people.token(operator.user_id, database.tenant("km").id)
     headers = {"Authorization": f"Bearer {token}"}
     for method, path in (("GET", "/api/admin/tenants"), ("PATCH", "/api/admin/tenants/eur")):

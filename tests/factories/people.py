@@ -32,7 +32,9 @@ class People:
     def __init__(self, app: Flask) -> None:
         self.app = app
 
-    def make(self, *, password_hash: str | None = None, name: str = "Somebody", **roles: str) -> Person:
+    def make(
+        self, *, password_hash: str | None = None, name: str = "Somebody", is_operator: bool = False, **roles: str
+    ) -> Person:
         """A new user; `eur="admin", km="member"` says where they belong."""
         with self.app.app_context():
             tenants = {}
@@ -40,7 +42,7 @@ class People:
                 with tenant_context(slug) as tenant:
                     tenants[slug] = tenant
             with shared_side():
-                user = add_user(f"{uuid4().hex}@example.com", name, password_hash)
+                user = add_user(f"{uuid4().hex}@example.com", name, password_hash, is_operator=is_operator)
                 for slug, role in roles.items():
                     add_membership(user, tenants[slug], Role(role))
                 user_id, known_as = user.id, user.email

@@ -224,7 +224,7 @@ class World:
         people = People(app)
         product = Catalogue(database).product(EUR="0.01", BAM="0.01")[1]
         self.people = people
-        self.operator, self.stranger = people.make(), people.make()
+        self.operator, self.stranger = people.make(is_operator=True), people.make()
         self.eye = database.as_superuser()
         provisioning = uuid4()
         self.eye.execute(
@@ -233,7 +233,6 @@ class World:
             (provisioning, self.operator.user_id),
         )
         self.sides = {slug: Side(app, database, slug, product, provisioning) for slug in TENANTS}
-        self.eye.execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (self.operator.user_id,))
 
     def token_of(self, role: str, slug: str) -> str | None:
         if role == "nobody":

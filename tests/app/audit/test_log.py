@@ -48,12 +48,6 @@ def office(request: pytest.FixtureRequest, app: Flask) -> Office:
     return Office(app, request.param)
 
 
-def operator_of(people: People, database: Database) -> Person:
-    person = people.make()
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (person.user_id,))
-    return person
-
-
 DONE: list[tuple[str, Callable[[Office], tuple[str, str, dict[str, Any]]]]] = [
     ("wallet.deposit", lambda o: ("POST", f"{o.path}/deposits", {"amount": "5.00"})),
     ("wallet.payment", lambda o: ("POST", f"{o.path}/payments", {"amount": "5.00"})),
@@ -158,7 +152,7 @@ def test_what_an_admin_only_looks_at_is_not_told(office: Office) -> None:
 def test_what_an_operator_does_and_looks_at_is_told_as_an_operators(
     office: Office, people: People, database: Database
 ) -> None:
-    operator = operator_of(people, database)
+    operator = people.make(is_operator=True)
     assert office.send("GET", office.path, operator).status_code == 200
     assert office.send("POST", f"{office.path}/deposits", operator, json={"amount": "1.00"}).status_code == 201
     configured = office.send("PATCH", office.path, operator, json={"status": "frozen"}, headers={"If-Match": '"1"'})
@@ -171,8 +165,7 @@ def test_what_an_operator_does_and_looks_at_is_told_as_an_operators(
 def test_no_admin_takes_an_operators_mark_away_by_a_membership(
     office: Office, people: People, database: Database, role: str
 ) -> None:
-    operator = people.make(**{office.slug: role})
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (operator.user_id,))
+    operator = people.make(is_operator=True, **{office.slug: role})
     assert office.send("GET", office.path, operator).status_code == 200
     assert office.send("POST", f"{office.path}/deposits", operator, json={"amount": "1.00"}).status_code == 201
     assert [entry["actorKind"] for entry in office.log(operator)] == ["operator", "operator"]
@@ -181,7 +174,7 @@ def test_no_admin_takes_an_operators_mark_away_by_a_membership(
 def test_an_operator_sees_nothing_if_the_look_can_not_be_told(
     office: Office, people: People, database: Database
 ) -> None:
-    operator, superuser, schema = operator_of(people, database), database.as_superuser(), f"{office.slug}_schema"
+    operator, superuser, schema = people.make(is_operator=True), database.as_superuser(), f"{office.slug}_schema"
     superuser.execute(f"ALTER TABLE {schema}.audit_chain RENAME TO hidden".encode())
     try:
         assert office.send("GET", office.path, operator).status_code == 500
@@ -193,7 +186,7 @@ def test_an_operator_sees_nothing_if_the_look_can_not_be_told(
 def test_what_is_refused_to_an_operator_who_configures_a_tenant_is_told_there(
     office: Office, people: People, database: Database
 ) -> None:
-    operator = operator_of(people, database)
+    operator = people.make(is_operator=True)
     path = f"/api/admin/tenants/{office.slug}"
     answer = office.send("PATCH", path, operator, json={"settings": {"rateLimit": "often"}})
     problem_of(answer, 422, "validation_failed")

@@ -18,9 +18,7 @@ TENANTS = "/api/admin/tenants"
 
 def make_operator(app: Flask, database: Database) -> Person:
     """An operator who belongs to no tenant."""
-    person = People(app).make(name="Operator")
-    database.as_superuser().execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (person.user_id,))
-    return person
+    return People(app).make(name="Operator", is_operator=True)
 
 
 class Installation:
