@@ -44,6 +44,7 @@ class Settings:
 
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
+    backup_database_url: str = field(repr=False)
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
     is_embedded: bool
@@ -89,6 +90,7 @@ def read_settings() -> Settings:
     given: dict[str, Any] = {
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
+        "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
         "base_domain": env.str(

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from app import errors
 from tenant_schemas import errors as tenancy
+from tenant_schemas.flask import tenant_has_moved
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,8 @@ HTTP_CODES = {
 # SQLSTATEs that say «not now»: no connection (none, 08…), shutting down or starting (57P…), too many connections,
 # serialization failure, deadlock, lock not available, statement time-out.
 PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
+# SQLSTATEs that a request meets in a schema that its tenant has left: no right, no schema, no table, no function.
+LEFT_STATES = frozenset({"42501", "3F000", "42P01", "42883"})
 
 
 # By what a route has: a status code that no route here says is not one that a client must be ready for.
@@ -136,7 +139,8 @@ def _wrapped_database_error(error: DBAPIError) -> Response:
 
 def _database_error(error: psycopg.Error) -> Response:
     passing = error.sqlstate in PASSING_STATES or (error.sqlstate or "").startswith("08")
-    if not (passing and isinstance(error, psycopg.OperationalError)):
+    has_left = error.sqlstate in LEFT_STATES and tenant_has_moved()
+    if not (passing and isinstance(error, psycopg.OperationalError)) and not has_left:
         return _unexpected(error)
     log.warning("database_unavailable", sqlstate=error.sqlstate, error=str(error))
     return problem(

@@ -13,7 +13,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scripts.benchmarks import binding, importing, neighbours
+from scripts.benchmarks import binding, fleet, importing, neighbours
 from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
 from scripts.benchmarks.slices import BenchmarkFailed, Figures
@@ -115,9 +115,7 @@ def ledger(as_json: bool, **options: Any) -> None:
     except BenchmarkFailed as error:
         stop(str(error), FAILED)
     if as_json:
-        ways = {line.figures.name: _line_as_json(line) for line in report.lines}
-        books = {each.tenant: {**asdict(each), "agree": each.agree} for each in report.books}
-        show_json({"benchmark": "ledger", "options": options, "machine": report.machine, "ways": ways, "books": books})
+        show_json({"benchmark": "ledger", "options": options, **history.as_json(report)})
     else:
         _show_ledger(plan, report)
     if not all(books.agree for books in report.books):
@@ -178,36 +176,40 @@ def binding_(as_json: bool, **options: Any) -> None:
     _show_machine(report.machine)
 
 
-def _line_as_json(line: history.Line) -> dict[str, Any]:
-    return {
-        "title": line.figures.title,
-        "median_per_second": round(line.per_second, 1),
-        "p50_ms": round(line.figures.p50_ms, 3),
-        "p99_ms": round(line.figures.p99_ms, 3),
-        "beside": line.beside,
-        "ratio": round(line.ratio, 3),
-    }
+@main.command("fleet")
+@click.option("--tenants", type=click.IntRange(5), default=1000, show_default=True, help="In the fleet.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Of each work; medians count.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="The migrator's.")
+@json_option
+def fleet_(as_json: bool, **options: Any) -> None:
+    """What is done to a whole fleet: provision, migrate one column, migrate nothing, look at the status, back up one.
+
+    Each beside psql with a file of the same statements, a db transaction for each tenant, on the same server. And how
+    much memory it takes to visit all tenants once, in a service process and in PostgreSQL's. Targets are for 1,000
+    tenants on a quiet machine of two cores; none of them fails the run.
+    """
+    plan = fleet.Plan(**options)
+    try:
+        report = _with_progress(fleet.run, plan)
+    except BenchmarkFailed as error:
+        stop(str(error), FAILED)
+    if as_json:
+        show_json({"benchmark": "fleet", "options": asdict(plan), **fleet.as_json(report)})
+        return
+    show_table(f"Fleet: {plan.tenants} tenants, {plan.rounds} rounds", fleet.COLUMNS, fleet.rows(report))
+    show_table("Each visited once", fleet.FOOTPRINT_COLUMNS, fleet.footprint_rows(report))
+    _show_machine(report.machine)
 
 
 def _show_ledger(plan: history.Plan, report: history.Report) -> None:
-    rows = [
-        (
-            line.figures.title,
-            f"{line.per_second:,.0f}",
-            f"{line.figures.p50_ms:,.2f}",
-            f"{line.figures.p99_ms:,.2f}",
-            f"{line.ratio:.2f} × {line.beside}" if line.beside else "",
-        )
-        for line in report.lines
-    ]
     title = f"Ledger: a wallet with {plan.transactions:,} transactions, {plan.rounds} slices of {plan.seconds:g} s each"
-    show_table(title, ("way", "per second", "p50 ms", "p99 ms", "rate beside another"), rows)
+    show_table(title, history.COLUMNS, history.rows(report))
     print("Per second: movements where a call is about many, else calls.")
     _show_machine(report.machine)
     _show_books(report.books)
 
 
-Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan, neighbours.Plan, binding.Plan)
+Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
 Made = TypeVar("Made")
 
 

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
-from psycopg import sql
 
-from app.audit.models import SYSTEM
-from app.audit.service import entry_of
 from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
+from app.tenants.notes import note_as_system
 from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
-from tenant_schemas.registry import change_settings, get_tenant, lock_tenant
+from tenant_schemas.registry import change_settings, lock_named
 
 DEFAULT = "default"
 
@@ -46,7 +44,7 @@ def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
         stop("Nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         try:
-            tenant = lock_tenant(connection, get_tenant(connection, slug).id)
+            tenant = lock_named(connection, slug)
             if also:
                 changes["currencies"] = _currencies(tenant.settings, also)
             changed = changed_settings(tenant.settings, changes)
@@ -54,8 +52,7 @@ def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
             stop(str(error), BAD_ARGUMENTS)
         change_settings(connection, tenant.id, changed)
         told = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
-        note = sql.SQL("SELECT {}.audit_note_v1(%s::jsonb)").format(sql.Identifier(tenant.schema_name))
-        connection.exec_driver_sql(note.as_string(), (entry_of(SYSTEM, action="tenant.configure", **told),))
+        note_as_system(connection, tenant, "tenant.configure", **told)
     print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
 
 

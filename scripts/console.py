@@ -2,19 +2,22 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError
 
 from app.config import ConfigurationError, Settings, read_settings
-from tenant_schemas.migrations import Outcome
+from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
 
 FAILED = 1
 BAD_ARGUMENTS = 2
+_BOXED_AT_MOST = 100
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -37,25 +40,38 @@ def stop(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+@contextmanager
+def refusals_exit() -> Iterator[None]:
+    """Say why something was refused or failed, and exit: 2 for what can't be meant, 1 for what can't be done."""
+    try:
+        yield
+    except (NameRefused, TenantNotFound) as error:
+        stop(str(error), BAD_ARGUMENTS)
+    except TenancyError as error:
+        stop(str(error), FAILED)
+    except DBAPIError as error:
+        stop(str(error.orig), FAILED)
+
+
 def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if len(texts) > _BOXED_AT_MOST:
+        return _show_lines(title, [columns, *texts])
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(Text(column))  # What looks like Rich's markup is data.
+    for text in texts:
+        table.add_row(*map(Text, text))
+    return Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _show_lines(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """A box of a thousand rows takes most of a second."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(title)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def show_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
-    """Print what became of each schema, and exit 1 if any failed."""
-    if as_json:
-        show_json([asdict(outcome) for outcome in outcomes])
-    else:
-        rows = [(each.schema_name, each.before or "-", each.after or "-", each.error or "ok") for each in outcomes]
-        show_table("Migrations", ("schema", "before", "after", "outcome"), rows)
-    if any(outcome.has_failed for outcome in outcomes):
-        sys.exit(FAILED)
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

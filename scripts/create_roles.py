@@ -41,6 +41,8 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
     _create_database(superuser_url, str(app.database))
     own = sa.make_url(superuser_url).set(database=app.database).render_as_string(hide_password=False)
     passwords = {ROLES.app: str(app.password), ROLES.migrator: str(admin.password)}
+    if settings.backup_database_url:
+        passwords[ROLES.backup] = str(sa.make_url(settings.backup_database_url).password)
     with admin_engine(own).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":

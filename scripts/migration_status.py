@@ -1,33 +1,151 @@
-"""Show at which revision `shared` and every tenant are, and the head they should be at. Exits 1 if one is behind."""
+"""Show at which revision `shared` and every tenant are, and how far behind: those that are not well, and a count of the
+rest. Exits 1 if one is behind, or with --drift, not what the history makes at its revision.
+
+With --runs, the last runs of the migrator and how many tenants came to each outcome; with --run, what became of each
+tenant in one of them: after how many attempts, the SQLSTATE and who was in the way.
+"""
 
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
 
 import rich_click as click
+import sqlalchemy as sa
 
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, show_table
+from scripts.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    settings_or_exit,
+    show_json,
+    show_table,
+    stop,
+)
+from tenant_schemas.drift import Drift, find_drift
+from tenant_schemas.fleet.reading import Run, last_runs, tenants_of
 from tenant_schemas.migrations import History, current_revision
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.tenant import SHARED_SCHEMA
 
+_NAMED_AT_MOST: Final = 10
+_RUNS_SHOWN: Final = 10
+_DIGITS_SHOWN: Final = 8
+_UNKNOWN: Final = {"head": None, "behind": None}
+
 
 @click.command(help=__doc__)
+@click.option("--drift", "with_drift", is_flag=True, help="Compare each schema with what the history makes.")
+@click.option("--all", "shows_all", is_flag=True, help="Show the tenants that are well too.")
+@click.option("--runs", type=click.IntRange(1), is_flag=False, flag_value=_RUNS_SHOWN, help="So many, or the last 10.")
+@click.option("--run", "run_id", metavar="ID", help="Its id, or how that begins.")
 @json_option
-def main(as_json: bool) -> None:
-    shared_head, tenant_head = MIGRATIONS.head(History.SHARED), MIGRATIONS.head(History.TENANT)
+def main(*, with_drift: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool) -> None:
     with admin_engine(admin_url_or_exit(settings_or_exit())).connect() as connection:
-        at = current_revision(connection, SHARED_SCHEMA)
-        tenants = all_tenants(connection) if at else []
-    rows = [(SHARED_SCHEMA, "-", at or "-", shared_head)]
-    rows += [(tenant.schema_name, tenant.status.value, tenant.revision, tenant_head) for tenant in tenants]
-    columns = ("schema", "status", "revision", "head")
+        if run_id:
+            _show_run(connection, run_id, shows_all=shows_all, as_json=as_json)
+        elif runs:
+            _show_runs(last_runs(connection, runs), as_json=as_json)
+        else:
+            _show_status(connection, with_drift=with_drift, shows_all=shows_all, as_json=as_json)
+
+
+def _show_status(connection: sa.Connection, *, with_drift: bool, shows_all: bool, as_json: bool) -> None:
+    """Exits 1 if anybody is not well."""
+    rows = list(_rows(connection, with_drift=with_drift))
     if as_json:
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json(rows)
     else:
-        show_table("Revisions", columns, rows)
-    if any(revision != head for _, _, revision, head in rows):
+        _show_rows(rows, with_drift=with_drift, shows_all=shows_all)
+    if not all(map(_is_well, rows)):
         sys.exit(FAILED)
+
+
+def _rows(connection: sa.Connection, *, with_drift: bool) -> Iterator[dict[str, Any]]:
+    at = current_revision(connection, SHARED_SCHEMA)
+    shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at}
+    yield shared | _distances(History.SHARED).get(at, _UNKNOWN)
+    tenants = all_tenants(connection) if at else []
+    drift = find_drift(connection, MIGRATIONS, tenants) if with_drift else Drift({}, {})
+    connection.commit()
+    for revision, why in drift.unproven.items():
+        warning = f"At {revision} tenants were only compared with each other, not with the history: {why}."
+        print(warning, file=sys.stderr)
+    distances = _distances(History.TENANT)
+    for tenant in tenants:
+        names = {"slug": tenant.slug, "schema": tenant.schema_name, "status": tenant.status.value}
+        row = {**names, "revision": tenant.revision, **distances.get(tenant.revision, _UNKNOWN)}
+        yield row | ({"drift": drift.objects.get(tenant.schema_name, [])} if with_drift else {})
+
+
+def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
+    """The head, and by how many revisions a schema at each revision of this checkout's history is behind it."""
+    revisions = [None, *(script.revision for script in MIGRATIONS.line(history).revisions)]
+    return {revision: {"head": revisions[-1], "behind": behind} for behind, revision in enumerate(reversed(revisions))}
+
+
+def _is_well(row: Mapping[str, Any]) -> bool:
+    return row["behind"] == 0 and not row.get("drift")
+
+
+def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool) -> None:
+    columns = ("slug", "schema", "status", "revision", "behind by", *(("drift",) if with_drift else ()))
+    shown = [row for row in rows if shows_all or not _is_well(row)]
+    if shown:
+        show_table("Revisions", columns, [_cells(row, with_drift=with_drift) for row in shown])
+    well = sum(map(_is_well, rows))
+    heads = f"{SHARED_SCHEMA} {MIGRATIONS.head(History.SHARED)}, tenants {MIGRATIONS.head(History.TENANT)}"
+    drifted = ", none of them drifted" if with_drift else ""
+    print(f"{well} of {len(rows)} schemas are at their head{drifted} ({heads}).")
+
+
+def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
+    behind = "not in this history" if row["behind"] is None else row["behind"]
+    cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind]
+    if with_drift:
+        objects = row.get("drift") or []
+        more = f" and {len(objects) - _NAMED_AT_MOST} more" if len(objects) > _NAMED_AT_MOST else ""
+        cells.append(", ".join(objects[:_NAMED_AT_MOST]) + more)
+    return cells
+
+
+def _show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
+    if as_json:
+        return show_json([asdict(run) for run in runs])
+    if not runs:
+        print("No run is on record.")
+        return None
+    columns = ("run", "started", "seconds", "by", "to", "status", "tenants")
+    return show_table("Runs", columns, [_run_cells(run) for run in runs])
+
+
+def _run_cells(run: Run) -> list[object]:
+    seconds = f"{(run.finished_at - run.started_at).total_seconds():.1f}" if run.finished_at else "-"
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(run.counts.items()))
+    started = f"{run.started_at:%Y-%m-%d %H:%M:%S%z}"
+    return [str(run.id)[:_DIGITS_SHOWN], started, seconds, run.started_by, run.target, run.status, counts or "none"]
+
+
+def _show_run(connection: sa.Connection, run_id: str, *, shows_all: bool, as_json: bool) -> None:
+    runs = last_runs(connection, 1, run_id.lower())
+    if not runs:
+        stop(f"There is no run whose id begins with {run_id!r}: see --runs.", BAD_ARGUMENTS)
+    tenants = tenants_of(connection, runs[0])
+    if as_json:
+        return show_json({**asdict(runs[0]), "tenants": [asdict(tenant) for tenant in tenants]})
+    _show_runs(runs, as_json=False)
+    shown = [tenant for tenant in tenants if shows_all or tenant.status != "done" or tenant.attempts > 1]
+    names = ("slug", "wave", "revision_before", "status", "attempts", "sqlstate", "error", "blocked_by")
+    rows = [[getattr(each, name) for name in names] for each in shown]
+    columns = ("slug", "wave", "from", "status", "attempts", "SQLSTATE", "error", "in the way")
+    if rows:
+        show_table("Tenants", columns, rows)
+    if len(shown) < len(tenants):
+        print(f"{len(tenants) - len(shown)} of {len(tenants)} tenants were done at the first attempt.")
+    return None
 
 
 if __name__ == "__main__":

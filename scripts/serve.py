@@ -26,8 +26,8 @@ from app.db import admin_engine
 from app.tenancy import MIGRATIONS
 from scripts.console import BAD_ARGUMENTS, FAILED, settings_or_exit, stop
 from scripts.create_roles import create_roles
-from scripts.migrate import migrate
 from scripts.seed_demo import TENANTS, demo_password, seed
+from tenant_schemas.fleet import migrate
 from tenant_schemas.provisioning import provision
 from tenant_schemas.registry import all_tenants, change_settings
 
@@ -71,7 +71,7 @@ def _prepare(settings: Settings) -> None:
     """Bring the embedded server to where the demo can be served; every step is skipped if it was done."""
     create_roles(embedded_server(data_dir()).superuser_url(), settings)
     engine = admin_engine(settings.admin_database_url)
-    failed = [outcome for outcome in migrate(engine) if outcome.has_failed]
+    failed = [outcome for outcome in migrate(engine, MIGRATIONS) if outcome.has_failed]
     if failed:
         stop("\n".join(f"{outcome.schema_name}: {outcome.error}" for outcome in failed), FAILED)
     with engine.begin() as connection:

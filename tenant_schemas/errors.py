@@ -12,6 +12,26 @@ TenancyError
 │   └── BindingUnproven     a new connection was not in the schema or the role it was opened for
 ├── ConnectionsExhausted    the process's cap of connections is in use
 ├── NameRefused             a slug or schema name outside the rule
+├── MigrationError
+│   ├── RevisionRefused     not in the history, not to be rendered, not to be undone, or a check of it finds something
+│   └── MigratorBusy        another migrator is at work
+├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing of it was done
+│   ├── StatusRefused       its status does not allow it
+│   ├── RenameRefused       the new name is taken, or something in the schema would still go by the old one
+│   └── SpareRefused        the schema is no spare one
+├── BackupError             a backup, or what is made of one, failed; nothing half done is left
+│   ├── TenantUnsettled     the tenant was migrated meanwhile, again and again
+│   ├── TenantDrifted       the tenant's schema is not what its revision says
+│   ├── BundleExists        a bundle of that name is there, or being made
+│   ├── BundleBroken        no bundle, or not all of it, or not as its manifest says
+│   ├── BundleSealed        a bundle is encrypted, and not for this identity
+│   ├── SealRefused         a recipient or an identity that is none
+│   └── DumpFailed          pg_dump is missing, too old or failed
+├── RestoreError            a restore, a verification or a clone failed; nothing of it is left
+│   ├── RestoreRefused      the bundle can't become a tenant here: too new, the name is another's, it is being restored
+│   ├── PeopleDiffer        people of the bundle are missing here, or have other ids
+│   ├── ProofFailed         what was loaded is not what the bundle says
+│   └── TenantBusy          the living tenant's tables were in use for too long
 └── ProvisioningError
     ├── TenantExists        slug, schema or role is taken
     └── NotPrepared         the server lacks the service's roles or the shared schema
@@ -64,6 +84,86 @@ class ConnectionsExhausted(TenancyError):
 
 class NameRefused(TenancyError):
     """A slug or schema name that the rule does not allow."""
+
+
+class MigrationError(TenancyError):
+    """A schema could not be taken along its history. It is where it was."""
+
+
+class RevisionRefused(MigrationError):
+    """A revision that is not in the history, can't be rendered or undone, or whose check finds something."""
+
+
+class MigratorBusy(MigrationError):
+    """Another migrator is at work on this installation."""
+
+
+class LifecycleError(TenancyError):
+    """A tenant could not be renamed, archived or dropped. Nothing of it was done."""
+
+
+class StatusRefused(LifecycleError):
+    """The tenant's status does not allow it."""
+
+
+class RenameRefused(LifecycleError):
+    """The new name is taken, or something in the schema would still go by the old one."""
+
+
+class SpareRefused(LifecycleError):
+    """The schema is no spare one, or a tenant has it."""
+
+
+class BackupError(TenancyError):
+    """A backup, or what is made of one, failed. Nothing half done is left."""
+
+
+class TenantUnsettled(BackupError):
+    """The tenant was migrated while it was backed up, again and again."""
+
+
+class TenantDrifted(BackupError):
+    """The tenant's schema is not what its revision says, so rows alone would not bring it back."""
+
+
+class BundleExists(BackupError):
+    """A bundle of that name is there, or is being made. None is ever overwritten."""
+
+
+class BundleBroken(BackupError):
+    """What is no bundle, or not all of it, or not as its manifest says."""
+
+
+class BundleSealed(BackupError):
+    """A bundle is encrypted, and this identity does not open it."""
+
+
+class SealRefused(BackupError):
+    """A recipient or an identity that is none."""
+
+
+class DumpFailed(BackupError):
+    """pg_dump is missing, older than the server, or failed. It left no file."""
+
+
+class RestoreError(TenancyError):
+    """A restore, a verification or a clone failed. Nothing of it is left."""
+
+
+class RestoreRefused(RestoreError):
+    """The bundle can't become a tenant here: it is too new, the name is another's, or it is being restored already."""
+
+
+class PeopleDiffer(RestoreError):
+    """People whom the bundle refers to are missing here, or have other ids."""
+
+
+class ProofFailed(RestoreError):
+    """What was loaded is not what the bundle says, or does not hold."""
+
+
+class TenantBusy(RestoreError):
+    """The living tenant's tables were in use for too long, so it was not replaced."""
 
 
 class ProvisioningError(TenancyError):

@@ -129,6 +129,18 @@ def shared_side() -> Iterator[None]:
         yield
 
 
+def tenant_has_moved() -> bool:
+    """Whether the bound tenant is in another schema by now, or has another login: it was restored or renamed since this
+    request asked the registry. What the request meets in the old one is no fault of anybody's.
+    """
+    binding = current_binding()
+    query = "SELECT schema_name, role_name FROM shared.tenants WHERE id = %s"
+    if not isinstance(binding, Tenant):
+        return False
+    rows = connections().shared.one_statement(query, (binding.id,))
+    return rows != [(binding.schema_name, binding.role_name)]
+
+
 class FlaskRequestParts:
     """A Flask request as the resolvers see it."""
 

@@ -1,38 +1,41 @@
-"""Brings `shared` and every tenant's schema to the head of its history, each in a db transaction of its own.
+"""The histories, and what takes one schema along them within an open db transaction.
 
-Alembic's `op` and `context` are globals of their modules, so its commands run one after another, never in threads.
-One schema's failure is reported and touches no other.
+Every schema's db transaction is its own: the one of `shared` here, those of tenants in `tenant_schemas.fleet`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from psycopg import sql
 from sqlalchemy import Connection, Engine
 
-from tenant_schemas import registry
-from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, become_owner
+from tenant_schemas.rendering import History, Line, Step, alembic_config, line_of, operating
+from tenant_schemas.replay import VERSION_TABLE, checks_text, step_text, version_note, version_table
+from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, become_owner, send
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
-VERSION_TABLE = "alembic_version"
+__all__ = [
+    "VERSION_TABLE",
+    "History",
+    "Migrations",
+    "Outcome",
+    "Step",
+    "current_revision",
+    "differences",
+    "set_timeouts",
+]
+
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 600_000
-
-
-class History(StrEnum):
-    """The two lines of migrations; the value is the section of setup.cfg."""
-
-    SHARED = "alembic:shared"
-    TENANT = "alembic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class Outcome:
     before: str | None
     after: str | None
     error: str | None = None
+    sqlstate: str | None = None
+    attempts: int = 1
+    blocked_by: str | None = None
+    was_skipped: bool = False
 
     @property
     def has_failed(self) -> bool:
@@ -58,90 +65,89 @@ class Migrations:
     roles: ServiceRoles
 
     def head(self, history: History) -> str:
-        head = ScriptDirectory.from_config(self._config(history)).get_current_head()
+        head = self.line(history).head
         if head is None:
             raise LookupError(f"[{history}] in {self.setup_cfg} has no revisions.")
         return head
 
-    def migrate_shared(self, engine: Engine) -> Outcome:
-        """Make `shared` if it is missing and bring it to its head."""
+    def line(self, history: History) -> Line:
+        return line_of(self.setup_cfg, history)
+
+    def steps(self, history: History, after: str | None, to: str | None = None) -> tuple[Step, ...]:
+        """The way from a revision to another, by default to the head, as SQL. Raises RevisionRefused."""
+        return self.line(history).steps(after, to or self.head(history))
+
+    def migrate_shared(self, engine: Engine, to: str | None = None) -> Outcome:
+        """Make `shared` if it is missing and bring it to a revision, by default its head, in a db transaction."""
         before = None
         try:
             with engine.begin() as connection:
                 set_timeouts(connection)
-                become_owner(connection, self.roles)
-                connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
-                before = current_revision(connection, SHARED_SCHEMA)
-                after = self.upgrade(connection, History.SHARED, SHARED_SCHEMA)
+                before, after = self.upgrade_shared(connection, to)
         except Exception as error:  # noqa: BLE001  Whatever it is, it is this schema's outcome.
-            return Outcome(SHARED_SCHEMA, None, before, before, _first_line(error))
+            return Outcome(SHARED_SCHEMA, None, before, before, first_line(error), sqlstate_of(error))
         return Outcome(SHARED_SCHEMA, None, before, after)
 
-    def migrate_tenants(self, engine: Engine, slugs: Sequence[str] = ()) -> Iterator[Outcome]:
-        """Bring every tenant, or those named, to the head, one by one; yields each outcome as it happens."""
-        with engine.connect() as connection:
-            named = [registry.get_tenant(connection, slug) for slug in slugs]
-            tenants = named or registry.all_tenants(connection)
-        for tenant in tenants:
-            yield self._migrate_tenant(engine, tenant)
+    def upgrade_shared(self, connection: Connection, to: str | None = None) -> tuple[str | None, str]:
+        """The same within the open db transaction, which then acts as the owner: from where, and to where."""
+        become_owner(connection, self.roles)
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
+        before = current_revision(connection, SHARED_SCHEMA)
+        return before, self.upgrade(connection, History.SHARED, SHARED_SCHEMA, to)
 
-    def _migrate_tenant(self, engine: Engine, tenant: Tenant) -> Outcome:
-        before = tenant.revision
-        try:
-            with engine.begin() as connection:
-                set_timeouts(connection)
-                become_owner(connection, self.roles)
-                locked = registry.lock_tenant(connection, tenant.id)
-                before = locked.revision
-                after = self.upgrade_tenant(connection, locked)
-                registry.set_revision(connection, tenant.id, after)
-        except Exception as error:  # noqa: BLE001  Whatever it is, it is this tenant's outcome.
-            return Outcome(tenant.schema_name, tenant.slug, before, before, _first_line(error))
-        return Outcome(tenant.schema_name, tenant.slug, before, after)
-
-    def upgrade_tenant(self, connection: Connection, tenant: Tenant) -> str:
-        """Bring one tenant's schema to the head within the open db transaction, as the owner; returns the revision."""
+    def upgrade_tenant(self, connection: Connection, tenant: Tenant, to: str | None = None) -> str:
+        """Bring one tenant's schema from where it is to a revision, by default the head, within the open db
+        transaction, as the owner; returns the revision. The registry is the caller's to write.
+        """
         connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (TENANT_ROLE_SETTING, tenant.role_name))
-        return self.upgrade(connection, History.TENANT, tenant.schema_name)
+        return self.upgrade(connection, History.TENANT, tenant.schema_name, to)
 
-    def upgrade(self, connection: Connection, history: History, schema_name: str) -> str:
-        """Run a history's pending revisions in one schema, within the open db transaction; returns the revision."""
+    def upgrade(self, connection: Connection, history: History, schema_name: str, to: str | None = None) -> str:
+        """Run a history's steps in one schema, within the open db transaction, as the owner; returns the revision."""
         bind_migration(connection, schema_name)
-        config = self._config(history)
-        config.attributes |= {"connection": connection, "schema_name": schema_name}
-        command.upgrade(config, "head")
-        revision = current_revision(connection, schema_name)
-        if revision is None:
-            raise LookupError(f"{schema_name} has no revision after its migration.")
-        return revision
+        steps = self.steps(history, current_revision(connection, schema_name), to)
+        run_steps(connection, steps, schema_name)
+        return (steps[-1].after if steps else None) or to or self.head(history)
 
     def draft(self, connection: Connection, history: History, metadata: sa.MetaData, message: str) -> list[Path]:
         """Write the next numbered revision file: what takes the bound schema to the models. Returns its path."""
         schema_name = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
-        config = self._config(history)
+        config = alembic_config(self.setup_cfg, history)
         config.attributes |= {"connection": connection, "schema_name": schema_name, "metadata": metadata}
         number = f"{int(self.head(history)) + 1:04d}"
         made = command.revision(config, message, autogenerate=True, rev_id=number)
         return [Path(script.path) for script in (made if isinstance(made, list) else [made]) if script]
 
-    def _config(self, history: History) -> Config:
-        config = Config(self.setup_cfg, ini_section=history)
-        for option in ("script_location", "version_locations"):
-            config.set_main_option(option, str(self.setup_cfg.parent / (config.get_main_option(option) or "")))
-        return config
+
+def run_steps(connection: Connection, steps: Sequence[Step], schema_name: str) -> None:
+    """Take the bound schema these steps and note where it then is. Raises RevisionRefused if a check finds something,
+    and psycopg's errors as they are.
+    """
+    for python, together in groupby(steps, key=lambda step: step.python):
+        if python is None:
+            send(connection, "".join(step_text(step, schema_name) for step in together))
+            continue
+        for step in together:
+            send(connection, version_table(step, schema_name))
+            with operating(_context(connection, schema_name)):
+                python()
+            send(connection, version_note(step, schema_name) + checks_text(step))
 
 
 def set_timeouts(connection: Connection) -> None:
     """Wait for no lock for long, until the db transaction ends, so that whoever queues behind us goes on soon. The
     first statement of everything that changes schemas.
     """
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}")
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
+    timeouts = f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}"
+    send(connection, timeouts)
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:
     """The revision a schema is at, None before its first. A schema of ours has one line of history, so one row."""
-    return _context(connection, schema_name).get_current_revision()
+    table = sql.Identifier(schema_name, VERSION_TABLE).as_string()
+    if connection.exec_driver_sql("SELECT to_regclass(%s)", (table,)).scalar() is None:
+        return None
+    return connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalar_one_or_none()  # noqa: S608
 
 
 def differences(connection: Connection, metadata: sa.MetaData, schema_name: str) -> list[Any]:
@@ -168,9 +174,15 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
     }
 
 
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """PostgreSQL's own code of what went wrong, also where SQLAlchemy has wrapped it."""
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return original.sqlstate if isinstance(original, psycopg.Error) else None
+
+
 def _context(connection: Connection, schema_name: str) -> MigrationContext:
     return MigrationContext.configure(connection, opts=comparison_options(schema_name))
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -4,20 +4,19 @@ PostgreSQL's DDL is transactional, roles included, so a crash at any step leaves
 be made again. No code path makes a tenant but this one.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
 
 from tenant_schemas import registry
-from tenant_schemas.errors import NotPrepared, TenantExists
+from tenant_schemas.errors import NotPrepared, ProvisioningError, TenantExists
 from tenant_schemas.migrations import History, Migrations, current_revision, set_timeouts
 from tenant_schemas.roles import (
     become_owner,
     create_tenant_role,
     create_tenant_schema,
-    role_exists,
     stop_being_owner,
     tenant_password,
 )
@@ -30,6 +29,11 @@ from tenant_schemas.tenant import (
     default_schema_name,
     role_name_of,
 )
+
+_TAKEN: Final = """
+    SELECT (SELECT slug FROM shared.tenants WHERE slug = %(slug)s OR schema_name = %(schema)s LIMIT 1) AS slug,
+        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s) AS has_schema,
+        EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %(role)s) AS has_role"""
 
 
 def provision(
@@ -56,6 +60,24 @@ def provision(
         set_timeouts(connection)
         provision_in(connection, migrations, tenant, tenant_secret)
     return tenant
+
+
+def provision_many(
+    engine: Engine, migrations: Migrations, tenants: Iterable[Tenant], tenant_secret: str
+) -> Iterator[tuple[Tenant, ProvisioningError | None]]:
+    """Make tenants that `tenant_to_be` has checked, one after another, each committed by itself; yields what became of
+    each as it happens. One that can't be made leaves nothing and stops nobody; what is no fault of its own is raised.
+    """
+    with engine.connect() as connection:
+        for tenant in tenants:
+            try:
+                with connection.begin():
+                    set_timeouts(connection)
+                    provision_in(connection, migrations, tenant, tenant_secret)
+            except TenantExists as error:
+                yield tenant, error
+            else:
+                yield tenant, None
 
 
 def tenant_to_be(
@@ -87,17 +109,25 @@ def provision_in(connection: Connection, migrations: Migrations, tenant: Tenant,
 
     Raises TenantExists, NotPrepared.
     """
-    _refuse_unprepared(connection, migrations)
+    refuse_unprepared(connection, migrations)
     _refuse_taken(connection, tenant, migrations)
     password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)
     create_tenant_role(connection, tenant, password, migrations.roles)
     become_owner(connection, migrations.roles)
-    create_tenant_schema(connection, tenant)
-    migrations.upgrade_tenant(connection, tenant)
+    make_schema(connection, migrations, tenant)
     registry.add_tenant(connection, tenant)
 
 
-def _refuse_unprepared(connection: Connection, migrations: Migrations) -> None:
+def make_schema(connection: Connection, migrations: Migrations, tenant: Tenant) -> None:
+    """Make the tenant's schema at its revision by replaying the history, within the open db transaction, as the owner,
+    and leave that bound to it. The login must be there; the registry is the caller's to write.
+    """
+    create_tenant_schema(connection, tenant)
+    migrations.upgrade_tenant(connection, tenant, tenant.revision)
+
+
+def refuse_unprepared(connection: Connection, migrations: Migrations) -> None:
+    """Raises NotPrepared unless `shared` is at its head."""
     at, head = current_revision(connection, SHARED_SCHEMA), migrations.head(History.SHARED)
     if at != head:
         raise NotPrepared(
@@ -110,14 +140,13 @@ def _refuse_taken(connection: Connection, tenant: Tenant, migrations: Migrations
     become_owner(connection, migrations.roles)
     connection.exec_driver_sql("LOCK TABLE shared.tenants IN SHARE ROW EXCLUSIVE MODE")
     stop_being_owner(connection)
-    taken = "SELECT slug FROM shared.tenants WHERE slug = %s OR schema_name = %s"
-    row = connection.exec_driver_sql(taken, (tenant.slug, tenant.schema_name)).first()
-    if row:
-        raise TenantExists(f"Tenant {row.slug!r} has that slug or schema.")
-    in_use = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
-    if connection.exec_driver_sql(in_use, (tenant.schema_name,)).scalar_one():
+    names = {"slug": tenant.slug, "schema": tenant.schema_name, "role": tenant.role_name}
+    taken = connection.exec_driver_sql(_TAKEN, names).one()
+    if taken.slug:
+        raise TenantExists(f"Tenant {taken.slug!r} has that slug or schema.")
+    if taken.has_schema:
         raise TenantExists(f"Schema {tenant.schema_name!r} exists and belongs to no tenant; choose another name.")
-    if role_exists(connection, tenant.role_name):
+    if taken.has_role:
         raise TenantExists(
             f"Role {tenant.role_name!r} exists on this server and belongs to no tenant of this database. "
             f"If no other database uses it: DROP ROLE {tenant.role_name};"

@@ -64,13 +64,30 @@ def get_tenant(connection: Connection, slug: str) -> Tenant:
     return tenant_from_row(row)
 
 
+def tenant_of_id(connection: Connection, tenant_id: UUID) -> Tenant:
+    """The tenant of any status with this id. Raises TenantNotFound."""
+    return _tenant_by_id(connection, tenant_id)
+
+
 def lock_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
     """The tenant's row, kept from all other writers until the db transaction ends. Raises TenantNotFound."""
-    query = f"SELECT {COLUMNS} FROM shared.tenants t WHERE t.id = %s FOR NO KEY UPDATE"  # noqa: S608
+    return _tenant_by_id(connection, tenant_id, "FOR NO KEY UPDATE")
+
+
+def _tenant_by_id(connection: Connection, tenant_id: UUID, lock: str = "") -> Tenant:
+    query = f"SELECT {COLUMNS} FROM shared.tenants t WHERE t.id = %s {lock}"  # noqa: S608
     row = connection.exec_driver_sql(query, (tenant_id,)).one_or_none()
     if row is None:
         raise TenantNotFound(f"There is no tenant with the id {tenant_id}.")
     return tenant_from_row(row)
+
+
+def lock_named(connection: Connection, slug: str) -> Tenant:
+    """The same by its slug. Raises TenantNotFound, also if it was renamed or dropped while this waited."""
+    tenant = lock_tenant(connection, get_tenant(connection, slug).id)
+    if tenant.slug != slug:
+        raise TenantNotFound(f"There is no tenant {slug!r}: it was just renamed to {tenant.slug!r}.")
+    return tenant
 
 
 def add_tenant(connection: Connection, tenant: Tenant) -> None:
@@ -98,6 +115,14 @@ def set_revision(connection: Connection, tenant_id: UUID, revision: str) -> None
     connection.exec_driver_sql("UPDATE shared.tenants SET revision = %s WHERE id = %s", (revision, tenant_id))
 
 
+def set_schema(connection: Connection, tenant_id: UUID, schema_name: str, revision: str) -> None:
+    """Let the tenant be in another schema, which is at this revision. Its login's path must be set in the same db
+    transaction.
+    """
+    statement = "UPDATE shared.tenants SET schema_name = %s, revision = %s WHERE id = %s"
+    connection.exec_driver_sql(statement, (schema_name, revision, tenant_id))
+
+
 def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) -> None:
     """Serve a tenant again, suspend it or archive it. Takes effect on its next request."""
     connection.exec_driver_sql("UPDATE shared.tenants SET status = %s WHERE id = %s", (status, tenant_id))
@@ -106,6 +131,14 @@ def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) ->
 def set_name(connection: Connection, tenant_id: UUID, name: str) -> None:
     """Give a tenant another name for people to see. Its slug is another matter."""
     connection.exec_driver_sql("UPDATE shared.tenants SET name = %s WHERE id = %s", (name, tenant_id))
+
+
+def set_names(connection: Connection, tenant: Tenant) -> None:
+    """Write all that a tenant is called by: its slug, role, schema and name. Roles and schemas are the caller's."""
+    connection.exec_driver_sql(
+        "UPDATE shared.tenants SET slug = %s, role_name = %s, schema_name = %s, name = %s WHERE id = %s",
+        (tenant.slug, tenant.role_name, tenant.schema_name, tenant.name, tenant.id),
+    )
 
 
 def raise_epoch(connection: Connection, tenant_id: UUID) -> Tenant:

@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas import search_path
 from tenant_schemas.errors import NotPrepared
@@ -88,6 +89,8 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(roles.tenants), migrator))
     backup = sql.Identifier(roles.backup)
     _run(connection, sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}").format(backup))
+    # So that a migration can name who is in its way.
+    _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
     # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
     close_database(connection, roles)
@@ -206,11 +209,15 @@ def _tenant_roles(connection: Connection, roles: ServiceRoles) -> list[str]:
 def create_tenant_role(connection: Connection, tenant: Tenant, password: str, roles: ServiceRoles) -> None:
     """Make the tenant's login: its own schema's path, the group's rights, and no more. Commits nothing itself."""
     role = sql.Identifier(tenant.role_name)
-    _run(connection, sql.SQL("CREATE ROLE {} LOGIN").format(role))
-    _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(roles.tenants), role))
+    statements = [
+        sql.SQL("CREATE ROLE {} LOGIN").format(role).as_string(),
+        sql.SQL("GRANT {} TO {}").format(sql.Identifier(roles.tenants), role).as_string(),
+        _password_statement(connection, tenant.role_name, password),
+        search_path.set_role_default(tenant.role_name, tenant.schema_name),
+    ]
     if _may_log_in(connection, roles.pool):
-        _run(connection, sql.SQL("GRANT {} TO {}").format(role, sql.Identifier(roles.pool)))
-    set_tenant_login(connection, tenant, password)
+        statements.append(sql.SQL("GRANT {} TO {}").format(role, sql.Identifier(roles.pool)).as_string())
+    send(connection, ";".join(statements))
 
 
 def set_tenant_login(connection: Connection, tenant: Tenant, password: str) -> None:
@@ -226,16 +233,22 @@ def set_tenant_login(connection: Connection, tenant: Tenant, password: str) -> N
 
 def create_tenant_schema(connection: Connection, tenant: Tenant) -> None:
     """Make the tenant's schema, as the owner, and let the tenant use it. Commits nothing itself."""
-    schema, role = sql.Identifier(tenant.schema_name), sql.Identifier(tenant.role_name)
-    _run(connection, sql.SQL("CREATE SCHEMA {}").format(schema))
-    _run(connection, sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
+    names = {"schema": sql.Identifier(tenant.schema_name), "role": sql.Identifier(tenant.role_name)}
+    text = sql.SQL("CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {role}").format(**names)
+    send(connection, text.as_string())
 
 
 def become_owner(connection: Connection, roles: ServiceRoles) -> None:
-    """Act as the owner until the db transaction ends, so that everything it makes is the owner's."""
-    if not role_exists(connection, roles.owner):
-        raise NotPrepared(f"Role {roles.owner} is missing on this server: run `python -m scripts.create_roles` first.")
-    _run(connection, sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.owner)))
+    """Act as the owner until the db transaction ends, so that everything it makes is the owner's. Raises NotPrepared,
+    and the db transaction is then over.
+    """
+    try:
+        _run(connection, sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.owner)))
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.InvalidParameterValue):
+            raise
+        reason = f"Role {roles.owner} is missing on this server: run `python -m scripts.create_roles` first."
+        raise NotPrepared(reason) from None
 
 
 def stop_being_owner(connection: Connection) -> None:
@@ -253,16 +266,27 @@ def _may_log_in(connection: Connection, role_name: str) -> bool:
 
 
 def _set_password(connection: Connection, role_name: str, password: str) -> None:
-    """Send the SCRAM verifier, made here: the password itself reaches neither the server nor its log."""
-    pgconn = _driver(connection).pgconn
+    connection.exec_driver_sql(_password_statement(connection, role_name, password))
+
+
+def _password_statement(connection: Connection, role_name: str, password: str) -> str:
+    """It has the SCRAM verifier, made here: the password itself reaches neither the server nor its log."""
+    pgconn = driver_of(connection).pgconn
     verifier = pgconn.encrypt_password(password.encode(), role_name.encode(), b"scram-sha-256").decode()
-    _run(connection, sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role_name), sql.Literal(verifier)))
+    statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role_name), sql.Literal(verifier))
+    return statement.as_string()
 
 
-def _driver(connection: Connection) -> psycopg.Connection:
+def send(connection: Connection, text: str) -> None:
+    """Send any number of statements as one message, within the open db transaction. Raises psycopg's errors."""
+    driver_of(connection).execute(text.encode(), prepare=False)
+
+
+def driver_of(connection: Connection) -> psycopg.Connection:
+    """psycopg's own connection, in the same db transaction."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
-        raise TypeError("Roles are made through psycopg connections only.")
+        raise TypeError("Roles, rows and migrations go through psycopg connections only.")
     return driver
 
 

@@ -7,7 +7,7 @@ would ignore in silence) are refused.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, LiteralString, NoReturn, cast
+from typing import Any, Final, LiteralString, NoReturn, cast
 
 import psycopg
 from psycopg import sql
@@ -27,6 +27,7 @@ from tenant_schemas.tenant import Tenant
 # pg_temp is searched first unless it is named; named last, no temporary table can stand in for a real one. Shared
 # tables are always written `shared.…`, so the shared side needs no path at all, and a missing table fails loudly.
 SHARED_PATH = sql.SQL("pg_catalog, pg_temp")
+LEAVE_SCHEMA: Final = "SET LOCAL search_path TO pg_catalog, pg_temp"
 
 # What a pooled connection keeps of itself: the BEGIN message of whoever has it now, and whether its session was made
 # for one binding, with nobody's server connection in between. Then a statement may go without BEGIN.
@@ -66,6 +67,16 @@ def set_role_default(role_name: str, schema_name: str | None) -> str:
     return sql.SQL("ALTER ROLE {} SET search_path TO {}").format(sql.Identifier(role_name), path).as_string()
 
 
+def pin_functions(connection: Connection, schema_name: str) -> None:
+    """Give the functions of a schema that keep a path for good that of this schema. Open sessions compile them anew."""
+    pinned = """
+        SELECT oid::regprocedure::text FROM pg_catalog.pg_proc WHERE pronamespace = %s::regnamespace
+            AND EXISTS (SELECT FROM unnest(proconfig) AS setting WHERE setting ~ '^search_path=')"""
+    path = path_of(schema_name).as_string()
+    for signature in connection.exec_driver_sql(pinned, (schema_name,)).scalars().all():
+        connection.exec_driver_sql(f"ALTER ROUTINE {signature} SET search_path TO {path}")
+
+
 def bind_migration(connection: Connection, schema_name: str) -> None:
     """Make `schema_name` the only schema of the open db transaction, and prove it. Migrations begin with this."""
     reachable = "SELECT has_schema_privilege(nspname, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
@@ -76,6 +87,16 @@ def bind_migration(connection: Connection, schema_name: str) -> None:
     bound = connection.exec_driver_sql("SELECT current_schemas(false)").scalar_one()
     if bound != [schema_name]:
         raise BindingUnproven(f"Migrating {schema_name!r}, but the search_path reaches {bound}.")
+
+
+def migration_message(schema_name: str) -> str:
+    """The same for texts that are sent whole, within a db transaction. What follows must prove where it is."""
+    return sql.SQL("SET LOCAL search_path TO {};").format(path_of(schema_name)).as_string()
+
+
+def bind_reading(connection: psycopg.Connection[Any], schema_name: str) -> None:
+    """Make `schema_name` the only schema of a psycopg connection's open db transaction."""
+    connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(path_of(schema_name)))
 
 
 def prove(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:

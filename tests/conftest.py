@@ -44,6 +44,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
     settings: dict[str, Any] = {
         "database_url": database.app_url,
         "admin_database_url": database.admin_url,
+        "backup_database_url": "",
         "tenant_secret": database.tenant_secret,
         "secret_key": SECRET_KEY,
         "is_embedded": False,
@@ -79,16 +80,16 @@ def settings_for(database: Database, **changed: Any) -> Settings:
 @pytest.fixture(scope="session")
 def app(database: Database) -> Iterator[Flask]:
     """The application on the shared database."""
-    yield from _running(database)
+    yield from running_app(database)
 
 
 @pytest.fixture
 def fresh_app(fresh_database: Database) -> Iterator[Flask]:
     """The application on a database of this test's own."""
-    yield from _running(fresh_database)
+    yield from running_app(fresh_database)
 
 
-def _running(database: Database) -> Iterator[Flask]:
+def running_app(database: Database) -> Iterator[Flask]:
     app = create_app(settings_for(database))
     yield app
     app.extensions[EXTENSION].close()

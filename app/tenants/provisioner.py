@@ -127,9 +127,9 @@ def _first_entry(tenant: Tenant, request: _Request) -> str:
 
 def _fail(engine: Engine, request: _Request, error: Exception) -> None:
     """Say what became of it; nothing of the tenant is left. If that can't be said, the request waits on."""
-    original = error.orig if isinstance(error, DBAPIError) else None
+    original = error.orig if isinstance(error, DBAPIError) else error
     # SQLAlchemy would repeat the statement, in which there may be the verifier of a password.
-    reason = f"{type(error).__name__}: {original or error}"
+    reason = f"{type(error).__name__}: {original}"
     log.error("provisioning_failed", provisioning=str(request.id), tenant=request.slug, error=reason)
     with engine.begin() as connection:
         set_timeouts(connection)

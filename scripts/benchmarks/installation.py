@@ -28,9 +28,9 @@ from scripts import serve
 from scripts.benchmarks.clients import HOST
 from scripts.benchmarks.slices import BenchmarkFailed
 from scripts.create_roles import create_roles
-from scripts.migrate import migrate
 from scripts.seed_demo import TENANTS
 from tenant_schemas import embedded
+from tenant_schemas.fleet import migrate
 from tenant_schemas.provisioning import provision
 from tenant_schemas.roles import tenant_password
 from tenant_schemas.tenant import Tenant
@@ -109,6 +109,7 @@ def _environment(server: embedded.EmbeddedServer) -> dict[str, str]:
     return {
         "DATABASE_URL": server.url("wallet_app", secrets.token_urlsafe(), DATABASE_NAME),
         "ADMIN_DATABASE_URL": server.url("wallet_migrator", secrets.token_urlsafe(), DATABASE_NAME),
+        "BACKUP_DATABASE_URL": server.url("wallet_backup", secrets.token_urlsafe(), DATABASE_NAME),
         "TENANT_SECRET": secrets.token_urlsafe(48),
         "SECRET_KEY": secrets.token_urlsafe(48),
         "SIGNING_KEYS": dump_keys(rotated(None, 1)),
@@ -122,7 +123,8 @@ def _environment(server: embedded.EmbeddedServer) -> dict[str, str]:
 
 def _make_tenants(settings: Settings) -> list[Tenant]:
     engine = admin_engine(settings.admin_database_url)
-    failed = [f"{outcome.schema_name}: {outcome.error}" for outcome in migrate(engine) if outcome.has_failed]
+    outcomes = migrate(engine, MIGRATIONS)
+    failed = [f"{outcome.schema_name}: {outcome.error}" for outcome in outcomes if outcome.has_failed]
     if failed:
         raise BenchmarkFailed("\n".join(failed))
     return [

@@ -7,7 +7,7 @@ posted.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any
 
@@ -182,3 +182,35 @@ def _books_of(slug: str, before: int, posted: int) -> Books:
     with tenant_context(slug):
         report = audit_ledger()
         return Books(slug, posted, report.transactions - before, report.findings)
+
+
+COLUMNS = ("way", "per second", "p50 ms", "p99 ms", "rate beside another")
+
+
+def rows(report: Report) -> list[tuple[str, ...]]:
+    return [
+        (
+            line.figures.title,
+            f"{line.per_second:,.0f}",
+            f"{line.figures.p50_ms:,.2f}",
+            f"{line.figures.p99_ms:,.2f}",
+            f"{line.ratio:.2f} × {line.beside}" if line.beside else "",
+        )
+        for line in report.lines
+    ]
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    ways = {
+        line.figures.name: {
+            "title": line.figures.title,
+            "median_per_second": round(line.per_second, 1),
+            "p50_ms": round(line.figures.p50_ms, 3),
+            "p99_ms": round(line.figures.p99_ms, 3),
+            "beside": line.beside,
+            "ratio": round(line.ratio, 3),
+        }
+        for line in report.lines
+    }
+    books = {each.tenant: {**asdict(each), "agree": each.agree} for each in report.books}
+    return {"machine": report.machine, "ways": ways, "books": books}

@@ -74,7 +74,8 @@ def own_payment_script(statement: str, *, currency: str, members: int, amount_mi
     return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{payment};\n"
 
 
-def _pgbench(url: str, *arguments: str) -> str:
+def login_to(url: str) -> dict[str, str]:
+    """The environment in which PostgreSQL's programs log in there."""
     parts = sa.make_url(url)
     login = {
         "PGHOST": parts.host,
@@ -83,12 +84,16 @@ def _pgbench(url: str, *arguments: str) -> str:
         "PGPASSWORD": str(parts.password),
         "PGDATABASE": parts.database,
     }
+    return {**os.environ, **{name: value or "" for name, value in login.items()}}
+
+
+def _pgbench(url: str, *arguments: str) -> str:
     done = subprocess.run(
         [str(binary("pgbench")), *arguments],
         check=False,
         capture_output=True,
         text=True,
-        env={**os.environ, **{name: value or "" for name, value in login.items()}},
+        env=login_to(url),
     )
     if done.returncode:
         raise BenchmarkFailed(f"pgbench failed:\n{done.stderr}")

@@ -11,9 +11,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from tenant_schemas.doctor import likeness, objects, privileges, reference, registered, roles, server, shared
+from tenant_schemas.doctor import likeness, objects, privileges, registered, roles, server, shared
 from tenant_schemas.doctor.finding import Finding, Patient, Severity, error
-from tenant_schemas.migrations import Migrations
+from tenant_schemas.migrations import History, Migrations
+from tenant_schemas.reference import make_reference
 from tenant_schemas.registry import all_tenants
 
 __all__ = ["Finding", "Severity", "examine", "unseen"]
@@ -71,7 +72,7 @@ def _examine(
         yield error("prepared", "the database", "there is no installation here", remedy)
         return
     tenants = tuple(all_tenants(connection))
-    new_schema = reference.make(connection, migrations, tenants)
+    new_schema = make_reference(connection, migrations, tenants, migrations.head(History.TENANT))
     connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
     patient = Patient(
         connection,

@@ -1,6 +1,5 @@
 """What the doctor says, and whom it examines."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from tenant_schemas.migrations import Migrations
+from tenant_schemas.reference import Reference
 from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant
 
@@ -39,17 +39,6 @@ def warning(check: str, where: str, what: str, remedy: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class NewSchema:
-    """What the migrations make today, in PostgreSQL's words by kind and name. None of it where nothing could be made,
-    and then perhaps why.
-    """
-
-    fingerprint: str | None = None
-    objects: Mapping[tuple[str, str], str] | None = None
-    failure: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Patient:
     """The installation under examination, as one open db transaction sees it."""
 
@@ -60,7 +49,7 @@ class Patient:
     shared_logins: bool
     version: int
     is_superuser: bool
-    new_schema: NewSchema
+    new_schema: Reference
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as SQLAlchemy's Row. A percent sign in it is written twice."""

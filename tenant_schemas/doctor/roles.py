@@ -97,6 +97,7 @@ def _expected_memberships(patient: Patient) -> set[Membership]:
     expected = {
         (roles.migrator, roles.owner, True, True),
         (roles.migrator, roles.tenants, True, True),
+        (roles.migrator, "pg_read_all_stats", True, True),
         (roles.backup, "pg_read_all_data", True, True),
         (roles.backup, "pg_read_all_stats", True, True),
         *((name, roles.tenants, True, True) for name in patient.tenant_roles),

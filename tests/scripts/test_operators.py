@@ -49,18 +49,25 @@ def test_migrate_reports_every_schema(run: Run) -> None:
     assert [outcome["schema_name"] for outcome in json.loads(result.output)] == ["shared", "eur_schema", "km_schema"]
 
 
-def test_migrate_fails_for_the_locked_tenant_alone_and_soon(
-    run: Run, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tenant_schemas.migrations.LOCK_TIMEOUT_MS", 200)
-    holder = fresh_database.as_superuser()
-    holder.execute("BEGIN")
-    holder.execute("SELECT FROM shared.tenants WHERE slug = 'eur' FOR UPDATE")
+def test_migrate_fails_for_the_tenant_that_is_in_the_way_alone(run: Run, fresh_database: Database) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'eur'")
     result = run("migrate", "--json")
     assert result.exit_code == 1
     errors = {outcome["schema_name"]: outcome["error"] for outcome in json.loads(result.output)}
-    assert "LockNotAvailable" in errors["eur_schema"]
+    assert "9999 is not in this history" in errors["eur_schema"]
     assert errors["km_schema"] is None
+
+
+def test_a_dry_run_shows_the_sql_and_does_nothing(run: Run, fresh_database: Database) -> None:
+    """To a tenant that has been at the first revision ever since."""
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0007' WHERE slug = 'eur'")
+    result = run("migrate", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "-- eur: 1 steps from 0007." in result.output
+    assert "audit_log: ACCESS EXCLUSIVE" in result.output
+    assert "CREATE TABLE audit_chain" in result.output
+    assert fresh_database.tenant("eur").revision == "0007"
 
 
 def test_migrate_refuses_a_tenant_that_does_not_exist(run: Run) -> None:

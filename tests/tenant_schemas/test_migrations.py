@@ -25,8 +25,9 @@ from app.ledger import models as _ledger  # noqa: F401  Its tables belong to the
 from app.members import models as _members  # noqa: F401  And its to the shared one.
 from app.tenancy import MIGRATIONS
 from app.wallets import models as _wallets  # noqa: F401
-from tenant_schemas import migrations as engine_module
+from tenant_schemas import fleet
 from tenant_schemas.errors import TenantNotFound
+from tenant_schemas.fleet import Wishes
 from tenant_schemas.migrations import History, Migrations, Outcome, differences
 from tenant_schemas.roles import close_database
 from tenant_schemas.search_path import bind_migration
@@ -46,12 +47,14 @@ op.execute('''CREATE TABLE probe AS SELECT current_user::text AS who, current_sc
 PROBES = {"first_step", "probe"}
 
 
-def write_revision(repository: Path, history: History, number: int, body: str) -> None:
-    """Add a revision whose upgrade is `body`."""
+def write_revision(repository: Path, history: History, number: int, body: str, **said: object) -> None:
+    """Add a revision whose upgrade is `body`, and what else its file says."""
     folder = repository / "migrations" / ("shared" if history is History.SHARED else "tenant")
     indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    said_lines = "".join(f"{name} = {value!r}\n" for name, value in said.items())
     (folder / f"{number:04d}_probe.py").write_text(
-        f"from alembic import op\n\nrevision = '{number:04d}'\ndown_revision = '{number - 1:04d}'\n\n\n"
+        f"from alembic import op\n\nrevision = '{number:04d}'\ndown_revision = '{number - 1:04d}'\n"
+        f"{said_lines}\n\n"
         f"def upgrade() -> None:\n{indented}\n",
         encoding="utf-8",
     )
@@ -84,8 +87,10 @@ HEAD = f"{next_number():04d}"
 BEFORE = f"{next_number() - 1:04d}"
 
 
-def migrate(scratch: Migrations, database: Database, *slugs: str) -> dict[str | None, Outcome]:
-    outcomes = list(scratch.migrate_tenants(database.admin_engine(), slugs))
+def migrate(scratch: Migrations, database: Database, *slugs: str, **wishes: Any) -> dict[str | None, Outcome]:
+    """What became of the tenants."""
+    outcomes = list(fleet.migrate(database.admin_engine(), scratch, Wishes(slugs=slugs, **wishes)))
+    assert outcomes.pop(0).slug is None
     by_slug = {outcome.slug: outcome for outcome in outcomes}
     assert len(by_slug) == len(outcomes)
     return by_slug
@@ -127,20 +132,23 @@ def test_every_tenant_goes_to_the_head_and_says_so_as_it_happens(fresh_database:
     with fresh_database.as_superuser() as superuser:
         superuser.execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'eur'")
         superuser.execute("UPDATE shared.tenants SET status = 'suspended' WHERE slug = 'km'")
-    outcomes = scratch.migrate_tenants(fresh_database.admin_engine())
-    assert next(outcomes) == Outcome("eur_schema", "eur", BEFORE, HEAD)
-    assert_migrated(fresh_database, "eur")
-    assert_as_before(fresh_database, "km")
-    assert next(outcomes) == Outcome("km_schema", "km", BEFORE, HEAD)
-    assert_migrated(fresh_database, "km")
+    outcomes = fleet.migrate(fresh_database.admin_engine(), scratch, Wishes(jobs=1))
+    assert next(outcomes).schema_name == "shared"
+    assert_as_before(fresh_database, "eur")
+    assert {next(outcomes), next(outcomes)} == {
+        Outcome("eur_schema", "eur", BEFORE, HEAD),
+        Outcome("km_schema", "km", BEFORE, HEAD),
+    }
     assert next(outcomes, None) is None
+    assert_migrated(fresh_database, "eur")
+    assert_migrated(fresh_database, "km")
     for slug, status in (("eur", TenantStatus.ARCHIVED), ("km", TenantStatus.SUSPENDED)):
         assert fresh_database.tenant(slug).status is status
     for elsewhere in ("shared", "public"):
         assert not tables_in(fresh_database, elsewhere) & PROBES
     assert set(migrate(scratch, fresh_database).values()) == {
-        Outcome("eur_schema", "eur", HEAD, HEAD),
-        Outcome("km_schema", "km", HEAD, HEAD),
+        Outcome("eur_schema", "eur", HEAD, HEAD, attempts=0),
+        Outcome("km_schema", "km", HEAD, HEAD, attempts=0),
     }
 
 
@@ -155,7 +163,7 @@ def test_a_revision_runs_as_the_owner_in_that_schema_alone_under_time_outs(
             "wallet_owner",
             f"{{pg_catalog,{schema_name}}}",
             f"{schema_name}, pg_temp",
-            "5s",
+            "2s",
             "10min",
             f"tenant_{slug}",
         )
@@ -178,7 +186,7 @@ def test_a_tenant_made_after_a_migration_is_at_the_new_head(fresh_database: Data
     assert set(migrate(scratch, fresh_database).values()) == {
         Outcome("eur_schema", "eur", BEFORE, HEAD),
         Outcome("km_schema", "km", BEFORE, HEAD),
-        Outcome("late_schema", "late", HEAD, HEAD),
+        Outcome("late_schema", "late", HEAD, HEAD, attempts=0),
     }
 
 
@@ -204,9 +212,7 @@ def test_a_table_in_the_way_stops_one_tenant_only(fresh_database: Database, scra
     assert migrate(scratch, fresh_database)["eur"] == Outcome("eur_schema", "eur", BEFORE, HEAD)
 
 
-@pytest.fixture
-def short_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "LOCK_TIMEOUT_MS", 150)
+HASTE = {"lock_timeout_ms": 150, "attempts": 2, "first_delay_seconds": 0.05}
 
 
 def migrate_while(locked: sql.SQL, scratch: Migrations, database: Database) -> dict[str | None, Outcome]:
@@ -215,7 +221,7 @@ def migrate_while(locked: sql.SQL, scratch: Migrations, database: Database) -> d
     with ThreadPoolExecutor(1) as pool:
         with superuser.transaction():
             superuser.execute(locked)
-            run = pool.submit(migrate, scratch, database)
+            run = pool.submit(migrate, scratch, database, **HASTE)
             wait([run], timeout=5)
             ended_in_time = run.done()
         outcomes = run.result()
@@ -223,14 +229,12 @@ def migrate_while(locked: sql.SQL, scratch: Migrations, database: Database) -> d
     return outcomes
 
 
-@pytest.mark.usefixtures("short_lock_timeout")
 def test_a_locked_table_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
     locked = sql.SQL("LOCK TABLE eur_schema.alembic_version IN ACCESS EXCLUSIVE MODE")
     outcomes = migrate_while(locked, scratch, fresh_database)
     assert_only_km_migrated(fresh_database, outcomes, "LockNotAvailable")
 
 
-@pytest.mark.usefixtures("short_lock_timeout")
 def test_a_locked_registry_row_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
     """As while another run migrates the same tenant: the lock time-out counts from the first lock on."""
     locked = sql.SQL("SELECT 1 FROM shared.tenants WHERE slug = 'eur' FOR NO KEY UPDATE")
@@ -238,19 +242,31 @@ def test_a_locked_registry_row_stops_one_tenant_only(fresh_database: Database, s
     assert_only_km_migrated(fresh_database, outcomes, "LockNotAvailable")
 
 
-def test_a_backend_that_dies_stops_one_tenant_only(
-    fresh_database: Database, scratch: Migrations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = engine_module.bind_migration
+SLOW_FOR_EUR = """
+op.execute("DO $$BEGIN IF current_schema() = 'eur_schema' THEN PERFORM pg_sleep(1.5); END IF; END$$")
+"""
 
-    def killed_after(connection: sa.Connection, schema_name: str) -> None:
-        real(connection, schema_name)
-        if schema_name == "eur_schema":
-            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-            fresh_database.as_superuser().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
 
-    monkeypatch.setattr(engine_module, "bind_migration", killed_after)
-    assert_only_km_migrated(fresh_database, migrate(scratch, fresh_database), "AdminShutdown")
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_backend_that_dies_stops_one_tenant_only(fresh_database: Database, repository: Path, attempts: int) -> None:
+    """And with another attempt not even that: its worker takes a new connection."""
+    write_revision(repository, History.TENANT, next_number(), STEPS + SLOW_FOR_EUR)
+    superuser = fresh_database.as_superuser()
+    wishes = {"attempts": attempts, "first_delay_seconds": 0.05, "jobs": 2}
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(migrate, migrations_in(repository), fresh_database, **wishes)
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        )
+        while not superuser.execute(query).fetchone():
+            assert not run.done()
+        outcomes = run.result()
+    if attempts == 1:
+        assert_only_km_migrated(fresh_database, outcomes, "AdminShutdown")
+    else:
+        assert outcomes["eur"] == Outcome("eur_schema", "eur", BEFORE, HEAD, attempts=2)
+        assert_migrated(fresh_database, "eur")
 
 
 def test_a_bug_in_a_revision_stops_one_tenant_only(fresh_database: Database, repository: Path) -> None:
@@ -258,7 +274,8 @@ def test_a_bug_in_a_revision_stops_one_tenant_only(fresh_database: Database, rep
     body = (
         f"{STEPS}\nif op.get_bind().scalar(__import__('sqlalchemy').text('SELECT current_schema()')) == 'eur_schema':"
     )
-    write_revision(repository, History.TENANT, next_number(), f"{body}\n    raise ZeroDivisionError('first\\nsecond')")
+    body += "\n    raise ZeroDivisionError('first\\nsecond')"
+    write_revision(repository, History.TENANT, next_number(), body, runs_python=True)
     outcomes = migrate(migrations_in(repository), fresh_database)
     assert_only_km_migrated(fresh_database, outcomes, "ZeroDivisionError: first")
 
@@ -319,7 +336,6 @@ def test_shared_is_made_and_migrated_from_nothing_and_again_for_nothing(empty_da
     assert MIGRATIONS.migrate_shared(engine) == Outcome("shared", None, head, head)
     assert tables_in(empty_database, "shared") >= {"alembic_version", "memberships", "tenants", "users"}
     assert tables_in(empty_database, "public") == set()
-    assert list(MIGRATIONS.migrate_tenants(engine)) == []
 
 
 def test_a_shared_migration_that_fails_leaves_nothing(empty_database: Database, repository: Path) -> None:

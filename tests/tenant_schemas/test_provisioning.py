@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
-from tenant_schemas import migrations, provisioning, registry
+from tenant_schemas import migrations, provisioning, registry, roles
 from tenant_schemas.connections import Connections
 from tenant_schemas.errors import NameRefused, NotPrepared, ProvisioningError, TenancyError, TenantExists
 from tenant_schemas.migrations import History, Migrations
@@ -113,7 +113,7 @@ def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slu
 # All or nothing.
 
 STEPS: dict[str, tuple[object, str]] = {
-    "looking at the shared schema": (provisioning, "_refuse_unprepared"),
+    "looking at the shared schema": (provisioning, "refuse_unprepared"),
     "looking for what is taken": (provisioning, "_refuse_taken"),
     "deriving the password": (provisioning, "tenant_password"),
     "making the role": (provisioning, "create_tenant_role"),
@@ -374,9 +374,10 @@ def test_what_goes_wrong_on_purpose_is_one_kind_of_error() -> None:
     assert issubclass(ProvisioningError, TenancyError)
 
 
-def test_the_tenants_password_is_never_sent(workshop: Database, slug: str) -> None:
+def test_the_tenants_password_is_never_sent(workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
-    engine = workshop.admin_engine()
+    engine, send = workshop.admin_engine(), roles.send
+    monkeypatch.setattr(roles, "send", lambda connection, text: sent.append(text) or send(connection, text))
     sa.event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2:4]))
     tenant = make(workshop, slug, engine=engine)
     password = workshop.password_of(tenant)

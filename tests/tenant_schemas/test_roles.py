@@ -83,8 +83,9 @@ TENANT_FUNCTIONS = (
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
 )
 SHARED_TABLES = (
-    *("alembic_version", "api_keys", "categories", "memberships", "product_prices", "products", "provisionings"),
-    *("refresh_tokens", "sessions", "tenants", "users"),
+    *("alembic_version", "api_keys", "categories", "memberships", "migration_outcomes", "migration_runs"),
+    *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints", "sessions"),
+    *("spare_schemas", "tenants", "users"),
 )
 SHARED_VIEWS = ("member_directory",)
 
@@ -121,6 +122,10 @@ EXPECTED: dict[str, Rights] = {
         "shared.product_prices": "SELECT",
         "shared.products": "SELECT",
         "shared.provisionings": "INSERT SELECT",
+        "shared.migration_outcomes": "SELECT",
+        "shared.migration_runs": "SELECT",
+        "shared.spare_schemas": "SELECT",
+        "shared.schema_fingerprints": "SELECT",
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
         "shared.tenants": "SELECT UPDATE",
@@ -314,13 +319,17 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),
+        ("shared.migration_outcomes", "{wallet_app}", "r", True, "true", None),
+        ("shared.migration_runs", "{wallet_app}", "r", True, "true", None),
         ("shared.product_prices", "{wallet_app}", "*", True, "true", None),
         ("shared.product_prices", "{wallet_tenants}", "r", True, "true", None),
         ("shared.products", "{wallet_app}", "*", True, "true", None),
         ("shared.products", "{wallet_tenants}", "r", True, "true", None),
         ("shared.provisionings", "{wallet_app}", "*", True, "true", None),
         ("shared.refresh_tokens", "{wallet_app}", "*", True, "true", None),
+        ("shared.schema_fingerprints", "{wallet_app}", "r", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
+        ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
         ("shared.users", "{wallet_app}", "*", True, "true", None),
@@ -362,6 +371,7 @@ def test_who_is_whose_member_is_written_here(database: Database) -> None:
         ("tenant_km", "wallet_tenants", True, True),
         ("wallet_backup", "pg_read_all_data", True, True),
         ("wallet_backup", "pg_read_all_stats", True, True),
+        ("wallet_migrator", "pg_read_all_stats", True, True),
         ("wallet_migrator", "wallet_owner", True, True),
         ("wallet_migrator", "wallet_tenants", True, True),
     }

@@ -1,31 +1,47 @@
-"""A tenant's schema in words: every object of it, as PostgreSQL describes it, without the schema's own name."""
+"""A tenant's schema in words: every object of it, as PostgreSQL describes it, without the schema's own name.
 
-from collections.abc import Mapping, Sequence
+The functions here want an open db transaction, of SQLAlchemy's or of psycopg's, and leave it bound to no schema.
+"""
 
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg.rows import TupleRow
 from sqlalchemy import Connection
 
+from tenant_schemas.search_path import LEAVE_SCHEMA
 from tenant_schemas.tenant import Tenant
 
 Objects = Mapping[tuple[str, str], str]
+AnyConnection = Connection | psycopg.Connection[TupleRow]
 
 # The description of each object of each schema: (schema, kind, name, words). `own` takes the schema's name out of what
-# PostgreSQL wrote; a role is written as what it is to the tenant.
-_OBJECTS = r"""
+# PostgreSQL wrote; a role is written as what it is to the tenant. Objects are found by what depends on their schema,
+# for which PostgreSQL has an index, so that one schema among thousands costs as much as one alone.
+_OBJECTS: Final = r"""
     WITH ours AS (
         SELECT n.oid, n.nspname, n.nspacl, n.nspowner, t.role_name,
             CASE WHEN quote_ident(n.nspname) = n.nspname THEN '\m' ELSE '' END || quote_ident(n.nspname) || '\.' AS own,
             'SET search_path TO ''' || n.nspname || '''' AS own_path
         FROM pg_namespace n JOIN unnest(%(schemas)s::text[], %(roles)s::text[]) AS t (schema_name, role_name)
             ON t.schema_name = n.nspname
-    ), relations AS (
-        SELECT n.oid AS schema_oid, n.nspname, n.own, n.role_name, c.* FROM ours n
-        JOIN (SELECT oid, relname, relnamespace, relkind, relpersistence, relowner, relrowsecurity, relforcerowsecurity,
-            relreplident, relispartition, reloptions, relacl FROM pg_class) c ON c.relnamespace = n.oid
+    ), owned AS MATERIALIZED (
+        SELECT n.*, d.classid, d.objid
+        FROM ours n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+    ), relations AS MATERIALIZED (
+        SELECT n.nspname, n.own, n.role_name, c.oid, c.relname, c.relkind, c.relpersistence, c.relowner,
+            c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relispartition, c.reloptions, c.relacl
+        FROM owned n JOIN pg_class c ON c.oid = n.objid WHERE n.classid = 'pg_class'::regclass
+    ), functions AS MATERIALIZED (
+        SELECT n.nspname, n.own, n.own_path, n.role_name, p.oid, p.prokind, p.prosrc, p.proacl, p.proowner
+        FROM owned n JOIN pg_proc p ON p.oid = n.objid WHERE n.classid = 'pg_proc'::regclass
     ), described (schema_name, kind, name, words) AS (
         SELECT nspname, 'relation', relname::text, concat_ws(' ', relkind, relpersistence, relrowsecurity,
             relforcerowsecurity, relreplident, relispartition, reloptions::text, obj_description(oid, 'pg_class'),
             CASE WHEN relkind IN ('v', 'm') THEN regexp_replace(pg_get_viewdef(oid), own, '.', 'g') END)
-        FROM relations WHERE relkind NOT IN ('i', 'I')
+        FROM relations
         UNION ALL
         SELECT c.nspname, 'column', c.relname || '.' || a.attname, concat_ws(' ',
             row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
@@ -35,17 +51,21 @@ _OBJECTS = r"""
             regexp_replace(pg_get_expr(d.adbin, d.adrelid), c.own, '.', 'g'), col_description(c.oid, a.attnum))
         FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relkind NOT IN ('i', 'I')
         UNION ALL
-        SELECT n.nspname, 'constraint', coalesce(c.relname || '.', '') || k.conname, concat_ws(' ', k.contype,
-            k.convalidated, regexp_replace(pg_get_constraintdef(k.oid), n.own, '.', 'g'),
+        SELECT o.nspname, 'constraint', o.prefix || k.conname, concat_ws(' ', k.contype,
+            k.convalidated, regexp_replace(pg_get_constraintdef(k.oid), o.own, '.', 'g'),
             obj_description(k.oid, 'pg_constraint'))
-        FROM pg_constraint k JOIN ours n ON n.oid = k.connamespace LEFT JOIN relations c ON c.oid = k.conrelid
+        FROM (
+            SELECT c.nspname, c.own, c.relname || '.', k.oid FROM relations c JOIN pg_constraint k ON k.conrelid = c.oid
+            UNION ALL
+            SELECT n.nspname, n.own, '', k.oid FROM owned n JOIN pg_constraint k ON k.contypid = n.objid
+            WHERE n.classid = 'pg_type'::regclass
+        ) AS o (nspname, own, prefix, oid) JOIN pg_constraint k ON k.oid = o.oid
         UNION ALL
-        SELECT c.nspname, 'index', c.relname::text, concat_ws(' ', i.indisvalid, i.indisunique, i.indisprimary,
-            i.indisclustered, i.indisreplident, regexp_replace(pg_get_indexdef(c.oid), c.own, '.', 'g'),
-            obj_description(c.oid, 'pg_class'))
-        FROM relations c JOIN pg_index i ON i.indexrelid = c.oid
+        SELECT c.nspname, 'index', x.relname::text, concat_ws(' ', i.indisvalid, i.indisunique, i.indisprimary,
+            i.indisclustered, i.indisreplident, regexp_replace(pg_get_indexdef(x.oid), c.own, '.', 'g'),
+            obj_description(x.oid, 'pg_class'))
+        FROM relations c JOIN pg_index i ON i.indrelid = c.oid JOIN pg_class x ON x.oid = i.indexrelid
         UNION ALL
         SELECT c.nspname, 'trigger', c.relname || '.' || coalesce(k.conname, g.tgname), string_agg(concat_ws(' ',
             g.tgenabled, g.tgtype, regexp_replace(g.tgfoid::regproc::text, c.own, ''), CASE WHEN NOT g.tgisinternal
@@ -53,11 +73,11 @@ _OBJECTS = r"""
         FROM relations c JOIN pg_trigger g ON g.tgrelid = c.oid LEFT JOIN pg_constraint k ON k.oid = g.tgconstraint
         GROUP BY 1, c.relname, coalesce(k.conname, g.tgname)
         UNION ALL
-        SELECT n.nspname, 'function', regexp_replace(p.oid::regprocedure::text, n.own, '', 'g'), concat_ws(' ',
-            CASE WHEN p.prokind = 'a' THEN p.prosrc ELSE regexp_replace(
-                replace(pg_get_functiondef(p.oid), n.own_path, 'SET search_path TO ''.'''), n.own, '.', 'g') END,
-            obj_description(p.oid, 'pg_proc'))
-        FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+        SELECT nspname, 'function', regexp_replace(oid::regprocedure::text, own, '', 'g'), concat_ws(' ',
+            CASE WHEN prokind = 'a' THEN prosrc ELSE regexp_replace(
+                replace(pg_get_functiondef(oid), own_path, 'SET search_path TO ''.'''), own, '.', 'g') END,
+            obj_description(oid, 'pg_proc'))
+        FROM functions
         UNION ALL
         SELECT c.nspname, 'policy', c.relname || '.' || p.polname, concat_ws(' ', p.polcmd, p.polpermissive,
             replace(p.polroles::regrole[]::text, c.role_name, 'the tenant'),
@@ -71,11 +91,12 @@ _OBJECTS = r"""
         SELECT n.nspname, 'type', t.typname::text, concat_ws(' ', t.typtype, format_type(t.typbasetype, t.typtypmod),
             t.typnotnull, t.typdefault,
             (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
-        FROM pg_type t JOIN ours n ON n.oid = t.typnamespace WHERE t.typtype IN ('d', 'e', 'r', 'b') AND t.typelem = 0
+        FROM owned n JOIN pg_type t ON t.oid = n.objid
+        WHERE n.classid = 'pg_type'::regclass AND t.typtype IN ('d', 'e', 'r', 'b') AND t.typelem = 0
         UNION ALL
-        SELECT n.nspname, 'other object', regexp_replace(pg_describe_object(d.classid, d.objid, 0), n.own, '', 'g'), ''
-        FROM ours n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
-        WHERE d.classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass,
+        SELECT nspname, 'other object', regexp_replace(pg_describe_object(classid, objid, 0), own, '', 'g'), ''
+        FROM owned
+        WHERE classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass,
             'pg_constraint'::regclass)
         UNION ALL
         SELECT g.schema_name, 'rights on ' || g.kind, g.name, string_agg(concat_ws(' ', g.grantee, g.privilege,
@@ -87,39 +108,48 @@ _OBJECTS = r"""
                 UNION ALL
                 SELECT nspname, role_name, 'relation', relname, coalesce(relacl,
                     acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
-                FROM relations WHERE relkind NOT IN ('i', 'I', 'c')
+                FROM relations WHERE relkind <> 'c'
                 UNION ALL
                 SELECT c.nspname, c.role_name, 'column', c.relname || '.' || a.attname, a.attacl
                 FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid WHERE a.attacl IS NOT NULL
                 UNION ALL
-                SELECT n.nspname, n.role_name, 'function', regexp_replace(p.oid::regprocedure::text, n.own, '', 'g'),
-                    coalesce(p.proacl, acldefault('f', p.proowner))
-                FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+                SELECT nspname, role_name, 'function', regexp_replace(oid::regprocedure::text, own, '', 'g'),
+                    coalesce(proacl, acldefault('f', proowner))
+                FROM functions
             ) AS l (nspname, role_name, kind, name, acl)
             CROSS JOIN LATERAL aclexplode(l.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee) g
         GROUP BY 1, 2, 3
     )"""
-_FINGERPRINTS = """
+_FINGERPRINTS: Final = """
     SELECT schema_name, md5(string_agg(md5(concat_ws('|', kind, name, words)), '' ORDER BY kind, name))
     FROM described GROUP BY 1"""
-_WORDS = "SELECT kind, name, words FROM described"
+_FEW: Final = 5
+_WORDS: Final = "SELECT kind, name, words FROM described"
+# Fingerprints of another wording are not to be compared.
+WORDING: Final = sha256((_OBJECTS + _FINGERPRINTS).encode()).hexdigest()
 
 
-def objects_of(connection: Connection, tenant: Tenant) -> Objects:
+def objects_of(connection: AnyConnection, tenant: Tenant) -> Objects:
     rows = _described(connection, _WORDS, [tenant])
     return {(str(kind), str(name)): str(words) for kind, name, words in rows}
 
 
-def fingerprints_of(connection: Connection, tenants: Sequence[Tenant]) -> dict[str, str]:
-    """One short text for all the words of each schema that exists, by its name."""
+def fingerprints_of(connection: AnyConnection, tenants: Sequence[Tenant]) -> dict[str, str]:
+    """One short text for all the words of each schema that exists, by its name. Servers of one major version say the
+    same of the same objects; others need not.
+    """
     return {str(name): str(fingerprint) for name, fingerprint in _described(connection, _FINGERPRINTS, tenants)}
 
 
-def _described(connection: Connection, question: str, tenants: Sequence[Tenant]) -> list[tuple[object, ...]]:
-    # PostgreSQL leaves out the names of schemas that are on the path.
-    connection.exec_driver_sql("SET LOCAL search_path TO pg_catalog, pg_temp")
+def _described(connection: AnyConnection, question: LiteralString, tenants: Sequence[Tenant]) -> list[tuple[Any, ...]]:
+    execute: Callable[..., Any]
+    execute = connection.exec_driver_sql if isinstance(connection, Connection) else connection.execute
+    # PostgreSQL leaves out the names of schemas that are on the path. To compile the query takes longer than to run it.
+    # It does not know how few objects one schema has, and would read the whole catalogue for them.
+    seqscan = "off" if len(tenants) <= _FEW else "on"
+    execute(f"{LEAVE_SCHEMA}; SET LOCAL jit TO off; SET LOCAL enable_seqscan TO {seqscan}")
     names = {
         "schemas": [tenant.schema_name for tenant in tenants],
         "roles": [tenant.role_name for tenant in tenants],
     }
-    return [tuple(row) for row in connection.exec_driver_sql(_OBJECTS + question, names)]
+    return [tuple(row) for row in execute(_OBJECTS + question, names)]

@@ -1,0 +1,78 @@
+"""All schemas in one db transaction, for small fleets: every one of them, or none.
+
+It keeps all locks of all tenants until its end, so PostgreSQL's table of locks ends it at some hundred tenants.
+"""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from tenant_schemas.fleet import record
+from tenant_schemas.fleet.plan import Plan, Wishes, Work
+from tenant_schemas.fleet.worker import failed, skipped
+from tenant_schemas.migrations import Migrations, Outcome, first_line, run_steps, set_timeouts, sqlstate_of
+from tenant_schemas.replay import opening, registry_note
+from tenant_schemas.roles import send
+from tenant_schemas.tenant import SHARED_SCHEMA
+
+_OUT_OF_LOCKS = "53200"
+_TOO_MANY = "These are too many tenants for one db transaction (max_locks_per_transaction): go without --atomic."
+
+
+def migrate_together(engine: Engine, migrations: Migrations, wishes: Wishes, plan: Plan) -> Iterator[Outcome]:
+    """Do the plan, and `shared` if that is wished; yields every outcome when all is committed, or nothing is."""
+    run_id = record.begin(engine, migrations.roles, plan) if plan.waves and record.is_there(engine) else None
+    together = _Together(migrations, wishes, run_id)
+    try:
+        with engine.begin() as connection:
+            set_timeouts(connection)
+            done = list(together.outcomes(connection, plan))
+    except BaseException as error:
+        if run_id:
+            record.end(engine, migrations.roles, run_id, "failed" if isinstance(error, Exception) else "stopped")
+        if not isinstance(error, Exception):
+            raise
+        yield from together.failures(plan, error)
+        return
+    if run_id:
+        record.end(engine, migrations.roles, run_id, "done")
+    yield from done
+
+
+class _Together:
+    """The one db transaction, and where in it we are."""
+
+    def __init__(self, migrations: Migrations, wishes: Wishes, run_id: UUID | None) -> None:
+        self._migrations = migrations
+        self._wishes = wishes
+        self._run_id = run_id
+        self._at: Work | None = None
+
+    def outcomes(self, connection: Connection, plan: Plan) -> Iterator[Outcome]:
+        """Do all, one after another."""
+        if self._wishes.moves_shared:
+            before, after = self._migrations.upgrade_shared(connection, self._wishes.shared_to)
+            yield Outcome(SHARED_SCHEMA, None, before, after)
+        for work in plan.works:
+            self._at = work
+            yield self._bring(connection, work)
+
+    def failures(self, plan: Plan, error: Exception) -> Iterator[Outcome]:
+        """The one that failed, and all others, which are where they were because of it."""
+        sqlstate = sqlstate_of(error)
+        reason = _TOO_MANY if sqlstate == _OUT_OF_LOCKS else first_line(error)
+        if self._at is None:
+            yield Outcome(SHARED_SCHEMA, None, None, None, reason, sqlstate)
+        for work in plan.works:
+            yield failed(work, reason, sqlstate) if work is self._at else skipped(work)
+
+    def _bring(self, connection: Connection, work: Work) -> Outcome:
+        tenant, wishes = work.tenant, self._wishes
+        timeouts = {"lock_timeout_ms": wishes.lock_timeout_ms, "statement_timeout_ms": wishes.statement_timeout_ms}
+        send(connection, opening(tenant, self._migrations.roles, **timeouts))
+        run_steps(connection, work.steps, tenant.schema_name)
+        send(connection, registry_note(tenant, work.target))
+        if self._run_id:
+            send(connection, record.done_text(self._run_id, work))
+        return Outcome(tenant.schema_name, tenant.slug, tenant.revision, work.target)

@@ -1,0 +1,1 @@
+"""What befalls a tenant after it is made: another name, the archive, the end."""

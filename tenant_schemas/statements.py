@@ -1,0 +1,187 @@
+"""SQL as statements and tokens, split where PostgreSQL's scanner and psql split it. It knows no grammar."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<space> \s+ | --[^\n]* )
+    | (?P<comment> /\* )
+    | (?P<string> [eE]'(?:[^'\\]|''|\\.)*' | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*' )
+    | (?P<dollars> \$(?P<tag>(?:[^\W\d]\w*)?)\$(?P<body>.*?)\$(?P=tag)\$ )
+    | (?P<name> (?:[uU]&)?"(?:[^"]|"")*" )
+    | (?P<word> [^\W\d][\w$]* )
+    | (?P<number> \d[\w.]* )
+    | (?P<symbol> . )""",
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
+_SHOWN_CHARACTERS: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A `word` in lower case, a `name` in quotes as it is written, the inside of a `string`, a `number` or a `symbol`
+    of one character; and where it starts.
+    """
+
+    kind: str
+    text: str
+    start: int
+
+    def is_any(self, *texts: str) -> bool:
+        """Whether it is one of these words or symbols; a string or a quoted name never is."""
+        return self.kind in ("word", "symbol") and self.text in texts
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement without its semicolon."""
+
+    tokens: tuple[Token, ...]
+    text: str
+
+    @property
+    def shown(self) -> str:
+        """In one line, for people."""
+        line = " ".join(self.text.split())
+        return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 2] + " …"
+
+
+def statements_of(sql: str) -> tuple[Statement, ...]:
+    found = []
+    tokens: list[Token] = []
+    for token in tokens_of(sql):
+        if token.is_any(";") and _is_over(tokens):
+            found.append(_statement(sql, tokens, token.start))
+            tokens = []
+        else:
+            tokens.append(token)
+    found.append(_statement(sql, tokens, len(sql)))
+    return tuple(statement for statement in found if statement.tokens)
+
+
+def tokens_of(sql: str) -> Iterator[Token]:
+    """All but space and comments."""
+    position = 0
+    while match := _TOKEN.match(sql, position):
+        position = match.end()
+        kind = match.lastgroup or ""
+        if kind == "comment":
+            position = _end_of_comment(sql, position)
+        elif kind == "dollars":
+            yield Token("string", match["body"], match.start())
+        elif kind == "string":
+            yield Token("string", match[0][match[0].index("'") + 1 : -1].replace("''", "'"), match.start())
+        elif kind != "space":
+            yield Token(kind, match[0].lower() if kind == "word" else match[0], match.start())
+
+
+def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
+    """The parts between commas that stand in no brackets."""
+    parts: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens:
+        depth += token.is_any("(", "[") - token.is_any(")", "]")
+        if depth == 0 and token.is_any(","):
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return [part for part in parts if part]
+
+
+def _end_of_comment(sql: str, position: int) -> int:
+    """PostgreSQL's comments hold comments."""
+    depth = 1
+    while depth:
+        edge = _COMMENT_EDGE.search(sql, position)
+        if edge is None:
+            return len(sql)
+        depth += 1 if edge[0] == "/*" else -1
+        position = edge.end()
+    return position
+
+
+def _is_over(tokens: Sequence[Token]) -> bool:
+    """Whether a semicolon here ends the statement: not in brackets, and not in a function's BEGIN ATOMIC … END."""
+    if sum(token.is_any("(") - token.is_any(")") for token in tokens) > 0:
+        return False
+    heads = [token.text for token in tokens[:4]]
+    if heads[:1] != ["create"] or not {"function", "procedure"} & set(heads):
+        return True
+    depth = 0
+    for token in tokens:
+        if token.is_any("begin") or (depth and token.is_any("case")):
+            depth += 1
+        elif depth and token.is_any("end"):
+            depth -= 1
+    return depth == 0
+
+
+def _statement(sql: str, tokens: Sequence[Token], end: int) -> Statement:
+    return Statement(tuple(tokens), sql[tokens[0].start : end].strip() if tokens else "")
+
+
+class Reader:
+    """Reads tokens from left to right, as far as anybody asks."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self._tokens = tokens
+        self._at = 0
+
+    @property
+    def rest(self) -> Sequence[Token]:
+        return self._tokens[self._at :]
+
+    def take(self, *texts: str) -> bool:
+        """Go past these words or symbols, if they are the next ones."""
+        ahead = self.rest[: len(texts)]
+        found = len(ahead) == len(texts) and all(token.is_any(text) for token, text in zip(ahead, texts, strict=True))
+        if found:
+            self._at += len(texts)
+        return found
+
+    def skip(self, *texts: str) -> None:
+        """Go past any number of these, in any order."""
+        while self.take_one_of(*texts):
+            pass
+
+    def take_one_of(self, *texts: str) -> str:
+        """Go past the next word or symbol and return it, if it is one of these; else it is empty."""
+        return next((text for text in texts if self.take(text)), "")
+
+    def skip_past(self, *texts: str) -> bool:
+        """Go to the end of the next place where these stand together."""
+        while self.rest:
+            if self.take(*texts):
+                return True
+            self._at += 1
+        return False
+
+    def word(self) -> str:
+        """Go past the next token, whatever it is; empty at the end."""
+        self._at += 1
+        return self._tokens[self._at - 1].text if self._at <= len(self._tokens) else ""
+
+    def name(self) -> str:
+        """A name with its schema, if that is written, in quotes only where they are needed; empty if there is none."""
+        parts = []
+        while self.rest and self.rest[0].kind in ("word", "name"):
+            parts.append(_unquoted(self.word()))
+            if not self.take("."):
+                break
+        return ".".join(parts)
+
+    def names(self) -> list[str]:
+        """Names between commas."""
+        found = [self.name()]
+        while self.take(","):
+            self.skip("only")
+            found.append(self.name())
+        return [name for name in found if name]
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if re.fullmatch(r'"[a-z_][a-z0-9_$]*"', name) else name

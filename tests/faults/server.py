@@ -1,0 +1,73 @@
+"""An embedded server that can be struck down and started again where it was."""
+
+import os
+import signal
+from pathlib import Path
+from time import monotonic, sleep
+
+import psycopg
+
+from tenant_schemas import embedded
+
+# The machine stays up, so nothing need reach the disk; but a commit is one, as in a real installation.
+SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60")
+KILL = signal.SIGKILL
+STRIKES = (signal.SIGQUIT, KILL)  # `pg_ctl stop -m immediate`, and kill -9.
+GONE_SECONDS = 20
+
+
+class StrikableServer:
+    """It keeps its port, so that a URL of it stays right."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = embedded.start(folder, SETTINGS)
+        self.url = self._server.superuser_url()
+
+    def strike(self, number: signal.Signals) -> None:
+        """Send the postmaster a signal, and wait until it is gone."""
+        os.kill(self._pid(), number)
+        deadline = monotonic() + GONE_SECONDS
+        while self._is_alive():
+            assert monotonic() < deadline, f"The server outlives signal {number}"
+            sleep(0.01)
+
+    def strike_backend(self, role_name: str) -> None:
+        """kill -9 one that is at work for this role, if there is one. PostgreSQL then restarts all of them."""
+        query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND state = 'active' LIMIT 1"
+        with psycopg.connect(self.url) as superuser:
+            found = superuser.execute(query, (role_name,)).fetchall()
+        for (pid,) in found:
+            os.kill(pid, KILL)
+
+    def bring_back(self) -> None:
+        """Start it again if it is gone, and wait until it has recovered."""
+        if not self._is_alive():
+            self._server.release()
+            self._server = embedded.start(self._folder, (*SETTINGS, f"port={self._server.port}"))
+        deadline = monotonic() + GONE_SECONDS
+        while not self._answers():
+            assert monotonic() < deadline, "The server does not recover"
+            sleep(0.05)
+
+    def stop(self) -> None:
+        self._server.release()
+
+    def _pid(self) -> int:
+        return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    def _is_alive(self) -> bool:
+        """One that was killed leaves its number there; and a process that ended, and whose parent hasn't asked how, is
+        as good as gone.
+        """
+        try:
+            return ") Z " not in Path(f"/proc/{self._pid()}/stat").read_text()
+        except OSError:
+            return False
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True

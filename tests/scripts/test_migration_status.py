@@ -1,0 +1,118 @@
+"""The status of the fleet: who is behind and by how much, who has drifted, and what past runs did."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tenant_schemas.fleet import Wishes, migrate
+from tenant_schemas.testing import Database
+from tests.factories.door import Run, door
+from tests.fleet.histories import add_revision, copied_histories
+
+
+@pytest.fixture
+def status(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The script on this test's database."""
+    return partial(door(fresh_database, monkeypatch), "migration_status")
+
+
+def test_tenants_that_are_well_are_counted_and_shown_when_asked_for(status: Run) -> None:
+    brief, full = status("--drift"), status("--all")
+    assert (brief.exit_code, full.exit_code) == (0, 0), brief.output
+    assert "3 of 3 schemas are at their head, none of them drifted" in brief.output
+    assert "km_schema" not in brief.output
+    assert "km_schema" in full.output
+
+
+def test_who_is_behind_is_shown_with_by_how_much(status: Run, fresh_database: Database) -> None:
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0005' WHERE slug = 'km'")
+    shown, told = status(), status("--json")
+    assert (shown.exit_code, told.exit_code) == (1, 1)
+    assert "eur_schema" not in shown.output
+    assert "2 of 3 schemas are at their head" in shown.output
+    rows = {row["slug"]: row for row in json.loads(told.output)}
+    head = rows["eur"]["head"]
+    assert rows["km"] == rows["eur"] | {
+        "slug": "km",
+        "schema": "km_schema",
+        "revision": "0005",
+        "behind": int(head) - 5,
+    }
+
+
+def test_a_revision_that_this_checkout_does_not_know_is_not_well(status: Run, fresh_database: Database) -> None:
+    """The schema is ahead of this checkout, or somebody wrote into the registry."""
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
+    shown = status("--drift")
+    assert shown.exit_code == 1
+    assert "not in this history" in shown.output
+    assert "At 9999 tenants were only compared with each other" in shown.stderr
+
+
+def test_drift_is_named_for_the_tenant_alone(status: Run, fresh_database: Database) -> None:
+    assert status("--drift").exit_code == 0
+    fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    shown, told = status("--drift"), status("--drift", "--json")
+    assert (shown.exit_code, told.exit_code, status().exit_code) == (1, 1, 0)
+    assert "column wallets.nickname" in shown.output
+    drift = {row["schema"]: row.get("drift") for row in json.loads(told.output)}
+    assert drift == {"shared": None, "eur_schema": [], "km_schema": ["column wallets.nickname"]}
+
+
+def test_runs_are_shown_with_how_many_came_to_each_outcome(status: Run, failed_run: str) -> None:
+    shown, told = status("--runs"), status("--runs", "1", "--json")
+    assert (shown.exit_code, told.exit_code) == (0, 0), shown.output
+    assert "1 done, 1 failed" in shown.output
+    (run,) = json.loads(told.output)
+    assert (run["id"], run["counts"], run["status"]) == (failed_run, {"done": 1, "failed": 1}, "failed")
+
+
+def test_a_run_tells_of_each_tenant_what_was_in_the_way(status: Run, failed_run: str) -> None:
+    shown, told = status("--run", failed_run[:8].upper()), status("--run", failed_run, "--json")
+    assert (shown.exit_code, told.exit_code) == (0, 0), shown.output
+    assert "55P03" in shown.output
+    assert "1 of 2 tenants were done at the first attempt." in shown.output
+    tenants = {row["slug"]: row for row in json.loads(told.output)["tenants"]}
+    assert (tenants["eur"]["status"], tenants["eur"]["attempts"], tenants["eur"]["sqlstate"]) == ("done", 1, None)
+    km = tenants["km"]
+    assert (km["status"], km["attempts"], km["sqlstate"]) == ("failed", 2, "55P03")
+    assert "the one in the way" in km["blocked_by"]
+
+
+def test_what_was_never_run_is_said(status: Run) -> None:
+    assert "No run is on record" in status("--runs").output
+    assert status("--run", "0").exit_code == 2
+
+
+def test_many_rows_are_plain_lines(status: Run, fresh_database: Database) -> None:
+    """A box round a thousand of them takes most of a second."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute(
+        "INSERT INTO shared.tenants (id, slug, schema_name, role_name, name, status, login_epoch,"
+        " revision, settings)"
+        " SELECT gen_random_uuid(), 't' || n, 't' || n || '_schema', 'tenant_t' || n, '', 'active', 1, '0008', '{}'"
+        " FROM generate_series(1, 200) n"
+    )
+    shown = status("--all")
+    lines = [line.split() for line in shown.output.splitlines()]
+    assert ["t200", "t200_schema", "active", "0008", "0"] in lines
+    superuser.execute("DELETE FROM shared.tenants WHERE slug ~ '^t[0-9]'")
+
+
+@pytest.fixture
+def failed_run(fresh_database: Database, tmp_path: Path) -> str:
+    """A run in which somebody held km's table; its id."""
+    histories = copied_histories(tmp_path)
+    add_revision(histories, "op.execute('ALTER TABLE wallets ADD COLUMN note text')")
+    holder = fresh_database.as_superuser()
+    holder.execute("SET application_name TO 'the one in the way'")
+    holder.execute("BEGIN; LOCK TABLE km_schema.wallets IN ACCESS SHARE MODE")
+    wishes = Wishes(lock_timeout_ms=150, attempts=2, first_delay_seconds=0.05)
+    outcomes = list(migrate(fresh_database.admin_engine(), histories, wishes))
+    assert [outcome.slug for outcome in outcomes if outcome.has_failed] == ["km"]
+    holder.execute("ROLLBACK")
+    row = fresh_database.as_superuser().execute("SELECT id::text FROM shared.migration_runs").fetchone()
+    assert row
+    return str(row[0])
