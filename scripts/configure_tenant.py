@@ -12,8 +12,9 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
 from app.tenants.notes import note_as_system
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, settings_or_exit, stop
+from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
+from tenant_schemas.migrations import set_timeouts
 from tenant_schemas.registry import change_settings, lock_named
 
 DEFAULT = "default"
@@ -38,11 +39,13 @@ class Limit(click.ParamType):
 @click.option("--statement-timeout-ms", type=Limit(), help="How long one of its statements may take.")
 @click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="How long its db transactions may do nothing.")
 @click.option("--max-connections", type=Limit(), help="Connections to PostgreSQL in each process of the service.")
+@refusals_exit()
 def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
     changes = {name: None if value == DEFAULT else value for name, value in told.items() if value is not None}
     if not also and not changes:
         stop("Nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
+        set_timeouts(connection)
         try:
             tenant = lock_named(connection, slug)
             if also:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import psycopg
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.config import ConfigurationError, Settings, read_settings
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
@@ -45,12 +46,16 @@ def refusals_exit() -> Iterator[None]:
     """Say why something was refused or failed, and exit: 2 for what can't be meant, 1 for what can't be done."""
     try:
         yield
-    except (NameRefused, TenantNotFound) as error:
+    except (NameRefused, TenantNotFound, ArgumentError) as error:
         stop(str(error), BAD_ARGUMENTS)
+    except UnicodeEncodeError:
+        stop("An argument is no UTF-8.", BAD_ARGUMENTS)
     except TenancyError as error:
         stop(str(error), FAILED)
     except DBAPIError as error:
         stop(str(error.orig), FAILED)
+    except psycopg.Error as error:
+        stop(str(error), FAILED)
 
 
 def show_json(value: Any) -> None:
@@ -63,7 +68,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         return _show_lines(title, [columns, *texts])
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(Text(column))  # What looks like Rich's markup is data.
+        table.add_column(Text(column), overflow="fold")  # What looks like Rich's markup is data.
     for text in texts:
         table.add_row(*map(Text, text))
     return Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -7,7 +7,7 @@ from psycopg import sql
 from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import ROLES
-from scripts.console import BAD_ARGUMENTS, settings_or_exit, stop
+from scripts.console import BAD_ARGUMENTS, refusals_exit, settings_or_exit, stop
 from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
 
 
@@ -18,6 +18,7 @@ from tenant_schemas.roles import close_other_databases, close_pool, create_servi
     required=True,
     help="postgresql://postgres@host/postgres; a password is better put in PGPASSWORD.",
 )
+@refusals_exit()
 def main(superuser_url: str) -> None:
     settings = settings_or_exit()
     app, admin = sa.make_url(settings.database_url), sa.make_url(settings.admin_database_url or settings.database_url)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from app.config import Settings, data_dir, embedded_server
 from app.db import admin_engine
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, settings_or_exit, stop
+from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.roles import tenant_password
@@ -19,6 +19,7 @@ from tenant_schemas.roles import tenant_password
 @click.command(help=__doc__)
 @click.option("--tenant", "slug", help="The tenant's own login.")
 @click.option("--as", "who", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
+@refusals_exit()
 def main(slug: str | None, who: str | None) -> None:
     print(database_url(slug, who))
 

@@ -11,7 +11,15 @@ import rich_click as click
 from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, show_table
+from scripts.console import (
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    refusals_exit,
+    settings_or_exit,
+    show_json,
+    show_table,
+)
 from tenant_schemas.doctor import Finding, Severity, examine, unseen
 
 
@@ -22,6 +30,7 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
     help="A superuser's URL of this database: it sees more. A password is better put in PGPASSWORD.",
 )
 @json_option
+@refusals_exit()
 def main(superuser_url: str | None, as_json: bool) -> None:
     settings = settings_or_exit()
     findings, not_seen = _examine(superuser_url or admin_url_or_exit(settings), settings)

@@ -10,7 +10,15 @@ import rich_click as click
 from sqlalchemy import Engine
 
 from app.db import admin_engine
-from scripts.console import FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, show_table
+from scripts.console import (
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    refusals_exit,
+    settings_or_exit,
+    show_json,
+    show_table,
+)
 from tenant_schemas.lifecycle.spares import drop_spares, list_spares
 
 
@@ -18,6 +26,7 @@ from tenant_schemas.lifecycle.spares import drop_spares, list_spares
 @click.option("--list", "is_list", is_flag=True, help="Show them all, and drop none.")
 @click.option("--now", "names", multiple=True, help="Only this one, also before its time; may be repeated.")
 @json_option
+@refusals_exit()
 def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
     if is_list:

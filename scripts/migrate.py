@@ -13,6 +13,7 @@ from typing import Final
 
 import rich_click as click
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
@@ -21,6 +22,7 @@ from scripts.console import (
     FAILED,
     admin_url_or_exit,
     json_option,
+    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
@@ -28,9 +30,10 @@ from scripts.console import (
 )
 from scripts.migration_plan import show_sql
 from scripts.migration_watch import Watch
-from tenant_schemas.errors import MigrationError, RevisionRefused, TenantNotFound
+from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.fleet import Wishes, migrate
 from tenant_schemas.migrations import Outcome
+from tenant_schemas.reference import note_history
 
 _SHOWN_AT_MOST: Final = 20
 
@@ -41,13 +44,21 @@ _SHOWN_AT_MOST: Final = 20
 @click.option("--shared-to", metavar="REVISION", help="Take shared to this revision, and leave tenants alone.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and the SQL, and do nothing.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Tenants at a time.")
-@click.option("--lock-timeout", type=click.IntRange(1), default=2_000, show_default=True, help="In milliseconds.")
+@click.option(
+    "--lock-timeout", type=click.IntRange(1, 3_600_000), default=2_000, show_default=True, help="In milliseconds."
+)
 @click.option("--attempts", type=click.IntRange(1), default=6, show_default=True, help="At a tenant that is busy.")
 @click.option("--canary", "canaries", multiple=True, metavar="SLUG", help="Goes first, alone; may be repeated.")
 @click.option("--share", type=click.FloatRange(0, 100), help="Then this per cent of the others, before the rest.")
-@click.option("--failure-budget", type=click.IntRange(0), help="Begin no more once more than this many have failed.")
+@click.option(
+    "--failure-budget",
+    type=click.IntRange(0),
+    help="Begin no more after so many failures.",
+)
 @click.option("--atomic", "is_atomic", is_flag=True, help="All in one db transaction, for small fleets.")
-@click.option("--wait", "wait_seconds", type=click.FloatRange(0), default=0, help="Seconds, for another migrator.")
+@click.option(
+    "--wait", "wait_seconds", type=click.IntRange(0, 86_400), default=0, help="Seconds, for another migrator."
+)
 @json_option
 def main(
     *,
@@ -62,11 +73,13 @@ def main(
     share: float | None,
     failure_budget: int | None,
     is_atomic: bool,
-    wait_seconds: float,
+    wait_seconds: int,
     as_json: bool,
 ) -> None:
-    if to and shared_to:
+    if to is not None and shared_to is not None:
         stop("Give --to or --shared-to; one history is moved at a time.", BAD_ARGUMENTS)
+    if "" in (to, shared_to) or (dry_run and as_json):
+        stop("A revision has a number, and a dry run shows SQL, not JSON.", BAD_ARGUMENTS)
     wishes = Wishes(
         slugs=slugs,
         to=to,
@@ -81,15 +94,14 @@ def main(
         wait_seconds=wait_seconds,
     )
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
-    try:
-        if dry_run:
-            show_sql(engine, MIGRATIONS, wishes)
-        else:
-            _carry_out(engine, wishes, as_json=as_json)
-    except (TenantNotFound, RevisionRefused) as error:
-        stop(str(error), BAD_ARGUMENTS)
-    except MigrationError as error:
-        stop(str(error), FAILED)
+    with refusals_exit():
+        try:
+            if dry_run:
+                show_sql(engine, MIGRATIONS, wishes)
+            else:
+                _carry_out(engine, wishes, as_json=as_json)
+        except RevisionRefused as error:
+            stop(str(error), BAD_ARGUMENTS)
 
 
 def _carry_out(engine: sa.Engine, wishes: Wishes, *, as_json: bool) -> None:
@@ -102,15 +114,16 @@ def _carry_out(engine: sa.Engine, wishes: Wishes, *, as_json: bool) -> None:
                 outcomes.append(outcome)
                 watch.tell(outcome)
     except KeyboardInterrupt:
-        print("Stopped. What is not listed is where it was: run it again.", file=sys.stderr)
+        print("Stopped. What is not listed may be done: `migration_status` knows. Run it again.", file=sys.stderr)
         _show(outcomes, as_json=as_json)
         sys.exit(FAILED)
-    except MigrationError:
+    except (MigrationError, DBAPIError):
         _show(outcomes, as_json=as_json)
         raise
     _show(outcomes, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
+    note_history(engine, MIGRATIONS)
 
 
 def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from scripts.console import (
     FAILED,
     admin_url_or_exit,
     json_option,
+    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
@@ -43,6 +44,7 @@ _UNKNOWN: Final = {"head": None, "behind": None}
 @click.option("--runs", type=click.IntRange(1), is_flag=False, flag_value=_RUNS_SHOWN, help="So many, or the last 10.")
 @click.option("--run", "run_id", metavar="ID", help="Its id, or how that begins.")
 @json_option
+@refusals_exit()
 def main(*, with_drift: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool) -> None:
     with admin_engine(admin_url_or_exit(settings_or_exit())).connect() as connection:
         if run_id:

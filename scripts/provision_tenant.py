@@ -21,9 +21,19 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from app.tenant_settings import new_settings
-from scripts.console import BAD_ARGUMENTS, FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, stop
-from tenant_schemas.errors import NameRefused, ProvisioningError
+from scripts.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    refusals_exit,
+    settings_or_exit,
+    show_json,
+    stop,
+)
+from tenant_schemas.errors import NameRefused
 from tenant_schemas.provisioning import provision_many, tenant_to_be
+from tenant_schemas.reference import note_history
 from tenant_schemas.tenant import Tenant
 
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
@@ -58,6 +68,7 @@ def main(
     tenants = _checked(rows)
     settings = settings_or_exit()
     failed = _make(settings, tenants, as_json=as_json)
+    note_history(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
     sys.exit(FAILED if failed else 0)
 
 
@@ -117,20 +128,21 @@ def _tenant_of(row: dict[str, Any]) -> Tenant:
 def _make(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) -> int:
     """Make them and tell of each; returns how many were not made."""
     engine = admin_engine(admin_url_or_exit(settings))
-    made, failed = [], 0
+    made: list[Tenant] = []
+    failed = 0
     try:
-        for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
-            if error:
-                failed += 1
-                print(str(error), file=sys.stderr)
-                continue
-            made.append(tenant)
-            if not as_json:
-                print(_words(tenant))
-    except ProvisioningError as error:
-        stop(str(error), FAILED)
-    if as_json:
-        show_json([asdict(tenant) for tenant in made] if len(tenants) > 1 else asdict(made[0]) if made else None)
+        with refusals_exit():
+            for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
+                if error:
+                    failed += 1
+                    print(str(error), file=sys.stderr)
+                    continue
+                made.append(tenant)
+                if not as_json:
+                    print(_words(tenant))
+    finally:
+        if as_json:
+            show_json([asdict(tenant) for tenant in made] if len(tenants) > 1 else asdict(made[0]) if made else None)
     return failed
 
 

@@ -13,7 +13,16 @@ import rich_click as click
 from app.db import ROLES, admin_engine
 from app.tenancy import RESERVED_SLUGS
 from app.tenants.notes import note_as_system
-from scripts.console import admin_url_or_exit, json_option, refusals_exit, settings_or_exit, show_json
+from app.tenants.schemas import NAME_MAX_LENGTH
+from scripts.console import (
+    BAD_ARGUMENTS,
+    admin_url_or_exit,
+    json_option,
+    refusals_exit,
+    settings_or_exit,
+    show_json,
+    stop,
+)
 from tenant_schemas.lifecycle.renaming import rename
 from tenant_schemas.migrations import set_timeouts
 from tenant_schemas.registry import get_tenant
@@ -27,6 +36,8 @@ from tenant_schemas.tenant import Tenant
 @click.option("--name", help="Another name for people to see. Default: it stays.")
 @json_option
 def main(*, slug: str, new_slug: str, schema_name: str | None, name: str | None, as_json: bool) -> None:
+    if name is not None and not (0 < len(name) <= NAME_MAX_LENGTH and name.isprintable()):
+        stop(f"A name has 1 to {NAME_MAX_LENGTH} characters that can be printed.", BAD_ARGUMENTS)
     with refusals_exit():
         tenant = _rename(slug, new_slug, schema_name, name)
     if as_json:

@@ -7,7 +7,7 @@ that still derives the old password asks the registry and derives the new one.
 import rich_click as click
 
 from app.db import ROLES, admin_engine
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, settings_or_exit, stop
+from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant, raise_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
@@ -16,6 +16,7 @@ from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owne
 @click.command(help=__doc__)
 @click.argument("slug")
 @click.option("--raise-epoch", "is_raised", is_flag=True, help="Derive a new password; the old one opens nothing more.")
+@refusals_exit()
 def main(slug: str, is_raised: bool) -> None:
     settings = settings_or_exit()
     with admin_engine(admin_url_or_exit(settings)).begin() as connection:

@@ -29,7 +29,7 @@ from tenant_schemas.tenant import Tenant
 @click.option("--all", "is_all", is_flag=True, help="Every tenant, also suspended and archived ones.")
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Tenants asked at once.")
-@click.option("--max-rows", type=click.IntRange(1), default=1000, show_default=True, help="Of each tenant.")
+@click.option("--max-rows", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Of each tenant.")
 @click.option("--timeout-ms", type=click.IntRange(1, 2**31 - 1), help="For each tenant. Default: the service's own.")
 @click.option("--json", "form", flag_value="json", help="Print JSON for machines.")
 @click.option("--csv", "form", flag_value="csv", help="Print CSV, tenant by tenant as they answer.")

@@ -80,8 +80,8 @@ def _prepare(settings: Settings) -> None:
             tenant = known[slug]
             missing = {name: value for name, value in TENANTS[slug].items() if name not in tenant.settings}
             change_settings(connection, tenant.id, missing)
-    for slug, told in TENANTS.items():
-        if slug not in known:
+    if not known:  # Once there are tenants, they may have been renamed or dropped since.
+        for slug, told in TENANTS.items():
             provision(
                 engine,
                 MIGRATIONS,
@@ -90,7 +90,8 @@ def _prepare(settings: Settings) -> None:
                 settings=told,
                 tenant_secret=settings.tenant_secret,
             )
-    seed(settings)
+    if not known or known.keys() >= TENANTS.keys():
+        seed(settings)
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -21,6 +21,7 @@ from tenant_schemas.tenant import Tenant
 from tenant_schemas.words import Objects, fingerprints_of, objects_of
 
 TENANTS_AT_ONCE = 100
+_WITNESSES = 10
 _THE_HISTORY = "what the migrations make"
 _NO_RIGHTS = "it takes the owner's rights, and a server that may be written to"
 _NAMELESS = "something that can only be named with the owner's rights"
@@ -149,10 +150,7 @@ def _witnesses(connection: Connection, tenants: Sequence[Tenant], revisions: Set
     known = {tenant.id for tenant in tenants}
     others = [tenant for tenant in all_tenants(connection) if tenant.id not in known] if revisions else []
     return [
-        tenant
-        for revision, alike in _by_revision(others)
-        for tenant in alike[:TENANTS_AT_ONCE]
-        if revision in revisions
+        tenant for revision, alike in _by_revision(others) for tenant in alike[:_WITNESSES] if revision in revisions
     ]
 
 

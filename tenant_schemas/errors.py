@@ -13,7 +13,7 @@ TenancyError
 ├── ConnectionsExhausted    the process's cap of connections is in use
 ├── NameRefused             a slug or schema name outside the rule
 ├── MigrationError
-│   ├── RevisionRefused     not in the history, not to be rendered, not to be undone, or a check of it finds something
+│   ├── RevisionRefused     not in the history, not to be rendered, not to be undone, or it ends its db transaction
 │   └── MigratorBusy        another migrator is at work
 ├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing of it was done
 │   ├── StatusRefused       its status does not allow it
@@ -91,7 +91,7 @@ class MigrationError(TenancyError):
 
 
 class RevisionRefused(MigrationError):
-    """A revision that is not in the history, can't be rendered or undone, or whose check finds something."""
+    """A revision that is not in the history, can't be rendered or undone, or ends its db transaction."""
 
 
 class MigratorBusy(MigrationError):

@@ -3,7 +3,7 @@
 Every schema's db transaction is its own: the one of `shared` here, those of tenants in `tenant_schemas.fleet`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +17,11 @@ from alembic.runtime.migration import MigrationContext
 from psycopg import sql
 from sqlalchemy import Connection, Engine
 
+from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.rendering import History, Line, Step, alembic_config, line_of, operating
-from tenant_schemas.replay import VERSION_TABLE, checks_text, step_text, version_note, version_table
+from tenant_schemas.replay import VERSION_TABLE, checks_text, steps_text, version_note, version_table
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, become_owner, send
-from tenant_schemas.search_path import bind_migration
+from tenant_schemas.search_path import bind_migration, migration_message
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 600_000
+_SAID_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +79,23 @@ class Migrations:
         """The way from a revision to another, by default to the head, as SQL. Raises RevisionRefused."""
         return self.line(history).steps(after, to or self.head(history))
 
-    def migrate_shared(self, engine: Engine, to: str | None = None) -> Outcome:
+    def migrate_shared(self, engine: Engine, to: str | None = None, *, lock_timeout_ms: int | None = None) -> Outcome:
         """Make `shared` if it is missing and bring it to a revision, by default its head, in a db transaction."""
         before = None
         try:
             with engine.begin() as connection:
-                set_timeouts(connection)
-                before, after = self.upgrade_shared(connection, to)
+                set_timeouts(connection, lock_timeout_ms)
+                before = current_revision(connection, SHARED_SCHEMA)
+                after = self.upgrade_shared(connection, to)
         except Exception as error:  # noqa: BLE001  Whatever it is, it is this schema's outcome.
             return Outcome(SHARED_SCHEMA, None, before, before, first_line(error), sqlstate_of(error))
         return Outcome(SHARED_SCHEMA, None, before, after)
 
-    def upgrade_shared(self, connection: Connection, to: str | None = None) -> tuple[str | None, str]:
-        """The same within the open db transaction, which then acts as the owner: from where, and to where."""
+    def upgrade_shared(self, connection: Connection, to: str | None = None) -> str:
+        """The same within the open db transaction, which then acts as the owner; returns the revision."""
         become_owner(connection, self.roles)
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
-        before = current_revision(connection, SHARED_SCHEMA)
-        return before, self.upgrade(connection, History.SHARED, SHARED_SCHEMA, to)
+        return self.upgrade(connection, History.SHARED, SHARED_SCHEMA, to)
 
     def upgrade_tenant(self, connection: Connection, tenant: Tenant, to: str | None = None) -> str:
         """Bring one tenant's schema from where it is to a revision, by default the head, within the open db
@@ -120,26 +122,45 @@ class Migrations:
 
 
 def run_steps(connection: Connection, steps: Sequence[Step], schema_name: str) -> None:
-    """Take the bound schema these steps and note where it then is. Raises RevisionRefused if a check finds something,
-    and psycopg's errors as they are.
+    """Take the bound schema these steps and note where it then is. Raises psycopg's errors as they are, among them
+    that a check finds something (SQLSTATE TS002), and RevisionRefused for Python that ends the db transaction.
     """
     for python, together in groupby(steps, key=lambda step: step.python):
         if python is None:
-            send(connection, "".join(step_text(step, schema_name) for step in together))
+            send(connection, steps_text(list(together), schema_name))
             continue
         for step in together:
-            send(connection, version_table(step, schema_name))
-            with operating(_context(connection, schema_name)):
-                python()
+            send(connection, migration_message(schema_name) + version_table(step, schema_name))
+            _run_python(connection, step.revision, python, schema_name)
             send(connection, version_note(step, schema_name) + checks_text(step))
 
 
-def set_timeouts(connection: Connection) -> None:
+def _run_python(connection: Connection, revision: str, python: Callable[[], None], schema_name: str) -> None:
+    """Let nothing of it be kept or lost before the rest: neither by SQLAlchemy's commit and rollback nor by SQL."""
+
+    def refuse(_: Connection) -> None:
+        raise RevisionRefused(f"Revision {revision} ends its db transaction, which is not its to end.")
+
+    current = "SELECT pg_current_xact_id()::text"
+    before = connection.exec_driver_sql(current).scalar_one()
+    for end in ("commit", "rollback"):
+        sa.event.listen(connection, end, refuse)
+    try:
+        with operating(_context(connection, schema_name)):
+            python()
+    finally:
+        for end in ("commit", "rollback"):
+            sa.event.remove(connection, end, refuse)
+    if connection.exec_driver_sql(current).scalar_one() != before:
+        refuse(connection)
+
+
+def set_timeouts(connection: Connection, lock_timeout_ms: int | None = None) -> None:
     """Wait for no lock for long, until the db transaction ends, so that whoever queues behind us goes on soon. The
     first statement of everything that changes schemas.
     """
-    timeouts = f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}"
-    send(connection, timeouts)
+    waits_ms = LOCK_TIMEOUT_MS if lock_timeout_ms is None else lock_timeout_ms
+    send(connection, f"SET LOCAL lock_timeout TO {waits_ms}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:
@@ -174,8 +195,10 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
     }
 
 
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+def first_line(error: BaseException) -> str:
+    """What went wrong, short enough for a record and with nothing that PostgreSQL could not keep."""
+    said = str(error).replace("\0", " ").splitlines()
+    return f"{type(error).__name__}: {said[0] if said else ''}"[:_SAID_CHARACTERS]
 
 
 def sqlstate_of(error: BaseException) -> str | None:

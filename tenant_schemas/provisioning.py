@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
+import psycopg
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from tenant_schemas import registry
-from tenant_schemas.errors import NotPrepared, ProvisioningError, TenantExists
-from tenant_schemas.migrations import History, Migrations, current_revision, set_timeouts
+from tenant_schemas.errors import NameRefused, NotPrepared, ProvisioningError, TenantExists
+from tenant_schemas.migrations import History, Migrations, current_revision, set_timeouts, sqlstate_of
 from tenant_schemas.roles import (
     become_owner,
     create_tenant_role,
@@ -30,9 +32,11 @@ from tenant_schemas.tenant import (
     role_name_of,
 )
 
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 _TAKEN: Final = """
     SELECT (SELECT slug FROM shared.tenants WHERE slug = %(slug)s OR schema_name = %(schema)s LIMIT 1) AS slug,
-        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s) AS has_schema,
+        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
+            OR EXISTS (SELECT FROM shared.spare_schemas WHERE schema_name = %(schema)s) AS has_schema,
         EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %(role)s) AS has_role"""
 
 
@@ -76,6 +80,10 @@ def provision_many(
                     provision_in(connection, migrations, tenant, tenant_secret)
             except TenantExists as error:
                 yield tenant, error
+            except (psycopg.errors.LockNotAvailable, OperationalError) as error:
+                if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
+                    raise
+                yield tenant, ProvisioningError(f"{tenant.slug}: somebody was changing tenants all the while.")
             else:
                 yield tenant, None
 
@@ -90,6 +98,8 @@ def tenant_to_be(
     reserved_slugs: frozenset[str] = frozenset(),
 ) -> Tenant:
     """A tenant as it will be when it is made. Asks no database. Raises NameRefused."""
+    if "\0" in name:
+        raise NameRefused("A name can't have a NUL in it.")
     return Tenant(
         id=uuid4(),
         slug=check_slug(slug, reserved_slugs),
@@ -145,7 +155,10 @@ def _refuse_taken(connection: Connection, tenant: Tenant, migrations: Migrations
     if taken.slug:
         raise TenantExists(f"Tenant {taken.slug!r} has that slug or schema.")
     if taken.has_schema:
-        raise TenantExists(f"Schema {tenant.schema_name!r} exists and belongs to no tenant; choose another name.")
+        raise TenantExists(
+            f"Schema {tenant.schema_name!r} exists or is to be dropped, and belongs to no tenant; choose another name, "
+            "or see `python -m scripts.drop_spare_schemas --list`."
+        )
     if taken.has_role:
         raise TenantExists(
             f"Role {tenant.role_name!r} exists on this server and belongs to no tenant of this database. "

@@ -22,8 +22,9 @@ from tenant_schemas.errors import TenancyError
 from tenant_schemas.migrations import sqlstate_of
 from tenant_schemas.tenant import Tenant
 
-# Python has no word for some of PostgreSQL's moments, like -infinity, and bytes are read best as PostgreSQL shows them.
-_AS_TEXT: Final = ("bytea", "date", "interval", "timestamp", "timestamptz")
+# Python has no word for some of PostgreSQL's moments, like -infinity, JSON none for NaN, and bytes are read best as
+# PostgreSQL shows them.
+_AS_TEXT: Final = ("bytea", "date", "float4", "float8", "interval", "time", "timetz", "timestamp", "timestamptz")
 
 
 @dataclass(frozen=True, slots=True)

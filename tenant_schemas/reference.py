@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, LiteralString
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.migrations import History, Migrations, first_line
 from tenant_schemas.provisioning import make_schema
+from tenant_schemas.registry import all_tenants
 from tenant_schemas.roles import become_owner, role_exists
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.words import WORDING, AnyConnection, Objects, fingerprints_of, objects_of
@@ -72,7 +73,7 @@ def noted_fingerprint(connection: AnyConnection, migrations: Migrations, revisio
 
 def note_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
     """Note it within the open db transaction, if this login may, and nobody is noting the same."""
-    if not _has_right(connection, "INSERT"):
+    if not _has_right(connection, "INSERT") or _gives_too_much(connection, migrations.roles.owner):
         return
     savepoint = connection.begin_nested()
     try:
@@ -87,11 +88,31 @@ def note_fingerprint(connection: Connection, migrations: Migrations, revision: s
         savepoint.commit()
 
 
+def note_history(engine: Engine, migrations: Migrations) -> None:
+    """Note what the head of the history makes, unless that is done, for those who may only read and compare with it.
+    It is made and rolled back; where it can't be made nothing is noted.
+    """
+    head = migrations.head(History.TENANT)
+    with engine.begin() as connection:
+        if noted_fingerprint(connection, migrations, head) is None:
+            reference = make_reference(connection, migrations, all_tenants(connection), head)
+            if reference.fingerprint:
+                note_fingerprint(connection, migrations, head, reference.fingerprint)
+
+
 def _may_be_made(connection: Connection, owner: str) -> bool:
     query = """
         SELECT pg_has_role(%s, 'MEMBER') AND NOT pg_is_in_recovery()
             AND current_setting('transaction_read_only') = 'off'"""
     return bool(connection.exec_driver_sql(query, (owner,)).scalar_one())
+
+
+def _gives_too_much(connection: Connection, owner: str) -> bool:
+    """Whether what the owner makes at this moment is others' by default: then the reference is no measure."""
+    query = """
+        SELECT EXISTS (SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
+            WHERE d.defaclrole = %s::regrole AND a.grantee <> d.defaclrole)"""
+    return bool(_ask(connection, query, owner))
 
 
 def _has_right(connection: AnyConnection, right: str) -> bool:

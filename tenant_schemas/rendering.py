@@ -109,7 +109,11 @@ def alembic_config(setup_cfg: Path, history: History) -> Config:
 def _read(folder: Path, _: tuple[Any, ...]) -> Line:
     directory = ScriptDirectory(str(folder.parent), version_locations=[str(folder)])
     head = directory.get_current_head()
-    return Line(tuple(directory.walk_revisions("base", head))[::-1] if head else ())
+    line = Line(tuple(directory.walk_revisions("base", head))[::-1] if head else ())
+    for before, script in zip((None, *line.revisions), line.revisions, strict=False):
+        if script.down_revision != (before and before.revision):
+            raise RevisionRefused(f"Revision {script.revision} does not follow {before and before.revision} alone.")
+    return line
 
 
 @lru_cache(maxsize=256)
@@ -140,6 +144,9 @@ def _render(script: Script, run: Callable[[], None]) -> str:
         dialect_opts={"paramstyle": "named"},
         opts={"as_sql": True, "output_buffer": text},
     )
+    # A comment at the end of a statement must not swallow what ends it.
+    offline.impl.command_terminator = "\n;"
+    _refuse_tabs(script)
     try:
         with operating(offline):
             run()
@@ -154,10 +161,18 @@ def _render(script: Script, run: Callable[[], None]) -> str:
     return text.getvalue()
 
 
+def _refuse_tabs(script: Script) -> None:
+    """Alembic makes spaces of them, also inside a literal."""
+    file = Path(script.path)
+    if any("\t" in part.read_text(encoding="utf-8") for part in file.parent.glob(f"{file.stem}.*")):
+        raise RevisionRefused(f"Revision {script.revision} has a tab, which Alembic would change: write spaces.")
+
+
 def _refuse_ends(script: Script, text: str) -> None:
     """A step that ended the db transaction could leave a schema between two revisions."""
     for statement in statements_of(text):
-        if statement.tokens and statement.tokens[0].is_any(*_ENDS):
+        first, *others = statement.tokens
+        if first.is_any(*_ENDS) or (first.is_any("copy") and any(token.is_any("stdin") for token in others)):
             raise RevisionRefused(f"Revision {script.revision} has {statement.shown}: it runs inside a db transaction.")
 
 

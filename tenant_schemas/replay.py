@@ -22,8 +22,10 @@ CHECK_FINDS: Final = "TS002"
 
 
 def step_text(step: Step, schema_name: str) -> str:
-    """One step that was rendered, noted and checked."""
-    return version_table(step, schema_name) + step.sql + version_note(step, schema_name) + checks_text(step)
+    """One step that was rendered, noted and checked, each on the schema's path, whatever was done to that before."""
+    path = search_path.migration_message(schema_name)
+    checks = path + checks_text(step) if step.checks else ""
+    return path + version_table(step, schema_name) + step.sql + version_note(step, schema_name) + checks
 
 
 def version_table(step: Step, schema_name: str) -> str:
@@ -47,7 +49,7 @@ def version_note(step: Step, schema_name: str) -> str:
 
 def checks_text(step: Step) -> str:
     return "".join(
-        f"DO $check$BEGIN IF EXISTS ({check}) THEN RAISE EXCEPTION USING ERRCODE = '{CHECK_FINDS}', MESSAGE = "
+        f"DO $check$BEGIN IF EXISTS ({check}\n) THEN RAISE EXCEPTION USING ERRCODE = '{CHECK_FINDS}', MESSAGE = "
         + sql.Literal(f"A check of revision {step.revision} finds something: {check}").as_string()
         + "; END IF; END$check$;"
         for check in step.checks
@@ -84,7 +86,7 @@ def _guard(tenant: Tenant) -> str:
     guard = sql.SQL(
         "DO $guard$BEGIN"
         # Asked for its path where no schema of it exists, PostgreSQL would make a temporary one.
-        " IF to_regnamespace({name}) IS NULL OR current_schemas(false) IS DISTINCT FROM ARRAY[{schema}]::name[]"
+        " IF to_regnamespace({name}) IS NULL OR (current_schemas(false))[1] IS DISTINCT FROM {schema}::name"
         " THEN RAISE EXCEPTION USING ERRCODE = {stale}, MESSAGE = {unreachable}; END IF;"
         " PERFORM FROM shared.tenants WHERE id = {id} AND schema_name = {schema} AND role_name = {role}"
         " AND revision = {revision} FOR NO KEY UPDATE;"

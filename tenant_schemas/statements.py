@@ -112,8 +112,9 @@ def _is_over(tokens: Sequence[Token]) -> bool:
     if heads[:1] != ["create"] or not {"function", "procedure"} & set(heads):
         return True
     depth = 0
-    for token in tokens:
-        if token.is_any("begin") or (depth and token.is_any("case")):
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        opens = token.is_any("begin") and following is not None and following.is_any("atomic")
+        if opens or (depth and token.is_any("case")):
             depth += 1
         elif depth and token.is_any("end"):
             depth -= 1

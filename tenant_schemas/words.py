@@ -81,23 +81,32 @@ _OBJECTS: Final = r"""
         UNION ALL
         SELECT c.nspname, 'policy', c.relname || '.' || p.polname, concat_ws(' ', p.polcmd, p.polpermissive,
             replace(p.polroles::regrole[]::text, c.role_name, 'the tenant'),
-            pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+            regexp_replace(pg_get_expr(p.polqual, p.polrelid), c.own, '.', 'g'),
+            regexp_replace(pg_get_expr(p.polwithcheck, p.polrelid), c.own, '.', 'g'))
         FROM relations c JOIN pg_policy p ON p.polrelid = c.oid
         UNION ALL
         SELECT c.nspname, 'rule', c.relname || '.' || r.rulename, concat_ws(' ', r.ev_enabled,
             regexp_replace(pg_get_ruledef(r.oid), c.own, '.', 'g'))
         FROM relations c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename <> '_RETURN'
         UNION ALL
-        SELECT n.nspname, 'type', t.typname::text, concat_ws(' ', t.typtype, format_type(t.typbasetype, t.typtypmod),
-            t.typnotnull, t.typdefault,
+        SELECT n.nspname, 'type', t.typname::text, concat_ws(' ', t.typtype,
+            regexp_replace(format_type(t.typbasetype, t.typtypmod), n.own, '.', 'g'),
+            t.typnotnull, regexp_replace(t.typdefault, n.own, '.', 'g'), t.typowner::regrole, t.typacl::text,
             (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
         FROM owned n JOIN pg_type t ON t.oid = n.objid
         WHERE n.classid = 'pg_type'::regclass AND t.typtype IN ('d', 'e', 'r', 'b') AND t.typelem = 0
         UNION ALL
+        SELECT c.nspname, 'sequence', c.relname::text, concat_ws(' ', s.seqtypid::regtype, s.seqstart, s.seqincrement,
+            s.seqmin, s.seqmax, s.seqcache, s.seqcycle)
+        FROM relations c JOIN pg_sequence s ON s.seqrelid = c.oid
+        UNION ALL
+        SELECT n.nspname, 'statistics', t.stxname::text, regexp_replace(pg_get_statisticsobjdef(t.oid), n.own, '.', 'g')
+        FROM owned n JOIN pg_statistic_ext t ON t.oid = n.objid WHERE n.classid = 'pg_statistic_ext'::regclass
+        UNION ALL
         SELECT nspname, 'other object', regexp_replace(pg_describe_object(classid, objid, 0), own, '', 'g'), ''
         FROM owned
         WHERE classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass,
-            'pg_constraint'::regclass)
+            'pg_constraint'::regclass, 'pg_statistic_ext'::regclass)
         UNION ALL
         SELECT g.schema_name, 'rights on ' || g.kind, g.name, string_agg(concat_ws(' ', g.grantee, g.privilege,
             g.is_grantable), ', ' ORDER BY g.grantee, g.privilege) FROM (

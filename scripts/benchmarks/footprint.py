@@ -22,6 +22,7 @@ VISIT = sa.text("SELECT count(*) FROM wallets WHERE user_id = '00000000-0000-000
 OWN, POOL = "a login each", "one pool"
 # Memory is looked at this many times on the way; the largest counts.
 LOOKS = 20
+# /proc counts in KiB.
 MIB = 1024
 
 
@@ -67,21 +68,25 @@ def _visit_all(settings: Settings, superuser_url: str, tenants: Sequence[Tenant]
         backends=max(len(backends) for _, backends in looks),
         service_mib=max(own for own, _ in looks),
         backends_mib=max(sum(backends) for _, backends in looks),
-        largest_backend_mib=max(max(backends) for _, backends in looks),
+        largest_backend_mib=max(max(backends, default=0.0) for _, backends in looks),
     )
 
 
 def _backends_mib(watcher: psycopg.Connection) -> list[float]:
     """What each backend of a tenant has for itself; the shared buffers are everybody's."""
     query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND (usename = %s OR usename ~ %s)"
-    pids = [pid for (pid,) in watcher.execute(query, (ROLES.pool, "^tenant_"))]
-    return [_mib(Path(f"/proc/{pid}/status"), "RssAnon") for pid in pids]
+    found = [_mib(f"/proc/{pid}/status", "RssAnon") for (pid,) in watcher.execute(query, (ROLES.pool, "^tenant_"))]
+    return [mib for mib in found if mib]
 
 
 def _own_mib() -> float:
-    return _mib(Path("/proc/self/status"), "VmRSS")
+    return _mib("/proc/self/status", "VmRSS")
 
 
-def _mib(status: Path, field: str) -> float:
-    found = next(line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(found.split()[1]) / MIB
+def _mib(status: str, field: str) -> float:
+    """Nothing for a process that is on its way out."""
+    try:
+        lines = Path(status).read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / MIB for line in lines if line.startswith(f"{field}:")), 0.0)

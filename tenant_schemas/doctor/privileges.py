@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from tenant_schemas.doctor.finding import Finding, Patient, error
+from tenant_schemas.lifecycle.spares import list_spares
 from tenant_schemas.migrations import VERSION_TABLE
 from tenant_schemas.roles import CLOSED_COLUMNS, CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
 from tenant_schemas.tenant import SHARED_SCHEMA
@@ -122,7 +123,9 @@ def _check_elsewhere(patient: Patient) -> Iterator[Finding]:
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
         GROUP BY 1, 2, 3"""
     names = [patient.roles.app, patient.roles.tenants, patient.roles.pool, *patient.tenant_roles]
-    schemas = [*patient.tenant_schemas, SHARED_SCHEMA, "public"]
+    # In a schema that is being made its tenant has rights already, and no way in.
+    made = [spare.schema_name for spare in list_spares(patient.connection) if spare.reason != "replaced"]
+    schemas = [*patient.tenant_schemas, *made, SHARED_SCHEMA, "public"]
     for row in patient.rows(query, names=names, schemas=schemas):
         if row.deptype == "o":
             remedy = f"ALTER … OWNER TO {patient.roles.owner}, or drop it."

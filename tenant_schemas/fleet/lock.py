@@ -32,7 +32,10 @@ def migrators_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0)
                 raise
             connection.rollback()
             raise MigratorBusy(_who_is_at_it(connection)) from error
-        yield
+        try:
+            yield
+        finally:
+            connection.invalidate()  # Also where its session is gone, and could not be ended well.
 
 
 def _who_is_at_it(connection: Connection) -> str:

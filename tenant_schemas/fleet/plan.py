@@ -7,7 +7,7 @@ from math import ceil
 from sqlalchemy import Connection
 
 from tenant_schemas import registry
-from tenant_schemas.errors import RevisionRefused
+from tenant_schemas.errors import RevisionRefused, TenantNotFound
 from tenant_schemas.migrations import History, Migrations, Outcome
 from tenant_schemas.rendering import Step
 from tenant_schemas.tenant import Tenant
@@ -97,6 +97,8 @@ def make_plan(connection: Connection, migrations: Migrations, wishes: Wishes) ->
     migrations.line(History.TENANT).steps(target, target)
     # Canaries are named too: a slip of the pen must not make a wave of nobody.
     named = {slug: registry.get_tenant(connection, slug) for slug in (*wishes.slugs, *wishes.canaries)}
+    if wishes.slugs and not set(wishes.canaries) <= set(wishes.slugs):
+        raise TenantNotFound("A canary is not among the tenants that were named.")
     tenants = [named[slug] for slug in dict.fromkeys(wishes.slugs)] or registry.all_tenants(connection)
     settled, ways = [], {}
     for revision in {tenant.revision for tenant in tenants}:

@@ -20,8 +20,8 @@ class Queue:
         self._is_closed = False
 
     def take(self, most: int) -> list[Work]:
-        """The next ones, waiting for those that are delayed; none when all is done or the queue is closed. A revision
-        that runs Python goes alone.
+        """The next ones of one way, waiting for those that are delayed; none when all is done or the queue is closed.
+        What runs Python goes alone.
         """
         with self._changed:
             while not self._is_closed:
@@ -74,6 +74,7 @@ class Queue:
     def _next(self, most: int) -> list[Work]:
         most = min(most, len(self._ready) // self._workers)  # So that the last ones don't all wait for one worker.
         taken = [self._ready.popleft()]
-        while self._ready and len(taken) < most and not (taken[0].runs_python or self._ready[0].runs_python):
+        # PostgreSQL parses a whole message first, so a fault of one way would be the others' too.
+        while self._ready and len(taken) < most and self._ready[0].steps == taken[0].steps and not taken[0].runs_python:
             taken.append(self._ready.popleft())
         return taken

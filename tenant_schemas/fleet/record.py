@@ -14,7 +14,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from tenant_schemas.fleet.plan import Plan, Work
-from tenant_schemas.roles import ServiceRoles, become_owner
+from tenant_schemas.roles import ServiceRoles, become_owner, send
 
 _NOT_DONE = "The run ended before it was done."
 _NEW_RUN = "INSERT INTO shared.migration_runs (id, target, started_by) VALUES (%s, %s, %s)"
@@ -39,8 +39,16 @@ def is_there(engine: Engine) -> bool:
         return connection.exec_driver_sql("SELECT to_regclass('shared.migration_outcomes')").scalar() is not None
 
 
+def bury(engine: Engine, roles: ServiceRoles) -> None:
+    """Note the end of runs that were killed. To be called under the lock, where there is the record."""
+    with engine.begin() as connection:
+        become_owner(connection, roles)
+        connection.exec_driver_sql(_DEAD_OUTCOMES, ("The run was killed.",))
+        connection.exec_driver_sql(_DEAD_RUNS)
+
+
 def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
-    """Note a run and all that it is to do, and the end of those that were killed. To be called under the lock."""
+    """Note a run and all that it is to do."""
     run_id, works = uuid4(), plan.works
     columns = (
         [work.tenant.id for work in works],
@@ -51,45 +59,46 @@ def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
     )
     with engine.begin() as connection:
         become_owner(connection, roles)
-        connection.exec_driver_sql(_DEAD_OUTCOMES, ("The run was killed.",))
-        connection.exec_driver_sql(_DEAD_RUNS)
         connection.exec_driver_sql(_NEW_RUN, (run_id, plan.target, who_we_are()))
         connection.exec_driver_sql(_NEW_OUTCOMES, (run_id, *columns))
     return run_id
 
 
-def end(engine: Engine, roles: ServiceRoles, run_id: UUID, status: str) -> None:
+def end(engine: Engine, roles: ServiceRoles, run_id: UUID, status: str, last_words: str = "") -> None:
     """Note how a run ended. This db transaction waits for the disk, and so for everything that was committed before."""
     with engine.begin() as connection:
         become_owner(connection, roles)
+        if last_words:
+            send(connection, last_words)
         connection.exec_driver_sql(_REST, (_NOT_DONE, run_id))
         connection.exec_driver_sql(_END, (status, run_id))
 
 
 def running_text(run_id: UUID, works: Sequence[Work]) -> str:
     return (
-        _update("status = 'running', attempts = attempts + 1", run_id, works)
+        _update("status = 'running'", run_id, works)
         # They may be done since: whoever tried before has lost the connection and doesn't know.
         + sql.SQL(" AND status <> 'done';").as_string()
     )
 
 
 def done_text(run_id: UUID, work: Work) -> str:
-    return (
-        _update("status = 'done', error = NULL, sqlstate = NULL, finished_at = clock_timestamp()", run_id, [work]) + ";"
-    )
+    change = "status = 'done', attempts = attempts + 1, error = NULL, sqlstate = NULL"
+    return _update(f"{change}, finished_at = clock_timestamp()", run_id, [work]) + ";"
 
 
 def waiting_text(run_id: UUID, work: Work, sqlstate: str | None, blocked_by: str | None) -> str:
     """It is tried again; why it was not done yet."""
-    change = sql.SQL("status = 'pending', sqlstate = {}, blocked_by = coalesce({}, blocked_by)")
-    return _update(change.format(sqlstate, blocked_by).as_string(), run_id, [work]) + ";"
+    change = sql.SQL(
+        "status = 'pending', attempts = attempts + 1, sqlstate = {}, blocked_by = coalesce({}, blocked_by)"
+    )
+    return _update(change.format(sqlstate, blocked_by).as_string(), run_id, [work]) + " AND status <> 'done';"
 
 
 def failed_text(run_id: UUID, work: Work, error: str, sqlstate: str | None, blocked_by: str | None) -> str:
     change = sql.SQL(
-        "status = 'failed', error = {}, sqlstate = {}, blocked_by = coalesce({}, blocked_by),"
-        " finished_at = clock_timestamp()"
+        "status = 'failed', attempts = attempts + 1, error = {}, sqlstate = {},"
+        " blocked_by = coalesce({}, blocked_by), finished_at = clock_timestamp()"
     )
     return _update(change.format(error, sqlstate, blocked_by).as_string(), run_id, [work]) + ";"
 

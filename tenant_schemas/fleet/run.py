@@ -6,16 +6,20 @@ whole, and the same call goes on where this one stopped.
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from itertools import count
 from queue import SimpleQueue
+from time import sleep
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.errors import MigrationError
 from tenant_schemas.fleet import record
 from tenant_schemas.fleet.blockers import Blockers
-from tenant_schemas.fleet.lock import migrators_lock
+from tenant_schemas.fleet.lock import LOCK_NOT_AVAILABLE, migrators_lock
 from tenant_schemas.fleet.plan import Plan, Wishes, Work, make_plan
 from tenant_schemas.fleet.queue import Queue
 from tenant_schemas.fleet.together import migrate_together
@@ -35,34 +39,68 @@ def migrate(
 
     `engine` logs in as the migrator. Each tenant is locked and committed by itself, or all together with
     `wishes.is_atomic`. `on_plan` is called before the first tenant. Raises MigratorBusy, TenantNotFound and
-    RevisionRefused before anything is done, and MigrationError if the run itself can't go on.
+    RevisionRefused before anything is done, MigrationError if the run itself can't go on, and SQLAlchemy's errors if
+    there is no server.
     """
     wishes = wishes or Wishes()
     with ExitStack() as held:
         is_prepared = _is_prepared(engine)
         if is_prepared:
             held.enter_context(migrators_lock(engine, migrations.roles, wishes.wait_seconds))
+            _plan(engine, migrations, wishes)  # A name that nobody has is to be known before `shared` is touched.
         if wishes.moves_shared and not (wishes.is_atomic and is_prepared):
-            shared = migrations.migrate_shared(engine, wishes.shared_to)
+            shared = _migrate_shared(engine, migrations, wishes)
+            if not is_prepared and shared.sqlstate in _MADE_MEANWHILE:
+                held.enter_context(migrators_lock(engine, migrations.roles, wishes.wait_seconds))
+                is_prepared, shared = True, _migrate_shared(engine, migrations, wishes)
             yield shared
             if shared.has_failed:
                 return
         if not is_prepared:
             held.enter_context(migrators_lock(engine, migrations.roles, wishes.wait_seconds))
-        with engine.connect() as connection:
-            plan = make_plan(connection, migrations, wishes)
-        on_plan(plan)
-        if wishes.is_atomic and is_prepared:
-            yield from migrate_together(engine, migrations, wishes, plan)
-        elif plan.waves:
-            yield from _Run(engine, migrations, wishes, plan).outcomes()
-        yield from plan.settled
+        yield from _migrate_tenants(engine, migrations, wishes, on_plan, is_atomic=wishes.is_atomic and is_prepared)
+
+
+def _migrate_tenants(
+    engine: Engine, migrations: Migrations, wishes: Wishes, on_plan: Callable[[Plan], None], *, is_atomic: bool
+) -> Iterator[Outcome]:
+    has_record = record.is_there(engine)
+    if has_record:
+        record.bury(engine, migrations.roles)
+    plan = _plan(engine, migrations, wishes)
+    if plan.waves and not has_record:
+        raise MigrationError("`shared` is too old to keep a record of runs: migrate it first, without --to.")
+    on_plan(plan)
+    if is_atomic:
+        yield from migrate_together(engine, migrations, wishes, plan)
+    elif plan.waves:
+        yield from _Run(engine, migrations, wishes, plan).outcomes()
+    yield from plan.settled
+
+
+def _plan(engine: Engine, migrations: Migrations, wishes: Wishes) -> Plan:
+    with engine.connect() as connection:
+        return make_plan(connection, migrations, wishes)
+
+
+def _migrate_shared(engine: Engine, migrations: Migrations, wishes: Wishes) -> Outcome:
+    """With the same patience as a tenant. Every tenant reads `shared`, so nobody may wait behind this for long."""
+    for attempt in count(1):
+        outcome = migrations.migrate_shared(engine, wishes.shared_to, lock_timeout_ms=wishes.lock_timeout_ms)
+        if outcome.sqlstate != LOCK_NOT_AVAILABLE or attempt >= wishes.attempts:
+            break
+        sleep(wishes.first_delay_seconds * 2 ** (attempt - 1))
+    return replace(outcome, attempts=attempt)
 
 
 def _is_prepared(engine: Engine) -> bool:
     with engine.connect() as connection:
         table = f"{SHARED_SCHEMA}.{VERSION_TABLE}"
         return connection.exec_driver_sql("SELECT to_regclass(%s)", (table,)).scalar() is not None
+
+
+# unique_violation, duplicate_schema, duplicate_table: another migrator began from nothing at the same moment.
+_MADE_MEANWHILE = frozenset({"23505", "42P06", "42P07"})
 
 
 class _Run:
@@ -104,9 +142,9 @@ class _Run:
                 yield from self._listen(told, queue)
             finally:
                 self._end_workers(queue)
-        for worker in self._workers:
-            if worker.failure:
-                raise MigrationError(f"A worker could not go on: {first_line(worker.failure)}") from worker.failure
+        failures = [worker.failure for worker in self._workers if worker.failure]
+        if len(failures) == len(self._workers):
+            raise MigrationError(f"No worker could go on: {first_line(failures[0])}") from failures[0]
 
     def _listen(self, told: "SimpleQueue[Outcome | None]", queue: Queue) -> Iterator[Outcome]:
         """Pass on what the workers tell until all have ended, and then what they have left."""
@@ -124,7 +162,8 @@ class _Run:
         """They have ended, unless the run was interrupted: then what they are doing is undone."""
         queue.close()
         for worker in self._workers:
-            worker.cancel()
+            with suppress(psycopg.Error):
+                worker.cancel()
         for worker in self._workers:
             worker.join()
 

@@ -4,14 +4,24 @@ It keeps all locks of all tenants until its end, so PostgreSQL's table of locks 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.fleet import record
 from tenant_schemas.fleet.plan import Plan, Wishes, Work
 from tenant_schemas.fleet.worker import failed, skipped
-from tenant_schemas.migrations import Migrations, Outcome, first_line, run_steps, set_timeouts, sqlstate_of
+from tenant_schemas.migrations import (
+    Migrations,
+    Outcome,
+    current_revision,
+    first_line,
+    run_steps,
+    set_timeouts,
+    sqlstate_of,
+)
 from tenant_schemas.replay import opening, registry_note
 from tenant_schemas.roles import send
 from tenant_schemas.tenant import SHARED_SCHEMA
@@ -30,7 +40,10 @@ def migrate_together(engine: Engine, migrations: Migrations, wishes: Wishes, pla
             done = list(together.outcomes(connection, plan))
     except BaseException as error:
         if run_id:
-            record.end(engine, migrations.roles, run_id, "failed" if isinstance(error, Exception) else "stopped")
+            # Without a server it can't be written down; the next run finds out.
+            with suppress(DBAPIError):
+                status = "failed" if isinstance(error, Exception) else "stopped"
+                record.end(engine, migrations.roles, run_id, status, together.last_words(error))
         if not isinstance(error, Exception):
             raise
         yield from together.failures(plan, error)
@@ -52,7 +65,8 @@ class _Together:
     def outcomes(self, connection: Connection, plan: Plan) -> Iterator[Outcome]:
         """Do all, one after another."""
         if self._wishes.moves_shared:
-            before, after = self._migrations.upgrade_shared(connection, self._wishes.shared_to)
+            before = current_revision(connection, SHARED_SCHEMA)
+            after = self._migrations.upgrade_shared(connection, self._wishes.shared_to)
             yield Outcome(SHARED_SCHEMA, None, before, after)
         for work in plan.works:
             self._at = work
@@ -60,12 +74,17 @@ class _Together:
 
     def failures(self, plan: Plan, error: Exception) -> Iterator[Outcome]:
         """The one that failed, and all others, which are where they were because of it."""
-        sqlstate = sqlstate_of(error)
-        reason = _TOO_MANY if sqlstate == _OUT_OF_LOCKS else first_line(error)
+        reason, sqlstate = _reason(error), sqlstate_of(error)
         if self._at is None:
             yield Outcome(SHARED_SCHEMA, None, None, None, reason, sqlstate)
         for work in plan.works:
             yield failed(work, reason, sqlstate) if work is self._at else skipped(work)
+
+    def last_words(self, error: BaseException) -> str:
+        """What the record is told of the one that failed."""
+        if self._at is None or self._run_id is None or not isinstance(error, Exception):
+            return ""
+        return record.failed_text(self._run_id, self._at, _reason(error), sqlstate_of(error), None)
 
     def _bring(self, connection: Connection, work: Work) -> Outcome:
         tenant, wishes = work.tenant, self._wishes
@@ -76,3 +95,7 @@ class _Together:
         if self._run_id:
             send(connection, record.done_text(self._run_id, work))
         return Outcome(tenant.schema_name, tenant.slug, tenant.revision, work.target)
+
+
+def _reason(error: BaseException) -> str:
+    return _TOO_MANY if sqlstate_of(error) == _OUT_OF_LOCKS else first_line(error)

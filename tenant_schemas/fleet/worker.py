@@ -7,11 +7,13 @@ it are done, that one has lost nothing but its turn, and those behind it were no
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
+from time import monotonic, sleep
 from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.fleet import record
 from tenant_schemas.fleet.lock import LOCK_NOT_AVAILABLE
@@ -23,10 +25,12 @@ from tenant_schemas.roles import driver_of, send
 
 TENANTS_PER_MESSAGE = 10
 LONGEST_DELAY_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
 QUERY_CANCELED = "57014"
 # What may pass, so that another try is worth it: deadlock_detected, serialization_failure, too_many_connections, and a
 # connection that broke: connection_failure, admin_shutdown, crash_shutdown, cannot_connect_now, or no word at all.
-_PASSING = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001", "53300", "08006", "57P01", "57P02", "57P03"})
+_OF_LOCKS = frozenset({LOCK_NOT_AVAILABLE, "40P01"})
+_PASSING = _OF_LOCKS | frozenset({"40001", "53300", "08006", "57P01", "57P02", "57P03"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Worker:
         self._job = job
         self._connection: sa.Connection | None = None
         self._thread = Thread(target=self._work, name="migrator", daemon=True)
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     @property
     def pid(self) -> int | None:
@@ -70,17 +74,20 @@ class Worker:
             driver_of(connection).cancel_safe(timeout=5)
 
     def _work(self) -> None:
+        most = TENANTS_PER_MESSAGE if self._job.wishes.budget == float("inf") else 1
+        works: list[Work] = []
         try:
-            while works := self._job.queue.take(TENANTS_PER_MESSAGE):
+            while works := self._job.queue.take(most):
                 self._do(works)
-        except Exception as error:  # noqa: BLE001  Whatever it is, the run ends with it.
+        except BaseException as error:  # noqa: BLE001  Whatever it is, others may go on with what is left.
             self.failure = error
+            self._job.queue.put_first(works)
         finally:
             self._close()
             self._job.tell(None)
 
     def _do(self, works: Sequence[Work]) -> None:
-        """Do these, or one that runs Python."""
+        """Do these, or one that runs Python. Raises what keeps this worker from going on."""
         connection = self._open()
         pid = driver_of(connection).info.backend_pid
         try:
@@ -88,9 +95,11 @@ class Worker:
                 self._do_with_python(connection, works[0])
             else:
                 send(connection, self._message(works))
-        except Exception as error:  # noqa: BLE001  Whatever it is, it is that tenant's outcome.
-            self._learn(works, error, self._job.in_the_way_of(pid))
+        except BaseException as error:  # noqa: BLE001  Whatever it is, it is that tenant's outcome.
+            seen = self._job.in_the_way_of(pid)
+            self._learn(works, error, seen if sqlstate_of(error) in _OF_LOCKS else None)
         else:
+            self._job.in_the_way_of(pid)  # Who was in the way is so no more.
             for work in works:
                 self._tell_done(work)
 
@@ -122,7 +131,7 @@ class Worker:
     def _notes(self, work: Work) -> str:
         return registry_note(work.tenant, work.target) + record.done_text(self._job.run_id, work)
 
-    def _learn(self, works: Sequence[Work], error: Exception, blocked_by: str | None) -> None:
+    def _learn(self, works: Sequence[Work], error: BaseException, blocked_by: str | None) -> None:
         """Find out how far they came. The first that is not done is the one that failed."""
         connection = self._open()
         send(connection, "ROLLBACK")
@@ -141,10 +150,11 @@ class Worker:
         rows = driver_of(connection).execute(query, ([work.tenant.id for work in works], works[0].target))
         return {row[0] for row in rows}
 
-    def _settle(self, connection: sa.Connection, work: Work, error: Exception, blocked_by: str | None) -> None:
+    def _settle(self, connection: sa.Connection, work: Work, error: BaseException, blocked_by: str | None) -> None:
         """Try it again later, or let it be."""
         job, sqlstate = self._job, sqlstate_of(error)
-        may_pass = sqlstate in _PASSING or (sqlstate is None and isinstance(error, psycopg.OperationalError))
+        is_broken = sqlstate is None and isinstance(getattr(error, "orig", error), psycopg.OperationalError)
+        may_pass = sqlstate in _PASSING or is_broken
         if job.queue.is_closed and sqlstate == QUERY_CANCELED:
             job.tell(skipped(work))
         elif may_pass and work.attempts < job.wishes.attempts:
@@ -165,10 +175,22 @@ class Worker:
         if self._connection is not None and _is_broken(self._connection):
             self._close()
         if self._connection is None:
-            connection = self._job.engine.connect()
-            driver_of(connection).autocommit = True  # Our own BEGIN and COMMIT stand in the messages.
-            self._connection = connection
+            self._connection = self._connect()
         return self._connection
+
+    def _connect(self) -> sa.Connection:
+        """A server that restarts, or has no connection free, is asked for some seconds."""
+        deadline = monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                connection = self._job.engine.connect()
+            except DBAPIError:
+                if monotonic() > deadline or self._job.queue.is_closed:
+                    raise
+                sleep(0.2)
+            else:
+                driver_of(connection).autocommit = True  # Our own BEGIN and COMMIT stand in the messages.
+                return connection
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

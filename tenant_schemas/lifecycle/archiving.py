@@ -1,5 +1,5 @@
 """Puts a tenant away and takes it back. Its schema, its login and its data stay as they are: who may still read of an
-archived tenant is for the application to say, and nobody may write. Migrations go on in it.
+archived tenant is for the application to say, and that it lets nobody write. Migrations go on in it.
 """
 
 from typing import Final
