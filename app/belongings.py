@@ -155,10 +155,20 @@ MASKS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
+# In the log, `subject` is a person's id where a member was added, changed or removed.
+PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
+    "wallets": frozenset({"user_id"}),
+    "wallet_transactions": frozenset({"admin_id"}),
+    "orders": frozenset({"user_id"}),
+    "reconciliations": frozenset({"user_id"}),
+    "audit_log": frozenset({"actor_id", "subject"}),
+}
+
 BELONGINGS: Final = Belongings(
     members="memberships",
     people="users",
     people_columns=("id", "email", "name"),
+    people_named=PEOPLE_NAMED,
     prove=prove,
     find_faults=find_faults,
     rechain=rechain,

@@ -1,5 +1,6 @@
 """Back up one tenant, or all: `python -m scripts.backup_tenant km --to /backups`. Members go on paying meanwhile.
 
+It reads the server of BACKUP_DATABASE_URL, else of ADMIN_DATABASE_URL, and says which.
 A bundle is a private folder SLUG-TIME with every table's rows, what of `shared` is the tenant's, and a manifest by
 which all of it can be proved. It appears whole or not at all, and none is ever overwritten. Exits 1 if any tenant has
 none.
@@ -51,9 +52,9 @@ def main(
     except SealRefused as error:
         stop(str(error), BAD_ARGUMENTS)
     shape = Shape(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
-    told = []
-    for taken in _take(backup_source(), slug, shape):
-        told.append(_told(taken, keep))
+    source, told = backup_source(), []
+    for taken in _take(source, slug, shape):
+        told.append({"source": source.place, **_told(taken, keep)})
         if not as_json:
             _show(told[-1])
     if as_json:
@@ -64,7 +65,10 @@ def main(
 def backup_source() -> Source:
     """The installation of the settings, by the login that is for backups if there is one."""
     settings = settings_or_exit()
-    url = settings.backup_database_url or admin_url_or_exit(settings)
+    return source_at(settings.backup_database_url or admin_url_or_exit(settings))
+
+
+def source_at(url: str) -> Source:
     return Source(url=url, migrations=MIGRATIONS, belongings=BELONGINGS)
 
 
@@ -75,7 +79,7 @@ def _take(source: Source, slug: str | None, shape: Shape) -> Iterator[Taken]:
         else:
             yield Taken(slug, back_up(source, slug, shape))
     except TenantNotFound as error:
-        stop(str(error), BAD_ARGUMENTS)
+        stop(f"{error} Looked for at {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
         yield Taken(slug or "all", error=str(error))
 
@@ -97,7 +101,7 @@ def _told(taken: Taken, keep: int | None) -> dict[str, Any]:
 def _show(told: dict[str, Any]) -> None:
     slug = told["slug"]
     if told["bundle"]:
-        print(f"{slug}: {told['rows']} rows, {told['bytes']} bytes in {told['bundle']}")
+        print(f"{slug}: {told['rows']} rows, {told['bytes']} bytes of {told['source']} in {told['bundle']}")
     for removed in told["removed"]:
         print(f"{slug}: removed {removed}")
     if told["error"]:

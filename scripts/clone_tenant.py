@@ -3,6 +3,9 @@
 Amounts, dates and ids of wallets are as they are. People are member-1@staging.clone.invalid and so on, texts and
 addresses are masked, and keys and sessions are not copied. Nobody can log in until you give somebody a password:
 `flask members set-password member-1@staging.clone.invalid`.
+
+A tenant whose audit finds anything is not cloned: the clone's chains are made anew, and would hide it. While it copies,
+no other tenant can be made, restored or dropped: it adds people, and these lock `shared.users`.
 """
 
 from dataclasses import asdict

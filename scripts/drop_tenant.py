@@ -1,8 +1,9 @@
 """Destroy an archived tenant: its schema, its login, its members' place in it, its keys and its spare schemas. People
 and the other tenants stay. All or nothing.
 
-It is backed up first, into a bundle in the folder --to, and nobody can write to it from then on; a backup that fails
-destroys nothing. Asks for the slug twice; --yes is for machines.
+It is backed up first, into a bundle in the folder --to, from ADMIN_DATABASE_URL, where it is destroyed, whatever
+BACKUP_DATABASE_URL says; nobody can write to it from then on, and a backup that fails destroys nothing. Asks for the
+slug twice; --yes is for machines.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import rich_click as click
 
 from app.db import admin_engine
-from scripts.backup_tenant import backup_source
+from scripts.backup_tenant import source_at
 from scripts.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
@@ -23,7 +24,7 @@ from scripts.console import (
 from tenant_schemas.backup.sealing import read_recipients
 from tenant_schemas.backup.taking import back_up
 from tenant_schemas.backup.writing import Shape
-from tenant_schemas.errors import SealRefused
+from tenant_schemas.errors import BackupError, SealRefused
 from tenant_schemas.lifecycle.dropping import drop
 from tenant_schemas.tenant import Tenant
 
@@ -69,11 +70,21 @@ def _ask_twice(slug: str) -> None:
 
 
 def _drop(slug: str, shape: Shape | None) -> Path | None:
+    url = admin_url_or_exit(settings_or_exit())
+
     def take(tenant: Tenant) -> Path | None:
-        return back_up(backup_source(), tenant.slug, shape).folder if shape else None
+        return _back_up(url, tenant, shape) if shape else None
 
     with refusals_exit():
-        return drop(admin_engine(admin_url_or_exit(settings_or_exit())), slug, take)
+        return drop(admin_engine(url), slug, take)
+
+
+def _back_up(url: str, tenant: Tenant, shape: Shape) -> Path:
+    """A URL may name several servers, and lead to another one each time."""
+    bundle = back_up(source_at(url), tenant.slug, shape)
+    if bundle.manifest.tenant.id != tenant.id:
+        raise BackupError(f"Nothing was dropped: {bundle.folder} is of another tenant {tenant.slug!r} than this one.")
+    return bundle.folder
 
 
 if __name__ == "__main__":

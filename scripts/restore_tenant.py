@@ -3,11 +3,15 @@ the living one: `… --as km2`.
 
 As it was, the tenant of the bundle gets its data back, in one moment; what it had until then is kept, closed, for some
 days. Its members, settings and login stay as they are today; a tenant that is not there comes back with those of the
-bundle. All rows, totals and chains are proved before. What fails leaves nothing behind.
+bundle. Beside a tenant that is there, only its members of today get in, in their roles of today. All rows, totals and
+chains are proved before; what fails leaves nothing behind, or says what and how to drop it.
+
+Versions of what is restored, as ETags show them, are the bundle's again: let clients read anew before they change what
+they read before. Until people who are made anew are committed with all else, no tenant can be made or dropped.
 """
 
 from dataclasses import asdict
-from datetime import UTC, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +40,12 @@ identity_option = click.option(
 
 @click.command(help=__doc__)
 @bundle_argument
-@click.option("--as", "slug", help="Make another tenant of it, with this slug, and leave the living one alone.")
+@click.option(
+    "--as",
+    "slug",
+    help="Make another tenant of it, with this slug, and leave the living one alone. It has the members that one has "
+    "today; if there is none, the bundle's.",
+)
 @click.option("--name", help="The name people see of that. Default: the bundle's.")
 @click.option(
     "--users",
@@ -50,7 +59,9 @@ identity_option = click.option(
     "--keep-days", type=click.IntRange(0, 3650), default=KEEP.days, show_default=True, help="Of what it replaces."
 )
 @identity_option
-@click.option("--yes", is_flag=True, help="Do not ask before a living tenant is replaced.")
+@click.option(
+    "--yes", is_flag=True, help="Do not ask before a living tenant is replaced. One that was renamed since is not."
+)
 @json_option
 def main(
     *,
@@ -68,8 +79,8 @@ def main(
     destination = restore_destination()
     try:
         bundle = open_bundle(folder, identity)
-        if slug is None and not yes:
-            _confirm(destination, bundle)
+        if slug is None:
+            _confirm(destination, bundle, yes=yes)
         keep = timedelta(days=keep_days)
         restored = restore(destination, bundle, slug=slug, name=name, users=Users(users), keep=keep)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
@@ -102,13 +113,19 @@ def told_of(error: Exception) -> str:
     return "\n".join([str(getattr(error, "orig", None) or error), *getattr(error, "__notes__", ())])
 
 
-def _confirm(destination: Destination, bundle: Bundle) -> None:
-    living = living_tenant(destination, bundle.manifest)
-    if living is not None:
-        moment = bundle.manifest.taken_at.astimezone(UTC)
-        told = f"{living.slug} goes back to {moment:%Y-%m-%d %H:%M:%S} UTC; what came since is kept aside, closed."
-        if click.prompt(f"{told}\nType its slug to go on", default="", show_default=False, err=True) != living.slug:
-            stop("Nothing was done.", FAILED)
+def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
+    living, was = living_tenant(destination, bundle.manifest), bundle.manifest.tenant.slug
+    if living is None:
+        return
+    renamed = f"The bundle was taken as {was}, and that tenant is {living.slug} now. " if was != living.slug else ""
+    if yes and renamed:
+        stop(f"{renamed}Nothing was done: if that is meant, run it without --yes.", BAD_ARGUMENTS)
+    moment = f"{bundle.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    told = (
+        f"{renamed}{living.slug} goes back to {moment}; what came since is kept aside, closed.\nType its slug to go on"
+    )
+    if not yes and click.prompt(told, default="", show_default=False, err=True) != living.slug:
+        stop("Nothing was done.", FAILED)
 
 
 def _show(restored: Restored, keep_days: int) -> None:

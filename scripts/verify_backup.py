@@ -2,6 +2,8 @@
 1 if anything differs, and names the file or table.
 
 It makes and drops a schema, which locks `shared.users` for a moment: on a busy installation, do it on another server.
+Where the schema can't be dropped, since somebody else reads there all the while, a warning says so; it is due from then
+on, and `drop_spare_schemas` drops it.
 """
 
 import sys
@@ -16,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from scripts.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
 from scripts.restore_tenant import identity_option, restore_destination, told_of
 from tenant_schemas.backup.bundle import open_bundle
+from tenant_schemas.backup.sealing import read_identities
 from tenant_schemas.errors import SealRefused, TenancyError
 from tenant_schemas.restoring.restoring import Destination
 from tenant_schemas.restoring.verifying import verify
@@ -27,11 +30,12 @@ from tenant_schemas.restoring.verifying import verify
     metavar="BUNDLE…",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
 )
 @identity_option
 @json_option
 def main(folders: tuple[Path, ...], identity: Path | None, as_json: bool) -> None:
+    _refuse_no_identity(identity)
     destination = restore_destination()
     told = []
     for folder in folders:
@@ -43,12 +47,18 @@ def main(folders: tuple[Path, ...], identity: Path | None, as_json: bool) -> Non
     sys.exit(FAILED if any(each["error"] for each in told) else 0)
 
 
+def _refuse_no_identity(identity: Path | None) -> None:
+    try:
+        if identity:
+            read_identities(identity)
+    except SealRefused as error:
+        stop(str(error), BAD_ARGUMENTS)
+
+
 def _verified(destination: Destination, folder: Path, identity: Path | None) -> dict[str, Any]:
     told: dict[str, Any] = {"bundle": folder, "error": None}
     try:
         return told | asdict(verify(destination, open_bundle(folder, identity)))
-    except SealRefused as error:
-        stop(str(error), BAD_ARGUMENTS)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         return told | {"error": told_of(error)}
 
@@ -62,6 +72,8 @@ def _show(told: dict[str, Any]) -> None:
         f"{told['bundle']} holds: {told['slug']} at revision {told['revision']}, {told['files']} files, {told['rows']} "
         f"rows in {told['tables']} tables, by count, hash, totals, chains and audit.{form}"
     )
+    for warning in told["warnings"]:
+        print(f"{told['bundle']}: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

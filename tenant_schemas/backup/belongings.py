@@ -13,7 +13,10 @@ class Belongings:
 
     `members` is the table of `shared` that says who belongs to a tenant, by tenant_id, tenant_role and user_id;
     `people` the table of `shared` that members and tenants' tables refer to. A bundle keeps `people_columns` of each
-    person: the first is the primary key, the second finds the person on another server.
+    person: the first is the primary key, the second finds the person on another server. `people_named` are the columns
+    by table, of ids or of texts that may be ids, that name people, with a foreign key or without: a bundle keeps whom
+    they name, and a remap and a clone replace the ids there and nowhere else. A text among them must have a mask, and
+    what a revision lacks is passed over.
 
     `prove` tells totals and heads of chains, as JSON; `find_faults` what does not hold after loading; both run bound to
     the tenant. `rechain` runs bound and as the owner after ids or texts were replaced on purpose. `masks` are SQL
@@ -26,6 +29,7 @@ class Belongings:
     members: str
     people: str
     people_columns: tuple[str, ...]
+    people_named: Mapping[str, frozenset[str]]
     prove: Callable[[psycopg.Connection[Any]], dict[str, Any]]
     find_faults: Callable[[psycopg.Connection[Any]], list[str]]
     rechain: Callable[[psycopg.Connection[Any]], None]

@@ -34,8 +34,8 @@ class Bundle:
         try:
             with self._stored(rows) as stored, gzip.open(stored) as plain:
                 yield from plain
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise BundleBroken(f"{self.folder / rows.file} can't be unpacked: {error}") from None
+        except (EOFError, zlib.error, OSError) as error:
+            raise BundleBroken(f"{self.folder / rows.file} can't be read: {error}") from None
 
     def _stored(self, rows: RowsFile) -> AbstractContextManager[BinaryIO]:
         path = self.folder / rows.file

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.backup.looking import select_members, select_people, shared_columns
+from tenant_schemas.backup.looking import let_go_of_shared, select_members, select_people, shared_columns
 from tenant_schemas.backup.manifest import MANIFEST_NAME
 from tenant_schemas.backup.rows import lines_of, write_file
 from tenant_schemas.backup.source import Source, saying_what_failed
@@ -70,13 +70,14 @@ _Part = tuple[str, Sequence[str], sql.Composed]
 
 def _parts(connection: psycopg.Connection[Any], source: Source, frozen: Frozen) -> Iterator[_Part]:
     tenant, belongings = frozen.tenant, source.belongings
+    shown = [name for name in shared_columns(connection, belongings.members) if name not in _ENGINES_OWN]
+    yield belongings.members, shown, select_members(tenant, shown, belongings)
+    yield belongings.people, belongings.people_columns, select_people(tenant, frozen.tables, belongings)
+    let_go_of_shared(connection)
     for table in frozen.tables:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.all_columns))
         place = sql.Identifier(tenant.schema_name, table.name)
         yield table.name, table.all_columns, sql.SQL("SELECT {} FROM {}").format(columns, place)
-    shown = [name for name in shared_columns(connection, belongings.members) if name not in _ENGINES_OWN]
-    yield belongings.members, shown, select_members(tenant, shown, belongings)
-    yield belongings.people, belongings.people_columns, select_people(tenant, frozen.tables, belongings)
 
 
 def _write(

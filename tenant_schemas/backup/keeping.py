@@ -10,14 +10,17 @@ from tenant_schemas.errors import BundleBroken
 
 
 def keep_newest(bundle: Bundle, keep: int) -> list[Path]:
-    """Keep the `keep` newest whole bundles of the tenant whose new one this is, and what is newer than the oldest of
-    them; remove and return the others. A bundle with anything in it that its manifest doesn't name stays.
+    """Keep the tenant's new bundle, whatever time the others say, and with it the `keep` newest whole ones and what is
+    newer than the oldest of them; remove and return the others. A bundle with anything in it that its manifest doesn't
+    name stays.
     """
-    whole = 0
+    whole = 1
     removed = []
     for folder, manifest in _newest_first(bundle):
+        if folder == bundle.folder:
+            continue
         if whole < keep:
-            whole += folder == bundle.folder or _is_whole(folder)
+            whole += _is_whole(folder)
         elif _holds_nothing_else(folder, manifest):
             remove(folder)
             removed.append(folder)

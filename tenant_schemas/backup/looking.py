@@ -4,7 +4,7 @@ No question here reads the whole catalogue: tables are found by what depends on 
 an index, so that one tenant among thousands costs as much as one alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ _TABLES: Final = """
     WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(%(schema)s)
         AND d.classid = 'pg_class'::regclass
     GROUP BY c.oid, c.relname, c.relpages ORDER BY c.relname"""
+_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _SHARED_COLUMNS: Final = """
     SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"""
@@ -50,8 +51,8 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the tenant: `columns` can be written, `all_columns` include what PostgreSQL generates, `people` refer
-    to a person.
+    """A table of the tenant: `columns` can be written, `all_columns` include what PostgreSQL generates, `people` name
+    a person, by a foreign key or as the application says.
     """
 
     name: str
@@ -83,20 +84,36 @@ def tables_of(connection: psycopg.Connection[Any], schema_name: str, belongings:
     """The tenant's tables but Alembic's own, whose row is the tenant's revision."""
     names = {"schema": schema_name, "people": f"{SHARED_SCHEMA}.{belongings.people}"}
     rows = connection.execute(_TABLES, names)
-    tables = (Table(name, pages, *(tuple(each or ()) for each in lists)) for name, pages, *lists in rows)
-    return tuple(table for table in tables if table.name != VERSION_TABLE)
+    return tuple(_table(belongings, row) for row in rows if row[0] != VERSION_TABLE)
+
+
+def _table(belongings: Belongings, row: Sequence[Any]) -> Table:
+    name, pages, columns, all_columns, referring = row
+    people = belongings.people_named.get(name, frozenset()).union(referring)
+    named = tuple(column for column in all_columns if column in people)
+    return Table(name, pages, tuple(columns or ()), tuple(all_columns), named)
 
 
 def lock_tables(
     connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table], belongings: Belongings
 ) -> None:
-    """Let nobody change the form of what is read. Readers and writers go on."""
-    names = [(schema_name, table.name) for table in tables] + [
-        (SHARED_SCHEMA, belongings.members),
-        (SHARED_SCHEMA, belongings.people),
-    ]
-    listed = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*name)) for name in names)
-    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(listed))
+    """Let nobody change the form of what is read. Readers and writers go on. `let_go_of_shared` lets go of the locks in
+    `shared` alone: no schema of any tenant can be dropped while somebody holds them.
+    """
+    _lock(connection, [(schema_name, table.name) for table in tables])
+    connection.execute("SAVEPOINT shared")
+    _lock(connection, [(SHARED_SCHEMA, belongings.members), (SHARED_SCHEMA, belongings.people)])
+
+
+def let_go_of_shared(connection: psycopg.Connection[Any]) -> None:
+    """End what `lock_tables` began: members and people are read by now."""
+    connection.execute("ROLLBACK TO SAVEPOINT shared; RELEASE SAVEPOINT shared")
+
+
+def _lock(connection: psycopg.Connection[Any], names: Sequence[tuple[str, str]]) -> None:
+    if names:
+        listed = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*name)) for name in names)
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(listed))
 
 
 def own_revision(connection: psycopg.Connection[Any], schema_name: str) -> str | None:
@@ -120,16 +137,25 @@ def select_members(tenant: Tenant, columns: Sequence[str], belongings: Belonging
 
 
 def select_people(tenant: Tenant, tables: Sequence[Table], belongings: Belongings) -> sql.Composed:
-    """Everybody whom the tenant's members or tables refer to, and nobody else."""
-    columns = sql.SQL(", ").join(map(sql.Identifier, belongings.people_columns))
-    referring = [select_members(tenant, ("user_id",), belongings)] + [
-        sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), sql.Identifier(tenant.schema_name, table.name))
-        for table in tables
-        for column in table.people
-    ]
-    return sql.SQL("SELECT {} FROM {} WHERE {} IN ({})").format(
-        columns,
+    """Everybody whom the tenant's members or tables name, and nobody else."""
+    named = ((table.name, column) for table in tables for column in table.people)
+    return sql.SQL("SELECT {} FROM {} WHERE {} IN (SELECT user_id FROM {} WHERE tenant_id = {} UNION {})").format(
+        sql.SQL(", ").join(map(sql.Identifier, belongings.people_columns)),
         sql.Identifier(SHARED_SCHEMA, belongings.people),
         sql.Identifier(belongings.people_columns[0]),
-        sql.SQL(" UNION ").join(referring),
+        sql.Identifier(SHARED_SCHEMA, belongings.members),
+        sql.Literal(tenant.id),
+        ids_in(tenant.schema_name, named),
+    )
+
+
+def ids_in(schema_name: str, columns: Iterable[tuple[str, str]]) -> sql.Composed:
+    """A query for the ids in these columns of these tables, each once. Texts that are none are passed over."""
+    found: list[sql.Composable] = [
+        sql.SQL("SELECT {}::text AS id FROM {}").format(sql.Identifier(column), sql.Identifier(schema_name, table))
+        for table, column in columns
+    ]
+    # Only CASE promises that what is no id is not cast.
+    return sql.SQL("SELECT CASE WHEN id ~ {} THEN id::uuid END FROM ({}) found").format(
+        sql.Literal(_ID), sql.SQL(" UNION ").join(found or [sql.SQL("SELECT NULL::text AS id")])
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from types import UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -80,7 +80,7 @@ def manifest_from_json(text: str | bytes) -> Manifest:
     """Raises BundleBroken for what is no manifest, or one of a format that this code does not know."""
     try:
         told = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleBroken(f"{MANIFEST_NAME} is no JSON: {error}") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         found = told.get("format") if isinstance(told, dict) else None
@@ -104,16 +104,31 @@ def _read(told: Any, wanted: Any, where: str) -> Any:
     if isinstance(told, str) and wanted in _FROM_TEXT:
         try:
             return _FROM_TEXT[wanted](told)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise BundleBroken(f"{where}: {error}") from None
     raise BundleBroken(f"{where} can't be {str(told)[:40]!r}.")
 
 
+def _text(text: str) -> str:
+    """What PostgreSQL and file systems take: no NUL, and nothing that UTF-8 can't say."""
+    text.encode()
+    if "\0" in text:
+        raise ValueError("there is a NUL in it")
+    return text
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("it has no time zone")
+    return moment.astimezone(UTC)
+
+
 _FROM_TEXT: Final[Mapping[Any, Any]] = {
-    str: str,
+    str: _text,
     UUID: UUID,
     TenantStatus: TenantStatus,
-    datetime: datetime.fromisoformat,
+    datetime: _moment,
 }
 
 

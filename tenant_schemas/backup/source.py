@@ -10,6 +10,7 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.backup.belongings import Belongings
@@ -37,6 +38,12 @@ class Source:
     @property
     def conninfo(self) -> str:
         return sa.make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @property
+    def place(self) -> str:
+        """The server and the database, for people."""
+        told = conninfo_to_dict(self.conninfo)
+        return f"{told.get('host', 'localhost')}:{told.get('port', 5432)}/{told.get('dbname', '')}"
 
     def find_drift(self, tenants: Sequence[Tenant]) -> Drift:
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")

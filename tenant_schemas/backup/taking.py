@@ -77,7 +77,7 @@ def _freeze(
         lock_tables(connection, tenant.schema_name, tables, source.belongings)
     except psycopg.errors.UndefinedTable:
         return None
-    ((snapshot, moment),) = connection.execute("SELECT pg_export_snapshot(), clock_timestamp()")
+    ((moment,),) = connection.execute("SELECT clock_timestamp()")
     seen = find_registered(connection, tenant.slug), tables_of(connection, tenant.schema_name, source.belongings)
     if seen != (registered, tables):
         return None
@@ -85,7 +85,7 @@ def _freeze(
         registered=registered,
         tables=tuple(tables),
         fingerprint=fingerprints.get(tenant.schema_name, ""),
-        snapshot=snapshot,
+        snapshot=None,
         taken_at=moment,
     )
 

@@ -15,7 +15,14 @@ from psycopg import sql
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.dumping import dump_schema
-from tenant_schemas.backup.looking import Registered, Table, select_members, select_people, shared_columns
+from tenant_schemas.backup.looking import (
+    Registered,
+    Table,
+    let_go_of_shared,
+    select_members,
+    select_people,
+    shared_columns,
+)
 from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DumpFile, Manifest, RowsFile
 from tenant_schemas.backup.rows import copy_query, copy_table, lines_of, write_file, write_rows
 from tenant_schemas.backup.sealing import Recipients, read_recipients
@@ -41,12 +48,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """A tenant as one snapshot has it."""
+    """A tenant as one snapshot has it, with all locks of `lock_tables`. `snapshot` is its name, if it has one yet."""
 
     registered: Registered
     tables: tuple[Table, ...]
     fingerprint: str
-    snapshot: str
+    snapshot: str | None
     taken_at: datetime
 
     @property
@@ -93,21 +100,24 @@ class _Writing:
     def write(self, connection: psycopg.Connection[Any]) -> Manifest:
         for folder in (TABLES, SHARED):
             (self.partial / folder).mkdir(mode=0o700)
+        shared = tuple(self._write_copy(connection, copy) for copy in self._shared(connection))
+        let_go_of_shared(connection)
+        snapshot = self.frozen.snapshot or _export_snapshot(connection)
         return Manifest(
             tenant=_row_of(self.frozen.tenant),
             shared_revision=self.frozen.registered.shared_revision,
             fingerprint=self.frozen.fingerprint,
             server_version=server_version(connection),
             taken_at=self.frozen.taken_at,
-            snapshot=self.frozen.snapshot,
-            tables=self._write_tables(connection),
-            shared=tuple(self._write_copy(connection, copy) for copy in self._shared(connection)),
+            snapshot=snapshot,
+            tables=self._write_tables(connection, snapshot),
+            shared=shared,
             proof=self._prove(connection),
-            dump=self._write_dump() if self.shape.with_dump else None,
+            dump=self._write_dump(snapshot) if self.shape.with_dump else None,
             sealed_for=self.shape.sealed_for,
         )
 
-    def _write_tables(self, connection: psycopg.Connection[Any]) -> tuple[RowsFile, ...]:
+    def _write_tables(self, connection: psycopg.Connection[Any], snapshot: str) -> tuple[RowsFile, ...]:
         """Over several connections if there are several large tables; the largest first, so that none is left to one
         connection at the end.
         """
@@ -115,14 +125,14 @@ class _Writing:
         large = sum(table.pages >= _WORTH_A_CONNECTION_PAGES for table in waiting)
         others = max(0, min(self.shape.jobs, large) - 1)
         with ThreadPoolExecutor(max(1, others)) as pool:
-            beside = [pool.submit(self._write_beside, waiting) for _ in range(others)]
+            beside = [pool.submit(self._write_beside, waiting, snapshot) for _ in range(others)]
             written = self._write_waiting(connection, waiting)
             for other in beside:
                 written += other.result()
         return tuple(sorted(written, key=lambda each: each.name))
 
-    def _write_beside(self, waiting: deque[Table]) -> list[RowsFile]:
-        with self.source.join(self.frozen.tenant.slug, self.frozen.snapshot) as connection:
+    def _write_beside(self, waiting: deque[Table], snapshot: str) -> list[RowsFile]:
+        with self.source.join(self.frozen.tenant.slug, snapshot) as connection:
             return self._write_waiting(connection, waiting)
 
     def _write_waiting(self, connection: psycopg.Connection[Any], waiting: deque[Table]) -> list[RowsFile]:
@@ -160,11 +170,17 @@ class _Writing:
         bind_reading(connection, self.frozen.tenant.schema_name)
         return self.source.belongings.prove(connection)
 
-    def _write_dump(self) -> DumpFile:
-        dump = dump_schema(self.source.conninfo, self.frozen.tenant.schema_name, self.frozen.snapshot)
+    def _write_dump(self, snapshot: str) -> DumpFile:
+        dump = dump_schema(self.source.conninfo, self.frozen.tenant.schema_name, snapshot)
         with closing(dump) as pieces:
             written = write_file(pieces, self.partial, DUMP, self.recipients)
         return DumpFile(file=written.file, sha256=written.sha256, bytes=written.bytes)
+
+
+def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
+    """Its name, for other connections. PostgreSQL gives none within a savepoint."""
+    ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()")
+    return str(snapshot)
 
 
 def _next(waiting: deque[Table]) -> Table | None:

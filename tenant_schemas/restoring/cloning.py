@@ -15,12 +15,13 @@ from sqlalchemy import Connection
 
 from tenant_schemas import registry
 from tenant_schemas.backup.belongings import Belongings
-from tenant_schemas.backup.looking import shared_columns
+from tenant_schemas.backup.looking import ids_in
 from tenant_schemas.errors import RestoreRefused
 from tenant_schemas.migrations import set_timeouts
 from tenant_schemas.provisioning import refuse_unprepared, tenant_to_be
 from tenant_schemas.restoring.loading import analyze, check_faults, empty
 from tenant_schemas.restoring.making import clear_left_over, in_free_schema, spare_schema
+from tenant_schemas.restoring.people import copy_members
 from tenant_schemas.restoring.restoring import Destination, begin_filling, refuse_taken
 from tenant_schemas.restoring.shape import Table, tables_in_order, user_triggers_off
 from tenant_schemas.restoring.swapping import register
@@ -99,14 +100,17 @@ def _see_all_at_once(connection: Connection, source: Tenant, tables: Sequence[Ta
 def _fill_and_register(connection: Connection, destination: Destination, source: Tenant, tenant: Tenant) -> Cloned:
     migrations, belongings = destination.migrations, destination.belongings
     driver = begin_filling(connection, migrations, tenant)
+    bind_migration(connection, source.schema_name)
+    check_faults(driver, belongings, source.slug)  # Before its chains are made anew, which would hide what was forged.
     bind_migration(connection, tenant.schema_name)
     people, rows = _fill(driver, belongings, source, tenant)
-    check_faults(driver, belongings)
+    check_faults(driver, belongings, "The clone")
     tenant = replace(tenant, revision=migrations.upgrade_tenant(connection, tenant))
     if belongings.note:
         belongings.note(driver, "tenant.clone", {"of": source.slug})
     register(connection, tenant, migrations.roles)
-    _copy_members(driver, belongings, source, tenant)
+    masks = belongings.masks.get(belongings.members, {})
+    copy_members(driver, belongings, source, tenant, lambda column: _value(tenant, column, masks, column == "user_id"))
     driver.execute(sql.SQL("DROP TABLE {}").format(_people(tenant)))
     return Cloned(tenant=tenant, source=source.slug, rows=rows, people=people)
 
@@ -125,7 +129,7 @@ def _fill(driver: psycopg.Connection[Any], belongings: Belongings, source: Tenan
     return people, rows
 
 
-# Everybody whom the tenant's members or any of its ids mean gets a number and another id; members have the low ones.
+# Whoever is a member of the tenant or named in its tables gets a number and another id; members have the low ones.
 _NUMBER: Final = """
     CREATE TABLE {numbered} AS
     SELECT u.{key} AS old_id, NULL::uuid AS new_id, {slug} AS slug, row_number() OVER (
@@ -162,7 +166,10 @@ def _make_people(
         "masks": sql.SQL(", ").join(map(_expression, masks.values())),
         "slug": sql.Literal(tenant.slug),
         "source_id": sql.Literal(source.id),
-        "meant": _all_ids(source, tables),
+        "meant": ids_in(
+            source.schema_name,
+            [(table.name, column) for table in tables for column in _people_in(belongings, table)],
+        ),
     }
     numbered, *_ = [driver.execute(sql.SQL(statement).format(**names)).rowcount for statement in (_NUMBER, *_MAKE)]
     return numbered
@@ -177,17 +184,14 @@ def _expression(text: str) -> sql.SQL:
     return sql.SQL(text)
 
 
-def _all_ids(source: Tenant, tables: Sequence[Table]) -> sql.Composed:
-    return sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), sql.Identifier(source.schema_name, table.name))
-        for table in tables
-        for column in sorted(table.id_columns)
-    )
+def _people_in(belongings: Belongings, table: Table) -> frozenset[str]:
+    return belongings.people_named.get(table.name, frozenset()).intersection(table.columns)
 
 
 def _copy(driver: psycopg.Connection[Any], belongings: Belongings, source: Tenant, tenant: Tenant, table: Table) -> int:
     masks = belongings.masks.get(table.name, {})
-    values = [_value(tenant, column, masks, column in table.id_columns) for column in table.columns]
+    people = _people_in(belongings, table)
+    values = [_value(tenant, column, masks, column in people) for column in table.columns]
     statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} t").format(
         sql.Identifier(tenant.schema_name, table.name),
         sql.SQL(", ").join(map(sql.Identifier, table.columns)),
@@ -205,19 +209,3 @@ def _value(tenant: Tenant, column: str, masks: Mapping[str, str], is_id: bool) -
         return sql.SQL("t.{}").format(name)
     replaced = sql.SQL("coalesce((SELECT p.new_id FROM {} p WHERE p.old_id = t.{}), t.{})")
     return replaced.format(_people(tenant), name, name)
-
-
-def _copy_members(driver: psycopg.Connection[Any], belongings: Belongings, source: Tenant, tenant: Tenant) -> None:
-    masks = belongings.masks.get(belongings.members, {})
-    own = {"tenant_id": sql.Literal(tenant.id), "tenant_role": sql.Literal(tenant.role_name)}
-    columns = shared_columns(driver, belongings.members)
-    values = [own.get(column) or _value(tenant, column, masks, column == "user_id") for column in columns]
-    statement = sql.SQL("INSERT INTO {members} ({columns}) SELECT {values} FROM {members} t WHERE tenant_id = {source}")
-    driver.execute(
-        statement.format(
-            members=sql.Identifier(SHARED_SCHEMA, belongings.members),
-            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-            values=sql.SQL(", ").join(values),
-            source=sql.Literal(source.id),
-        )
-    )

@@ -2,7 +2,7 @@
 and hash, what the application proves, and what its audit finds.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -13,7 +13,7 @@ from tenant_schemas.backup.belongings import Belongings
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import RowsFile
 from tenant_schemas.backup.rows import copy_table, lines_of, tally_of
-from tenant_schemas.errors import ProofFailed, RestoreRefused
+from tenant_schemas.errors import BundleBroken, ProofFailed, RestoreRefused
 from tenant_schemas.replay import VERSION_TABLE
 from tenant_schemas.restoring.shape import Table, tables_in_order, user_triggers_off
 from tenant_schemas.roles import driver_of
@@ -22,6 +22,7 @@ from tenant_schemas.search_path import bind_migration
 Change = Callable[[bytes], bytes]
 
 _FOUND_AT_MOST: Final = 20
+_OF_MEMBERS: Final = frozenset({"tenant_id", "tenant_role", "user_id"})
 
 
 def load(
@@ -39,14 +40,18 @@ def load(
         empty(driver, schema_name, tables)
         for table in tables:
             file = files[table.name]
-            lines = changed(bundle.lines(file), _swaps(table, file, ids))
+            lines = changed(bundle.lines(file), _swaps(belongings, file, ids))
             copy_in(driver, schema_name, table.name, file.columns, lines)
-        check_tallies(driver, schema_name, tables, files, {new: old for old, new in ids.items()})
+        back = {new: old for old, new in ids.items()}
+        for table in tables:
+            file = files[table.name]
+            lines = lines_of(driver, copy_table(schema_name, table.name, file.columns))
+            check_tally(file, changed(lines, _swaps(belongings, file, back)))
         analyze(driver, schema_name, tables)
         check_proof(driver, belongings, bundle)
         if ids:
             belongings.rechain(driver)
-    check_faults(driver, belongings)
+    check_faults(driver, belongings, "What was loaded")
     return sum(file.rows for file in files.values())
 
 
@@ -103,9 +108,9 @@ def _changed(line: bytes, changes: Mapping[int, Change]) -> bytes:
     return b"\t".join(fields) + b"\n"
 
 
-def _swaps(table: Table, file: RowsFile, ids: Mapping[str, str]) -> dict[int, Change]:
-    """An id is no other thing's, so every column of ids is looked at, also where there is no foreign key."""
-    return {place: swap_ids(ids) for place, name in enumerate(file.columns) if name in table.id_columns} if ids else {}
+def _swaps(belongings: Belongings, file: RowsFile, ids: Mapping[str, str]) -> dict[int, Change]:
+    named = belongings.people_named.get(file.name, frozenset())
+    return {place: swap_ids(ids) for place, name in enumerate(file.columns) if name in named} if ids else {}
 
 
 def swap_ids(ids: Mapping[str, str]) -> Change:
@@ -117,22 +122,13 @@ def always(text: str) -> Change:
     return lambda _: text.encode()
 
 
-def check_tallies(
-    driver: psycopg.Connection[Any],
-    schema_name: str,
-    tables: Sequence[Table],
-    files: Mapping[str, RowsFile],
-    ids: Mapping[str, str],
-) -> None:
-    """Count and hash what is there now, with `ids` changed back, and compare it with the manifest."""
-    for table in tables:
-        file = files[table.name]
-        lines = lines_of(driver, copy_table(schema_name, table.name, file.columns))
-        found = tally_of(changed(lines, _swaps(table, file, ids)))
-        if found.rows != file.rows:
-            raise ProofFailed(f"Table {table.name} has {found.rows} rows, and the manifest says {file.rows}.")
-        if found.hash != file.hash:
-            raise ProofFailed(f"Table {table.name} has other rows than the manifest says: their hash differs.")
+def check_tally(file: RowsFile, lines: Iterable[bytes]) -> None:
+    """Raises ProofFailed if these are not as many rows as the manifest says, or others."""
+    found = tally_of(lines)
+    if found.rows != file.rows:
+        raise ProofFailed(f"Table {file.name} has {found.rows} rows, and the manifest says {file.rows}.")
+    if found.hash != file.hash:
+        raise ProofFailed(f"Table {file.name} has other rows than the manifest says: their hash differs.")
 
 
 def analyze(driver: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table]) -> None:
@@ -149,11 +145,31 @@ def check_proof(driver: psycopg.Connection[Any], belongings: Belongings, bundle:
         raise ProofFailed(f"The proof differs from the manifest's: {', '.join(different)}.")
 
 
-def check_faults(driver: psycopg.Connection[Any], belongings: Belongings) -> None:
+def check_faults(driver: psycopg.Connection[Any], belongings: Belongings, what: str) -> None:
     faults = belongings.find_faults(driver)
     if faults:
         more = f" And {len(faults) - _FOUND_AT_MOST} more." if len(faults) > _FOUND_AT_MOST else ""
-        raise ProofFailed("What was loaded does not hold: " + "; ".join(faults[:_FOUND_AT_MOST]) + "." + more)
+        raise ProofFailed(f"{what} does not hold: " + "; ".join(faults[:_FOUND_AT_MOST]) + "." + more)
+
+
+def check_shared(belongings: Belongings, bundle: Bundle) -> None:
+    """Look through the rows of members and people, which are no table's of the tenant. Raises ProofFailed, BundleBroken
+    or RestoreRefused.
+    """
+    needed = {belongings.members: _OF_MEMBERS, belongings.people: frozenset(belongings.people_columns)}
+    for name, columns in needed.items():
+        file = file_named(bundle.manifest.shared, name)
+        lacking = sorted(columns.difference(file.columns))
+        if lacking:
+            raise BundleBroken(f"{bundle.folder}: {name} lacks {', '.join(lacking)}.")
+        check_tally(file, _whole_rows(bundle, file))
+
+
+def _whole_rows(bundle: Bundle, file: RowsFile) -> Iterator[bytes]:
+    for number, line in enumerate(bundle.lines(file), 1):
+        if line.count(b"\t") + 1 != len(file.columns):
+            raise BundleBroken(f"{bundle.folder}: row {number} of {file.name} has not its {len(file.columns)} fields.")
+        yield line
 
 
 def shared_lines(bundle: Bundle, file: RowsFile, changes: Mapping[str, Change]) -> Iterable[bytes]:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tenant_schemas.errors import RestoreRefused, SpareRefused
+from tenant_schemas.errors import RestoreRefused, SpareRefused, TenancyError
 from tenant_schemas.lifecycle.spares import drop_spare_now, list_spares, note_spare
-from tenant_schemas.migrations import Migrations, set_timeouts
+from tenant_schemas.migrations import Migrations, first_line, set_timeouts
 from tenant_schemas.provisioning import make_schema
 from tenant_schemas.roles import become_owner, create_tenant_role
 from tenant_schemas.tenant import SCHEMA_NAME_MAX_LENGTH, Tenant
@@ -27,23 +27,23 @@ _LEFT_OVER_AFTER: Final = timedelta(days=1)
 @contextmanager
 def spare_schema(
     engine: Engine, migrations: Migrations, tenant: Tenant, *, reason: str, password: str | None = None
-) -> Iterator[None]:
+) -> Iterator[list[str]]:
     """Make the tenant's schema at its revision and empty, committed; with a password its login too, which can't yet log
-    in. Nobody but the owner may use the schema. Drop all of it if the block raises, or nobody has claimed it.
+    in. Nobody but the owner may use the schema. Drop all of it if the block raises, or nobody has claimed it; where it
+    can't be, since somebody has locked what it refers to, it is due from then on, and said to be left: in the error's
+    notes, or in the list that the block is given.
     """
+    left: list[str] = []
     with engine.begin() as connection:
         set_timeouts(connection)
         _make(connection, migrations, tenant, reason, password)
     try:
-        yield
+        yield left
     except BaseException as error:
-        try:
-            _drop(engine, tenant.schema_name)
-        except Exception as second:  # noqa: BLE001  The first error is the one to tell.
-            for note in (str(second), *getattr(second, "__notes__", ())):
-                error.add_note(note)
+        for told in _drop(engine, tenant.schema_name):
+            error.add_note(told)
         raise
-    _drop(engine, tenant.schema_name)
+    left += _drop(engine, tenant.schema_name)
 
 
 def _make(connection: Connection, migrations: Migrations, tenant: Tenant, reason: str, password: str | None) -> None:
@@ -66,13 +66,19 @@ def _make(connection: Connection, migrations: Migrations, tenant: Tenant, reason
     connection.exec_driver_sql(sql.SQL("REVOKE USAGE ON SCHEMA {schema} FROM {role}").format(**names).as_string())
 
 
-def _drop(engine: Engine, schema_name: str) -> None:
+def _drop(engine: Engine, schema_name: str) -> list[str]:
+    """What is to be told if it could not be. No error: what was made of the schema failed or held before."""
     try:
         with suppress(SpareRefused):  # Claimed: a tenant has it now.
             drop_spare_now(engine, schema_name)
-    except Exception as error:
-        error.add_note(f"Schema {schema_name} is left: run `python -m scripts.drop_spare_schemas --now {schema_name}`.")
-        raise
+    except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
+        with suppress(SQLAlchemyError, psycopg.Error), engine.begin() as connection:
+            set_timeouts(connection)
+            due = "UPDATE shared.spare_schemas SET drop_after = now() WHERE schema_name = %s"
+            connection.exec_driver_sql(due, (schema_name,))
+        command = f"python -m scripts.drop_spare_schemas --now {schema_name}"
+        return [f"Schema {schema_name} could not be dropped and is left: {first_line(error)} Later, run `{command}`."]
+    return []
 
 
 def hold_spare(connection: psycopg.Connection[Any], schema_name: str) -> None:

@@ -3,7 +3,7 @@
 A person is the same one where the id is the same, whatever else has changed since. Nobody who is there is ever changed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -12,9 +12,10 @@ from psycopg import sql
 
 from tenant_schemas.backup.belongings import Belongings
 from tenant_schemas.backup.bundle import Bundle
+from tenant_schemas.backup.looking import shared_columns
 from tenant_schemas.errors import PeopleDiffer
 from tenant_schemas.restoring.loading import copy_in, file_named
-from tenant_schemas.tenant import SHARED_SCHEMA
+from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 Ids = Mapping[str, str]
 
@@ -51,6 +52,29 @@ def settle_people(
     _make_anew(connection, belongings, names, [old for old, _, _ in differing if old not in ids])
     connection.execute(_in("DROP TABLE {scratch}", names))
     return ids
+
+
+def copy_members(
+    connection: psycopg.Connection[Any],
+    belongings: Belongings,
+    source: Tenant,
+    tenant: Tenant,
+    value: Callable[[str], sql.Composable] = sql.Identifier,
+) -> None:
+    """Make whoever is a member of one tenant a member of the other, within the open db transaction; `value` of a column
+    is what it is there.
+    """
+    own = {"tenant_id": sql.Literal(tenant.id), "tenant_role": sql.Literal(tenant.role_name)}
+    columns = shared_columns(connection, belongings.members)
+    statement = sql.SQL("INSERT INTO {members} ({columns}) SELECT {values} FROM {members} t WHERE tenant_id = {source}")
+    connection.execute(
+        statement.format(
+            members=sql.Identifier(SHARED_SCHEMA, belongings.members),
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            values=sql.SQL(", ").join(own.get(column) or value(column) for column in columns),
+            source=sql.Literal(source.id),
+        )
+    )
 
 
 _LAY_OUT: Final = "CREATE TABLE {scratch} AS SELECT {columns} FROM {people} WITH NO DATA"

@@ -21,9 +21,17 @@ from tenant_schemas.backup.rows import pin_session
 from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists, TenantNotFound
 from tenant_schemas.migrations import History, Migrations, set_timeouts
 from tenant_schemas.provisioning import refuse_unprepared, tenant_to_be
-from tenant_schemas.restoring.loading import always, copy_in, file_named, load, shared_lines, swap_ids
+from tenant_schemas.restoring.loading import (
+    always,
+    check_shared,
+    copy_in,
+    file_named,
+    load,
+    shared_lines,
+    swap_ids,
+)
 from tenant_schemas.restoring.making import clear_left_over, hold_spare, in_free_schema, spare_schema
-from tenant_schemas.restoring.people import Ids, Users, settle_people
+from tenant_schemas.restoring.people import Ids, Users, copy_members, settle_people
 from tenant_schemas.restoring.swapping import register, swap
 from tenant_schemas.roles import become_owner, driver_of, role_exists, tenant_password
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, default_schema_name
@@ -73,8 +81,10 @@ def restore(
     RestoreError, TenantExists, NameRefused or BackupError, and then nothing is left.
 
     A living tenant stays what its operators made of it since: its name, status, settings, login and members. One that
-    is not there comes back with those of the bundle.
+    is not there comes back with those of the bundle. One beside a living one has the members whom that has today, in
+    their roles of today: nobody comes in by an old bundle who was put out since.
     """
+    check_shared(destination.belongings, bundle)
     plan = _plan(destination, bundle.manifest, slug, name)
     engine, migrations = destination.engine, destination.migrations
     with (
@@ -88,8 +98,7 @@ def restore(
         if plan.is_living:
             replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
         else:
-            register(connection, tenant, migrations.roles)
-            _add_members(connection, destination.belongings, bundle, tenant, ids)
+            _register(connection, destination, bundle, tenant, ids)
         return Restored(tenant=tenant, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
 
 
@@ -123,10 +132,9 @@ def _plan(destination: Destination, manifest: Manifest, slug: str | None, name: 
 
 
 def _living_tenant(connection: Connection, manifest: Manifest) -> Tenant | None:
-    try:
-        return registry.tenant_of_id(connection, manifest.tenant.id)
-    except TenantNotFound:
-        pass
+    living = _tenant_of(connection, manifest)
+    if living is not None:
+        return living
     try:
         other = registry.get_tenant(connection, manifest.tenant.slug)
     except TenantNotFound:
@@ -135,6 +143,13 @@ def _living_tenant(connection: Connection, manifest: Manifest) -> Tenant | None:
         f"{other.slug} is another tenant here ({other.id}) than in the bundle ({manifest.tenant.id}), and a bundle "
         "overwrites no other tenant: restore it beside, with --as and another slug."
     )
+
+
+def _tenant_of(connection: Connection, manifest: Manifest) -> Tenant | None:
+    try:
+        return registry.tenant_of_id(connection, manifest.tenant.id)
+    except TenantNotFound:
+        return None
 
 
 def _tenant_to_be(
@@ -180,10 +195,19 @@ def refuse_taken(connection: Connection, tenant: Tenant) -> None:
 def _fill(
     connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, users: Users
 ) -> tuple[Ids, int]:
-    """Load and prove it all. Returns the people's ids that were replaced, and the number of rows."""
+    """Load and prove it all. Returns the people's ids that were replaced, and the number of rows.
+
+    Chains that are made anew would hide what was forged in them, so before it all is proved with the ids as they were.
+    """
+    belongings, schema_name = destination.belongings, tenant.schema_name
     driver = begin_filling(connection, destination.migrations, tenant)
-    ids = settle_people(driver, destination.belongings, bundle, tenant.schema_name, users)
-    return ids, load(connection, destination.belongings, bundle, tenant.schema_name, ids)
+    ids = settle_people(driver, belongings, bundle, schema_name, users)
+    if ids:
+        with connection.begin_nested() as savepoint:
+            settle_people(driver, belongings, bundle, schema_name, Users.RECREATE_DISABLED)
+            load(connection, belongings, bundle, schema_name, {})
+            savepoint.rollback()
+    return ids, load(connection, belongings, bundle, schema_name, ids)
 
 
 def begin_filling(connection: Connection, migrations: Migrations, tenant: Tenant) -> psycopg.Connection[Any]:
@@ -200,6 +224,16 @@ def _note(connection: Connection, belongings: Belongings, bundle: Bundle, ids: I
     if belongings.note:
         told = {"takenAt": bundle.manifest.taken_at, "of": bundle.manifest.tenant.slug, "idsReplaced": len(ids)}
         belongings.note(driver_of(connection), "tenant.restore", told)
+
+
+def _register(connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:
+    """With the members of the bundle's tenant as they are today if it is here, else with the bundle's."""
+    origin = _tenant_of(connection, bundle.manifest)
+    register(connection, tenant, destination.migrations.roles)
+    if origin is None:
+        _add_members(connection, destination.belongings, bundle, tenant, ids)
+    else:
+        copy_members(driver_of(connection), destination.belongings, origin, tenant)
 
 
 def _add_members(connection: Connection, belongings: Belongings, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:

@@ -17,9 +17,6 @@ _TABLES: Final = """
         SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
     ), ARRAY(
-        SELECT a.attname::text FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid = 'uuid'::regtype
-    ), ARRAY(
         SELECT DISTINCT f.relname::text FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid
         WHERE k.conrelid = c.oid AND k.contype = 'f' AND f.relnamespace = c.relnamespace AND f.oid <> c.oid
     )
@@ -29,11 +26,10 @@ _TABLES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with the columns that hold data (generated ones make themselves), and those of them that hold ids."""
+    """A table with the columns that hold data: generated ones make themselves."""
 
     name: str
     columns: tuple[str, ...]
-    id_columns: frozenset[str]
 
 
 def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tuple[Table, ...]:
@@ -41,9 +37,9 @@ def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tu
     refer to each other in a circle.
     """
     rows = connection.execute(_TABLES, (schema_name, VERSION_TABLE)).fetchall()
-    tables = {name: Table(name, tuple(columns), frozenset(ids)) for name, columns, ids, _ in rows}
+    tables = {name: Table(name, tuple(columns)) for name, columns, _ in rows}
     try:
-        order = TopologicalSorter({name: refers_to for name, _, _, refers_to in rows}).static_order()
+        order = TopologicalSorter({name: refers_to for name, _, refers_to in rows}).static_order()
         return tuple(tables[name] for name in order)
     except CycleError as error:
         raise RestoreRefused(f"Tables refer to each other in a circle: {', '.join(error.args[1])}.") from None

@@ -15,7 +15,7 @@ from psycopg import sql
 from sqlalchemy import Connection
 
 from tenant_schemas import registry
-from tenant_schemas.errors import TenantBusy
+from tenant_schemas.errors import RestoreRefused, TenantBusy
 from tenant_schemas.lifecycle.spares import claim_spare, note_spare
 from tenant_schemas.migrations import set_timeouts
 from tenant_schemas.restoring.shape import tables_in_order
@@ -78,6 +78,8 @@ def _is_of_locks(error: Exception) -> bool:
 def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, secret: str, keep: timedelta) -> str | None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT_MS}")
     living = registry.lock_tenant(connection, tenant.id)
+    if living.role_name != tenant.role_name:
+        raise RestoreRefused(f"{tenant.slug} was renamed to {living.slug} meanwhile; restore it again.")
     moved = replace(living, schema_name=tenant.schema_name, revision=tenant.revision)
     become_owner(connection, roles)
     claim_spare(connection, moved.schema_name)

@@ -1,4 +1,5 @@
-"""A bundle is tried out: loaded into a schema that nobody gets, proved like a restore, and dropped.
+"""A bundle is tried out: loaded into a schema that nobody gets, proved like a restore, and dropped. That it can't
+be dropped at once says nothing of the bundle, and is a warning.
 
 People who are missing are made within the db transaction that loads, and with it rolled back.
 """
@@ -14,7 +15,7 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.errors import ProofFailed
 from tenant_schemas.provisioning import refuse_unprepared
-from tenant_schemas.restoring.loading import load
+from tenant_schemas.restoring.loading import check_shared, load
 from tenant_schemas.restoring.making import spare_schema
 from tenant_schemas.restoring.people import Users, settle_people
 from tenant_schemas.restoring.restoring import Destination, begin_filling, refuse_newer
@@ -29,7 +30,7 @@ _SLUG_SHOWN: Final = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """What was looked at. `same_form` tells whether the schema had the form of its revision when it was backed up; None
-    where another version of PostgreSQL describes it in other words.
+    where another version of PostgreSQL describes it in other words. `warnings` are of what could not be cleared away.
     """
 
     tenant_id: UUID
@@ -39,18 +40,22 @@ class Verified:
     rows: int
     files: int
     same_form: bool | None
+    warnings: tuple[str, ...]
 
 
 def verify(destination: Destination, bundle: Bundle) -> Verified:
-    """Try the bundle out. Raises RestoreError or BackupError for what does not hold; leaves nothing either way."""
+    """Try the bundle out. Raises RestoreError or BackupError for what does not hold. Leaves nothing either way, or
+    says what.
+    """
     manifest = bundle.manifest
+    check_shared(destination.belongings, bundle)
     with destination.engine.connect() as connection:
         refuse_unprepared(connection, destination.migrations)
     refuse_newer(destination.migrations, manifest)
     tenant = _scratch_tenant(manifest)
     password = tenant_password(destination.tenant_secret, tenant.id, tenant.login_epoch)
     with (
-        spare_schema(destination.engine, destination.migrations, tenant, reason="verifying", password=password),
+        spare_schema(destination.engine, destination.migrations, tenant, reason="verifying", password=password) as left,
         destination.engine.connect() as connection,  # Nothing is committed.
     ):
         driver = begin_filling(connection, destination.migrations, tenant)
@@ -65,6 +70,7 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         rows=rows,
         files=len(manifest.files),
         same_form=same_form,
+        warnings=tuple(left),
     )
 
 

@@ -15,6 +15,9 @@ import sqlalchemy as sa
 from flask import Flask
 
 from app.tenancy import MIGRATIONS
+from scripts import drop_tenant
+from tenant_schemas.backup.bundle import open_bundle
+from tenant_schemas.backup.taking import back_up
 from tenant_schemas.doctor import examine
 from tenant_schemas.errors import LifecycleError, StatusRefused, TenantNotFound
 from tenant_schemas.flask import EXTENSION
@@ -401,3 +404,34 @@ def test_the_script_drops_what_a_person_has_named_twice(run: Run, fresh_database
     assert done.exit_code == 0, done.output
     assert "There is no backup." in done.output
     assert traces(fresh_database, mark) == []
+
+
+@pytest.fixture
+def backed_up_elsewhere(other_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backups read another server, which has another tenant of the name."""
+    make_tenant(other_database, MIGRATIONS, "mark", BAM)
+    monkeypatch.setenv("BACKUP_DATABASE_URL", other_database.url(other_database.roles.backup))
+
+
+@pytest.mark.usefixtures("backed_up_elsewhere")
+def test_its_last_backup_is_taken_where_it_is_destroyed(
+    run: Run, fresh_database: Database, own: People, mark: Tenant, tmp_path: Path
+) -> None:
+    own.wallet(own.make(mark="member"), "mark", balance_minor=500)
+    set_aside(fresh_database)
+    done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
+    assert done.exit_code == 0, done.output
+    manifest = open_bundle(Path(json.loads(done.output)["bundle"])).manifest
+    assert manifest.tenant.id == mark.id
+    assert {table.rows for table in manifest.tables if table.name == "wallets"} == {1}
+
+
+def test_a_backup_of_another_tenant_destroys_nothing(
+    run: Run, fresh_database: Database, mark: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a URL names several servers."""
+    monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, shape: back_up(source, "km", shape))
+    set_aside(fresh_database)
+    done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes")
+    assert (done.exit_code, "another tenant" in done.output) == (1, True)
+    assert len(traces(fresh_database, mark)) == 3

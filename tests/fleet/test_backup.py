@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.rows import tally_of
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.taking import back_up
+from tenant_schemas.backup.taking_all import back_up_all
 from tenant_schemas.backup.writing import Shape
 from tenant_schemas.errors import BackupError, BundleExists, TenantDrifted, TenantNotFound, TenantUnsettled
 from tenant_schemas.flask import tenant_context
@@ -462,3 +464,60 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
     for bundle in (outer, *inner):
         open_bundle(bundle.folder)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("is_all", [False, True])
+def test_members_and_people_are_locked_only_until_they_are_read(
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path, is_all: bool
+) -> None:
+    """Or no schema of any tenant could be dropped for as long as a backup runs: that locks what it refers to."""
+    person = People(fresh_app).make(km="member")
+    watcher = fresh_database.as_superuser()
+    proved = []
+
+    def prove(_: object) -> dict[str, object]:
+        with watcher.transaction():
+            watcher.execute("LOCK TABLE shared.users, shared.memberships IN ACCESS EXCLUSIVE MODE NOWAIT")
+        proved.append(True)
+        return {}
+
+    source = replace(source_of(fresh_database), belongings=replace(BELONGINGS, prove=prove))
+    if is_all:
+        taken = {each.slug: each.bundle for each in back_up_all(source, Shape(folder=tmp_path))}
+    else:
+        taken = {"km": back_up(source, "km", Shape(folder=tmp_path))}
+    assert len(proved) == len(taken)
+    bundle = taken["km"]
+    assert bundle is not None
+    assert [row["id"] for row in rows_in(bundle, "users")] == [str(person.user_id)]
+
+
+def test_whom_a_table_names_without_a_foreign_key_is_in_the_bundle(
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path
+) -> None:
+    """Somebody who was removed since still has done what the log says, and nobody else's texts are taken for ids."""
+    people = People(fresh_app)
+    actor, subject = people.make(km="admin"), people.make(km="member")
+    note = "SELECT audit_note_v1(jsonb_build_object('action', 'x', 'actor_id', %s::uuid, 'subject', %s::text))"
+    for text in (str(subject.user_id), "no id"):
+        fresh_database.as_tenant("km").execute(note, (actor.user_id, text))
+    fresh_database.as_superuser().execute("DELETE FROM shared.memberships")
+    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    assert {row["id"] for row in rows_in(bundle, "users")} == {str(actor.user_id), str(subject.user_id)}
+
+
+def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Database) -> None:
+    others = {
+        *("wallets.id", "wallet_transactions.id", "wallet_transactions.wallet_id", "wallet_transactions.refund_of"),
+        *("wallet_transactions.hold_id", "ledger_entries.transaction_id", "audit_log.id", "audit_log.wallet_id"),
+        *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
+        *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
+        *("order_items.product_id",),
+    }
+    query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
+        ON tablename = table_name AND schemaname = table_schema
+        WHERE table_schema = 'km_schema' AND data_type = 'uuid'"""
+    found = {name for (name,) in fresh_database.as_superuser().execute(query)}
+    named = {f"{table}.{column}" for table, columns in BELONGINGS.people_named.items() for column in columns}
+    assert named - {"audit_log.subject"} == found - others
+    assert others <= found

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from flask import Flask
 
@@ -173,16 +174,23 @@ def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda script, *arguments: CliRunner().invoke(scripts[script].main, arguments)
 
 
-def test_the_script_backs_up_one_or_all_and_says_where(run: Run, tmp_path: Path) -> None:
+def test_the_script_backs_up_one_or_all_and_says_from_where_to_where(
+    run: Run, fresh_database: Database, tmp_path: Path
+) -> None:
     one = run("backup_tenant", "km", "--to", str(tmp_path / "one"))
     assert one.exit_code == 0, one.output
     assert str(next((tmp_path / "one").iterdir())) in one.output
+    url = sa.make_url(fresh_database.admin_url)
+    place = f"{url.host}:{url.port}/{url.database}"
+    assert place in one.output
+    assert place in run("backup_tenant", "nope", "--to", str(tmp_path / "one")).output
     both = run("backup_tenant", "--all", "--to", str(tmp_path / "all"), "--jobs", "2", "--json")
     assert both.exit_code == 0, both.output
     told = json.loads(both.output)
     assert {each["slug"] for each in told} == {"eur", "km"}
     for each in told:
         open_bundle(Path(each["bundle"]))
+        assert each["source"] == place
 
 
 def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(

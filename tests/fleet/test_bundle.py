@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,10 @@ def edited(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> Path:
         (lambda told: told["tables"][0].update(file="/etc/passwd"), "outside"),
         (lambda told: told["tables"][0].update(sha256="0"), "sha256"),
         (lambda told: told.update(taken_at="yesterday"), "taken_at"),
+        (lambda told: told.update(taken_at="2026-01-01T00:00:00"), "taken_at: it has no time zone"),
+        (lambda told: told.update(taken_at="0001-01-01T00:00:00+14:00"), "taken_at"),
+        (lambda told: told["tables"][0].update(file="tables/\0"), "NUL"),
+        (lambda told: told["tables"][0].update(file="tables/\ud800"), "surrogates"),
     ],
 )
 def test_a_manifest_that_is_not_exactly_one_is_refused_with_the_place(
@@ -63,7 +69,7 @@ def test_a_manifest_that_is_not_exactly_one_is_refused_with_the_place(
         open_bundle(edited(bundle, edit))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{", '{"format": 1}', "\ud800"])
+@pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{", '{"format": 1}', "\ud800", "[" * 100_000])
 def test_no_text_at_all_makes_reading_a_manifest_fail_otherwise(text: str) -> None:
     with pytest.raises(BundleBroken):
         manifest_from_json(text)
@@ -83,6 +89,13 @@ def test_a_file_that_is_missing_or_changed_is_named(bundle: Bundle) -> None:
     path.unlink()
     with pytest.raises(BundleBroken, match=r"tables/wallets\.copy\.gz: No such file"):
         open_bundle(bundle.folder)
+
+
+def test_a_file_that_can_not_be_read_any_more_is_named(bundle: Bundle) -> None:
+    opened = open_bundle(bundle.folder)
+    (bundle.folder / "tables" / "wallets.copy.gz").unlink()
+    with pytest.raises(BundleBroken, match=r"wallets\.copy\.gz can't be read: .*No such file"):
+        rows_in(opened, "wallets")
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -204,3 +217,21 @@ def test_a_broken_bundle_does_not_count_as_one_that_is_kept(bundle: Bundle) -> N
     (newer / "shared" / "users.copy.gz").unlink()
     assert keep_newest(bundle, 2) == []
     assert old.exists()
+
+
+def test_the_bundle_just_taken_stays_whatever_time_others_say(bundle: Bundle) -> None:
+    """As where a clock was wrong once, or somebody edited a manifest."""
+    for year in (2098, 2099):
+        folder = bundle.folder.with_name(f"km-{year}0101T000000Z")
+        shutil.copytree(bundle.folder, folder)
+        (folder / "manifest.json").write_text(
+            replace(bundle.manifest, taken_at=datetime(year, 1, 1, tzinfo=UTC)).to_json()
+        )
+    assert [folder.name for folder in keep_newest(bundle, 2)] == ["km-20980101T000000Z"]
+    open_bundle(bundle.folder)
+
+
+def test_a_bundle_beside_whose_time_has_no_zone_is_none_and_stops_nothing(bundle: Bundle) -> None:
+    (folder,) = copies(bundle, 1)
+    edited(Bundle(folder, bundle.manifest), lambda told: told.update(taken_at="2000-01-01T00:00:00"))
+    assert keep_newest(bundle, 1) == []

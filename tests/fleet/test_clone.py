@@ -193,3 +193,15 @@ def test_the_script_makes_a_clone_and_says_so(fresh_database: Database, furnishe
     assert fresh_database.tenant("staging").name == "For tests"
     again = run("clone_tenant", SLUG, "staging")
     assert (again.exit_code, "staging" in again.output) == (1, True)
+
+
+def test_a_tenant_whose_ledger_was_forged_is_not_cloned(fresh_database: Database, furnished: Furnished) -> None:
+    """The clone's chains are made anew, and would hold."""
+    fresh_database.as_superuser().execute("""
+        ALTER TABLE shop_schema.wallet_transactions DISABLE TRIGGER USER;
+        UPDATE shop_schema.wallet_transactions SET reason = 'No reason' WHERE type = 'adjustment';
+        ALTER TABLE shop_schema.wallet_transactions ENABLE TRIGGER USER""")
+    before = world(fresh_database)
+    with pytest.raises(ProofFailed, match=r"shop does not hold: .*hash"):
+        clone(destination(fresh_database), SLUG, "staging")
+    assert world(fresh_database) == before

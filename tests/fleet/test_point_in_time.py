@@ -4,6 +4,7 @@ restored on the main one. The commands are those of scripts/README.md.
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,8 +17,10 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
+from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
 from tenant_schemas.embedded import EmbeddedServer, binary
@@ -116,9 +119,18 @@ def on(server: EmbeddedServer, database: Database) -> Database:
     return replace(database, server_url=server.superuser_url(), _open=[])
 
 
+def runbooks_settings(side: Database) -> dict[str, str]:
+    """What the runbook puts before the command that backs up from the side server."""
+    text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
+    ((line,),) = [re.findall(r"^ +(.*=.*) python -m scripts\.backup_tenant km", text, re.MULTILINE)]
+    given = {"DATABASE_URL": side.app_url, "ADMIN_DATABASE_URL": side.admin_url}
+    return {name: given[name] if value else "" for name, value in re.findall(r"(\w+)=(\S*)", line)}
+
+
 def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
     main_server: EmbeddedServer, main_database: Database, main_app: Flask, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("BACKUP_DATABASE_URL", main_database.url(main_database.roles.backup))
     furnished = furnish(main_database, main_app)
     back_up_server(main_server, folder / "side")
     post(main_database, furnished, 100)
@@ -133,8 +145,12 @@ def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
     bring_to(folder / "side", folder / "archive", f"recovery_target_name = '{RESTORE_POINT}'")
     with running(folder / "side") as server, closing(on(server, main_database)) as side:
         wait_until(side.as_superuser(), "SELECT NOT pg_is_in_recovery()")
-        taken = door(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
+        with pytest.MonkeyPatch.context() as set_for_command:
+            for name, value in runbooks_settings(side).items():
+                set_for_command.setenv(name, value)
+            taken = door(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
         assert taken.exit_code == 0, taken.output
+        assert f":{sa.make_url(side.admin_url).port}/" in taken.output
 
     (bundle,) = (folder / "bundles").iterdir()
     run = door(main_database, monkeypatch)

@@ -195,7 +195,7 @@ def test_a_restore_that_fails_on_the_way_leaves_nothing(
     assert (world(fresh_database), content(fresh_database, SLUG)) == (before, rows)
 
 
-@pytest.mark.parametrize(("step", "slug"), [("swap", None), ("register", "shop2"), ("copy_in", "shop2")])
+@pytest.mark.parametrize(("step", "slug"), [("swap", None), ("register", "shop2"), ("copy_members", "shop2")])
 def test_a_restore_that_fails_at_its_very_end_leaves_nothing(
     fresh_database: Database, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, step: str, slug: str | None
 ) -> None:
@@ -269,3 +269,15 @@ def test_a_bundle_of_an_older_revision_is_brought_to_the_head(
     assert restored.revision == MIGRATIONS.head(History.TENANT)
     assert balance(fresh_database, restored.slug, wallet_id) == 300
     assert audit(fresh_database, restored.slug) == []
+
+
+def test_beside_a_living_tenant_only_its_members_of_today_get_in(
+    fresh_database: Database, furnished: Furnished, bundle: Bundle
+) -> None:
+    """An old bundle is no way back in, nor to the rights of then."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (furnished.admin.user_id,))
+    superuser.execute("UPDATE shared.memberships SET role = 'auditor' WHERE user_id = %s", (furnished.member.user_id,))
+    restore(destination(fresh_database), bundle, slug="shop2")
+    members = superuser.execute("SELECT user_id, role FROM shared.memberships WHERE tenant_role = 'tenant_shop2'")
+    assert members.fetchall() == [(furnished.member.user_id, "auditor")]

@@ -10,12 +10,24 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.errors import PeopleDiffer
+from tenant_schemas.errors import PeopleDiffer, ProofFailed
 from tenant_schemas.restoring.people import Users
 from tenant_schemas.restoring.restoring import restore
 from tenant_schemas.restoring.verifying import verify
 from tenant_schemas.testing import Database
-from tests.fleet.bundles import SLUG, Furnished, audit, content, destination, make_old, post, take, without_log, world
+from tests.fleet.bundles import (
+    SLUG,
+    Furnished,
+    audit,
+    content,
+    destination,
+    make_old,
+    post,
+    rewritten,
+    take,
+    without_log,
+    world,
+)
 
 
 def people_of(database: Database) -> dict[str, tuple[UUID, str, str | None]]:
@@ -158,3 +170,35 @@ def test_people_are_remapped_in_a_bundle_of_an_older_revision(
     restore(destination(other_database), take(fresh_database, SLUG, tmp_path), users=Users.REMAP)
     assert rows_of(other_database, "SELECT id, user_id, balance_minor FROM wallets") == [(wallet_id, there, 300)]
     assert audit(other_database, SLUG) == []
+
+
+def test_whom_only_the_log_or_a_movement_names_is_remapped_too(
+    fresh_database: Database, other_database: Database, furnished: Furnished, tmp_path: Path
+) -> None:
+    """The admin is no member any more, and a log's subject is a text."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (furnished.admin.user_id,))
+    note = "SELECT audit_note_v1(jsonb_build_object('action', 'member.remove', 'subject', %s::text))"
+    fresh_database.as_tenant(SLUG).execute(note, (str(furnished.admin.user_id),))
+    taken = take(fresh_database, SLUG, tmp_path)
+    with pytest.raises(PeopleDiffer, match="2 people"):
+        restore(destination(other_database), taken)
+    there = [put_there(other_database, email) for email in furnished.emails]
+    restore(destination(other_database), taken, users=Users.REMAP)
+    rows = str(content(other_database, SLUG))
+    assert [str(user_id) in rows for user_id in there] == [True, True]
+    assert str(furnished.member.user_id) not in rows
+    assert str(furnished.admin.user_id) not in rows
+    assert audit(other_database, SLUG) == []
+
+
+def test_a_forged_ledger_is_found_before_a_remap_makes_its_chains_anew(
+    other_database: Database, furnished: Furnished, bundle: Bundle
+) -> None:
+    forged = rewritten(bundle, "wallet_transactions", lambda line: line.replace(b"Ana was billed twice", b"No reason"))
+    for email in furnished.emails:
+        put_there(other_database, email)
+    before = world(other_database)
+    with pytest.raises(ProofFailed, match="hash does not match the row"):
+        restore(destination(other_database), forged, users=Users.REMAP)
+    assert world(other_database) == before

@@ -14,6 +14,7 @@ import pytest
 from app.belongings import BELONGINGS
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, RowsFile
+from tenant_schemas.backup.rows import write_rows
 from tenant_schemas.errors import ProofFailed
 from tenant_schemas.restoring.verifying import verify
 from tenant_schemas.testing import Database
@@ -87,6 +88,29 @@ def form_otherwise(bundle: Bundle) -> None:
     forge(bundle, replace(bundle.manifest, fingerprint="0" * 32))
 
 
+def keep_sums(bundle: Bundle, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Other rows of a table of `shared`; only the file's own sum is made to fit."""
+    (file,) = (each for each in bundle.manifest.shared if each.name == name)
+    lines = [change(line) for line in bundle.lines(file)]
+    (bundle.folder / file.file).unlink()
+    written = write_rows(filter(None, lines), bundle.folder, file.file, name=name, columns=file.columns)
+    tell_of_shared(bundle, name, sha256=written.sha256, bytes=written.bytes)
+
+
+def tell_of_shared(bundle: Bundle, name: str, **told: Any) -> None:
+    shared = tuple(replace(each, **told) if each.name == name else each for each in bundle.manifest.shared)
+    forge(bundle, replace(bundle.manifest, shared=shared))
+
+
+def rename_columns(bundle: Bundle, name: str) -> None:
+    (file,) = (each for each in bundle.manifest.shared if each.name == name)
+    tell_of_shared(bundle, name, columns=tuple(f"{column}_x" for column in file.columns))
+
+
+def make_admin(line: bytes) -> bytes:
+    return line.replace(b"\tmember\t", b"\tadmin\t")
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -103,6 +127,11 @@ def form_otherwise(bundle: Bundle) -> None:
         (lambda bundle: rewritten(bundle, "wallets", raise_balance), "proof"),
         (prove_otherwise, "proof"),
         (form_otherwise, "fingerprint"),
+        (lambda bundle: keep_sums(bundle, "memberships", lambda _: b""), "Table memberships has 0 rows"),
+        (lambda bundle: keep_sums(bundle, "memberships", make_admin), "Table memberships has other rows"),
+        (lambda bundle: keep_sums(bundle, "users", lambda line: line.upper()), "Table users has other rows"),
+        (lambda bundle: keep_sums(bundle, "memberships", lambda _: b"one\n"), "row 1 of memberships has not its"),
+        (lambda bundle: rename_columns(bundle, "memberships"), "memberships lacks tenant_id, tenant_role, user_id"),
     ],
 )
 def test_whatever_was_done_to_a_bundle_is_found_and_named(
@@ -114,6 +143,9 @@ def test_whatever_was_done_to_a_bundle_is_found_and_named(
     (told,) = json.loads(result.output)
     assert (result.exit_code, told["bundle"]) == (1, str(bundle.folder))
     assert said in told["error"]
+    if spoil is not form_otherwise:  # A restore makes the form of the revision.
+        restored = run("restore_tenant", "--as", "shop2", str(bundle.folder))
+        assert (restored.exit_code, said in restored.output) == (1, True), restored
     assert world(fresh_database) == before
 
 
@@ -176,3 +208,58 @@ def test_what_can_not_be_restored_is_refused_with_a_reason(
     assert (result.exit_code, world(fresh_database)) == (code, before)
     assert result.output
     assert "Traceback" not in result.output
+
+
+def test_each_of_several_bundles_is_told_of_whatever_is_wrong_with_another(
+    fresh_database: Database, bundle: Bundle, run: Run, tmp_path: Path
+) -> None:
+    folders = [str(tmp_path / "nothing"), str(bundle.folder), str(tmp_path)]
+    result = run("verify_backup", "--json", *folders)
+    told = json.loads(result.output)
+    assert (result.exit_code, [each["bundle"] for each in told]) == (1, folders)
+    assert [bool(each["error"]) for each in told] == [True, False, True]
+
+
+def test_a_verification_that_holds_beside_somebody_who_reads_only_warns(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    """Nobody can drop a schema that refers to people while somebody reads them; so it is dropped later."""
+    reader = fresh_database.as_superuser()
+    with reader.transaction():
+        reader.execute("SELECT FROM shared.users")
+        result = run("verify_backup", "--json", str(bundle.folder))
+    (told,) = json.loads(result.output)
+    assert (result.exit_code, told["error"]) == (0, None)
+    (spare,) = world(fresh_database)["spares"]
+    assert f"drop_spare_schemas --now {spare[0]}" in told["warnings"][0]
+    assert run("drop_spare_schemas").exit_code == 0
+    assert world(fresh_database)["spares"] == []
+
+
+def test_a_restore_that_fails_beside_somebody_who_reads_says_what_is_left(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    before = world(fresh_database)
+    prove_otherwise(bundle)
+    reader = fresh_database.as_superuser()
+    with reader.transaction():
+        reader.execute("SELECT FROM shared.users")
+        result = run("restore_tenant", str(bundle.folder), "--as", "shop2")
+    assert result.exit_code == 1
+    assert "The proof differs" in result.output
+    assert "Schema shop2_schema could not be dropped and is left" in result.output
+    assert run("drop_spare_schemas").exit_code == 0
+    assert world(fresh_database) == before
+
+
+def test_a_tenant_that_was_renamed_since_goes_back_only_by_its_name_of_today(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    assert run("rename_tenant", SLUG, "store").exit_code == 0
+    before = world(fresh_database)
+    refused = run("restore_tenant", str(bundle.folder), "--yes")
+    assert (refused.exit_code, world(fresh_database)) == (2, before)
+    done = run("restore_tenant", str(bundle.folder), input="store\n")
+    assert done.exit_code == 0, done.output
+    for output in (refused.output, done.output):
+        assert "was taken as shop, and that tenant is store now" in output
