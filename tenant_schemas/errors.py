@@ -147,7 +147,7 @@ class DumpFailed(BackupError):
 
 
 class RestoreError(TenancyError):
-    """A restore, a verification or a clone failed. Nothing of it is left."""
+    """A restore, a verification or a clone failed. Nothing of it is left, or its notes say what."""
 
 
 class RestoreRefused(RestoreError):

@@ -4,7 +4,7 @@ However it ends (an error, Ctrl-C, kill -9, PostgreSQL restarted), each tenant i
 whole, and the same call goes on where this one stopped.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count
@@ -69,7 +69,9 @@ def _migrate_tenants(
         record.bury(engine, migrations.roles)
     plan = _plan(engine, migrations, wishes)
     if plan.waves and not has_record:
-        raise MigrationError("`shared` is too old to keep a record of runs: migrate it first, without --to.")
+        raise MigrationError(
+            "`shared` is too old to keep a record of runs: migrate it first, without --to and --atomic."
+        )
     on_plan(plan)
     if is_atomic:
         yield from migrate_together(engine, migrations, wishes, plan)
@@ -112,6 +114,7 @@ class _Run:
         self._wishes = wishes
         self._plan = plan
         self._failures = sum(outcome.has_failed for outcome in plan.settled)
+        self._skipped = 0
         self._workers: list[Worker] = []
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -119,7 +122,7 @@ class _Run:
         try:
             for wave in self._plan.waves:
                 if self._failures > self._wishes.budget:
-                    yield from map(skipped, wave)
+                    yield from self._skip(wave)
                 else:
                     yield from self._wave(run_id, wave)
         except BaseException:
@@ -127,7 +130,13 @@ class _Run:
             with suppress(DBAPIError):
                 record.end(self._engine, self._migrations.roles, run_id, "stopped")
             raise
-        record.end(self._engine, self._migrations.roles, run_id, "failed" if self._failures else "done")
+        record.end(
+            self._engine, self._migrations.roles, run_id, "failed" if self._failures or self._skipped else "done"
+        )
+
+    def _skip(self, works: Sequence[Work]) -> Iterator[Outcome]:
+        self._skipped += len(works)
+        yield from map(skipped, works)
 
     def _wave(self, run_id: UUID, wave: tuple[Work, ...]) -> Iterator[Outcome]:
         told: SimpleQueue[Outcome | None] = SimpleQueue()
@@ -155,8 +164,9 @@ class _Run:
                 at_work -= 1
                 continue
             self._failures += outcome.has_failed and not outcome.was_skipped
+            self._skipped += outcome.was_skipped
             yield outcome
-        yield from map(skipped, queue.close())
+        yield from self._skip(queue.close())
 
     def _end_workers(self, queue: Queue) -> None:
         """They have ended, unless the run was interrupted: then what they are doing is undone."""
