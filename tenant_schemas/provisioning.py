@@ -155,10 +155,7 @@ def _refuse_taken(connection: Connection, tenant: Tenant, migrations: Migrations
     if taken.slug:
         raise TenantExists(f"Tenant {taken.slug!r} has that slug or schema.")
     if taken.has_schema:
-        raise TenantExists(
-            f"Schema {tenant.schema_name!r} exists or is to be dropped, and belongs to no tenant; choose another name, "
-            "or see `python -m scripts.drop_spare_schemas --list`."
-        )
+        raise TenantExists(f"Schema {tenant.schema_name!r} exists and belongs to no tenant; choose another name.")
     if taken.has_role:
         raise TenantExists(
             f"Role {tenant.role_name!r} exists on this server and belongs to no tenant of this database. "
