@@ -84,9 +84,8 @@ def bind_migration(connection: Connection, schema_name: str) -> None:
         raise BindingUnproven(f"Schema {schema_name!r} is missing, or this role may not use it.")
     path = sql.Identifier(schema_name).as_string()
     connection.exec_driver_sql(f"SET LOCAL search_path TO {path}, pg_temp")
-    # Behind it there may be this session's own temporary schema, which was named.
     bound = connection.exec_driver_sql("SELECT current_schemas(false)").scalar_one()
-    if bound[:1] != [schema_name]:
+    if bound != [schema_name]:
         raise BindingUnproven(f"Migrating {schema_name!r}, but the search_path reaches {bound}.")
 
 

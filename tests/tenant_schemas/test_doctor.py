@@ -338,7 +338,7 @@ DIFFERENT = [
     ("CREATE SEQUENCE eur_schema.numbers; ALTER SEQUENCE eur_schema.numbers OWNER TO wallet_owner", "relation numbers"),
     ("CREATE TYPE eur_schema.mood AS ENUM ('good'); ALTER TYPE eur_schema.mood OWNER TO wallet_owner", "type mood"),
     ("CREATE RULE r AS ON DELETE TO eur_schema.holds DO INSTEAD NOTHING", "rule holds.r"),
-    ("CREATE STATISTICS eur_schema.s ON id, status FROM eur_schema.wallets", "other object statistics object s"),
+    ("CREATE STATISTICS eur_schema.s ON id, status FROM eur_schema.wallets", "statistics s"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN status SET STATISTICS 7", "column wallets.status"),
 ]  # fmt: skip
 
