@@ -3,10 +3,10 @@
 import os
 
 from app import create_app
-from app.holds.timer import start_timer
-from app.tenants.provisioner import start_provisioner
+from app.holds.expiry_worker import start_timer
+from app.tenants.provisioning_worker import start_provisioner
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.watch import start_watch
+from tenant_schemas.registry_watcher import start_watch
 
 app = create_app()
 if "FLASK_RUN_FROM_CLI" not in os.environ:  # A command does its own work, and none of the service's.

@@ -2,27 +2,28 @@
 
 from flask import Flask, Response
 
-from app import cli, config, db, docs, limits, logs, problems, tenancy
-from app.audit import refused
+from app import cli, config, db, limits, logging_setup, tenancy
+from app.api import openapi, problems
+from app.api.requests import FastJson, NoSessions
+from app.api_keys.routes import blueprint as keys
+from app.audit import denials
 from app.audit.routes import blueprint as audit
 from app.auth.oidc import OpenIdProvider
 from app.auth.routes import blueprint as auth
 from app.auth.routes import well_known
 from app.auth.signing_keys import key_source
 from app.auth.tokens import TokenMint
-from app.bulk.routes import blueprint as bulk
-from app.catalog.routes import blueprint as catalog
+from app.catalogue.routes import blueprint as catalog
 from app.credit.routes import blueprint as credit
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
-from app.http import FastJson, NoSessions
-from app.keys.routes import blueprint as keys
+from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
-from app.openings import models as _openings  # noqa: F401
+from app.opening_balances import models as _openings  # noqa: F401
 from app.orders.routes import blueprint as orders
 from app.statements.routes import blueprint as statements
-from app.tenants import provisioner
+from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
 
@@ -46,13 +47,13 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             settings.oidc_issuer, settings.oidc_audience, settings.oidc_algorithms
         )
 
-    logs.init_app(app, settings.log_level)
+    logging_setup.init_app(app, settings.log_level)
     app.after_request(_protect)
     db.init_app(app, settings)
-    provisioner.init_app(app, settings)
+    provisioning_worker.init_app(app, settings)
     problems.register(app)
 
-    api = docs.make_api(app)
+    api = openapi.make_api(app)
     of_members = (auth, wallets, ledger, holds, catalog, orders, statements)
     for feature in (*of_members, members, credit, bulk, audit, keys, tenants):
         api.register_blueprint(feature)
@@ -61,7 +62,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     limits.init_app(app, settings)
     tenancy.init_app(app, settings)
-    refused.init_app(app)
+    denials.init_app(app)
     cli.init_app(app)
     return app
 

@@ -19,7 +19,7 @@ from app.holds import service as holds
 from app.ledger.audit import AuditReport, Finding, audit_ledger
 from app.members import service as members
 from app.members.models import MEMBERSHIP_ROLES, Role
-from app.openings.commands import COMMANDS as OPENINGS
+from app.opening_balances.commands import COMMANDS as OPENINGS
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections, shared_side, tenant_context
 from tenant_schemas.registry import all_tenants

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from iso4217 import Currency
 from marshmallow import fields
 
+from app.api.fields import coded
 from app.errors import Invalid
-from app.fields import coded
 
 MAX_MINOR = 2**63 - 1  # PostgreSQL's bigint
 _AMOUNT = re.compile(r"(-?)(0|[1-9][0-9]{0,39})(?:\.([0-9]{1,10}))?", re.ASCII)

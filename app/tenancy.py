@@ -13,6 +13,7 @@ from flask import Flask, current_app, g, request
 from werkzeug.routing import Rule
 
 from app import limits
+from app.api.requests import SAFE_METHODS, View, wants_header
 from app.audit.models import Actor, ActorKind
 from app.audit.service import note_in
 from app.auth.credentials import ApiKey, presented_credential
@@ -21,13 +22,12 @@ from app.auth.tokens import Token
 from app.config import ROOT, Settings
 from app.db import ROLES
 from app.errors import Invalid
-from app.http import SAFE_METHODS, View, wants_header
 from app.members.models import Role
 from app.members.service import Standing, standing, standing_of_key
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import SchemaBehind, TenantAmbiguous, TenantNotFound, TenantRequired
 from tenant_schemas.flask import FlaskRequestParts, PathTenant, bind_request
-from tenant_schemas.migrations import Migrations
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.resolvers import Resolver, by_claim, by_header, by_path, by_subdomain, select
 from tenant_schemas.tenant import Tenant
 

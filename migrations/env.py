@@ -1,11 +1,11 @@
-"""Alembic's door into one schema. The engine opens it (`tenant_schemas.migrations`), with a connection whose
+"""Alembic's door into one schema. The engine opens it (`tenant_schemas.migrations.history`), with a connection whose
 search_path is that schema alone; `alembic upgrade` typed by hand has no connection and is refused.
 """
 
 from alembic import context
 from alembic.util import CommandError
 
-from tenant_schemas.migrations import comparison_options
+from tenant_schemas.migrations.history import comparison_options
 
 attributes = context.config.attributes
 if "connection" not in attributes:

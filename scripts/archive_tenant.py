@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
-from app.tenants.notes import note_as_system
-from scripts.console import admin_url_or_exit, refusals_exit, settings_or_exit
-from tenant_schemas.lifecycle.archiving import archive
-from tenant_schemas.migrations import first_line, set_timeouts
+from app.tenants.audit import note_as_system
+from scripts.support.console import admin_url_or_exit, refusals_exit, settings_or_exit
+from tenant_schemas.lifecycle.archive import archive
+from tenant_schemas.migrations.history import first_line, set_timeouts
 from tenant_schemas.tenant import Tenant, TenantStatus
 
 

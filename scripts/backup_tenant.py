@@ -13,15 +13,23 @@ from typing import Any
 
 import rich_click as click
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS
-from scripts.console import BAD_ARGUMENTS, FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, stop
-from tenant_schemas.backup.keeping import keep_newest
-from tenant_schemas.backup.sealing import read_recipients
+from scripts.support.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    settings_or_exit,
+    show_json,
+    stop,
+)
+from tenant_schemas.backup.backup import back_up
+from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.encryption import read_recipients
+from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.taking_all import Taken, back_up_all
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BackupError, SealRefused, TenancyError, TenantNotFound
 
 
@@ -69,7 +77,7 @@ def backup_source() -> Source:
 
 
 def source_at(url: str) -> Source:
-    return Source(url=url, migrations=MIGRATIONS, belongings=BELONGINGS)
+    return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
 def _take(source: Source, slug: str | None, shape: Shape) -> Iterator[Taken]:

@@ -17,7 +17,7 @@ from scripts.benchmarks import binding, fleet, importing, neighbours
 from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
 from scripts.benchmarks.slices import BenchmarkFailed, Figures
-from scripts.console import FAILED, json_option, show_json, show_table, stop
+from scripts.support.console import FAILED, json_option, show_json, show_table, stop
 
 
 @click.group(help=__doc__)

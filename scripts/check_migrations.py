@@ -11,10 +11,10 @@ import rich_click as click
 import app  # noqa: F401  With it come the tables of all features.
 from app.members.models import User
 from app.wallets.models import Wallet
-from scripts.console import FAILED, stop
-from scripts.review import SquawkMissing, review_histories
-from scripts.scratch import scratch_installation
-from tenant_schemas.migrations import differences
+from scripts.support.console import FAILED, stop
+from scripts.support.migration_review import SquawkMissing, review_histories
+from scripts.support.scratch_installation import scratch_installation
+from tenant_schemas.migrations.history import differences
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 

@@ -14,10 +14,10 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from scripts.console import json_option, show_json
 from scripts.restore_tenant import restore_destination, stop_for
+from scripts.support.console import json_option, show_json
 from tenant_schemas.errors import TenancyError
-from tenant_schemas.restoring.cloning import clone
+from tenant_schemas.restore.clone import clone
 
 
 @click.command(help=__doc__)

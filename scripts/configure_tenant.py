@@ -11,10 +11,10 @@ import rich_click as click
 from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
-from app.tenants.notes import note_as_system
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
+from app.tenants.audit import note_as_system
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
-from tenant_schemas.migrations import set_timeouts
+from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import change_settings, lock_named
 
 DEFAULT = "default"

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from app.config import Settings, data_dir, embedded_server
 from app.db import admin_engine
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.roles import tenant_password

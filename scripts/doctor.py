@@ -11,7 +11,7 @@ import rich_click as click
 from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import (
+from scripts.support.console import (
     FAILED,
     admin_url_or_exit,
     json_option,

@@ -1,4 +1,4 @@
-"""Destroy an archived tenant: its schema, its login, its members' place in it, its keys and its spare schemas. People
+"""Destroy an archived tenant: its schema, its login, its members' place in it, its keys and its retired schemas. People
 and the other tenants stay. All or nothing.
 
 It is backed up first, into a bundle in the folder --to, from ADMIN_DATABASE_URL, where it is destroyed, whatever
@@ -12,7 +12,7 @@ import rich_click as click
 
 from app.db import admin_engine
 from scripts.backup_tenant import source_at
-from scripts.console import (
+from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
     json_option,
@@ -21,11 +21,11 @@ from scripts.console import (
     show_json,
     stop,
 )
-from tenant_schemas.backup.sealing import read_recipients
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.backup import back_up
+from tenant_schemas.backup.encryption import read_recipients
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BackupError, SealRefused
-from tenant_schemas.lifecycle.dropping import drop
+from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import rich_click as click
 
 from scripts.backup_tenant import backup_source
-from scripts.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
-from tenant_schemas.backup.exporting import export_tenant
+from scripts.support.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
+from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError, TenantNotFound
 
 

@@ -13,11 +13,11 @@ import app  # noqa: F401  With it come the tables of all features.
 from app.members.models import User
 from app.tenancy import MIGRATIONS
 from app.wallets.models import Wallet
-from scripts.console import FAILED, stop
-from scripts.review import SquawkMissing, find_squawk, review
-from scripts.scratch import scratch_installation
+from scripts.support.console import FAILED, stop
+from scripts.support.migration_review import SquawkMissing, find_squawk, review
+from scripts.support.scratch_installation import scratch_installation
 from tenant_schemas.errors import RevisionRefused
-from tenant_schemas.migrations import History
+from tenant_schemas.migrations.history import History
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import SHARED_SCHEMA
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import (
+from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
@@ -28,12 +28,12 @@ from scripts.console import (
     show_table,
     stop,
 )
-from scripts.migration_plan import show_sql
-from scripts.migration_watch import Watch
+from scripts.support.migration_plan import show_sql
+from scripts.support.migration_progress import Watch
 from tenant_schemas.errors import MigrationError, RevisionRefused
-from tenant_schemas.fleet import Wishes, migrate
-from tenant_schemas.migrations import Outcome
-from tenant_schemas.reference import note_history
+from tenant_schemas.migrations.history import Outcome
+from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.schema_diff.reference import note_history
 
 _SHOWN_AT_MOST: Final = 20
 
@@ -80,7 +80,7 @@ def main(
         stop("Give --to or --shared-to; one history is moved at a time.", BAD_ARGUMENTS)
     if "" in (to, shared_to) or (dry_run and as_json):
         stop("A revision has a number, and a dry run shows SQL, not JSON.", BAD_ARGUMENTS)
-    wishes = Wishes(
+    options = MigrateOptions(
         slugs=slugs,
         to=to,
         shared_to=shared_to,
@@ -97,19 +97,19 @@ def main(
     with refusals_exit():
         try:
             if dry_run:
-                show_sql(engine, MIGRATIONS, wishes)
+                show_sql(engine, MIGRATIONS, options)
             else:
-                _carry_out(engine, wishes, as_json=as_json)
+                _carry_out(engine, options, as_json=as_json)
         except RevisionRefused as error:
             stop(str(error), BAD_ARGUMENTS)
 
 
-def _carry_out(engine: sa.Engine, wishes: Wishes, *, as_json: bool) -> None:
+def _carry_out(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
     """Run, and report also what was done before an interruption or an error. Exits 1 if anything is not done."""
     outcomes: list[Outcome] = []
     watch = Watch(MIGRATIONS, is_quiet=as_json)
     try:
-        with watch, closing(migrate(engine, MIGRATIONS, wishes, watch.plan)) as run:
+        with watch, closing(migrate(engine, MIGRATIONS, options, watch.plan)) as run:
             for outcome in run:
                 outcomes.append(outcome)
                 watch.tell(outcome)

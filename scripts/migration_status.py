@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import (
+from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
@@ -26,10 +26,10 @@ from scripts.console import (
     show_table,
     stop,
 )
-from tenant_schemas.drift import Drift, find_drift
-from tenant_schemas.fleet.reading import Run, last_runs, tenants_of
-from tenant_schemas.migrations import History, current_revision
+from tenant_schemas.migrations.history import History, current_revision
+from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_of
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.schema_diff.compare import Drift, find_drift
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _NAMED_AT_MOST: Final = 10

@@ -21,7 +21,7 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from app.tenant_settings import new_settings
-from scripts.console import (
+from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
@@ -32,8 +32,8 @@ from scripts.console import (
     stop,
 )
 from tenant_schemas.errors import NameRefused
-from tenant_schemas.provisioning import provision_many, tenant_to_be
-from tenant_schemas.reference import note_history
+from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
+from tenant_schemas.schema_diff.reference import note_history
 from tenant_schemas.tenant import Tenant
 
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")

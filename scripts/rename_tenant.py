@@ -3,7 +3,7 @@ people call it. All or nothing. Tokens and members go on, and so does the servic
 
 While a schema's name changes, requests under way for that tenant may fail; they can be sent again with the same
 Idempotency-Key. Its old name rests for a day, taken by an empty schema, before another tenant may have it
-(`drop_spare_schemas`).
+(`drop_retired_schemas`).
 """
 
 from dataclasses import asdict
@@ -12,9 +12,9 @@ import rich_click as click
 
 from app.db import ROLES, admin_engine
 from app.tenancy import RESERVED_SLUGS
-from app.tenants.notes import note_as_system
+from app.tenants.audit import note_as_system
 from app.tenants.schemas import NAME_MAX_LENGTH
-from scripts.console import (
+from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
     json_option,
@@ -23,8 +23,8 @@ from scripts.console import (
     show_json,
     stop,
 )
-from tenant_schemas.lifecycle.renaming import rename
-from tenant_schemas.migrations import set_timeouts
+from tenant_schemas.lifecycle.rename import rename
+from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.tenant import Tenant
 

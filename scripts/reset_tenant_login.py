@@ -7,7 +7,7 @@ that still derives the old password asks the registry and derives the new one.
 import rich_click as click
 
 from app.db import ROLES, admin_engine
-from scripts.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant, raise_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password

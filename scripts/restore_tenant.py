@@ -19,14 +19,22 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
-from scripts.console import BAD_ARGUMENTS, FAILED, admin_url_or_exit, json_option, settings_or_exit, show_json, stop
+from scripts.support.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    admin_url_or_exit,
+    json_option,
+    settings_or_exit,
+    show_json,
+    stop,
+)
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.errors import NameRefused, SealRefused, TenancyError
-from tenant_schemas.restoring.people import Users
-from tenant_schemas.restoring.restoring import KEEP, Destination, Restored, living_tenant, restore
+from tenant_schemas.restore.restore import KEEP, Destination, Restored, living_tenant, restore
+from tenant_schemas.restore.user_mapping import Users
 
 bundle_argument = click.argument(
     "folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -97,7 +105,7 @@ def restore_destination() -> Destination:
     return Destination(
         engine=admin_engine(admin_url_or_exit(settings)),
         migrations=MIGRATIONS,
-        belongings=BELONGINGS,
+        backup_policy=BACKUP_POLICY,
         tenant_secret=settings.tenant_secret,
         reserved_slugs=RESERVED_SLUGS,
     )

@@ -13,7 +13,7 @@ import rich_click as click
 
 from app.auth.signing_keys import LEARNING_SECONDS, parse_keys, rotated, write_key_file
 from app.config import embedded_key_file
-from scripts.console import BAD_ARGUMENTS, FAILED, stop
+from scripts.support.console import BAD_ARGUMENTS, FAILED, stop
 
 
 @click.command(help=__doc__)

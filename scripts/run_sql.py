@@ -17,9 +17,9 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import ROLES
-from scripts.console import BAD_ARGUMENTS, FAILED, refusals_exit, settings_or_exit, show_json, show_table, stop
+from scripts.support.console import BAD_ARGUMENTS, FAILED, refusals_exit, settings_or_exit, show_json, show_table, stop
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.querying import Answer, ask_all
+from tenant_schemas.fan_out import Answer, ask_all
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 

@@ -13,7 +13,7 @@ from flask import Flask
 
 from app import create_app
 from app.auth.passwords import hash_password
-from app.catalog.service import list_products
+from app.catalogue.service import list_products
 from app.config import Settings
 from app.db import admin_engine, db
 from app.errors import Conflict
@@ -25,8 +25,8 @@ from app.members.service import add_membership, add_user, find_user
 from app.orders import service as orders
 from app.wallets.currencies import main_currency
 from app.wallets.service import open_wallet
-from scripts.console import BAD_ARGUMENTS, settings_or_exit, stop
 from scripts.load_catalogue import load_catalogue
+from scripts.support.console import BAD_ARGUMENTS, settings_or_exit, stop
 from tenant_schemas.flask import shared_side, tenant_context
 
 TENANTS: dict[str, dict[str, Any]] = {

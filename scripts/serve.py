@@ -24,11 +24,11 @@ import rich_click as click
 from app.config import ROOT, Settings, data_dir, embedded_server
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.console import BAD_ARGUMENTS, FAILED, settings_or_exit, stop
 from scripts.create_roles import create_roles
 from scripts.seed_demo import TENANTS, demo_password, seed
-from tenant_schemas.fleet import migrate
-from tenant_schemas.provisioning import provision
+from scripts.support.console import BAD_ARGUMENTS, FAILED, settings_or_exit, stop
+from tenant_schemas.lifecycle.provision import provision
+from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"

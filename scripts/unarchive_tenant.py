@@ -3,10 +3,10 @@
 import rich_click as click
 
 from app.db import admin_engine
-from app.tenants.notes import note_as_system
-from scripts.console import admin_url_or_exit, refusals_exit, settings_or_exit
-from tenant_schemas.lifecycle.archiving import unarchive
-from tenant_schemas.migrations import set_timeouts
+from app.tenants.audit import note_as_system
+from scripts.support.console import admin_url_or_exit, refusals_exit, settings_or_exit
+from tenant_schemas.lifecycle.archive import unarchive
+from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.tenant import TenantStatus
 
 

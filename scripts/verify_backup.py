@@ -3,7 +3,7 @@
 
 It makes and drops a schema, which locks `shared.users` for a moment: on a busy installation, do it on another server.
 Where the schema can't be dropped, since somebody else reads there all the while, a warning says so; it is due from then
-on, and `drop_spare_schemas` drops it.
+on, and `drop_retired_schemas` drops it.
 """
 
 import sys
@@ -15,13 +15,13 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from scripts.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
 from scripts.restore_tenant import identity_option, restore_destination, told_of
+from scripts.support.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
 from tenant_schemas.backup.bundle import open_bundle
-from tenant_schemas.backup.sealing import read_identities
+from tenant_schemas.backup.encryption import read_identities
 from tenant_schemas.errors import SealRefused, TenancyError
-from tenant_schemas.restoring.restoring import Destination
-from tenant_schemas.restoring.verifying import verify
+from tenant_schemas.restore.restore import Destination
+from tenant_schemas.restore.verify import verify
 
 
 @click.command(help=__doc__)

@@ -18,7 +18,7 @@ TenancyError
 ├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing of it was done
 │   ├── StatusRefused       its status does not allow it
 │   ├── RenameRefused       the new name is taken, or something in the schema would still go by the old one
-│   └── SpareRefused        the schema is no spare one
+│   └── NotRetired        the schema is no retired one
 ├── BackupError             a backup, or what is made of one, failed; nothing half done is left
 │   ├── TenantUnsettled     the tenant was migrated meanwhile, again and again
 │   ├── TenantDrifted       the tenant's schema is not what its revision says
@@ -110,8 +110,8 @@ class RenameRefused(LifecycleError):
     """The new name is taken, or something in the schema would still go by the old one."""
 
 
-class SpareRefused(LifecycleError):
-    """The schema is no spare one, or a tenant has it."""
+class NotRetired(LifecycleError):
+    """The schema is no retired one, or a tenant has it."""
 
 
 class BackupError(TenancyError):

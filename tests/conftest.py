@@ -15,8 +15,8 @@ from app import create_app
 from app.config import Settings
 from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from tenant_schemas.testing import Database, assert_isolated
+from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.people import People
 
 REFUSED = psycopg.errors.InsufficientPrivilege

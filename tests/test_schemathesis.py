@@ -23,7 +23,7 @@ from app.auth.passwords import hash_password
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database, copy_of, make_tenant
+from tenant_schemas.testing.plugin import Database, copy_of, make_tenant
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue

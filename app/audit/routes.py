@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint
 from app.audit import service
 from app.audit.models import AuditRecord
 from app.audit.schemas import AuditPageSchema, AuditQuery
-from app.http import Blueprint
-from app.pagination import Page, paginate
 from app.tenancy import Access, access
 
 blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Who did what, and what was refused.")

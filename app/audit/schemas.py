@@ -2,9 +2,9 @@
 
 from marshmallow import fields
 
+from app.api.fields import Answer, Text
+from app.api.pagination import PageQuery, page_schema
 from app.audit.models import ActorKind
-from app.fields import Answer, Text
-from app.pagination import PageQuery, page_schema
 
 
 class AuditEntrySchema(Answer):

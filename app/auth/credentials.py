@@ -7,7 +7,7 @@ from uuid import UUID
 
 from flask import Request, current_app, g
 
-from app.auth.browser import ACCESS_COOKIE, refuse_forgery
+from app.auth.cookies import ACCESS_COOKIE, refuse_forgery
 from app.auth.errors import BadToken, SessionRequired, TokenRequired
 from app.auth.oidc import OpenIdProvider
 from app.auth.tokens import Token, current_mint

@@ -13,7 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
-from app.auth.provider_keys import ProviderKeys
+from app.auth.jwks_client import ProviderKeys
 from app.auth.tokens import Token
 from app.members.service import credentials
 

@@ -5,14 +5,14 @@ from typing import Any
 from flask import Blueprint as FlaskBlueprint
 from flask import Response, current_app, jsonify, request
 
-from app.auth import browser, service, sessions
+from app.api.requests import Blueprint
+from app.auth import cookies, service, sessions
 from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
 from app.auth.signing_keys import PUBLISHED_SECONDS
 from app.auth.tokens import current_mint
 from app.errors import Invalid
-from app.http import Blueprint
-from app.limits.rates import count_login
+from app.limits.rate_limit import count_login
 from app.members.service import credentials_of, memberships_of
 from app.tenancy import Access, access, caller, named_tenant, names_tenant
 
@@ -31,7 +31,7 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
     If the request names a tenant, the tokens are for that tenant only.
     """
     if told["cookie"]:
-        browser.refuse_other_origins(request)
+        cookies.refuse_other_origins(request)
     count_login(told["email"])
     known = service.authenticate(told["email"], told["password"])
     tenant = named_tenant(known.user_id)
@@ -55,10 +55,10 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
     token = told.get("refresh_token")
     if token:
         return _tokens(sessions.refresh_session(token), in_cookies=False)
-    token = request.cookies.get(browser.REFRESH_COOKIE)
+    token = request.cookies.get(cookies.REFRESH_COOKIE)
     if not token:
         raise Invalid.at("refreshToken", "required", "This field is needed.")
-    browser.refuse_forgery(request, sessions.session_of(token))
+    cookies.refuse_forgery(request, sessions.session_of(token))
     return _tokens(sessions.refresh_session(token), in_cookies=True)
 
 
@@ -68,7 +68,7 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
 def logout() -> None:
     """End this session: its tokens are refused from now on. Cookies are cleared."""
     sessions.end_session(current_session())
-    browser.forget_cookies()
+    cookies.forget_cookies()
 
 
 @blueprint.post("/password")
@@ -98,5 +98,5 @@ def _tokens(grant: sessions.Grant, *, in_cookies: bool) -> dict[str, Any]:
     access_token = mint.issue(grant.user_id, grant.tenant_id, grant.session_id, lifetime_seconds=seconds)
     told = {"expires_in": seconds, "refresh_expires_in": grant.seconds_left}
     if in_cookies:
-        return {**told, "csrf_token": browser.keep_in_cookies(grant, access_token, seconds)}
+        return {**told, "csrf_token": cookies.keep_in_cookies(grant, access_token, seconds)}
     return {"access_token": access_token, "refresh_token": grant.refresh_token, "token_type": "Bearer", **told}

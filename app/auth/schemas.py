@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.fields import Answer, Flag, Schema, Text, coded
+from app.api.fields import Answer, Flag, Schema, Text, coded
 from app.members.schemas import MembershipSchema
 
 MIN_PASSWORD_LENGTH = 12

@@ -3,6 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.pagination import Page, PageQuery, paginate
+from app.api.requests import Blueprint
 from app.credit import service
 from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
 from app.credit.schemas import (
@@ -14,9 +16,7 @@ from app.credit.schemas import (
     SetPolicySchema,
     WalletCreditPageSchema,
 )
-from app.http import Blueprint
 from app.money import to_minor
-from app.pagination import Page, PageQuery, paginate
 from app.tenancy import Access, access, actor
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import get_wallet

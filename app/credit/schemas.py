@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.fields import Answer, Moment, Schema, coded
+from app.api.fields import Answer, Moment, Schema, coded
+from app.api.pagination import page_schema
 from app.money import AmountField, MoneyField
-from app.pagination import page_schema
 
 
 class SetPolicySchema(Schema):

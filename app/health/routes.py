@@ -5,7 +5,7 @@ from http import HTTPStatus
 import psycopg
 from flask import Blueprint, Response, jsonify
 
-from app.problems import problem
+from app.api.problems import problem
 from app.tenancy import OLDEST_SHARED_REVISION, OLDEST_TENANT_REVISION
 from tenant_schemas.flask import connections
 

@@ -3,6 +3,8 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.pagination import Page, PageQuery, paginate
+from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
 from app.audit.service import note
 from app.holds import service
 from app.holds.models import AuthorisedHold, Hold
@@ -13,11 +15,9 @@ from app.holds.schemas import (
     HoldPageSchema,
     HoldSchema,
 )
-from app.http import Blueprint, idempotency_key, needs_idempotency_key
 from app.ledger.models import PostedTransaction
 from app.ledger.schemas import TransactionSchema
 from app.money import to_minor
-from app.pagination import Page, PageQuery, paginate
 from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.service import get_wallet, own_wallet

@@ -2,9 +2,9 @@
 
 from marshmallow import fields
 
-from app.fields import Answer, Moment, Schema, Text
+from app.api.fields import Answer, Moment, Schema, Text
+from app.api.pagination import PageQuery, page_schema
 from app.money import AmountField, MoneyField
-from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 

@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from app.http import Blueprint, idempotency_key, needs_idempotency_key
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
 from app.ledger import service
 from app.ledger.models import BalanceAt, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
@@ -25,7 +26,6 @@ from app.ledger.schemas import (
 )
 from app.ledger.service import Movement
 from app.money import to_minor
-from app.pagination import Page, paginate
 from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import currency_of, get_wallet, own_wallet

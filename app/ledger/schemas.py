@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
+from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
+from app.api.pagination import PageQuery, page_schema
 from app.money import AmountField, MoneyField
-from app.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 

@@ -14,8 +14,8 @@ from flask import Flask, current_app, g, request
 
 from app.config import Settings
 from app.errors import Invalid, Unavailable
-from app.limits import rates
-from app.limits.slots import GiveBack, Slots
+from app.limits import rate_limit
+from app.limits.concurrency import GiveBack, Slots
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
 
@@ -54,7 +54,7 @@ class Limits:
 def init_app(app: Flask, settings: Settings) -> None:
     """To be called before the gate is registered: what counts addresses comes before it and costs no query."""
     app.extensions[EXTENSION] = Limits(settings)
-    rates.init_app(app, settings)
+    rate_limit.init_app(app, settings)
     app.wsgi_app = GiveBack(app.wsgi_app)  # type: ignore[method-assign]
 
 
@@ -65,7 +65,7 @@ def enter(tenant: Tenant) -> None:
     """
     limits: Limits = current_app.extensions[EXTENSION]
     own = limits.of(tenant)
-    rates.count_tenant(tenant.id, own["rate_limit"])
+    rate_limit.count_tenant(tenant.id, own["rate_limit"])
     limits.slots.take(request.environ, tenant.id, own["max_concurrent_requests"])
     if "max_body_bytes" in tenant.settings:
         g.max_body_bytes = own["max_body_bytes"]

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.http import Blueprint
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint
 from app.members import service
 from app.members.models import Role
 from app.members.schemas import (
@@ -16,7 +17,6 @@ from app.members.schemas import (
     MemberRoleSchema,
     MeSchema,
 )
-from app.pagination import Page, paginate
 from app.tenancy import Access, access, actor, caller
 
 blueprint = Blueprint("members", __name__, url_prefix="/api", description="Who you are and where you belong.")

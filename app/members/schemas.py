@@ -5,9 +5,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates
 
-from app.fields import Answer, Choice, Schema, Text, coded
+from app.api.fields import Answer, Choice, Schema, Text, coded
+from app.api.pagination import PageQuery, page_schema
 from app.members.models import MEMBERSHIP_ROLES
-from app.pagination import PageQuery, page_schema
 
 
 class MembershipSchema(Answer):

@@ -3,7 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from app.http import Blueprint, idempotency_key, needs_idempotency_key
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
 from app.orders import service
 from app.orders.models import Order, PostedOrder
 from app.orders.schemas import (
@@ -14,7 +15,6 @@ from app.orders.schemas import (
     PlacedOrderSchema,
     PlaceOrderSchema,
 )
-from app.pagination import Page, paginate
 from app.tenancy import Access, access, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 

@@ -5,9 +5,9 @@ How many items and how much of each is not said here: `order_place_v1` refuses w
 
 from marshmallow import fields
 
-from app.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.pagination import PageQuery, page_schema
 from app.money import MoneyField
-from app.pagination import PageQuery, page_schema
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("paid", "cancelled")

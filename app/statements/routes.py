@@ -6,11 +6,11 @@ from uuid import UUID
 
 from flask import Response, request
 
-from app.http import Blueprint, View
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint, View
 from app.ledger.models import WalletTransaction
 from app.ledger.routes import transaction_filters
 from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
-from app.pagination import Page, paginate
 from app.statements import csv, json, pdf, service
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
 from app.statements.streams import STALLED_CLIENT_SECONDS, BoundStream

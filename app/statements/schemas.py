@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.fields import Answer, Choice, Moment
+from app.api.fields import Answer, Choice, Moment
 from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
 from app.money import MoneyField, format_minor
 from app.statements.models import Line

@@ -3,10 +3,10 @@
 from typing import Any
 from uuid import UUID
 
-from app.http import Blueprint, gives_header
-from app.pagination import Page, PageQuery, cursor_to, position_in
+from app.api.pagination import Page, PageQuery, cursor_to, position_in
+from app.api.requests import Blueprint, gives_header
 from app.tenancy import Access, access, actor
-from app.tenants import provisionings, service
+from app.tenants import provisioning_requests, service
 from app.tenants.models import Provisioning
 from app.tenants.schemas import (
     ConfigureTenantSchema,
@@ -41,7 +41,7 @@ def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str,
     settings = {"currency": body["currency"], **_settings_of(body)}
     if "currencies" in settings:
         settings["currencies"] = list(dict.fromkeys((body["currency"], *body["currencies"])))
-    asked = provisionings.ask_for_tenant(
+    asked = provisioning_requests.ask_for_tenant(
         slug=body["slug"], name=body.get("name", body["slug"]), settings=settings, actor=actor()
     )
     return asked, 202, {"Location": f"/api/admin/tenants/provisionings/{asked.id}"}
@@ -52,7 +52,7 @@ def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str,
 @blueprint.response(200, ProvisioningSchema)
 def show_provisioning(provisioning_id: UUID) -> Provisioning:
     """What became of a tenant that was asked for."""
-    return provisionings.get_provisioning(provisioning_id)
+    return provisioning_requests.get_provisioning(provisioning_id)
 
 
 @blueprint.get("/tenants/<slug>")

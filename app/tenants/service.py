@@ -13,14 +13,14 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.pagination import Position
 from app.audit.models import Actor
 from app.audit.service import note_in
 from app.db import db
 from app.errors import Invalid
-from app.pagination import Position
 from app.tenancy import OLDEST_TENANT_REVISION
 from app.tenant_settings import changed_settings, stored_settings
-from app.tenants.reading import Budget, Unreadable, read_as
+from app.tenants.fan_out import Budget, Unreadable, read_as
 from app.wallets.models import Wallet
 from tenant_schemas import registry
 from tenant_schemas.errors import SchemaBehind, TenancyError, TenantNotFound

@@ -4,8 +4,8 @@ from typing import Any
 
 from marshmallow import fields
 
+from app.api.fields import Schema, coded
 from app.errors import Invalid
-from app.fields import Schema, coded
 from app.money import fraction_digits
 from tenant_schemas.context import current_tenant
 

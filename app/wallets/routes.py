@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.pagination import Page, cursor_to, paginate, position_in
+from app.api.requests import Blueprint, etag, gives_etag, if_match_version, needs_version
 from app.audit.service import note
-from app.http import Blueprint, etag, gives_etag, if_match_version, needs_version
 from app.money import to_minor
-from app.pagination import Page, cursor_to, paginate, position_in
+from app.operators.wallets import EveryonesPage, list_everyones
 from app.tenancy import Access, access, actor, caller
 from app.wallets import service
 from app.wallets.currencies import CurrencyQuery, chosen_currency
-from app.wallets.everyones import EveryonesPage, list_everyones
 from app.wallets.models import MemberWallet, Wallet
 from app.wallets.schemas import (
     ConfigureWalletSchema,

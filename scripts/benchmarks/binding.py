@@ -26,7 +26,7 @@ from scripts.benchmarks.posting import Announce
 from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import EXTENSION, TenantDatabase, bind_request
-from tenant_schemas.provisioning import provision
+from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.tenant import Tenant
 
 READ = sa.text("SELECT code FROM ledger_accounts WHERE code = 'cash'")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from psycopg import sql
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.config import DATABASE_NAME, ROOT, Settings
 from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
@@ -24,12 +24,12 @@ from scripts import migration_status
 from scripts.benchmarks.installation import Installation, throw_away
 from scripts.benchmarks.psql_floor import Floor
 from scripts.benchmarks.slices import BenchmarkFailed
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
-from tenant_schemas.fleet import Wishes, migrate
-from tenant_schemas.migrations import History, Migrations
-from tenant_schemas.provisioning import provision_many, tenant_to_be
+from tenant_schemas.backup.writer import Shape
+from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
+from tenant_schemas.migrations.history import History, Migrations
+from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.roles import close_database
 from tenant_schemas.tenant import Tenant
@@ -71,7 +71,7 @@ class Ground:
     def migrate(self) -> None:
         """Take all to the head, and make sure that they are there."""
         head = self.migrations.head(History.TENANT)
-        for outcome in migrate(self.engine, self.migrations, Wishes(jobs=self.jobs)):
+        for outcome in migrate(self.engine, self.migrations, MigrateOptions(jobs=self.jobs)):
             if outcome.has_failed or (outcome.slug and outcome.after != head):
                 raise BenchmarkFailed(f"{outcome.schema_name} is not at {head}: {outcome.error or outcome.after}")
 
@@ -81,7 +81,7 @@ class Ground:
             raise BenchmarkFailed(f"migration_status failed: {result.output[-1000:]}\n{result.exception!r}")
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
-        source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, belongings=BELONGINGS)
+        source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
         back_up(source, tenant.slug, Shape(folder=folder / "bundles"))
 
     def tables_of(self, tenant: Tenant) -> list[str]:

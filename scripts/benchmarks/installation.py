@@ -30,8 +30,8 @@ from scripts.benchmarks.slices import BenchmarkFailed
 from scripts.create_roles import create_roles
 from scripts.seed_demo import TENANTS
 from tenant_schemas import embedded
-from tenant_schemas.fleet import migrate
-from tenant_schemas.provisioning import provision
+from tenant_schemas.lifecycle.provision import provision
+from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.roles import tenant_password
 from tenant_schemas.tenant import Tenant
 

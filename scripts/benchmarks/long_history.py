@@ -7,10 +7,10 @@ from typing import Any, Final
 import psycopg
 from flask import Flask
 
+from app.api.pagination import DEFAULT_LIMIT
 from app.config import DATABASE_NAME
 from app.db import db
 from app.ledger.service import balance_at, list_transactions
-from app.pagination import DEFAULT_LIMIT
 from app.statements import csv, json
 from app.statements.models import LINE_COLUMNS
 from app.statements.service import list_tenant_transactions, stream_statement

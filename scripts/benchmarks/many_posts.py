@@ -9,8 +9,8 @@ import psycopg
 from flask import Flask
 
 from app.audit.models import Actor, ActorKind
-from app.bulk.models import Item
-from app.bulk.service import post_many
+from app.ledger.bulk.models import Item
+from app.ledger.bulk.service import post_many
 from app.ledger.service import Movement, post
 from scripts.benchmarks.clients import AMOUNT_MINOR, member_id
 from tenant_schemas.flask import tenant_context

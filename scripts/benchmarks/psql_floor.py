@@ -15,8 +15,8 @@ from psycopg import sql
 from scripts.benchmarks.pgbench import login_to
 from scripts.benchmarks.slices import BenchmarkFailed
 from tenant_schemas.embedded import binary
-from tenant_schemas.rendering import Step
-from tenant_schemas.replay import registry_note, steps_text
+from tenant_schemas.migrations.render import Step
+from tenant_schemas.migrations.replay import registry_note, steps_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.search_path import migration_message, set_role_default
 from tenant_schemas.tenant import Tenant

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from tenant_schemas.backup.encryption import SUFFIX, Identities, read_identities, unsealed
 from tenant_schemas.backup.manifest import MANIFEST_NAME, DumpFile, Manifest, RowsFile, manifest_from_json
-from tenant_schemas.backup.sealing import SUFFIX, Identities, read_identities, unsealed
 from tenant_schemas.errors import BundleBroken
 
 PARTIAL = ".partial"

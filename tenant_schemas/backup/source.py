@@ -13,11 +13,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import SQLAlchemyError
 
-from tenant_schemas.backup.belongings import Belongings
-from tenant_schemas.backup.rows import pin_session
-from tenant_schemas.drift import drifted
+from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import BackupError
-from tenant_schemas.migrations import Migrations, first_line
+from tenant_schemas.migrations.history import Migrations, first_line
+from tenant_schemas.schema_diff.compare import drifted
 from tenant_schemas.tenant import Tenant
 
 # A migration may hold a tenant's tables for as long as it runs.
@@ -33,7 +33,7 @@ class Source:
 
     url: str = field(repr=False)
     migrations: Migrations
-    belongings: Belongings
+    backup_policy: BackupPolicy
 
     @property
     def conninfo(self) -> str:

@@ -11,22 +11,22 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from tenant_schemas.doctor import likeness, objects, privileges, registered, roles, server, shared
-from tenant_schemas.doctor.finding import Finding, Patient, Severity, error
-from tenant_schemas.migrations import History, Migrations
-from tenant_schemas.reference import make_reference
+from tenant_schemas.doctor import objects, privileges, registry, roles, schema_drift, server, shared
+from tenant_schemas.doctor.finding import Finding, Installation, Severity, error
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.schema_diff.reference import make_reference
 
 __all__ = ["Finding", "Severity", "examine", "unseen"]
 
-_CHECKS: Final[tuple[Callable[[Patient], Iterable[Finding]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Installation], Iterable[Finding]], ...]] = (
     server.check,
     roles.check,
     privileges.check,
     shared.check,
     objects.check,
-    registered.check,
-    likeness.check,
+    registry.check,
+    schema_drift.check,
 )
 
 
@@ -74,7 +74,7 @@ def _examine(
     tenants = tuple(all_tenants(connection))
     new_schema = make_reference(connection, migrations, tenants, migrations.head(History.TENANT))
     connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
-    patient = Patient(
+    installation = Installation(
         connection,
         migrations.roles,
         migrations,
@@ -85,9 +85,9 @@ def _examine(
         new_schema,
     )
     for check in _CHECKS:
-        yield from check(patient)
+        yield from check(installation)
     if max_connections is not None:
-        yield from server.check_capacity(patient, max_connections)
+        yield from server.check_capacity(installation, max_connections)
 
 
 def _is_superuser(connection: Connection) -> bool:

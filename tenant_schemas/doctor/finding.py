@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.reference import Reference
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
+from tenant_schemas.schema_diff.reference import Reference
 from tenant_schemas.tenant import Tenant
 
 
@@ -39,7 +39,7 @@ def warning(check: str, where: str, what: str, remedy: str) -> Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Installation:
     """The installation under examination, as one open db transaction sees it."""
 
     connection: Connection

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tenant_schemas.doctor.finding import Finding, Patient, error
-from tenant_schemas.lifecycle.spares import list_spares
-from tenant_schemas.migrations import VERSION_TABLE
+from tenant_schemas.doctor.finding import Finding, Installation, error
+from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
+from tenant_schemas.migrations.history import VERSION_TABLE
 from tenant_schemas.roles import CLOSED_COLUMNS, CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
 from tenant_schemas.tenant import SHARED_SCHEMA
 
@@ -47,25 +47,25 @@ _WRITTEN = {
 _NOTHING: dict[str, set[str]] = {}
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    role_of = {tenant.schema_name: tenant.role_name for tenant in patient.tenants}
-    for grant in patient.rows(_GRANTS, schemas=patient.tenant_schemas, owner=patient.roles.owner):
-        if not _is_meant(patient, grant, role_of.get(grant.schema_name)):
+def check(installation: Installation) -> Iterator[Finding]:
+    role_of = {tenant.schema_name: tenant.role_name for tenant in installation.tenants}
+    for grant in installation.rows(_GRANTS, schemas=installation.tenant_schemas, owner=installation.roles.owner):
+        if not _is_meant(installation, grant, role_of.get(grant.schema_name)):
             yield _finding(grant)
-    yield from _check_defaults(patient)
-    yield from _check_elsewhere(patient)
-    yield from _check_catalogue(patient)
-    yield from _check_initial(patient)
+    yield from _check_defaults(installation)
+    yield from _check_elsewhere(installation)
+    yield from _check_catalogue(installation)
+    yield from _check_initial(installation)
 
 
-def _is_meant(patient: Patient, grant: Row[Any], tenant_role: str | None) -> bool:
+def _is_meant(installation: Installation, grant: Row[Any], tenant_role: str | None) -> bool:
     """The rules. `tenant_role` is the login of the tenant whose schema it is."""
-    roles = patient.roles
+    roles = installation.roles
     if grant.is_grantable:
         return False
     if grant.kind == "database":
         connecting = {roles.migrator, roles.app, roles.backup, roles.tenants}
-        connecting |= {roles.pool} if patient.shared_logins else set()
+        connecting |= {roles.pool} if installation.shared_logins else set()
         return grant.privilege == "CONNECT" and grant.grantee in connecting
     if grant.schema_name == "public":
         return bool(grant.grantee == "pg_database_owner")
@@ -90,24 +90,24 @@ def _finding(grant: Row[Any]) -> Finding:
     return error(check, where, what, f"REVOKE {grant.privilege} ON {kind} {name} FROM {grant.grantee};")
 
 
-def _check_defaults(patient: Patient) -> Iterator[Finding]:
+def _check_defaults(installation: Installation) -> Iterator[Finding]:
     """What the owner makes is nobody's until it is granted, and nobody else's makings are given away either."""
     query = """
         SELECT pg_describe_object('pg_default_acl'::regclass, d.oid, 0) AS name,
             d.defaclrole = to_regrole(%(owner)s) AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f' AS is_ours,
             (SELECT bool_and(a.grantee = d.defaclrole) FROM aclexplode(d.defaclacl) a) AS is_closed
         FROM pg_default_acl d"""
-    rows = patient.rows(query, owner=patient.roles.owner)
+    rows = installation.rows(query, owner=installation.roles.owner)
     if not any(row.is_ours for row in rows):
         what = "functions that the owner will make are PUBLIC's"
-        yield error("default_privileges", f"role {patient.roles.owner}", what, _AGAIN)
+        yield error("default_privileges", f"role {installation.roles.owner}", what, _AGAIN)
     for row in rows:
         if not (row.is_ours and row.is_closed):
             what = "what will be made is given away before anybody looked at it"
             yield error("default_privileges", row.name, what, "ALTER DEFAULT PRIVILEGES … REVOKE.")
 
 
-def _check_elsewhere(patient: Patient) -> Iterator[Finding]:
+def _check_elsewhere(installation: Installation) -> Iterator[Finding]:
     """What logins own, and what they were granted outside of the schemas above, by PostgreSQL's own book-keeping."""
     query = """
         SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'something') AS name
@@ -122,22 +122,24 @@ def _check_elsewhere(patient: Patient) -> Iterator[Finding]:
                 AND d.classid NOT IN ('pg_database'::regclass, 'pg_default_acl'::regclass)
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
         GROUP BY 1, 2, 3"""
-    names = [patient.roles.app, patient.roles.tenants, patient.roles.pool, *patient.tenant_roles]
+    names = [installation.roles.app, installation.roles.tenants, installation.roles.pool, *installation.tenant_roles]
     # In a schema that is being made its tenant has rights already, and no way in.
-    made = [spare.schema_name for spare in list_spares(patient.connection) if spare.reason != "replaced"]
-    schemas = [*patient.tenant_schemas, *made, SHARED_SCHEMA, "public"]
-    for row in patient.rows(query, names=names, schemas=schemas):
+    made = [
+        retired.schema_name for retired in list_retired_schemas(installation.connection) if retired.reason != "replaced"
+    ]
+    schemas = [*installation.tenant_schemas, *made, SHARED_SCHEMA, "public"]
+    for row in installation.rows(query, names=names, schemas=schemas):
         if row.deptype == "o":
-            remedy = f"ALTER … OWNER TO {patient.roles.owner}, or drop it."
+            remedy = f"ALTER … OWNER TO {installation.roles.owner}, or drop it."
             yield error("owns", f"role {row.rolname}", f"it owns {row.name}", remedy)
         else:
             remedy = f"REVOKE ALL ON {row.name} FROM {row.rolname};"
             yield error("privilege_elsewhere", f"role {row.rolname}", f"it has rights on {row.name}", remedy)
 
 
-def _check_catalogue(patient: Patient) -> Iterator[Finding]:
+def _check_catalogue(installation: Installation) -> Iterator[Finding]:
     """What `close_database` took from PUBLIC, and what somebody gave back."""
-    functions = [name for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS) for (name,) in patient.rows(query)]
+    functions = [name for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS) for (name,) in installation.rows(query)]
     query = """
         WITH lists (name, acl, closed) AS (
             SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), 'EXECUTE'
@@ -150,11 +152,11 @@ def _check_catalogue(patient: Patient) -> Iterator[Finding]:
         SELECT l.name FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a
         WHERE a.grantee = 0 AND a.privilege_type = l.closed ORDER BY 1"""
     functions.append("pg_catalog.set_config(text,text,boolean)")
-    for (name,) in patient.rows(query, functions=functions):
+    for (name,) in installation.rows(query, functions=functions):
         yield error("catalogue_open", name, "every login may use it", _AGAIN)
 
 
-def _check_initial(patient: Patient) -> Iterator[Finding]:
+def _check_initial(installation: Installation) -> Iterator[Finding]:
     """What PUBLIC was given in PostgreSQL's own schemas since then, but for what `close_database` gives."""
     # PostgreSQL makes the views of information_schema too late to note what it gave of them.
     query = r"""
@@ -179,6 +181,6 @@ def _check_initial(patient: Patient) -> Iterator[Finding]:
                 AND l.name <> ALL(%(closed)s))
             AND NOT (l.part = 0 AND l.name ~ '^information_schema\.[^_]' AND a.privilege_type = 'SELECT')
         ORDER BY 1, 2"""
-    for name, privilege, target in patient.rows(query, closed=[f"pg_class.{name}" for name in CLOSED_COLUMNS]):
+    for name, privilege, target in installation.rows(query, closed=[f"pg_class.{name}" for name in CLOSED_COLUMNS]):
         what = f"every login was given {privilege} on it"
         yield error("catalogue_open", name, what, f"REVOKE {privilege}{target} FROM PUBLIC;")

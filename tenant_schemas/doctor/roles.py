@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tenant_schemas.doctor.finding import Finding, Patient, error, warning
+from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 
 _AGAIN = "Run `python -m scripts.create_roles` again."
 _RESET = "Run `python -m scripts.reset_tenant_login {}`."
@@ -22,37 +22,37 @@ _ATTRIBUTES = {
 }
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    yield from _check_attributes(patient)
-    yield from _check_memberships(patient)
-    yield from _check_administrators(patient)
-    yield from _check_defaults(patient)
-    yield from _check_defaults_of_all(patient)
-    yield from _check_logins(patient)
-    yield from _check_strangers(patient)
-    if patient.is_superuser:
-        yield from _check_passwords(patient)
+def check(installation: Installation) -> Iterator[Finding]:
+    yield from _check_attributes(installation)
+    yield from _check_memberships(installation)
+    yield from _check_administrators(installation)
+    yield from _check_defaults(installation)
+    yield from _check_defaults_of_all(installation)
+    yield from _check_logins(installation)
+    yield from _check_strangers(installation)
+    if installation.is_superuser:
+        yield from _check_passwords(installation)
 
 
-def _expected_attributes(patient: Patient) -> dict[str, set[str]]:
-    roles = patient.roles
+def _expected_attributes(installation: Installation) -> dict[str, set[str]]:
+    roles = installation.roles
     return {
         roles.owner: {"INHERIT"},
         roles.migrator: {"LOGIN", "CREATEROLE", "INHERIT"},
         roles.app: {"LOGIN", "INHERIT"},
         roles.backup: {"LOGIN", "BYPASSRLS", "INHERIT"},
         roles.tenants: {"INHERIT"},
-        roles.pool: {"LOGIN"} if patient.shared_logins else set(),
-    } | {name: {"LOGIN", "INHERIT"} for name in patient.tenant_roles}
+        roles.pool: {"LOGIN"} if installation.shared_logins else set(),
+    } | {name: {"LOGIN", "INHERIT"} for name in installation.tenant_roles}
 
 
-def _check_attributes(patient: Patient) -> Iterator[Finding]:
-    expected = _expected_attributes(patient)
+def _check_attributes(installation: Installation) -> Iterator[Finding]:
+    expected = _expected_attributes(installation)
     query = f"SELECT rolname, {', '.join(_ATTRIBUTES)} FROM pg_roles WHERE rolname = ANY(%(names)s)"  # noqa: S608
-    found = {row.rolname: _attributes(row) for row in patient.rows(query, names=list(expected))}
+    found = {row.rolname: _attributes(row) for row in installation.rows(query, names=list(expected))}
     for name, wanted in expected.items():
         if name not in found:
-            if name != patient.roles.pool or patient.shared_logins:
+            if name != installation.roles.pool or installation.shared_logins:
                 yield error("role_missing", f"role {name}", "it does not exist", _AGAIN)
             continue
         for attribute in sorted(found[name] - wanted):
@@ -65,23 +65,23 @@ def _attributes(row: Row[Any]) -> set[str]:
     return {word for column, word in _ATTRIBUTES.items() if getattr(row, column)}
 
 
-def _check_memberships(patient: Patient) -> Iterator[Finding]:
+def _check_memberships(installation: Installation) -> Iterator[Finding]:
     """Who may become whom. From PostgreSQL 16 on each membership says so: the migrator administers the logins it made
     and may not become them. Before that, only the pool's own attribute says that it inherits nothing.
     """
     inherits, may_become = (
         ("m.inherit_option", "m.set_option")
-        if patient.version >= _OPTIONS_BY_MEMBERSHIP
+        if installation.version >= _OPTIONS_BY_MEMBERSHIP
         else ("r.rolname <> %(pool)s", "true")
     )
     query = f"""
         SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_become})
         FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
         WHERE r.rolname = ANY(%(names)s) OR g.rolname = ANY(%(names)s) GROUP BY 1, 2"""  # noqa: S608
-    names = list(_expected_attributes(patient))
-    found = {tuple(row) for row in patient.rows(query, names=names, pool=patient.roles.pool)}
-    wanted = _expected_memberships(patient)
-    for member, role, inherits, may_become in sorted(found - wanted - _allowed_memberships(patient)):
+    names = list(_expected_attributes(installation))
+    found = {tuple(row) for row in installation.rows(query, names=names, pool=installation.roles.pool)}
+    wanted = _expected_memberships(installation)
+    for member, role, inherits, may_become in sorted(found - wanted - _allowed_memberships(installation)):
         kind = "inherits its rights" if inherits else "may become it" if may_become else "administers it"
         what = f"{member} is a member of it and {kind}"
         yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
@@ -92,26 +92,29 @@ def _check_memberships(patient: Patient) -> Iterator[Finding]:
 Membership = tuple[str, str, bool, bool]
 
 
-def _expected_memberships(patient: Patient) -> set[Membership]:
-    roles = patient.roles
+def _expected_memberships(installation: Installation) -> set[Membership]:
+    roles = installation.roles
     expected = {
         (roles.migrator, roles.owner, True, True),
         (roles.migrator, roles.tenants, True, True),
         (roles.migrator, "pg_read_all_stats", True, True),
         (roles.backup, "pg_read_all_data", True, True),
         (roles.backup, "pg_read_all_stats", True, True),
-        *((name, roles.tenants, True, True) for name in patient.tenant_roles),
+        *((name, roles.tenants, True, True) for name in installation.tenant_roles),
     }
-    if patient.shared_logins:
-        expected |= {(roles.pool, name, False, True) for name in patient.tenant_roles}
+    if installation.shared_logins:
+        expected |= {(roles.pool, name, False, True) for name in installation.tenant_roles}
     return expected
 
 
-def _allowed_memberships(patient: Patient) -> set[Membership]:
-    return {(patient.roles.migrator, name, False, False) for name in (*patient.tenant_roles, patient.roles.pool)}
+def _allowed_memberships(installation: Installation) -> set[Membership]:
+    return {
+        (installation.roles.migrator, name, False, False)
+        for name in (*installation.tenant_roles, installation.roles.pool)
+    }
 
 
-def _check_administrators(patient: Patient) -> Iterator[Finding]:
+def _check_administrators(installation: Installation) -> Iterator[Finding]:
     """Who administers a role lets others in. The migrator does so for tenants, and nobody else of ours for anything."""
     query = """
         SELECT DISTINCT r.rolname, g.rolname FROM pg_auth_members m
@@ -119,14 +122,14 @@ def _check_administrators(patient: Patient) -> Iterator[Finding]:
         WHERE m.admin_option AND r.rolname = ANY(%(names)s)
             AND NOT (r.rolname = %(migrator)s AND g.rolname = ANY(%(its)s))
         ORDER BY 1, 2"""
-    roles = patient.roles
-    names, its = list(_expected_attributes(patient)), [roles.tenants, roles.pool, *patient.tenant_roles]
-    for member, role in patient.rows(query, names=names, migrator=roles.migrator, its=its):
+    roles = installation.roles
+    names, its = list(_expected_attributes(installation)), [roles.tenants, roles.pool, *installation.tenant_roles]
+    for member, role in installation.rows(query, names=names, migrator=roles.migrator, its=its):
         what = f"{member} may make others members of it"
         yield error("membership", f"role {role}", what, f"REVOKE ADMIN OPTION FOR {role} FROM {member};")
 
 
-def _check_defaults(patient: Patient) -> Iterator[Finding]:
+def _check_defaults(installation: Installation) -> Iterator[Finding]:
     """A role may give itself any default, and so may SQL injected into its connection."""
     query = """
         SELECT r.rolname, d.datname, setting, t.slug,
@@ -135,30 +138,30 @@ def _check_defaults(patient: Patient) -> Iterator[Finding]:
         FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS setting
         LEFT JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN shared.tenants t ON t.role_name = r.rolname
         WHERE r.rolname = ANY(%(names)s) AND (s.setdatabase = 0 OR d.datname = current_database())"""
-    names = set(_expected_attributes(patient))
-    found = patient.rows(query, names=list(names))
+    names = set(_expected_attributes(installation))
+    found = installation.rows(query, names=list(names))
     for row in found:
         if not row.is_its_own:
             what = f"it starts with {row.setting}" + (f" in database {row.datname}" if row.datname else "")
             remedy = _RESET.format(row.slug) if row.slug else f"ALTER ROLE {row.rolname} RESET ALL; then {_AGAIN}"
             yield error("role_default", f"role {row.rolname}", what, remedy)
     settled = {row.rolname for row in found if row.is_its_own}
-    may_log_in = {name for name, attributes in _expected_attributes(patient).items() if "LOGIN" in attributes}
-    slugs = {tenant.role_name: tenant.slug for tenant in patient.tenants}
+    may_log_in = {name for name, attributes in _expected_attributes(installation).items() if "LOGIN" in attributes}
+    slugs = {tenant.role_name: tenant.slug for tenant in installation.tenants}
     for name in sorted(may_log_in - settled):
         remedy = _RESET.format(slugs[name]) if name in slugs else _AGAIN
         yield error("role_default", f"role {name}", "it does not start with a search_path of its own", remedy)
 
 
-def _check_defaults_of_all(patient: Patient) -> Iterator[Finding]:
+def _check_defaults_of_all(installation: Installation) -> Iterator[Finding]:
     """What every role starts with: the database's time zone, and nothing else. It is where triggers can be stopped."""
     query = """
         SELECT s.setdatabase <> 0 AS is_databases, setting
         FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
         WHERE s.setrole = 0 AND (s.setdatabase = 0
             OR s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
-    name = patient.connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar_one()
-    found = {tuple(row) for row in patient.rows(query)}
+    name = installation.connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar_one()
+    found = {tuple(row) for row in installation.rows(query)}
     wanted = {(True, "TimeZone=UTC")}
     for is_databases, setting in sorted(found - wanted):
         whose, sql = (f"database {name}", f"DATABASE {name}") if is_databases else ("every role", "ROLE ALL")
@@ -168,12 +171,12 @@ def _check_defaults_of_all(patient: Patient) -> Iterator[Finding]:
         yield error("role_default", f"database {name}", "sessions do not start in UTC", _AGAIN)
 
 
-def _check_logins(patient: Patient) -> Iterator[Finding]:
+def _check_logins(installation: Installation) -> Iterator[Finding]:
     """Logins that look alive and let nobody in."""
     query = """
         SELECT rolname, rolvaliduntil <= now() AS is_over, rolconnlimit = 0 AS is_full FROM pg_roles
         WHERE rolname = ANY(%(names)s) AND (rolvaliduntil <= now() OR rolconnlimit = 0) ORDER BY 1"""
-    for name, is_over, is_full in patient.rows(query, names=list(_expected_attributes(patient))):
+    for name, is_over, is_full in installation.rows(query, names=list(_expected_attributes(installation))):
         if is_over:
             yield error(
                 "login", f"role {name}", "its password is no longer valid", f"ALTER ROLE {name} VALID UNTIL 'infinity';"
@@ -182,7 +185,7 @@ def _check_logins(patient: Patient) -> Iterator[Finding]:
             yield error("login", f"role {name}", "it may open no connection", f"ALTER ROLE {name} CONNECTION LIMIT -1;")
 
 
-def _check_strangers(patient: Patient) -> Iterator[Finding]:
+def _check_strangers(installation: Installation) -> Iterator[Finding]:
     """Logins that are none of ours and stand above every wall here. The server's first superuser is no stranger."""
     query = """
         SELECT rolname, concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
@@ -190,18 +193,22 @@ def _check_strangers(patient: Patient) -> Iterator[Finding]:
             CASE WHEN pg_has_role(oid, 'pg_read_all_data', 'MEMBER') THEN 'reads everything' END,
             CASE WHEN pg_has_role(oid, 'pg_write_all_data', 'MEMBER') THEN 'writes everything' END) AS powers
         FROM pg_roles WHERE rolcanlogin AND oid <> 10 AND rolname <> ALL(%(names)s) ORDER BY 1"""
-    for name, powers in patient.rows(query, names=list(_expected_attributes(patient))):
+    for name, powers in installation.rows(query, names=list(_expected_attributes(installation))):
         if powers:
             remedy = "If nobody needs it: DROP ROLE."
             yield warning("powerful_login", f"role {name}", f"it is none of ours, and: {powers}", remedy)
 
 
-def _check_passwords(patient: Patient) -> Iterator[Finding]:
+def _check_passwords(installation: Installation) -> Iterator[Finding]:
     query = r"""
         SELECT rolname, rolpassword IS NULL FROM pg_authid WHERE rolname = ANY(%(names)s)
             AND (rolpassword !~ '^SCRAM-SHA-256\$' OR rolpassword IS NULL AND rolname = ANY(%(theirs)s)) ORDER BY 1"""
     # How the migrator and the backup log in is their operator's affair.
-    theirs = [patient.roles.app, *patient.tenant_roles, *([patient.roles.pool] if patient.shared_logins else ())]
-    for name, is_missing in patient.rows(query, names=list(_expected_attributes(patient)), theirs=theirs):
+    theirs = [
+        installation.roles.app,
+        *installation.tenant_roles,
+        *([installation.roles.pool] if installation.shared_logins else ()),
+    ]
+    for name, is_missing in installation.rows(query, names=list(_expected_attributes(installation)), theirs=theirs):
         what = "it has no password" if is_missing else "its password is not stored as a SCRAM verifier"
         yield error("password", f"role {name}", what, "Set its password anew.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from tenant_schemas.doctor.finding import Finding, Patient, error, warning
+from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 
 OLDEST, NEWEST = 15, 18
 _CONFIGURE = "Set {} in postgresql.conf and reload the server."
@@ -18,12 +18,12 @@ _FATAL = (
 )
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    settings = {name: str(value) for name, value in patient.rows("SELECT name, setting FROM pg_settings")}
+def check(installation: Installation) -> Iterator[Finding]:
+    settings = {name: str(value) for name, value in installation.rows("SELECT name, setting FROM pg_settings")}
     yield from check_settings(settings)
-    yield from _check_doors(patient)
-    if patient.is_superuser:
-        yield from _check_hba(patient)
+    yield from _check_doors(installation)
+    if installation.is_superuser:
+        yield from _check_hba(installation)
 
 
 def check_settings(settings: Mapping[str, str]) -> Iterator[Finding]:
@@ -64,34 +64,34 @@ def _check_habits(settings: Mapping[str, str]) -> Iterator[Finding]:
         yield warning("ssl", "the server", what, _CONFIGURE.format("ssl = on, or listen_addresses"))
 
 
-def check_capacity(patient: Patient, wanted: int) -> Iterator[Finding]:
+def check_capacity(installation: Installation, wanted: int) -> Iterator[Finding]:
     """Can the server hold all connections that one process of the service may open?"""
     query = """
         SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
         WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
-    free = int(patient.rows(query)[0][0])
+    free = int(installation.rows(query)[0][0])
     if wanted > free:
         what = f"one process may open {wanted} connections and the server has {free} to give"
         yield warning("max_connections", "the server", what, "Raise max_connections, or lower MAX_CONNECTIONS.")
 
 
-def _check_doors(patient: Patient) -> Iterator[Finding]:
+def _check_doors(installation: Installation) -> Iterator[Finding]:
     query = """
         SELECT d.datname FROM pg_database d
         WHERE d.datallowconn AND d.datname <> current_database() AND EXISTS (
             SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
             WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
         ORDER BY 1"""
-    for (name,) in patient.rows(query):
+    for (name,) in installation.rows(query):
         what = "every login may connect to it and make temporary tables there"
         remedy = f"If nothing else needs it: REVOKE CONNECT, TEMP ON DATABASE {name} FROM PUBLIC;"
         yield warning("other_database", f"database {name}", what, remedy)
 
 
-def _check_hba(patient: Patient) -> Iterator[Finding]:
+def _check_hba(installation: Installation) -> Iterator[Finding]:
     query = """
         SELECT line_number, auth_method, error FROM pg_hba_file_rules
         WHERE auth_method IN ('trust', 'password') OR error IS NOT NULL ORDER BY 1"""
-    for line, method, fault in patient.rows(query):
+    for line, method, fault in installation.rows(query):
         what = f"line {line}: {fault or f'the method {method}'}"
         yield warning("pg_hba", "pg_hba.conf", what, "Use scram-sha-256, and reload the server.")

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tenant_schemas.doctor.finding import Finding, Patient, error
-from tenant_schemas.migrations import VERSION_TABLE
+from tenant_schemas.doctor.finding import Finding, Installation, error
+from tenant_schemas.migrations.history import VERSION_TABLE
 
 _WRITE_POLICY = "In a migration of shared: a policy for each role that may see the table."
 # A policy that reads a table, calls a function or asks for a setting can be deceived, or makes a shared table hot.
@@ -45,16 +45,16 @@ _VIEWS = """
     WHERE c.relkind = 'v' AND n.nspname = 'shared' ORDER BY 1, 2"""
 
 
-def check(patient: Patient) -> Iterator[Finding]:
-    tables = patient.rows(_TABLES, tenants=patient.roles.tenants)
-    policies = patient.rows(_POLICIES, tenants=patient.roles.tenants, app=patient.roles.app)
+def check(installation: Installation) -> Iterator[Finding]:
+    tables = installation.rows(_TABLES, tenants=installation.roles.tenants)
+    policies = installation.rows(_POLICIES, tenants=installation.roles.tenants, app=installation.roles.app)
     for table in tables:
         yield from _check_table(table, [policy for policy in policies if policy.polrelid == table.oid])
     for policy in policies:
         yield from _check_policy(policy)
-    for view in patient.rows(_VIEWS, tenants=patient.roles.tenants):
+    for view in installation.rows(_VIEWS, tenants=installation.roles.tenants):
         yield from _check_view(view)
-    yield from _check_views_of_tenants(patient)
+    yield from _check_views_of_tenants(installation)
 
 
 def _check_table(table: Row[Any], policies: list[Row[Any]]) -> Iterator[Finding]:
@@ -102,11 +102,11 @@ def _check_view(view: Row[Any]) -> Iterator[Finding]:
         yield error("view_open", where, "it shows tenants rows that are not their own", "Compare with current_user.")
 
 
-def _check_views_of_tenants(patient: Patient) -> Iterator[Finding]:
+def _check_views_of_tenants(installation: Installation) -> Iterator[Finding]:
     query = """
         SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = ANY(%(schemas)s) AND (c.relkind = 'm' OR (c.relkind = 'v'
             AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false))) ORDER BY 1, 2"""
-    for schema_name, name, kind in patient.rows(query, schemas=patient.tenant_schemas):
+    for schema_name, name, kind in installation.rows(query, schemas=installation.tenant_schemas):
         what = "it is a materialised view" if kind == "m" else "it reads with its owner's rights"
         yield error("view_open", f"view {schema_name}.{name}", what, "Make it a view WITH (security_invoker).")

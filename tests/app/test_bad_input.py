@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from app.auth import passwords
-from tenant_schemas.testing import Database
-from tests.app.test_problems import Answer, answer_of, faults_of, problem_of, refused_at
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import Answer, answer_of, faults_of, problem_of, refused_at
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person

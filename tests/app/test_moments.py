@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from tests.app.test_problems import answer_of, refused_at
+from tests.app.api.test_problems import answer_of, refused_at
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
+from app.api.fields import Schema
 from app.errors import Invalid
-from app.fields import Schema
 from app.money import MAX_MINOR, AmountField, MoneyField, format_minor, fraction_digits, to_minor
 
 CURRENCIES = {"EUR": 2, "BAM": 2, "JPY": 0, "KWD": 3}

@@ -23,8 +23,8 @@ from tenant_schemas.flask import EXTENSION, first_segments
 from tenant_schemas.roles import become_owner
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import TenantStatus
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from scripts.load_catalogue import load_catalogue
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 
 
 class Catalogue:

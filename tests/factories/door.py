@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 
 Run = Callable[..., Result]

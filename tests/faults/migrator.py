@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.db import ROLES
 from scripts import migrate
-from tenant_schemas.migrations import Migrations
+from tenant_schemas.migrations.history import Migrations
 
 vars(migrate)["MIGRATIONS"] = Migrations(Path(sys.argv.pop(1)), ROLES)
 migrate.main()

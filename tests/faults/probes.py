@@ -7,8 +7,8 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.plugin import Database
 from tests.fleet.histories import HEAD as BEFORE
 from tests.fleet.histories import add_revision, copied_histories
 

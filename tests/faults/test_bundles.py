@@ -10,14 +10,14 @@ from time import sleep
 import psycopg
 import pytest
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
-from tenant_schemas.restoring.restoring import restore
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.backup.writer import Shape
+from tenant_schemas.restore.restore import restore
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.disks import small_disk
 from tests.faults.conftest import Program, wait_for
 from tests.faults.server import STRIKES, StrikableServer
@@ -66,7 +66,7 @@ def start_restore(fleet: Database, bundle: Path) -> Program:
 
 
 def take(fleet: Database, folder: Path) -> Path:
-    source = Source(url=fleet.url(fleet.roles.backup), migrations=MIGRATIONS, belongings=BELONGINGS)
+    source = Source(url=fleet.url(fleet.roles.backup), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
     return back_up(source, SLUG, Shape(folder=folder)).folder
 
 
@@ -144,11 +144,11 @@ def assert_restored_by_the_next(fleet: Database, bundle: Path) -> None:
     restore(destination(fleet), open_bundle(bundle))
     assert rows_of(fleet, SLUG) == ROWS
     with psycopg.connect(fleet.url()) as superuser:
-        spare = superuser.execute("SELECT reason, schema_name FROM shared.spare_schemas").fetchall()
-        known = {name for _, name in spare} | {tenant.schema_name for tenant in fleet.tenants()}
+        retired = superuser.execute("SELECT reason, schema_name FROM shared.spare_schemas").fetchall()
+        known = {name for _, name in retired} | {tenant.schema_name for tenant in fleet.tenants()}
         schemas = superuser.execute("SELECT nspname FROM pg_namespace WHERE nspowner = 'wallet_owner'::regrole")
         assert {name for (name,) in schemas} == {"shared"} | known
-    assert {reason for reason, _ in spare} == {"replaced"}
+    assert {reason for reason, _ in retired} == {"replaced"}
 
 
 def test_a_killed_restore_leaves_the_tenant_whole(filled: Database, tmp_path: Path, moments: Random) -> None:

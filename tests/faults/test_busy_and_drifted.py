@@ -8,8 +8,8 @@ from time import perf_counter
 import psycopg
 import pytest
 
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.plugin import Database
 from tests.faults.conftest import TENANTS, Program, wait_for
 from tests.faults.probes import WHOLE_AFTER, WHOLE_BEFORE, states
 

@@ -8,9 +8,9 @@ from time import sleep
 
 import psycopg
 
-from tenant_schemas.fleet import migrate
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.migrations.runner import migrate
+from tenant_schemas.testing.plugin import Database
 from tests.faults.conftest import TENANTS, Program, wait_for
 from tests.faults.probes import AFTER, WHOLE_AFTER, State, states
 from tests.faults.server import STRIKES, StrikableServer

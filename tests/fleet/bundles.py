@@ -10,17 +10,17 @@ from uuid import UUID, uuid4
 from flask import Flask
 from psycopg import sql
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
-from tenant_schemas.backup.rows import write_rows
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
-from tenant_schemas.provisioning import provision_in, tenant_to_be
-from tenant_schemas.restoring.restoring import Destination
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.backup.table_io import write_rows
+from tenant_schemas.backup.writer import Shape
+from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.restore.restore import Destination
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
@@ -109,14 +109,14 @@ def destination(database: Database) -> Destination:
     return Destination(
         engine=database.admin_engine(),
         migrations=MIGRATIONS,
-        belongings=BELONGINGS,
+        backup_policy=BACKUP_POLICY,
         tenant_secret=database.tenant_secret,
         reserved_slugs=RESERVED_SLUGS,
     )
 
 
 def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
-    source = Source(url=database.url(database.roles.backup), migrations=MIGRATIONS, belongings=BELONGINGS)
+    source = Source(url=database.url(database.roles.backup), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
     return open_bundle(back_up(source, slug, Shape(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder)
 
 
@@ -180,7 +180,7 @@ def world(database: Database) -> dict[str, Any]:
         "people": "SELECT * FROM shared.users ORDER BY id",
         "members": "SELECT * FROM shared.memberships ORDER BY 1, 2",
         "tenants": "SELECT * FROM shared.tenants ORDER BY id",
-        "spares": "SELECT schema_name, reason FROM shared.spare_schemas ORDER BY 1",
+        "retired": "SELECT schema_name, reason FROM shared.spare_schemas ORDER BY 1",
         "rights": "SELECT oid::regclass::text, relacl FROM pg_class WHERE relnamespace::regnamespace::text ~ '_schema'",
         "triggers": "SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgenabled <> 'O'",
     }

@@ -20,9 +20,9 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.testing import Database, copy_of, made_template
-from tenant_schemas.throwaway import FAST_SETTINGS, embedded_server
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.databases import FAST_SETTINGS, embedded_server
+from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
 from tests.factories.door import Run, door
 from tests.fleet import debian

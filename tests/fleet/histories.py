@@ -6,7 +6,7 @@ from typing import Final
 
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
-from tenant_schemas.migrations import History, Migrations
+from tenant_schemas.migrations.history import History, Migrations
 
 HEAD: Final = MIGRATIONS.head(History.TENANT)
 

@@ -16,18 +16,18 @@ from flask import Flask
 
 from app.tenancy import MIGRATIONS
 from scripts import drop_tenant
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
-from tenant_schemas.backup.taking import back_up
 from tenant_schemas.doctor import examine
 from tenant_schemas.errors import LifecycleError, StatusRefused, TenantNotFound
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.lifecycle.archiving import archive, unarchive
-from tenant_schemas.lifecycle.dropping import drop
-from tenant_schemas.lifecycle.spares import note_spare
+from tenant_schemas.lifecycle.archive import archive, unarchive
+from tenant_schemas.lifecycle.drop import drop
+from tenant_schemas.lifecycle.retired_schemas import record_retired_schema
 from tenant_schemas.registry import set_status
+from tenant_schemas.registry_watcher import look
 from tenant_schemas.tenant import Tenant, TenantStatus
-from tenant_schemas.testing import Database, assert_isolated, make_tenant
-from tenant_schemas.watch import look
+from tenant_schemas.testing.plugin import Database, assert_isolated, make_tenant
 from tests.factories.api import Api
 from tests.factories.door import Run, door
 from tests.factories.people import People, Person
@@ -169,8 +169,8 @@ def test_all_of_a_tenant_is_dropped_and_nothing_of_anybody_else(
         )
     with fresh_database.admin_engine().begin() as connection:
         later = datetime.now(UTC) + timedelta(days=3)
-        note_spare(connection, schema_name="mark_old", tenant=mark, reason="replaced", drop_after=later)
-        note_spare(
+        record_retired_schema(connection, schema_name="mark_old", tenant=mark, reason="replaced", drop_after=later)
+        record_retired_schema(
             connection,
             schema_name="km_old",
             tenant=fresh_database.tenant("km"),

@@ -20,21 +20,21 @@ from uuid import UUID, uuid4
 import pytest
 from flask import Flask
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.config import ROOT
 from app.ledger.service import Movement, post
 from app.tenancy import MIGRATIONS
-from tenant_schemas.backup import writing
+from tenant_schemas.backup import writer
+from tenant_schemas.backup.backup import back_up
+from tenant_schemas.backup.backup_all import back_up_all
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.backup.rows import tally_of
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.taking_all import back_up_all
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.table_io import tally_of
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BackupError, BundleExists, TenantDrifted, TenantNotFound, TenantUnsettled
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.people import People
 
@@ -42,7 +42,7 @@ KEPT_OF_PEOPLE = ("id", "email", "name")
 
 
 def source_of(database: Database, role_name: str = "wallet_backup") -> Source:
-    return Source(url=database.url(role_name), migrations=MIGRATIONS, belongings=BELONGINGS)
+    return Source(url=database.url(role_name), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
 def rows_in(bundle: Bundle, name: str) -> list[dict[str, str]]:
@@ -173,7 +173,7 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
 def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_WORTH_A_CONNECTION_PAGES", 0)
+    monkeypatch.setattr(writer, "_WORTH_A_CONNECTION_PAGES", 0)
     people = People(fresh_app)
     wallets = [people.wallet(people.make(km="member"), "km", balance_minor=1_000_000)]
     with paying(fresh_app, wallets):
@@ -305,7 +305,7 @@ def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: P
     first = back_up(source_of(database), "km", Shape(folder=tmp_path))
     for _ in range(3):
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(writing, "folder_name", lambda *_: first.folder.name)
+            patched.setattr(writer, "folder_name", lambda *_: first.folder.name)
             with pytest.raises(BundleExists):
                 back_up(source_of(database), "km", Shape(folder=tmp_path))
     assert list(tmp_path.iterdir()) == [first.folder]
@@ -315,7 +315,7 @@ def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: P
 @pytest.mark.parametrize("role_name", ["wallet_app", "tenant_km"])
 def test_a_role_that_sees_only_some_rows_is_refused(database: Database, tmp_path: Path, role_name: str) -> None:
     password = None if role_name == "wallet_app" else database.password_of(database.tenant("km"))
-    source = Source(url=database.url(role_name, password), migrations=MIGRATIONS, belongings=BELONGINGS)
+    source = Source(url=database.url(role_name, password), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
     with pytest.raises(BackupError, match=r"row-level security|permission denied"):
         back_up(source, "km", Shape(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -346,13 +346,13 @@ def test_a_lost_connection_leaves_nothing(
     fill(fresh_database, 50_000)
     superuser = fresh_database.as_superuser()
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'backup of km'"
-    original = writing.write_rows
+    original = writer.write_rows
 
     def cut(*arguments: object, **named: object) -> object:
         superuser.execute(end)
         return original(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(writing, "write_rows", cut)
+    monkeypatch.setattr(writer, "write_rows", cut)
     with pytest.raises(BackupError, match="km can't be read"):
         back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -449,17 +449,17 @@ def test_a_file_that_may_not_grow_ends_the_backup_with_the_reason(
 def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = writing.write_rows
+    original = writer.write_rows
     inner: list[Bundle] = []
 
     def once_more(*arguments: object, **named: object) -> object:
         if not inner:
-            monkeypatch.setattr(writing, "write_rows", original)
+            monkeypatch.setattr(writer, "write_rows", original)
             time.sleep(1.1)  # Names have seconds.
             inner.append(back_up(source_of(fresh_database), "km", Shape(folder=tmp_path)))
         return original(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(writing, "write_rows", once_more)
+    monkeypatch.setattr(writer, "write_rows", once_more)
     outer = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
     for bundle in (outer, *inner):
         open_bundle(bundle.folder)
@@ -481,7 +481,7 @@ def test_members_and_people_are_locked_only_until_they_are_read(
         proved.append(True)
         return {}
 
-    source = replace(source_of(fresh_database), belongings=replace(BELONGINGS, prove=prove))
+    source = replace(source_of(fresh_database), backup_policy=replace(BACKUP_POLICY, prove=prove))
     if is_all:
         taken = {each.slug: each.bundle for each in back_up_all(source, Shape(folder=tmp_path))}
     else:
@@ -518,6 +518,6 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         ON tablename = table_name AND schemaname = table_schema
         WHERE table_schema = 'km_schema' AND data_type = 'uuid'"""
     found = {name for (name,) in fresh_database.as_superuser().execute(query)}
-    named = {f"{table}.{column}" for table, columns in BELONGINGS.people_named.items() for column in columns}
+    named = {f"{table}.{column}" for table, columns in BACKUP_POLICY.people_named.items() for column in columns}
     assert named - {"audit_log.subject"} == found - others
     assert others <= found

@@ -13,14 +13,14 @@ from flask import Flask
 
 from app.tenancy import MIGRATIONS
 from scripts import backup_tenant, export_tenant
-from tenant_schemas.backup import taking_all
+from tenant_schemas.backup import backup_all
+from tenant_schemas.backup.backup_all import Taken, back_up_all
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.taking_all import Taken, back_up_all
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BackupError
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.people import People
 from tests.fleet.test_backup import MIGRATED, paying, rows_in, source_of
@@ -60,7 +60,7 @@ def test_no_lock_of_a_tenant_is_held_when_the_next_one_is_taken(
 ) -> None:
     """Or a thousand tenants would fill the server's table of locks."""
     held = []
-    original = taking_all.lock_tables
+    original = backup_all.lock_tables
     query = """
         SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
         JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -73,7 +73,7 @@ def test_no_lock_of_a_tenant_is_held_when_the_next_one_is_taken(
         original(connection, *more)  # type: ignore[arg-type]
         assert watcher.execute(query, (pid,)).fetchone() != (0,)
 
-    monkeypatch.setattr(taking_all, "lock_tables", lock_tables)
+    monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
     assert all(taken.bundle for taken in taken_of(fresh_database, Shape(folder=tmp_path)).values())
     assert held == [(0,), (0,)]
 
@@ -112,7 +112,7 @@ def test_a_tenant_that_is_migrated_meanwhile_has_a_snapshot_of_its_own(
             migrate_once()
         return {}
 
-    original = taking_all.lock_tables
+    original = backup_all.lock_tables
 
     def lock_tables(*arguments: object) -> None:
         migrate_once()
@@ -120,7 +120,7 @@ def test_a_tenant_that_is_migrated_meanwhile_has_a_snapshot_of_its_own(
 
     monkeypatch.setattr(Source, "find_drift", find_drift)
     if moment == "after it":
-        monkeypatch.setattr(taking_all, "lock_tables", lock_tables)
+        monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
     taken = taken_of(fresh_database, Shape(folder=tmp_path))
     km, eur = taken["km"].bundle, taken["eur"].bundle
     assert km is not None
@@ -136,7 +136,7 @@ def test_a_connection_that_is_lost_costs_one_tenant_its_bundle(
 ) -> None:
     superuser = fresh_database.as_superuser()
     ended = []
-    original = taking_all.tables_of
+    original = backup_all.tables_of
 
     def cut(connection: object, *more: object) -> object:
         if not ended:
@@ -144,7 +144,7 @@ def test_a_connection_that_is_lost_costs_one_tenant_its_bundle(
             ended.append(superuser.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)))
         return original(connection, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(taking_all, "tables_of", cut)
+    monkeypatch.setattr(backup_all, "tables_of", cut)
     taken = taken_of(fresh_database, Shape(folder=tmp_path))
     assert [slug for slug, each in taken.items() if each.error] == ["eur"]
     assert taken["km"].bundle

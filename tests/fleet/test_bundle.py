@@ -13,14 +13,14 @@ import pyrage
 import pytest
 from flask import Flask
 
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.backup.keeping import keep_newest
 from tenant_schemas.backup.manifest import manifest_from_json
-from tenant_schemas.backup.rows import tally_of
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.retention import keep_newest
+from tenant_schemas.backup.table_io import tally_of
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BundleBroken, BundleSealed, SealRefused
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 from tests.fleet.test_backup import rows_in, source_of
 

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.belongings import BELONGINGS, MASKS
+from app.backup_policy import BACKUP_POLICY, MASKS
 from tenant_schemas.errors import NameRefused, ProofFailed, TenantExists, TenantNotFound
-from tenant_schemas.restoring import cloning
-from tenant_schemas.restoring.cloning import clone
-from tenant_schemas.testing import Database, assert_isolated
+from tenant_schemas.restore import clone as clone_module
+from tenant_schemas.restore.clone import clone
+from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.api import Api
 from tests.factories.door import Run
 from tests.factories.people import People, Person
@@ -153,7 +153,7 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""
     columns = dict(fresh_database.as_superuser().execute(query).fetchall())
     masked = {f"{table}.{column}" for table, masks in MASKS.items() for column in masks}
-    shared = {name for name in masked if name.split(".")[0] in {BELONGINGS.people, BELONGINGS.members}}
+    shared = {name for name in masked if name.split(".")[0] in {BACKUP_POLICY.people, BACKUP_POLICY.members}}
     assert masked - shared - set(columns) == set()
     texts = {name for name, kind in columns.items() if kind in {"text", "jsonb", "character varying"}}
     assert texts - masked == harmless
@@ -169,19 +169,19 @@ def test_a_clone_that_fails_leaves_nothing(
         clone(destination(fresh_database), SLUG, "eur")
     with pytest.raises(NameRefused):
         clone(destination(fresh_database), SLUG, "wallet")
-    unsound = replace(BELONGINGS, rechain=lambda _: None)
+    unsound = replace(BACKUP_POLICY, rechain=lambda _: None)
     with pytest.raises(ProofFailed, match="hash"):
-        clone(replace(destination(fresh_database), belongings=unsound), SLUG, "staging")
-    done = cloning.register
-    monkeypatch.setattr(cloning, "register", lambda *args: (done(*args), 1 / 0))
+        clone(replace(destination(fresh_database), backup_policy=unsound), SLUG, "staging")
+    done = clone_module.register
+    monkeypatch.setattr(clone_module, "register", lambda *args: (done(*args), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         clone(destination(fresh_database), SLUG, "staging")
     assert world(fresh_database) == before
 
 
 def test_a_table_that_is_not_cloned_is_empty(fresh_database: Database, furnished: Furnished) -> None:
-    without = replace(BELONGINGS, not_cloned=frozenset({"reconciliations"}))
-    clone(replace(destination(fresh_database), belongings=without), SLUG, "staging")
+    without = replace(BACKUP_POLICY, not_cloned=frozenset({"reconciliations"}))
+    clone(replace(destination(fresh_database), backup_policy=without), SLUG, "staging")
     found = content(fresh_database, "staging")
     assert [name for name, rows in found.items() if not rows] == ["reconciliations"]
 

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas import drift, registry
-from tenant_schemas.drift import Drift, drifted, find_drift
-from tenant_schemas.provisioning import tenant_to_be
-from tenant_schemas.reference import make_reference
+from tenant_schemas import registry
+from tenant_schemas.lifecycle.provision import tenant_to_be
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema
+from tenant_schemas.schema_diff import compare
+from tenant_schemas.schema_diff.compare import Drift, drifted, find_drift
+from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.fleet.histories import HEAD, copied_histories
 
 OLD = "0007"
@@ -174,7 +175,7 @@ def test_a_revision_that_the_history_has_not_is_unproven(database: Database) -> 
 
 def test_looking_leaves_the_db_transaction_as_it_was(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """No schema, no lock, no other role or path, though it looked at one tenant at a time."""
-    monkeypatch.setattr(drift, "TENANTS_AT_ONCE", 1)
+    monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
     state = """
         SELECT current_user, current_setting('search_path'), current_setting('lock_timeout'),
             (SELECT count(*) FROM pg_namespace),

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tenant_schemas.backup import dumping
+from tenant_schemas.backup import pg_dump
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
-from tenant_schemas.backup.dumping import dump_schema, newest_pg_dump
-from tenant_schemas.backup.taking import back_up
-from tenant_schemas.backup.writing import Shape
+from tenant_schemas.backup.pg_dump import dump_schema, newest_pg_dump
+from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import DumpFailed
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.fleet.test_backup import fill, source_of
 
 
@@ -98,8 +98,8 @@ def test_a_dump_that_fails_takes_the_bundle_with_it(
     broken = tmp_path / "pg_dump"
     broken.write_text("#!/bin/sh\necho PGDMP-the-beginning\necho 'out of patience' >&2\nexit 1\n")
     broken.chmod(0o700)
-    monkeypatch.setattr(dumping, "newest_pg_dump", lambda: broken)
-    monkeypatch.setattr(dumping, "_version", lambda _: (99,))
+    monkeypatch.setattr(pg_dump, "newest_pg_dump", lambda: broken)
+    monkeypatch.setattr(pg_dump, "_version", lambda _: (99,))
     with pytest.raises(DumpFailed, match="out of patience"):
         back_up(source_of(database), "km", Shape(folder=tmp_path / "to", with_dump=True))
     assert list((tmp_path / "to").iterdir()) == []
@@ -108,7 +108,7 @@ def test_a_dump_that_fails_takes_the_bundle_with_it(
 def test_an_older_pg_dump_than_the_server_is_refused(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dumping, "_version", lambda _: (14, 2))
+    monkeypatch.setattr(pg_dump, "_version", lambda _: (14, 2))
     with pytest.raises(DumpFailed, match="older than the server"):
         back_up(source_of(database), "km", Shape(folder=tmp_path, with_dump=True))
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 
 from app.auth.passwords import hash_password
-from tenant_schemas.backup.exporting import export_tenant
+from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 from tests.fleet.test_backup import source_of
 

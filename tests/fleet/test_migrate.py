@@ -14,10 +14,10 @@ from psycopg import sql
 
 from app.tenancy import MIGRATIONS
 from tenant_schemas.errors import MigratorBusy, RevisionRefused, TenantNotFound
-from tenant_schemas.fleet import Plan, Wishes, make_plan, migrate
-from tenant_schemas.fleet.lock import migrators_lock
-from tenant_schemas.migrations import History, Migrations, Outcome
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.migrations.history import History, Migrations, Outcome
+from tenant_schemas.migrations.runner import MigrateOptions, Plan, make_plan, migrate
+from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
 from tests.factories.people import People
 from tests.fleet.histories import HEAD, add_revision, copied_histories
@@ -42,8 +42,8 @@ def fleet(fresh_database: Database) -> Database:
     return fresh_database
 
 
-def run(database: Database, histories: Migrations, **wishes: Any) -> dict[str, Outcome]:
-    outcomes = list(migrate(database.admin_engine(), histories, Wishes(**wishes)))
+def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
+    outcomes = list(migrate(database.admin_engine(), histories, MigrateOptions(**options)))
     return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
@@ -200,8 +200,8 @@ def test_a_busy_tenant_is_done_after_the_others_when_its_reader_has_gone(
 ) -> None:
     add_revision(histories, ADD)
     outcomes = []
-    wishes = Wishes(**(HASTE | {"attempts": 20}))
-    for outcome in migrate(fleet.admin_engine(), histories, wishes):
+    options = MigrateOptions(**(HASTE | {"attempts": 20}))
+    for outcome in migrate(fleet.admin_engine(), histories, options):
         outcomes.append(outcome)
         if len(outcomes) == len(SLUGS):
             reader()
@@ -261,7 +261,7 @@ def test_waves_go_one_after_another_and_stop_at_a_failure(fleet: Database, histo
     fleet.as_superuser().execute("ALTER TABLE eur_schema.wallets DROP COLUMN note")
     plans: list[Plan] = []
     outcomes_ = list(
-        migrate(fleet.admin_engine(), histories, Wishes(canaries=("eur",), share_percent=40), plans.append)
+        migrate(fleet.admin_engine(), histories, MigrateOptions(canaries=("eur",), share_percent=40), plans.append)
     )
     assert [len(wave) for wave in plans[0].waves] == [1, 2, 3]
     order = [outcome.slug for outcome in outcomes_ if outcome.slug]
@@ -295,7 +295,7 @@ def test_atomic_is_all_or_nothing(fleet: Database, histories: Migrations) -> Non
 
 def test_a_second_migrator_is_told_who_is_at_it_or_waits(fleet: Database, histories: Migrations) -> None:
     add_revision(histories, 'op.execute("SELECT pg_sleep(0.3)")')
-    running = migrate(fleet.admin_engine(), histories, Wishes(jobs=1))
+    running = migrate(fleet.admin_engine(), histories, MigrateOptions(jobs=1))
     next(running)
     next(running)
     with pytest.raises(MigratorBusy, match=r"@.* process \d+ since"):
@@ -315,7 +315,9 @@ def test_a_stale_plan_does_no_step_twice(fleet: Database, histories: Migrations)
             superuser.execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
             superuser.execute("UPDATE one_schema.alembic_version SET version_num = '9999'")
 
-    outcomes = {outcome.slug: outcome for outcome in migrate(fleet.admin_engine(), histories, Wishes(), somebody_else)}
+    outcomes = {
+        outcome.slug: outcome for outcome in migrate(fleet.admin_engine(), histories, MigrateOptions(), somebody_else)
+    }
     assert "no longer says" in (outcomes["km"].error or "")
     assert "changed it by hand" in (outcomes["one"].error or "")
     assert outcomes["two"].after == FIRST
@@ -326,7 +328,7 @@ def test_a_stale_plan_does_no_step_twice(fleet: Database, histories: Migrations)
 
 def test_an_interrupted_run_is_recorded_and_the_next_one_finishes(fleet: Database, histories: Migrations) -> None:
     add_revision(histories, ADD + '\n    op.execute("SELECT pg_sleep(0.2)")')
-    running = migrate(fleet.admin_engine(), histories, Wishes(jobs=1))
+    running = migrate(fleet.admin_engine(), histories, MigrateOptions(jobs=1))
     next(running)
     next(running)
     running.close()
@@ -362,7 +364,7 @@ def test_provisioning_one_tenant_stamps_no_others(fleet: Database, histories: Mi
 
 def test_a_plan_changes_nothing_and_holds_nobody_up(fleet: Database, histories: Migrations) -> None:
     add_revision(histories, ADD)
-    with migrators_lock(fleet.admin_engine(), histories.roles), fleet.admin_engine().connect() as connection:
-        plan = make_plan(connection, histories, Wishes())
+    with migrator_lock(fleet.admin_engine(), histories.roles), fleet.admin_engine().connect() as connection:
+        plan = make_plan(connection, histories, MigrateOptions())
     assert [work.tenant.slug for work in plan.works] == sorted(SLUGS)
     assert revisions(fleet) == dict.fromkeys(SLUGS, BEFORE)

@@ -24,7 +24,7 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
 from tenant_schemas.embedded import EmbeddedServer, binary
-from tenant_schemas.testing import Database, copy_of, made_template
+from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
 from tests.factories.door import door
 from tests.fleet.bundles import SLUG, audit, balance, content, furnish, post, without_log

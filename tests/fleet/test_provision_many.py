@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scripts import provision_tenant
-from tenant_schemas.testing import Database, assert_isolated
+from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 
 

@@ -18,13 +18,13 @@ from app.db import ROLES
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas.doctor import examine
 from tenant_schemas.errors import LifecycleError, NameRefused, RenameRefused, TenantExists, TenantNotFound
-from tenant_schemas.lifecycle.renaming import rename
-from tenant_schemas.lifecycle.spares import drop_spares
-from tenant_schemas.migrations import set_timeouts
-from tenant_schemas.provisioning import provision
+from tenant_schemas.lifecycle.provision import provision
+from tenant_schemas.lifecycle.rename import rename
+from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas
+from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import lock_tenant
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database, assert_isolated, make_tenant
+from tenant_schemas.testing.plugin import Database, assert_isolated, make_tenant
 from tests.factories.api import Api
 from tests.factories.door import Run, door
 from tests.factories.people import People, Person
@@ -179,7 +179,7 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(fresh_datab
         assert post(pool, wallet_id) == 200
 
     renamed(fresh_database, schema_name="bam_schema")
-    assert [each.error for each in drop_spares(fresh_database.admin_engine(), ["mark_schema"])] == [None]
+    assert [each.error for each in drop_retired_schemas(fresh_database.admin_engine(), ["mark_schema"])] == [None]
     make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
     twin_of(fresh_database, wallet_id, "bam_schema", "mark_schema")
 
@@ -211,7 +211,7 @@ def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(fresh_datab
     owner.execute("SET search_path TO mark_schema, pg_temp")
     assert post(owner, wallet_id) == 100
     renamed(fresh_database, schema_name="bam_schema")
-    assert [each.error for each in drop_spares(fresh_database.admin_engine(), ["mark_schema"])] == [None]
+    assert [each.error for each in drop_retired_schemas(fresh_database.admin_engine(), ["mark_schema"])] == [None]
     make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
     twin_of(fresh_database, wallet_id, "bam_schema", "mark_schema")
     owner.execute("SET search_path TO bam_schema, pg_temp")
@@ -276,7 +276,7 @@ def test_money_posted_all_the_while_is_either_there_or_refused(fresh_database: D
     slugs = ["mark", "bam", "mark", "bam"]
     for slug, new_slug in pairwise(slugs):
         renamed(fresh_database, new_slug, slug, schema_name=f"{new_slug}_schema")
-        drop_spares_now = list(drop_spares(fresh_database.admin_engine(), [f"{slug}_schema"]))
+        drop_spares_now = list(drop_retired_schemas(fresh_database.admin_engine(), [f"{slug}_schema"]))
         assert [each.error for each in drop_spares_now] == [None]
     stop.set()
     thread.join()

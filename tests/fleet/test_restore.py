@@ -9,16 +9,16 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS
-from tenant_schemas.backup.belongings import Belongings
 from tenant_schemas.backup.bundle import Bundle
+from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.doctor import Finding, examine
 from tenant_schemas.errors import ProofFailed, RestoreRefused, TenantExists
-from tenant_schemas.migrations import History
-from tenant_schemas.restoring import restoring
-from tenant_schemas.restoring.restoring import restore
-from tenant_schemas.testing import Database, assert_isolated
+from tenant_schemas.migrations.history import History
+from tenant_schemas.restore import restore as restore_module
+from tenant_schemas.restore.restore import restore
+from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.fleet.bundles import (
     SLUG,
     Furnished,
@@ -177,21 +177,21 @@ def failing(error: BaseException) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    ("belongings", "error"),
+    ("backup_policy", "error"),
     [
-        (replace(BELONGINGS, prove=lambda _: {}), ProofFailed),
-        (replace(BELONGINGS, find_faults=lambda _: ["a fault"]), ProofFailed),
-        (replace(BELONGINGS, prove=failing(KeyboardInterrupt())), KeyboardInterrupt),
-        (replace(BELONGINGS, note=failing(psycopg.errors.DiskFull("full"))), psycopg.errors.DiskFull),
+        (replace(BACKUP_POLICY, prove=lambda _: {}), ProofFailed),
+        (replace(BACKUP_POLICY, find_faults=lambda _: ["a fault"]), ProofFailed),
+        (replace(BACKUP_POLICY, prove=failing(KeyboardInterrupt())), KeyboardInterrupt),
+        (replace(BACKUP_POLICY, note=failing(psycopg.errors.DiskFull("full"))), psycopg.errors.DiskFull),
     ],
 )
 @pytest.mark.parametrize("slug", [None, "shop2"])
 def test_a_restore_that_fails_on_the_way_leaves_nothing(
-    fresh_database: Database, bundle: Bundle, belongings: Belongings, error: type[BaseException], slug: str | None
+    fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy, error: type[BaseException], slug: str | None
 ) -> None:
     before, rows = world(fresh_database), content(fresh_database, SLUG)
     with pytest.raises(error):
-        restore(replace(destination(fresh_database), belongings=belongings), bundle, slug=slug)
+        restore(replace(destination(fresh_database), backup_policy=backup_policy), bundle, slug=slug)
     assert (world(fresh_database), content(fresh_database, SLUG)) == (before, rows)
 
 
@@ -200,8 +200,10 @@ def test_a_restore_that_fails_at_its_very_end_leaves_nothing(
     fresh_database: Database, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, step: str, slug: str | None
 ) -> None:
     """The step is done, and then Ctrl-C is pressed."""
-    done = getattr(restoring, step)
-    monkeypatch.setattr(restoring, step, lambda *args, **more: (done(*args, **more), failing(KeyboardInterrupt())()))
+    done = getattr(restore_module, step)
+    monkeypatch.setattr(
+        restore_module, step, lambda *args, **more: (done(*args, **more), failing(KeyboardInterrupt())())
+    )
     before, rows = world(fresh_database), content(fresh_database, SLUG)
     with pytest.raises(KeyboardInterrupt):
         restore(destination(fresh_database), bundle, slug=slug)
@@ -218,11 +220,11 @@ def test_rows_that_the_tables_refuse_are_no_restore(fresh_database: Database, bu
 
 
 def test_a_restore_finds_what_a_killed_one_left(fresh_database: Database, bundle: Bundle) -> None:
-    """The spare schema and its login are noted before they are filled, so whoever comes next clears them away."""
+    """The retired schema and its login are noted before they are filled, so whoever comes next clears them away."""
     before = world(fresh_database)
     with pytest.MonkeyPatch.context() as killed:
-        killed.setattr("tenant_schemas.restoring.making.drop_spare_now", failing(KeyboardInterrupt()))
-        killed.setattr(restoring, "load", failing(KeyboardInterrupt()))
+        killed.setattr("tenant_schemas.restore.staging_schema.drop_retired_schema_now", failing(KeyboardInterrupt()))
+        killed.setattr(restore_module, "load", failing(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             restore(destination(fresh_database), bundle, slug="shop2")
     left = world(fresh_database)
@@ -230,7 +232,7 @@ def test_a_restore_finds_what_a_killed_one_left(fresh_database: Database, bundle
     assert (("tenant_shop2", False)) in left["roles"]
     restore(destination(fresh_database), bundle, slug="shop2")
     assert audit(fresh_database, "shop2") == []
-    assert world(fresh_database)["spares"] == []
+    assert world(fresh_database)["retired"] == []
 
 
 def test_two_restores_of_one_tenant_are_not_at_work_at_once(fresh_database: Database, bundle: Bundle) -> None:
@@ -242,8 +244,8 @@ def test_two_restores_of_one_tenant_are_not_at_work_at_once(fresh_database: Data
         return []
 
     with pytest.MonkeyPatch.context() as soon:
-        soon.setattr("tenant_schemas.migrations.LOCK_TIMEOUT_MS", 200)
-        first = replace(destination(fresh_database), belongings=replace(BELONGINGS, find_faults=second))
+        soon.setattr("tenant_schemas.migrations.history.LOCK_TIMEOUT_MS", 200)
+        first = replace(destination(fresh_database), backup_policy=replace(BACKUP_POLICY, find_faults=second))
         assert restore(first, bundle, slug="shop2").tenant == fresh_database.tenant("shop2")
 
 
@@ -253,8 +255,8 @@ def test_a_tenant_is_restored_again_and_again_into_schemas_of_their_own(
     schemas = [restore(destination(fresh_database), bundle).tenant.schema_name for _ in range(2)]
     assert len({*schemas, "shop_schema"}) == 3
     assert all(name.startswith("shop_schema_r2") for name in schemas)
-    spares = fresh_database.as_superuser().execute("SELECT schema_name, reason FROM shared.spare_schemas").fetchall()
-    assert sorted(spares) == [("shop_schema", "replaced"), (min(schemas), "replaced")]
+    retired = fresh_database.as_superuser().execute("SELECT schema_name, reason FROM shared.spare_schemas").fetchall()
+    assert sorted(retired) == [("shop_schema", "replaced"), (min(schemas), "replaced")]
 
 
 @pytest.mark.parametrize("revision", ["0001", "0005"])

@@ -11,10 +11,10 @@ from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.errors import PeopleDiffer, ProofFailed
-from tenant_schemas.restoring.people import Users
-from tenant_schemas.restoring.restoring import restore
-from tenant_schemas.restoring.verifying import verify
-from tenant_schemas.testing import Database
+from tenant_schemas.restore.restore import restore
+from tenant_schemas.restore.user_mapping import Users
+from tenant_schemas.restore.verify import verify
+from tenant_schemas.testing.plugin import Database
 from tests.fleet.bundles import (
     SLUG,
     Furnished,

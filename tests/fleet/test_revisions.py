@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from tenant_schemas.errors import RevisionRefused, TenantNotFound
-from tenant_schemas.fleet import Wishes, migrate
-from tenant_schemas.migrations import History, Migrations, Outcome
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.history import History, Migrations, Outcome
+from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.testing.plugin import Database
 from tests.fleet.histories import HEAD, add_revision, copied_histories
 
 FIRST, SECOND = (f"{int(HEAD) + more:04d}" for more in (1, 2))
@@ -22,8 +22,8 @@ def histories(tmp_path: Path) -> Migrations:
     return copied_histories(tmp_path)
 
 
-def run(database: Database, histories: Migrations, **wishes: Any) -> dict[str, Outcome]:
-    outcomes = migrate(database.admin_engine(), histories, Wishes(**wishes))
+def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
+    outcomes = migrate(database.admin_engine(), histories, MigrateOptions(**options))
     return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
@@ -142,7 +142,7 @@ def test_a_fault_before_its_end_is_in_the_record_of_an_atomic_run(
 def test_the_lock_may_be_lost_and_the_report_is_not(fresh_database: Database, histories: Migrations) -> None:
     """An idle session is what an administrator ends first."""
     add_revision(histories, ADD)
-    running = migrate(fresh_database.admin_engine(), histories, Wishes(jobs=1))
+    running = migrate(fresh_database.admin_engine(), histories, MigrateOptions(jobs=1))
     outcomes = [next(running)]
     with psycopg.connect(fresh_database.url(), autocommit=True) as superuser:
         superuser.execute(

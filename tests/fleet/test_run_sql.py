@@ -13,9 +13,9 @@ from flask import Flask
 
 from app.db import ROLES
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.lifecycle.archiving import archive
-from tenant_schemas.querying import Answer, ask, ask_all
-from tenant_schemas.testing import Database
+from tenant_schemas.fan_out import Answer, ask, ask_all
+from tenant_schemas.lifecycle.archive import archive
+from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
 from tests.factories.people import People
 

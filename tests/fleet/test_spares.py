@@ -1,4 +1,4 @@
-"""Spare schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
+"""RetiredSchema schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
 
 import json
 from collections.abc import Iterator
@@ -13,11 +13,17 @@ import sqlalchemy as sa
 from app.db import ROLES
 from app.tenancy import MIGRATIONS
 from tenant_schemas.doctor import examine
-from tenant_schemas.errors import NameRefused, SpareRefused
-from tenant_schemas.lifecycle.spares import claim_spare, drop_spare, drop_spares, list_spares, note_spare
-from tenant_schemas.migrations import set_timeouts
+from tenant_schemas.errors import NameRefused, NotRetired
+from tenant_schemas.lifecycle.retired_schemas import (
+    claim_retired_schema,
+    drop_retired_schema,
+    drop_retired_schemas,
+    list_retired_schemas,
+    record_retired_schema,
+)
+from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.roles import become_owner, role_exists
-from tenant_schemas.testing import Database, assert_isolated
+from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.door import Run, door
 
 NOW = datetime.now(UTC)
@@ -40,7 +46,7 @@ def as_owner(database: Database) -> Iterator[sa.Connection]:
 def make_spare(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
     """A schema with a table that refers to a table of `shared`, as those of tenants do."""
     with as_owner(database) as connection:
-        note_spare(
+        record_retired_schema(
             connection,
             schema_name=name,
             tenant=database.tenant("km"),
@@ -58,11 +64,11 @@ def schemas(database: Database) -> set[str]:
 
 def noted(database: Database) -> list[str]:
     with database.admin_engine().connect() as connection:
-        return [spare.schema_name for spare in list_spares(connection)]
+        return [retired.schema_name for retired in list_retired_schemas(connection)]
 
 
 def outcomes(database: Database, *names: str) -> dict[str, str | None]:
-    return {each.schema_name: each.error for each in drop_spares(database.admin_engine(), names)}
+    return {each.schema_name: each.error for each in drop_retired_schemas(database.admin_engine(), names)}
 
 
 def test_those_past_their_time_are_dropped_and_the_others_kept(fresh_database: Database) -> None:
@@ -98,7 +104,9 @@ def test_what_a_tenant_has_is_never_dropped_whatever_is_noted(fresh_database: Da
         name = "km_schema" if reason == "the schema" else "km_side"
         eur = fresh_database.tenant("eur")
         role = None if reason == "the schema" else "tenant_km"
-        note_spare(connection, schema_name=name, tenant=eur, reason="replaced", drop_after=YESTERDAY, role_name=role)
+        record_retired_schema(
+            connection, schema_name=name, tenant=eur, reason="replaced", drop_after=YESTERDAY, role_name=role
+        )
     assert "tenant km's" in str(outcomes(fresh_database)[name])
     assert "km_schema" in schemas(fresh_database)
     assert fresh_database.as_tenant("km").execute("SELECT count(*) FROM wallets").fetchone() == (0,)
@@ -107,7 +115,7 @@ def test_what_a_tenant_has_is_never_dropped_whatever_is_noted(fresh_database: Da
 @pytest.mark.parametrize("name", ["shared", "public", "pg_catalog", "information_schema", "a b", 'x"; DROP', ""])
 def test_a_name_that_is_no_tenants_to_have_is_not_noted_nor_dropped(fresh_database: Database, name: str) -> None:
     with as_owner(fresh_database) as connection, pytest.raises(NameRefused):
-        note_spare(
+        record_retired_schema(
             connection, schema_name=name, tenant=fresh_database.tenant("km"), reason="replaced", drop_after=YESTERDAY
         )
     fresh_database.as_superuser().execute(
@@ -118,14 +126,14 @@ def test_a_name_that_is_no_tenants_to_have_is_not_noted_nor_dropped(fresh_databa
 
 
 def test_a_schema_that_is_noted_nowhere_is_refused(fresh_database: Database) -> None:
-    assert "no spare schema" in str(outcomes(fresh_database, "km_schema")["km_schema"])
+    assert "no retired schema" in str(outcomes(fresh_database, "km_schema")["km_schema"])
     assert "km_schema" in schemas(fresh_database)
 
 
 def test_a_note_of_a_schema_that_was_never_made_is_taken_away(fresh_database: Database) -> None:
     with as_owner(fresh_database) as connection:
         km = fresh_database.tenant("km")
-        note_spare(connection, schema_name="km_never", tenant=km, reason="restoring", drop_after=YESTERDAY)
+        record_retired_schema(connection, schema_name="km_never", tenant=km, reason="restoring", drop_after=YESTERDAY)
     assert outcomes(fresh_database) == {"km_never": None}
     assert noted(fresh_database) == []
 
@@ -152,7 +160,7 @@ def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_da
     reader.execute("SELECT FROM shared.users")
     others = fresh_database.as_role("wallet_app")
     others.execute("SET statement_timeout TO 1000")
-    dropping = drop_spares(fresh_database.admin_engine())
+    dropping = drop_retired_schemas(fresh_database.admin_engine())
     found: list[Any] = []
     thread = Thread(target=lambda: found.extend(dropping))
     thread.start()
@@ -165,14 +173,14 @@ def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_da
 def test_a_spare_that_becomes_a_tenants_can_be_dropped_no_more(fresh_database: Database) -> None:
     make_spare(fresh_database, "km_side", YESTERDAY)
     with as_owner(fresh_database) as taking:
-        claim_spare(taking, "km_side")
+        claim_retired_schema(taking, "km_side")
         with fresh_database.admin_engine().connect() as dropping:
             dropping.exec_driver_sql("SET LOCAL lock_timeout TO 200")
             with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
-                drop_spare(dropping, "km_side")
-    with as_owner(fresh_database) as again, pytest.raises(SpareRefused):
-        claim_spare(again, "km_side")
-    assert "no spare schema" in str(outcomes(fresh_database, "km_side")["km_side"])
+                drop_retired_schema(dropping, "km_side")
+    with as_owner(fresh_database) as again, pytest.raises(NotRetired):
+        claim_retired_schema(again, "km_side")
+    assert "no retired schema" in str(outcomes(fresh_database, "km_side")["km_side"])
     assert "km_side" in schemas(fresh_database)
 
 
@@ -186,24 +194,24 @@ def test_the_doctor_knows_spares_and_names_those_that_are_due(fresh_database: Da
             found = {(each.severity.value, each.check, each.where) for each in examine(connection, MIGRATIONS)}
     finally:
         server.execute("DROP ROLE tenant_spare")
-    assert ("warning", "spare_due", "schema km_old") in found
+    assert ("warning", "retired_schema_due", "schema km_old") in found
     assert not [each for each in found if each[1] == "schema_unregistered" or "km_new" in each[2]]
     assert not [each for each in found if each[1] == "role_unregistered" and "tenant_spare" in each[2]]
 
 
 def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_database: Database) -> None:
-    assert "No spare schema is due." in run("drop_spare_schemas").output
+    assert "No retired schema is due." in run("drop_retired_schemas").output
     make_spare(fresh_database, "km_old", YESTERDAY)
     make_spare(fresh_database, "km_new", TOMORROW)
-    listed = run("drop_spare_schemas", "--list", "--json")
+    listed = run("drop_retired_schemas", "--list", "--json")
     assert [(each["schema_name"], each["is_due"]) for each in json.loads(listed.output)] == [
         ("km_old", True),
         ("km_new", False),
     ]
-    assert "km_new" in run("drop_spare_schemas", "--list").output
-    assert json.loads(run("drop_spare_schemas", "--json").output) == [{"schema_name": "km_old", "error": None}]
-    named = run("drop_spare_schemas", "--now", "km_new", "--now", "eur_schema")
+    assert "km_new" in run("drop_retired_schemas", "--list").output
+    assert json.loads(run("drop_retired_schemas", "--json").output) == [{"schema_name": "km_old", "error": None}]
+    named = run("drop_retired_schemas", "--now", "km_new", "--now", "eur_schema")
     assert named.exit_code == 1
-    assert "no spare schema" in named.output
+    assert "no retired schema" in named.output
     assert noted(fresh_database) == []
     assert "eur_schema" in schemas(fresh_database)

@@ -15,9 +15,9 @@ from app import create_app
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.errors import TenantBusy
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.restoring import swapping
-from tenant_schemas.restoring.restoring import restore
-from tenant_schemas.testing import Database
+from tenant_schemas.restore import cutover
+from tenant_schemas.restore.restore import restore
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person
@@ -59,7 +59,7 @@ def test_a_posting_that_waited_for_the_swap_is_refused_and_not_lost_in_the_repla
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its right to call the function was looked at before. So the owner, in whose name that writes, has none left."""
-    monkeypatch.setattr(swapping, "_LOCK_TIMEOUT_MS", 60_000)
+    monkeypatch.setattr(cutover, "_LOCK_TIMEOUT_MS", 60_000)
     writing, waiting = fresh_database.as_tenant(SLUG), fresh_database.as_tenant(SLUG)
     writing.execute("BEGIN")
     writing.execute(DEPOSIT, (furnished.wallet_id,))
@@ -102,7 +102,7 @@ def test_a_swap_never_costs_a_payment_that_waits_for_it_in_a_circle(
 def test_a_tenant_that_is_never_at_rest_is_not_replaced(
     fresh_database: Database, furnished: Furnished, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swapping, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(cutover, "_PATIENCE_SECONDS", 1)
     writing = fresh_database.as_tenant(SLUG)
     writing.execute("BEGIN")
     writing.execute(DEPOSIT, (furnished.wallet_id,))

@@ -11,13 +11,13 @@ import psycopg
 import pyrage
 import pytest
 
-from app.belongings import BELONGINGS
+from app.backup_policy import BACKUP_POLICY
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, RowsFile
-from tenant_schemas.backup.rows import write_rows
+from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.errors import ProofFailed
-from tenant_schemas.restoring.verifying import verify
-from tenant_schemas.testing import Database
+from tenant_schemas.restore.verify import verify
+from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run
 from tests.fleet.bundles import SLUG, Furnished, audit, content, destination, forge, rewritten, take, world
 
@@ -154,7 +154,10 @@ def test_a_forged_row_whose_sums_and_proof_were_forged_along_is_found_by_the_aud
 ) -> None:
     forged = rewritten(bundle, "wallet_transactions", lambda line: line.replace(b"Ana was billed twice", b"No reason"))
     with pytest.raises(ProofFailed, match="hash does not match the row"):
-        verify(replace(destination(fresh_database), belongings=replace(BELONGINGS, prove=forged_proof(forged))), forged)
+        verify(
+            replace(destination(fresh_database), backup_policy=replace(BACKUP_POLICY, prove=forged_proof(forged))),
+            forged,
+        )
 
 
 def forged_proof(bundle: Bundle) -> Callable[[psycopg.Connection[Any]], dict[str, Any]]:
@@ -230,10 +233,10 @@ def test_a_verification_that_holds_beside_somebody_who_reads_only_warns(
         result = run("verify_backup", "--json", str(bundle.folder))
     (told,) = json.loads(result.output)
     assert (result.exit_code, told["error"]) == (0, None)
-    (spare,) = world(fresh_database)["spares"]
-    assert f"drop_spare_schemas --now {spare[0]}" in told["warnings"][0]
-    assert run("drop_spare_schemas").exit_code == 0
-    assert world(fresh_database)["spares"] == []
+    (retired,) = world(fresh_database)["retired"]
+    assert f"drop_retired_schemas --now {retired[0]}" in told["warnings"][0]
+    assert run("drop_retired_schemas").exit_code == 0
+    assert world(fresh_database)["retired"] == []
 
 
 def test_a_restore_that_fails_beside_somebody_who_reads_says_what_is_left(
@@ -248,7 +251,7 @@ def test_a_restore_that_fails_beside_somebody_who_reads_says_what_is_left(
     assert result.exit_code == 1
     assert "The proof differs" in result.output
     assert "Schema shop2_schema could not be dropped and is left" in result.output
-    assert run("drop_spare_schemas").exit_code == 0
+    assert run("drop_retired_schemas").exit_code == 0
     assert world(fresh_database) == before
 
 

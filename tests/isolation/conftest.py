@@ -9,7 +9,7 @@ from flask import Flask
 
 from app import create_app
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 
 

@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.auth.passwords import hash_password
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People

@@ -22,7 +22,7 @@ from tenant_schemas.errors import NotBound
 from tenant_schemas.flask import EXTENSION, tenant_context
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 
 # All that a use could leave behind in its session, but for who it was.

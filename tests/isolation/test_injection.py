@@ -15,7 +15,7 @@ from app import create_app
 from app.db import db
 from app.tenancy import Access, access
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person

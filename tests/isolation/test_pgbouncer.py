@@ -27,7 +27,7 @@ from app.db import db
 from tenant_schemas.flask import EXTENSION, connections, tenant_context
 from tenant_schemas.search_path import IS_OWN_SESSION
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People

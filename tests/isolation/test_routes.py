@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.http import View
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from app.api.requests import View
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.factories.people import People
 from tests.isolation.samples import ANYONE, BASE_DOMAIN, OF_TENANTS, OTHER, ROLES, SAMPLES, TENANTS, Sample, World
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 
 REFUSED = psycopg.errors.InsufficientPrivilege

@@ -13,9 +13,9 @@ from flask import Flask
 
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
-from tenant_schemas import fleet
-from tenant_schemas.migrations import History, Migrations
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.migrations import runner
+from tenant_schemas.migrations.history import History, Migrations
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.people import People
 
 Superuser = psycopg.Connection[Any]
@@ -64,7 +64,7 @@ def wallet_of(old: Superuser) -> UUID:
 
 
 def migrate(database: Database) -> None:
-    failed = [outcome for outcome in fleet.migrate(database.admin_engine(), MIGRATIONS) if outcome.has_failed]
+    failed = [outcome for outcome in runner.migrate(database.admin_engine(), MIGRATIONS) if outcome.has_failed]
     assert failed == []
     assert database.tenant("old").revision == MIGRATIONS.head(History.TENANT)
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from scripts.doctor import main
 from tenant_schemas.doctor import examine
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.tenant_schemas.test_doctor import EXEMPT
 

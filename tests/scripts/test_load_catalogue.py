@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from scripts import load_catalogue as script
 from scripts.load_catalogue import CatalogueFaulty, Loaded, load_catalogue
 from scripts.seed_demo import CATALOGUE
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import SIGNING_KEYS
 
 

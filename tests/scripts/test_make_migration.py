@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from app.wallets.models import Wallet
-from scripts import check_migrations, make_migration, review, scratch
-from tenant_schemas.migrations import Migrations
+from scripts import check_migrations, make_migration
+from scripts.support import migration_review, scratch_installation
+from tenant_schemas.migrations.history import Migrations
 from tests.fleet.histories import HEAD, add_revision, copied_histories
 
 NEXT = f"{int(HEAD) + 1:04d}"
@@ -19,7 +20,7 @@ NEXT = f"{int(HEAD) + 1:04d}"
 def histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
     """A copy of the histories, which the scripts take for the real ones."""
     copied = copied_histories(tmp_path)
-    for module in (make_migration, review, scratch):
+    for module in (make_migration, migration_review, scratch_installation):
         monkeypatch.setattr(module, "MIGRATIONS", copied)
     return copied
 
@@ -33,7 +34,7 @@ def drafts(histories: Migrations) -> list[str]:
 
 
 def complaints(sql: str) -> list[tuple[str, str]]:
-    return [(complaint.rule, complaint.statement) for complaint in review.review({"it": sql})]
+    return [(complaint.rule, complaint.statement) for complaint in migration_review.review({"it": sql})]
 
 
 def test_a_safe_draft_is_kept(histories: Migrations, request: pytest.FixtureRequest) -> None:
@@ -44,7 +45,7 @@ def test_a_safe_draft_is_kept(histories: Migrations, request: pytest.FixtureRequ
     assert done.exit_code == 0, done.output
     assert drafts(histories) == [f"{NEXT}_try_it.py"]
     assert done.output.strip().endswith(f"{NEXT}_try_it.py")
-    assert review.review_histories() == []
+    assert migration_review.review_histories() == []
 
 
 def test_a_draft_that_drops_is_not_kept_and_what_it_drops_is_named(histories: Migrations) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tenant_schemas.fleet import Wishes, migrate
-from tenant_schemas.testing import Database
+from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
 from tests.fleet.histories import add_revision, copied_histories
 
@@ -109,8 +109,8 @@ def failed_run(fresh_database: Database, tmp_path: Path) -> str:
     holder = fresh_database.as_superuser()
     holder.execute("SET application_name TO 'the one in the way'")
     holder.execute("BEGIN; LOCK TABLE km_schema.wallets IN ACCESS SHARE MODE")
-    wishes = Wishes(lock_timeout_ms=150, attempts=2, first_delay_seconds=0.05)
-    outcomes = list(migrate(fresh_database.admin_engine(), histories, wishes))
+    options = MigrateOptions(lock_timeout_ms=150, attempts=2, first_delay_seconds=0.05)
+    outcomes = list(migrate(fresh_database.admin_engine(), histories, options))
     assert [outcome.slug for outcome in outcomes if outcome.has_failed] == ["km"]
     holder.execute("ROLLBACK")
     row = fresh_database.as_superuser().execute("SELECT id::text FROM shared.migration_runs").fetchone()

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.config import ROOT
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 
 Run = Callable[..., Result]

@@ -16,7 +16,7 @@ import pytest
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
-from tenant_schemas.testing import Database, made_template
+from tenant_schemas.testing.plugin import Database, made_template
 from tests.conftest import SECRET_KEY, SIGNING_KEYS, running_app
 from tests.factories.api import Api
 from tests.factories.people import People

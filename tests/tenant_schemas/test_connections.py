@@ -24,7 +24,7 @@ from tenant_schemas.registry import raise_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
 
 Opener = Callable[..., Connections]
 WHO = "SELECT current_user::text, current_schema()::text"

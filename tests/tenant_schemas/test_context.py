@@ -9,7 +9,7 @@ from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED, Binding, bind, bound, current_binding, current_tenant, unbind
 from tenant_schemas.errors import NotBound
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 
 ROUNDS = 20
 

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas import drift
 from tenant_schemas.doctor import Finding, Severity, examine, unseen
 from tenant_schemas.doctor.server import check_settings
-from tenant_schemas.migrations import Migrations
-from tenant_schemas.provisioning import provision
+from tenant_schemas.lifecycle.provision import provision
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.schema_diff import compare
+from tenant_schemas.testing.plugin import Database, make_tenant
 
 # The tests' server is thrown away, so nothing on it must outlive a crash; and its other databases are nobody's.
 THROWN_AWAY = frozenset({"fsync", "full_page_writes", "synchronous_commit", "data_checksums", "other_database"})
@@ -425,7 +425,7 @@ def test_schemas_of_different_revisions_are_not_compared(database: Database) -> 
 
 def test_many_tenants_are_examined_some_at_a_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no lock is kept on what was looked at."""
-    monkeypatch.setattr(drift, "TENANTS_AT_ONCE", 1)
+    monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
     locks = (
         "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
         " WHERE l.pid = pg_backend_pid() AND c.relnamespace <> 'pg_catalog'::regnamespace"

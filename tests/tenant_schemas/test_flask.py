@@ -28,7 +28,7 @@ from tenant_schemas.flask import (
     shared_side,
     tenant_context,
 )
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
 

@@ -3,8 +3,8 @@
 import pytest
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas.laws import breaches_of
-from tenant_schemas.migrations import History
+from tenant_schemas.migrations.history import History
+from tenant_schemas.sql_lint.rules import breaches_of
 
 BREAKING = [
     ("RENAME CONSTRAINT", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),

@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import Connection
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas.locks import Lock, Mode, locks_of
-from tenant_schemas.migrations import History
-from tenant_schemas.provisioning import tenant_to_be
+from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.migrations.history import History
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema, send
 from tenant_schemas.search_path import bind_migration
-from tenant_schemas.testing import Database, copy_of
+from tenant_schemas.sql_lint.lock_levels import Lock, Mode, locks_of
+from tenant_schemas.testing.plugin import Database, copy_of
 
 # From here on somebody waits, if only another migration.
 NOTABLE = Mode.SHARE_UPDATE_EXCLUSIVE

@@ -25,14 +25,14 @@ from app.ledger import models as _ledger  # noqa: F401  Its tables belong to the
 from app.members import models as _members  # noqa: F401  And its to the shared one.
 from app.tenancy import MIGRATIONS
 from app.wallets import models as _wallets  # noqa: F401
-from tenant_schemas import fleet
 from tenant_schemas.errors import TenantNotFound
-from tenant_schemas.fleet import Wishes
-from tenant_schemas.migrations import History, Migrations, Outcome, differences
+from tenant_schemas.migrations import runner
+from tenant_schemas.migrations.history import History, Migrations, Outcome, differences
+from tenant_schemas.migrations.runner import MigrateOptions
 from tenant_schemas.roles import close_database
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import TenantStatus
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
 
 SCHEMAS = {"eur": "eur_schema", "km": "km_schema"}
 
@@ -87,9 +87,9 @@ HEAD = f"{next_number():04d}"
 BEFORE = f"{next_number() - 1:04d}"
 
 
-def migrate(scratch: Migrations, database: Database, *slugs: str, **wishes: Any) -> dict[str | None, Outcome]:
+def migrate(scratch: Migrations, database: Database, *slugs: str, **options: Any) -> dict[str | None, Outcome]:
     """What became of the tenants."""
-    outcomes = list(fleet.migrate(database.admin_engine(), scratch, Wishes(slugs=slugs, **wishes)))
+    outcomes = list(runner.migrate(database.admin_engine(), scratch, MigrateOptions(slugs=slugs, **options)))
     assert outcomes.pop(0).slug is None
     by_slug = {outcome.slug: outcome for outcome in outcomes}
     assert len(by_slug) == len(outcomes)
@@ -132,7 +132,7 @@ def test_every_tenant_goes_to_the_head_and_says_so_as_it_happens(fresh_database:
     with fresh_database.as_superuser() as superuser:
         superuser.execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'eur'")
         superuser.execute("UPDATE shared.tenants SET status = 'suspended' WHERE slug = 'km'")
-    outcomes = fleet.migrate(fresh_database.admin_engine(), scratch, Wishes(jobs=1))
+    outcomes = runner.migrate(fresh_database.admin_engine(), scratch, MigrateOptions(jobs=1))
     assert next(outcomes).schema_name == "shared"
     assert_as_before(fresh_database, "eur")
     assert {next(outcomes), next(outcomes)} == {
@@ -252,9 +252,9 @@ def test_a_backend_that_dies_stops_one_tenant_only(fresh_database: Database, rep
     """And with another attempt not even that: its worker takes a new connection."""
     write_revision(repository, History.TENANT, next_number(), STEPS + SLOW_FOR_EUR)
     superuser = fresh_database.as_superuser()
-    wishes = {"attempts": attempts, "first_delay_seconds": 0.05, "jobs": 2}
+    options = {"attempts": attempts, "first_delay_seconds": 0.05, "jobs": 2}
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(migrate, migrations_in(repository), fresh_database, **wishes)
+        run = pool.submit(migrate, migrations_in(repository), fresh_database, **options)
         query = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event = 'PgSleep'"

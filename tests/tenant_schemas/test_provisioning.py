@@ -14,14 +14,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
-from tenant_schemas import migrations, provisioning, registry, roles
+from tenant_schemas import registry, roles
 from tenant_schemas.connections import Connections
 from tenant_schemas.errors import NameRefused, NotPrepared, ProvisioningError, TenancyError, TenantExists
-from tenant_schemas.migrations import History, Migrations
-from tenant_schemas.provisioning import provision
+from tenant_schemas.lifecycle import provision as provision_module
+from tenant_schemas.lifecycle.provision import provision
+from tenant_schemas.migrations import history
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant, TenantStatus
-from tenant_schemas.testing import Database, assert_isolated, copy_of
+from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of
 
 SETTINGS = {"currency": "EUR"}
 
@@ -113,12 +115,12 @@ def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slu
 # All or nothing.
 
 STEPS: dict[str, tuple[object, str]] = {
-    "looking at the shared schema": (provisioning, "refuse_unprepared"),
-    "looking for what is taken": (provisioning, "_refuse_taken"),
-    "deriving the password": (provisioning, "tenant_password"),
-    "making the role": (provisioning, "create_tenant_role"),
-    "becoming the owner": (provisioning, "become_owner"),
-    "making the schema": (provisioning, "create_tenant_schema"),
+    "looking at the shared schema": (provision_module, "refuse_unprepared"),
+    "looking for what is taken": (provision_module, "_refuse_taken"),
+    "deriving the password": (provision_module, "tenant_password"),
+    "making the role": (provision_module, "create_tenant_role"),
+    "becoming the owner": (provision_module, "become_owner"),
+    "making the schema": (provision_module, "create_tenant_schema"),
     "migrating": (Migrations, "upgrade_tenant"),
     "registering": (registry, "add_tenant"),
 }
@@ -285,7 +287,7 @@ def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str
 
 def test_a_call_waits_for_no_lock_for_long(workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever queues behind it would wait as long; so it gives up, leaves nothing, and can be made again."""
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(history, "LOCK_TIMEOUT_MS", 100)
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(workshop.url()) as superuser:
             superuser.execute("LOCK TABLE shared.tenants IN ROW EXCLUSIVE MODE")

@@ -13,7 +13,7 @@ from tenant_schemas.connections import Connections
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.roles import become_owner
 from tenant_schemas.tenant import Tenant, TenantStatus
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 
 
 @pytest.fixture

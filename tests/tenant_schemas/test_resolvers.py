@@ -13,7 +13,7 @@ from app.members.service import Standing, standing
 from tenant_schemas.errors import TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
 from tenant_schemas.resolvers import Hint, Resolver, Selection, by_claim, by_header, by_path, by_subdomain, select
 from tenant_schemas.tenant import Tenant, TenantStatus
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
 

@@ -27,7 +27,7 @@ from tenant_schemas.roles import (
     set_tenant_login,
     tenant_password,
 )
-from tenant_schemas.testing import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.people import People
 
 REFUSED = psycopg.errors.InsufficientPrivilege

@@ -24,7 +24,7 @@ from tenant_schemas.context import SHARED, Binding, bound
 from tenant_schemas.errors import BindingRefused, BindingUnproven
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.search_path import BindingEngine, begin_message, bind_migration
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 
 STATEMENT_TIMEOUT_MS = 7_000
 WHERE_AM_I = "SELECT current_setting('search_path'), current_setting('statement_timeout'), pg_backend_pid()"

@@ -15,7 +15,7 @@ from tenant_schemas.tenant import (
     is_name,
     role_name_of,
 )
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 
 POSTGRESQL_IDENTIFIER_BYTES = 63
 

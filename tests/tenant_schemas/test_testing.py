@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas.testing import Database, assert_isolated, copy_of, make_tenant
+from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of, make_tenant
 
 # Each lets `eur`, which has USAGE on km_schema here, reach something of `km`'s; and what takes it back.
 HOLES = {

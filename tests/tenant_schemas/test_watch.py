@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from tenant_schemas.connections import Connections
+from tenant_schemas.registry_watcher import look, start_watch
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing import Database
-from tenant_schemas.watch import look, start_watch
+from tenant_schemas.testing.plugin import Database
 
 PID = "SELECT pg_backend_pid()"
 
@@ -90,7 +90,7 @@ def test_a_database_that_can_not_be_reached_does_not_end_the_watch(
     connections.engine(eur).one_statement(PID, ())
     superuser = fresh_database.as_superuser()
     superuser.execute(f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} SET search_path TO shared")  # type: ignore[arg-type]
-    with caplog.at_level(logging.WARNING, logger="tenant_schemas.watch"):
+    with caplog.at_level(logging.WARNING, logger="tenant_schemas.registry_watcher"):
         stop = start_watch(connections, 0.02)
         try:
             assert wait_until(lambda: len(caplog.records) > 2)

@@ -9,7 +9,7 @@ from flask import Flask
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.ledger.test_audit import audit
 from tests.factories.people import People
 

@@ -16,11 +16,11 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
 from app import create_app
-from app.auth import provider_keys
+from app.auth import jwks_client
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.app.auth.test_tokens import encoded
-from tests.app.test_problems import problem_of
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person
@@ -248,7 +248,7 @@ def test_a_key_made_since_is_found_and_one_withdrawn_ends(
     assert status_of(api, old) == 200
     del provider.keys[provider.kid]
     provider.kid = provider.add_key()
-    monkeypatch.setattr(provider_keys, "REST_SECONDS", 0)
+    monkeypatch.setattr(jwks_client, "REST_SECONDS", 0)
     assert status_of(api, provider.token(person.email)) == 200
     refuse(api, old)
 
@@ -274,7 +274,7 @@ def test_a_provider_that_is_down_at_the_start_is_asked_again_later(
         assert answer.headers["Retry-After"]
     assert api.get("/api/me", person).status_code == 200, "our own tokens hold"
     provider.start()
-    monkeypatch.setattr(provider_keys, "REST_SECONDS", 0)
+    monkeypatch.setattr(jwks_client, "REST_SECONDS", 0)
     assert status_of(api, token) == 200
 
 
@@ -284,11 +284,11 @@ def test_known_keys_hold_while_the_provider_is_down_but_not_for_ever(
     token = provider.token(person.email)
     assert status_of(api, token) == 200
     provider.stop()
-    monkeypatch.setattr(provider_keys, "REST_SECONDS", 0)
-    monkeypatch.setattr(provider_keys, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(jwks_client, "REST_SECONDS", 0)
+    monkeypatch.setattr(jwks_client, "FRESH_SECONDS", 0)
     assert [status_of(api, token) for _ in range(5)] == [200] * 5
     refuse(api, provider.token(person.email, kid=provider.add_key()))
-    monkeypatch.setattr(provider_keys, "STALE_SECONDS", 0)
+    monkeypatch.setattr(jwks_client, "STALE_SECONDS", 0)
     assert status_of(api, token) == 503
     provider.start()
 
@@ -308,12 +308,12 @@ def test_a_slow_provider_keeps_nobody_waiting_who_has_a_known_key(
 
     provider.answers[JWKS] = slowly
     for name, seconds in (("REST_SECONDS", 0), ("FRESH_SECONDS", 0), ("WAIT_SECONDS", 60), ("TIMEOUT_SECONDS", 60)):
-        monkeypatch.setattr(provider_keys, name, seconds)
+        monkeypatch.setattr(jwks_client, name, seconds)
     assert status_of(api, token) == 200
     assert was_asked.wait(20)
-    monkeypatch.setattr(provider_keys, "REST_SECONDS", 60)
+    monkeypatch.setattr(jwks_client, "REST_SECONDS", 60)
     assert [status_of(api, token) for _ in range(5)] == [200] * 5
-    monkeypatch.setattr(provider_keys, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(jwks_client, "WAIT_SECONDS", 0.05)
     refuse(api, provider.token(person.email, kid=provider.add_key()))
     assert provider.fetches[JWKS] == 2, "one at a time"
     assert not has_answered.is_set()
@@ -326,7 +326,7 @@ def test_keys_of_another_site_are_not_fetched_by_a_redirect(api: Api, provider: 
     for status in (301, 302, 303, 307, 308):
         provider.answers[JWKS] = lambda status=status: (status, {"Location": to}, b"")  # type: ignore[misc]
         with pytest.raises(OSError, match=str(status)):
-            provider_keys.fetch_keys(provider.issuer)
+            jwks_client.fetch_keys(provider.issuer)
     assert status_of(api, provider.token(person.email)) == 503
     assert provider.fetches["/elsewhere"] == 0
 
@@ -366,15 +366,15 @@ def test_a_provider_behind_https_gives_no_keys_without_it(provider: Provider, mo
         asked.append(url)
         return {"issuer": issuer, "jwks_uri": provider.discovery()["jwks_uri"]}
 
-    monkeypatch.setattr(provider_keys, "_read_json", said)
+    monkeypatch.setattr(jwks_client, "_read_json", said)
     with pytest.raises(ValueError, match="https"):
-        provider_keys.fetch_keys(issuer)
+        jwks_client.fetch_keys(issuer)
     assert asked == [f"{issuer}/.well-known/openid-configuration"]
 
 
 def test_a_provider_elsewhere_is_asked_by_https_only() -> None:
     with pytest.raises(ValueError, match="https"):
-        provider_keys.fetch_keys("http://id.example")
+        jwks_client.fetch_keys("http://id.example")
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_keys_that_are_none_are_as_good_as_none(api: Api, provider: Provider, pe
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
 def test_no_more_is_read_than_a_provider_needs_to_say(api: Api, provider: Provider, person: Person, path: str) -> None:
     right = provider.answer(path)[2]
-    provider.answers[path] = lambda: (200, {}, right + b" " * provider_keys.MAX_BYTES)
+    provider.answers[path] = lambda: (200, {}, right + b" " * jwks_client.MAX_BYTES)
     assert status_of(api, provider.token(person.email)) == 503
 
 

@@ -9,8 +9,8 @@ from werkzeug.test import TestResponse
 from app.auth import passwords
 from app.auth.passwords import NOBODY, hash_password
 from app.auth.tokens import TokenMint
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 

@@ -18,8 +18,8 @@ from app.auth.passwords import hash_password
 from app.auth.sessions import start_session
 from app.auth.tokens import TokenMint
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person

@@ -21,8 +21,8 @@ from app.auth import tokens
 from app.auth.errors import BadToken
 from app.auth.signing_keys import KeyRing, make_key, parse_keys
 from app.auth.tokens import TokenMint
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS
 from tests.factories.api import Api
 from tests.factories.people import People, Person

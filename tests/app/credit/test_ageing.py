@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from psycopg.types.json import Jsonb
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.credit.conftest import Office
 
 LIMIT = 1_000_000

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
+from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.credit.conftest import Office, body_of
-from tests.app.test_problems import faults_of, problem_of
 from tests.factories.api import Api
 
 

@@ -10,8 +10,8 @@ from flask import Flask
 from psycopg import sql
 
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of, running
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of, running
 from tests.factories.api import Api
 
 NOWHERE = "postgresql://wallet_app:secret-of-the-url@127.0.0.1:1/wallet"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 

@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 
 from app.ledger.service import Movement, post
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 
 

@@ -20,7 +20,7 @@ from app.ledger.service import balance_at, list_transactions
 from app.statements.service import list_tenant_transactions
 from app.wallets.service import get_wallet
 from tenant_schemas.flask import EXTENSION, connections, tenant_context
-from tenant_schemas.testing import Database, copy_of
+from tenant_schemas.testing.plugin import Database, copy_of
 from tests.app.statements.conftest import Book, fill
 from tests.conftest import settings_for
 

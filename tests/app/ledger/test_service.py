@@ -26,7 +26,7 @@ from app.money import MAX_MINOR
 from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import configure_wallet, get_wallet
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People, Person
 
 TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])

@@ -10,7 +10,7 @@ from flask import Flask
 from app import create_app
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry import change_settings
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People

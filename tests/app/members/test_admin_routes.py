@@ -14,8 +14,8 @@ from app.db import db
 from app.members import service
 from app.members.models import Role
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing import Database
-from tests.app.test_problems import faults_of, problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import faults_of, problem_of
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 

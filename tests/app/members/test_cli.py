@@ -7,7 +7,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
 

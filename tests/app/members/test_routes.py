@@ -2,8 +2,8 @@
 
 import pytest
 
-from tenant_schemas.testing import Database
-from tests.app.test_problems import problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import problem_of
 from tests.factories.api import Api
 from tests.factories.people import People
 

@@ -13,7 +13,7 @@ from app.members.errors import MemberNotFound, UserExists
 from app.members.models import Role, User
 from tenant_schemas.errors import NotBound
 from tenant_schemas.flask import shared_side, tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])

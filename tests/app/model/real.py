@@ -22,7 +22,7 @@ from app.ledger.models import PostedTransaction
 from app.ledger.service import Movement as Posting
 from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.model.picture import Picture, read_picture
 from tests.app.model.wallet import Authorised, Movement, Receipt, Refused
 from tests.factories.api import Api

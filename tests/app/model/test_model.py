@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.model.comparison import PRICES, Comparison, Slot
 from tests.app.model.real import TENANTS, RealTenant, written
 from tests.app.model.wallet import Hold, Wallet

@@ -14,7 +14,7 @@ from flask import Flask
 from psycopg.rows import TupleRow
 from werkzeug.test import TestResponse
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person

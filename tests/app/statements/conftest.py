@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from app.ledger.service import Movement, post
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
 

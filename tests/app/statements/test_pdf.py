@@ -13,7 +13,7 @@ from pypdf import PdfReader
 from app.statements import pdf
 from app.statements.models import Line, Statement
 from tenant_schemas.tenant import Tenant, TenantStatus
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book
 
 MOMENT = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import END, START, Book, fill, text_of
 from tests.factories.api import Api
 from tests.factories.people import People

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from flask import Flask
 
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import END, START, Book, fill
 from tests.factories.served import PATIENCE_SECONDS, served
 

@@ -16,7 +16,7 @@ from app.statements import json, service, streams
 from tenant_schemas.context import current_tenant
 from tenant_schemas.errors import NotBound
 from tenant_schemas.flask import EXTENSION, connections, tenant_context
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book, fill
 
 MOVEMENTS = 10_000

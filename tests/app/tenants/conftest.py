@@ -7,9 +7,9 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.tenants.provisioner import EXTENSION as PROVISIONER
-from app.tenants.provisioner import Provisioner
-from tenant_schemas.testing import Database
+from app.tenants.provisioning_worker import EXTENSION as PROVISIONER
+from app.tenants.provisioning_worker import Provisioner
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 

@@ -12,11 +12,11 @@ import structlog.testing
 from flask import Flask
 
 from app import create_app
-from app.tenants import reading
+from app.tenants import fan_out
 from tenant_schemas.flask import EXTENSION, connections
-from tenant_schemas.testing import Database
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.tenants.conftest import Installation
-from tests.app.test_problems import faults_of, problem_of
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People, Person
@@ -133,7 +133,7 @@ def test_all_tenants_of_any_status_are_listed_by_slug_in_pages(own: Installation
 def test_a_page_reads_no_more_than_fits_a_request(
     own: Installation, monkeypatch: pytest.MonkeyPatch, name: str, most: float
 ) -> None:
-    monkeypatch.setattr(reading, name, most)
+    monkeypatch.setattr(fan_out, name, most)
     first = own.api.get(TENANTS, own.operator).json
     assert [item["tenantId"] for item in first["items"]] == ["eur"]
     second = own.api.get(f"{TENANTS}?cursor={quote(first['nextCursor'])}", own.operator).json

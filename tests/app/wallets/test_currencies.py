@@ -10,8 +10,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from tenant_schemas.testing import Database
-from tests.app.test_problems import faults_of, problem_of
+from tenant_schemas.testing.plugin import Database
+from tests.app.api.test_problems import faults_of, problem_of
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person

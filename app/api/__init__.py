@@ -1,0 +1,1 @@
+"""HTTP plumbing that all features share: requests, fields, pagination, problems, OpenAPI."""

@@ -1,0 +1,116 @@
+"""The API's description: OpenAPI 3.1 at /openapi.json, made from the schemas, and a page at /docs that needs no CDN."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask
+from flask_smorest import Api
+from flask_swagger_ui import get_swaggerui_blueprint
+from marshmallow import INCLUDE, fields
+
+from app.api.fields import Answer, one_of_openapi
+from app.api.problems import MEDIA_TYPE
+from app.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
+from app.money import amount_openapi
+
+DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
+or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
+
+
+RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {
+        **{"description": "seconds until it is worth trying again", "required": True},
+        "schema": {"type": "integer", "minimum": 0},
+    }
+}
+LIMIT_HEADERS: dict[str, Any] = {
+    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
+    for name, description in {
+        "RateLimit-Limit": "requests in the whole time; in all answers that were counted, as the next two",
+        "RateLimit-Remaining": "of them, how many are left",
+        "RateLimit-Reset": "seconds until all are there again",
+    }.items()
+}
+CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
+# The headers of errors, by status.
+ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
+    HTTPStatus.UNAUTHORIZED: CHALLENGE,
+    HTTPStatus.TOO_MANY_REQUESTS: RETRY_AFTER | LIMIT_HEADERS,
+    HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
+}
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "token": {
+        **{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+        "description": "The accessToken of a login, whose keys are at /.well-known/jwks.json, or an API key.",
+    },
+    "cookie": {
+        **{"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE},
+        "description": "In browsers, after a login with `cookie`. An Authorization header is heard before it.",
+    },
+    "csrf": {
+        **{"type": "apiKey", "in": "header", "name": CSRF_HEADER},
+        "description": "The csrfToken of the login, beside a cookie, for whatever is not only read.",
+    },
+}
+
+
+class FaultSchema(Answer):
+    field = fields.String()
+    code = fields.String()
+    message = fields.String()
+
+
+class ProblemSchema(Answer):
+    """Some problems have more members: `available`, `refundable`, …"""
+
+    class Meta:
+        unknown = INCLUDE
+
+    may_lack = ("errors",)
+
+    title = fields.String()
+    status = fields.Integer()
+    code = fields.String(metadata={"description": "stable; branch on this"})
+    detail = fields.String()
+    errors = fields.List(fields.Nested(FaultSchema))
+
+
+class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
+    """flask-smorest without its error handlers and its pages: ours make problems (`problems.py`) and have cursors."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None: ...
+
+    def _register_pagination_header(self) -> None: ...
+
+    def _register_responses(self) -> None:
+        """All that flask-smorest registers here are errors, and ours have a media type of their own."""
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
+        super()._register_responses()
+        for status, headers in ERROR_HEADERS.items():
+            self.spec.components.responses_lazy[status.name]["headers"] = headers
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
+
+
+def make_api(app: Flask) -> Documentation:
+    """The API object with which the features' blueprints are registered."""
+    app.config.update(
+        API_TITLE="schema-wallet",
+        API_VERSION="1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+        API_SPEC_OPTIONS={
+            "info": {"description": DESCRIPTION},
+            "components": {"securitySchemes": SECURITY_SCHEMES},
+            "security": [{"token": []}, {"cookie": [], "csrf": []}],
+        },
+    )
+    api = Documentation(app)
+    plugin: Any = api.ma_plugin
+    for describe in (amount_openapi, one_of_openapi):
+        plugin.converter.add_attribute_function(describe)
+    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    return api

@@ -1,0 +1,109 @@
+"""Cursor-paged lists: `?limit=&cursor=` in, `{"items": […], "nextCursor": …}` out.
+
+A cursor is the position after the last item, signed together with its list: the tenant (or that there is none), the
+user, the route and the filters. It is refused anywhere else.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+from flask import current_app, g, request
+from itsdangerous import BadSignature, URLSafeSerializer
+from marshmallow import fields
+
+from app.api.fields import Answer, Schema, Text, coded
+from app.errors import Invalid
+from tenant_schemas.context import current_binding
+from tenant_schemas.tenant import Tenant
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+
+Item = TypeVar("Item")
+Position = list[Any]
+
+
+class LimitField(fields.Integer):
+    """How many items a page may have, in plain digits."""
+
+    default_error_messages = {  # noqa: RUF012
+        "invalid": coded("not_an_integer", "A whole number is needed."),
+        "out_of_range": coded("limit_out_of_range", f"1 to {MAX_LIMIT}."),
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,9}", str(value), re.ASCII):
+            raise self.make_error("invalid")
+        if not 1 <= int(value) <= MAX_LIMIT:
+            raise self.make_error("out_of_range")
+        return int(value)
+
+
+class PageQuery(Schema):
+    """The parameters of every list; lists with filters add theirs."""
+
+    limit = LimitField(load_default=DEFAULT_LIMIT, metadata={"minimum": 1, "maximum": MAX_LIMIT})
+    cursor = Text(max_length=1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some items, and the cursor that leads on; None on the last page."""
+
+    items: Sequence[Item]
+    next_cursor: str | None
+
+
+def page_schema(item: type[Schema]) -> type[Schema]:
+    """The schema of a page of these items."""
+    members = {
+        "items": fields.List(fields.Nested(item)),
+        "next_cursor": fields.String(data_key="nextCursor", allow_none=True),
+    }
+    name = item.__name__.removesuffix("Schema") + "PageSchema"
+    return type(name, (Answer,), members)
+
+
+def paginate(
+    query: dict[str, Any],
+    fetch: Callable[[Position | None, int], Sequence[Item]],
+    position_of: Callable[[Item], Position],
+) -> Page[Item]:
+    """One page. `fetch` is given the position to start after and how many to bring; one more than shown tells whether
+    there are others.
+    """
+    found = fetch(position_in(query), query["limit"] + 1)
+    items = found[: query["limit"]]
+    more = len(found) > len(items)
+    return Page(items, cursor_to(position_of(items[-1]), query) if more else None)
+
+
+def position_in(query: dict[str, Any]) -> Position | None:
+    """The position that the query's cursor stands for, if it has one. Raises Invalid for the cursor of another list."""
+    return _read(_signer(query), query["cursor"]) if "cursor" in query else None
+
+
+def cursor_to(position: Position, query: dict[str, Any]) -> str:
+    """The cursor that leads on from this position, in this list with these filters."""
+    signed = _signer(query).dumps(position)
+    return signed if isinstance(signed, str) else signed.decode()
+
+
+def _signer(query: dict[str, Any]) -> URLSafeSerializer:
+    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor"}}
+    binding = current_binding()
+    whose = str(binding.id) if isinstance(binding, Tenant) else binding.value
+    scope = [whose, str(g.user_id), request.endpoint, request.view_args or {}, filters]
+    salt = orjson.dumps(scope, default=str, option=orjson.OPT_SORT_KEYS)
+    return URLSafeSerializer(current_app.config["SECRET_KEY"], salt=b"cursor:" + salt, serializer=orjson)
+
+
+def _read(signer: URLSafeSerializer, cursor: str) -> Position:
+    try:
+        position: Position = signer.loads(cursor)
+    except BadSignature:
+        raise Invalid.at("cursor", "bad_cursor", "It belongs to another list, tenant or filter. Start anew.") from None
+    return position

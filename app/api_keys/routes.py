@@ -1,0 +1,44 @@
+"""The API keys of a tenant, for its admins. No key can manage keys."""
+
+from typing import Any
+from uuid import UUID
+
+from app.api.pagination import Page, PageQuery, paginate
+from app.api.requests import Blueprint
+from app.api_keys import service
+from app.api_keys.models import ApiKey
+from app.api_keys.schemas import ApiKeyPageSchema, CreateApiKeySchema, NewApiKeySchema
+from app.tenancy import Access, access, actor
+
+blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="How services come in.")
+
+
+@blueprint.get("/api-keys")
+@access(Access.ADMIN)
+@blueprint.arguments(PageQuery, location="query")
+@blueprint.response(200, ApiKeyPageSchema)
+def list_keys(query: dict[str, Any]) -> Page[ApiKey]:
+    """This tenant's API keys, newest first, with those that are over or revoked. Their secrets are known to nobody."""
+    return paginate(
+        query,
+        lambda after, limit: service.list_keys(after=after, limit=limit),
+        lambda item: [item.created_at, item.id],
+    )
+
+
+@blueprint.post("/api-keys")
+@access(Access.ADMIN, "api_key.create")
+@blueprint.arguments(CreateApiKeySchema)
+@blueprint.response(201, NewApiKeySchema)
+def create_key(body: dict[str, Any]) -> dict[str, Any]:
+    """Make a key for a service: `service` reads all of this tenant and moves money, `auditor` reads all."""
+    key, text = service.create_key(**body, actor=actor())
+    return vars(key) | {"key": text}
+
+
+@blueprint.delete("/api-keys/<uuid:key_id>")
+@access(Access.ADMIN, "api_key.revoke")
+@blueprint.response(204)
+def revoke_key(key_id: UUID) -> None:
+    """Revoke a key; what it asks from now on is refused. It stays in the list."""
+    service.revoke_key(key_id, actor=actor())

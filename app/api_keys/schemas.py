@@ -1,0 +1,32 @@
+"""What may be sent about API keys and how they look from outside."""
+
+from marshmallow import fields
+
+from app.api.fields import Answer, Choice, Moment, Schema, Text
+from app.api.pagination import page_schema
+from app.members.models import KEY_ROLES
+
+
+class ApiKeySchema(Answer):
+    key_id = fields.UUID(attribute="id", data_key="keyId")
+    name = fields.String()
+    role = fields.String(metadata={"enum": list(KEY_ROLES)})
+    created_by = fields.UUID(data_key="createdBy", metadata={"description": "the user who made it"})
+    created_at = Moment(data_key="createdAt")
+    expires_at = Moment(data_key="expiresAt")
+    revoked_at = Moment(data_key="revokedAt", allow_none=True)
+
+
+class NewApiKeySchema(ApiKeySchema):
+    key = fields.String(metadata={"description": "The bearer token of the service. It is shown this once."})
+
+
+ApiKeyPageSchema = page_schema(ApiKeySchema)
+
+
+class CreateApiKeySchema(Schema):
+    name = Text(required=True, max_length=100)
+    role = Choice(*KEY_ROLES, required=True)
+    expires_at = Moment(
+        required=True, data_key="expiresAt", metadata={"description": "in the future, and in a year at the latest"}
+    )

@@ -1,0 +1,179 @@
+"""What the engine can't know of a wallet tenant: what proves that one is whole, how its chains are made anew, and what
+a clone of it may not show. A bundle may be older than this code, so nothing here counts on the head of the history.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from app.audit.models import SYSTEM
+from app.audit.service import entry_of
+from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.restore.clone import SALT
+
+Connection = psycopg.Connection[Any]
+
+_WALLETS: Final = """
+    SELECT currency, count(*), sum(balance_minor)::text, sum(held_minor)::text, sum(credit_limit_minor)::text,
+        encode(sha256(string_agg(uuid_send(id) || int8send(last_seq) || last_hash, ''::bytea ORDER BY id)), 'hex')
+    FROM wallets GROUP BY currency ORDER BY currency"""
+_LEDGER: Final = """
+    SELECT t.currency, e.debit_account, e.credit_account, count(*), sum(e.amount_minor)::text
+    FROM ledger_entries e JOIN wallet_transactions t ON t.id = e.transaction_id GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+_AUDIT_LOG: Final = "SELECT last_seq, encode(last_hash, 'hex') FROM audit_chain"
+_NEWEST_AUDIT: Final = r"""
+    SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
+    ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
+_IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
+
+
+def prove(connection: Connection) -> dict[str, Any]:
+    """Totals by currency and account, and the heads of all chains. Plain SQL on tables: whoever backs up may call no
+    function of a tenant.
+    """
+    names = ("currency", "wallets", "balanceMinor", "heldMinor", "creditLimitMinor", "heads")
+    accounts = ("currency", "debit", "credit", "entries", "amountMinor")
+    (is_chained,) = connection.execute(_IS_CHAINED).fetchone() or (False,)
+    return {
+        "wallets": [dict(zip(names, row, strict=True)) for row in connection.execute(_WALLETS)],
+        "ledger": [dict(zip(accounts, row, strict=True)) for row in connection.execute(_LEDGER)],
+        "auditLog": list(connection.execute(_AUDIT_LOG).fetchone() or ()) if is_chained else [],
+    }
+
+
+def find_faults(connection: Connection) -> list[str]:
+    """What the newest audit that the schema has does not find sound."""
+    (name,) = connection.execute(_NEWEST_AUDIT).fetchone() or ("",)
+    audit = sql.SQL("SELECT wallet_id, seq, finding FROM {}() ORDER BY wallet_id, seq").format(sql.Identifier(name))
+    return [
+        f"wallet {wallet_id} seq {seq}: {finding}" if wallet_id else str(finding)
+        for wallet_id, seq, finding in connection.execute(audit)
+    ]
+
+
+# One row of each chain a round: the hash of the row before is what the next one's is made of. The LIMIT keeps
+# PostgreSQL from joining with the whole table in every round.
+_RECHAIN_WALLETS: Final = """
+    WITH RECURSIVE chain AS (
+        SELECT w.id AS wallet_id, 0::bigint AS seq, wallet_genesis_hash_v1(w.id, w.user_id, w.currency) AS hash
+        FROM wallets w
+        UNION ALL
+        SELECT c.wallet_id, c.seq + 1, wallet_transaction_hash_v1(c.hash, n.t, coalesce((
+            SELECT jsonb_agg(jsonb_build_array(e.entry_no, e.debit_account, e.credit_account, e.amount_minor)
+                ORDER BY e.entry_no)
+            FROM ledger_entries e WHERE e.transaction_id = (n.t).id), '[]'))
+        FROM chain c CROSS JOIN LATERAL (
+            SELECT t FROM wallet_transactions t WHERE t.wallet_id = c.wallet_id AND t.seq = c.seq + 1 LIMIT 1) n
+    ) UPDATE wallet_transactions t SET hash = c.hash
+        FROM chain c WHERE t.wallet_id = c.wallet_id AND t.seq = c.seq AND t.hash <> c.hash"""
+_RECHAIN_HEADS: Final = """
+    UPDATE wallets w SET last_hash = coalesce(
+        (SELECT t.hash FROM wallet_transactions t WHERE t.wallet_id = w.id AND t.seq = w.last_seq),
+        wallet_genesis_hash_v1(w.id, w.user_id, w.currency))"""
+_RECHAIN_LOG: Final = """
+    WITH RECURSIVE chain AS (
+        SELECT 0::bigint AS seq, sha256('audit log') AS hash
+        UNION ALL
+        SELECT c.seq + 1, audit_hash_v1(c.hash, n.a)
+        FROM chain c CROSS JOIN LATERAL (SELECT a FROM audit_log a WHERE a.seq = c.seq + 1 LIMIT 1) n
+    ) UPDATE audit_log a SET hash = c.hash FROM chain c WHERE a.seq = c.seq AND a.hash <> c.hash"""
+_RECHAIN_LOG_HEAD: Final = """
+    UPDATE audit_chain SET last_hash = coalesce(
+        (SELECT a.hash FROM audit_log a ORDER BY a.seq DESC LIMIT 1), sha256('audit log'))"""
+
+
+def rechain(connection: Connection) -> None:
+    """Make every wallet's chain and the audit log's anew from the rows as they are now."""
+    connection.execute(_RECHAIN_WALLETS)
+    connection.execute(_RECHAIN_HEADS)
+    (is_chained,) = connection.execute(_IS_CHAINED).fetchone() or (False,)
+    if is_chained:
+        connection.execute(_RECHAIN_LOG)
+        connection.execute(_RECHAIN_LOG_HEAD)
+
+
+def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:
+    """Write into the tenant's audit log what was done to the tenant as a whole."""
+    entry = entry_of(SYSTEM, action=action, after=dict(told))
+    connection.execute("SELECT audit_note_v1(%s::jsonb)", (entry,))
+
+
+def _pseudonym(column: LiteralString) -> LiteralString:
+    """The same text gives the same one in one clone, and another one in the next."""
+    return f"left(encode(sha256(convert_to({SALT} || {column}, 'UTF8')), 'hex'), 32)"
+
+
+def _masked(column: LiteralString) -> LiteralString:
+    return f"CASE WHEN {column} IS NOT NULL THEN 'masked' END"
+
+
+# The number of an order that was placed here is a uuid and says nothing; any other is what some client called it.
+_ORDER: Final = f"""
+    CASE WHEN order_id ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN order_id
+        ELSE {_pseudonym("order_id")} END"""
+_KEY: Final = _pseudonym("idempotency_key")
+_FINGERPRINT: Final = "sha256(uuid_send(id))"
+# Of what the log tells only this is needed: the audit looks for limits, statuses and policies in it.
+_TOLD: Final = """
+    CASE WHEN action IN ('wallet.open', 'wallet.configure', 'wallet.import', 'credit_policy.set') THEN {} END"""
+
+MASKS: Final[Mapping[str, Mapping[str, str]]] = {
+    "users": {
+        "email": "format('member-%s@%s.clone.invalid', n, slug)",
+        "name": "format('Member %s', n)",
+    },
+    "memberships": {"name": "NULL"},
+    "wallet_transactions": {
+        "idempotency_key": _KEY,
+        "request_fingerprint": _FINGERPRINT,
+        "order_id": _ORDER,
+        "description": _masked("description"),
+        "reference": _masked("reference"),
+        "reason": _masked("reason"),
+    },
+    "holds": {
+        "idempotency_key": _KEY,
+        "request_fingerprint": _FINGERPRINT,
+        "order_id": _ORDER,
+        "description": _masked("description"),
+    },
+    "order_payments": {"order_id": _ORDER},
+    "orders": {
+        "idempotency_key": _KEY,
+        "request_fingerprint": _FINGERPRINT,
+        "cancel_key": _pseudonym("cancel_key"),
+    },
+    "reconciliations": {"source_hash": _pseudonym("source_hash")},
+    "audit_log": {
+        "subject": "NULL",
+        "before": _TOLD.format("before"),
+        "after": _TOLD.format("after"),
+        "request_id": "NULL",
+        "address": "NULL",
+    },
+}
+
+# In the log, `subject` is a person's id where a member was added, changed or removed.
+PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
+    "wallets": frozenset({"user_id"}),
+    "wallet_transactions": frozenset({"admin_id"}),
+    "orders": frozenset({"user_id"}),
+    "reconciliations": frozenset({"user_id"}),
+    "audit_log": frozenset({"actor_id", "subject"}),
+}
+
+BACKUP_POLICY: Final = BackupPolicy(
+    members="memberships",
+    people="users",
+    people_columns=("id", "email", "name"),
+    people_named=PEOPLE_NAMED,
+    prove=prove,
+    find_faults=find_faults,
+    rechain=rechain,
+    masks=MASKS,
+    not_cloned=frozenset(),
+    recreated={"status": "'disabled'"},
+    note=note,
+)

@@ -1,0 +1,28 @@
+"""What a member can buy in the tenant of the request."""
+
+from typing import Any
+
+from app.api.pagination import Page, paginate
+from app.api.requests import Blueprint
+from app.catalogue import service
+from app.catalogue.models import PricedProduct
+from app.catalogue.schemas import ProductListQuery, ProductPageSchema
+from app.tenancy import Access, access
+from app.wallets.currencies import chosen_currency
+
+blueprint = Blueprint("catalog", __name__, url_prefix="/api/products", description="What there is to buy.")
+
+
+@blueprint.get("")
+@access(Access.MEMBER)
+@blueprint.arguments(ProductListQuery, location="query")
+@blueprint.response(200, ProductPageSchema)
+def list_products(query: dict[str, Any]) -> Page[PricedProduct]:
+    """The products on sale in one of the tenant's currencies, by sku."""
+    filters = {name: query.get(name) for name in ("category", "q")}
+    currency = chosen_currency(query)
+    return paginate(
+        query,
+        lambda after, limit: service.list_products(currency, after=after, limit=limit, **filters),
+        lambda item: [item.sku],
+    )

@@ -1,0 +1,61 @@
+"""The admin's movements of many wallets at once."""
+
+from typing import Any
+
+from app.api.problems import problem_body
+from app.api.requests import Blueprint, View, idempotency_key, needs_idempotency_key, takes_up_to
+from app.auth.errors import AdminRequired
+from app.ledger.bulk import service
+from app.ledger.bulk.models import Item, Outcome
+from app.ledger.bulk.schemas import BulkSchema, OutcomesSchema
+from app.members.models import Role
+from app.money import to_minor
+from app.tenancy import Access, access, actor, caller
+from app.wallets.service import currencies_of
+
+blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")
+MAX_BODY_BYTES = 4 * 1024 * 1024  # 1,000 items whose texts are all as long as they may be, in any language.
+
+
+def _needs_shorter_key(view: View) -> View:
+    return needs_idempotency_key(view, max_length=service.MAX_KEY_LENGTH)
+
+
+@blueprint.post("/bulk")
+@access(Access.TELLER, "transactions.bulk")
+@_needs_shorter_key
+@takes_up_to(MAX_BODY_BYTES)
+@blueprint.arguments(BulkSchema)
+@blueprint.response(201, OutcomesSchema)
+@blueprint.alt_response(200, schema=OutcomesSchema)
+def post_many(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Post up to 1,000 deposits, payments or adjustments: all or nothing (201), or each on its own (200)."""
+    if caller().role is Role.SERVICE and any(item["type"] == "adjustment" for item in body["items"]):
+        raise AdminRequired("An adjustment needs an admin.")
+    outcomes = service.post_many(
+        _items(body["items"]),
+        actor=actor(),
+        idempotency_key=idempotency_key(service.MAX_KEY_LENGTH),
+        is_atomic=body["atomic"],
+    )
+    headers = {"Idempotent-Replayed": "true"} if all(outcome.is_replayed for outcome in outcomes) else {}
+    shown = [_shown(index, outcome) for index, outcome in enumerate(outcomes)]
+    return {"items": shown}, 201 if body["atomic"] else 200, headers
+
+
+def _items(items: list[dict[str, Any]]) -> list[Item]:
+    """With each amount in the currency of its wallet. Where there is no wallet, the posting function refuses."""
+    currencies = currencies_of(item["wallet_id"] for item in items)
+    return [_item(item, index, currencies.get(item["wallet_id"])) for index, item in enumerate(items)]
+
+
+def _item(item: dict[str, Any], index: int, currency: str | None) -> Item:
+    amount = item.pop("amount")
+    return Item(amount_minor=to_minor(amount, currency, f"items.{index}.amount") if currency else None, **item)
+
+
+def _shown(index: int, outcome: Outcome) -> dict[str, Any]:
+    if outcome.refusal is not None:
+        problem = problem_body(outcome.refusal)
+        return {"index": index, "status": problem["status"], "problem": problem}
+    return {"index": index, "status": 201, "replayed": outcome.is_replayed, "transaction": outcome.transaction}

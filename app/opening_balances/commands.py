@@ -1,0 +1,278 @@
+"""`flask wallets initialize`, `import` and `reconcile`: the move from calculated to real balances."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, wraps
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from flask.cli import with_appcontext
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import db
+from app.opening_balances import runs, service
+from app.opening_balances.calculation import Announce, Calculation
+from app.opening_balances.report import ReconciliationFile, Report, reconciliation_file
+from app.opening_balances.rows import COUNTS, COUNTS_NOT, DEPOSITS, ORDERS, Directory, Reader, WrongFile
+from app.wallets.currencies import allowed_currencies, main_currency
+from tenant_schemas.errors import TenancyError
+from tenant_schemas.flask import connections, tenant_context
+from tenant_schemas.registry import all_tenants, get_tenant
+from tenant_schemas.tenant import Tenant
+
+_SHOWN: Final = 50
+_BEFORE_STANDS: Final = "The batches before stand: run it again to go on, with a smaller --batch if it took too long."
+_FORMAT: Final = f"""
+The files are CSV by RFC 4180 in UTF-8 with a header line, and hold all that the old system knows, not only what is new:
+
+\b
+orderId,user,amount,currency,status,orderedAt
+1001,ana@example.com,12.50,EUR,paid,2024-05-01
+1002,6f1c2f0e-6c1f-4f0e-9b39-0d6b1f3f8a10,4.00,,cancelled,
+\b
+user,amount,currency,reference,depositedAt
+ana@example.com,20.00,EUR,wire 77,2024-04-30
+
+\b
+A user is an address or an id. Without a currency the tenant's main one is meant. A calculated balance is the sum of
+the deposits less the orders that count: those without a status and {", ".join(sorted(COUNTS - {""}))};
+not {", ".join(sorted(COUNTS_NOT))}.
+"""
+
+
+def _batch_option(function: Callable[..., None]) -> Callable[..., None]:
+    size = click.IntRange(1, 10_000)
+    return click.option("--batch", type=size, default=5000, show_default=True, help="Users in a db transaction.")(
+        function
+    )
+
+
+def _file_option(name: str, **more: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=click.Path(exists=True, dir_okay=False, path_type=Path), **more)
+
+
+_on_error = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="With wrong rows, do nothing; or leave out whole whoever has one.",
+)
+_report = click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write each user's reconciliation as CSV."
+)
+_dry_run = click.option("--dry-run", "is_dry", is_flag=True, help="Do the very same, and roll each batch back.")
+
+
+def _plainly(function: Callable[..., None]) -> Callable[..., None]:
+    """What an operator can cause is said without a stack trace."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except (TenancyError, WrongFile, OSError) as error:
+            raise click.ClickException(str(error)) from None
+        except SQLAlchemyError as error:
+            db.session.rollback()
+            what_stands = "Nothing was changed, as it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
+            raise click.ClickException(f"The database stopped this: {error.args[0]}\n{what_stands}") from None
+
+    return call
+
+
+@click.command("initialize")
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: all active ones.")
+@click.option("--currency", help="Default: each tenant's main currency.")
+@_batch_option
+@_dry_run
+@with_appcontext
+@_plainly
+def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_dry: bool) -> None:
+    """Open a wallet for every member that has none. Safe to repeat."""
+    failed = False
+    for tenant in _tenants(slugs):
+        with tenant_context(tenant), _progress(f"{tenant.slug}: opening wallets") as announce:
+            chosen = currency or main_currency()
+            if chosen not in allowed_currencies():
+                click.echo(f"{tenant.slug}: it has no wallets in {chosen}", err=True)
+                failed = True
+                continue
+            opened = runs.initialize(chosen, batch=batch, is_dry=is_dry, announce=announce)
+        click.echo(f"{tenant.slug}: {opened} wallets opened in {chosen}{_dryly(is_dry=is_dry)}")
+    sys.exit(1 if failed else 0)
+
+
+@click.command("import", epilog=_FORMAT)
+@_file_option("--orders", required=True)
+@_file_option("--deposits")
+@click.option("--tenant", "slug", help="May be left out where there is one active tenant only.")
+@_on_error
+@click.option("--keep-limits", is_flag=True, help="Refuse a balance that the wallet's credit limit does not cover.")
+@_batch_option
+@_report
+@_dry_run
+@with_appcontext
+@_plainly
+def import_(
+    *,
+    orders: Path,
+    deposits: Path | None,
+    slug: str | None,
+    on_error: str,
+    keep_limits: bool,
+    report: Path | None,
+    **run: Any,
+) -> None:
+    """Post the balances that the old system's rows add up to, as opening transactions.
+
+    The same rows again post nothing, and more rows post the difference. A balance below zero raises the wallet's
+    credit limit to cover it, unless limits are to be kept. Exits 1 if a row is wrong and nothing was posted, or if a
+    balance is not what was calculated.
+    """
+    post = partial(service.post_openings, raises_limits=not keep_limits)
+    with tenant_context(_one_tenant(slug)) as tenant, _calculated(orders, deposits, on_error) as (found, people):
+        with reconciliation_file(report, orders, deposits) as file, _progress("posting") as announce:
+            done = runs.run_balances(found, post, people, file, announce=announce, **run)
+        _tell_left_out(found, people)
+        click.echo(f"{tenant.slug}: imported {found.count_rows()} rows{_dryly(**run)}")
+    for line in (*done.posted(), *done.compared()):
+        click.echo(line)
+    sys.exit(1 if done.off else 0)
+
+
+@click.command("reconcile", epilog=_FORMAT)
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: all active ones.")
+@_file_option("--orders", help="Calculate again, from the same files or newer ones.")
+@_file_option("--deposits")
+@_on_error
+@_batch_option
+@_report
+@_dry_run
+@with_appcontext
+@_plainly
+def reconcile(
+    *,
+    slugs: tuple[str, ...],
+    orders: Path | None,
+    deposits: Path | None,
+    on_error: str,
+    report: Path | None,
+    **run: Any,
+) -> None:
+    """Compare calculated balances with the opening transactions that stand; posts nothing. Exits 1 on a difference.
+
+    Without files the last calculated balances are compared. With files they are calculated again, and whoever was
+    imported and is no longer named there has a calculated balance of nothing.
+    """
+    if orders is None and deposits is not None:
+        raise click.UsageError("--deposits alone says nothing of balances: give --orders too.")
+    tenants = _tenants(slugs)
+    if len(tenants) > 1 and (orders or report):
+        raise click.UsageError(f"Files are about one tenant: name it with --tenant, of {_slugs(tenants)}.")
+    off = 0
+    for tenant in tenants:
+        with tenant_context(tenant), reconciliation_file(report, orders, deposits) as file:
+            done = _compare_files(orders, deposits, on_error, file, run) if orders else _compare_remembered(file, run)
+        click.echo(f"{tenant.slug}: reconciled{_dryly(**run)}, {done.off} differences")
+        for line in done.compared():
+            click.echo(line)
+        off += done.off
+    sys.exit(1 if off else 0)
+
+
+def _compare_remembered(file: ReconciliationFile, run: dict[str, Any]) -> Report:
+    report = Report()
+    with _progress("comparing") as announce:
+        runs.run_remembered(report, file, None, announce=announce, **run)
+    return report
+
+
+def _compare_files(
+    orders: Path, deposits: Path | None, on_error: str, file: ReconciliationFile, run: dict[str, Any]
+) -> Report:
+    with _calculated(orders, deposits, on_error) as (found, people):
+        with _progress("comparing") as announce:
+            report = runs.run_balances(found, service.compare_openings, people, file, announce=announce, **run)
+        with _progress("looking for who is gone") as announce:
+            runs.run_remembered(report, file, found, announce=announce, **run)
+        _tell_left_out(found, people)
+    return report
+
+
+def _tenants(slugs: Sequence[str]) -> list[Tenant]:
+    """The tenants that are named, of any status, or all active ones."""
+    with connections().shared.begin() as connection:
+        if not slugs:
+            return [tenant for tenant in all_tenants(connection) if tenant.is_active]
+        try:
+            return [get_tenant(connection, slug) for slug in dict.fromkeys(slugs)]
+        except TenancyError as error:
+            raise click.UsageError(str(error)) from None
+
+
+def _one_tenant(slug: str | None) -> Tenant:
+    tenants = _tenants([slug] if slug else [])
+    if len(tenants) != 1:
+        raise click.UsageError(f"Name the tenant with --tenant: there are {_slugs(tenants)}.")
+    return tenants[0]
+
+
+def _slugs(tenants: Sequence[Tenant]) -> str:
+    return ", ".join(tenant.slug for tenant in tenants) or "none"
+
+
+@contextmanager
+def _calculated(orders: Path, deposits: Path | None, on_error: str) -> Iterator[tuple[Calculation, Directory]]:
+    """What the files come to for the bound tenant. Wrong rows are listed, and end it unless they are to be skipped."""
+    people = runs.read_directory()
+    with Calculation(Reader(people, allowed_currencies())) as calculation:
+        for kind, path in ((ORDERS, orders), (DEPOSITS, deposits)):
+            if path is not None:
+                with _progress(f"reading {path.name}") as announce:
+                    calculation.load(kind, path, announce)
+        calculation.finish()
+        runs.name_strangers(calculation)
+        count = calculation.count_wrong_rows()
+        for fault in calculation.wrong_rows(_SHOWN):
+            click.echo(f"{fault.file} line {fault.line}: {fault.text}", err=True)
+        if count > _SHOWN:
+            click.echo(f"and {count - _SHOWN} more", err=True)
+        if count and on_error == "stop":
+            raise click.ClickException(f"{count} rows are wrong: nothing was done.")
+        yield calculation, people
+
+
+def _tell_left_out(found: Calculation, people: Directory) -> None:
+    count = found.count_left_out()
+    if not found.count_wrong_rows():
+        return
+    click.echo(f"{found.count_wrong_rows()} rows are wrong; {count} users were left out whole for them")
+    for user_id in islice(found.left_out(), _SHOWN):
+        click.echo(f"  left out: {people[user_id].email} ({user_id})")
+    if count > _SHOWN:
+        click.echo(f"  and {count - _SHOWN} more")
+
+
+def _dryly(*, is_dry: bool, **_: Any) -> str:
+    return " (dry run: rolled back)" if is_dry else ""
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Announce]:
+    """A bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("ETA"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+COMMANDS: Final = (initialize, import_, reconcile)

@@ -1,0 +1,1 @@
+"""What the installation's operators see across tenants."""

@@ -1,0 +1,85 @@
+"""The operator's list of wallets: those of all active tenants, by slug and then as in each tenant's own list.
+
+Each tenant is read under its own role (`app/tenants/fan_out.py`), and its audit log says so if wallets were shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.api.pagination import Position
+from app.audit.models import Actor
+from app.audit.service import note
+from app.tenants import fan_out
+from app.tenants.fan_out import Budget, Unreadable, read_as
+from app.wallets import service
+from app.wallets.models import MemberWallet
+from tenant_schemas.flask import connections
+from tenant_schemas.registry import COLUMNS, tenant_from_row
+from tenant_schemas.tenant import Tenant
+
+
+@dataclass(slots=True)
+class Everyones:
+    """What was found so far. `position` is where to go on: (slug, opened_at, id) inside a tenant, (slug,) behind it,
+    and None at the very end.
+    """
+
+    items: list[MemberWallet] = field(default_factory=list)
+    unavailable: list[str] = field(default_factory=list)
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EveryonesPage:
+    """A page of the list; the tenants in `unavailable` were passed over."""
+
+    items: Sequence[MemberWallet]
+    unavailable: Sequence[str]
+    next_cursor: str | None
+
+
+def list_everyones(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> Everyones:
+    """Up to `limit` wallets, fewer if the next ones are too many tenants away. Commits, tenant by tenant."""
+    found, budget = Everyones(), Budget()
+    for tenant in _tenants_from(after):
+        if not budget.allows_another():
+            return found
+        inside = after[1:] if after and after[0] == tenant.slug else None
+        room = limit - len(found.items)
+
+        def read(inside: Position | None = inside, room: int = room) -> list[MemberWallet]:
+            wallets = service.list_wallets(after=inside, limit=room + 1, **filters)
+            if wallets and room:
+                note(actor, "look", subject="/api/admin/wallets")
+            return wallets
+
+        try:
+            wallets = read_as(tenant, read)
+        except Unreadable:
+            found.unavailable.append(tenant.slug)
+            wallets = []
+        found.items += wallets[:room]
+        if len(wallets) > room:
+            # With no room left it was only asked whether there is more; then the way on is what it was.
+            found.position = _position_of(found.items[-1]) if room else found.position
+            return found
+        found.position = [tenant.slug]
+    found.position = None
+    return found
+
+
+def _tenants_from(after: Position | None) -> list[Tenant]:
+    """The active tenants by slug, from the position on: one more than a request may read, so that the end is known."""
+    from_slug = after[0] if after else ""
+    inside = from_slug if after and len(after) > 1 else None
+    query = (
+        f"SELECT {COLUMNS} FROM shared.tenants t"  # noqa: S608
+        " WHERE t.status = 'active' AND (t.slug > %s OR t.slug = %s) ORDER BY t.slug LIMIT %s"
+    )
+    rows = connections().shared.one_statement(query, (from_slug, inside, fan_out.MOST_TENANTS + 1), retry=True)
+    return [tenant_from_row(row) for row in rows]
+
+
+def _position_of(item: MemberWallet) -> Position:
+    return [item.tenant_slug, item.opened_at, item.id]

@@ -1,0 +1,74 @@
+"""Asking for a new tenant. Nothing is made here: `provisioner.py` does that, in its own time."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from app.audit.models import Actor
+from app.db import db
+from app.errors import Invalid
+from app.tenancy import RESERVED_SLUGS
+from app.tenant_settings import new_settings
+from app.tenants.errors import ProvisioningNotFound, ProvisioningUnavailable, TenantTaken, TooManyProvisionings
+from app.tenants.models import Provisioning
+from app.tenants.provisioning_worker import provisioner
+from tenant_schemas.errors import NameRefused
+from tenant_schemas.flask import connections
+from tenant_schemas.tenant import check_schema_name, check_slug, default_schema_name
+
+MOST_PENDING: Final = 10
+
+# Requests that come at the very same moment don't count each other, so there may be as many more.
+_ASK: Final = """
+    INSERT INTO shared.provisionings (slug, name, settings, requested_by, request_id, address)
+    SELECT %s, %s, %s, %s, %s, %s
+    WHERE (SELECT count(*) FROM shared.provisionings WHERE status = 'pending') < %s
+    ON CONFLICT DO NOTHING
+    RETURNING id"""
+_IS_TAKEN: Final = """
+    SELECT EXISTS (SELECT FROM shared.tenants WHERE slug = %(slug)s)
+        OR EXISTS (SELECT FROM shared.provisionings WHERE slug = %(slug)s AND status = 'pending')"""
+
+
+def ask_for_tenant(*, slug: str, name: str, settings: Mapping[str, Any], actor: Actor) -> Provisioning:
+    """Write down that this tenant is wanted, committed, so that it is made even if this process ends now.
+
+    Raises ProvisioningUnavailable, Invalid, TenantTaken, TooManyProvisionings.
+    """
+    if not provisioner().is_able:
+        raise ProvisioningUnavailable(
+            "This service may not make tenants: set ADMIN_DATABASE_URL, or use `python -m scripts.provision_tenant`."
+        )
+    _check_name(slug)
+    stored = new_settings(settings)
+    _refuse_taken(slug)
+    asked = (slug, name, Jsonb(stored), actor.id, actor.request_id, actor.address, MOST_PENDING)
+    made = connections().shared.one_statement(_ASK, asked)
+    if not made:
+        _refuse_taken(slug)
+        raise TooManyProvisionings(f"{MOST_PENDING} tenants are waiting to be made; ask again when some are done.")
+    provisioner().wake()
+    return get_provisioning(made[0][0])
+
+
+def get_provisioning(provisioning_id: UUID) -> Provisioning:
+    """Raises ProvisioningNotFound."""
+    found = db.session.get(Provisioning, provisioning_id)
+    if found is None:
+        raise ProvisioningNotFound("There is no such provisioning.")
+    return found
+
+
+def _check_name(slug: str) -> None:
+    try:
+        check_slug(slug, RESERVED_SLUGS)
+        check_schema_name(default_schema_name(slug))
+    except NameRefused as error:
+        raise Invalid.at("slug", "name_refused", str(error)) from None
+
+
+def _refuse_taken(slug: str) -> None:
+    if connections().shared.one_statement(_IS_TAKEN, {"slug": slug}, retry=True)[0][0]:
+        raise TenantTaken(f"There is a tenant {slug!r}, or it is being made.")

@@ -1,0 +1,177 @@
+"""Makes the tenants that were asked for over HTTP, one at a time over all processes, with the script's own function.
+
+One db transaction takes the oldest request, makes the tenant, writes the first entry of its audit log and says that it
+is done. So whenever a process is killed there is all of it or nothing, and the request still waits for the next one to
+look. It needs one connection, the migrator's, which is none of the service's own.
+"""
+
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+from typing import Any, Final, cast
+from uuid import UUID
+
+import psycopg
+import structlog
+from flask import Flask, current_app
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from app.audit.models import Actor, ActorKind
+from app.audit.service import entry_of
+from app.config import Settings
+from app.db import admin_engine
+from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from tenant_schemas.errors import TenancyError
+from tenant_schemas.flask import connections
+from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.migrations.history import set_timeouts
+from tenant_schemas.roles import become_owner, stop_being_owner
+from tenant_schemas.tenant import Tenant
+
+log = structlog.get_logger(__name__)
+
+EXTENSION = "provisioner"
+LOOK_SECONDS: Final = 5.0  # how soon a request is found that another process left behind
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+
+# The oldest or none: were a locked one passed over for the next, two would be made at once.
+_CLAIM: Final = """
+    SELECT id, slug, name, settings, requested_by, request_id, address FROM shared.provisionings
+    WHERE status = 'pending' AND id = (
+        SELECT id FROM shared.provisionings WHERE status = 'pending' ORDER BY requested_at, id LIMIT 1)
+    FOR UPDATE SKIP LOCKED"""
+_DONE: Final = "UPDATE shared.provisionings SET status = 'done', finished_at = clock_timestamp() WHERE id = %s"
+_FAILED: Final = """
+    UPDATE shared.provisionings SET status = 'failed', error = %s, finished_at = clock_timestamp()
+    WHERE id = %s AND status = 'pending'"""
+# Alembic's globals allow one migration at a time in a process, whoever asks.
+_migrating = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    id: UUID
+    slug: str
+    name: str
+    settings: dict[str, Any]
+    requested_by: UUID
+    request_id: str | None
+    address: str | None
+
+
+class Provisioner:
+    """Of one process. Without the migrator's URL it makes nothing, and says so by `is_able`."""
+
+    def __init__(self, admin_url: str, tenant_secret: str) -> None:
+        self._engine: Engine | None = admin_engine(admin_url) if admin_url else None
+        self._tenant_secret = tenant_secret
+        self.asked = Event()
+
+    @property
+    def is_able(self) -> bool:
+        return self._engine is not None
+
+    def wake(self) -> None:
+        """Let the thread of this process look at once."""
+        self.asked.set()
+
+    def work_off(self) -> None:
+        """Make what waits, until nothing waits or another process is at it. Raises what keeps it from even looking."""
+        query = "SELECT EXISTS (SELECT FROM shared.provisionings WHERE status = 'pending')"
+        if self._engine and connections().shared.one_statement(query, (), retry=True)[0][0]:
+            while self._make_next(self._engine):
+                pass
+
+    def _make_next(self, engine: Engine) -> bool:
+        request = None
+        with _migrating:
+            try:
+                with engine.begin() as connection:
+                    request = _claim(connection)
+                    if request is None:
+                        return False
+                    self._make(connection, request)
+            except Exception as error:
+                if request is None:
+                    raise
+                _fail(engine, request, error)
+        return True
+
+    def _make(self, connection: Connection, request: _Request) -> None:
+        tenant = tenant_to_be(
+            MIGRATIONS,
+            slug=request.slug,
+            name=request.name,
+            settings=request.settings,
+            reserved_slugs=RESERVED_SLUGS,
+        )
+        provision_in(connection, MIGRATIONS, tenant, self._tenant_secret)
+        # Still the owner, and in the new tenant's schema.
+        connection.exec_driver_sql("SELECT audit_note_v1(%s::jsonb)", (_first_entry(tenant, request),))
+        connection.exec_driver_sql(_DONE, (request.id,))
+
+
+def _claim(connection: Connection) -> _Request | None:
+    set_timeouts(connection)
+    become_owner(connection, MIGRATIONS.roles)
+    row = connection.exec_driver_sql(_CLAIM).one_or_none()
+    stop_being_owner(connection)
+    return _Request(*row) if row else None
+
+
+def _first_entry(tenant: Tenant, request: _Request) -> str:
+    actor = Actor(ActorKind.OPERATOR, request.requested_by, request.address, request.request_id)
+    after = {"name": tenant.name, "status": tenant.status, "settings": dict(tenant.settings)}
+    return entry_of(actor, action="tenant.provision", subject=tenant.slug, after=after)
+
+
+def _fail(engine: Engine, request: _Request, error: Exception) -> None:
+    """Say what became of it; nothing of the tenant is left. If that can't be said, the request waits on."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    # SQLAlchemy would repeat the statement, in which there may be the verifier of a password.
+    reason = f"{type(error).__name__}: {original}"
+    log.error("provisioning_failed", provisioning=str(request.id), tenant=request.slug, error=reason)
+    with engine.begin() as connection:
+        set_timeouts(connection)
+        become_owner(connection, MIGRATIONS.roles)
+        connection.exec_driver_sql(_FAILED, (_in_our_words(error, original), request.id))
+
+
+def _in_our_words(error: Exception, original: BaseException | None) -> str:
+    if isinstance(error, TenancyError):
+        return str(error)
+    if isinstance(original, psycopg.Error) and original.sqlstate == _LOCK_NOT_AVAILABLE:
+        return "Something else was changing tenants, perhaps a migration. Ask again when it is over."
+    return "It could not be made. The reason is in the service's log, under this id."
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    app.extensions[EXTENSION] = Provisioner(settings.admin_database_url, settings.tenant_secret)
+
+
+def provisioner() -> Provisioner:
+    """The current application's."""
+    return cast(Provisioner, current_app.extensions[EXTENSION])
+
+
+def start_provisioner(app: Flask, seconds: float = LOOK_SECONDS) -> Event:
+    """Look when something was asked for here and every so many seconds, in a thread that ends with the process or, when
+    it next looks, after the event that is returned was set. To be called in the process that serves, after it was
+    forked.
+    """
+    stop = Event()
+    own: Provisioner = app.extensions[EXTENSION]
+    if own.is_able:
+        Thread(target=_look_every, args=(app, own, seconds, stop), name="provisioner", daemon=True).start()
+    return stop
+
+
+def _look_every(app: Flask, own: Provisioner, seconds: float, stop: Event) -> None:
+    while not stop.is_set():
+        own.asked.clear()
+        try:
+            with app.app_context():
+                own.work_off()
+        except Exception:  # Whatever it is, the requests wait, and the next look may find the database well again.
+            log.exception("provisioner_failed")
+        own.asked.wait(seconds)

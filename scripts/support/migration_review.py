@@ -1,0 +1,90 @@
+"""Static review of the SQL of revisions: squawk finds statements that block or break, `tenant_schemas.sql_lint.rules`
+finds statements that this project does not allow. squawk's settings are in .squawk.toml.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from app.config import ROOT
+from app.tenancy import MIGRATIONS
+from tenant_schemas.migrations.history import History
+from tenant_schemas.sql_lint.lexer import statements_of
+from tenant_schemas.sql_lint.rules import breaches_of
+
+# The revisions before these are frozen and were read by people.
+FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with one statement of a revision, and the rule that says so."""
+
+    where: str
+    rule: str
+    what: str
+    statement: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.rule}: {self.what}\n    {self.statement}"
+
+
+class SquawkMissing(Exception):
+    """It comes with the extra `dev`, and nothing is drafted or passed without it."""
+
+    def __str__(self) -> str:
+        return "squawk is not installed: run `pip install --editable '.[dev]'`."
+
+
+def review_histories() -> list[Complaint]:
+    """Everything wrong with the revisions that are not frozen. Raises SquawkMissing."""
+    texts: dict[str, str] = {}
+    for history, first in FIRST_REVIEWED.items():
+        steps = [step for step in MIGRATIONS.steps(history, None) if step.revision >= first]
+        texts |= {f"{history.name.lower()} {step.revision}": step.sql for step in steps}
+    return review(texts)
+
+
+def review(texts: Mapping[str, str]) -> list[Complaint]:
+    """Everything wrong with these texts, which are named as people shall see them. Raises SquawkMissing."""
+    found = _squawk(texts)
+    for where, sql in texts.items():
+        found += [Complaint(where, "law", breach.law, breach.statement) for breach in breaches_of(sql)]
+    return sorted(found, key=lambda complaint: complaint.where)
+
+
+def find_squawk() -> str:
+    """Its path, beside this Python first. Raises SquawkMissing."""
+    found = shutil.which("squawk", path=str(Path(sys.executable).parent)) or shutil.which("squawk")
+    if not found:
+        raise SquawkMissing
+    return found
+
+
+def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
+    squawk = find_squawk()
+    with tempfile.TemporaryDirectory(prefix="review-") as folder:
+        names = {Path(folder) / f"{number}.sql": where for number, where in enumerate(texts)}
+        for file, where in names.items():
+            file.write_text(texts[where], encoding="utf-8")
+        command = [squawk, "--config", str(ROOT / ".squawk.toml"), "--reporter", "json", *map(str, names)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False) if names else None
+    if done is None:
+        return []
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"squawk ended with {done.returncode}: {done.stderr}")
+    return [_complaint(texts, names[Path(told["file"])], told) for told in json.loads(done.stdout)]
+
+
+def _complaint(texts: Mapping[str, str], where: str, told: Mapping[str, Any]) -> Complaint:
+    lines = texts[where].splitlines(keepends=True)
+    offset = len("".join(lines[: told["line"]])) + told["column"]
+    begun = [statement.shown for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
+    what = f"{told['message']} {told['help'] or ''}".strip()
+    return Complaint(where, told["rule_name"], what, begun[-1] if begun else "")

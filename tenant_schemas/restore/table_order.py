@@ -1,0 +1,63 @@
+"""The tables of a schema in the order in which they can be filled, read from the catalogue."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from tenant_schemas.errors import RestoreRefused
+from tenant_schemas.migrations.replay import VERSION_TABLE
+
+_TABLES: Final = """
+    SELECT c.relname, ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum
+    ), ARRAY(
+        SELECT DISTINCT f.relname::text FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid
+        WHERE k.conrelid = c.oid AND k.contype = 'f' AND f.relnamespace = c.relnamespace AND f.oid <> c.oid
+    )
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname <> %s ORDER BY c.relname"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with the columns that hold data: generated ones make themselves."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tuple[Table, ...]:
+    """All tables but the one of the revision, each after those that it refers to. Raises RestoreRefused where they
+    refer to each other in a circle.
+    """
+    rows = connection.execute(_TABLES, (schema_name, VERSION_TABLE)).fetchall()
+    tables = {name: Table(name, tuple(columns)) for name, columns, _ in rows}
+    try:
+        order = TopologicalSorter({name: refers_to for name, _, refers_to in rows}).static_order()
+        return tuple(tables[name] for name in order)
+    except CycleError as error:
+        raise RestoreRefused(f"Tables refer to each other in a circle: {', '.join(error.args[1])}.") from None
+
+
+@contextmanager
+def user_triggers_off(connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table]) -> Iterator[None]:
+    """As the owner: what is loaded is history, and triggers would refuse it or write it anew. Those of foreign keys
+    stay on.
+    """
+    _switch(connection, schema_name, tables, "ALTER TABLE {} DISABLE TRIGGER USER")
+    yield
+    # After an error there is no going on in this db transaction, and its end undoes the first of these.
+    _switch(connection, schema_name, tables, "ALTER TABLE {} ENABLE TRIGGER USER")
+
+
+def _switch(
+    connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table], statement: LiteralString
+) -> None:
+    for table in tables:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(schema_name, table.name)))

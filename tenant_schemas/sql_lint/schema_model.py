@@ -1,0 +1,109 @@
+"""What SQL that is read makes, as far as locks go from one table to another: tables, indexes and foreign keys."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, split_by_commas
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    referenced: str
+
+
+@dataclass(slots=True)
+class Known:
+    """What the statements that it was shown have made. What they drop it remembers too."""
+
+    relations: set[str] = field(default_factory=set)
+    tables_of_indexes: dict[str, str] = field(default_factory=dict)
+    foreign_keys: list[ForeignKey] = field(default_factory=list)
+
+    def learn(self, statement: Statement) -> None:
+        reader = Reader(statement.tokens)
+        if reader.take("alter", "table"):
+            table, actions = table_and_actions(reader)
+            self._learn_foreign_keys(table, actions)
+        elif reader.take("create"):
+            reader.skip("or", "replace", "temp", "temporary", "unlogged", "unique", "recursive", "materialized")
+            if reader.take_one_of("view", "sequence"):
+                reader.take("if", "not", "exists")
+                self.relations.add(reader.name())
+            elif reader.take("index"):
+                self._learn_index(reader)
+            elif reader.take("table"):
+                table, elements = table_and_elements(reader)
+                self.relations.add(table)
+                self._learn_foreign_keys(table, elements)
+
+    def referenced_by(self, table: str) -> Iterator[ForeignKey]:
+        return (key for key in self.foreign_keys if key.table == table)
+
+    def referring_to(self, table: str) -> Iterator[ForeignKey]:
+        return (key for key in self.foreign_keys if key.referenced == table)
+
+    def table_of_index(self, index: str) -> str:
+        return self.tables_of_indexes.get(index, f"the table of index {index}")
+
+    def _learn_index(self, reader: Reader) -> None:
+        reader.skip("concurrently")
+        reader.take("if", "not", "exists")
+        index = reader.name()
+        reader.skip_past("on")
+        reader.skip("only")
+        table = reader.name()
+        schema_name = table.rpartition(".")[0]
+        self.tables_of_indexes[f"{schema_name}.{index}" if schema_name else index] = table
+
+    def _learn_foreign_keys(self, table: str, parts: Sequence[Sequence[Token]]) -> None:
+        self.foreign_keys += [key for part in parts if (key := foreign_key(table, part))]
+
+
+def table_and_actions(reader: Reader) -> tuple[str, list[list[Token]]]:
+    """What follows ALTER TABLE."""
+    reader.take("if", "exists")
+    reader.skip("only")
+    table = reader.name()
+    reader.skip("*")
+    return table, split_by_commas(reader.rest)
+
+
+def table_and_elements(reader: Reader) -> tuple[str, list[list[Token]]]:
+    """What follows CREATE TABLE: its columns and constraints."""
+    reader.take("if", "not", "exists")
+    table = reader.name()
+    if not reader.take("("):
+        return table, []
+    depth, inside = 1, []
+    for token in reader.rest:
+        depth += token.is_any("(") - token.is_any(")")
+        if depth == 0:
+            break
+        inside.append(token)
+    return table, split_by_commas(inside)
+
+
+def foreign_key(table: str, part: Sequence[Token]) -> ForeignKey | None:
+    """The one that a column or constraint of CREATE TABLE, or an action of ALTER TABLE, makes."""
+    reader = Reader(part)
+    if not reader.skip_past("references"):
+        return None
+    referenced = reader.name()
+    columns = _columns(part)
+    reader, name = Reader(part), "_".join((table.rpartition(".")[2], *columns, "fkey"))
+    while reader.skip_past("constraint"):
+        name = reader.name()
+    return ForeignKey(table, name, columns, referenced)
+
+
+def _columns(part: Sequence[Token]) -> tuple[str, ...]:
+    reader = Reader(part)
+    if reader.skip_past("foreign", "key", "("):
+        return tuple(reader.names())
+    reader = Reader(part)
+    reader.skip("add", "column")
+    reader.take("if", "not", "exists")
+    return (reader.name(),)

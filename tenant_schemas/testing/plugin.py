@@ -1,0 +1,133 @@
+"""A pytest plugin: real databases with two tenants in them, fast, and `assert_isolated`.
+
+The template is made once a session, by the same functions that make a real installation; a test that breaks things
+takes a copy of it (`fresh_database`), all others share one (`database`). The server is an embedded one that is thrown
+away, or the one in TEST_DATABASE_URL (a superuser's URL), on which everything made is dropped again.
+
+An application gives three session fixtures: `tenancy_migrations` (its Migrations), and, if these defaults don't suit
+it, `tenant_slugs` and `tenant_settings`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.tenant import Tenant
+from tenant_schemas.testing.databases import Database, copy_of, embedded_server, made_template, make_tenant
+
+__all__ = ["Database", "assert_isolated", "copy_of", "made_template", "make_tenant"]
+
+
+@pytest.fixture(scope="session")
+def tenant_slugs() -> tuple[str, str]:
+    """The two tenants that every database has."""
+    return ("eur", "km")
+
+
+@pytest.fixture(scope="session")
+def tenant_settings() -> Mapping[str, Mapping[str, Any]]:
+    """Their settings, by slug."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A superuser's URL on a server for the tests alone."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with embedded_server() as server_url:
+        yield server_url
+
+
+@pytest.fixture(scope="session")
+def template(
+    server_url: str,
+    tenancy_migrations: Migrations,
+    tenant_slugs: tuple[str, str],
+    tenant_settings: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Database]:
+    """A prepared database with two tenants. Never connect to it: copies are made from it."""
+    with made_template(server_url, tenancy_migrations, tenant_slugs, tenant_settings) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def database(template: Database) -> Iterator[Database]:
+    """The database that tests share. They make their own users and look at those only."""
+    with copy_of(template) as database:
+        yield database
+
+
+@pytest.fixture
+def fresh_database(template: Database) -> Iterator[Database]:
+    """A database of this test's own, to break."""
+    with copy_of(template) as database:
+        yield database
+
+
+# What the asking role may do with anything in a schema, by PostgreSQL's own account.
+_REACH = """
+    SELECT 'table ' || c.relname FROM pg_catalog.pg_class c
+    WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+            OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))
+    UNION ALL
+    SELECT 'function ' || p.proname FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace = %(schema)s::regnamespace AND has_function_privilege(p.oid, 'EXECUTE')
+    UNION ALL
+    SELECT 'CREATE in the schema' WHERE has_schema_privilege(%(schema)s, 'CREATE')
+    UNION ALL
+    SELECT 'the role' WHERE pg_has_role(%(role)s, 'MEMBER')"""
+
+
+def assert_isolated(database: Database, slug: str, other_slug: str) -> None:
+    """Log in as one tenant and try to reach the other: its role, its schema and all that is in it, its shared rows.
+
+    Asks PostgreSQL what it would allow, and tries the doors; every attempt must be refused for want of privilege
+    (42501), not by an accident on the way. Raises AssertionError, or pytest's own failure.
+    """
+    own, other = database.tenant(slug), database.tenant(other_slug)
+    connection = database.as_tenant(slug)
+    role, schema = sql.Identifier(other.role_name), sql.Identifier(other.schema_name)
+    tables = _tables_of(database, other)
+    for attempt in (
+        sql.SQL("SET ROLE {}").format(role),
+        sql.SQL("SET SESSION AUTHORIZATION {}").format(role),
+        sql.SQL("CREATE TABLE {}.intruder ()").format(schema),
+        *(sql.SQL("TABLE {}").format(sql.Identifier(other.schema_name, table)) for table in tables),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(attempt)
+    within_reach = connection.execute(_REACH, {"schema": other.schema_name, "role": other.role_name}).fetchall()
+    if within_reach:
+        raise AssertionError(f"{slug} reaches in {other_slug}: {', '.join(thing for (thing,) in within_reach)}")
+    for table, column in (("tenants", "id"), *((name, "tenant_id") for name in _shared_tables_of_tenants(connection))):
+        rows = sql.SQL("SELECT FROM shared.{} WHERE {} <> %s").format(sql.Identifier(table), sql.Identifier(column))
+        if connection.execute(rows, (own.id,)).fetchall():
+            raise AssertionError(f"{slug} sees rows of other tenants in shared.{table}")
+
+
+def _shared_tables_of_tenants(connection: psycopg.Connection[TupleRow]) -> list[str]:
+    """The tables of `shared` that this role may read and whose rows say whose they are."""
+    query = """
+        SELECT c.relname FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+        WHERE c.relnamespace = 'shared'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
+            AND has_table_privilege(c.oid, 'SELECT')"""
+    return [name for (name,) in connection.execute(query)]
+
+
+def _tables_of(database: Database, tenant: Tenant) -> list[str]:
+    query = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = %s ORDER BY tablename"
+    tables = [name for (name,) in database.as_superuser().execute(query, (tenant.schema_name,))]
+    if not tables:
+        raise AssertionError(f"{tenant.schema_name} has no tables, so nothing can be proved with it")
+    return tables

@@ -1,0 +1,215 @@
+"""Tokens in cookies: no page can read them, and no other site's page can use them to change something."""
+
+from http.cookies import Morsel, SimpleCookie
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from argon2 import PasswordHasher
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app.auth import passwords
+from app.auth.passwords import hash_password
+from tests.app.api.test_problems import problem_of
+from tests.factories.people import People, Person
+
+PASSWORD = "correct horse battery staple"
+OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
+
+
+class Browser:
+    """Sends its cookies by itself, each where its path says."""
+
+    def __init__(self, app: Flask) -> None:
+        self._client = app.test_client(use_cookies=False)
+        self.cookies: dict[str, Morsel[str]] = {}
+        self.csrf = ""
+
+    def send(self, method: str, path: str, *, csrf: str | None = None, **more: Any) -> TestResponse:
+        sent = [f"{name}={kept.value}" for name, kept in self.cookies.items() if path.startswith(kept["path"])]
+        headers = {"Cookie": "; ".join(sent)} if sent else {}
+        headers |= {"X-CSRF-Token": csrf} if csrf is not None else {}
+        response = self._client.open(path, method=method, headers=headers | more.pop("headers", {}), **more)
+        for line in response.headers.getlist("Set-Cookie"):
+            for name, kept in SimpleCookie(line).items():
+                self.cookies.pop(name, None)
+                if kept["max-age"] != "0":
+                    self.cookies[name] = kept
+        return response
+
+    def login(self, person: Person, path: str = "/api/auth/login", **more: Any) -> TestResponse:
+        body = {"email": person.email, "password": PASSWORD, "cookie": True}
+        response = self.send("POST", path, json=body, **more)
+        self.csrf = (response.json or {}).get("csrfToken", "")
+        return response
+
+    def pay(self, slug: str, **more: Any) -> TestResponse:
+        headers = {"Idempotency-Key": uuid4().hex, **more.pop("headers", {})}
+        return self.send("POST", f"/api/{slug}/wallet/payments", headers=headers, json={"amount": "0.01"}, **more)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def person(people: People) -> Person:
+    made = people.make(password_hash=hash_password(PASSWORD), eur="member", km="member")
+    for slug in ("eur", "km"):
+        people.wallet(made, slug, balance_minor=1_000)
+    return made
+
+
+@pytest.fixture
+def browser(app: Flask, person: Person) -> Browser:
+    made = Browser(app)
+    assert made.login(person).status_code == 200
+    return made
+
+
+def test_the_tokens_are_in_cookies_and_nowhere_else(app: Flask, person: Person) -> None:
+    browser = Browser(app)
+    response = browser.login(person)
+    assert set(response.json) == {"csrfToken", "expiresIn", "refreshExpiresIn", "memberships"}
+    kept = browser.cookies
+    assert set(kept) == {"__Host-access", "__Secure-refresh", "__Host-csrf"}
+    for name, path, lifetime in (
+        ("__Host-access", "/", "900"),
+        ("__Secure-refresh", "/api/auth", str(30 * 86_400)),
+        ("__Host-csrf", "/", str(30 * 86_400)),
+    ):
+        about = kept[name]
+        assert (about["path"], about["max-age"], about["samesite"]) == (path, lifetime, "Strict")
+        assert about["secure"] is True
+        assert about["domain"] == "", "a cookie for all subdomains would be every tenant's"
+        assert bool(about["httponly"]) is (name != "__Host-csrf")
+    assert kept["__Host-csrf"].value == response.json["csrfToken"]
+    assert kept["__Host-access"].value not in response.text
+    assert kept["__Secure-refresh"].value not in response.text
+
+
+@OVER_TENANTS
+def test_a_cookie_reads_by_itself_and_pays_with_the_csrf_token(browser: Browser, slug: str) -> None:
+    assert browser.send("GET", f"/api/{slug}/wallet").json["tenantId"] == slug
+    assert browser.pay(slug, csrf=browser.csrf).status_code == 201
+
+
+@OVER_TENANTS
+def test_without_the_sessions_own_csrf_token_nothing_is_paid(
+    app: Flask, browser: Browser, person: Person, slug: str
+) -> None:
+    other = Browser(app)
+    other.login(person)
+    assert other.csrf != browser.csrf
+    for csrf in (None, "", "x", browser.csrf[:-1], browser.csrf.upper() + "x", other.csrf, "é"):
+        problem_of(browser.pay(slug, csrf=csrf), 403, "csrf_required")
+    balance = browser.send("GET", f"/api/{slug}/wallet").json["balance"]
+    assert balance == "10.00"
+
+
+FOREIGN: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Origin": "https://attacker.example"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Origin": "http://["},
+    {"Origin": "https://localhost.attacker.example"},
+    {"Origin": "https://localhost:8443"},
+    {"Origin": "https://localhost", "Sec-Fetch-Site": "cross-site"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_what_a_page_of_another_origin_sends_changes_nothing(
+    app: Flask, browser: Browser, person: Person, headers: dict[str, str]
+) -> None:
+    problem_of(browser.pay("eur", csrf=browser.csrf, headers=headers), 403, "csrf_required")
+    problem_of(
+        browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}, headers=headers), 403, "csrf_required"
+    )
+    problem_of(Browser(app).login(person, headers=headers), 403, "csrf_required")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://localhost"}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+)
+def test_what_our_own_page_sends_is_taken(browser: Browser, headers: dict[str, str]) -> None:
+    assert browser.pay("km", csrf=browser.csrf, headers=headers).status_code == 201
+
+
+def test_a_header_is_heard_before_a_cookie(browser: Browser, people: People) -> None:
+    other = people.make(eur="member")
+    sent = {"Authorization": f"Bearer {other.token}"}
+    assert browser.send("GET", "/api/me", headers=sent).json["userId"] == str(other.user_id)
+    problem_of(browser.pay("eur", headers=sent), 404, "wallet_not_found")
+    for wrong in ("Basic eDp5", "Bearer", "", "Bearer x"):
+        response = browser.send("GET", "/api/me", headers={"Authorization": wrong})
+        assert response.status_code == 401, "a header that is wrong is not passed over"
+
+
+def test_what_is_no_token_in_a_cookie_is_refused(app: Flask, person: Person) -> None:
+    for value, code in (("x", "bad_token"), ("", "token_required"), (f"wk_{uuid4().hex}_x", "bad_token")):
+        response = app.test_client(use_cookies=False).get("/api/me", headers={"Cookie": f"__Host-access={value}"})
+        problem_of(response, 401, code)
+    for name in ("access", "__Secure-access", "__Host-csrf", "__Secure-refresh"):
+        response = app.test_client(use_cookies=False).get("/api/me", headers={"Cookie": f"{name}={person.token}"})
+        problem_of(response, 401, "token_required")
+
+
+def test_a_session_goes_on_by_cookie_with_the_csrf_token(browser: Browser) -> None:
+    problem_of(browser.send("POST", "/api/auth/refresh", json={}), 403, "csrf_required")
+    before = dict(browser.cookies)
+    del browser.cookies["__Host-access"]  # Its time is over before the session's is.
+    response = browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={})
+    assert set(response.json) == {"csrfToken", "expiresIn", "refreshExpiresIn"}
+    assert response.json["csrfToken"] == browser.csrf, "it is the session's, and that is the same"
+    assert browser.cookies["__Secure-refresh"].value != before["__Secure-refresh"].value
+    assert browser.pay("eur", csrf=browser.csrf).status_code == 201
+
+
+def test_a_refresh_cookie_that_is_none_is_refused(browser: Browser) -> None:
+    browser.cookies["__Secure-refresh"].set("__Secure-refresh", "x", "x")
+    problem_of(browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}), 401, "bad_refresh_token")
+
+
+def test_a_refresh_token_in_the_body_is_answered_in_the_body(app: Flask, browser: Browser) -> None:
+    """Whoever has it there is no browser, and gets no cookie for it."""
+    token = browser.cookies["__Secure-refresh"].value
+    response = Browser(app).send("POST", "/api/auth/refresh", json={"refreshToken": token})
+    assert "accessToken" in response.json
+    assert response.headers.getlist("Set-Cookie") == []
+
+
+@OVER_TENANTS
+def test_a_log_in_below_a_tenants_path_gives_the_same_cookies(app: Flask, person: Person, slug: str) -> None:
+    browser = Browser(app)
+    assert browser.login(person, f"/api/{slug}/auth/login").status_code == 200
+    assert browser.cookies["__Secure-refresh"]["path"] == "/api/auth"
+    assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
+    assert browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}).status_code == 200
+    assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
+
+
+def test_a_log_out_needs_the_csrf_token_and_clears_the_cookies(browser: Browser) -> None:
+    problem_of(browser.send("POST", "/api/auth/logout"), 403, "csrf_required")
+    kept = dict(browser.cookies)
+    assert browser.send("POST", "/api/auth/logout", csrf=browser.csrf).status_code == 204
+    assert browser.cookies == {}
+    browser.cookies = kept
+    problem_of(browser.send("GET", "/api/me"), 401, "bad_token")
+
+
+def test_a_refused_log_in_sets_no_cookie(app: Flask, person: Person) -> None:
+    body = {"email": person.email, "password": "wrong", "cookie": True}
+    response = app.test_client().post("/api/auth/login", json=body)
+    problem_of(response, 401, "bad_credentials")
+    assert response.headers.getlist("Set-Cookie") == []
+
+
+@pytest.mark.parametrize("cookie", ["true", 1, None, []])
+def test_cookie_is_true_or_false(app: Flask, person: Person, cookie: Any) -> None:
+    body = {"email": person.email, "password": PASSWORD, "cookie": cookie}
+    assert app.test_client().post("/api/auth/login", json=body).status_code == 422
