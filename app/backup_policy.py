@@ -8,8 +8,8 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from app.audit.models import SYSTEM
 from app.audit.service import entry_of
+from app.auth.actors import SYSTEM
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.restore.clone import SALT
 

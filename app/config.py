@@ -17,8 +17,8 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.auth.signing_keys import ensure_key_file, parse_keys
 from app.secret_files import make_once
+from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent

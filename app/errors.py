@@ -23,6 +23,9 @@ class ServiceError(Exception):
     """The root. `members` are extra members of the problem, in the words of the API."""
 
     code: ClassVar[str]
+    # Of an error that a tenant's SQL functions raise (`refusals.py`): by which SQLSTATE, and its text.
+    sqlstate: ClassVar[str]
+    text: ClassVar[str]
 
     def __init__(self, detail: str, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)

@@ -13,10 +13,10 @@ from babel import Locale, UnknownLocaleError
 from marshmallow import fields, validate
 
 from app.api.fields import REQUIRED, Schema, coded
+from app.api.money_fields import CurrencyField
 from app.api.requests import faults_of
 from app.config import RATE, RATE_WANTED
 from app.errors import Invalid
-from app.wallets.currencies import CurrencyField
 
 MAX_INTEGER: Final = 2**31 - 1  # of PostgreSQL's settings
 MAX_COUNT: Final = 1_000_000

@@ -9,9 +9,8 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import INCLUDE, fields
 
 from app.api.fields import Answer, one_of_openapi
+from app.api.money_fields import amount_openapi
 from app.api.problems import MEDIA_TYPE
-from app.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
-from app.money import amount_openapi
 
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
@@ -37,21 +36,6 @@ ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: CHALLENGE,
     HTTPStatus.TOO_MANY_REQUESTS: RETRY_AFTER | LIMIT_HEADERS,
     HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
-}
-
-SECURITY_SCHEMES: dict[str, Any] = {
-    "token": {
-        **{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-        "description": "The accessToken of a login, whose keys are at /.well-known/jwks.json, or an API key.",
-    },
-    "cookie": {
-        **{"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE},
-        "description": "In browsers, after a login with `cookie`. An Authorization header is heard before it.",
-    },
-    "csrf": {
-        **{"type": "apiKey", "in": "header", "name": CSRF_HEADER},
-        "description": "The csrfToken of the login, beside a cookie, for whatever is not only read.",
-    },
 }
 
 
@@ -94,8 +78,8 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
-def make_api(app: Flask) -> Documentation:
-    """The API object with which the features' blueprints are registered."""
+def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
+    """The API object with which the features' blueprints are registered, and how a request may authenticate."""
     app.config.update(
         API_TITLE="schema-wallet",
         API_VERSION="1",
@@ -104,8 +88,8 @@ def make_api(app: Flask) -> Documentation:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
-            "components": {"securitySchemes": SECURITY_SCHEMES},
-            "security": [{"token": []}, {"cookie": [], "csrf": []}],
+            "components": {"securitySchemes": security_schemes},
+            "security": security,
         },
     )
     api = Documentation(app)

@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.problems import MEDIA_TYPE
 from app.api.requests import SAFE_METHODS
-from app.audit.models import ActorKind
 from app.audit.service import note_in
+from app.auth.access import actor, caller
+from app.auth.actors import ActorKind
 from app.db import db
-from app.tenancy import actor, caller
 from tenant_schemas import registry
 from tenant_schemas.errors import TenancyError, TenantNotFound
 from tenant_schemas.flask import connections

@@ -1,8 +1,6 @@
 """The audit log: append-only, and one chain of hashes for each tenant."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -11,26 +9,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
-
-
-class ActorKind(StrEnum):
-    USER = "user"
-    OPERATOR = "operator"  # of the installation, who came into the tenant
-    API_KEY = "api_key"
-    SYSTEM = "system"  # a command or a timer
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who asks for something, from where, in which request. `id` is a user's or an API key's."""
-
-    kind: ActorKind
-    id: UUID | None = None
-    address: str | None = None
-    request_id: str | None = None
-
-
-SYSTEM = Actor(ActorKind.SYSTEM)
 
 
 class AuditRecord(TenantModel):

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint
 from app.audit import service
 from app.audit.models import AuditRecord
 from app.audit.schemas import AuditPageSchema, AuditQuery
-from app.tenancy import Access, access
+from app.auth.access import Access, access
 
 blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Who did what, and what was refused.")
 

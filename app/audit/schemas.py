@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from app.api.fields import Answer, Text
 from app.api.pagination import PageQuery, page_schema
-from app.audit.models import ActorKind
+from app.auth.actors import ActorKind
 
 
 class AuditEntrySchema(Answer):

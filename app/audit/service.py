@@ -11,7 +11,8 @@ import orjson
 import sqlalchemy as sa
 from psycopg import sql
 
-from app.audit.models import Actor, AuditRecord
+from app.audit.models import AuditRecord
+from app.auth.actors import Actor
 from app.db import db
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant

@@ -15,7 +15,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from app.auth.errors import BadToken
 from app.auth.jwks_client import ProviderKeys
 from app.auth.tokens import Token
-from app.members.service import credentials
+from app.users.service import credentials
 
 LEEWAY_SECONDS: Final = 30  # The provider's clock is not ours.
 

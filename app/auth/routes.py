@@ -5,16 +5,16 @@ from typing import Any
 from flask import Blueprint as FlaskBlueprint
 from flask import Response, current_app, jsonify, request
 
-from app.api.requests import Blueprint
+from app.api.blueprint import Blueprint
 from app.auth import cookies, service, sessions
+from app.auth.access import Access, access, caller, named_tenant, names_tenant
 from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
-from app.auth.signing_keys import PUBLISHED_SECONDS
 from app.auth.tokens import current_mint
 from app.errors import Invalid
 from app.limits.rate_limit import count_login
-from app.members.service import credentials_of, memberships_of
-from app.tenancy import Access, access, caller, named_tenant, names_tenant
+from app.signing_keys import PUBLISHED_SECONDS
+from app.users.service import credentials_of, memberships_of
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
 well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")

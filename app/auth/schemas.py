@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.fields import Answer, Flag, Schema, Text, coded
-from app.members.schemas import MembershipSchema
+from app.users.schemas import MembershipSchema
 
 MIN_PASSWORD_LENGTH = 12
 MAX_PASSWORD_LENGTH = 1024

@@ -8,8 +8,8 @@ from app.auth.errors import BadCredentials, WrongPassword
 from app.auth.passwords import hash_password, is_right
 from app.auth.sessions import end_other_sessions
 from app.db import db
-from app.members.models import User
-from app.members.service import Credentials, credentials
+from app.users.models import User
+from app.users.service import Credentials, credentials
 
 
 def authenticate(email: str, password: str) -> Credentials:

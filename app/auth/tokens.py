@@ -14,7 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
-from app.auth.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
+from app.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
 ISSUER: Final = "schema-wallet"
 AUDIENCE: Final = "schema-wallet-api"

@@ -1,16 +1,6 @@
 """What can go wrong with who belongs where."""
 
-from app.errors import Conflict, NotFound
-
-
-class MemberNotFound(NotFound):
-    """No such user, or not a member of this tenant. The two look alike on purpose."""
-
-    code = "member_not_found"
-
-
-class UserExists(Conflict):
-    code = "user_exists"
+from app.errors import Conflict
 
 
 class OwnMembership(Conflict):

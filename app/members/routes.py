@@ -5,10 +5,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint
+from app.auth.access import Access, access, actor, caller
 from app.members import service
-from app.members.models import Role
 from app.members.schemas import (
     AddMemberSchema,
     ChangeMemberSchema,
@@ -17,7 +17,8 @@ from app.members.schemas import (
     MemberRoleSchema,
     MeSchema,
 )
-from app.tenancy import Access, access, actor, caller
+from app.users import service as users
+from app.users.models import Role
 
 blueprint = Blueprint("members", __name__, url_prefix="/api", description="Who you are and where you belong.")
 
@@ -27,13 +28,13 @@ blueprint = Blueprint("members", __name__, url_prefix="/api", description="Who y
 @blueprint.response(200, MeSchema)
 def show_me() -> dict[str, Any]:
     """The user of the access token, and the tenants they belong to."""
-    user = service.get_user(caller().user_id)
+    user = users.get_user(caller().user_id)
     return {
         "user_id": user.id,
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
-        "memberships": service.memberships_of(user.id),
+        "memberships": users.memberships_of(user.id),
     }
 
 

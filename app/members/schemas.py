@@ -7,12 +7,8 @@ from marshmallow import ValidationError, fields, validates
 
 from app.api.fields import Answer, Choice, Schema, Text, coded
 from app.api.pagination import PageQuery, page_schema
-from app.members.models import MEMBERSHIP_ROLES
-
-
-class MembershipSchema(Answer):
-    tenant_id = fields.String(data_key="tenantId", metadata={"description": "the tenant's slug"})
-    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+from app.users.models import MEMBERSHIP_ROLES
+from app.users.schemas import MembershipSchema
 
 
 class MeSchema(Answer):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.api.pagination import Position
-from app.audit.models import Actor
 from app.audit.service import note
+from app.auth.actors import Actor
 from app.tenants import fan_out
 from app.tenants.fan_out import Budget, Unreadable, read_as
 from app.wallets import service
@@ -20,7 +20,7 @@ from tenant_schemas.tenant import Tenant
 
 
 @dataclass(slots=True)
-class Everyones:
+class AllTenantsWallets:
     """What was found so far. `position` is where to go on: (slug, opened_at, id) inside a tenant, (slug,) behind it,
     and None at the very end.
     """
@@ -31,7 +31,7 @@ class Everyones:
 
 
 @dataclass(frozen=True, slots=True)
-class EveryonesPage:
+class AllTenantsWalletsPage:
     """A page of the list; the tenants in `unavailable` were passed over."""
 
     items: Sequence[MemberWallet]
@@ -39,9 +39,9 @@ class EveryonesPage:
     next_cursor: str | None
 
 
-def list_everyones(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> Everyones:
+def list_all_tenants_wallets(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> AllTenantsWallets:
     """Up to `limit` wallets, fewer if the next ones are too many tenants away. Commits, tenant by tenant."""
-    found, budget = Everyones(), Budget()
+    found, budget = AllTenantsWallets(), Budget()
     for tenant in _tenants_from(after):
         if not budget.allows_another():
             return found

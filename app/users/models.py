@@ -23,6 +23,8 @@ class Role(StrEnum):
 
 
 MEMBERSHIP_ROLES: Final = (Role.MEMBER, Role.ADMIN, Role.AUDITOR)
+
+
 KEY_ROLES: Final = (Role.SERVICE, Role.AUDITOR)
 
 

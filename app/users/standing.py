@@ -1,0 +1,66 @@
+"""The question that every request asks: who is the caller, and which role does the caller have in the named tenant?"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from app.users.models import Role
+from tenant_schemas.flask import connections
+from tenant_schemas.registry import COLUMNS, tenant_from_row
+from tenant_schemas.tenant import Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user or an API key, the tenant that was named, and the role there; the last two may be missing."""
+
+    id: UUID
+    is_operator: bool
+    role: Role | None
+    tenant: Tenant | None
+
+
+# One query whether the tenant exists, is suspended or is foreign, so that all three cost the same.
+_STANDING: Final = f"""
+    SELECT u.id, u.is_operator, m.role, {COLUMNS}
+    FROM shared.users u
+    LEFT JOIN shared.tenants t ON {{named}}
+    LEFT JOIN shared.memberships m ON m.tenant_id = t.id AND m.user_id = u.id
+    WHERE u.id = %s AND u.status = 'active' AND (%s::uuid IS NULL OR EXISTS (
+        SELECT FROM shared.sessions s WHERE s.id = %s AND s.user_id = u.id AND s.ended_at IS NULL))"""  # noqa: S608
+
+
+_STANDING_BY_SLUG: Final = _STANDING.format(named="t.slug = %s")
+
+
+_STANDING_BY_ID: Final = _STANDING.format(named="t.id = %s")
+
+
+_KEY_STANDING: Final = f"""
+    SELECT k.id, false, k.role, {COLUMNS}
+    FROM shared.api_keys k JOIN shared.tenants t ON t.id = k.tenant_id
+    WHERE k.id = %s AND k.secret_hash = %s AND k.revoked_at IS NULL AND k.expires_at > now()"""  # noqa: S608
+
+
+def standing(user_id: UUID, session_id: UUID | None, slug: str | None, tenant_id: UUID | None) -> Standing | None:
+    """Who the user is in the tenant with this id, or else this slug. None for a user unknown or disabled, and for a
+    session that has ended.
+
+    Asked on every request, in one round trip, of the shared side.
+    """
+    query, named = (_STANDING_BY_SLUG, slug) if tenant_id is None else (_STANDING_BY_ID, tenant_id)
+    return _standing(query, (named, user_id, session_id, session_id))
+
+
+def standing_of_key(key_id: UUID, secret_hash: bytes) -> Standing | None:
+    """What an API key may do, and where. None for one that is unknown, revoked or over. Asked like `standing`."""
+    return _standing(_KEY_STANDING, (key_id, secret_hash))
+
+
+def _standing(query: str, parameters: tuple[Any, ...]) -> Standing | None:
+    rows = connections().shared.one_statement(query, parameters, retry=True)
+    if not rows:
+        return None
+    found_id, is_operator, role, *tenant_row = rows[0]
+    tenant = tenant_from_row(tenant_row) if tenant_row[0] else None
+    return Standing(found_id, is_operator, Role(role) if role else None, tenant)
