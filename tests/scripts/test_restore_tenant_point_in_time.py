@@ -26,8 +26,10 @@ from tenant_schemas import embedded
 from tenant_schemas.embedded import EmbeddedServer, binary
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
+from tests.factories.bundles import SLUG, audit, balance, content, furnish, post, without_log
 from tests.factories.door import door
-from tests.fleet.bundles import SLUG, audit, balance, content, furnish, post, without_log
+
+pytestmark = pytest.mark.both_servers
 
 RESTORE_POINT = "before_the_mishap"
 

@@ -17,9 +17,7 @@ from tenant_schemas.restore import clone as clone_module
 from tenant_schemas.restore.clone import clone
 from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.api import Api
-from tests.factories.door import Run
-from tests.factories.people import People, Person
-from tests.fleet.bundles import (
+from tests.factories.bundles import (
     SECRETS,
     SLUG,
     Furnished,
@@ -28,6 +26,10 @@ from tests.fleet.bundles import (
     destination,
     world,
 )
+from tests.factories.door import Run
+from tests.factories.people import People, Person
+
+pytestmark = pytest.mark.both_servers
 
 
 def amounts(database: Database, slug: str) -> list[tuple[Any, ...]]:

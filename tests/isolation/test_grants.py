@@ -1,5 +1,6 @@
 """Nobody crosses: what each login of the real installation is refused by PostgreSQL itself."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
 import psycopg
@@ -7,10 +8,17 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.testing.plugin import Database, assert_isolated
+from tests.conftest import running_app
 from tests.factories.people import People
 
 REFUSED = psycopg.errors.InsufficientPrivilege
 PAIRS = pytest.mark.parametrize(("slug", "other"), [("eur", "km"), ("km", "eur")])
+
+
+@pytest.fixture(scope="module")
+def app(database: Database) -> Iterator[Flask]:
+    """In one login mode: it makes the people and wallets here, and PostgreSQL is attacked without it."""
+    yield from running_app(database)
 
 
 @PAIRS

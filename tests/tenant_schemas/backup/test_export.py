@@ -12,7 +12,9 @@ from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError
 from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
-from tests.fleet.test_backup import source_of
+from tests.tenant_schemas.backup.test_backup import source_of
+
+pytestmark = pytest.mark.both_servers
 
 
 def read(folder: Path, name: str) -> list[dict[str, str]]:

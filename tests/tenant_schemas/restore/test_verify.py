@@ -18,8 +18,10 @@ from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.errors import ProofFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
+from tests.factories.bundles import SLUG, Furnished, audit, content, destination, forge, rewritten, take, world
 from tests.factories.door import Run
-from tests.fleet.bundles import SLUG, Furnished, audit, content, destination, forge, rewritten, take, world
+
+pytestmark = pytest.mark.both_servers
 
 
 def test_a_bundle_that_was_not_touched_holds_in_every_way(fresh_database: Database, bundle: Bundle, run: Run) -> None:

@@ -19,6 +19,8 @@ from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
 from tests.factories.people import People
 
+pytestmark = pytest.mark.both_servers
+
 WHO = "SELECT current_user::text, current_schema()::text"
 
 

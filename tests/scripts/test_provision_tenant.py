@@ -10,6 +10,8 @@ from scripts import provision_tenant
 from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 
+pytestmark = pytest.mark.both_servers
+
 
 @pytest.fixture
 def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:

@@ -22,7 +22,9 @@ from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BundleBroken, BundleSealed, SealRefused
 from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
-from tests.fleet.test_backup import rows_in, source_of
+from tests.tenant_schemas.backup.test_backup import rows_in, source_of
+
+pytestmark = pytest.mark.both_servers
 
 
 @pytest.fixture

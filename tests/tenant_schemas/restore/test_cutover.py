@@ -20,8 +20,10 @@ from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
+from tests.factories.bundles import SLUG, Furnished, audit, content_of, destination, post, take, world
 from tests.factories.people import People, Person
-from tests.fleet.bundles import SLUG, Furnished, audit, content_of, destination, post, take, world
+
+pytestmark = pytest.mark.both_servers
 
 DEPOSIT = "SELECT wallet_post_v2(%s, 'deposit', 1, gen_random_uuid()::text, NULL, NULL, NULL, NULL, NULL, NULL)"
 

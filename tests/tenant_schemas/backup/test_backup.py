@@ -38,6 +38,8 @@ from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.people import People
 
+pytestmark = pytest.mark.both_servers
+
 KEPT_OF_PEOPLE = ("id", "email", "name")
 
 

@@ -15,7 +15,9 @@ from tenant_schemas.schema_diff.compare import Drift, drifted, find_drift
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
-from tests.fleet.histories import HEAD, copied_histories
+from tests.factories.histories import HEAD, copied_histories
+
+pytestmark = pytest.mark.both_servers
 
 OLD = "0007"
 VERSIONS = "SELECT version_num FROM {}_schema.alembic_version"

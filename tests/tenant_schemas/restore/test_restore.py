@@ -19,7 +19,7 @@ from tenant_schemas.migrations.history import History
 from tenant_schemas.restore import restore as restore_module
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.fleet.bundles import (
+from tests.factories.bundles import (
     SLUG,
     Furnished,
     audit,
@@ -33,6 +33,8 @@ from tests.fleet.bundles import (
     without_log,
     world,
 )
+
+pytestmark = pytest.mark.both_servers
 
 
 def test_a_tenant_gets_back_every_row_that_it_had(

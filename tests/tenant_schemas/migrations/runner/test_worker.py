@@ -10,7 +10,9 @@ from tenant_schemas.errors import RevisionRefused, TenantNotFound
 from tenant_schemas.migrations.history import History, Migrations, Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
-from tests.fleet.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, copied_histories
+
+pytestmark = pytest.mark.both_servers
 
 FIRST, SECOND = (f"{int(HEAD) + more:04d}" for more in (1, 2))
 ADD = 'op.execute("ALTER TABLE wallets ADD COLUMN note text")'

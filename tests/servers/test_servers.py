@@ -1,4 +1,4 @@
-"""The ground of the other tests here: each runs on its own server, and the two are apart."""
+"""The fixtures of the tests on two servers: each run is on its own server, and the two are apart."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,9 @@ from flask import Flask
 
 from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.people import People
-from tests.fleet.conftest import GIVEN
+from tests.servers.fixtures import GIVEN
+
+pytestmark = pytest.mark.both_servers
 
 
 def major_version(database: Database) -> str:
@@ -18,9 +20,9 @@ def major_version(database: Database) -> str:
 
 
 def test_each_fixture_is_of_the_server_of_this_run(
-    database: Database, fresh_database: Database, server_url: str, server_version: str
+    database: Database, fresh_database: Database, template: Database, server_version: str
 ) -> None:
-    assert database.server_url == fresh_database.server_url == server_url
+    assert database.server_url == fresh_database.server_url == template.server_url
     assert major_version(database) == major_version(fresh_database)
     assert server_version in {major_version(database), "given"}
     assert {tenant.slug for tenant in database.tenants()} == {"eur", "km"}

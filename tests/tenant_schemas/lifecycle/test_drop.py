@@ -32,6 +32,8 @@ from tests.factories.api import Api
 from tests.factories.door import Run, door
 from tests.factories.people import People, Person
 
+pytestmark = pytest.mark.both_servers
+
 BAM = {"currency": "BAM"}
 
 

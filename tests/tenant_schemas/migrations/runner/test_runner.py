@@ -19,8 +19,10 @@ from tenant_schemas.migrations.runner import MigrateOptions, Plan, make_plan, mi
 from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
+from tests.factories.histories import HEAD, add_revision, copied_histories
 from tests.factories.people import People
-from tests.fleet.histories import HEAD, add_revision, copied_histories
+
+pytestmark = pytest.mark.both_servers
 
 SLUGS = ("eur", "km", "one", "two", "three", "four")
 BEFORE, FIRST, SECOND, THIRD = (f"{int(HEAD) + more:04d}" for more in range(4))

@@ -26,6 +26,8 @@ from tenant_schemas.roles import become_owner, role_exists
 from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.door import Run, door
 
+pytestmark = pytest.mark.both_servers
+
 NOW = datetime.now(UTC)
 YESTERDAY, TOMORROW = NOW - timedelta(days=1), NOW + timedelta(days=1)
 

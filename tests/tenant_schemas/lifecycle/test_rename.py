@@ -29,6 +29,8 @@ from tests.factories.api import Api
 from tests.factories.door import Run, door
 from tests.factories.people import People, Person
 
+pytestmark = pytest.mark.both_servers
+
 Session = psycopg.Connection[TupleRow]
 POST = (
     "SELECT (posted).balance_after_minor FROM wallet_post_v2(%s, 'deposit', %s, %s,"

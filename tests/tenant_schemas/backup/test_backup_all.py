@@ -23,7 +23,9 @@ from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.people import People
-from tests.fleet.test_backup import MIGRATED, paying, rows_in, source_of
+from tests.tenant_schemas.backup.test_backup import MIGRATED, paying, rows_in, source_of
+
+pytestmark = pytest.mark.both_servers
 
 Run = Callable[..., Result]
 

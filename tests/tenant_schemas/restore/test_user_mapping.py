@@ -15,7 +15,7 @@ from tenant_schemas.restore.restore import restore
 from tenant_schemas.restore.user_mapping import Users
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
-from tests.fleet.bundles import (
+from tests.factories.bundles import (
     SLUG,
     Furnished,
     audit,
@@ -28,6 +28,8 @@ from tests.fleet.bundles import (
     without_log,
     world,
 )
+
+pytestmark = pytest.mark.both_servers
 
 
 def people_of(database: Database) -> dict[str, tuple[UUID, str, str | None]]:
