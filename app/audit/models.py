@@ -12,8 +12,8 @@ from app.db import TenantModel
 
 
 class AuditRecord(TenantModel):
-    """One entry. `before` and `after` are the state that was changed, `subject` is what it was done to if not only to a
-    wallet, `refusal` is the code of what was refused.
+    """One entry. `before` and `after` hold the changed state, `subject` names the object of the change beside the
+    wallet, and `refusal` holds the code of a refusal.
     """
 
     __tablename__ = "audit_log"
@@ -42,7 +42,7 @@ class AuditRecord(TenantModel):
 
 
 class AuditChain(TenantModel):
-    """The head of the chain, one row."""
+    """The head of the tenant's chain of hashes: one row."""
 
     __tablename__ = "audit_chain"
 

@@ -1,4 +1,4 @@
-"""Records in a tenant's audit log each read that an operator makes in that tenant, before the answer is made."""
+"""Records an operator's read requests in the tenant's audit log, before the view runs."""
 
 from flask import Flask, g, request
 
@@ -11,7 +11,7 @@ from tenant_schemas.tenant import Tenant
 
 
 def init_app(app: Flask) -> None:
-    """To be called after the gate's own `init_app`: the gate says who the caller is."""
+    """Register the hook. Call it after the gate's `init_app`, which sets the caller."""
     app.before_request(_note)
 
 

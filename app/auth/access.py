@@ -1,6 +1,7 @@
-"""The gate in front of every route: who may call it, as whom, in which tenant.
+"""The gate in front of every route: it authenticates the caller, finds the tenant, checks the role and binds the
+tenant.
 
-Every route below /api/ has a mark (`@access`); the application does not start with a route that has none.
+Every route below /api/ has the mark `@access`; the application does not start with a route that has none.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,19 +35,19 @@ API_PREFIX: Final = "/api/"
 
 
 class Access(Enum):
-    """Who may call a route, and on which side it then works."""
+    """Who may call a route, and on which side the route works."""
 
     ANYONE = "anyone"  # shared side
-    USER = "user"  # anyone who logged in, shared side
-    OPERATOR = "operator"  # of the installation, shared side
-    # And of the tenant of the request:
-    MEMBER = "member"  # whoever has wallets there
-    READER = "reader"  # whoever may see all of it
-    TELLER = "teller"  # whoever may move its members' money
-    ADMIN = "admin"  # whoever manages it
+    USER = "user"  # any logged-in user, shared side
+    OPERATOR = "operator"  # an operator of the installation, shared side
+    # In the tenant of the request:
+    MEMBER = "member"  # has wallets
+    READER = "reader"  # reads all of the tenant
+    TELLER = "teller"  # moves the members' money
+    ADMIN = "admin"  # manages the tenant
 
 
-# Which roles open which routes of a tenant.
+# The roles that may call each kind of route of a tenant.
 OPENS: Final = {
     Access.MEMBER: frozenset({Role.MEMBER, Role.ADMIN}),
     Access.READER: frozenset({Role.ADMIN, Role.AUDITOR, Role.SERVICE, Role.OPERATOR}),
@@ -55,14 +56,14 @@ OPENS: Final = {
 }
 
 
-# The routes whose use and refusal the tenant's audit log tells of.
+# Calls and refusals of these routes are recorded in the tenant's audit log.
 WATCHED: Final = frozenset({Access.READER, Access.TELLER, Access.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes this request, checked: a user or an API key. `role` is theirs in the bound tenant; None on the shared
-    side, but for an operator.
+    """The authenticated caller of the current request: a user or an API key. `role` is the caller's role in the bound
+    tenant; on the shared side it is None, or OPERATOR for an operator.
     """
 
     kind: ActorKind
@@ -71,17 +72,17 @@ class Caller:
 
     @property
     def user_id(self) -> UUID:
-        """The user's id. No route that asks for it lets an API key in."""
+        """The user's id. Raises LookupError for an API key; the gate lets none into a route that asks for it."""
         if self.kind is ActorKind.API_KEY:
-            raise LookupError("This caller is an API key and no user.")
+            raise LookupError("The caller is an API key, not a user.")
         return self.id
 
 
 def access(who: Access, does: str | None = None, *, across_tenants: bool = False) -> Callable[[View], View]:
-    """Mark a view with who may call it, and what it does in the audit log's words if it changes anything. To be the
-    outermost mark, so that the API's description says it too.
+    """Mark a view with who may call it and, if it changes something, with the name of its action in the audit log. It
+    must be the outermost decorator, so that OpenAPI describes it too.
 
-    `across_tenants` lets an operator call it without naming a tenant; it then works on the shared side.
+    With `across_tenants` an operator may call the view without a tenant; the view then works on the shared side.
     """
 
     def mark(view: View) -> View:
@@ -100,7 +101,9 @@ names_tenant = wants_header(
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Put the gate in front of all routes. To be called when they are all registered."""
+    """Put the gate in front of all routes. Call it after all routes are registered. Raises RuntimeError for a route
+    without marks.
+    """
     for rule in app.url_map.iter_rules():
         if rule.rule.startswith(API_PREFIX):
             _check_marks(rule, app.view_functions[rule.endpoint])
@@ -115,11 +118,13 @@ def _check_marks(rule: Rule, view: Callable[..., Any]) -> None:
         raise RuntimeError(f"Routes without @access: {rule}")
     changes = bool((rule.methods or set()) - SAFE_METHODS)
     if changes and who in {Access.TELLER, Access.ADMIN, Access.OPERATOR} and not getattr(view, "does", None):
-        raise RuntimeError(f"{rule} changes something, and @access does not say what the audit log is to call it.")
+        raise RuntimeError(f"{rule} changes something, and @access does not name its action for the audit log.")
 
 
 def admit() -> None:
-    """Authenticate, find the tenant, check membership and role, and bind. Runs before every view."""
+    """Authenticate the caller, find the tenant, check membership and role, and bind the tenant. Runs before
+    every view.
+    """
     view = current_app.view_functions.get(request.endpoint or "")
     who: Access | None = getattr(view, "access", None)
     if who is None:
@@ -143,12 +148,14 @@ def admit() -> None:
 
 def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if isinstance(credential, ApiKey):
-        raise UserRequired("An API key is for one tenant's routes; log in as a user for this one.")
+        raise UserRequired("An API key can't call this route; log in as a user.")
     if who is Access.OPERATOR and credential.claims.get("tenant"):
-        raise TenantAmbiguous("This is about all tenants, and the access token is for one: log in without naming any.")
+        raise TenantAmbiguous(
+            "This route covers all tenants, and the access token is for one: log in without a tenant."
+        )
     found = _known(standing(credential.user_id, credential.session_id, None, None))
     if who is Access.OPERATOR and not found.is_operator:
-        raise OperatorRequired("This needs an operator of the installation.")
+        raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
     bind_request(SHARED)
@@ -158,7 +165,7 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
     tenant, found = _tenant_of(
         credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS
     )
-    # An operator is one also where somebody made them a member: no admin can take their mark away.
+    # An operator stays one in a tenant where an admin made them a member.
     role = Role.OPERATOR if found.is_operator and who in WATCHED else found.role
     if role is None:
         raise TenantNotFound("There is no such tenant, or you do not belong to it.")
@@ -182,17 +189,19 @@ def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:
 
 
 def caller() -> Caller:
-    """Who makes the current request."""
+    """The caller of the current request."""
     return cast(Caller, g.caller)
 
 
 def actor() -> Actor:
-    """Who makes the current request, in the words of the audit log."""
+    """The caller of the current request, as the audit log records it."""
     return Actor(caller().kind, caller().id, request.remote_addr, g.request_id)
 
 
 def named_tenant(user_id: UUID) -> Tenant | None:
-    """The tenant that a login request names, if it names one; the user must belong to it. Raises TenantNotFound."""
+    """The tenant that a login request names; None if it names none. Raises TenantNotFound, also if the user is not a
+    member.
+    """
     try:
         tenant, found = _tenant_of(Token(user_id, None, {}), archived_for_auditors=True)
     except TenantRequired:

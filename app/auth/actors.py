@@ -7,14 +7,14 @@ from uuid import UUID
 
 class ActorKind(StrEnum):
     USER = "user"
-    OPERATOR = "operator"  # of the installation, who came into the tenant
+    OPERATOR = "operator"  # an operator of the installation, in a tenant
     API_KEY = "api_key"
-    SYSTEM = "system"  # a command or a timer
+    SYSTEM = "system"  # a command or a background worker
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks for something, from where, in which request. `id` is a user's or an API key's."""
+    """The author of a change, with the client's address and the request. `id` is a user's or an API key's."""
 
     kind: ActorKind
     id: UUID | None = None

@@ -21,14 +21,14 @@ members = AppGroup("members", help="Users and the tenants to which they belong."
 
 @members.command("add")
 @click.argument("email")
-@click.option("--tenant", "slug", required=True, help="The tenant to belong to.")
+@click.option("--tenant", "slug", required=True, help="The tenant's slug.")
 @click.option(
     "--role", type=click.Choice([role.value for role in MEMBERSHIP_ROLES]), default=Role.MEMBER.value, show_default=True
 )
-@click.option("--name", help="The person's name, if the user is new. Default: the address.")
-@click.option("--password", envvar="MEMBER_PASSWORD", help="For a new user; asked for if not given.")
+@click.option("--name", help="The name of a new user. Default: the address.")
+@click.option("--password", envvar="MEMBER_PASSWORD", help="The password of a new user. Prompted for if not given.")
 def add_member(email: str, slug: str, role: str, name: str | None, password: str | None) -> None:
-    """Let a user into a tenant, or change their role there; a new user is made."""
+    """Add a user to a tenant, or change the user's role there. Creates the user if the address is new."""
     try:
         with tenant_context(slug) as tenant:
             pass
@@ -49,9 +49,11 @@ def add_member(email: str, slug: str, role: str, name: str | None, password: str
 
 @members.command("set-password")
 @click.argument("email")
-@click.option("--password", envvar="MEMBER_PASSWORD", help="Asked for if not given.")
+@click.option("--password", envvar="MEMBER_PASSWORD", help="Prompted for if not given.")
 def set_password(email: str, password: str | None) -> None:
-    """Give a user a password, as to one who was let in by an admin and has none. Ends all their sessions."""
+    """Set a user's password and end all sessions of the user. Users that an admin added over HTTP have no password
+    before.
+    """
     password = password or click.prompt("Password", hide_input=True, confirmation_prompt=True)
     _refuse_what_login_refuses(email, password)
     try:
@@ -65,6 +67,6 @@ def set_password(email: str, password: str | None) -> None:
 
 
 def _refuse_what_login_refuses(email: str, password: str) -> None:
-    """Nobody is made who could never log in."""
+    """Raises BadParameter for an address or a password with which the user could not log in."""
     for field, faults in LoginSchema().validate({"email": email, "password": password}).items():
         raise click.BadParameter(" ".join(faults), param_hint=str(field))

@@ -1,4 +1,4 @@
-"""How users and memberships look from outside."""
+"""Members on the wire."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ class MeSchema(Answer):
 
 
 class MemberSchema(Answer):
-    """A member as the tenant's directory has them: address and name are the user's own, the same in all tenants."""
+    """A member in the tenant's directory. Address and name are the user's own, the same in all tenants."""
 
     user_id = fields.UUID(data_key="userId")
     email = fields.String()
@@ -37,7 +37,9 @@ class MemberListQuery(PageQuery):
 
 
 class MemberRoleSchema(Answer):
-    """The answer to a change. It says nothing of the user that the request did not, for they may belong elsewhere."""
+    """The answer to a change of members. It repeats only what the request said, because the user may be a member
+    elsewhere.
+    """
 
     user_id = fields.UUID(data_key="userId")
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})

@@ -1,4 +1,4 @@
-"""Users, memberships, and the question every request asks: who is this, and do they belong here?"""
+"""Members of the bound tenant: list, add, change the role, remove."""
 
 from typing import Any, cast
 from uuid import UUID
@@ -18,7 +18,7 @@ from tenant_schemas.tenant import Tenant
 
 
 def add_membership(user: User, tenant: Tenant, role: Role) -> Membership:
-    """Let the user into the tenant, or change their role there, on the shared side."""
+    """Add the user to the tenant, or change the user's role there. Works on the shared side, commits nothing."""
     membership = Membership(tenant_id=tenant.id, user_id=user.id, tenant_role=tenant.role_name, role=role)
     return db.session.merge(membership)
 
@@ -26,7 +26,7 @@ def add_membership(user: User, tenant: Tenant, role: Role) -> Membership:
 def list_members(
     *, after: list[Any] | None, limit: int, q: str | None = None, role: str | None = None
 ) -> list[sa.Row[Any]]:
-    """The members of the bound tenant by address, as its own login sees them; `after` is (email,)."""
+    """The members of the bound tenant by address, as the tenant's login sees them; `after` is (email,)."""
     who = member_directory.c
     query = sa.select(member_directory).order_by(who.email).limit(limit)
     if after is not None:
@@ -39,11 +39,12 @@ def list_members(
 
 
 def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tuple[UUID, bool]:
-    """Let whoever has this address into the bound tenant, or change their role there; says whether they are new there.
+    """Add the user with this address to the bound tenant, or change the user's role there. Returns the user's id, and
+    whether the member is new.
 
-    An address nobody has makes a user without a password, committed at once, or two tenants would wait for each other.
-    What is returned, what it costs and what the tenant's directory then shows are the same if the user belongs to other
-    tenants already. Locks like `change_role`, commits nothing else. Raises OwnMembership, AdminRequired.
+    An unknown address creates a user without a password, committed at once; otherwise two tenants would wait for each
+    other. Answer, cost and directory are the same whether or not the user belongs to other tenants. Locks like
+    `change_role` and commits nothing else. Raises OwnMembership, AdminRequired.
     """
     tenant = current_tenant()
     user_id = _user_with(email.strip().lower())
@@ -62,8 +63,8 @@ def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tup
 def change_role(user_id: UUID, role: Role, *, actor: Actor) -> None:
     """Change a member's role in the bound tenant.
 
-    Locks the tenant's row of the registry, so that changes of who belongs to it come one after the other: of two admins
-    who remove each other one stays. Commits nothing. Raises MemberNotFound, OwnMembership, AdminRequired.
+    Locks the tenant's row in the registry, so changes of members run one after another, and of two admins who remove
+    each other one stays. Commits nothing. Raises MemberNotFound, OwnMembership, AdminRequired.
     """
     tenant = current_tenant()
     with shared_side():
@@ -71,8 +72,8 @@ def change_role(user_id: UUID, role: Role, *, actor: Actor) -> None:
 
 
 def remove_member(user_id: UUID, *, actor: Actor) -> None:
-    """End a membership of the bound tenant; it counts from the next request on. What is in the tenant's schema stays,
-    the wallet too. Locks and raises like `change_role`.
+    """Remove a member from the bound tenant, from the next request on. The wallet and all else in the tenant's schema
+    stay. Locks and raises like `change_role`.
     """
     tenant = current_tenant()
     with shared_side():
@@ -98,7 +99,7 @@ def _known_role(tenant: Tenant, user_id: UUID, actor: Actor) -> Role:
 
 def _role_to_change(tenant: Tenant, user_id: UUID, actor: Actor) -> Role | None:
     if user_id == actor.id:
-        raise OwnMembership("Nobody changes or removes themselves: ask another admin.")
+        raise OwnMembership("You can't change or remove your own membership: ask another admin.")
     db.session.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True))
     query = sa.select(Membership.user_id, Membership.role).where(
         Membership.tenant_id == tenant.id, Membership.user_id.in_((user_id, actor.id))

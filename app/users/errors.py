@@ -6,7 +6,7 @@ from app.refusals import sql_refusal
 
 @sql_refusal
 class MemberNotFound(NotFound):
-    """No such user, or not a member of this tenant. The two look alike on purpose."""
+    """No such user, or no member of this tenant. Both get the same answer."""
 
     code = "member_not_found"
     sqlstate = "WA008"

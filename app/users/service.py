@@ -1,4 +1,4 @@
-"""Users of the installation: look-up by id and address, credentials, memberships. All of it is in the shared schema."""
+"""Users: look-up by id and by address, credentials, memberships. All of it is in the shared schema."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from tenant_schemas.tenant import TenantStatus
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password is checked against."""
+    """What a password check needs: the user's id, the hash, and whether the user is active."""
 
     user_id: UUID
     password_hash: str | None
@@ -23,8 +23,8 @@ class Credentials:
 
 
 def credentials(email: str) -> Credentials | None:
-    """The credentials of the user with this address, in any case, from the shared side. No db transaction stays open
-    while the password is hashed.
+    """The credentials of the user with this address, in any case. It leaves no db transaction open, because hashing
+    follows.
     """
     query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE email = %s"
     rows = connections().shared.one_statement(query, (email.strip().lower(),), retry=True)
@@ -32,7 +32,7 @@ def credentials(email: str) -> Credentials | None:
 
 
 def credentials_of(user_id: UUID) -> Credentials:
-    """The same by the user's id. Raises MemberNotFound."""
+    """The credentials of the user with this id. Raises MemberNotFound."""
     query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE id = %s"
     rows = connections().shared.one_statement(query, (user_id,), retry=True)
     if not rows:
@@ -41,12 +41,12 @@ def credentials_of(user_id: UUID) -> Credentials:
 
 
 def find_user(email: str) -> User | None:
-    """The user with this address, in any case, on the shared side."""
+    """The user with this address, in any case; None if there is none."""
     return db.session.scalar(sa.select(User).where(User.email == email.strip().lower()))
 
 
 def get_user(user_id: UUID) -> User:
-    """The user, on the shared side. Raises MemberNotFound."""
+    """The user with this id. Raises MemberNotFound."""
     user = db.session.get(User, user_id)
     if user is None:
         raise MemberNotFound("There is no such user.")
@@ -54,7 +54,7 @@ def get_user(user_id: UUID) -> User:
 
 
 def memberships_of(user_id: UUID) -> list[dict[str, Any]]:
-    """The active tenants the user belongs to, by slug, on the shared side."""
+    """The user's memberships in active tenants, by slug."""
     query = (
         sa.select(tenants.c.slug.label("tenant_id"), Membership.role)
         .join(tenants, tenants.c.id == Membership.tenant_id)
@@ -65,9 +65,9 @@ def memberships_of(user_id: UUID) -> list[dict[str, Any]]:
 
 
 def add_user(email: str, name: str, password_hash: str | None, *, is_operator: bool = False) -> User:
-    """Make a user on the shared side. Raises UserExists."""
+    """Create a user and flush. Raises UserExists."""
     if find_user(email):
-        raise UserExists(f"There is a user with the address {email}.")
+        raise UserExists(f"A user with the address {email} exists already.")
     user = User(email=email.strip().lower(), name=name, password_hash=password_hash, is_operator=is_operator)
     db.session.add(user)
     db.session.flush()
@@ -75,7 +75,7 @@ def add_user(email: str, name: str, password_hash: str | None, *, is_operator: b
 
 
 def set_password(email: str, password_hash: str) -> User:
-    """Give a user a password, on the shared side; whoever does so ends their sessions then. Raises MemberNotFound."""
+    """Set a user's password and flush; the caller must end the user's sessions. Raises MemberNotFound."""
     user = find_user(email)
     if user is None:
         raise MemberNotFound(f"There is no user with the address {email}.")

@@ -1,4 +1,4 @@
-"""The question that every request asks: who is the caller, and which role does the caller have in the named tenant?"""
+"""The question of every request: who is the caller, and which role does the caller have in the named tenant?"""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +12,7 @@ from tenant_schemas.tenant import Tenant
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A user or an API key, the tenant that was named, and the role there; the last two may be missing."""
+    """A user or an API key, the named tenant, and the role in it. Tenant and role may be None."""
 
     id: UUID
     is_operator: bool
@@ -20,7 +20,7 @@ class Standing:
     tenant: Tenant | None
 
 
-# One query whether the tenant exists, is suspended or is foreign, so that all three cost the same.
+# One query for a tenant that is unknown, suspended or foreign, so that all three cost the same.
 _STANDING: Final = f"""
     SELECT u.id, u.is_operator, m.role, {COLUMNS}
     FROM shared.users u
@@ -43,17 +43,19 @@ _KEY_STANDING: Final = f"""
 
 
 def standing(user_id: UUID, session_id: UUID | None, slug: str | None, tenant_id: UUID | None) -> Standing | None:
-    """Who the user is in the tenant with this id, or else this slug. None for a user unknown or disabled, and for a
-    session that has ended.
+    """The user's standing in the tenant with this id, or else with this slug. None for an unknown or disabled user, and
+    for an ended session.
 
-    Asked on every request, in one round trip, of the shared side.
+    One round trip on the shared side, for every request.
     """
     query, named = (_STANDING_BY_SLUG, slug) if tenant_id is None else (_STANDING_BY_ID, tenant_id)
     return _standing(query, (named, user_id, session_id, session_id))
 
 
 def standing_of_key(key_id: UUID, secret_hash: bytes) -> Standing | None:
-    """What an API key may do, and where. None for one that is unknown, revoked or over. Asked like `standing`."""
+    """The tenant and the role of an API key. None for an unknown, revoked or expired key. One round trip, as
+    `standing`.
+    """
     return _standing(_KEY_STANDING, (key_id, secret_hash))
 
 
