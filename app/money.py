@@ -1,4 +1,4 @@
-"""Amounts: integers of the currency's minor unit inside, decimal strings outside, floats nowhere."""
+"""Amounts: integers of the currency's minor unit in the database, decimal strings on the wire, never floats."""
 
 from decimal import Decimal
 from functools import cache
@@ -12,15 +12,15 @@ MAX_MINOR = 2**63 - 1  # PostgreSQL's bigint
 
 @cache
 def fraction_digits(currency: str) -> int:
-    """How many digits ISO 4217 gives the currency's minor unit: 2 for EUR, 0 for JPY, 3 for KWD. Raises ValueError."""
+    """The number of fraction digits of a currency by ISO 4217: 2 for EUR, 0 for JPY, 3 for KWD. Raises ValueError."""
     exponent = Currency(currency).exponent
     if exponent is None:
-        raise ValueError(f"{currency} has no minor unit in ISO 4217; wallets can't be kept in it.")
+        raise ValueError(f"{currency} has no minor unit in ISO 4217, so no wallet can have it.")
     return int(exponent)
 
 
 def format_minor(amount_minor: int, currency: str) -> str:
-    """`1250, "EUR"` is "12.50"."""
+    """An amount of minor units as a decimal string: `1250, "EUR"` is "12.50"."""
     digits = fraction_digits(currency)
     if not digits:
         return str(amount_minor)
@@ -29,7 +29,9 @@ def format_minor(amount_minor: int, currency: str) -> str:
 
 
 def to_minor(amount: Decimal, currency: str, field: str = "amount") -> int:
-    """Exact or not at all. Raises Invalid for more fraction digits than the currency has, or more than bigint holds."""
+    """An amount in minor units, exactly. Raises Invalid for more fraction digits than the currency has, or more than a
+    bigint holds.
+    """
     digits = fraction_digits(currency)
     sign, figures, exponent = amount.as_tuple()
     if not isinstance(exponent, int) or -exponent > digits:

@@ -1,4 +1,4 @@
-"""Gives the refusals of the tenant's SQL functions their names: SQLSTATE in, error of ours out."""
+"""Maps the SQLSTATEs that a tenant's SQL functions raise to this application's errors."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def sql_refusal(kind: Kind) -> Kind:
 
 @contextmanager
 def named_refusals() -> Iterator[None]:
-    """Raise a refusal as the error it stands for; every other error goes on as it is."""
+    """Raise a registered refusal as its error. Other errors pass unchanged."""
     try:
         yield
     except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
@@ -43,14 +43,14 @@ def code_of(sqlstate: str) -> str | None:
 
 
 def refusal(sqlstate: str, detail: str | None) -> ServiceError:
-    """The error that a refusal with this SQLSTATE and detail stands for."""
+    """The error for a refusal with this SQLSTATE and detail."""
     kind = _REFUSALS[sqlstate]
     return kind(kind.text, _members(detail))
 
 
 def _members(detail: str | None) -> dict[str, Any]:
-    """The detail of a refusal is JSON; PostgreSQL's own errors have a sentence there, or nothing. If it names a
-    currency, its numbers are amounts in the minor unit of that, but for `item`, a place in a list.
+    """The members in a refusal's detail, which is JSON; PostgreSQL's own errors have a sentence or nothing there. If
+    the detail has a currency, its integers are amounts in that currency's minor unit, except `item`, an index.
     """
     if not detail or not detail.startswith("{"):
         return {}

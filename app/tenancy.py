@@ -9,16 +9,16 @@ from tenant_schemas.resolvers import Resolver, by_claim, by_header, by_path, by_
 
 MIGRATIONS: Final = Migrations(ROOT / "setup.cfg", ROLES)
 
-# The first segments of all routes, now and planned: /api/<segment>/… is never a tenant.
+# The first path segments of all routes, existing and planned, which no tenant's slug may equal.
 RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", "wallet"})
 
-# The revisions this code can serve. Histories are numbered, so a later revision compares as greater; one that is newer
-# than the code is served too, since migrations expand before they contract.
+# The oldest revisions that this code can serve. Revisions are numbered, so a later one compares as greater. A schema
+# newer than the code is served too, because migrations expand before they contract.
 OLDEST_SHARED_REVISION: Final = "0003"
 OLDEST_TENANT_REVISION: Final = "0008"
 
 
 def resolvers(base_domain: str) -> tuple[Resolver, ...]:
-    """The ways a request may name its tenant here."""
+    """The ways in which a request may name its tenant."""
     known: tuple[Resolver, ...] = (by_claim, by_header, by_path)
     return (*known, by_subdomain(base_domain)) if base_domain else known

@@ -12,7 +12,9 @@ from app.api.requests import StrictParser
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
-    """A feature's routes, read strictly, and documented with the headers they want."""
+    """A feature's routes: requests are parsed strictly, and OpenAPI documents the headers and refusals of
+    each route.
+    """
 
     ARGUMENTS_PARSER = StrictParser()
 
@@ -21,7 +23,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
 
     def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
-        """The schema is made once, at import, and not for each request."""
+        """Parse a body or a query with this schema. The schema is instantiated once, at import."""
         read = super().arguments(schema(), location=location)
 
         def mark(view: View) -> View:
@@ -52,7 +54,7 @@ def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -
 
 
 def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method: str, **_: Any) -> dict[str, Any]:
-    """What these look like is written once, in `docs.py`."""
+    """Name the refusals of an operation. `openapi.py` describes them once."""
     refusals = {str(status.value): status.name for status in possible_refusals(doc, method)}
     told = {str(status): response for status, response in doc.get("responses", {}).items()}
     return {**doc, "responses": refusals | told}

@@ -9,14 +9,16 @@ from flask.sessions import SessionInterface
 
 
 class NoSessions(SessionInterface):
-    """Flask's sessions are not ours (app/auth/sessions.py), and no request owes them the work of looking for them."""
+    """Disables Flask's session cookies: sessions are in app/auth/sessions.py, and the look-up would cost
+    every request.
+    """
 
     def open_session(self, app: Flask, request: Request) -> None:
         return None
 
 
 class FastJson(JSONProvider):
-    """Flask's JSON by orjson. Schemas have made plain values before it is asked."""
+    """Flask's JSON provider on orjson. It gets plain values only, because schemas have dumped the objects."""
 
     def dumps(self, obj: Any, **_: Any) -> str:
         return orjson.dumps(obj).decode()

@@ -1,4 +1,4 @@
-"""Request and response headers: the marks that describe them in OpenAPI, and the functions that read them."""
+"""Request and response headers: decorators that describe them in OpenAPI, and functions that read them."""
 
 import re
 from collections.abc import Callable
@@ -21,11 +21,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 _ETAG = '^"[0-9]{1,9}"$'
 
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # A comma would be two headers joined.
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # No comma: it joins repeated headers.
 
 
 def wants_header(name: str, description: str, *, required: bool = True, **about: Any) -> Callable[[View], View]:
-    """Note in the API's description that a view wants this header. Reading it is the view's own doing."""
+    """Describe a request header of a view in OpenAPI. The view itself reads it."""
     header = {
         "in": "header",
         "name": name,
@@ -43,7 +43,7 @@ def wants_header(name: str, description: str, *, required: bool = True, **about:
 
 
 def gives_header(name: str, description: str, *, always: bool = True, **about: Any) -> Callable[[View], View]:
-    """Note in the API's description that a view's answers have this header. Sending it is the view's own doing."""
+    """Describe a response header of a view in OpenAPI. The view itself sends it."""
 
     def mark(view: View) -> View:
         header = {"description": description, "required": always, "schema": {"type": "string", **about}}
@@ -54,29 +54,31 @@ def gives_header(name: str, description: str, *, always: bool = True, **about: A
 
 
 def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> View:
-    """Note in the API's description that a view wants an Idempotency-Key, and says whether it was used before."""
-    description = "New for each intent, the same for a retry: the same key and request have the same answer."
+    """Describe in OpenAPI that a view requires an Idempotency-Key, and that its answer tells whether the key was used
+    before.
+    """
+    description = "A new key for each intent, the same key for a retry. The same key and request have the same answer."
     pattern = f"^{_IDEMPOTENCY_KEY.pattern}$"
     wants = wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=max_length, pattern=pattern)
     gives = gives_header(
-        "Idempotent-Replayed", "An earlier request with this key had done it.", always=False, enum=["true"]
+        "Idempotent-Replayed", "true if an earlier request with this key did it.", always=False, enum=["true"]
     )
     return gives(wants(view))
 
 
 def needs_version(view: View) -> View:
-    """Note in the API's description that a view wants an If-Match, and gives the ETag for the next."""
+    """Describe in OpenAPI that a view requires If-Match and returns the new ETag."""
     return gives_etag(wants_header("If-Match", "The ETag of the version you have seen.", pattern=_ETAG)(view))
 
 
 def gives_etag(view: View) -> View:
-    """Note in the API's description that a view's answers have an ETag."""
-    return gives_header("ETag", "The version of what can be changed here.", pattern=_ETAG)(view)
+    """Describe in OpenAPI that a view returns an ETag."""
+    return gives_header("ETag", "The version of the resource, for If-Match.", pattern=_ETAG)(view)
 
 
 def takes_up_to(max_bytes: int) -> Callable[[View], View]:
-    """Let a view read a body of this size, also where MAX_BODY_BYTES is less; the tenant's own limit counts all the
-    same. To be above `arguments`.
+    """Accept a body of up to `max_bytes` in a view, also where MAX_BODY_BYTES is lower. The tenant's own limit still
+    applies. The decorator must be above `arguments`.
     """
 
     def mark(view: View) -> View:
@@ -92,7 +94,7 @@ def takes_up_to(max_bytes: int) -> Callable[[View], View]:
 
 
 def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
-    """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid if it isn't one."""
+    """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid for a malformed key."""
     key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
     if not key:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
@@ -103,7 +105,9 @@ def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
 
 
 def if_match_version() -> int:
-    """The version in If-Match. Raises PreconditionRequired if it is missing, PreconditionFailed if it is no version."""
+    """The version in If-Match. Raises PreconditionRequired without the header, PreconditionFailed for a malformed
+    version.
+    """
     header = request.headers.get("If-Match")
     if not header:
         raise PreconditionRequired("Send If-Match with the ETag of the version you have seen.")

@@ -45,14 +45,14 @@ class AmountField(fields.Field[Decimal]):
 
 
 class MoneyField(fields.Field[str]):
-    """An amount in an answer. The attribute holds minor units; the object says in which currency."""
+    """An amount in an answer. The attribute holds minor units; the object's `currency` gives the fraction digits."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else format_minor(value, obj.currency)
 
 
 class CurrencyField(fields.String):
-    """A code of ISO 4217 that has a minor unit."""
+    """An ISO 4217 code of a currency with a minor unit."""
 
     default_error_messages = {  # noqa: RUF012  marshmallow's own way
         "null": coded("not_a_currency", "A currency is needed, as an ISO 4217 code like EUR."),
@@ -74,7 +74,7 @@ class CurrencyField(fields.String):
 AMOUNT_PATTERN = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"
 
 
-# What a body may have. No look-ahead, which the regular expressions of several languages lack.
+# The patterns for request bodies, without look-ahead, which several languages' regular expressions lack.
 _NOT_ZERO = r"(0\.0{0,9}[1-9][0-9]{0,9}|[1-9][0-9]{0,39}(\.[0-9]{1,10})?)"
 
 
@@ -86,7 +86,7 @@ _PATTERNS = {
 
 
 def amount_openapi(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
-    """How both fields look in OpenAPI: a string with a pattern, never a number."""
+    """The OpenAPI description of both fields: a string with a pattern, never a number."""
     if not isinstance(field, AmountField | MoneyField):
         return {}
     pattern = _PATTERNS[field.allows] if isinstance(field, AmountField) else AMOUNT_PATTERN

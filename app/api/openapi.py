@@ -1,4 +1,6 @@
-"""The API's description: OpenAPI 3.1 at /openapi.json, made from the schemas, and a page at /docs that needs no CDN."""
+"""The API's description: OpenAPI 3.1 at /openapi.json, generated from the schemas, and a page at /docs without outside
+resources.
+"""
 
 from http import HTTPStatus
 from typing import Any
@@ -18,16 +20,16 @@ or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with 
 
 RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {
-        **{"description": "seconds until it is worth trying again", "required": True},
+        **{"description": "seconds until the next try", "required": True},
         "schema": {"type": "integer", "minimum": 0},
     }
 }
 LIMIT_HEADERS: dict[str, Any] = {
     name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
     for name, description in {
-        "RateLimit-Limit": "requests in the whole time; in all answers that were counted, as the next two",
-        "RateLimit-Remaining": "of them, how many are left",
-        "RateLimit-Reset": "seconds until all are there again",
+        "RateLimit-Limit": "requests in a whole window; in every counted answer, as the next two headers",
+        "RateLimit-Remaining": "requests left in this window",
+        "RateLimit-Reset": "seconds until the next window",
     }.items()
 }
 CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
@@ -46,7 +48,7 @@ class FaultSchema(Answer):
 
 
 class ProblemSchema(Answer):
-    """Some problems have more members: `available`, `refundable`, …"""
+    """An RFC 9457 problem. Some have more members: `available`, `refundable`, …"""
 
     class Meta:
         unknown = INCLUDE
@@ -61,7 +63,7 @@ class ProblemSchema(Answer):
 
 
 class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
-    """flask-smorest without its error handlers and its pages: ours make problems (`problems.py`) and have cursors."""
+    """flask-smorest without its error handlers and its pagination: `problems.py` and `pagination.py` replace them."""
 
     ERROR_SCHEMA = ProblemSchema
 
@@ -70,7 +72,7 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
     def _register_pagination_header(self) -> None: ...
 
     def _register_responses(self) -> None:
-        """All that flask-smorest registers here are errors, and ours have a media type of their own."""
+        """Register the error responses, which have the media type of problems."""
         self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
         super()._register_responses()
         for status, headers in ERROR_HEADERS.items():
@@ -79,7 +81,9 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
 
 
 def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
-    """The API object with which the features' blueprints are registered, and how a request may authenticate."""
+    """The API object with which the blueprints are registered. `security_schemes` describes the ways to
+    authenticate.
+    """
     app.config.update(
         API_TITLE="schema-wallet",
         API_VERSION="1",

@@ -1,7 +1,7 @@
-"""What all routes share: strict reading of requests, and writing of answers.
+"""Strict parsing of requests.
 
-A request that says more than we understand is refused, never half read: unknown fields and parameters, repeated ones,
-JSON that repeats a key, NUL characters and lone surrogates.
+A request with anything unknown is refused as a whole: unknown fields and parameters, repeated ones, JSON with a
+repeated key, NUL characters and lone surrogates.
 """
 
 import json
@@ -22,11 +22,11 @@ from app.errors import (
     UnsupportedMediaType,
 )
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # They change nothing (RFC 9110, 9.2.1).
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
 
 
 class StrictParser(FlaskParser):
-    """webargs with the doors shut: see the top of this file."""
+    """webargs' parser for Flask, made strict; see the top of this file."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": marshmallow.RAISE}  # noqa: RUF012
 
@@ -44,14 +44,14 @@ class StrictParser(FlaskParser):
             raise InvalidJson(f"The body is not JSON: {error}") from None
         except (ValueError, RecursionError):
             raise InvalidJson(
-                "The body is not JSON that can be read: a repeated key, NaN, bad UTF-8, or too deep."
+                "The body can't be read as JSON: it has a repeated key, NaN or bad UTF-8, or is nested too deep."
             ) from None
 
     def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
         for name, values in req.args.lists():
             _refuse_unwritable(name, name)
             if len(values) > 1:
-                raise Invalid.at(name, "repeated", "It is given more than once.")
+                raise Invalid.at(name, "repeated", "The parameter is given more than once.")
             _refuse_unwritable(values[0], name)
         return MultiDictProxy(req.args, schema)
 
@@ -61,7 +61,9 @@ class StrictParser(FlaskParser):
 
 
 def _body_of(req: Request) -> bytes:
-    """The whole body or none of it. Werkzeug would cut a chunked one at the limit, and take one that broke off."""
+    """The whole body. Raises RequestEntityTooLarge or Malformed. Werkzeug would truncate a chunked body at the limit
+    and accept an incomplete one.
+    """
     limit, length = req.max_content_length or 0, req.content_length
     if length is None and not req.environ.get("wsgi.input_terminated"):
         return b""
@@ -69,12 +71,12 @@ def _body_of(req: Request) -> bytes:
         raise RequestEntityTooLarge
     try:
         body: bytes = req.environ["wsgi.input"].read(limit + 1 if length is None else length)
-    except OSError:  # The server's own errors for chunks that are none, and a client that went away.
-        raise Malformed("The body broke off or is not chunked as it says.") from None
+    except OSError:  # gunicorn's errors for invalid chunks, and a client that disconnected.
+        raise Malformed("The body is incomplete or not validly chunked.") from None
     if len(body) > limit:
         raise RequestEntityTooLarge
     if length is not None and len(body) != length:
-        raise Malformed("The body broke off before its Content-Length.")
+        raise Malformed("The body is shorter than its Content-Length.")
     return body
 
 
@@ -94,14 +96,16 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _refuse_unwritable(value: Any, field: str) -> None:
-    """PostgreSQL stores no NUL character and UTF-8 has no lone surrogate; neither may travel any further."""
+    """Raises Invalid for NUL characters, which PostgreSQL can't store, and lone surrogates, which UTF-8 can't
+    encode.
+    """
     if isinstance(value, str) and ("\x00" in value or any("\ud800" <= character <= "\udfff" for character in value)):
         shown = field.encode("ascii", "backslashreplace").decode().replace("\x00", "\\x00")
         raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.")
 
 
 def faults_of(found: Any, path: str = "") -> list[dict[str, str]]:
-    """What marshmallow found wrong, as the `errors` of a problem: field, code and message of each."""
+    """marshmallow's messages as the `errors` of a problem: field, code and message of each."""
     if isinstance(found, Mapping):
         inside = ((f"{path}.{name}" if path else str(name), deeper) for name, deeper in found.items())
         return [fault for name, deeper in inside for fault in faults_of(deeper, name)]

@@ -19,7 +19,9 @@ blueprint = Blueprint("operators", __name__, url_prefix="/api", description="Wal
 @blueprint.arguments(WalletListQuery, location="query")
 @blueprint.response(200, WalletListSchema)
 def list_wallets(query: dict[str, Any]) -> Page[MemberWallet] | AllTenantsWalletsPage:
-    """This tenant's wallets, oldest first. To an operator who names no tenant: those of all active tenants, by slug."""
+    """This tenant's wallets, oldest first. For an operator who names no tenant: the wallets of all active tenants, by
+    slug.
+    """
     filters = {name: query.get(name) for name in ("q", "status")}
     if current_binding() is SHARED:
         found = list_all_tenants_wallets(after=position_in(query), limit=query["limit"], actor=actor(), **filters)

@@ -8,7 +8,7 @@ from app.wallets.schemas import STATUSES, MemberWalletSchema
 
 
 class WalletListSchema(page_schema(MemberWalletSchema)):  # type: ignore[misc]  # made on the spot
-    """A page may be short or empty where several tenants are read: `nextCursor` alone says whether it is the last."""
+    """A page over several tenants may be short or empty: only `nextCursor` tells whether it is the last."""
 
     may_lack = ("unavailable",)
 
