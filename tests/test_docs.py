@@ -82,6 +82,15 @@ def test_every_sql_function_in_the_picture_exists() -> None:
     assert not [name for name in named if f"FUNCTION {name}(" not in made]
 
 
+def test_every_name_in_the_table_of_promises_exists() -> None:
+    """The classes, functions, constraints and tables that keep a promise."""
+    code = sources("app/**/*.py", "scripts/**/*.py", "tenant_schemas/**/*.py", "migrations/**/*.sql", "Makefile")
+    cells = re.findall(r"^\| .*? \| (.*?) \|", text_of("docs/promises.md"), re.MULTILINE)
+    names = {name for cell in cells for name in re.findall(r"`\*?\.?([\w.]+)`", cell) if "/" not in name}
+    assert len(names) > 20
+    assert not [name for name in names if not re.search(rf"{re.escape(name.rpartition('.')[2])}\b", code)]
+
+
 # Commands.
 
 
@@ -284,8 +293,9 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
         found.feed(page.read_text(encoding="utf-8"))
         assert found.loaded
         assert not [target for target in found.loaded if re.match(r"(?:[a-z]+:)?//", target)], page
+    loading = re.compile(r"(?:@import\s+(?:url\()?|url\(|href=)\s*[\"']?([^\"')\s]+)")
     for style in [*site.rglob("*.css"), *site.rglob("*.svg")]:
-        loads = re.findall(r"(?:url\(|@import|href=)\s*[\"']?([^\"')\s]+)", style.read_text(encoding="utf-8"))
+        loads = loading.findall(style.read_text(encoding="utf-8"))
         assert not [target for target in loads if re.match(r"(?:[a-z]+:)?//", target)], style
 
 

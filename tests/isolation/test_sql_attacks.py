@@ -343,7 +343,7 @@ def test_a_function_does_not_tell_a_stranger_from_nobody(attack: Attack, people:
     assert stranger[0] == "answered" or stranger[0].startswith("WA"), stranger
 
 
-# What is open, known, and written down in ARCHITECTURE.md.
+# What is open, known, and written down in docs/architecture/security.md.
 
 KNOWN = {
     "the names of other tenants' schemas and roles, by number": (
@@ -372,7 +372,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("statement", KNOWN.values(), ids=KNOWN.keys())
 def test_what_is_known_to_be_open_is_still_open(attack: Attack, statement: str) -> None:
-    """When PostgreSQL closes one, its sentence in ARCHITECTURE.md goes too."""
+    """When PostgreSQL closes one, its sentence in docs/architecture/security.md goes too."""
     attack(statement)
 
 
