@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from app.config import ROOT
 from app.db import SharedModel, TenantModel
 from app.ledger import models as _ledger  # noqa: F401  Its tables belong to the tenant's metadata.
-from app.members import models as _members  # noqa: F401  And its to the shared one.
+from app.users import models as _users  # noqa: F401  And its to the shared one.
 from app.wallets import models as _wallets  # noqa: F401
 from tenant_schemas.migrations.history import History, differences
 from tenant_schemas.search_path import bind_migration

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from werkzeug.test import TestResponse
 
-from app.members.service import Standing, standing
+from app.users.standing import Standing, standing
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People
@@ -73,5 +73,5 @@ def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         asked.append(slug)
         return standing(user_id, session_id, slug, tenant_id)
 
-    monkeypatch.setattr("app.tenancy.standing", spying)
+    monkeypatch.setattr("app.auth.access.standing", spying)
     return asked

@@ -8,9 +8,11 @@ from flask import Flask
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.db import db
-from app.members import service
-from app.members.errors import MemberNotFound, UserExists
-from app.members.models import Role, User
+from app.members.service import add_membership
+from app.users import service
+from app.users.errors import MemberNotFound, UserExists
+from app.users.models import Role, User
+from app.users.standing import standing
 from tenant_schemas.errors import NotBound
 from tenant_schemas.flask import shared_side, tenant_context
 from tenant_schemas.testing.plugin import Database
@@ -57,7 +59,7 @@ def test_the_database_holds_addresses_to_lower_case_and_to_one_user(change: Call
 def test_a_user_nobody_is_is_not_found() -> None:
     with pytest.raises(MemberNotFound):
         service.get_user(uuid4())
-    assert service.standing(uuid4(), None, "eur", None) is None
+    assert standing(uuid4(), None, "eur", None) is None
 
 
 @OVER_TENANTS
@@ -68,7 +70,7 @@ def test_standing_says_who_where_and_in_which_role(app: Flask, people: People, d
     other = {"eur": "km", "km": "eur"}[slug]
     with app.app_context():
         for by_slug, by_id in ((slug, None), (None, tenant.id), (other, tenant.id)):
-            found = service.standing(person.user_id, None, by_slug, by_id)
+            found = standing(person.user_id, None, by_slug, by_id)
             assert found is not None
             assert (found.id, found.tenant, found.role, found.is_operator) == (person.user_id, tenant, role, False)
 
@@ -77,10 +79,10 @@ def test_standing_says_who_where_and_in_which_role(app: Flask, people: People, d
 def test_standing_of_a_stranger_has_the_tenant_but_no_role(app: Flask, people: People, slug: str) -> None:
     stranger = people.make()
     with app.app_context():
-        found = service.standing(stranger.user_id, None, slug, None)
+        found = standing(stranger.user_id, None, slug, None)
         assert found is not None
         assert (found.tenant is not None, found.role) == (True, None)
-        nowhere = service.standing(stranger.user_id, None, "nope", None)
+        nowhere = standing(stranger.user_id, None, "nope", None)
         assert nowhere is not None
         assert (nowhere.tenant, nowhere.role) == (None, None)
 
@@ -90,7 +92,7 @@ def test_a_disabled_user_has_no_standing_anywhere(app: Flask, people: People, da
     database.as_superuser().execute("UPDATE shared.users SET status = 'disabled' WHERE id = %s", (person.user_id,))
     with app.app_context():
         for slug in ("eur", "km", None):
-            assert service.standing(person.user_id, None, slug, None) is None
+            assert standing(person.user_id, None, slug, None) is None
 
 
 @OVER_TENANTS
@@ -102,7 +104,7 @@ def test_a_membership_is_one_and_its_role_can_change(app: Flask, people: People,
         with shared_side():
             user = service.get_user(person.user_id)
             for role in (Role.MEMBER, Role.ADMIN, Role.ADMIN):
-                service.add_membership(user, tenant, role)
+                add_membership(user, tenant, role)
                 db.session.commit()
                 assert service.memberships_of(person.user_id) == [{"tenant_id": slug, "role": role}]
 
