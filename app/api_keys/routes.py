@@ -3,12 +3,12 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint
 from app.api_keys import service
 from app.api_keys.models import ApiKey
 from app.api_keys.schemas import ApiKeyPageSchema, CreateApiKeySchema, NewApiKeySchema
-from app.tenancy import Access, access, actor
+from app.auth.access import Access, access, actor
 
 blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="How services come in.")
 

@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from app.api.fields import Answer, Choice, Moment, Schema, Text
 from app.api.pagination import page_schema
-from app.members.models import KEY_ROLES
+from app.users.models import KEY_ROLES
 
 
 class ApiKeySchema(Answer):

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from app.api_keys.errors import KeyNotFound
 from app.api_keys.models import ApiKey
-from app.audit.models import Actor
 from app.audit.service import note_in
+from app.auth.actors import Actor
 from app.auth.credentials import KEY_PREFIX
 from app.db import db
 from app.errors import Invalid

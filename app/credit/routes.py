@@ -3,8 +3,9 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint
+from app.auth.access import Access, access, actor
 from app.credit import service
 from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
 from app.credit.schemas import (
@@ -17,7 +18,6 @@ from app.credit.schemas import (
     WalletCreditPageSchema,
 )
 from app.money import to_minor
-from app.tenancy import Access, access, actor
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import get_wallet
 

@@ -5,8 +5,8 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Moment, Schema, coded
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import page_schema
-from app.money import AmountField, MoneyField
 
 
 class SetPolicySchema(Schema):

@@ -10,8 +10,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.audit.models import Actor, AuditRecord
+from app.audit.models import AuditRecord
 from app.audit.service import speak_for
+from app.auth.actors import Actor
 from app.credit.models import (
     AGES,
     CreditPolicy,
@@ -24,7 +25,7 @@ from app.credit.models import (
     logged_policy,
 )
 from app.db import db
-from app.members.models import member_directory
+from app.users.models import member_directory
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(

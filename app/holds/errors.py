@@ -1,32 +1,38 @@
 """What can go wrong with a hold, by the SQLSTATE with which its functions refuse (migrations/tenant/0002)."""
 
 from app.errors import Conflict, Invalid, NotFound
+from app.refusals import sql_refusal
 
 
+@sql_refusal
 class HoldNotFound(NotFound):
     code = "hold_not_found"
     sqlstate = "WA013"
     text = "There is no such hold in this wallet."
 
 
+@sql_refusal
 class AlreadyCaptured(Conflict):
     code = "already_captured"
     sqlstate = "WA014"
     text = "The hold was captured in full."
 
 
+@sql_refusal
 class HoldVoided(Conflict):
     code = "hold_voided"
     sqlstate = "WA015"
     text = "The hold was voided."
 
 
+@sql_refusal
 class HoldExpired(Conflict):
     code = "hold_expired"
     sqlstate = "WA016"
     text = "The hold's time is over."
 
 
+@sql_refusal
 class CaptureExceedsHold(Conflict):
     """`capturable` is what is left of the hold."""
 
@@ -35,6 +41,7 @@ class CaptureExceedsHold(Conflict):
     text = "That is more than is left of the hold."
 
 
+@sql_refusal
 class ExpiryInThePast(Invalid):
     code = "expiry_in_the_past"
     sqlstate = "WA018"

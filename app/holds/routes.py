@@ -3,9 +3,11 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
 from app.audit.service import note
+from app.auth.access import Access, access, actor, caller
 from app.holds import service
 from app.holds.models import AuthorisedHold, Hold
 from app.holds.schemas import (
@@ -18,7 +20,6 @@ from app.holds.schemas import (
 from app.ledger.models import PostedTransaction
 from app.ledger.schemas import TransactionSchema
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.service import get_wallet, own_wallet
 

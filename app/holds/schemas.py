@@ -3,8 +3,8 @@
 from marshmallow import fields
 
 from app.api.fields import Answer, Moment, Schema, Text
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import AmountField, MoneyField
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 

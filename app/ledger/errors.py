@@ -1,8 +1,10 @@
 """What can go wrong when money is posted, by the SQLSTATE with which the posting function refuses."""
 
 from app.errors import Conflict, Invalid, NotFound
+from app.refusals import sql_refusal
 
 
+@sql_refusal
 class InsufficientFunds(Conflict):
     """`available`, `required` and `shortfall` explain it."""
 
@@ -11,6 +13,7 @@ class InsufficientFunds(Conflict):
     text = "The wallet does not hold enough."
 
 
+@sql_refusal
 class RefundExceedsPayment(Conflict):
     """`refundable` is what is left of the payment."""
 
@@ -19,18 +22,21 @@ class RefundExceedsPayment(Conflict):
     text = "That is more than is left of the payment to refund."
 
 
+@sql_refusal
 class IdempotencyKeyReused(Invalid):
     code = "idempotency_key_reused"
     sqlstate = "WA005"
     text = "This Idempotency-Key was used for another request on this wallet. Use a new key for a new intent."
 
 
+@sql_refusal
 class PaymentNotFound(NotFound):
     code = "payment_not_found"
     sqlstate = "WA007"
     text = "There is no such payment in this wallet."
 
 
+@sql_refusal
 class OrderAlreadyPaid(Conflict):
     """An order is paid once, whatever the Idempotency-Key."""
 
@@ -43,6 +49,7 @@ class TransactionNotFound(NotFound):
     code = "transaction_not_found"
 
 
+@sql_refusal
 class AmountOutOfRange(Invalid):
     """The balance would leave what a bigint holds."""
 

@@ -3,8 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
+from app.auth.access import Access, access, actor, caller
 from app.ledger import service
 from app.ledger.models import BalanceAt, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
@@ -26,7 +28,6 @@ from app.ledger.schemas import (
 )
 from app.ledger.service import Movement
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import currency_of, get_wallet, own_wallet
 

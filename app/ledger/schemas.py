@@ -5,8 +5,8 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import AmountField, MoneyField
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 

@@ -11,8 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
-from app.audit.models import Actor
 from app.audit.service import entry_of
+from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
 from app.ledger.models import (
@@ -31,13 +31,22 @@ from tenant_schemas.flask import connections
 POSTED_COLUMNS: Final = ", ".join(
     f"(posted).{field.name}" for field in fields(PostedTransaction) if field.name != "refundable_minor"
 )
-_ARGUMENTS: Final = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
-_POST: Final = f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2(%s, {_ARGUMENTS})"  # noqa: S608
-_POST_NOTED: Final = _POST.replace(" FROM", ", audit_posted_v1(%s::jsonb, posted, replayed) FROM")
-_POST_OWN: Final = (
-    f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2("  # noqa: S608
-    f"(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), {_ARGUMENTS})"
-)
+_MOVEMENT: Final = """p_type => %(type)s, p_amount_minor => %(amount_minor)s, p_idempotency_key => %(idempotency_key)s,
+        p_admin_id => %(admin_id)s, p_order_id => %(order_id)s, p_refund_of => %(refund_of)s,
+        p_description => %(description)s, p_reference => %(reference)s, p_reason => %(reason)s"""
+_POST: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
+    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
+# With an entry in the audit log, which commits in the same statement.
+_POST_AUDITED: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed, audit_posted_v1(%(audit_entry)s::jsonb, posted, replayed)
+    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
+# To the member's own wallet, found in the same round trip.
+_POST_OWN: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
+    FROM wallet_post_v2(
+        p_wallet_id => (SELECT w.id FROM wallets w WHERE w.user_id = %(user_id)s AND w.currency = %(currency)s),
+        {_MOVEMENT})"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +65,12 @@ class Movement:
     reference: str | None = None
     reason: str | None = None
 
-    def arguments(self) -> tuple[Any, ...]:
-        return (
-            self.type,
-            self.amount_minor,
-            self.idempotency_key,
-            self.admin_id,
-            self.order_id,
-            self.refund_of,
-            self.description,
-            self.reference,
-            self.reason,
-        )
+    def parameters(self) -> dict[str, Any]:
+        """The movement as the named parameters of the posting statements."""
+        return {name: getattr(self, name) for name in _MOVEMENT_FIELDS}
+
+
+_MOVEMENT_FIELDS: Final = tuple(field.name for field in fields(Movement))
 
 
 def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tuple[PostedTransaction, bool]:
@@ -79,39 +82,40 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     AmountOutOfRange.
     """
     if actor is None:
-        return _post(_POST, (wallet_id, *movement.arguments()))
-    *columns, replayed, _ = _row(_POST_NOTED, (entry_of(actor), wallet_id, *movement.arguments()))
+        return _post(_POST, {"wallet_id": wallet_id, **movement.parameters()})
+    parameters = {"wallet_id": wallet_id, "audit_entry": entry_of(actor), **movement.parameters()}
+    *columns, replayed, _ = _row(_POST_AUDITED, parameters)
     return posted_transaction(columns), replayed
 
 
 def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
     """Like `post`, to the member's own wallet, found in the same round trip."""
-    return _post(_POST_OWN, (user_id, currency, *movement.arguments()))
+    return _post(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
 
 
 def rehearse(wallet_id: UUID, movement: Movement) -> tuple[PostedTransaction, bool]:
     """What `post` would answer or raise now: the very same function, rolled back. It locks the wallet meanwhile."""
-    return _rehearse(_POST, (wallet_id, *movement.arguments()))
+    return _rehearse(_POST, {"wallet_id": wallet_id, **movement.parameters()})
 
 
 def rehearse_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
     """Like `rehearse`, for the member's own wallet."""
-    return _rehearse(_POST_OWN, (user_id, currency, *movement.arguments()))
+    return _rehearse(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
 
 
-def _post(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+def _post(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
     *columns, replayed = _row(statement, parameters)
     return posted_transaction(columns), replayed
 
 
-def _row(statement: str, parameters: tuple[Any, ...]) -> Sequence[Any]:
+def _row(statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
     engine = connections().engine(current_tenant())
     with named_refusals():
         # If the connection breaks on the way, the same key makes the second try safe.
         return engine.one_statement(statement, parameters, retry=True)[0]
 
 
-def _rehearse(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+def _rehearse(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             *columns, replayed = connection.exec_driver_sql(statement, parameters).one()

@@ -11,7 +11,7 @@ from typing import IO, Final
 from app.money import format_minor
 from app.opening_balances.rows import WrongFile
 from app.opening_balances.service import Outcome
-from app.refusals import REFUSALS
+from app.refusals import code_of
 from app.statements.csv import defused
 
 COLUMNS: Final = ("user", "email", "currency", "calculated", "posted", "difference", "refused")
@@ -90,8 +90,7 @@ def refusal(outcome: Outcome) -> str:
     """The stable code of what was refused; empty if nothing was."""
     if outcome.refused_by is None:
         return ""
-    known = REFUSALS.get(outcome.refused_by)
-    return known[0].code if known else outcome.refused_by
+    return code_of(outcome.refused_by) or outcome.refused_by
 
 
 def _amounts(outcome: Outcome) -> tuple[str, str, str]:

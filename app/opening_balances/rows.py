@@ -17,8 +17,9 @@ from typing import IO, BinaryIO, Final, NamedTuple
 
 import marshmallow
 
+from app.api.money_fields import AmountField
 from app.errors import Invalid
-from app.money import AmountField, fraction_digits, to_minor
+from app.money import fraction_digits, to_minor
 
 # An order without a status counts. A word in neither list may mean either, so its row is a wrong one.
 COUNTS: Final = frozenset({"", "paid", "completed", "complete", "delivered", "shipped", "fulfilled"})

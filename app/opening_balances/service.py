@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.db import db
-from app.members.models import Membership, User, member_directory
 from app.opening_balances.calculation import Balance
 from app.opening_balances.models import Reconciliation
 from app.opening_balances.rows import Member
+from app.users.models import Membership, User, member_directory
 from tenant_schemas.context import current_tenant
 
 _FOUND = "user_id, currency, calculated_minor, posted_minor, difference_minor, refused_by"

@@ -3,8 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
+from app.auth.access import Access, access, caller
 from app.orders import service
 from app.orders.models import Order, PostedOrder
 from app.orders.schemas import (
@@ -15,7 +17,6 @@ from app.orders.schemas import (
     PlacedOrderSchema,
     PlaceOrderSchema,
 )
-from app.tenancy import Access, access, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 
 blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="What was bought from a wallet.")

@@ -6,8 +6,8 @@ How many items and how much of each is not said here: `order_place_v1` refuses w
 from marshmallow import fields
 
 from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.money_fields import MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import MoneyField
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("paid", "cancelled")

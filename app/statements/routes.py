@@ -6,15 +6,16 @@ from uuid import UUID
 
 from flask import Response, request
 
+from app.api.blueprint import Blueprint
+from app.api.headers import View
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, View
+from app.auth.access import Access, access, caller
 from app.ledger.models import WalletTransaction
 from app.ledger.routes import transaction_filters
 from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
 from app.statements import csv, json, pdf, service
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
 from app.statements.streams import STALLED_CLIENT_SECONDS, BoundStream
-from app.tenancy import Access, access, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.models import Wallet
 from app.wallets.service import get_wallet, own_wallet

@@ -6,8 +6,9 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.fields import Answer, Choice, Moment
+from app.api.money_fields import MoneyField
 from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
-from app.money import MoneyField, format_minor
+from app.money import format_minor
 from app.statements.models import Line
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant

@@ -5,8 +5,8 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import Connection
 
-from app.audit.models import SYSTEM
 from app.audit.service import entry_of
+from app.auth.actors import SYSTEM
 from tenant_schemas.tenant import Tenant
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from app.audit.models import Actor
+from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
 from app.tenancy import RESERVED_SLUGS

@@ -16,8 +16,8 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from app.audit.models import Actor, ActorKind
 from app.audit.service import entry_of
+from app.auth.actors import Actor, ActorKind
 from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS

@@ -3,9 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import gives_header
 from app.api.pagination import Page, PageQuery, cursor_to, position_in
-from app.api.requests import Blueprint, gives_header
-from app.tenancy import Access, access, actor
+from app.auth.access import Access, access, actor
 from app.tenants import provisioning_requests, service
 from app.tenants.models import Provisioning
 from app.tenants.schemas import (

@@ -7,10 +7,9 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
+from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
-from app.money import MoneyField
 from app.tenant_settings import LocaleField, TenantSettingsSchema
-from app.wallets.currencies import CurrencyField
 from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
 
 STATUSES = tuple(status.value for status in TenantStatus)

@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.pagination import Position
-from app.audit.models import Actor
 from app.audit.service import note_in
+from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
 from app.tenancy import OLDEST_TENANT_REVISION

@@ -9,8 +9,17 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
-from app.holds.models import Hold
-from app.members.models import User
+from app.users.models import User
+
+# The columns of `holds` that a wallet needs. The feature `holds` is above wallets, so its model can't be imported.
+_holds = sa.table(
+    "holds",
+    sa.column("wallet_id", sa.Uuid),
+    sa.column("status", sa.Text),
+    sa.column("expires_at", sa.DateTime(timezone=True)),
+    sa.column("amount_minor", sa.BigInteger),
+    sa.column("captured_minor", sa.BigInteger),
+).c
 
 
 class Wallet(TenantModel):
@@ -43,8 +52,8 @@ class Wallet(TenantModel):
     last_posted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
     over_minor: Mapped[int] = column_property(
-        sa.select(sa.func.coalesce(sa.func.sum(Hold.amount_minor - Hold.captured_minor), 0).cast(sa.BigInteger))
-        .where(Hold.wallet_id == id, Hold.status == "active", Hold.expires_at <= sa.func.statement_timestamp())
+        sa.select(sa.func.coalesce(sa.func.sum(_holds.amount_minor - _holds.captured_minor), 0).cast(sa.BigInteger))
+        .where(_holds.wallet_id == id, _holds.status == "active", _holds.expires_at <= sa.func.statement_timestamp())
         .scalar_subquery(),
         deferred=True,
     )

@@ -3,23 +3,15 @@
 from typing import Any
 from uuid import UUID
 
-from app.api.pagination import Page, cursor_to, paginate, position_in
-from app.api.requests import Blueprint, etag, gives_etag, if_match_version, needs_version
+from app.api.blueprint import Blueprint
+from app.api.headers import etag, gives_etag, if_match_version, needs_version
 from app.audit.service import note
+from app.auth.access import Access, access, actor, caller
 from app.money import to_minor
-from app.operators.wallets import EveryonesPage, list_everyones
-from app.tenancy import Access, access, actor, caller
 from app.wallets import service
 from app.wallets.currencies import CurrencyQuery, chosen_currency
-from app.wallets.models import MemberWallet, Wallet
-from app.wallets.schemas import (
-    ConfigureWalletSchema,
-    OpenWalletSchema,
-    WalletListQuery,
-    WalletListSchema,
-    WalletSchema,
-)
-from tenant_schemas.context import SHARED, current_binding
+from app.wallets.models import Wallet
+from app.wallets.schemas import ConfigureWalletSchema, OpenWalletSchema, WalletSchema
 
 blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A balance held by one member.")
 
@@ -31,24 +23,6 @@ blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A bal
 def show_own_wallet(query: dict[str, Any]) -> Wallet:
     """My wallet in the tenant of this request, opened at the first look. There is one for each currency."""
     return service.own_wallet(caller().user_id, chosen_currency(query))
-
-
-@blueprint.get("/admin/wallets")
-@access(Access.READER, across_tenants=True)
-@blueprint.arguments(WalletListQuery, location="query")
-@blueprint.response(200, WalletListSchema)
-def list_wallets(query: dict[str, Any]) -> Page[MemberWallet] | EveryonesPage:
-    """This tenant's wallets, oldest first. To an operator who names no tenant: those of all active tenants, by slug."""
-    filters = {name: query.get(name) for name in ("q", "status")}
-    if current_binding() is SHARED:
-        found = list_everyones(after=position_in(query), limit=query["limit"], actor=actor(), **filters)
-        next_cursor = cursor_to(found.position, query) if found.position else None
-        return EveryonesPage(found.items, found.unavailable, next_cursor)
-    return paginate(
-        query,
-        lambda after, limit: service.list_wallets(after=after, limit=limit, **filters),
-        lambda item: [item.opened_at, item.id],
-    )
 
 
 @blueprint.post("/admin/wallets")

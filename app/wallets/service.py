@@ -11,11 +11,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
-from app.audit.models import SYSTEM, Actor, ActorKind
 from app.audit.service import speak_for
+from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
-from app.members.models import member_directory
 from app.refusals import named_refusals
+from app.users.models import member_directory
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant

@@ -17,7 +17,8 @@ from werkzeug.test import TestResponse
 
 import app as application
 from app import create_app
-from app.tenancy import API_PREFIX, RESERVED_SLUGS, Access
+from app.auth.access import API_PREFIX, Access
+from app.tenancy import RESERVED_SLUGS
 from tenant_schemas import registry
 from tenant_schemas.flask import EXTENSION, first_segments
 from tenant_schemas.roles import become_owner

@@ -9,7 +9,7 @@ import pytest
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
-from tests.fleet.histories import add_revision, copied_histories
+from tests.factories.histories import add_revision, copied_histories
 
 
 @pytest.fixture

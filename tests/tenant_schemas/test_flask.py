@@ -12,7 +12,7 @@ from flask import Flask, abort, g, request
 
 from app import tenancy
 from app.db import db as application_db
-from app.members.models import User
+from app.users.models import User
 from app.wallets.models import Wallet
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED, current_binding, current_tenant

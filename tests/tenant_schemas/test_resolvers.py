@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from werkzeug.test import TestResponse
 
-from app.members.service import Standing, standing
+from app.users.standing import Standing, standing
 from tenant_schemas.errors import TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
 from tenant_schemas.resolvers import Hint, Resolver, Selection, by_claim, by_header, by_path, by_subdomain, select
 from tenant_schemas.tenant import Tenant, TenantStatus
@@ -234,5 +234,5 @@ def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         asked.append(slug)
         return standing(user_id, session_id, slug, tenant_id)
 
-    monkeypatch.setattr("app.tenancy.standing", spying)
+    monkeypatch.setattr("app.auth.access.standing", spying)
     return asked

@@ -2,15 +2,16 @@
 
 from typing import Any
 
+from app.api.blueprint import Blueprint
+from app.api.headers import View, idempotency_key, needs_idempotency_key, takes_up_to
 from app.api.problems import problem_body
-from app.api.requests import Blueprint, View, idempotency_key, needs_idempotency_key, takes_up_to
+from app.auth.access import Access, access, actor, caller
 from app.auth.errors import AdminRequired
 from app.ledger.bulk import service
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.bulk.schemas import BulkSchema, OutcomesSchema
-from app.members.models import Role
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
+from app.users.models import Role
 from app.wallets.service import currencies_of
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import orjson
 
-from app.audit.models import Actor
 from app.audit.service import entry_of
+from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
 from app.ledger.service import POSTED_COLUMNS, posted_transaction

@@ -9,7 +9,8 @@ import pytest
 from flask import Flask, jsonify
 
 from app.api.fields import Choice, Identifier, Moment, Schema, Text, coded
-from app.api.requests import FastJson, etag, idempotency_key, if_match_version
+from app.api.flask_overrides import FastJson
+from app.api.headers import etag, idempotency_key, if_match_version
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
 from tests.factories.api import Api
 
