@@ -1,4 +1,4 @@
-"""What a member can buy in the tenant of the request."""
+"""The products that a member can buy in the tenant of the request."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How the catalogue looks from outside, and how it may be searched."""
+"""The catalogue on the wire."""
 
 from marshmallow import fields
 

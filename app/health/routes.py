@@ -36,10 +36,8 @@ def readyz() -> Response:
         return _not_ready("database_unavailable", "The database does not answer.")
     revision, behind = rows[0]
     if revision is None or revision < OLDEST_SHARED_REVISION:
-        return _not_ready(
-            "shared_behind",
-            f"Schema shared is at revision {revision}; this code needs {OLDEST_SHARED_REVISION}: run `python -m scripts.migrate`.",
-        )
+        needed = f"this code needs {OLDEST_SHARED_REVISION}: run `python -m scripts.migrate`."
+        return _not_ready("shared_behind", f"Schema shared is at revision {revision}; {needed}")
     return jsonify(status="ready", tenantsBehind=behind)
 
 

@@ -18,8 +18,8 @@ from tenant_schemas.tenant import Tenant
 @click.command("expire-holds")
 @with_appcontext
 def expire_holds() -> None:
-    """Note the holds whose time is over, in every active tenant. They block no funds even before that. Exits 1 if a
-    tenant could not be asked.
+    """Mark expired holds of every active tenant, and print the number of wallets. Expired holds block no funds even
+    before. Exits 1 if a tenant failed.
     """
     with connections().shared.begin() as connection:
         tenants = [tenant for tenant in all_tenants(connection) if tenant.is_active]
@@ -35,7 +35,7 @@ def _expire_holds_of(tenant: Tenant) -> bool:
         db.session.rollback()
         click.echo(f"{tenant.slug}: failed: {error.args[0]}", err=True)
         return False
-    click.echo(f"{tenant.slug}: {count} wallets had holds that are over")
+    click.echo(f"{tenant.slug}: {count} wallets had expired holds")
     return True
 
 

@@ -18,12 +18,16 @@ from tenant_schemas.registry import all_tenants
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
 @with_appcontext
 def audit(slugs: tuple[str, ...]) -> None:
-    """Recompute every chain, balance and trial balance. Exits 1 if something does not hold, and says where."""
+    """Recompute every chain, every balance and the trial balance of each tenant, and print the findings. Exits 1 if
+    there are any.
+    """
     try:
         with connections().shared.begin() as connection:
             slugs = slugs or tuple(tenant.slug for tenant in all_tenants(connection))
     except SQLAlchemyError as error:
-        raise click.UsageError(f"The database can't be asked: {error.args[0]}\nIs it there, and migrated?") from None
+        raise click.UsageError(
+            f"The database does not answer: {error.args[0]}\nCheck DATABASE_URL, and run `python -m scripts.migrate`."
+        ) from None
     failed = [slug for slug in slugs if not _audit_one(slug)]
     click.echo(
         f"{len(slugs)} tenants audited, {len(failed)} with findings" + (f": {', '.join(failed)}" if failed else "")
@@ -39,7 +43,7 @@ def _audit_one(slug: str) -> bool:
         raise click.ClickException(str(error)) from None
     except SQLAlchemyError as error:
         db.session.rollback()
-        report = AuditReport(0, 0, (Finding(None, None, f"the audit could not be made: {error.args[0]}"),))
+        report = AuditReport(0, 0, (Finding(None, None, f"the audit failed: {error.args[0]}"),))
     _print(slug, report)
     return not report.findings
 

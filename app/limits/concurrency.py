@@ -32,7 +32,7 @@ class ConcurrencySlots:
         with self._lock:
             if self._taken[tenant_id] >= most:
                 raise TooManyConcurrentRequests(
-                    f"This tenant has {most} requests running in this process; send the request again when one has ended."
+                    f"This tenant has {most} requests running in this process; try again when one has ended."
                 )
             self._taken[tenant_id] += 1
         environ[HELD] = (self, tenant_id)

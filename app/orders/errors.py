@@ -1,4 +1,4 @@
-"""What can go wrong with an order, by the SQLSTATE with which its functions refuse (migrations/tenant/0003)."""
+"""Refusals of orders, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, Invalid, NotFound
 from app.refusals import sql_refusal
@@ -13,7 +13,7 @@ class OrderEmpty(Invalid):
 
 @sql_refusal
 class TooManyItems(Invalid):
-    """`limit` is how many there may be."""
+    """`limit` is the maximum number of items."""
 
     code = "too_many_items"
     sqlstate = "WA021"
@@ -49,7 +49,7 @@ class ProductWithdrawn(Conflict):
 
 @sql_refusal
 class ProductWithoutPrice(Conflict):
-    """`productId` names the product, `currency` is the one in which it has no price."""
+    """`productId` names the product, `currency` the currency without a price."""
 
     code = "product_without_price"
     sqlstate = "WA025"

@@ -19,7 +19,7 @@ from app.orders.schemas import (
 )
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 
-blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="What was bought from a wallet.")
+blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="Orders paid from a wallet.")
 Answer = tuple[PostedOrder, int, dict[str, str]]
 
 
@@ -30,7 +30,7 @@ Answer = tuple[PostedOrder, int, dict[str, str]]
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(201, PlacedOrderSchema)
 def place(body: dict[str, Any], query: dict[str, Any]) -> Answer:
-    """Order products and pay them from my wallet, at the catalogue's prices of this moment: both or neither."""
+    """Order products and pay them from my wallet at the catalogue's current prices, in one db transaction."""
     items = [(item["product_id"], item["quantity"]) for item in body["items"]]
     order, replayed = service.place(caller().user_id, chosen_currency(query), items, idempotency_key=idempotency_key())
     return order, 201, _replayed(replayed)
@@ -63,7 +63,7 @@ def show(order_id: UUID) -> Order:
 @needs_idempotency_key
 @blueprint.response(200, CancelledOrderSchema)
 def cancel(order_id: UUID) -> Answer:
-    """Cancel one of my orders and get back what is left of its payment. Cancelling twice is cancelling once."""
+    """Cancel one of my orders and refund the amount of its payment not yet refunded. A second cancel has no effect."""
     order, replayed = service.cancel(caller().user_id, order_id, idempotency_key=idempotency_key())
     return order, 200, _replayed(replayed)
 

@@ -25,7 +25,7 @@ blueprint = Blueprint("statements", __name__, url_prefix="/api", description="St
 
 
 def _file(media_type: str, **about: str) -> Callable[[View], View]:
-    """Note in the API's description that a view may answer with a file. One of bytes has no type there."""
+    """Describe in OpenAPI that a view may answer with a file. A file of bytes has no type there."""
     schema = {"contentMediaType": media_type, **about}
     mark = cast(Any, blueprint).alt_response(200, schema=schema, content_type=media_type)
     return cast(Callable[[View], View], mark)
@@ -92,7 +92,9 @@ def _statement(wallet: Wallet, query: dict[str, Any]) -> Response:
 
 
 def _streamed(stream: BoundStream, content_type: str, filename: str | None = None) -> Response:
-    """gunicorn would wait for ever for a client that reads nothing, and such a one would have a thread for itself."""
+    """A streamed answer. Without a limit, gunicorn would wait for ever for a client that reads nothing, and that client
+    would occupy a thread.
+    """
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALLED_CLIENT_SECONDS)

@@ -1,4 +1,4 @@
-"""What can go wrong with a wallet, by the SQLSTATE with which its functions refuse (migrations/tenant/0001)."""
+"""Refusals of wallets, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, NotFound, PreconditionFailed
 from app.refusals import sql_refusal
@@ -29,7 +29,7 @@ class WalletClosed(Conflict):
 class CreditLimitBelowUsed(Conflict):
     code = "credit_limit_below_used"
     sqlstate = "WA009"
-    text = "The credit limit can't be lower than the credit in use and held."
+    text = "The credit limit can't be lower than used credit plus holds."
 
 
 @sql_refusal
@@ -45,10 +45,10 @@ class CreditLimitAbovePolicy(Conflict):
 class WalletNotEmpty(Conflict):
     code = "wallet_not_empty"
     sqlstate = "WA010"
-    text = "A wallet is closed only with a balance of zero and nothing held."
+    text = "A wallet can be closed only with a balance of zero and without active holds."
 
 
 @sql_refusal
 class WalletVersionMismatch(PreconditionFailed):
     sqlstate = "WA011"
-    text = "The wallet's limit or status was changed meanwhile; read it again."
+    text = "The wallet's limit or status has changed since; read the wallet again."

@@ -1,4 +1,4 @@
-"""The wallet's table, and the log of what people did to wallets. Both are written by SQL functions only."""
+"""The wallet's table. Only SQL functions write it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,20 +60,22 @@ class Wallet(TenantModel):
 
     @property
     def held_now_minor(self) -> int:
-        """What holds block now. One whose time is over blocks nothing, though it is in `held_minor` until the next
-        movement or `flask wallets expire-holds` lets it go.
+        """The amount that active holds block now. `held_minor` includes expired holds until the next movement, or
+        `flask wallets expire-holds`, releases them.
         """
         return self.held_minor - (self.over_minor if self.held_minor else 0)
 
     @property
     def available_minor(self) -> int:
-        """What can be paid now: balance + credit limit - held, as in the CHECK wallets_available_not_negative."""
+        """The amount that can be paid now: balance + credit limit - held, as in the CHECK
+        wallets_available_not_negative.
+        """
         return self.balance_minor + self.credit_limit_minor - self.held_now_minor
 
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet and whose it is: of which tenant, and as its directory says, of which member."""
+    """A wallet with its tenant's slug, and its member's address and name from the tenant's directory."""
 
     tenant_slug: str
     wallet: Wallet
@@ -81,5 +83,5 @@ class MemberWallet:
     name: str | None
 
     def __getattr__(self, attribute: str) -> Any:
-        """All that the wallet has, this has too."""
+        """All attributes of the wallet."""
         return getattr(self.wallet, attribute)

@@ -1,4 +1,4 @@
-"""What may be sent about wallets and how they look from outside."""
+"""Wallets on the wire."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class WalletSchema(Answer):
 
 
 class MemberWalletSchema(WalletSchema):
-    """A wallet as an admin sees it in the list: with whose it is."""
+    """A wallet in a list for staff, with its member's address and name."""
 
     tenant_id = fields.Function(
         lambda wallet: wallet.tenant_slug,
