@@ -1,4 +1,7 @@
-"""Each schema goes to its head alone; what fails is reported, stays as it was and stops nobody."""
+"""Each schema goes to its head alone; one that fails is reported, stays as it was and stops no other.
+
+The histories here are those of the repository with scratch revisions after them.
+"""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
