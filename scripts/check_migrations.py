@@ -13,8 +13,8 @@ import rich_click as click
 import sqlalchemy as sa
 
 import app  # noqa: F401  With it come the tables of all features.
-from app.members.models import User
 from app.tenancy import MIGRATIONS
+from app.users.models import User
 from app.wallets.models import Wallet
 from scripts.support.console import FAILED, stop
 from scripts.support.current_sql.files import COMMAND, current_path, stale_files

@@ -13,7 +13,7 @@ from scripts import check_migrations, make_migration
 from scripts.support import migration_review, scratch_installation
 from scripts.support.current_sql.files import current_path, stale_files
 from tenant_schemas.migrations.history import History, Migrations
-from tests.fleet.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, copied_histories
 
 NEXT = f"{int(HEAD) + 1:04d}"
 

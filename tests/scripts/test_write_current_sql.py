@@ -12,7 +12,7 @@ from scripts import check_migrations, write_current_sql
 from scripts.support import migration_review, scratch_installation
 from scripts.support.current_sql.files import current_path, current_sql, stale_files
 from tenant_schemas.migrations.history import History, Migrations
-from tests.fleet.histories import add_revision, copied_histories
+from tests.factories.histories import add_revision, copied_histories
 
 # What the revisions explain, and current.sql does not have: bodies that were replaced, and rows that were written.
 GONE = {

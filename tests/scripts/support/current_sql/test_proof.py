@@ -14,7 +14,7 @@ from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.schema_diff.reference import note_fingerprint, noted_fingerprint
 from tenant_schemas.tenant import Tenant
-from tests.fleet.histories import add_revision, copied_histories
+from tests.factories.histories import add_revision, copied_histories
 
 Installation = tuple[sa.Engine, Tenant, Migrations]
 HERE = Path(__file__).parent
