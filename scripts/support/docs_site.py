@@ -24,7 +24,7 @@ PAGES: Final = {
     "tenant_schemas/README.md": "engine.md",
 }
 _SOURCES: Final = {page: source for source, page in PAGES.items()}
-# The target of a link or an image, without its anchor. Targets with a scheme are somebody else's.
+# The target of a link or an image, without its anchor. Targets with a scheme lead elsewhere.
 _TARGET: Final = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 
 
