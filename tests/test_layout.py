@@ -25,6 +25,7 @@ EXCEPTIONS: Final = {
     "servers": "starts the second server for the tests marked both_servers, and tests itself",
     "test_docs.py": "compares the documents with the code",
     "test_layout.py": "compares the tests with the code",
+    "test_private_names.py": "names the private names of libraries that the code uses",
     "test_schemathesis.py": "sends invented requests to all operations of /openapi.json",
 }
 

@@ -50,9 +50,9 @@ class PrivateName:
 
 PATH = "tenant_schemas.search_path"
 POOL = "tenant_schemas.pool"
-REQUESTS = "app.api.requests"
+BLUEPRINT = "app.api.blueprint"
 OPENAPI = "app.api.openapi"
-FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.money app.tenant_settings"
+FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings"
 ENGINE = "pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters"
 CONNECTION = "engine, connection, _has_events, _allow_revalidate, _allow_autobegin"
 
@@ -71,7 +71,9 @@ TABLE = (
     ),
     PrivateName("sqlalchemy:Engine", f"__init__({ENGINE})", PATH, "called; only `create_engine` is documented"),
     PrivateName("sqlalchemy:Connection", f"__init__({CONNECTION})", PATH, "called; only `connect()` is documented"),
-    PrivateName("flask.json.provider:JSONProvider", "_prepare_response_obj(args, kwargs)", REQUESTS, "called"),
+    PrivateName(
+        "flask.json.provider:JSONProvider", "_prepare_response_obj(args, kwargs)", "app.api.flask_overrides", "called"
+    ),
     PrivateName(
         "flask_sqlalchemy:SQLAlchemy",
         "_make_engine(bind_key, options, app)",
@@ -92,27 +94,27 @@ TABLE = (
     PrivateName(
         "flask_smorest:Blueprint",
         "_prepare_doc_cbks",
-        REQUESTS,
+        BLUEPRINT,
         "extended to describe headers and refusals",
         lambda blueprint: blueprint("name", "name"),
     ),
     PrivateName(
         "flask_smorest:Blueprint",
         "_apidoc",
-        f"{REQUESTS} app.tenancy",
+        "app.api.headers app.auth.access",
         "where a view keeps its description",
         lambda blueprint: blueprint("name", "name").response(204)(lambda: None),
     ),
     PrivateName(
         "marshmallow.fields:Field",
         "_deserialize(value, attr, data, **kwargs)",
-        f"{FIELDS} app.wallets.currencies",
+        f"{FIELDS} app.api.money_fields",
         "overridden to read strictly",
     ),
     PrivateName(
         "marshmallow.fields:Field",
         "_serialize(value, attr, obj, **kwargs)",
-        "app.api.fields app.money",
+        "app.api.fields app.api.money_fields",
         "overridden to write moments and amounts",
     ),
     PrivateName(
