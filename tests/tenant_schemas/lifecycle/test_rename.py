@@ -355,7 +355,7 @@ def test_a_name_that_is_taken_or_refused_changes_nothing(
 
 def test_an_unknown_tenant_is_refused(fresh_database: Database) -> None:
     with pytest.raises(TenantNotFound):
-        renamed(fresh_database, "bam", "nobody")
+        renamed(fresh_database, "bam", "unknown")
 
 
 # Two at once, and the end in the middle.

@@ -67,12 +67,11 @@ def test_a_constraint_made_anew_keeps_its_place_and_the_comment_above_its_drop()
         -- A y is an x too.
         ALTER TABLE a DROP CONSTRAINT a_b_known;
         ALTER TABLE a ADD CONSTRAINT a_b_known CHECK (b IN ('x', 'y'));"""
-    lines = written(made, changed).splitlines()
-    assert lines[2:5] == [
-        "    -- A y is an x too.",
-        "    CONSTRAINT a_b_known CHECK (b IN ('x', 'y')),",
-        "    CONSTRAINT a_pkey PRIMARY KEY (b)",
-    ]
+    known, key = "    CONSTRAINT a_b_known CHECK (b IN ('x', 'y'))", "    CONSTRAINT a_pkey PRIMARY KEY (b)"
+    together = written(made, changed).splitlines()
+    assert together[2:5] == ["    -- A y is an x too.", f"{known},", key]
+    apart = written(made, *changed.split(";\n")).splitlines()
+    assert apart[2:4] == [f"{key},", known]
 
 
 def test_what_belongs_to_a_table_stands_below_it_and_a_triggers_function_above_the_trigger() -> None:
