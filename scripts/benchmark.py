@@ -17,7 +17,7 @@ from scripts.benchmarks import binding, fleet, importing, neighbours
 from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
 from scripts.benchmarks.slices import BenchmarkFailed, Figures
-from scripts.support.console import FAILED, json_option, show_json, show_table, stop
+from scripts.support.console import FAILED, exit_with, json_option, show_json, show_table
 
 
 @click.group(help=__doc__)
@@ -46,7 +46,7 @@ def posting(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(payments.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json(_as_json(plan, report))
     else:
@@ -68,7 +68,7 @@ def import_(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(importing.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json({"benchmark": "import", "options": asdict(plan), **asdict(report)})
     else:
@@ -113,7 +113,7 @@ def ledger(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(history.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json({"benchmark": "ledger", "options": options, **history.as_json(report)})
     else:
@@ -142,7 +142,7 @@ def neighbours_(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(neighbours.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json({"benchmark": "neighbours", "options": asdict(plan), **neighbours.as_json(report)})
         return
@@ -166,7 +166,7 @@ def binding_(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(binding.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json({"benchmark": "binding", "options": asdict(plan), **binding.as_json(report)})
         return
@@ -192,7 +192,7 @@ def fleet_(as_json: bool, **options: Any) -> None:
     try:
         report = _with_progress(fleet.run, plan)
     except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     if as_json:
         show_json({"benchmark": "fleet", "options": asdict(plan), **fleet.as_json(report)})
         return

@@ -1,17 +1,20 @@
-"""Read the SQL of the revisions that are not frozen, by squawk's rules and by the laws of this house; run both
-histories from nothing on a throw-away server and compare the result with the models. `make check` runs it.
+"""Check the migrations: review the SQL of every revision that is not frozen, with squawk and with this project's own
+rules; then run both histories from the start on a throw-away server and compare the tables with the models.
 
-Exits 1 if a revision is unsafe, or if a model was changed without a migration, or the reverse.
+`make check` runs this. Prints each unsafe statement with its rule, and each difference.
+
+Exit codes: 0 the revisions are safe and agree with the models; 1 a revision is unsafe, models and migrations differ, or
+squawk is not installed; 2 bad arguments.
 """
 
 import sys
 
 import rich_click as click
 
-import app  # noqa: F401  With it come the tables of all features.
+import app  # noqa: F401  Importing it registers the tables of all features.
 from app.members.models import User
 from app.wallets.models import Wallet
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 from scripts.support.migration_review import SquawkMissing, review_histories
 from scripts.support.scratch_installation import scratch_installation
 from tenant_schemas.migrations.history import differences
@@ -23,7 +26,7 @@ def main() -> None:
     try:
         complaints = review_histories()
     except SquawkMissing as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     for complaint in complaints:
         print(complaint)
     with scratch_installation() as (engine, tenant):

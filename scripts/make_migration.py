@@ -1,19 +1,26 @@
-"""Draft the next revision from the models: `python -m scripts.make_migration tenant "add nickname to wallets"`.
+"""Draft the next revision of a history by comparing the models with a throw-away server at the head.
 
-The draft compares the models with a throw-away server at the head of the history. One that squawk or a law of this
-house finds unsafe is not kept: the complaints are shown with their statements, and it exits 1. Read what is kept, move
-its SQL into a .sql file beside it if it is more than a line, and grant what the roles need.
+A draft that squawk or a rule of this project finds unsafe is not kept: each unsafe statement is printed with its rule.
+Read a draft before you commit it, move its SQL into a .sql file beside it if it is longer than a line, and grant the
+roles what they need.
+
+Example:
+    python -m scripts.make_migration tenant "add nickname to wallets"
+
+Prints the files of the draft.
+
+Exit codes: 0 the draft is written; 1 it is unsafe, or squawk is not installed; 2 bad arguments.
 """
 
 from pathlib import Path
 
 import rich_click as click
 
-import app  # noqa: F401  With it come the tables of all features.
+import app  # noqa: F401  Importing it registers the tables of all features.
 from app.members.models import User
 from app.tenancy import MIGRATIONS
 from app.wallets.models import Wallet
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 from scripts.support.migration_review import SquawkMissing, find_squawk, review
 from scripts.support.scratch_installation import scratch_installation
 from tenant_schemas.errors import RevisionRefused
@@ -25,14 +32,12 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 @click.command(help=__doc__)
 @click.argument("history", type=click.Choice(["tenant", "shared"]))
 @click.argument("message")
-@click.option(
-    "--keep-unsafe", is_flag=True, help="Keep an unsafe draft to rewrite it; `make check` refuses it as it is."
-)
+@click.option("--keep-unsafe", is_flag=True, help="Keep an unsafe draft, to rewrite it: `make check` refuses it.")
 def main(history: str, message: str, *, keep_unsafe: bool) -> None:
     try:
         find_squawk()
     except SquawkMissing as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     line = History[history.upper()]
     head = MIGRATIONS.head(line)
     paths = _draft(line, message)
@@ -42,7 +47,9 @@ def main(history: str, message: str, *, keep_unsafe: bool) -> None:
     if complaints and not keep_unsafe:
         for path in paths:
             path.unlink()
-        stop("The draft is unsafe and was not kept. Change the models in steps, or see --keep-unsafe.", FAILED)
+        exit_with(
+            "The draft is unsafe and was not kept. Change the models in smaller steps, or see --keep-unsafe.", FAILED
+        )
     for path in paths:
         print(path)
 

@@ -197,7 +197,7 @@ class Api:
     gunicorn: subprocess.Popen[bytes]
 
     def wait_until_ready(self) -> None:
-        if not serve._wait_until_ready(self.gunicorn, HOST, self.port):
+        if not serve.wait_until_ready(self.gunicorn, HOST, self.port):
             status = self.gunicorn.poll()
             why = "in time" if status is None else f"and ended with status {status}"
             raise BenchmarkFailed(f"The service did not become ready {why}; what it said stands above.")
@@ -209,7 +209,7 @@ def served(workers: int, threads: int) -> Iterator[Api]:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    gunicorn = serve._start_gunicorn(HOST, port, workers, threads)
+    gunicorn = serve.start_gunicorn(HOST, port, workers, threads)
     try:
         yield Api(port, gunicorn)
     finally:

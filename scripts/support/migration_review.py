@@ -1,5 +1,5 @@
-"""Static review of the SQL of revisions: squawk finds statements that block or break, `tenant_schemas.sql_lint.rules`
-finds statements that this project does not allow. squawk's settings are in .squawk.toml.
+"""Static review of the SQL of revisions. squawk (settings in .squawk.toml) finds statements that block or break running
+clients, `tenant_schemas.sql_lint.rules` finds statements that this project does not allow.
 """
 
 import json
@@ -18,13 +18,13 @@ from tenant_schemas.migrations.history import History
 from tenant_schemas.sql_lint.lexer import statements_of
 from tenant_schemas.sql_lint.rules import breaches_of
 
-# The revisions before these are frozen and were read by people.
+# The first revisions to review: the ones before are frozen, and were reviewed by people.
 FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong with one statement of a revision, and the rule that says so."""
+    """A statement of a revision that breaks a rule, and the rule."""
 
     where: str
     rule: str
@@ -36,14 +36,14 @@ class Complaint:
 
 
 class SquawkMissing(Exception):
-    """It comes with the extra `dev`, and nothing is drafted or passed without it."""
+    """squawk is not installed: without it no migration is drafted or passes the check."""
 
     def __str__(self) -> str:
         return "squawk is not installed: run `pip install --editable '.[dev]'`."
 
 
 def review_histories() -> list[Complaint]:
-    """Everything wrong with the revisions that are not frozen. Raises SquawkMissing."""
+    """All complaints about the revisions that are not frozen. Raises SquawkMissing."""
     texts: dict[str, str] = {}
     for history, first in FIRST_REVIEWED.items():
         steps = [step for step in MIGRATIONS.steps(history, None) if step.revision >= first]
@@ -52,7 +52,7 @@ def review_histories() -> list[Complaint]:
 
 
 def review(texts: Mapping[str, str]) -> list[Complaint]:
-    """Everything wrong with these texts, which are named as people shall see them. Raises SquawkMissing."""
+    """All complaints about these SQL texts, which have the names that are printed. Raises SquawkMissing."""
     found = _squawk(texts)
     for where, sql in texts.items():
         found += [Complaint(where, "law", breach.law, breach.statement) for breach in breaches_of(sql)]
@@ -60,7 +60,7 @@ def review(texts: Mapping[str, str]) -> list[Complaint]:
 
 
 def find_squawk() -> str:
-    """Its path, beside this Python first. Raises SquawkMissing."""
+    """The path of squawk: beside this Python, else on the PATH. Raises SquawkMissing."""
     found = shutil.which("squawk", path=str(Path(sys.executable).parent)) or shutil.which("squawk")
     if not found:
         raise SquawkMissing
