@@ -13,10 +13,10 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scripts.benchmarks import binding, fleet, importing, neighbours
+from scripts.benchmarks import binding, fleet, neighbours, wallet_import
 from scripts.benchmarks import ledger as history
 from scripts.benchmarks import posting as payments
-from scripts.benchmarks.slices import BenchmarkFailed, Figures
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures
 from scripts.support.console import FAILED, exit_with, json_option, show_json, show_table
 
 
@@ -64,9 +64,9 @@ def import_(as_json: bool, **options: Any) -> None:
     Each user has three orders and a deposit in the files. Exits 1 unless afterwards each balance stands once, though
     the import was run twice, and the audit finds nothing.
     """
-    plan = importing.Plan(**options)
+    plan = wallet_import.Plan(**options)
     try:
-        report = _with_progress(importing.run, plan)
+        report = _with_progress(wallet_import.run, plan)
     except BenchmarkFailed as error:
         exit_with(str(error), FAILED)
     if as_json:
@@ -77,7 +77,7 @@ def import_(as_json: bool, **options: Any) -> None:
         sys.exit(FAILED)
 
 
-def _show_import(plan: importing.Plan, report: importing.Report) -> None:
+def _show_import(plan: wallet_import.Plan, report: wallet_import.Report) -> None:
     ways = {
         "plain SQL, no rules": report.floor_seconds,
         "flask wallets import": report.import_seconds,
@@ -209,7 +209,7 @@ def _show_ledger(plan: history.Plan, report: history.Report) -> None:
     _show_books(report.books)
 
 
-Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
+Plan = TypeVar("Plan", payments.Plan, wallet_import.Plan, history.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
 Made = TypeVar("Made")
 
 

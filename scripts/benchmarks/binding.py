@@ -22,8 +22,8 @@ from werkzeug.test import EnvironBuilder
 from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
 from scripts.benchmarks.installation import Installation, throw_away
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures, Slice, measure
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import EXTENSION, TenantDatabase, bind_request
 from tenant_schemas.lifecycle.provision import provision

@@ -15,10 +15,10 @@ from typing import Any
 
 from app.config import DATABASE_NAME
 from app.tenancy import MIGRATIONS
-from scripts.benchmarks.fleet_ground import Ground, prepared, to_be
+from scripts.benchmarks.fleet_installation import Ground, prepared, to_be
 from scripts.benchmarks.footprint import OWN, POOL, Footprint, visit_all
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.psql_floor import copy_out, run_psql
+from scripts.benchmarks.psql_baseline import copy_out, run_psql
 from tenant_schemas.migrations.history import History
 from tenant_schemas.schema_diff.reference import note_history
 from tenant_schemas.tenant import Tenant

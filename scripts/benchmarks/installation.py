@@ -26,7 +26,7 @@ from app.db import admin_engine
 from app.tenancy import MIGRATIONS
 from scripts import serve
 from scripts.benchmarks.clients import HOST
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.create_roles import create_roles
 from scripts.seed_demo import TENANTS
 from tenant_schemas import embedded

@@ -15,11 +15,11 @@ import psycopg
 
 from app import create_app
 from app.ledger.audit import audit_ledger
+from scripts.benchmarks.deposits import BULK, ManyPosts
 from scripts.benchmarks.installation import Installation, throw_away
-from scripts.benchmarks.long_history import LongHistory, make_history
-from scripts.benchmarks.many_posts import BULK, ManyPosts
+from scripts.benchmarks.measurement import Figures, Slice, measure
 from scripts.benchmarks.posting import Announce, Books
-from scripts.benchmarks.slices import Figures, Slice, measure
+from scripts.benchmarks.wallet_reads import LongHistory, make_history
 from tenant_schemas.flask import EXTENSION, tenant_context
 
 MAKING, AUDITING = "making the server", "auditing the ledger"
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Repeated:
-    """A way (see slices.Way): a call that is made again and again, and how many movements one call is about."""
+    """A way (see measurement.Way): a call that is made again and again, and how many movements one call is about."""
 
     name: str
     title: str

@@ -17,11 +17,11 @@ import psycopg
 
 from app.config import DATABASE_NAME
 from app.db import admin_engine
+from scripts.benchmarks.client_pool import Crew, crew
 from scripts.benchmarks.clients import HttpClient, PaymentRefused, http_clients, member_id
-from scripts.benchmarks.crew import Crew, crew
 from scripts.benchmarks.installation import Installation, served, throw_away
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures, Slice, measure
 from scripts.benchmarks.posting import EXPECTED_SECONDS, MAKING, STARTING, Announce
-from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
 from tenant_schemas.registry import change_settings
 from tenant_schemas.tenant import Tenant
 
@@ -133,7 +133,7 @@ def _pay(client: HttpClient, over: Event, answers: Counter[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A way (see slices.Way): the quiet tenant's clients, with something going on beside them."""
+    """A way (see measurement.Way): the quiet tenant's clients, with something going on beside them."""
 
     name: str
     title: str

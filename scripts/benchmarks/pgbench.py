@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from scripts.benchmarks.slices import BenchmarkFailed, Slice
+from scripts.benchmarks.measurement import BenchmarkFailed, Slice
 from tenant_schemas.embedded import binary
 
 _RATE = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.MULTILINE)

@@ -16,11 +16,11 @@ from app import create_app
 from app.db import db
 from app.ledger import service
 from app.ledger.audit import Finding, audit_ledger
+from scripts.benchmarks.client_pool import crew
 from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients, service_clients
-from scripts.benchmarks.crew import crew
 from scripts.benchmarks.installation import Installation, make_database, served, throw_away
+from scripts.benchmarks.measurement import Figures, Way, measure
 from scripts.benchmarks.pgbench import Pgbench, own_payment_script, prepare_tpcb
-from scripts.benchmarks.slices import Figures, Way, measure
 from tenant_schemas.flask import EXTENSION, tenant_context
 
 YARDSTICK = "pgbench"

@@ -17,7 +17,7 @@ from app.statements.service import list_tenant_transactions, stream_statement
 from app.wallets.service import get_wallet
 from scripts.benchmarks.clients import member_id
 from scripts.benchmarks.installation import Installation
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from psycopg import sql
 
+from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.pgbench import login_to
-from scripts.benchmarks.slices import BenchmarkFailed
 from tenant_schemas.embedded import binary
 from tenant_schemas.migrations.render import Step
 from tenant_schemas.migrations.replay import registry_note, steps_text

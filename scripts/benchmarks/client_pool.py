@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scripts.benchmarks.slices import BenchmarkFailed, Slice, total
+from scripts.benchmarks.measurement import BenchmarkFailed, Slice, total
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -35,7 +35,7 @@ Takings = tuple[Counter[str], "array[float]"]
 
 
 class Crew:
-    """A way (see slices.Way) whose clients are processes, or threads in a few processes."""
+    """A way (see measurement.Way) whose clients are processes, or threads in a few processes."""
 
     def __init__(self, name: str, title: str, doors: Sequence["Connection"]) -> None:
         self.name = name

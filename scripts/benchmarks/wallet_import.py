@@ -18,8 +18,8 @@ from flask import Flask
 from app import create_app
 from app.money import format_minor
 from scripts.benchmarks.installation import Installation, make_database, throw_away
+from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.slices import BenchmarkFailed
 from tenant_schemas.flask import EXTENSION
 
 ORDERS_EACH = 3

@@ -22,8 +22,8 @@ from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
 from scripts import migration_status
 from scripts.benchmarks.installation import Installation, throw_away
-from scripts.benchmarks.psql_floor import Floor
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
+from scripts.benchmarks.psql_baseline import Floor
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import Shape
