@@ -1,6 +1,6 @@
-"""Client processes that wait for the word, work for the same few seconds, and say what they got done.
+"""Client processes that wait for a start message, pay for the same few seconds, and report their payments.
 
-They are forked from a server process that has imported everything and holds no connection, thread or lock of ours.
+They are forked from a server process that has imported all modules and has no connection, thread or lock of this one.
 """
 
 import multiprocessing
@@ -18,91 +18,92 @@ from scripts.benchmarks.measurement import BenchmarkFailed, Slice, total
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-GOODBYE_SECONDS = 10
+JOIN_SECONDS = 10
 
 
 class Client(Protocol):
-    """Somebody who pays, one payment at a time."""
+    """Makes one payment at a time."""
 
     def session(self) -> AbstractContextManager[object]:
-        """Around the payments of one slice."""
+        """Open during the payments of one slice."""
 
     def pay(self) -> str:
-        """Pay once; returns the tenant's slug. Whatever is raised ends the benchmark."""
+        """Make a payment; returns the tenant's slug. An exception ends the benchmark."""
 
 
-Takings = tuple[Counter[str], "array[float]"]
+# The payments of one client in a slice by tenant, and the latency of each in ms.
+Payments = tuple[Counter[str], "array[float]"]
 
 
-class Crew:
-    """A way (see measurement.Way) whose clients are processes, or threads in a few processes."""
+class ClientPool:
+    """A way (see measurement.Way) whose clients are processes, or threads of a few processes."""
 
-    def __init__(self, name: str, title: str, doors: Sequence["Connection"]) -> None:
+    def __init__(self, name: str, title: str, pipes: Sequence["Connection"]) -> None:
         self.name = name
         self.title = title
-        self._doors = doors
+        self._pipes = pipes
 
     def run(self, seconds: float) -> Slice:
         started = monotonic()
-        for door in self._doors:
-            door.send(started + seconds)
-        takings: list[Takings] = [one for door in self._doors for one in _hear(door)]
-        # Payments under way at the end are finished and counted, so the time they took counts too.
+        for pipe in self._pipes:
+            pipe.send(started + seconds)
+        payments: list[Payments] = [one for pipe in self._pipes for one in _receive(pipe)]
+        # Payments in progress at the end are finished and counted, so their time counts too.
         took = monotonic() - started
-        latencies = [latency for _, each in takings for latency in each]
-        return Slice(took, latencies, total(paid for paid, _ in takings))
+        latencies = [latency for _, each in payments for latency in each]
+        return Slice(took, latencies, total(paid for paid, _ in payments))
 
 
 @contextmanager
-def crew(
-    name: str, title: str, hire: Callable[..., Sequence[Client]], shifts: Sequence[tuple[Any, ...]]
-) -> Iterator[Crew]:
-    """One process for each shift, with the clients that `hire(*shift)` makes there, a thread for each."""
+def client_pool(
+    name: str, title: str, make_clients: Callable[..., Sequence[Client]], arguments_of_each: Sequence[tuple[Any, ...]]
+) -> Iterator[ClientPool]:
+    """Start a process for each of the arguments. It calls `make_clients(*arguments)`; each client has a thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["scripts.benchmarks.clients"])
-    processes, doors = [], []
+    processes, pipes = [], []
     try:
-        for shift in shifts:
-            door, their_door = context.Pipe()
-            process = context.Process(target=_serve, args=(their_door, hire, shift), daemon=True)
+        for arguments in arguments_of_each:
+            pipe, child_pipe = context.Pipe()
+            process = context.Process(target=_run_clients, args=(child_pipe, make_clients, arguments), daemon=True)
             process.start()
-            their_door.close()
+            child_pipe.close()
             processes.append(process)
-            doors.append(door)
-        for door in doors:
-            _hear(door)
-        yield Crew(name, title, doors)
+            pipes.append(pipe)
+        for pipe in pipes:
+            _receive(pipe)
+        yield ClientPool(name, title, pipes)
     finally:
-        for door in doors:
-            door.close()
+        for pipe in pipes:
+            pipe.close()
         for process in processes:
-            process.join(GOODBYE_SECONDS)
+            process.join(JOIN_SECONDS)
             process.kill()
 
 
-def _hear(door: "Connection") -> Any:
+def _receive(pipe: "Connection") -> Any:
     try:
-        return door.recv()
+        return pipe.recv()
     except EOFError:
-        raise BenchmarkFailed("A client gave up; what it met stands above.") from None
+        raise BenchmarkFailed("A client process ended too early: its error is printed above.") from None
 
 
-def _serve(door: "Connection", hire: Callable[..., Sequence[Client]], shift: tuple[Any, ...]) -> None:
-    """A client process. Ctrl-C is its parent's affair: it ends when the parent closes the door, or is gone."""
+def _run_clients(pipe: "Connection", make_clients: Callable[..., Sequence[Client]], arguments: tuple[Any, ...]) -> None:
+    """The main function of a client process. It ignores Ctrl-C, and ends when its parent closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    clients = hire(*shift)
+    clients = make_clients(*arguments)
     with ThreadPoolExecutor(len(clients)) as threads:
-        said: Any = "ready"
+        message: Any = "ready"
         while True:
-            door.send(said)
+            pipe.send(message)
             try:
-                until: float = door.recv()
+                until: float = pipe.recv()
             except EOFError:
                 return
-            said = list(threads.map(_work, clients, [until] * len(clients)))
+            message = list(threads.map(_pay_until, clients, [until] * len(clients)))
 
 
-def _work(client: Client, until: float) -> Takings:
+def _pay_until(client: Client, until: float) -> Payments:
     paid: Counter[str] = Counter()
     latencies_ms = array("d")
     with client.session():
