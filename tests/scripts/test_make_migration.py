@@ -11,7 +11,7 @@ from app.wallets.models import Wallet
 from scripts import check_migrations, make_migration
 from scripts.support import migration_review, scratch_installation
 from tenant_schemas.migrations.history import Migrations
-from tests.fleet.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, copied_histories
 
 NEXT = f"{int(HEAD) + 1:04d}"
 
