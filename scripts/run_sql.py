@@ -136,9 +136,9 @@ def _show(result: _Result, output_format: str | None) -> None:
 
 
 def _warn(result: _Result) -> None:
-    """Print the tenants without all their rows on standard error."""
+    """Print on standard error the tenants that failed, and those whose rows were not all read."""
     if result.cut:
-        print(f"More than --max-rows rows, the others were not read: {', '.join(result.cut)}.", file=sys.stderr)
+        print(f"Not all rows were read (see --max-rows) of: {', '.join(result.cut)}.", file=sys.stderr)
     for failure in result.failures:
         code = f" ({failure['sqlstate']})" if failure["sqlstate"] else ""
         print(f"{failure['tenant']} failed{code}: {_printable(failure['error'])}", file=sys.stderr)

@@ -45,7 +45,7 @@ class MigrationProgress:
         self._bar.stop()
 
     def show_plan(self, plan: Plan) -> None:
-        """Print the plan and start the clock. To be called once, before the first tenant."""
+        """Print the plan and start the clock. Call it once, before the first tenant."""
         for line in plan_lines(self._migrations, plan):
             self._console.print(line, markup=False, highlight=False)
         self._total = len(plan.works)
