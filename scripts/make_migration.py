@@ -2,12 +2,13 @@
 
 A draft that squawk or a rule of this project finds unsafe is not kept: each unsafe statement is printed with its rule.
 Read a draft before you commit it, move its SQL into a .sql file beside it if it is longer than a line, and grant the
-roles what they need.
+roles what they need. The current.sql of the history is written too: run `python -m scripts.write_current_sql` again
+after each change of the revision.
 
 Example:
     python -m scripts.make_migration tenant "add nickname to wallets"
 
-Prints the files of the draft.
+Prints the files that it wrote.
 
 Exit codes: 0 the draft is written; 1 it is unsafe, or squawk is not installed; 2 bad arguments.
 """
@@ -21,7 +22,9 @@ from app.tenancy import MIGRATIONS
 from app.users.models import User
 from app.wallets.models import Wallet
 from scripts.support.console import FAILED, exit_with
-from scripts.support.migration_review import SquawkMissing, find_squawk, review
+from scripts.support.current_sql.files import write_stale_files
+from scripts.support.current_sql.fold import NotFolded
+from scripts.support.migration_review import SquawkMissing, find_squawk, review_steps
 from scripts.support.scratch_installation import scratch_installation
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.history import History
@@ -39,17 +42,20 @@ def main(history: str, message: str, *, keep_unsafe: bool) -> None:
     except SquawkMissing as error:
         exit_with(str(error), FAILED)
     line = History[history.upper()]
-    head = MIGRATIONS.head(line)
     paths = _draft(line, message)
-    complaints = _complaints(line, head)
-    for complaint in complaints:
-        print(complaint)
-    if complaints and not keep_unsafe:
+    violations = _violations(line)
+    for violation in violations:
+        print(violation)
+    if violations and not keep_unsafe:
         for path in paths:
             path.unlink()
         exit_with(
             "The draft is unsafe and was not kept. Change the models in smaller steps, or see --keep-unsafe.", FAILED
         )
+    try:
+        paths = [*write_stale_files(MIGRATIONS), *paths]
+    except (NotFolded, RevisionRefused) as error:
+        print(error)
     for path in paths:
         print(path)
 
@@ -62,12 +68,13 @@ def _draft(history: History, message: str) -> list[Path]:
         return MIGRATIONS.draft(connection, history, metadata, message)
 
 
-def _complaints(history: History, head: str) -> list[str]:
+def _violations(history: History) -> list[str]:
+    """What is wrong with the last revision, the draft."""
     try:
-        steps = MIGRATIONS.steps(history, head)
+        steps = MIGRATIONS.steps(history, None)
     except RevisionRefused as error:
         return [str(error)]
-    return [str(complaint) for complaint in review({f"revision {step.revision}": step.sql for step in steps})]
+    return [str(violation) for violation in review_steps(steps, "revision ", first=MIGRATIONS.head(history))]
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
-from tenant_schemas.migrations.history import History
+from tenant_schemas.migrations.history import History, Step
 from tenant_schemas.sql_lint.lexer import statements_of
 from tenant_schemas.sql_lint.rules import breaches_of
 
@@ -23,16 +24,16 @@ FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """A statement of a revision that breaks a rule, and the rule."""
+class Violation:
+    """A statement of a revision that breaks a rule. `where` is the revision, `message` the rule in words."""
 
     where: str
     rule: str
-    what: str
+    message: str
     statement: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.rule}: {self.what}\n    {self.statement}"
+        return f"{self.where}: {self.rule}: {self.message}\n    {self.statement}"
 
 
 class SquawkMissing(Exception):
@@ -42,21 +43,38 @@ class SquawkMissing(Exception):
         return "squawk is not installed: run `pip install --editable '.[dev]'`."
 
 
-def review_histories() -> list[Complaint]:
-    """All complaints about the revisions that are not frozen. Raises SquawkMissing."""
+def review_histories() -> list[Violation]:
+    """The violations in the revisions that are not frozen. Raises SquawkMissing."""
+    return [
+        violation
+        for history, first in FIRST_REVIEWED.items()
+        for violation in review_steps(MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
+    ]
+
+
+def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Violation]:
+    """The violations in a history's revisions, from revision `first` on. `steps` are those of the whole history.
+    `prefix` and the revision are the printed name. Raises SquawkMissing.
+    """
     texts: dict[str, str] = {}
-    for history, first in FIRST_REVIEWED.items():
-        steps = [step for step in MIGRATIONS.steps(history, None) if step.revision >= first]
-        texts |= {f"{history.name.lower()} {step.revision}": step.sql for step in steps}
-    return review(texts)
+    before: dict[str, str] = {}
+    earlier = ""
+    for step in steps:
+        if step.revision >= first:
+            texts[prefix + step.revision], before[prefix + step.revision] = step.sql, earlier
+        earlier += step.sql
+    return review(texts, before)
 
 
-def review(texts: Mapping[str, str]) -> list[Complaint]:
-    """All complaints about these SQL texts, which have the names that are printed. Raises SquawkMissing."""
+def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> list[Violation]:
+    """The violations in these SQL texts; the keys are the printed names. `before` has under the same names the SQL that
+    runs before each text. Raises SquawkMissing.
+    """
     found = _squawk(texts)
     for where, sql in texts.items():
-        found += [Complaint(where, "law", breach.law, breach.statement) for breach in breaches_of(sql)]
-    return sorted(found, key=lambda complaint: complaint.where)
+        breaches = breaches_of(sql, before.get(where, ""))
+        found += [Violation(where, "law", breach.law, breach.statement) for breach in breaches]
+    return sorted(found, key=lambda violation: violation.where)
 
 
 def find_squawk() -> str:
@@ -67,7 +85,7 @@ def find_squawk() -> str:
     return found
 
 
-def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
+def _squawk(texts: Mapping[str, str]) -> list[Violation]:
     squawk = find_squawk()
     with tempfile.TemporaryDirectory(prefix="review-") as folder:
         names = {Path(folder) / f"{number}.sql": where for number, where in enumerate(texts)}
@@ -79,12 +97,12 @@ def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
         return []
     if done.returncode not in (0, 1):
         raise RuntimeError(f"squawk ended with {done.returncode}: {done.stderr}")
-    return [_complaint(texts, names[Path(told["file"])], told) for told in json.loads(done.stdout)]
+    return [_violation(texts, names[Path(report["file"])], report) for report in json.loads(done.stdout)]
 
 
-def _complaint(texts: Mapping[str, str], where: str, told: Mapping[str, Any]) -> Complaint:
+def _violation(texts: Mapping[str, str], where: str, report: Mapping[str, Any]) -> Violation:
     lines = texts[where].splitlines(keepends=True)
-    offset = len("".join(lines[: told["line"]])) + told["column"]
+    offset = len("".join(lines[: report["line"]])) + report["column"]
     begun = [statement.shown for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
-    what = f"{told['message']} {told['help'] or ''}".strip()
-    return Complaint(where, told["rule_name"], what, begun[-1] if begun else "")
+    message = f"{report['message']} {report['help'] or ''}".strip()
+    return Violation(where, report["rule_name"], message, begun[-1] if begun else "")

@@ -7,8 +7,9 @@ from typing import Final
 
 _TOKEN: Final = re.compile(
     r"""
-    (?P<space> \s+ | --[^\n]* )
-    | (?P<comment> /\* )
+    (?P<space> \s+ )
+    | (?P<comment> --[^\n]* )
+    | (?P<block> /\* )
     | (?P<string> [eE]'(?:[^'\\]|''|\\.)*' | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*' )
     | (?P<dollars> \$(?P<tag>(?:[^\W\d]\w*)?)\$(?P<body>.*?)\$(?P=tag)\$ )
     | (?P<name> (?:[uU]&)?"(?:[^"]|"")*" )
@@ -23,13 +24,14 @@ _SHOWN_CHARACTERS: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A `word` in lower case, a `name` in quotes as it is written, the inside of a `string`, a `number` or a `symbol`
-    of one character; and where it starts.
+    """A `word` in lower case, a `name` in quotes as it is written, the inside of a `string`, a `number`, a `symbol` of
+    one character or a whole `comment`; and its span: sql[start:end] is the token as it is written.
     """
 
     kind: str
     text: str
     start: int
+    end: int
 
     def is_any(self, *texts: str) -> bool:
         """Whether it is one of these words or symbols; a string or a quoted name never is."""
@@ -65,18 +67,12 @@ def statements_of(sql: str) -> tuple[Statement, ...]:
 
 def tokens_of(sql: str) -> Iterator[Token]:
     """All but space and comments."""
-    position = 0
-    while match := _TOKEN.match(sql, position):
-        position = match.end()
-        kind = match.lastgroup or ""
-        if kind == "comment":
-            position = _end_of_comment(sql, position)
-        elif kind == "dollars":
-            yield Token("string", match["body"], match.start())
-        elif kind == "string":
-            yield Token("string", match[0][match[0].index("'") + 1 : -1].replace("''", "'"), match.start())
-        elif kind != "space":
-            yield Token(kind, match[0].lower() if kind == "word" else match[0], match.start())
+    return (token for token in _scan(sql) if token.kind != "comment")
+
+
+def comments_of(sql: str) -> Iterator[Token]:
+    """The comments of both kinds, each whole. Those inside a string, as in a function's body, are its text."""
+    return (token for token in _scan(sql) if token.kind == "comment")
 
 
 def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
@@ -92,7 +88,25 @@ def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
     return [part for part in parts if part]
 
 
-def _end_of_comment(sql: str, position: int) -> int:
+def _scan(sql: str) -> Iterator[Token]:
+    position = 0
+    while match := _TOKEN.match(sql, position):
+        start, position = match.span()
+        kind, text = match.lastgroup or "", match[0]
+        if kind == "block":
+            position = _end_of_block(sql, position)
+            kind, text = "comment", sql[start:position]
+        elif kind == "dollars":
+            kind, text = "string", match["body"]
+        elif kind == "string":
+            text = text[text.index("'") + 1 : -1].replace("''", "'")
+        elif kind == "word":
+            text = text.lower()
+        if kind != "space":
+            yield Token(kind, text, start, position)
+
+
+def _end_of_block(sql: str, position: int) -> int:
     """PostgreSQL's comments hold comments."""
     depth = 1
     while depth:

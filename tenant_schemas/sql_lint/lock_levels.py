@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 from tenant_schemas.sql_lint.lexer import Reader, Token, statements_of, tokens_of
-from tenant_schemas.sql_lint.schema_model import Known, foreign_key, table_and_actions, table_and_elements
+from tenant_schemas.sql_lint.schema_model import Known, foreign_key, known_after, table_and_actions, table_and_elements
 
 
 class Mode(IntEnum):
@@ -75,9 +75,7 @@ def locks_of(sql: str, before: str = "") -> tuple[Lock, ...]:
     """The locks on tables that were there, strongest first. `before` is the SQL of the revisions before this one: it
     says whose an index is, and which tables a foreign key connects.
     """
-    known = Known()
-    for statement in statements_of(before):
-        known.learn(statement)
+    known = known_after(before)
     earlier = frozenset(known.relations)
     found: dict[str, Lock] = {}
     for statement in statements_of(sql):

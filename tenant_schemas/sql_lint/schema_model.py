@@ -1,9 +1,11 @@
-"""What SQL that is read makes, as far as locks go from one table to another: tables, indexes and foreign keys."""
+"""What SQL makes, read from its text: relations, indexes, foreign keys (locks go along them from one table to another)
+and the names of functions.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, split_by_commas
+from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, split_by_commas, statements_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Known:
     relations: set[str] = field(default_factory=set)
     tables_of_indexes: dict[str, str] = field(default_factory=dict)
     foreign_keys: list[ForeignKey] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
 
     def learn(self, statement: Statement) -> None:
         reader = Reader(statement.tokens)
@@ -29,7 +32,9 @@ class Known:
             self._learn_foreign_keys(table, actions)
         elif reader.take("create"):
             reader.skip("or", "replace", "temp", "temporary", "unlogged", "unique", "recursive", "materialized")
-            if reader.take_one_of("view", "sequence"):
+            if reader.take_one_of("function", "procedure"):
+                self.functions.add(reader.name())
+            elif reader.take_one_of("view", "sequence"):
                 reader.take("if", "not", "exists")
                 self.relations.add(reader.name())
             elif reader.take("index"):
@@ -60,6 +65,14 @@ class Known:
 
     def _learn_foreign_keys(self, table: str, parts: Sequence[Sequence[Token]]) -> None:
         self.foreign_keys += [key for part in parts if (key := foreign_key(table, part))]
+
+
+def known_after(sql: str) -> Known:
+    """What this SQL has made, such as that of all earlier revisions."""
+    known = Known()
+    for statement in statements_of(sql):
+        known.learn(statement)
+    return known
 
 
 def table_and_actions(reader: Reader) -> tuple[str, list[list[Token]]]:

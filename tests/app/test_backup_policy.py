@@ -1,4 +1,4 @@
-"""The policy of backups names every column that holds a person's id, and masks every text that tells of a person."""
+"""The backup policy names every column with a user's id, and masks every text about a person."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
 
 
 def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fresh_database: Database) -> None:
-    """A new column of text is to be masked, or to be named here as one that says nothing of anybody."""
+    """A new column of text must be masked, or listed here as harmless."""
     harmless = {
         *("alembic_version.version_num", "wallets.currency", "wallets.status", "wallet_transactions.currency"),
         *("wallet_transactions.type", "ledger_accounts.code", "ledger_accounts.name", "ledger_accounts.kind"),

@@ -1,4 +1,6 @@
-"""Keys are kept for the owner alone, published without their private half, and rotated under the running service."""
+"""Signing keys are readable by their owner only, published without the private half, and rotated while the service
+runs.
+"""
 
 import json
 import stat
@@ -93,7 +95,7 @@ def test_a_rotation_puts_a_key_in_front_and_drops_the_oldest_but_never_the_one_t
 
 
 def test_a_new_key_signs_only_after_it_could_be_learned(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than a copy of the published keys may be kept."""
+    """Longer than a cached copy of the published keys lives."""
     rotate("--file", file)
     ring = parse_keys(file.read_text())
     assert ring.signer() is ring.keys[0], "a first key signs at once"
@@ -117,7 +119,7 @@ def test_a_key_file_is_for_its_owner_alone_and_keeps_the_mode_it_was_given(file:
 
 
 def test_of_processes_that_start_at_once_one_makes_the_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads stand for them."""
+    """Threads stand for processes."""
     monkeypatch.setattr("os.getpid", count(1).__next__)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: ensure_key_file(file), range(4)))

@@ -1,4 +1,8 @@
-"""The doctor's findings on a test's database."""
+"""The doctor's findings on a test's database.
+
+Most things are broken in a db transaction that is rolled back, and examined inside it as the migrator: PostgreSQL's DDL
+is transactional, roles included.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

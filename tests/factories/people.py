@@ -34,7 +34,7 @@ class People:
         self.app = app
 
     def make(
-        self, *, password_hash: str | None = None, name: str = "Somebody", is_operator: bool = False, **roles: str
+        self, *, password_hash: str | None = None, name: str = "Test Person", is_operator: bool = False, **roles: str
     ) -> Person:
         """A new user; `eur="admin", km="member"` says where they belong."""
         with self.app.app_context():

@@ -28,7 +28,7 @@ def as_owner(database: Database) -> Iterator[sa.Connection]:
         yield connection
 
 
-def make_spare(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
+def make_retired_schema(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
     """A schema with a table that refers to a table of `shared`, as those of tenants do."""
     with as_owner(database) as connection:
         record_retired_schema(

@@ -1,7 +1,7 @@
 """A route with a hole in it, made for this test: what whoever puts SQL into it reaches, in both login modes.
 
 The hole is of the worst kind: text from the request stands in the statement, which has no parameters of its own, and
-PostgreSQL's answer comes back. ARCHITECTURE says in words what is tried here.
+PostgreSQL's answer comes back. docs/architecture/security.md describes these attacks.
 """
 
 from collections.abc import Iterator

@@ -343,7 +343,7 @@ def test_a_function_does_not_tell_a_stranger_from_nobody(attack: Attack, people:
     assert stranger[0] == "answered" or stranger[0].startswith("WA"), stranger
 
 
-# What is open, known, and written down in ARCHITECTURE.md.
+# What is open, known, and written down in docs/architecture/security.md.
 
 KNOWN = {
     "the names of other tenants' schemas and roles, by number": (
@@ -372,7 +372,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("statement", KNOWN.values(), ids=KNOWN.keys())
 def test_what_is_known_to_be_open_is_still_open(attack: Attack, statement: str) -> None:
-    """When PostgreSQL closes one, its sentence in ARCHITECTURE.md goes too."""
+    """When PostgreSQL closes one, its sentence in docs/architecture/security.md goes too."""
     attack(statement)
 
 
@@ -499,7 +499,7 @@ def test_the_planner_does_not_tell_whose_members_are_many(fresh_database: Databa
     """Its statistics know of all rows, whatever row-level security hides."""
     superuser = fresh_database.as_superuser()
     superuser.execute(
-        "INSERT INTO shared.users (email, name) SELECT n || '@many.example', 'Somebody' FROM generate_series(1, 500) n"
+        "INSERT INTO shared.users (email, name) SELECT n || '@many.example', 'Many' FROM generate_series(1, 500) n"
     )
     superuser.execute(
         "INSERT INTO shared.memberships (tenant_id, user_id, tenant_role, role)"

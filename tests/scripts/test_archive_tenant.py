@@ -15,7 +15,7 @@ def test_the_scripts_archive_and_take_back_and_the_log_says_so(run: Run, fresh_d
     assert (again.exit_code, "archived" in again.output) == (1, True)
     assert run("unarchive_tenant", "mark").exit_code == 0
     assert run("unarchive_tenant", "mark").exit_code == 1
-    assert run("archive_tenant", "nobody").exit_code == 2
+    assert run("archive_tenant", "unknown").exit_code == 2
     log = fresh_database.as_tenant("mark").execute("SELECT action, after ->> 'status' FROM audit_log ORDER BY seq")
     assert log.fetchall() == [("tenant.archive", "archived"), ("tenant.unarchive", "active")]
 

@@ -23,7 +23,7 @@ def test_roles_are_created_only_for_the_logins_of_the_contract(run: Run, fresh_d
     again = run("create_roles", "--superuser-url", fresh_database.url())
     assert again.exit_code == 0, again.output
     with pytest.MonkeyPatch.context() as other:
-        other.setenv("DATABASE_URL", "postgresql://somebody:x@127.0.0.1/wallet")
+        other.setenv("DATABASE_URL", "postgresql://another:x@127.0.0.1/wallet")
         refused = run("create_roles", "--superuser-url", fresh_database.url())
     assert refused.exit_code == 2
     assert "must log in as wallet_app" in refused.output

@@ -6,15 +6,15 @@ import pytest
 
 from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run
-from tests.factories.retired_schemas import TOMORROW, YESTERDAY, make_spare, noted, schemas
+from tests.factories.retired_schemas import TOMORROW, YESTERDAY, make_retired_schema, noted, schemas
 
 pytestmark = pytest.mark.both_servers
 
 
 def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_database: Database) -> None:
     assert "No retired schema is due." in run("drop_retired_schemas").output
-    make_spare(fresh_database, "km_old", YESTERDAY)
-    make_spare(fresh_database, "km_new", TOMORROW)
+    make_retired_schema(fresh_database, "km_old", YESTERDAY)
+    make_retired_schema(fresh_database, "km_new", TOMORROW)
     listed = run("drop_retired_schemas", "--list", "--json")
     assert [(each["schema_name"], each["is_due"]) for each in json.loads(listed.output)] == [
         ("km_old", True),

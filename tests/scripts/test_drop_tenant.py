@@ -47,11 +47,11 @@ def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     [
         (("mark",), None, 2),
         (("mark", "--no-backup", "--to", "/tmp"), None, 2),
-        (("mark", "--to", "/tmp", "--seal-to", "nobody", "--yes"), None, 2),
+        (("mark", "--to", "/tmp", "--seal-to", "unknown", "--yes"), None, 2),
         (("mark", "--no-backup"), "km\n", 2),
         (("mark", "--no-backup"), "mark\nkm\n", 2),
         (("mark", "--no-backup"), "", 1),
-        (("nobody", "--no-backup", "--yes"), None, 2),
+        (("unknown", "--no-backup", "--yes"), None, 2),
         (("km", "--no-backup", "--yes"), None, 1),
         (("mark", "--yes", "--to", "/proc/nowhere"), None, 1),
     ],

@@ -30,7 +30,7 @@ def test_the_script_renames_and_writes_it_into_the_tenants_log(run: Run, fresh_d
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("nobody", "bam"), 2),
+        (("unknown", "bam"), 2),
         (("mark", "wallet"), 2),
         (("mark", "bam", "--schema-name", "pg_x"), 2),
         (("mark",), 2),

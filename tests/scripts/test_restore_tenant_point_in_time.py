@@ -1,5 +1,5 @@
 """One tenant back in time: a side server is brought to a moment before the mishap, one tenant is backed up there, and
-restored on the main one. The commands are those of scripts/README.md.
+restored on the main one. The commands are those of docs/operations.md.
 """
 
 import os
@@ -123,7 +123,7 @@ def on(server: EmbeddedServer, database: Database) -> Database:
 
 def runbooks_settings(side: Database) -> dict[str, str]:
     """What the runbook puts before the command that backs up from the side server."""
-    text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     ((line,),) = [re.findall(r"^ +(.*=.*) python -m scripts\.backup_tenant km", text, re.MULTILINE)]
     given = {"DATABASE_URL": side.app_url, "ADMIN_DATABASE_URL": side.admin_url}
     return {name: given[name] if value else "" for name, value in re.findall(r"(\w+)=(\S*)", line)}

@@ -83,7 +83,7 @@ def test_failures_cuts_and_other_columns_are_told_and_exit_1(run: Run, fresh_dat
     [
         ("SELECT 1",),
         ("--all", "--tenant", "km", "SELECT 1"),
-        ("--tenant", "nobody", "SELECT 1"),
+        ("--tenant", "unknown", "SELECT 1"),
         ("--all", "--jobs", "0", "SELECT 1"),
         ("--all",),
     ],

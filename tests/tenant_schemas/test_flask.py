@@ -169,7 +169,7 @@ def test_a_flush_under_another_tenant_is_refused(db: TenantDatabase) -> None:
     """What was made under one tenant is not written under the next."""
     with shared_side():
         who(db)
-        db.session.add(User(email=f"{uuid4().hex}@example.com", name="Nobody"))
+        db.session.add(User(email=f"{uuid4().hex}@example.com", name="Test Person"))
     with tenant_context("eur"), pytest.raises(BindingChanged):
         db.session.flush()
 
@@ -286,7 +286,7 @@ def test_a_context_is_left_on_an_exception() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_a_context_of_nobody_is_refused_and_binds_nothing() -> None:
-    for slug in ("nobody", "EUR", "", "eur'; --"):
+    for slug in ("unknown", "EUR", "", "eur'; --"):
         with pytest.raises(TenantNotFound), tenant_context(slug):
             pass
         assert is_unbound()
@@ -335,7 +335,7 @@ def requests(small: Flask, db: TenantDatabase, database: Database) -> Flask:
 
     @small.post("/<end>/<email>")
     def write(end: str, email: str) -> Any:
-        db.session.add(User(email=email, name="Somebody"))
+        db.session.add(User(email=email, name="Test Person"))
         db.session.flush()
         if end == "raise":
             raise ZeroDivisionError
@@ -483,7 +483,7 @@ def test_the_applications_connections_are_found_from_inside_it(app: Flask) -> No
 
 def test_after_requests_to_the_application_nothing_is_bound(api: Api, people: People) -> None:
     person = people.make(eur="member", km="member")
-    for slug in ("eur", "km", "nobody"):
+    for slug in ("eur", "km", "unknown"):
         api.get("/api/wallet", person, slug)
         assert is_unbound()
 

@@ -56,7 +56,7 @@ def test_a_header_that_is_repeated_names_its_tenant_once(header: str) -> None:
     assert by_header(parts(header=header)) == Hint(slug="eur")
 
 
-@pytest.mark.parametrize("header", ["eur,km", "km, eur", "eur, EUR", "eur,nobody"])
+@pytest.mark.parametrize("header", ["eur,km", "km, eur", "eur, EUR", "eur,unknown"])
 def test_a_header_that_is_repeated_with_another_tenant_is_ambiguous(header: str) -> None:
     with pytest.raises(TenantAmbiguous):
         by_header(parts(header=header))
@@ -124,7 +124,7 @@ def test_namings_that_agree_are_one() -> None:
         {"path": "eur", "subdomain": "km"},
         {"header": "eur", "path": "eur", "subdomain": "km"},
         {"header": "eur", "path": "EUR"},
-        {"header": "nobody", "path": "noone"},
+        {"header": "unknown", "path": "noone"},
     ],
 )
 def test_two_slugs_that_differ_are_ambiguous(named: dict[str, str]) -> None:
@@ -150,7 +150,7 @@ def outcome(selection: Selection, tenant: Tenant | None) -> str:
 def test_a_claim_against_a_slug_ends_the_same_whether_or_not_the_slug_exists(database: Database) -> None:
     """The tenant is looked up by the claim alone, so the slug's existence plays no part. Same words, too."""
     eur = database.tenant("eur")
-    slugs = ["km", "nobody", *NOT_SLUGS]
+    slugs = ["km", "unknown", *NOT_SLUGS]
     ends = {outcome(select(parts(claim=str(eur.id), header=slug), RESOLVERS), eur) for slug in slugs}
     assert len(ends) == 1
     assert ends.pop().startswith("TenantAmbiguous")

@@ -1,4 +1,4 @@
-"""The fields that all routes share, one by one."""
+"""The fields that all schemas share."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any

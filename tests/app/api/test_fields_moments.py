@@ -1,4 +1,4 @@
-"""Wherever a moment can be sent it is read alike: RFC 3339 with an offset, and within what UTC can say."""
+"""Every field for a moment reads alike: RFC 3339 with an offset, within the years that UTC can represent."""
 
 from typing import Any
 from uuid import UUID

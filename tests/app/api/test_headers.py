@@ -1,4 +1,4 @@
-"""The headers that routes share, one by one."""
+"""The headers that all routes share."""
 
 import pytest
 from flask import Flask

@@ -1,7 +1,7 @@
-"""Whatever is sent to a route that takes a body, wrong input is refused, named, and writes nothing.
+"""Every route with a body refuses invalid input, names the fault, and writes nothing.
 
-The routes that take a body are listed with a right body each; every fault is put into that body, so that the fault
-alone is what is refused.
+Each route is listed with a valid body. Every fault is put into that body, so the fault is the only reason for the
+refusal.
 """
 
 import json
@@ -32,7 +32,7 @@ TENANTS = ("eur", "km")
 
 @dataclass(frozen=True)
 class Route:
-    """A route that takes a body, and what there is to get wrong in it."""
+    """A route with a body, and the fields that tests can make invalid."""
 
     path: str
     body: dict[str, Any]
@@ -61,7 +61,7 @@ class Route:
 ROUTES = (
     Route(
         "/api/auth/login",
-        {"email": "nobody@example.com", "password": "wrong"},
+        {"email": "unknown@example.com", "password": "wrong"},
         status=401,
         required=("email", "password"),
         texts={"email": 254, "password": 1024},
@@ -69,7 +69,7 @@ ROUTES = (
     ),
     Route(
         "/api/auth/refresh",
-        {"refreshToken": "nobody's"},
+        {"refreshToken": "unknown"},
         status=401,
         required=("refreshToken",),
         texts={"refreshToken": 200},
@@ -225,7 +225,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", TENANTS)
 
 
 class World:
-    """An admin with a wallet and a payment in each tenant, and a superuser's eye on what is written there."""
+    """An admin with a wallet and a payment in each tenant, and a superuser's view of the written rows."""
 
     def __init__(self, app: Flask, database: Database) -> None:
         people = People(app)
@@ -256,7 +256,7 @@ class World:
         return text
 
     def forget_tenants(self) -> None:
-        """No process here makes the tenants that are asked for, and only so many may wait."""
+        """No process here creates requested tenants, and the number of pending requests is limited."""
         self._eye.execute("DELETE FROM shared.provisionings")
         self._eye.execute("UPDATE shared.tenants SET name = slug")
 
@@ -273,7 +273,7 @@ class World:
         return response
 
     def answer(self, route: Route, slug: str, **changed: Any) -> Answer:
-        """What the route's right body is answered with these fields changed. Escapes keep surrogates on the way."""
+        """The answer to the route's valid body with these fields changed. Escapes preserve surrogates."""
         return answer_of(self.send_text(route, slug, json.dumps(self.body(route, slug, **changed))))
 
     def send_text(self, route: Route, slug: str, text: str | bytes, **more: Any) -> TestResponse:
@@ -285,7 +285,7 @@ class World:
         return int(version)
 
     def all_that_is_written(self) -> list[Any]:
-        """How many rows each table has but for refusals in the audit log, and the wallets as they are."""
+        """The number of rows of each table, without refusals in the audit log, and the wallets' state."""
         tables = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments")
         counted = [f"{slug}_schema.{table}" for slug in TENANTS for table in tables]
         counted += [f"{slug}_schema.audit_log WHERE refusal IS NULL AND action <> 'look'" for slug in TENANTS]
@@ -300,10 +300,10 @@ class World:
 
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many right bodies are sent to the login; what a hash costs is tested elsewhere."""
+    """Many valid bodies are sent to the login; other tests cover the cost of a hash."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("nobody"))
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def world(app: Flask, database: Database) -> World:
 
 @pytest.fixture
 def refused(world: World) -> Iterator[World]:
-    """The world, which must be the same when the test is over."""
+    """The world, which must be unchanged at the end of the test."""
     before = world.all_that_is_written()
     yield world
     assert world.all_that_is_written() == before
@@ -404,7 +404,7 @@ def test_a_right_body_may_say_more_of_its_media_type(world: World, media_type: s
 
 
 class Broken(BytesIO):
-    """The connection broke, as the server's own reader says it."""
+    """A broken connection, as the server's own reader reports it."""
 
     def read(self, size: int | None = -1) -> bytes:
         raise OSError("chunk")
@@ -518,7 +518,7 @@ def test_control_characters_are_refused(refused: World, route: Route, slug: str)
 
 @over(route for route in ROUTES if route.texts)
 def test_the_control_characters_after_ascii_are_refused_too(refused: World, route: Route) -> None:
-    """DEL, NEL, and CSI, which a terminal obeys as it does ESC [."""
+    """DEL, NEL and CSI, which a terminal obeys as it does ESC [."""
     for name in route.texts:
         wrong = ["\x7f", "\x80", "\x85", "\x9b31m"]
         answers = {text: refused.answer(route, "eur", **{name: f"a{text}b"}) for text in wrong}
@@ -551,7 +551,7 @@ def test_what_is_no_uuid_is_refused(refused: World, route: Route, slug: str) -> 
 
 @over(route for route in ROUTES if route.identifiers)
 def test_a_uuid_has_one_form(refused: World, route: Route) -> None:
-    """RFC 9562's, as the format in the API's description says; not what Python's UUID() would make one of."""
+    """The form of RFC 9562, as OpenAPI's format says, not every form that Python's UUID() accepts."""
     right = str(uuid4())
     arabic = right.translate({ord(str(digit)): chr(0x660 + digit) for digit in range(10)})
     wrong = [f"{{{right}}}", f"urn:uuid:{right}", right.replace("-", ""), arabic]
@@ -694,7 +694,7 @@ def test_a_query_to_a_route_that_takes_none_is_refused(refused: World, path: str
 
 @OVER_ROUTES
 def test_a_query_beside_a_body_is_refused(refused: World, route: Route) -> None:
-    """`POST …/payments?amount=5` must not look as if it had said something."""
+    """`POST …/payments?amount=5` must not look accepted."""
     response = refused.send(route, "eur", json=refused.body(route, "eur"), query_string={"limit": "5"})
     assert faults_of(response) == [("limit", "unknown_field")]
 

@@ -1,4 +1,4 @@
-"""Every action of admins and operators, and every refused one, leaves an entry in the log of its own tenant."""
+"""Every action of admins and operators, and every refusal, has an entry in the log of its own tenant."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ ADDRESS = "203.0.113.7"
 
 
 class Office:
-    """An admin of a tenant with one member's wallet of 100.00, calling from a known address."""
+    """An admin of a tenant with a member's wallet of 100.00, calling from a known address."""
 
     def __init__(self, app: Flask, slug: str) -> None:
         people = People(app)
@@ -36,7 +36,7 @@ class Office:
         return self.api.send(method, path, who, self.slug, headers=headers, **seen, **more)
 
     def log(self, who: Person | None = None, **filters: str) -> list[dict[str, Any]]:
-        """The entries of somebody's doing, the admin's if nobody is named, newest first."""
+        """The entries of one actor, by default the admin, newest first."""
         query = {"actorId": str((who or self.admin).user_id), "limit": "200"} | filters
         answer = self.api.get("/api/admin/audit-log", self.admin, self.slug, query_string=query)
         assert answer.status_code == 200, answer.text
@@ -201,7 +201,7 @@ def test_a_refused_rehearsal_is_no_refusal(office: Office) -> None:
 
 
 def test_a_posting_and_its_entry_are_one(office: Office, database: Database) -> None:
-    """Where no entry can be written, no money moves."""
+    """If the entry can't be written, no money moves."""
     superuser, schema = database.as_superuser(), f"{office.slug}_schema"
     before = balance_of(database, office)
     superuser.execute(f"ALTER TABLE {schema}.audit_chain RENAME TO hidden".encode())

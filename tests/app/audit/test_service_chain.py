@@ -1,4 +1,4 @@
-"""The audit log is append-only, and a change by a superuser is found and named by the audit command."""
+"""The audit log is append-only, and the audit command finds and names a superuser's change."""
 
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ Superuser = psycopg.Connection[TupleRow]
 
 @pytest.fixture
 def superuser(fresh_app: Flask, fresh_database: Database) -> Superuser:
-    """Somebody in km's schema, whose log has five entries, with the triggers out of the way."""
+    """A superuser in km's schema with triggers disabled; the log has five entries."""
     tenant = fresh_database.as_tenant("km")
     for number in range(4):
         tenant.execute(

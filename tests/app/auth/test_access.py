@@ -1,6 +1,6 @@
-"""Which tenant a request is for, and that nobody gets into, or learns of, a tenant they do not belong to.
+"""The tenant of a request: no caller enters, or learns of, a tenant to which they do not belong.
 
-All over HTTP. Where a tenant is suspended, renamed or left behind the test has a database of its own.
+All tests go over HTTP. A test that suspends, renames or leaves behind a tenant has a database of its own.
 """
 
 import re
@@ -35,7 +35,7 @@ CURRENCY = {"eur": "EUR", "km": "BAM"}
 
 
 class Caller:
-    """One person with all ways to name a tenant."""
+    """One person with every way to name a tenant."""
 
     def __init__(self, app: Flask, database: Database, person: Person) -> None:
         self.api, self.person, self._people = Api(app), person, People(app)
@@ -51,7 +51,7 @@ class Caller:
         host: str | None = None,
         claim: str | UUID | None = None,
     ) -> TestResponse:
-        """GET a path below /api, naming each tenant that is given by slug; a claim by slug or by id."""
+        """GET a path below /api. Each given tenant is named by slug; a claim by slug or by id."""
         headers = {"Host": host} if host else {}
         if header is not None:
             headers["X-Tenant"] = header
@@ -62,7 +62,7 @@ class Caller:
         return self.api.client.get(f"/api/{in_path}{path}" if in_path else f"/api{path}", headers=headers)
 
     def claiming(self, claim: str | UUID) -> str:
-        """The person's token for this tenant, made once."""
+        """The person's token for this tenant, issued once."""
         tenant_id = claim if isinstance(claim, UUID) else self._ids[claim]
         if tenant_id not in self._tokens:
             self._tokens[tenant_id] = self._people.token(self.person.user_id, tenant_id)
@@ -143,14 +143,14 @@ def test_a_claim_for_an_id_that_no_tenant_has_is_not_found(member: Caller, slug:
 
 @OVER_TENANTS
 def test_a_doubled_slash_does_not_shed_the_tenant_of_the_path(member: Caller, slug: str) -> None:
-    """Were it redirected to a path without the slug, a header could then say another tenant and go unchallenged."""
+    """After a redirect to a path without the slug, a header could name another tenant unchallenged."""
     response = member.get("//wallet", in_path=slug, header={"eur": "km", "km": "eur"}[slug])
     moved_to = response.headers.get("Location", "")
     assert response.status_code in {400, 404} or f"/{slug}/" in moved_to, (response.status_code, moved_to)
 
 
 def test_what_a_proxy_might_add_names_no_tenant_and_changes_no_route(member: Caller) -> None:
-    """No proxy is trusted unless somebody says so: these come from anybody."""
+    """No proxy is trusted by default, so any client can send these headers."""
     token = {"Authorization": f"Bearer {member.person.token}"}
     for header in ("X-Forwarded-Host", "X-Host", "X-Original-Host", "X-Tenant-Id", "X-Tenants", "Tenant"):
         for named in ("km", "km.wallet.example"):
@@ -187,7 +187,7 @@ NOT_SEGMENTS = (
 
 
 def test_what_is_no_slug_of_a_tenant_is_not_found_in_the_path_either(member: Caller) -> None:
-    """A NUL is among them: it must not reach PostgreSQL, which would choke on it."""
+    """Including a NUL, which must not reach PostgreSQL."""
     reference = looks(member.get(in_path="nope"))
     for segment in NOT_SEGMENTS:
         assert looks(member.get(in_path=segment)) == reference, segment
@@ -240,7 +240,7 @@ def test_no_name_of_a_tenant_breaks_the_service(member: Caller, named: str, way:
 
 
 def looks(response: TestResponse) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """All that a caller can tell an answer by."""
+    """Everything by which a caller can tell answers apart."""
     headers = [(name, value) for name, value in response.headers if name not in {"X-Request-Id", "Date"}]
     return response.status_code, response.data, headers
 
@@ -254,7 +254,7 @@ def set_status(database: Database, slug: str, status: TenantStatus) -> None:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement and every checkout of a connection, while a test runs."""
+    """Every statement and every checkout of a connection during a test."""
     seen: list[str] = []
     one_statement, connect = BindingEngine.one_statement, BindingEngine.connect
 
@@ -274,7 +274,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_unknown_suspended_archived_and_foreign_tenants_look_alike(
     fresh_app: Flask, fresh_database: Database, counted: list[str]
 ) -> None:
-    """Same status, same bytes, same headers, and the same work in the database, by every way of naming one."""
+    """The same status, bytes, headers and database work, for every way of naming a tenant."""
     people = People(fresh_app)
     outsider = Caller(fresh_app, fresh_database, people.make(eur="admin"))
     insider = Caller(fresh_app, fresh_database, people.make(eur="admin", km="admin"))
@@ -341,7 +341,7 @@ def test_a_disabled_user_is_out_at_the_next_request(member: Caller, database: Da
 def test_a_token_dies_with_its_tenant_even_if_the_slug_is_used_again(
     fresh_app: Flask, fresh_database: Database
 ) -> None:
-    """The claim is the tenant's id, not its name."""
+    """The claim is the tenant's id, not its slug."""
     person = People(fresh_app).make(eur="member", km="member")
     caller = Caller(fresh_app, fresh_database, person)
     old_id, new_id = fresh_database.tenant("eur").id, uuid4()
@@ -462,7 +462,7 @@ def test_a_role_that_changes_counts_from_the_next_request_on(
 
 
 def test_ids_of_one_tenant_mean_nothing_in_the_other(api: Api, people: People) -> None:
-    """An admin of both tenants finds neither wallet nor transaction of km through eur."""
+    """An admin of both tenants finds neither km's wallet nor its transaction through eur."""
     admin = people.make(eur="admin", km="admin")
     wallets = {slug: people.wallet(admin, slug, balance_minor=1_000) for slug in ("eur", "km")}
     paid = api.post("/api/wallet/payments", admin, "km", json={"amount": "1.00"}).json["id"]
@@ -527,7 +527,7 @@ def test_a_token_for_one_tenant_does_nothing_to_others_even_an_operators(
 
 
 def test_every_first_segment_of_a_real_route_is_reserved(app: Flask) -> None:
-    """Else a tenant of that name could be made, and its paths would never reach it."""
+    """Otherwise a tenant with that slug could exist, and its paths would never reach it."""
     segments = first_segments(app, API_PREFIX)
     assert segments
     assert segments <= RESERVED_SLUGS

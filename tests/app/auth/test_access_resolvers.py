@@ -1,4 +1,4 @@
-"""How a request names its tenant, through the application, where the look-up is real."""
+"""Tenant resolvers through the application, with the real look-up."""
 
 from dataclasses import replace
 from typing import Any
@@ -33,13 +33,13 @@ def test_every_way_reaches_the_tenant_it_names(api: Api, people: People, databas
 
 
 def test_a_token_for_one_tenant_probes_no_other(api: Api, people: People, database: Database) -> None:
-    """A tenant of one's own, a foreign one and none at all: one status, one body, one set of headers."""
+    """The caller's own, a foreign and an unknown tenant: one status, one body, one set of headers."""
     person = people.make(eur="member", km="member")
     stranger = people.make(eur="member")
     claims = {who: people.token(who.user_id, database.tenant("eur").id) for who in (person, stranger)}
     ends, headers = [], []
     for who, token in claims.items():
-        for slug in ("km", "nobody", "KM'"):
+        for slug in ("km", "unknown", "KM'"):
             for response in (
                 api.get("/api/wallet", replace(who, token=token), slug),
                 api.get(f"/api/{slug}/wallet", replace(who, token=token)),
@@ -66,7 +66,7 @@ def test_what_is_no_slug_never_reaches_sql(app_asked: list[str | None], api: Api
 
 @pytest.fixture
 def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """The slugs that the application asks PostgreSQL for; the asking is the real one."""
+    """The slugs that the application looks up in PostgreSQL, with the real look-up."""
     asked: list[str | None] = []
 
     def spying(user_id: UUID, session_id: UUID | None, slug: str | None, tenant_id: UUID | None) -> Standing | None:

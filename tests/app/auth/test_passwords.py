@@ -1,4 +1,4 @@
-"""Passwords are hashed as RFC 9106 wants, a few at a time, and with the same work whether or not there is a user."""
+"""Passwords are hashed as RFC 9106 recommends, a few at a time, with the same work for unknown users."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -26,13 +26,13 @@ def test_what_is_no_hash_is_never_right(stored: str) -> None:
 
 
 def test_nobody_costs_what_somebody_costs() -> None:
-    """The stand-in has the parameters that new hashes get, and verifying against it never succeeds."""
+    """The stand-in has the parameters of new hashes, and verifying against it never succeeds."""
     assert extract_parameters(UNKNOWN_USER_HASH) == extract_parameters(PasswordHasher().hash("x"))
-    assert not is_right("nobody", None)
+    assert not is_right("unknown", None)
 
 
 class Counting:
-    """A hasher that takes its time and knows how many of its calls run at once."""
+    """A slow hasher that counts its concurrent calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -71,7 +71,7 @@ def test_without_a_hash_the_same_work_is_done_and_the_answer_is_no(counting: Cou
 
 
 def test_hashes_at_once_are_bounded(counting: Counting) -> None:
-    """Each takes 64 MiB, so a crowd at the door must not take all memory."""
+    """Each takes 64 MiB, so many log-ins at once must not exhaust the memory."""
     with ThreadPoolExecutor(9) as pool:
         jobs: list[Future[Any]] = [pool.submit(hash_password, "p") for _ in range(6)]
         jobs += [pool.submit(is_right, "p", None) for _ in range(6)]

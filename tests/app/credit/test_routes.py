@@ -1,4 +1,4 @@
-"""What the tenant grants: policies by currency, the limits that follow from them, and the history of both."""
+"""Credit: policies by currency, the limits that follow from them, and the history of both."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier

@@ -1,7 +1,6 @@
-"""How old credit in use is: against a tiny model of the rule that what repays credit repays the oldest first.
+"""The age of used credit, compared with a tiny model: repayments settle the oldest credit first.
 
-Times are taken by the posting function, so histories of the past are made by a superuser who dates them back, in a
-database of the test's own.
+The posting function takes the time itself, so a superuser dates histories back, in a database of the test's own.
 """
 
 from collections import deque
@@ -25,14 +24,14 @@ BUCKETS = ("up_to_30_days_minor", "up_to_60_days_minor", "up_to_90_days_minor", 
 
 @dataclass(frozen=True)
 class Age:
-    """What is unpaid by age, and how many days old the oldest is."""
+    """The unpaid amounts by age, and the age of the oldest in days."""
 
     buckets: tuple[int, int, int, int]
     oldest: float
 
 
 def age_of(history: Sequence[Movement]) -> Age | None:
-    """The rule in plain Python. None if no credit is in use."""
+    """The rule in plain Python. None without used credit."""
     deposit, draws = 0, deque[tuple[float, int]]()
     for days, amount in history:
         if amount < 0:
@@ -89,7 +88,7 @@ class Past:
         return wallet_id
 
     def age(self, wallet_id: UUID) -> Age | None:
-        """What the view says."""
+        """The view's result."""
         query = f"SELECT extract(epoch FROM now() - since) / 86400, {', '.join(BUCKETS)} FROM credit_in_use"
         row = self.superuser.execute(f"{query} WHERE wallet_id = %s".encode(), (wallet_id,)).fetchone()
         return Age(row[1:], round(float(row[0]), 2)) if row else None
@@ -101,7 +100,7 @@ def past(fresh_database: Database, office: Office) -> Past:
 
 
 def random_history(random: Random) -> list[Movement]:
-    """Days that are no edge of a bucket; up to forty movements that go above and below zero."""
+    """Days that are no edge of a bucket; up to forty movements above and below zero."""
     balance, history = 0, []
     count = random.randrange(1, 40)
     for days in sorted((random.randrange(130) + 0.5 for _ in range(count)), reverse=True):
@@ -185,7 +184,7 @@ def test_the_report_totals_each_currency_alone_and_lists_whose_it_is(past: Past)
     listed = {item["walletId"]: item for item in office.pages("credit-report/wallets", limit=1)}
     assert set(listed) == {str(wallet_id) for wallet_id in (*euros, yen)}
     owner = office.wallet(euros[0])["userId"]
-    told: dict[str, Any] = {"userId": owner, "currency": "EUR", "creditUsed": "5.70", "name": "Somebody"}
+    told: dict[str, Any] = {"userId": owner, "currency": "EUR", "creditUsed": "5.70", "name": "Test Person"}
     assert told.items() <= listed[str(euros[0])].items()
     assert listed[str(euros[0])]["email"].endswith("@example.com")
 
@@ -216,7 +215,7 @@ def test_what_is_read_does_not_grow_with_the_history_before_credit_was_used(past
 
 
 def rows_read(plan: dict[str, Any], table: str) -> int:
-    """How many rows a plan read of a table, those that a filter dropped included."""
+    """The rows of a table that a plan read, including those that a filter dropped."""
     here = 0
     if plan.get("Relation Name") == table:
         here = round((plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"])

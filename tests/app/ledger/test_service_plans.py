@@ -1,7 +1,6 @@
-"""Reading costs the same at any depth: how many pages PostgreSQL touches, not how long it takes.
+"""Reading costs the same at any depth: the number of pages that PostgreSQL touches, not the time.
 
-Plans are looked at as a connection keeps them that has asked the same before (force_generic_plan): such a plan does not
-know whose wallet it is for.
+The plans are generic (force_generic_plan), as a connection caches them: such a plan does not know the wallet.
 """
 
 import json
@@ -38,7 +37,7 @@ _IN_TURN = b"""
 
 
 class Planner:
-    """A tenant with a wallet of long ago, and three in which much has happened since, in turn."""
+    """A tenant with a wallet of long ago, and three wallets with many later movements in turn."""
 
     def __init__(self, app: Flask, database: Database) -> None:
         self.app, self.superuser = app, database.as_superuser()
@@ -50,7 +49,7 @@ class Planner:
         self.superuser.execute(b"VACUUM ANALYZE eur_schema.wallet_transactions")
 
     def plan(self, read: Read) -> Any:
-        """The plan of what `read` asks last, run."""
+        """The executed plan of the last query of `read`."""
         asked: list[tuple[str, dict[str, Any]]] = []
         with self.app.app_context(), tenant_context("eur") as tenant:
 

@@ -1,4 +1,4 @@
-"""A tenant has so many slots in each process, and a slot comes back exactly once, however its request ends."""
+"""A tenant has a number of slots in each process, and a slot is released exactly once, however its request ends."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -126,7 +126,7 @@ def test_a_stream_keeps_its_slot_until_it_is_closed_also_halfway_and_gives_it_ba
             assert next(pieces)
         assert taken(world, "eur") == 1
         assert world.get("eur").json["code"] == "too_many_concurrent_requests"
-        assert taken(world, "eur") == 1, "whoever is refused holds nothing, and gives nothing back"
+        assert taken(world, "eur") == 1, "a refused request holds no slot and releases none"
         stream.close()
         stream.close()
         assert taken(world, "eur") == 0

@@ -1,4 +1,4 @@
-"""With a Redis all processes count together, and without it for a while each by itself: no request fails for it."""
+"""With a Redis all processes count together. Without it each counts by itself, and no request fails."""
 
 import shutil
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(REDIS is None, reason="redis-server is not insta
 
 @contextmanager
 def running(port: int) -> Iterator[None]:
-    """A Redis that keeps nothing on disk."""
+    """A Redis without persistence."""
     command = [str(REDIS), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:

@@ -1,4 +1,4 @@
-"""`flask members add`: lets people into a tenant from the command line, and says plainly when it can't."""
+"""`flask members add` adds members from the command line, and reports why it can't."""
 
 from typing import Any
 from uuid import uuid4

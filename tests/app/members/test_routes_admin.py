@@ -1,4 +1,4 @@
-"""An admin says who belongs to their tenant and as what: at once, in the log, and it tells nothing of others."""
+"""An admin manages the members of one tenant: at once, in the audit log, without learning about other tenants."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -55,7 +55,7 @@ def user_of(database: Database, email: str) -> tuple[Any, ...]:
 
 
 def log_of(api: Api, admin: Person, slug: str, subject: UUID) -> list[tuple[Any, ...]]:
-    """What the audit log tells of this user, oldest first."""
+    """The audit entries about this user, oldest first."""
     items = api.get(f"/api/admin/audit-log?actorId={admin.user_id}&limit=200", admin, slug).json["items"]
     told = [item for item in reversed(items) if item["subject"] == str(subject)]
     return [(item["action"], item["before"], item["after"]) for item in told]
@@ -83,7 +83,7 @@ def test_a_new_address_becomes_a_member_without_a_password(
 def test_somebody_of_another_tenant_is_let_in_and_the_answer_does_not_tell(
     api: Api, people: People, admin: Person, database: Database, slug: str
 ) -> None:
-    """Nor does the directory. And nothing of theirs is changed: not their name, and not their role elsewhere."""
+    """Nor does the directory. Name and roles elsewhere do not change."""
     known = people.make(name="Their Own Name", password_hash="untouched", **{OTHER[slug]: "member"})
     answers = [add(api, admin, slug, email, name="Given") for email in (known.email, new_email())]
     assert [(answer.status_code, set(answer.json)) for answer in answers] == [(201, {"userId", "role"})] * 2
@@ -195,7 +195,7 @@ def test_a_removed_member_is_out_at_once_and_finds_the_wallet_again(
 def test_who_is_no_member_here_is_not_found_wherever_else_they_are(
     api: Api, people: People, admin: Person, database: Database, slug: str
 ) -> None:
-    """The admin is one in both tenants, and still reaches only the members of the one that the request names."""
+    """An admin of both tenants reaches only the members of the named one."""
     foreign = people.make(**{OTHER[slug]: "member"})
     for user_id in (foreign.user_id, uuid4()):
         path = f"{MEMBERS}/{user_id}"
@@ -216,8 +216,8 @@ def test_admins_neither_change_nor_remove_themselves(api: Api, admin: Person, da
 
 
 def test_of_two_admins_who_remove_each_other_at_once_one_stays(app: Flask, people: People, database: Database) -> None:
-    def remove(who: Person, whom: Person) -> TestResponse:
-        return Api(app).send("DELETE", f"{MEMBERS}/{whom.user_id}", who, "km")
+    def remove(admin: Person, member: Person) -> TestResponse:
+        return Api(app).send("DELETE", f"{MEMBERS}/{member.user_id}", admin, "km")
 
     for _ in range(10):
         one, two = (people.make(km="admin") for _ in range(2))
@@ -229,7 +229,7 @@ def test_of_two_admins_who_remove_each_other_at_once_one_stays(app: Flask, peopl
 
 
 def test_an_admin_who_is_none_any_more_removes_nobody(app: Flask, people: People) -> None:
-    """Their request was let in, and then another admin's was faster."""
+    """The gate had admitted their request; another admin's was faster."""
     former, other = people.make(km="member"), people.make(km="admin")
     with app.app_context(), tenant_context("km"):
         actor = Actor(ActorKind.USER, former.user_id)

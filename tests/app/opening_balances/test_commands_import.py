@@ -1,4 +1,4 @@
-"""`flask wallets import` posts what the old system's rows add up to: once, for whoever has no wrong row."""
+"""`flask wallets import` posts the sums of the old system's rows, once, for every user without a wrong row."""
 
 import csv
 from concurrent.futures import ThreadPoolExecutor
@@ -160,7 +160,7 @@ def test_other_entries_of_the_audit_log_do_not_hide_what_an_admin_granted(
 def test_an_import_takes_wallets_before_the_audit_log_and_so_waits_for_a_deposit_that_does_too(
     fresh_app: Flask, fresh_database: Database
 ) -> None:
-    """One of the users has no wallet yet, and opening it with a limit is an entry."""
+    """One of the users has no wallet yet, and opening it with a limit writes an entry."""
     people = People(fresh_app)
     admin, known, new = people.make(eur="admin"), people.make(eur="member"), people.make(eur="member")
     wallet_id = people.wallet(known, "eur")
@@ -190,7 +190,7 @@ def wait_until_blocked(database: Database, pid: int) -> None:
 def test_a_limit_that_an_import_raised_goes_down_again_with_what_it_brings(
     people: People, ana: Person, old: OldSystem, books: Books
 ) -> None:
-    """Who forgot the deposits has lent nobody anything for good; what an admin granted is the lowest it goes."""
+    """A forgotten file of deposits raises no limit for ever; an admin's limit is the lower bound."""
     people.wallet(ana, "eur", credit_limit_minor=300)
     old.orders(f"1,{ana.email},50.00,,,")
     for deposited, balance, limit in (("0.00", -5000, 5000), ("20.00", -3000, 3000), ("60.00", 1000, 300)):

@@ -17,7 +17,7 @@ def old(fresh_app: Flask, tmp_path: Path) -> OldSystem:
 
 @pytest.fixture
 def members(fresh_app: Flask) -> list[Person]:
-    """Three in eur, of which one has a wallet, and two of them in km."""
+    """Three in eur, one of them with a wallet, and two of them in km."""
     people = People(fresh_app)
     members = [people.make(eur="member", km="member"), people.make(eur="admin", km="member"), people.make(eur="member")]
     people.wallet(members[2], "eur", balance_minor=100)

@@ -1,4 +1,4 @@
-"""`flask wallets reconcile` compares calculated balances with what stands, and exits 1 on a difference."""
+"""`flask wallets reconcile` compares calculated with posted balances, and exits 1 on a difference."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A wrong row is named by file and line, and nobody is half imported: all is stopped, or its user is left out whole."""
+"""A wrong row is named by file and line, and no user is half imported: the run stops, or skips the whole user."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.factories.people import People, Person
 
 # In place of {ana} stands the address of the member who has the wrong row.
 WRONG_ORDERS = {
-    "an unknown user": ("9,nobody@example.com,1.00,,,", "there is no user 'nobody@example.com'"),
+    "an unknown user": ("9,unknown@example.com,1.00,,,", "there is no user 'unknown@example.com'"),
     "an unknown id": ("9,00000000-0000-4000-8000-000000000000,1.00,,,", "there is no user '00000000-"),
     "no user": ("9,,1.00,,,", "there is no user ''"),
     "no amount": ("9,{ana},,,,", "amount '': Write digits"),
@@ -70,7 +70,7 @@ def test_to_skip_a_wrong_row_leaves_its_user_out_whole(
     ana: Person, bob: Person, old: OldSystem, books: Books, wrong_order: tuple[str, str]
 ) -> None:
     line, _ = wrong_order
-    old.orders(f"2,{bob.email},1.00,,,", line, f"3,{ana.email},1.00,,,", "1,nobody@example.com,0.00,,,")
+    old.orders(f"2,{bob.email},1.00,,,", line, f"3,{ana.email},1.00,,,", "1,unknown@example.com,0.00,,,")
     old.deposits(f"{ana.email},5.00,,,", f"{ana.email},5,JPY,,")
     result = old.bring("--on-error", "skip")
     assert result.exit_code == 0, result.output
@@ -88,12 +88,12 @@ def test_a_user_of_another_tenant_is_told_from_one_nobody_knows(
     people: People, ana: Person, old: OldSystem, books: Books
 ) -> None:
     stranger = people.make(km="member")
-    old.deposits(f"{stranger.email},1.00,,,", f"{stranger.user_id},1.00,,,", "nobody@example.com,1.00,,,")
+    old.deposits(f"{stranger.email},1.00,,,", f"{stranger.user_id},1.00,,,", "unknown@example.com,1.00,,,")
     old.orders(f"1,{ana.email},1.00,,,")
     result = old.bring("--on-error", "skip")
     assert f"deposits.csv line 2: '{stranger.email}' is not a member of this tenant" in result.output
     assert f"deposits.csv line 3: '{stranger.user_id}' is not a member of this tenant" in result.output
-    assert "deposits.csv line 4: there is no user 'nobody@example.com'" in result.output
+    assert "deposits.csv line 4: there is no user 'unknown@example.com'" in result.output
     assert (books.openings(ana), books.openings(stranger)) == ([-100], [])
 
 
@@ -118,7 +118,7 @@ def test_rows_that_together_are_more_than_a_wallet_keeps_are_wrong(
 
 
 def test_of_many_wrong_rows_the_first_are_listed_and_the_rest_counted(old: OldSystem) -> None:
-    old.orders(*[f"{number},nobody@example.com,1.00,,," for number in range(60)])
+    old.orders(*[f"{number},unknown@example.com,1.00,,," for number in range(60)])
     result = old.bring()
     assert result.output.count("there is no user") == 50
     assert "and 10 more" in result.output

@@ -1,4 +1,4 @@
-"""An import may be killed at any moment or run twice at once: in the end each balance stands once."""
+"""An import may be killed at any moment or run twice at once: in the end each balance is posted once."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ WAITING = (
 
 @pytest.fixture
 def members(people: People, old: OldSystem) -> list[Person]:
-    """Three, in the order of their ids, who all owe 1.00 by the old system's orders; the last one has a wallet."""
+    """Three, in the order of their ids, each owing 1.00 by the old system's orders; the last one has a wallet."""
     members = sorted((people.make(eur="member") for _ in range(3)), key=lambda person: person.user_id)
     people.wallet(members[2], "eur")
     old.orders(*[f"{number},{person.email},1.00,,," for number, person in enumerate(members)])
@@ -42,7 +42,7 @@ def members(people: People, old: OldSystem) -> list[Person]:
 
 @pytest.fixture
 def last_is_locked(books: Books, members: list[Person]) -> Iterator[None]:
-    """Whoever comes to the last member's wallet waits."""
+    """A lock on the last member's wallet."""
     books.connection.execute("BEGIN")
     books.connection.execute("SELECT FROM wallets WHERE user_id = %s FOR UPDATE", (members[2].user_id,))
     yield
@@ -50,7 +50,7 @@ def last_is_locked(books: Books, members: list[Person]) -> Iterator[None]:
 
 
 def wait_until_waiting(database: Database, count: int) -> None:
-    """Until so many imports wait for a lock."""
+    """Until this many imports wait for a lock."""
     connection, deadline = database.as_superuser(), monotonic() + LONGEST_SECONDS
     while connection.execute(WAITING).fetchone() != (count,):
         assert monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Statements in yen, which have no fraction, and in dinars, which have three digits of it, in every format."""
+"""Statements in yen, without fraction digits, and in dinars, with three, in every format."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Streams through the server that serves them in earnest: clients go away, streams break, and nothing stays behind."""
+"""Streams through gunicorn: clients disconnect, streams break, and nothing stays behind."""
 
 import time
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def client(book: Book, fresh_database: Database, tmp_path: Path) -> Iterator[htt
 
 
 def states(database: Database) -> list[str]:
-    """What the connections of the tenant do."""
+    """The states of the tenant's connections."""
     query = "SELECT state FROM pg_stat_activity WHERE usename = 'tenant_eur' AND datname = %s"
     return [state for (state,) in database.as_superuser().execute(query, (database.name,))]
 

@@ -1,4 +1,4 @@
-"""Users and memberships as the rest of the application asks for them."""
+"""Users and memberships through `app.users.service`."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -21,7 +21,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 
 @pytest.fixture
 def shared(app: Flask) -> Iterator[None]:
-    """On the shared side; what a test leaves uncommitted is rolled back."""
+    """On the shared side; uncommitted changes of a test are rolled back."""
     with app.app_context(), shared_side():
         yield
         db.session.rollback()

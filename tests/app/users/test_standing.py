@@ -1,4 +1,4 @@
-"""Who a user is in a tenant, as each request asks."""
+"""The standing of a user in a tenant, which each request asks for."""
 
 import pytest
 from flask import Flask
@@ -13,7 +13,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 
 @OVER_TENANTS
 def test_standing_says_who_where_and_in_which_role(app: Flask, people: People, database: Database, slug: str) -> None:
-    """By slug and by id alike; an id goes before a slug, since it comes from a signed claim."""
+    """By slug and by id; the id has precedence, because it comes from a signed claim."""
     person, tenant = people.make(eur="member", km="admin"), database.tenant(slug)
     role = {"eur": Role.MEMBER, "km": Role.ADMIN}[slug]
     other = {"eur": "km", "km": "eur"}[slug]

@@ -55,7 +55,7 @@ def test_a_bundle_holds_every_row_of_the_tenant_and_nobody_elses(
     assert [row["balance_minor"] for row in rows_in(bundle, "wallets")] == ["1234"]
     assert "deposit_balance_minor" not in rows_in(bundle, "wallets")[0]
     assert [row["user_id"] for row in rows_in(bundle, "memberships")] == [str(ours.user_id)]
-    assert rows_in(bundle, "users") == [{"id": str(ours.user_id), "email": ours.email, "name": "Somebody"}]
+    assert rows_in(bundle, "users") == [{"id": str(ours.user_id), "email": ours.email, "name": "Test Person"}]
 
 
 def test_a_person_with_a_wallet_is_in_the_bundle_though_they_belong_no_more(

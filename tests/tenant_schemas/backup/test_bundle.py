@@ -1,4 +1,4 @@
-"""What a bundle on disk must be to be taken for one: its manifest, its files, its seal, and how many are kept."""
+"""A folder is a bundle if it has a manifest and exactly the files that the manifest names."""
 
 from pathlib import Path
 

@@ -1,8 +1,4 @@
-"""The doctor finds nothing on a sound installation, and each thing that is broken by its name and place.
-
-Most of what is broken here is broken in a db transaction that is rolled back, and examined from inside it as the
-migrator: PostgreSQL's DDL is transactional, roles included.
-"""
+"""The doctor finds nothing on a sound installation, says what it can't see, and changes nothing."""
 
 from tenant_schemas.doctor import Severity, examine, unseen
 from tenant_schemas.migrations.history import Migrations

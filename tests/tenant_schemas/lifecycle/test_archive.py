@@ -1,4 +1,4 @@
-"""An archived tenant serves nobody and loses nothing, and comes back whole."""
+"""An archived tenant is not served, loses nothing, and comes back whole."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""An archived tenant serves nobody and loses nothing; a dropped one is gone whole, after its backup, and alone."""
+"""A dropped tenant is gone whole, after its backup, and no other tenant loses anything."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

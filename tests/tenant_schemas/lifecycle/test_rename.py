@@ -252,8 +252,8 @@ def test_money_posted_all_the_while_is_either_there_or_refused(fresh_database: D
     slugs = ["mark", "bam", "mark", "bam"]
     for slug, new_slug in pairwise(slugs):
         renamed(fresh_database, new_slug, slug, schema_name=f"{new_slug}_schema")
-        drop_spares_now = list(drop_retired_schemas(fresh_database.admin_engine(), [f"{slug}_schema"]))
-        assert [each.error for each in drop_spares_now] == [None]
+        dropped = list(drop_retired_schemas(fresh_database.admin_engine(), [f"{slug}_schema"]))
+        assert [each.error for each in dropped] == [None]
     stop.set()
     thread.join()
     assert balance(fresh_database, "bam_schema", wallet_id) == 100 * len(posted)
@@ -355,7 +355,7 @@ def test_a_name_that_is_taken_or_refused_changes_nothing(
 
 def test_an_unknown_tenant_is_refused(fresh_database: Database) -> None:
     with pytest.raises(TenantNotFound):
-        renamed(fresh_database, "bam", "nobody")
+        renamed(fresh_database, "bam", "unknown")
 
 
 # Two at once, and the end in the middle.

@@ -1,4 +1,4 @@
-"""RetiredSchema schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
+"""Retired schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
 
 from datetime import timedelta
 from threading import Thread
@@ -18,7 +18,7 @@ from tenant_schemas.lifecycle.retired_schemas import (
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import role_exists
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.factories.retired_schemas import TOMORROW, YESTERDAY, as_owner, make_spare, noted, schemas
+from tests.factories.retired_schemas import TOMORROW, YESTERDAY, as_owner, make_retired_schema, noted, schemas
 
 pytestmark = pytest.mark.both_servers
 
@@ -28,8 +28,8 @@ def outcomes(database: Database, *names: str) -> dict[str, str | None]:
 
 
 def test_those_past_their_time_are_dropped_and_the_others_kept(fresh_database: Database) -> None:
-    make_spare(fresh_database, "km_old", YESTERDAY)
-    make_spare(fresh_database, "km_new", TOMORROW)
+    make_retired_schema(fresh_database, "km_old", YESTERDAY)
+    make_retired_schema(fresh_database, "km_new", TOMORROW)
     assert outcomes(fresh_database) == {"km_old": None}
     assert noted(fresh_database) == ["km_new"]
     assert {"km_new", "km_schema", "eur_schema"} <= schemas(fresh_database)
@@ -42,7 +42,7 @@ def test_one_is_dropped_by_name_before_its_time_and_its_login_with_it(fresh_data
     server.execute("SET ROLE wallet_migrator")
     server.execute("CREATE ROLE tenant_spare LOGIN")
     server.execute("RESET ROLE")
-    make_spare(fresh_database, "km_side", TOMORROW, "tenant_spare")
+    make_retired_schema(fresh_database, "km_side", TOMORROW, "tenant_spare")
     server.execute("GRANT USAGE ON SCHEMA km_side TO tenant_spare")
     # Whoever logs in as it may have done this, and PostgreSQL drops no role of which it holds.
     server.execute("SET ROLE tenant_spare")
@@ -95,8 +95,8 @@ def test_a_note_of_a_schema_that_was_never_made_is_taken_away(fresh_database: Da
 
 
 def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
-    make_spare(fresh_database, "km_busy", YESTERDAY - timedelta(days=1))
-    make_spare(fresh_database, "km_idle", YESTERDAY)
+    make_retired_schema(fresh_database, "km_busy", YESTERDAY - timedelta(days=1))
+    make_retired_schema(fresh_database, "km_idle", YESTERDAY)
     holder = fresh_database.as_superuser()
     holder.execute("BEGIN")
     holder.execute("SELECT FROM km_busy.things")
@@ -110,7 +110,7 @@ def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
 
 def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_database: Database) -> None:
     """A drop takes triggers off shared.users. A long reader there must not make it a wall for all others."""
-    make_spare(fresh_database, "km_old", YESTERDAY)
+    make_retired_schema(fresh_database, "km_old", YESTERDAY)
     reader = fresh_database.as_superuser()
     reader.execute("BEGIN")
     reader.execute("SELECT FROM shared.users")
@@ -127,7 +127,7 @@ def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_da
 
 
 def test_a_spare_that_becomes_a_tenants_can_be_dropped_no_more(fresh_database: Database) -> None:
-    make_spare(fresh_database, "km_side", YESTERDAY)
+    make_retired_schema(fresh_database, "km_side", YESTERDAY)
     with as_owner(fresh_database) as taking:
         claim_retired_schema(taking, "km_side")
         with fresh_database.admin_engine().connect() as dropping:
@@ -146,8 +146,8 @@ def test_the_doctor_knows_spares_and_names_those_that_are_due(
     server = fresh_database.as_superuser()
     server.execute("CREATE ROLE tenant_spare LOGIN")
     try:
-        make_spare(fresh_database, "km_new", TOMORROW, "tenant_spare")
-        make_spare(fresh_database, "km_old", YESTERDAY)
+        make_retired_schema(fresh_database, "km_new", TOMORROW, "tenant_spare")
+        make_retired_schema(fresh_database, "km_old", YESTERDAY)
         with fresh_database.admin_engine().connect() as connection:
             found = {(each.severity.value, each.check, each.where) for each in examine(connection, tenancy_migrations)}
     finally:

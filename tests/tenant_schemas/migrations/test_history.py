@@ -1,4 +1,4 @@
-"""Each schema goes to its head alone; what fails is reported, stays as it was and stops nobody.
+"""Each history is one line of numbered revisions; the shared one is made from nothing and touches no tenant.
 
 The histories here are those of the repository with scratch revisions after them.
 """

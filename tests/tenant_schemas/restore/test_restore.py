@@ -80,7 +80,7 @@ def test_a_tenant_beside_is_another_with_the_same_rows_and_members(
     members = fresh_database.as_tenant("shop2").execute("SELECT user_id, role, name FROM shared.member_directory")
     found = {(user_id, role, name) for user_id, role, name in members}
     assert (furnished.member.user_id, "member", "Anči") in found
-    assert (furnished.admin.user_id, "admin", "Somebody") in found
+    assert (furnished.admin.user_id, "admin", "Test Person") in found
     assert_isolated(fresh_database, "shop2", SLUG)
 
 

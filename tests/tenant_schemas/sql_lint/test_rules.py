@@ -3,6 +3,7 @@
 import pytest
 
 from tenant_schemas.migrations.history import History, Migrations
+from tenant_schemas.sql_lint.lexer import statements_of
 from tenant_schemas.sql_lint.rules import breaches_of
 
 BREAKING = [
@@ -57,6 +58,85 @@ def test_a_law_that_is_broken_is_named_with_the_statement(law: str, statement: s
 @pytest.mark.parametrize("statement", KEEPING)
 def test_what_only_looks_like_a_breach_is_let_through(statement: str) -> None:
     assert breaches_of(statement) == ()
+
+
+# What a revision finds: two versions of a function, another function, and a table.
+BEFORE = """
+    CREATE TABLE wallets (id uuid PRIMARY KEY);
+    CREATE FUNCTION pay_v1(a int) RETURNS int LANGUAGE sql RETURN a;
+    CREATE FUNCTION pay_v2(a int, b int) RETURNS int LANGUAGE sql RETURN a + b;
+    CREATE FUNCTION log_v1(a int) RETURNS int LANGUAGE sql RETURN a;
+"""
+REPLACES = "CREATE OR REPLACE FUNCTION pay_v1(a int) RETURNS int "
+PLPGSQL = f"{REPLACES} LANGUAGE plpgsql SET search_path FROM CURRENT AS "
+POINTERS = [
+    f"{REPLACES} LANGUAGE sql RETURN pay_v2(a, coalesce(a, 0))",
+    f"{REPLACES} LANGUAGE sql BEGIN ATOMIC SELECT p.x FROM pay_v2(a, 0) p (x); END",
+    f"{PLPGSQL} $$ BEGIN RETURN pay_v2(a, 0); END $$",
+    f"{PLPGSQL} $$ DECLARE answer record; BEGIN answer := pay_v2(a, 0); a := answer.a; -- IF it must\nEND $$",
+    f"{PLPGSQL} $$ BEGIN SELECT p.x, 0 INTO a FROM pay_v2(a, (0)) p (x, y); RETURN a; END $$",
+    f"{PLPGSQL} 'BEGIN PERFORM pay_v2(a, 0); END'",
+    "CREATE OR REPLACE PROCEDURE pay_v1(a int) LANGUAGE sql BEGIN ATOMIC CALL pay_v2(a, 0); END",
+]
+REWRITES = [
+    f"{REPLACES} LANGUAGE sql RETURN a + 1",
+    f"{REPLACES} LANGUAGE sql RETURN pay_v2(a, 0) + log_v1(a)",
+    f"{REPLACES} LANGUAGE sql RETURN pay_v2(pay_v2(a, 0), 0)",
+    f"{REPLACES} LANGUAGE sql RETURN pay_v3(a)",
+    f"{REPLACES} LANGUAGE sql RETURN pay_v1(a)",
+    f"{REPLACES} LANGUAGE sql RETURN log_v1(a)",
+    f"{REPLACES} LANGUAGE sql RETURN CASE WHEN a > 0 THEN pay_v2(a, 0) ELSE 0 END",
+    f"{REPLACES} LANGUAGE sql BEGIN ATOMIC SELECT p.x FROM pay_v2(a, 0) p, wallets w; END",
+    f"{REPLACES} LANGUAGE sql BEGIN ATOMIC SELECT pay_v2(a, 0) FROM wallets; END",
+    f"{REPLACES} LANGUAGE sql BEGIN ATOMIC DELETE FROM wallets; SELECT pay_v2(a, 0); END",
+    f"{PLPGSQL} $$ BEGIN -- pay_v2(a, 0)\n RETURN a; END $$",
+    f"{PLPGSQL} $$ BEGIN RETURN 'pay_v2(a, 0)'; END $$",
+    f"{PLPGSQL} $$ BEGIN IF a < 0 THEN RAISE EXCEPTION 'no'; END IF; RETURN pay_v2(a, 0); END $$",
+    f"{PLPGSQL} $$ BEGIN EXECUTE 'DELETE FROM wallets'; RETURN pay_v2(a, 0); END $$",
+    f"{PLPGSQL} $$ DECLARE n int := (SELECT count(*) FROM wallets); BEGIN RETURN pay_v2(a, n); END $$",
+    "DROP FUNCTION pay_v1; CREATE FUNCTION pay_v1(a int) RETURNS int LANGUAGE sql RETURN a + 1",
+    "CREATE OR REPLACE FUNCTION pay_v2(a int, b int) RETURNS int LANGUAGE sql RETURN pay_v1(a)",
+    "CREATE OR REPLACE FUNCTION log_v1(a int) RETURNS int LANGUAGE sql RETURN pay_v2(a, 0)",
+]
+
+
+@pytest.mark.parametrize("statement", POINTERS)
+def test_an_old_version_may_become_a_pointer_to_a_later_one(statement: str) -> None:
+    assert breaches_of(statement, BEFORE) == ()
+    assert breaches_of(BEFORE + statement) == ()
+
+
+@pytest.mark.parametrize("statement", REWRITES)
+def test_a_function_that_exists_is_not_rewritten(statement: str) -> None:
+    for found in (breaches_of(statement, BEFORE), breaches_of(BEFORE + statement)):
+        assert [breach.law.split(" (")[0] for breach in found] == ["A changed function is a new version"]
+        assert found[0].statement == statements_of(statement)[-1].shown
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE OR REPLACE FUNCTION fee_v1(a int) RETURNS int LANGUAGE sql RETURN a + 1",
+        "CREATE FUNCTION pay_v3(a int) RETURNS int LANGUAGE sql RETURN a + 1",
+        "CREATE OR REPLACE VIEW shown WITH (security_invoker) AS SELECT w.id FROM wallets w",
+        "ALTER FUNCTION pay_v1 SECURITY DEFINER",
+        "DROP FUNCTION pay_v1",
+    ],
+)
+def test_a_new_function_and_a_view_that_is_replaced_are_no_rewrites(statement: str) -> None:
+    assert breaches_of(statement, BEFORE) == ()
+
+
+def test_the_histories_replace_functions_by_pointers_but_once(tenancy_migrations: Migrations) -> None:
+    """Revision 0008 came before the law, and is frozen."""
+    found = []
+    for history in History:
+        before = ""
+        for step in tenancy_migrations.steps(history, None):
+            found += [(step.revision, breach.statement[:49]) for breach in breaches_of(step.sql, before)]
+            before += step.sql
+    assert found == [("0008", "CREATE OR REPLACE FUNCTION openings_post_v1( p_it")]
+    assert before.count("CREATE OR REPLACE FUNCTION") == 4
 
 
 @pytest.mark.parametrize("history", History)

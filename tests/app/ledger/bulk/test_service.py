@@ -1,5 +1,5 @@
-"""The laws of money hold for many movements at once: all or nothing or each on its own, orders paid once, and no two
-requests that block each other.
+"""The laws of money for bulk posting: atomic or each on its own, orders paid once, and no deadlocks between
+requests.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -143,7 +143,7 @@ def wait_for_lock(superuser: psycopg.Connection[TupleRow]) -> None:
 def test_an_order_that_is_paid_elsewhere_in_that_very_moment_is_refused_by_its_item(
     desk: Desk, database: Database, atomic: bool
 ) -> None:
-    """The other payment has written the order and is not committed when this request comes to it."""
+    """The other payment has written the order and has not committed when this request reaches it."""
     here, elsewhere, order = desk.wallet(500), desk.wallet(500), uuid4().hex
     items = [item(here, "payment", "1.00"), item(here, "payment", "1.00", orderId=order)]
     other, superuser = database.as_tenant("eur"), database.as_superuser()
@@ -234,7 +234,7 @@ def test_results_are_in_the_order_of_items_although_wallets_are_locked_in_the_or
 def test_wallets_are_locked_in_the_order_of_their_ids_so_that_nobody_waits_in_a_circle(
     desk: Desk, database: Database
 ) -> None:
-    """Who waits for the first of them holds none of the others."""
+    """A request that waits for the first wallet holds no other."""
     wallets = sorted(desk.wallets(10), reverse=True)
     holder, superuser = database.as_superuser(), database.as_superuser()
     query = "SELECT id FROM eur_schema.wallets WHERE id = ANY(%s) FOR NO KEY UPDATE"
@@ -249,7 +249,7 @@ def test_wallets_are_locked_in_the_order_of_their_ids_so_that_nobody_waits_in_a_
 
 
 def test_orders_are_claimed_in_their_own_order_so_that_nobody_waits_in_a_circle(desk: Desk, database: Database) -> None:
-    """Who waits for the first of them has claimed none of the others."""
+    """A request that waits for the first order has claimed no other."""
     here, elsewhere, orders = desk.wallet(500), desk.wallet(500), sorted(uuid4().hex for _ in range(5))
     holder, superuser = database.as_tenant("eur"), database.as_superuser()
     pay = "SELECT wallet_post_v2(%s, 'payment', 100, %s, NULL, %s, NULL, NULL, NULL, NULL)"
@@ -267,7 +267,7 @@ def test_orders_are_claimed_in_their_own_order_so_that_nobody_waits_in_a_circle(
 
 
 def test_an_amount_that_no_bigint_holds_is_one_items_refusal(desk: Desk) -> None:
-    """It is the sum of balance and limit that is too much; the others stand, and all or nothing names the item."""
+    """The sum of balance and limit is too large; the other items stand, and an atomic request names the item."""
     rich, poor = desk.wallet(0, credit_limit_minor=100), desk.wallet(0)
     items = [item(poor, "deposit", "1.00"), item(rich, "deposit", "92233720368547758.07")]
     answer = desk.each(items)

@@ -350,8 +350,8 @@ def test_a_target_or_a_canary_that_nobody_knows_stops_the_run_before_it_begins(
 ) -> None:
     with pytest.raises(RevisionRefused, match="not in this history"):
         run(fleet, tenancy_migrations, to="7777")
-    with pytest.raises(TenantNotFound, match="nobody"):
-        run(fleet, tenancy_migrations, canaries=("nobody",))
+    with pytest.raises(TenantNotFound, match="unknown"):
+        run(fleet, tenancy_migrations, canaries=("unknown",))
 
 
 def test_a_tenant_ahead_of_the_history_is_left_and_named(fleet: Database, tenancy_migrations: Migrations) -> None:

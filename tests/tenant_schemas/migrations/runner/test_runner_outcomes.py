@@ -1,4 +1,7 @@
-"""Each schema goes to its head alone; what fails is reported, stays as it was and stops nobody."""
+"""Each schema goes to its head alone; one that fails is reported, stays as it was and stops no other.
+
+The histories here are those of the repository with scratch revisions after them.
+"""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -72,8 +75,8 @@ def test_a_revision_runs_as_the_owner_in_that_schema_alone_under_time_outs(
 
 def test_only_the_tenants_that_are_named_are_migrated(fresh_database: Database, scratch: Migrations) -> None:
     """A name that nobody has stops the run before it begins."""
-    with pytest.raises(TenantNotFound, match="nobody"):
-        migrate(scratch, fresh_database, "km", "nobody")
+    with pytest.raises(TenantNotFound, match="unknown"):
+        migrate(scratch, fresh_database, "km", "unknown")
     assert_as_before(fresh_database, "km")
     assert list(migrate(scratch, fresh_database, "km")) == ["km"]
     assert_migrated(fresh_database, "km")

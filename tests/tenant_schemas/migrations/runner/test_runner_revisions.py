@@ -117,7 +117,7 @@ def test_a_fault_of_one_way_is_not_another_tenants(fresh_database: Database, his
 def test_a_slip_in_a_name_leaves_shared_alone(fresh_database: Database, histories: Migrations) -> None:
     add_revision(histories, 'op.execute("CREATE TABLE shared.x (id uuid PRIMARY KEY)")', history=History.SHARED)
     with pytest.raises(TenantNotFound):
-        run(fresh_database, histories, canaries=("nobody",))
+        run(fresh_database, histories, canaries=("unknown",))
     assert fresh_database.as_superuser().execute("SELECT to_regclass('shared.x')").fetchone() == (None,)
 
 
