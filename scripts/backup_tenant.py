@@ -25,12 +25,12 @@ from scripts.support.console import (
     stop,
 )
 from tenant_schemas.backup.backup import back_up
-from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused, TenancyError, TenantNotFound
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
 
 
 @click.command(help=__doc__)
@@ -57,11 +57,11 @@ def main(
         stop("Name one tenant, or say --all.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
+    except KeyRefused as error:
         stop(str(error), BAD_ARGUMENTS)
-    shape = Shape(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
+    options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, told = backup_source(), []
-    for taken in _take(source, slug, shape):
+    for taken in _take(source, slug, options):
         told.append({"source": source.place, **_told(taken, keep)})
         if not as_json:
             _show(told[-1])
@@ -80,19 +80,19 @@ def source_at(url: str) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
-def _take(source: Source, slug: str | None, shape: Shape) -> Iterator[Taken]:
+def _take(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:
     try:
         if slug is None:
-            yield from back_up_all(source, shape)
+            yield from back_up_all(source, options)
         else:
-            yield Taken(slug, back_up(source, slug, shape))
+            yield BackupOutcome(slug, back_up(source, slug, options))
     except TenantNotFound as error:
         stop(f"{error} Looked for at {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
-        yield Taken(slug or "all", error=str(error))
+        yield BackupOutcome(slug or "all", error=str(error))
 
 
-def _told(taken: Taken, keep: int | None) -> dict[str, Any]:
+def _told(taken: BackupOutcome, keep: int | None) -> dict[str, Any]:
     """The old ones go only when the new one is in place."""
     told: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": []}
     if taken.bundle is not None:

@@ -33,7 +33,7 @@ from scripts.support.migration_progress import Watch
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 
 _SHOWN_AT_MOST: Final = 20
 
@@ -123,7 +123,7 @@ def _carry_out(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> 
     _show(outcomes, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
-    note_history(engine, MIGRATIONS)
+    store_head_fingerprint(engine, MIGRATIONS)
 
 
 def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

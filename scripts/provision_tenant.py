@@ -32,8 +32,8 @@ from scripts.support.console import (
     stop,
 )
 from tenant_schemas.errors import NameRefused
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
@@ -68,7 +68,7 @@ def main(
     tenants = _checked(rows)
     settings = settings_or_exit()
     failed = _make(settings, tenants, as_json=as_json)
-    note_history(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
+    store_head_fingerprint(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
     sys.exit(FAILED if failed else 0)
 
 
@@ -115,7 +115,7 @@ def _tenant_of(row: dict[str, Any]) -> Tenant:
         told["currencies"] = list(dict.fromkeys((row["currency"], *row["also"].split())))
     if row.get("locale"):
         told["locale"] = row["locale"]
-    return tenant_to_be(
+    return new_tenant(
         MIGRATIONS,
         slug=row["slug"],
         name=row.get("name") or row["slug"],

@@ -32,9 +32,9 @@ from scripts.support.console import (
     stop,
 )
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.errors import NameRefused, SealRefused, TenancyError
-from tenant_schemas.restore.restore import KEEP, Destination, Restored, living_tenant, restore
-from tenant_schemas.restore.user_mapping import Users
+from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
+from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
+from tenant_schemas.restore.user_mapping import MissingUsers
 
 bundle_argument = click.argument(
     "folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -57,8 +57,8 @@ identity_option = click.option(
 @click.option("--name", help="The name people see of that. Default: the bundle's.")
 @click.option(
     "--users",
-    type=click.Choice([users.value for users in Users]),
-    default=Users.FAIL.value,
+    type=click.Choice([users.value for users in MissingUsers]),
+    default=MissingUsers.FAIL.value,
     show_default=True,
     help="What to do if people are missing here or have other ids: fail and list them, make the missing anew without a "
     "way to log in, or take those who are here under the same e-mail.",
@@ -90,7 +90,7 @@ def main(
         if slug is None:
             _confirm(destination, bundle, yes=yes)
         keep = timedelta(days=keep_days)
-        restored = restore(destination, bundle, slug=slug, name=name, users=Users(users), keep=keep)
+        restored = restore(destination, bundle, slug=slug, name=name, users=MissingUsers(users), keep=keep)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         stop_for(error)
     if as_json:
@@ -113,7 +113,7 @@ def restore_destination() -> Destination:
 
 def stop_for(error: Exception) -> NoReturn:
     """Exit with what went wrong: 2 for names and keys that are none, else 1."""
-    stop(told_of(error), BAD_ARGUMENTS if isinstance(error, NameRefused | SealRefused) else FAILED)
+    stop(told_of(error), BAD_ARGUMENTS if isinstance(error, NameRefused | KeyRefused) else FAILED)
 
 
 def told_of(error: Exception) -> str:
@@ -122,7 +122,7 @@ def told_of(error: Exception) -> str:
 
 
 def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
-    living, was = living_tenant(destination, bundle.manifest), bundle.manifest.tenant.slug
+    living, was = tenant_to_replace(destination, bundle.manifest), bundle.manifest.tenant.slug
     if living is None:
         return
     renamed = f"The bundle was taken as {was}, and that tenant is {living.slug} now. " if was != living.slug else ""

@@ -20,7 +20,7 @@ from scripts.benchmarks.footprint import OWN, POOL, Footprint, visit_all
 from scripts.benchmarks.posting import Announce
 from scripts.benchmarks.psql_floor import copy_out, run_psql
 from tenant_schemas.migrations.history import History
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 MEMBERS = 100
@@ -98,7 +98,7 @@ def run(plan: Plan, announce: Announce) -> Report:
         begin("provisioning")
         floor_tenants = [to_be(f"f{number:05}") for number in range(plan.tenants)]
         lines = [_provision(ground, plan, floor_tenants)]
-        note_history(ground.engine, MIGRATIONS)  # As the scripts do after they have made tenants.
+        store_head_fingerprint(ground.engine, MIGRATIONS)  # As the scripts do after they have made tenants.
         begin("looking")
         lines += [_do_nothing(ground, plan), _show_status(ground, plan), _back_up(ground, plan)]
         begin("visiting")

@@ -16,7 +16,7 @@ from scripts.benchmarks.pgbench import login_to
 from scripts.benchmarks.slices import BenchmarkFailed
 from tenant_schemas.embedded import binary
 from tenant_schemas.migrations.render import Step
-from tenant_schemas.migrations.replay import registry_note, steps_text
+from tenant_schemas.migrations.replay import registry_update_text, steps_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.search_path import migration_message, set_role_default
 from tenant_schemas.tenant import Tenant
@@ -39,7 +39,7 @@ class Floor:
         """Take them these steps, a db transaction each. One that `waits` is on disk before the next begins."""
         texts = (
             f"BEGIN;{self._opened(tenant)}{steps_text(steps, tenant.schema_name)}"
-            f"{registry_note(tenant, str(steps[-1].after))}COMMIT;"
+            f"{registry_update_text(tenant, str(steps[-1].after))}COMMIT;"
             for tenant in tenants
         )
         self._run(texts, waits=waits)

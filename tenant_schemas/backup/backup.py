@@ -13,64 +13,73 @@ import psycopg
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.drift_check import Fingerprints, check_drift, find_drift
-from tenant_schemas.backup.introspection import Registered, Table, find_registered, lock_tables, own_revision, tables_of
+from tenant_schemas.backup.introspection import (
+    RegistryRow,
+    Table,
+    find_registry_row,
+    lock_tables,
+    schema_revision,
+    tables_of,
+)
 from tenant_schemas.backup.pg_dump import check_pg_dump
-from tenant_schemas.backup.source import Source, frozen_reading, reading, saying_what_failed
-from tenant_schemas.backup.staging import remove_left_overs
-from tenant_schemas.backup.writer import Frozen, Shape, write_bundle
-from tenant_schemas.errors import TenantDrifted, TenantUnsettled
+from tenant_schemas.backup.source import Source, read_committed, repeatable_read, translate_errors
+from tenant_schemas.backup.staging import remove_abandoned_folders
+from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
+from tenant_schemas.errors import TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.tenant import Tenant
 
 _ATTEMPTS: Final = 5
 
 
-def back_up(source: Source, slug: str, shape: Shape) -> Bundle:
+def back_up(source: Source, slug: str, options: BackupOptions) -> Bundle:
     """Write a bundle of the tenant, of whatever status. Raises BackupError or TenantNotFound, and then leaves none."""
-    with saying_what_failed(slug), source.connect(slug) as connection:
-        remove_left_overs(shape.folder, slug)
-        return back_up_alone(connection, source, slug, shape)
+    with translate_errors(slug), source.connect(slug) as connection:
+        remove_abandoned_folders(options.folder, slug)
+        return back_up_in_own_snapshot(connection, source, slug, options)
 
 
-def back_up_alone(connection: psycopg.Connection[Any], source: Source, slug: str, shape: Shape) -> Bundle:
+def back_up_in_own_snapshot(
+    connection: psycopg.Connection[Any], source: Source, slug: str, options: BackupOptions
+) -> Bundle:
     """Take it under a snapshot of its own."""
 
     def judge(tenant: Tenant, fingerprints: Fingerprints) -> None:
-        if not shape.with_dump:  # pg_dump's file tells of whatever form it has.
+        if not options.with_dump:  # pg_dump's file tells of whatever form it has.
             check_drift(tenant, find_drift(connection, source, [tenant], fingerprints))
 
-    with settled(connection, source, slug, judge) as frozen:
-        return write_checked(connection, source, frozen, shape)
+    with stable_snapshot(connection, source, slug, judge) as frozen:
+        return check_and_write(connection, source, frozen, options)
 
 
 @contextmanager
-def settled(
+def stable_snapshot(
     connection: psycopg.Connection[Any], source: Source, slug: str, judge: Callable[[Tenant, Fingerprints], None]
-) -> Iterator[Frozen]:
+) -> Iterator[TenantSnapshot]:
     """The tenant in a snapshot that no migration falls into, for as long as the block lasts. `judge` may refuse it
-    before. Raises TenantUnsettled if it is migrated again and again.
+    before. Raises TenantChanged if it is migrated again and again.
     """
     for _ in range(_ATTEMPTS):
-        with reading(connection):
-            registered = find_registered(connection, slug)
+        with read_committed(connection):
+            registered = find_registry_row(connection, slug)
             tables = tables_of(connection, registered.tenant.schema_name, source.backup_policy)
             fingerprints = fingerprints_of(connection, [registered.tenant])
         judge(registered.tenant, fingerprints)
-        with frozen_reading(connection):
+        with repeatable_read(connection):
             frozen = _freeze(connection, source, registered, tables, fingerprints)
             if frozen is not None:
                 yield frozen
                 return
-    raise TenantUnsettled(f"{slug} was migrated again and again meanwhile; try when the migrator has done.")
+    raise TenantChanged(f"{slug} was migrated again and again meanwhile; try when the migrator has done.")
 
 
 def _freeze(
     connection: psycopg.Connection[Any],
     source: Source,
-    registered: Registered,
+    registered: RegistryRow,
     tables: Sequence[Table],
     fingerprints: Fingerprints,
-) -> Frozen | None:
+) -> TenantSnapshot | None:
     """Lock first; the first statement after that takes the snapshot. None if the tenant is not as it was found."""
     tenant = registered.tenant
     try:
@@ -78,10 +87,10 @@ def _freeze(
     except psycopg.errors.UndefinedTable:
         return None
     ((moment,),) = connection.execute("SELECT clock_timestamp()")
-    seen = find_registered(connection, tenant.slug), tables_of(connection, tenant.schema_name, source.backup_policy)
+    seen = find_registry_row(connection, tenant.slug), tables_of(connection, tenant.schema_name, source.backup_policy)
     if seen != (registered, tables):
         return None
-    return Frozen(
+    return TenantSnapshot(
         registered=registered,
         tables=tuple(tables),
         fingerprint=fingerprints.get(tenant.schema_name, ""),
@@ -90,12 +99,14 @@ def _freeze(
     )
 
 
-def write_checked(connection: psycopg.Connection[Any], source: Source, frozen: Frozen, shape: Shape) -> Bundle:
+def check_and_write(
+    connection: psycopg.Connection[Any], source: Source, frozen: TenantSnapshot, options: BackupOptions
+) -> Bundle:
     """Write a tenant that is locked and settled, if its schema is at the revision that the registry says."""
     tenant = frozen.tenant
-    own = own_revision(connection, tenant.schema_name)
+    own = schema_revision(connection, tenant.schema_name)
     if own != tenant.revision:
         raise TenantDrifted(f"{tenant.slug} is registered at revision {tenant.revision}, and its schema says {own}.")
-    if shape.with_dump:
+    if options.with_dump:
         check_pg_dump(connection)
-    return write_bundle(connection, source, frozen, shape)
+    return write_bundle(connection, source, frozen, options)

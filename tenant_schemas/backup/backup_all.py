@@ -14,14 +14,20 @@ from typing import Any
 
 import psycopg
 
-from tenant_schemas.backup.backup import back_up_alone, write_checked
+from tenant_schemas.backup.backup import back_up_in_own_snapshot, check_and_write
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.drift_check import check_drift, find_drift
-from tenant_schemas.backup.introspection import Registered, all_registered, find_registered, lock_tables, tables_of
-from tenant_schemas.backup.source import Drift, Source, frozen_reading, reading, saying_what_failed
-from tenant_schemas.backup.staging import remove_left_overs
-from tenant_schemas.backup.writer import Frozen, Shape
-from tenant_schemas.errors import TenancyError, TenantUnsettled
+from tenant_schemas.backup.introspection import (
+    RegistryRow,
+    find_registry_row,
+    list_registry_rows,
+    lock_tables,
+    tables_of,
+)
+from tenant_schemas.backup.source import Drift, Source, read_committed, repeatable_read, translate_errors
+from tenant_schemas.backup.staging import remove_abandoned_folders
+from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot
+from tenant_schemas.errors import TenancyError, TenantChanged
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 
 # PostgreSQL locks the tables of each view that it describes, and its table of locks is not endless.
@@ -29,7 +35,7 @@ _DESCRIBED_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class BackupOutcome:
     """What became of one tenant: its bundle, or why there is none."""
 
     slug: str
@@ -41,80 +47,86 @@ class Taken:
 class _Common:
     """What was found of all tenants before the snapshot, and the snapshot."""
 
-    registered: dict[str, Registered]
+    registered: dict[str, RegistryRow]
     fingerprints: dict[str, str]
     drift: Drift
     snapshot: str
     taken_at: datetime
 
 
-def back_up_all(source: Source, shape: Shape) -> Iterator[Taken]:
-    """Each tenant's outcome as it comes, in `shape.jobs` at once. Raises BackupError if none can be read at all."""
-    with saying_what_failed("the registry"), source.connect("all") as connection:
-        remove_left_overs(shape.folder)
-        with reading(connection):
-            registered = all_registered(connection)
+def back_up_all(source: Source, options: BackupOptions) -> Iterator[BackupOutcome]:
+    """Each tenant's outcome as it comes, in `options.jobs` at once. Raises BackupError if none can be read at all."""
+    with translate_errors("the registry"), source.connect("all") as connection:
+        remove_abandoned_folders(options.folder)
+        with read_committed(connection):
+            registered = list_registry_rows(connection)
             fingerprints = _fingerprints(connection, registered)
         tenants = [each.tenant for each in registered]
-        drift = {} if shape.with_dump else find_drift(connection, source, tenants, fingerprints)
-        with frozen_reading(connection):
+        drift = {} if options.with_dump else find_drift(connection, source, tenants, fingerprints)
+        with repeatable_read(connection):
             ((snapshot, moment),) = connection.execute("SELECT pg_export_snapshot(), clock_timestamp()")
-            frozen = all_registered(connection)
+            frozen = list_registry_rows(connection)
             known = {each.tenant.slug: each for each in registered}
             common = _Common(known, fingerprints, drift, snapshot, moment)
-            yield from _take_all(source, shape, common, frozen)
+            yield from _take_all(source, options, common, frozen)
 
 
-def _fingerprints(connection: psycopg.Connection[Any], registered: Sequence[Registered]) -> dict[str, str]:
+def _fingerprints(connection: psycopg.Connection[Any], registered: Sequence[RegistryRow]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(registered), _DESCRIBED_AT_ONCE):
-        with _letting_go(connection):
+        with _releasing_locks(connection):
             some = [each.tenant for each in registered[start : start + _DESCRIBED_AT_ONCE]]
             found |= fingerprints_of(connection, some)
     return found
 
 
-def _take_all(source: Source, shape: Shape, common: _Common, frozen: Sequence[Registered]) -> Iterator[Taken]:
-    pool = ThreadPoolExecutor(shape.jobs)
-    shape = replace(shape, jobs=1)  # The connections are for other tenants, not for one that is large.
+def _take_all(
+    source: Source, options: BackupOptions, common: _Common, frozen: Sequence[RegistryRow]
+) -> Iterator[BackupOutcome]:
+    pool = ThreadPoolExecutor(options.jobs)
+    options = replace(options, jobs=1)  # The connections are for other tenants, not for one that is large.
     with closing(_Pairs(source, common.snapshot)) as pairs:
         try:
-            for taken in as_completed([pool.submit(_take, source, shape, common, pairs, each) for each in frozen]):
+            for taken in as_completed([pool.submit(_take, source, options, common, pairs, each) for each in frozen]):
                 yield taken.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _take(source: Source, shape: Shape, common: _Common, pairs: "_Pairs", registered: Registered) -> Taken:
+def _take(
+    source: Source, options: BackupOptions, common: _Common, pairs: "_Pairs", registered: RegistryRow
+) -> BackupOutcome:
     slug = registered.tenant.slug
     try:
-        with saying_what_failed(slug), pairs.one() as pair:
+        with translate_errors(slug), pairs.one() as pair:
             try:
-                return Taken(slug, _take_in_snapshot(pair, source, shape, common, registered))
-            except (psycopg.errors.UndefinedTable, TenantUnsettled):
-                return Taken(slug, back_up_alone(pair.live, source, slug, shape))
+                return BackupOutcome(slug, _take_in_snapshot(pair, source, options, common, registered))
+            except (psycopg.errors.UndefinedTable, TenantChanged):
+                return BackupOutcome(slug, back_up_in_own_snapshot(pair.live, source, slug, options))
     except TenancyError as error:
-        return Taken(slug, error=str(error))
+        return BackupOutcome(slug, error=str(error))
 
 
-def _take_in_snapshot(pair: "_Pair", source: Source, shape: Shape, common: _Common, registered: Registered) -> Bundle:
-    """Raises TenantUnsettled if the tenant's row was another before the snapshot, or is another with all locks held."""
+def _take_in_snapshot(
+    pair: "_Pair", source: Source, options: BackupOptions, common: _Common, registered: RegistryRow
+) -> Bundle:
+    """Raises TenantChanged if the tenant's row was another before the snapshot, or is another with all locks held."""
     tenant = registered.tenant
-    with _letting_go(pair.frozen):
+    with _releasing_locks(pair.frozen):
         tables = tables_of(pair.frozen, tenant.schema_name, source.backup_policy)
         lock_tables(pair.frozen, tenant.schema_name, tables, source.backup_policy)
-        if not common.registered.get(tenant.slug) == registered == find_registered(pair.live, tenant.slug):
-            raise TenantUnsettled(f"{tenant.slug} was changed meanwhile.")
+        if not common.registered.get(tenant.slug) == registered == find_registry_row(pair.live, tenant.slug):
+            raise TenantChanged(f"{tenant.slug} was changed meanwhile.")
         check_drift(tenant, common.drift)
         fingerprint = common.fingerprints.get(tenant.schema_name, "")
-        frozen = Frozen(
+        frozen = TenantSnapshot(
             registered=registered,
             tables=tables,
             fingerprint=fingerprint,
             snapshot=common.snapshot,
             taken_at=common.taken_at,
         )
-        return write_checked(pair.frozen, source, frozen, shape)
+        return check_and_write(pair.frozen, source, frozen, options)
 
 
 class _Pair:
@@ -158,7 +170,7 @@ class _Pairs:
 
 
 @contextmanager
-def _letting_go(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def _releasing_locks(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Going back to a savepoint lets go of the locks of one tenant, or a thousand would fill the server's table."""
     connection.execute("SAVEPOINT tenant")
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tenant_schemas.backup.encryption import SUFFIX, Identities, read_identities, unsealed
+from tenant_schemas.backup.encryption import SUFFIX, Identities, decrypted, read_identities
 from tenant_schemas.backup.manifest import MANIFEST_NAME, DumpFile, Manifest, RowsFile, manifest_from_json
 from tenant_schemas.errors import BundleBroken
 
@@ -28,7 +28,7 @@ class Bundle:
     identities: Identities = field(default=(), repr=False)
 
     def lines(self, rows: RowsFile) -> Iterator[bytes]:
-        """A table's rows as COPY … FROM STDIN takes them, each with its line feed; raises BundleSealed if they are
+        """A table's rows as COPY … FROM STDIN takes them, each with its line feed; raises BundleEncrypted if they are
         encrypted and no identity was given.
         """
         try:
@@ -39,11 +39,11 @@ class Bundle:
 
     def _stored(self, rows: RowsFile) -> AbstractContextManager[BinaryIO]:
         path = self.folder / rows.file
-        return unsealed(path, self.identities) if rows.file.endswith(SUFFIX) else path.open("rb")
+        return decrypted(path, self.identities) if rows.file.endswith(SUFFIX) else path.open("rb")
 
 
 def open_bundle(folder: Path, identity_file: Path | None = None) -> Bundle:
-    """Check all files of a bundle and return it. Raises BundleBroken, or SealRefused for a wrong identity file."""
+    """Check all files of a bundle and return it. Raises BundleBroken, or KeyRefused for a wrong identity file."""
     manifest = read_manifest(folder)
     for each in manifest.files:
         _check_file(folder, each)

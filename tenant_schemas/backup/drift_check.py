@@ -7,7 +7,7 @@ import psycopg
 
 from tenant_schemas.backup.source import Drift, Source
 from tenant_schemas.errors import TenantDrifted
-from tenant_schemas.schema_diff.reference import noted_fingerprint
+from tenant_schemas.schema_diff.reference import stored_fingerprint
 from tenant_schemas.tenant import Tenant
 
 _NAMED_AT_MOST: Final = 20
@@ -22,7 +22,7 @@ def find_drift(
     looked at again.
     """
     revisions = {tenant.revision for tenant in tenants}
-    noted = {revision: noted_fingerprint(connection, source.migrations, revision) for revision in revisions}
+    noted = {revision: stored_fingerprint(connection, source.migrations, revision) for revision in revisions}
     unproven = [tenant for tenant in tenants if fingerprints.get(tenant.schema_name) != noted[tenant.revision]]
     return source.find_drift(unproven) if unproven else {}
 

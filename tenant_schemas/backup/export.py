@@ -13,13 +13,13 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.backup.backup import settled
-from tenant_schemas.backup.introspection import let_go_of_shared, select_members, select_people, shared_columns
+from tenant_schemas.backup.backup import stable_snapshot
+from tenant_schemas.backup.introspection import release_shared_tables, select_members, select_users, shared_columns
 from tenant_schemas.backup.manifest import MANIFEST_NAME
-from tenant_schemas.backup.source import Source, saying_what_failed
-from tenant_schemas.backup.staging import folder_name, remove_left_overs, staged
+from tenant_schemas.backup.source import Source, translate_errors
+from tenant_schemas.backup.staging import folder_name, remove_abandoned_folders, staged
 from tenant_schemas.backup.table_io import lines_of, write_file
-from tenant_schemas.backup.writer import Frozen
+from tenant_schemas.backup.writer import TenantSnapshot
 
 _SUFFIX: Final = "-export"
 # What the engine itself keeps of a member, and the tenant need not know: its own id again, and its login.
@@ -50,11 +50,11 @@ def export_tenant(source: Source, slug: str, folder: Path) -> Export:
     and then leaves nothing.
     """
     with (
-        saying_what_failed(slug),
+        translate_errors(slug),
         source.connect(slug) as connection,
-        settled(connection, source, slug, lambda *_: None) as frozen,
+        stable_snapshot(connection, source, slug, lambda *_: None) as frozen,
     ):
-        remove_left_overs(folder, slug)
+        remove_abandoned_folders(folder, slug)
         target = folder / (folder_name(slug, frozen.taken_at) + _SUFFIX)
         with staged(target) as partial:
             tables = tuple(
@@ -68,12 +68,12 @@ def export_tenant(source: Source, slug: str, folder: Path) -> Export:
 _Part = tuple[str, Sequence[str], sql.Composed]
 
 
-def _parts(connection: psycopg.Connection[Any], source: Source, frozen: Frozen) -> Iterator[_Part]:
+def _parts(connection: psycopg.Connection[Any], source: Source, frozen: TenantSnapshot) -> Iterator[_Part]:
     tenant, backup_policy = frozen.tenant, source.backup_policy
     shown = [name for name in shared_columns(connection, backup_policy.members) if name not in _ENGINES_OWN]
     yield backup_policy.members, shown, select_members(tenant, shown, backup_policy)
-    yield backup_policy.people, backup_policy.people_columns, select_people(tenant, frozen.tables, backup_policy)
-    let_go_of_shared(connection)
+    yield backup_policy.users, backup_policy.user_columns, select_users(tenant, frozen.tables, backup_policy)
+    release_shared_tables(connection)
     for table in frozen.tables:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.all_columns))
         place = sql.Identifier(tenant.schema_name, table.name)
@@ -102,7 +102,7 @@ class _Counted:
             yield line
 
 
-def _manifest(frozen: Frozen, tables: Sequence[ExportedTable]) -> bytes:
+def _manifest(frozen: TenantSnapshot, tables: Sequence[ExportedTable]) -> bytes:
     tenant = frozen.tenant
     told = {
         "tenant": {"id": tenant.id, "slug": tenant.slug, "name": tenant.name, "settings": dict(tenant.settings)},

@@ -41,7 +41,7 @@ _SHARED_COLUMNS: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegistryRow:
     """The tenant's row of the registry in one version, and where `shared` is. Unchanged, nothing was migrated."""
 
     tenant: Tenant
@@ -62,7 +62,7 @@ class Table:
     people: tuple[str, ...]
 
 
-def find_registered(connection: psycopg.Connection[Any], slug: str) -> Registered:
+def find_registry_row(connection: psycopg.Connection[Any], slug: str) -> RegistryRow:
     """Raises TenantNotFound."""
     row = connection.execute(f"{_ROWS} WHERE t.slug = %s", (slug,)).fetchone()
     if row is None:
@@ -70,26 +70,26 @@ def find_registered(connection: psycopg.Connection[Any], slug: str) -> Registere
     return _registered(row)
 
 
-def all_registered(connection: psycopg.Connection[Any]) -> list[Registered]:
+def list_registry_rows(connection: psycopg.Connection[Any]) -> list[RegistryRow]:
     """Every tenant of any status, by slug."""
     return [_registered(row) for row in connection.execute(f"{_ROWS} ORDER BY t.slug")]
 
 
-def _registered(row: Sequence[Any]) -> Registered:
+def _registered(row: Sequence[Any]) -> RegistryRow:
     row_version, shared_revision, *columns = row
-    return Registered(tenant_from_row(columns), row_version, shared_revision)
+    return RegistryRow(tenant_from_row(columns), row_version, shared_revision)
 
 
 def tables_of(connection: psycopg.Connection[Any], schema_name: str, backup_policy: BackupPolicy) -> tuple[Table, ...]:
     """The tenant's tables but Alembic's own, whose row is the tenant's revision."""
-    names = {"schema": schema_name, "people": f"{SHARED_SCHEMA}.{backup_policy.people}"}
+    names = {"schema": schema_name, "people": f"{SHARED_SCHEMA}.{backup_policy.users}"}
     rows = connection.execute(_TABLES, names)
     return tuple(_table(backup_policy, row) for row in rows if row[0] != VERSION_TABLE)
 
 
 def _table(backup_policy: BackupPolicy, row: Sequence[Any]) -> Table:
     name, pages, columns, all_columns, referring = row
-    people = backup_policy.people_named.get(name, frozenset()).union(referring)
+    people = backup_policy.user_id_columns.get(name, frozenset()).union(referring)
     named = tuple(column for column in all_columns if column in people)
     return Table(name, pages, tuple(columns or ()), tuple(all_columns), named)
 
@@ -97,15 +97,15 @@ def _table(backup_policy: BackupPolicy, row: Sequence[Any]) -> Table:
 def lock_tables(
     connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table], backup_policy: BackupPolicy
 ) -> None:
-    """Let nobody change the form of what is read. Readers and writers go on. `let_go_of_shared` lets go of the locks in
+    """Let nobody change the form of what is read. Readers and writers go on. `release_shared_tables` lets go of the locks in
     `shared` alone: no schema of any tenant can be dropped while somebody holds them.
     """
     _lock(connection, [(schema_name, table.name) for table in tables])
     connection.execute("SAVEPOINT shared")
-    _lock(connection, [(SHARED_SCHEMA, backup_policy.members), (SHARED_SCHEMA, backup_policy.people)])
+    _lock(connection, [(SHARED_SCHEMA, backup_policy.members), (SHARED_SCHEMA, backup_policy.users)])
 
 
-def let_go_of_shared(connection: psycopg.Connection[Any]) -> None:
+def release_shared_tables(connection: psycopg.Connection[Any]) -> None:
     """End what `lock_tables` began: members and people are read by now."""
     connection.execute("ROLLBACK TO SAVEPOINT shared; RELEASE SAVEPOINT shared")
 
@@ -116,7 +116,7 @@ def _lock(connection: psycopg.Connection[Any], names: Sequence[tuple[str, str]])
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(listed))
 
 
-def own_revision(connection: psycopg.Connection[Any], schema_name: str) -> str | None:
+def schema_revision(connection: psycopg.Connection[Any], schema_name: str) -> str | None:
     """The revision that the schema itself names."""
     query = sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema_name, VERSION_TABLE))
     row = connection.execute(query).fetchone()
@@ -136,13 +136,13 @@ def select_members(tenant: Tenant, columns: Sequence[str], backup_policy: Backup
     )
 
 
-def select_people(tenant: Tenant, tables: Sequence[Table], backup_policy: BackupPolicy) -> sql.Composed:
+def select_users(tenant: Tenant, tables: Sequence[Table], backup_policy: BackupPolicy) -> sql.Composed:
     """Everybody whom the tenant's members or tables name, and nobody else."""
     named = ((table.name, column) for table in tables for column in table.people)
     return sql.SQL("SELECT {} FROM {} WHERE {} IN (SELECT user_id FROM {} WHERE tenant_id = {} UNION {})").format(
-        sql.SQL(", ").join(map(sql.Identifier, backup_policy.people_columns)),
-        sql.Identifier(SHARED_SCHEMA, backup_policy.people),
-        sql.Identifier(backup_policy.people_columns[0]),
+        sql.SQL(", ").join(map(sql.Identifier, backup_policy.user_columns)),
+        sql.Identifier(SHARED_SCHEMA, backup_policy.users),
+        sql.Identifier(backup_policy.user_columns[0]),
         sql.Identifier(SHARED_SCHEMA, backup_policy.members),
         sql.Literal(tenant.id),
         ids_in(tenant.schema_name, named),

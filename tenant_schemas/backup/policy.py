@@ -12,8 +12,8 @@ class BackupPolicy:
     """What the engine can't know of an application's tenants.
 
     `members` is the table of `shared` that says who belongs to a tenant, by tenant_id, tenant_role and user_id;
-    `people` the table of `shared` that members and tenants' tables refer to. A bundle keeps `people_columns` of each
-    person: the first is the primary key, the second finds the person on another server. `people_named` are the columns
+    `users` the table of `shared` that members and tenants' tables refer to. A bundle keeps `user_columns` of each
+    person: the first is the primary key, the second finds the person on another server. `user_id_columns` are the columns
     by table, of ids or of texts that may be ids, that name people, with a foreign key or without: a bundle keeps whom
     they name, and a remap and a clone replace the ids there and nowhere else. A text among them must have a mask, and
     what a revision lacks is passed over.
@@ -27,9 +27,9 @@ class BackupPolicy:
     """
 
     members: str
-    people: str
-    people_columns: tuple[str, ...]
-    people_named: Mapping[str, frozenset[str]]
+    users: str
+    user_columns: tuple[str, ...]
+    user_id_columns: Mapping[str, frozenset[str]]
     prove: Callable[[psycopg.Connection[Any]], dict[str, Any]]
     find_faults: Callable[[psycopg.Connection[Any]], list[str]]
     rechain: Callable[[psycopg.Connection[Any]], None]

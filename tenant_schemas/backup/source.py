@@ -17,7 +17,7 @@ from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations, first_line
-from tenant_schemas.schema_diff.compare import drifted
+from tenant_schemas.schema_diff.compare import drifted_objects
 from tenant_schemas.tenant import Tenant
 
 # A migration may hold a tenant's tables for as long as it runs.
@@ -48,7 +48,7 @@ class Source:
     def find_drift(self, tenants: Sequence[Tenant]) -> Drift:
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
         with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection, connection.begin():
-            return drifted(connection, self.migrations, tenants)
+            return drifted_objects(connection, self.migrations, tenants)
 
     @contextmanager
     def connect(self, slug: str) -> Iterator[psycopg.Connection[Any]]:
@@ -59,19 +59,19 @@ class Source:
     @contextmanager
     def join(self, slug: str, snapshot: str) -> Iterator[psycopg.Connection[Any]]:
         """Another connection that sees what the snapshot's own sees."""
-        with self.connect(slug) as connection, frozen_reading(connection, snapshot):
+        with self.connect(slug) as connection, repeatable_read(connection, snapshot):
             yield connection
 
 
 @contextmanager
-def reading(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def read_committed(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """A db transaction in which each statement sees what is committed by then."""
     with _reading(connection, sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")):
         yield
 
 
 @contextmanager
-def frozen_reading(connection: psycopg.Connection[Any], snapshot: str | None = None) -> Iterator[None]:
+def repeatable_read(connection: psycopg.Connection[Any], snapshot: str | None = None) -> Iterator[None]:
     """A db transaction in which all statements see one snapshot: the first statement's that needs one, or another's.
     LOCK TABLE needs none.
     """
@@ -94,7 +94,7 @@ def _reading(connection: psycopg.Connection[Any], begin: sql.SQL | sql.Composed)
 
 
 @contextmanager
-def saying_what_failed(slug: str) -> Iterator[None]:
+def translate_errors(slug: str) -> Iterator[None]:
     """PostgreSQL's and the disk's own errors become one that an operator can read."""
     try:
         yield

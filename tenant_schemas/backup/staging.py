@@ -59,7 +59,7 @@ def staged(target: Path) -> Iterator[Path]:
             raise
 
 
-def remove_left_overs(parent: Path, slug: str | None = None) -> None:
+def remove_abandoned_folders(parent: Path, slug: str | None = None) -> None:
     """Remove what killed runs left of one tenant's folders, or of all tenants'."""
     for name in os.listdir(parent) if parent.exists() else ():
         found = _LEFT_OVER.fullmatch(name)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.backup.encryption import SUFFIX, Recipients, Writer, seal
+from tenant_schemas.backup.encryption import SUFFIX, Recipients, Writer, encrypt
 from tenant_schemas.backup.manifest import RowsFile
 
 PIECE_BYTES: Final = 1 << 18
@@ -104,7 +104,7 @@ def write_file(pieces: Iterator[bytes], folder: Path, file: str, recipients: Rec
     with open(folder / file, "xb", opener=_open_private) as stored:
         target = _Hashing(stored)
         if recipients:
-            seal(_Reader(pieces), target, recipients)
+            encrypt(_Reader(pieces), target, recipients)
         else:
             for piece in pieces:
                 target.write(piece)

@@ -16,11 +16,11 @@ from psycopg import sql
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.encryption import Recipients, read_recipients
 from tenant_schemas.backup.introspection import (
-    Registered,
+    RegistryRow,
     Table,
-    let_go_of_shared,
+    release_shared_tables,
     select_members,
-    select_people,
+    select_users,
     shared_columns,
 )
 from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DumpFile, Manifest, RowsFile
@@ -37,7 +37,7 @@ _WORTH_A_CONNECTION_PAGES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class BackupOptions:
     """How a bundle is to be. `jobs` are connections for one large tenant, or tenants at once where all are taken."""
 
     folder: Path
@@ -47,10 +47,10 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frozen:
+class TenantSnapshot:
     """A tenant as one snapshot has it, with all locks of `lock_tables`. `snapshot` is its name, if it has one yet."""
 
-    registered: Registered
+    registered: RegistryRow
     tables: tuple[Table, ...]
     fingerprint: str
     snapshot: str | None
@@ -61,12 +61,14 @@ class Frozen:
         return self.registered.tenant
 
 
-def write_bundle(connection: psycopg.Connection[Any], source: Source, frozen: Frozen, shape: Shape) -> Bundle:
+def write_bundle(
+    connection: psycopg.Connection[Any], source: Source, frozen: TenantSnapshot, options: BackupOptions
+) -> Bundle:
     """Write it all, from a connection that is in the snapshot. What fails leaves nothing."""
-    recipients = read_recipients(shape.sealed_for)
-    target = shape.folder / folder_name(frozen.tenant.slug, frozen.taken_at)
+    recipients = read_recipients(options.sealed_for)
+    target = options.folder / folder_name(frozen.tenant.slug, frozen.taken_at)
     with staged(target) as partial:
-        manifest = _Writing(source, frozen, shape, partial, recipients).write(connection)
+        manifest = _Writing(source, frozen, options, partial, recipients).write(connection)
         write_file(iter([manifest.to_json().encode()]), partial, MANIFEST_NAME)
     return Bundle(target, manifest)
 
@@ -92,8 +94,8 @@ class _Writing:
     """A bundle on its way to disk."""
 
     source: Source
-    frozen: Frozen
-    shape: Shape
+    frozen: TenantSnapshot
+    options: BackupOptions
     partial: Path
     recipients: Recipients
 
@@ -101,7 +103,7 @@ class _Writing:
         for folder in (TABLES, SHARED):
             (self.partial / folder).mkdir(mode=0o700)
         shared = tuple(self._write_copy(connection, copy) for copy in self._shared(connection))
-        let_go_of_shared(connection)
+        release_shared_tables(connection)
         snapshot = self.frozen.snapshot or _export_snapshot(connection)
         return Manifest(
             tenant=_row_of(self.frozen.tenant),
@@ -113,8 +115,8 @@ class _Writing:
             tables=self._write_tables(connection, snapshot),
             shared=shared,
             proof=self._prove(connection),
-            dump=self._write_dump(snapshot) if self.shape.with_dump else None,
-            sealed_for=self.shape.sealed_for,
+            dump=self._write_dump(snapshot) if self.options.with_dump else None,
+            sealed_for=self.options.sealed_for,
         )
 
     def _write_tables(self, connection: psycopg.Connection[Any], snapshot: str) -> tuple[RowsFile, ...]:
@@ -123,7 +125,7 @@ class _Writing:
         """
         waiting = deque(sorted(self.frozen.tables, key=lambda table: -table.pages))
         large = sum(table.pages >= _WORTH_A_CONNECTION_PAGES for table in waiting)
-        others = max(0, min(self.shape.jobs, large) - 1)
+        others = max(0, min(self.options.jobs, large) - 1)
         with ThreadPoolExecutor(max(1, others)) as pool:
             beside = [pool.submit(self._write_beside, waiting, snapshot) for _ in range(others)]
             written = self._write_waiting(connection, waiting)
@@ -153,10 +155,10 @@ class _Writing:
         tenant, backup_policy = self.frozen.tenant, self.source.backup_policy
         columns = shared_columns(connection, backup_policy.members)
         members = select_members(tenant, columns, backup_policy)
-        people = select_people(tenant, self.frozen.tables, backup_policy)
+        people = select_users(tenant, self.frozen.tables, backup_policy)
         return (
             _Copy(backup_policy.members, SHARED, columns, copy_query(members)),
-            _Copy(backup_policy.people, SHARED, backup_policy.people_columns, copy_query(people)),
+            _Copy(backup_policy.users, SHARED, backup_policy.user_columns, copy_query(people)),
         )
 
     def _write_copy(self, connection: psycopg.Connection[Any], copy: _Copy) -> RowsFile:

@@ -19,8 +19,8 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from tenant_schemas.errors import RevisionRefused
-from tenant_schemas.migrations.render import History, Line, Step, alembic_config, line_of, operating
-from tenant_schemas.migrations.replay import VERSION_TABLE, checks_text, steps_text, version_note, version_table
+from tenant_schemas.migrations.render import History, Line, Step, alembic_config, operating, read_history
+from tenant_schemas.migrations.replay import VERSION_TABLE, checks_text, steps_text, version_table, version_update_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, become_owner, send
 from tenant_schemas.search_path import bind_migration, migration_message
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
@@ -68,17 +68,17 @@ class Migrations:
     roles: ServiceRoles
 
     def head(self, history: History) -> str:
-        head = self.line(history).head
+        head = self.history(history).head
         if head is None:
             raise LookupError(f"[{history}] in {self.setup_cfg} has no revisions.")
         return head
 
-    def line(self, history: History) -> Line:
-        return line_of(self.setup_cfg, history)
+    def history(self, history: History) -> Line:
+        return read_history(self.setup_cfg, history)
 
     def steps(self, history: History, after: str | None, to: str | None = None) -> tuple[Step, ...]:
         """The way from a revision to another, by default to the head, as SQL. Raises RevisionRefused."""
-        return self.line(history).steps(after, to or self.head(history))
+        return self.history(history).steps(after, to or self.head(history))
 
     def migrate_shared(self, engine: Engine, to: str | None = None, *, lock_timeout_ms: int | None = None) -> Outcome:
         """Make `shared` if it is missing and bring it to a revision, by default its head, in a db transaction."""
@@ -133,7 +133,7 @@ def run_steps(connection: Connection, steps: Sequence[Step], schema_name: str) -
         for step in together:
             send(connection, migration_message(schema_name) + version_table(step, schema_name))
             _run_python(connection, step.revision, python, schema_name)
-            send(connection, version_note(step, schema_name) + checks_text(step))
+            send(connection, version_update_text(step, schema_name) + checks_text(step))
 
 
 def _run_python(connection: Connection, revision: str, python: Callable[[], None], schema_name: str) -> None:

@@ -83,7 +83,7 @@ class Line:
         raise RevisionRefused(f"Revision {revision} is not in this history, which ends at {self.head}.")
 
 
-def line_of(setup_cfg: Path, history: History) -> Line:
+def read_history(setup_cfg: Path, history: History) -> Line:
     """The history in a setup.cfg, read again only when a file of it has changed. Raises Alembic's CommandError for one
     that is not linear.
     """

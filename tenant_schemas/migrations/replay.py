@@ -25,7 +25,7 @@ def step_text(step: Step, schema_name: str) -> str:
     """One step that was rendered, noted and checked, each on the schema's path, whatever was done to that before."""
     path = search_path.migration_message(schema_name)
     checks = path + checks_text(step) if step.checks else ""
-    return path + version_table(step, schema_name) + step.sql + version_note(step, schema_name) + checks
+    return path + version_table(step, schema_name) + step.sql + version_update_text(step, schema_name) + checks
 
 
 def version_table(step: Step, schema_name: str) -> str:
@@ -37,7 +37,7 @@ def version_table(step: Step, schema_name: str) -> str:
     return sql.SQL(text).format(sql.Identifier(schema_name, VERSION_TABLE), key).as_string()
 
 
-def version_note(step: Step, schema_name: str) -> str:
+def version_update_text(step: Step, schema_name: str) -> str:
     """Where the schema now is, in its own table, which is written with its schema whatever the step did to the path."""
     table = sql.Identifier(schema_name, VERSION_TABLE)
     if step.before is None:
@@ -110,7 +110,7 @@ def _guard(tenant: Tenant) -> str:
     ).as_string()
 
 
-def registry_note(tenant: Tenant, revision: str) -> str:
+def registry_update_text(tenant: Tenant, revision: str) -> str:
     text = "UPDATE shared.tenants SET revision = {} WHERE id = {};"
     return sql.SQL(text).format(sql.Literal(revision), sql.Literal(str(tenant.id))).as_string()
 

@@ -17,12 +17,12 @@ from tenant_schemas import registry
 from tenant_schemas.backup.introspection import ids_in
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.errors import RestoreRefused
-from tenant_schemas.lifecycle.provision import refuse_unprepared, tenant_to_be
+from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.restore.cutover import register
 from tenant_schemas.restore.loader import analyze, check_faults, empty
-from tenant_schemas.restore.restore import Destination, begin_filling, refuse_taken
-from tenant_schemas.restore.staging_schema import clear_left_over, in_free_schema, staging_schema
+from tenant_schemas.restore.restore import Destination, begin_load, check_names_free
+from tenant_schemas.restore.staging_schema import drop_abandoned_schemas, staging_schema, with_free_schema_name
 from tenant_schemas.restore.table_order import Table, tables_in_order, user_triggers_off
 from tenant_schemas.restore.user_mapping import copy_members
 from tenant_schemas.roles import driver_of, tenant_password
@@ -66,24 +66,24 @@ def clone(destination: Destination, source_slug: str, slug: str, *, name: str | 
 
 def _look(destination: Destination, slug: str) -> tuple[Tenant, Sequence[Table]]:
     with destination.engine.connect() as connection:
-        refuse_unprepared(connection, destination.migrations)
+        check_prepared(connection, destination.migrations)
         source = registry.get_tenant(connection, slug)
         return source, tables_in_order(driver_of(connection), source.schema_name)
 
 
 def _plan(destination: Destination, source: Tenant, slug: str, name: str | None) -> Tenant:
     """The clone as it will be before it is migrated."""
-    new = tenant_to_be(
+    new = new_tenant(
         destination.migrations,
         slug=slug,
         name=name or slug,
         settings=source.settings,
         reserved_slugs=destination.reserved_slugs,
     )
-    clear_left_over(destination.engine, new)
+    drop_abandoned_schemas(destination.engine, new)
     with destination.engine.connect() as connection:
-        refuse_taken(connection, new)
-        return in_free_schema(connection, replace(new, revision=source.revision))
+        check_names_free(connection, new)
+        return with_free_schema_name(connection, replace(new, revision=source.revision))
 
 
 def _see_all_at_once(connection: Connection, source: Tenant, tables: Sequence[Table]) -> None:
@@ -99,7 +99,7 @@ def _see_all_at_once(connection: Connection, source: Tenant, tables: Sequence[Ta
 
 def _fill_and_register(connection: Connection, destination: Destination, source: Tenant, tenant: Tenant) -> Cloned:
     migrations, backup_policy = destination.migrations, destination.backup_policy
-    driver = begin_filling(connection, migrations, tenant)
+    driver = begin_load(connection, migrations, tenant)
     bind_migration(connection, source.schema_name)
     check_faults(
         driver, backup_policy, source.slug
@@ -163,11 +163,11 @@ def _make_people(
     """Number and mask them. Whoever is known by the masked name already is taken: staging's people keep their
     passwords when it is made anew.
     """
-    key, known, *_ = backup_policy.people_columns
-    masks = backup_policy.masks[backup_policy.people]
+    key, known, *_ = backup_policy.user_columns
+    masks = backup_policy.masks[backup_policy.users]
     names = {
         "numbered": _people(tenant),
-        "people": sql.Identifier(SHARED_SCHEMA, backup_policy.people),
+        "people": sql.Identifier(SHARED_SCHEMA, backup_policy.users),
         "members": sql.Identifier(SHARED_SCHEMA, backup_policy.members),
         "key": sql.Identifier(key),
         "known": sql.Identifier(known),
@@ -195,7 +195,7 @@ def _expression(text: str) -> sql.SQL:
 
 
 def _people_in(backup_policy: BackupPolicy, table: Table) -> frozenset[str]:
-    return backup_policy.people_named.get(table.name, frozenset()).intersection(table.columns)
+    return backup_policy.user_id_columns.get(table.name, frozenset()).intersection(table.columns)
 
 
 def _copy(

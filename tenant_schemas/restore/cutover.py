@@ -32,7 +32,7 @@ from tenant_schemas.tenant import Tenant
 
 # Below PostgreSQL's deadlock_timeout (1 s): where a payment and the swap wait for each other, the swap gives way.
 _LOCK_TIMEOUT_MS: Final = 400
-_PATIENCE_SECONDS: Final = 30
+_SWAP_TIMEOUT_SECONDS: Final = 30
 
 
 def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
@@ -45,7 +45,7 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
     become_owner(connection, roles)
     claim_retired_schema(connection, tenant.schema_name)
     registry.add_tenant(connection, tenant)
-    open_schema(connection, tenant)
+    grant_schema_usage(connection, tenant)
 
 
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret: str, keep: timedelta) -> str | None:
@@ -53,7 +53,7 @@ def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret:
     transaction. Returns the one that was replaced, None if somebody had dropped it. Waits for the tenant's own db
     transactions that have begun to write; raises TenantBusy if that takes too long.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
         savepoint = connection.begin_nested()
         try:
@@ -63,7 +63,7 @@ def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret:
             if not _is_of_locks(error):
                 raise
             if time.monotonic() > deadline:
-                raise TenantBusy(f"Tenant {tenant.slug} was never at rest for {_PATIENCE_SECONDS} s.") from error
+                raise TenantBusy(f"Tenant {tenant.slug} was never at rest for {_SWAP_TIMEOUT_SECONDS} s.") from error
         else:
             savepoint.commit()
             return replaced
@@ -85,7 +85,7 @@ def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, secret: s
     claim_retired_schema(connection, moved.schema_name)
     replaced = _put_aside(connection, living, roles, keep) if living.schema_name != moved.schema_name else None
     registry.set_schema(connection, moved.id, moved.schema_name, moved.revision)
-    open_schema(connection, moved)
+    grant_schema_usage(connection, moved)
     stop_being_owner(connection)
     set_tenant_login(connection, moved, tenant_password(secret, living.id, living.login_epoch))
     return replaced
@@ -96,7 +96,7 @@ def _put_aside(connection: Connection, living: Tenant, roles: ServiceRoles, keep
     if not connection.exec_driver_sql(exists, (living.schema_name,)).scalar_one():
         return None
     _wait_for_writers(connection, living)
-    close_schema(connection, living, roles)
+    revoke_schema_rights(connection, living, roles)
     due = datetime.now(UTC) + keep
     record_retired_schema(connection, schema_name=living.schema_name, tenant=living, reason="replaced", drop_after=due)
     return living.schema_name
@@ -112,7 +112,7 @@ def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:
         _run(connection, sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(names))
 
 
-def open_schema(connection: Connection, tenant: Tenant) -> None:
+def grant_schema_usage(connection: Connection, tenant: Tenant) -> None:
     """As the owner: let the tenant use its schema."""
     schema, role = sql.Identifier(tenant.schema_name), sql.Identifier(tenant.role_name)
     _run(connection, sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
@@ -139,7 +139,7 @@ _GRANTED: Final = """
     FROM owned o CROSS JOIN LATERAL aclexplode(o.acl) a ORDER BY 1, 2"""
 
 
-def close_schema(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
+def revoke_schema_rights(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
     """Leave nobody a right in the schema but the owner's to read it, as the owner. A prepared statement looks its
     schema up no more, but its tables' and functions' rights it does.
     """

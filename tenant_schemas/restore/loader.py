@@ -60,7 +60,7 @@ def files_of(bundle: Bundle) -> dict[str, RowsFile]:
     return {file.name: file for file in bundle.manifest.tables if file.name != VERSION_TABLE}
 
 
-def file_named(files: Iterable[RowsFile], name: str) -> RowsFile:
+def find_file(files: Iterable[RowsFile], name: str) -> RowsFile:
     for file in files:
         if file.name == name:
             return file
@@ -109,11 +109,11 @@ def _changed(line: bytes, changes: Mapping[int, Change]) -> bytes:
 
 
 def _swaps(backup_policy: BackupPolicy, file: RowsFile, ids: Mapping[str, str]) -> dict[int, Change]:
-    named = backup_policy.people_named.get(file.name, frozenset())
-    return {place: swap_ids(ids) for place, name in enumerate(file.columns) if name in named} if ids else {}
+    named = backup_policy.user_id_columns.get(file.name, frozenset())
+    return {place: replace_ids(ids) for place, name in enumerate(file.columns) if name in named} if ids else {}
 
 
-def swap_ids(ids: Mapping[str, str]) -> Change:
+def replace_ids(ids: Mapping[str, str]) -> Change:
     known = {old.encode(): new.encode() for old, new in ids.items()}
     return lambda value: known.get(value, value)
 
@@ -156,9 +156,9 @@ def check_shared(backup_policy: BackupPolicy, bundle: Bundle) -> None:
     """Look through the rows of members and people, which are no table's of the tenant. Raises ProofFailed, BundleBroken
     or RestoreRefused.
     """
-    needed = {backup_policy.members: _OF_MEMBERS, backup_policy.people: frozenset(backup_policy.people_columns)}
+    needed = {backup_policy.members: _OF_MEMBERS, backup_policy.users: frozenset(backup_policy.user_columns)}
     for name, columns in needed.items():
-        file = file_named(bundle.manifest.shared, name)
+        file = find_file(bundle.manifest.shared, name)
         lacking = sorted(columns.difference(file.columns))
         if lacking:
             raise BundleBroken(f"{bundle.folder}: {name} lacks {', '.join(lacking)}.")

@@ -19,12 +19,17 @@ from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists, TenantNotFound
-from tenant_schemas.lifecycle.provision import refuse_unprepared, tenant_to_be
+from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import History, Migrations, set_timeouts
 from tenant_schemas.restore.cutover import register, swap
-from tenant_schemas.restore.loader import always, check_shared, copy_in, file_named, load, shared_lines, swap_ids
-from tenant_schemas.restore.staging_schema import clear_left_over, hold_retired_schema, in_free_schema, staging_schema
-from tenant_schemas.restore.user_mapping import Ids, Users, copy_members, settle_people
+from tenant_schemas.restore.loader import always, check_shared, copy_in, find_file, load, replace_ids, shared_lines
+from tenant_schemas.restore.staging_schema import (
+    drop_abandoned_schemas,
+    lock_retired_schema,
+    staging_schema,
+    with_free_schema_name,
+)
+from tenant_schemas.restore.user_mapping import Ids, MissingUsers, copy_members, map_users
 from tenant_schemas.roles import become_owner, driver_of, role_exists, tenant_password
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, default_schema_name
 
@@ -52,7 +57,7 @@ class Restored:
     ids_replaced: int
 
 
-def living_tenant(destination: Destination, manifest: Manifest) -> Tenant | None:
+def tenant_to_replace(destination: Destination, manifest: Manifest) -> Tenant | None:
     """The tenant that a restore as it was would replace, if there is one. Raises RestoreRefused if another has its
     slug.
     """
@@ -66,7 +71,7 @@ def restore(
     *,
     slug: str | None = None,
     name: str | None = None,
-    users: Users = Users.FAIL,
+    users: MissingUsers = MissingUsers.FAIL,
     keep: timedelta = KEEP,
 ) -> Restored:
     """Restore the bundle as it was, or with a slug beside, as a tenant of another id. Committed when it returns; raises
@@ -110,16 +115,16 @@ class _Plan:
 
 def _plan(destination: Destination, manifest: Manifest, slug: str | None, name: str | None) -> _Plan:
     with destination.engine.connect() as connection:
-        refuse_unprepared(connection, destination.migrations)
-        refuse_newer(destination.migrations, manifest)
+        check_prepared(connection, destination.migrations)
+        check_revisions_known(destination.migrations, manifest)
         living = _living_tenant(connection, manifest) if slug is None else None
     tenant = _tenant_to_be(destination, manifest, living, slug, name)
-    clear_left_over(destination.engine, tenant)
+    drop_abandoned_schemas(destination.engine, tenant)
     with destination.engine.connect() as connection:
-        tenant = in_free_schema(connection, tenant)
+        tenant = with_free_schema_name(connection, tenant)
         if living is not None:
             return _Plan(tenant, None)
-        refuse_taken(connection, tenant)
+        check_names_free(connection, tenant)
     return _Plan(tenant, tenant_password(destination.tenant_secret, tenant.id, tenant.login_epoch))
 
 
@@ -150,7 +155,7 @@ def _tenant_to_be(
     was = manifest.tenant
     if living is not None:
         return replace(living, schema_name=default_schema_name(living.slug), revision=was.revision)
-    new = tenant_to_be(
+    new = new_tenant(
         destination.migrations,
         slug=slug or was.slug,
         name=name or was.name,
@@ -164,7 +169,7 @@ def _tenant_to_be(
     return replace(new, id=was.id, status=was.status, login_epoch=int(time.time()) // 60)
 
 
-def refuse_newer(migrations: Migrations, manifest: Manifest) -> None:
+def check_revisions_known(migrations: Migrations, manifest: Manifest) -> None:
     """Raises RestoreRefused for a bundle of revisions that are not in the histories."""
     try:
         migrations.steps(History.TENANT, manifest.tenant.revision)
@@ -173,7 +178,7 @@ def refuse_newer(migrations: Migrations, manifest: Manifest) -> None:
         raise RestoreRefused(f"The bundle is of newer code than this, or of another application: {error}") from None
 
 
-def refuse_taken(connection: Connection, tenant: Tenant) -> None:
+def check_names_free(connection: Connection, tenant: Tenant) -> None:
     """Raises TenantExists if the slug or the role is."""
     try:
         registry.get_tenant(connection, tenant.slug)
@@ -185,30 +190,30 @@ def refuse_taken(connection: Connection, tenant: Tenant) -> None:
 
 
 def _fill(
-    connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, users: Users
+    connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, users: MissingUsers
 ) -> tuple[Ids, int]:
     """Load and prove it all. Returns the people's ids that were replaced, and the number of rows.
 
     Chains that are made anew would hide what was forged in them, so before it all is proved with the ids as they were.
     """
     backup_policy, schema_name = destination.backup_policy, tenant.schema_name
-    driver = begin_filling(connection, destination.migrations, tenant)
-    ids = settle_people(driver, backup_policy, bundle, schema_name, users)
+    driver = begin_load(connection, destination.migrations, tenant)
+    ids = map_users(driver, backup_policy, bundle, schema_name, users)
     if ids:
         with connection.begin_nested() as savepoint:
-            settle_people(driver, backup_policy, bundle, schema_name, Users.RECREATE_DISABLED)
+            map_users(driver, backup_policy, bundle, schema_name, MissingUsers.RECREATE_DISABLED)
             load(connection, backup_policy, bundle, schema_name, {})
             savepoint.rollback()
     return ids, load(connection, backup_policy, bundle, schema_name, ids)
 
 
-def begin_filling(connection: Connection, migrations: Migrations, tenant: Tenant) -> psycopg.Connection[Any]:
+def begin_load(connection: Connection, migrations: Migrations, tenant: Tenant) -> psycopg.Connection[Any]:
     """Start the db transaction that fills a retired schema: as the owner, pinned, and holding the retired's note."""
     driver = driver_of(connection)
     set_timeouts(connection)
     pin_session(driver)
     become_owner(connection, migrations.roles)
-    hold_retired_schema(driver, tenant.schema_name)
+    lock_retired_schema(driver, tenant.schema_name)
     return driver
 
 
@@ -229,7 +234,11 @@ def _register(connection: Connection, destination: Destination, bundle: Bundle, 
 
 
 def _add_members(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:
-    file = file_named(bundle.manifest.shared, backup_policy.members)
-    changes = {"tenant_id": always(str(tenant.id)), "tenant_role": always(tenant.role_name), "user_id": swap_ids(ids)}
+    file = find_file(bundle.manifest.shared, backup_policy.members)
+    changes = {
+        "tenant_id": always(str(tenant.id)),
+        "tenant_role": always(tenant.role_name),
+        "user_id": replace_ids(ids),
+    }
     lines = shared_lines(bundle, file, changes)
     copy_in(driver_of(connection), SHARED_SCHEMA, backup_policy.members, file.columns, lines)

@@ -85,14 +85,14 @@ def _drop(engine: Engine, schema_name: str) -> list[str]:
     return []
 
 
-def hold_retired_schema(connection: psycopg.Connection[Any], schema_name: str) -> None:
+def lock_retired_schema(connection: psycopg.Connection[Any], schema_name: str) -> None:
     """Keep the note from whoever drops retired until the db transaction ends. Raises RestoreRefused if it is gone."""
     query = "SELECT FROM shared.spare_schemas WHERE schema_name = %s FOR UPDATE"
     if connection.execute(query, (schema_name,)).fetchone() is None:
         raise RestoreRefused(f"Somebody dropped {schema_name} while it was being made.")
 
 
-def clear_left_over(engine: Engine, tenant: Tenant) -> None:
+def drop_abandoned_schemas(engine: Engine, tenant: Tenant) -> None:
     """Drop what a restore of this tenant left when it was killed. Raises RestoreRefused if it is still at work."""
     with engine.connect() as connection:
         left = [
@@ -113,7 +113,7 @@ def clear_left_over(engine: Engine, tenant: Tenant) -> None:
             raise
 
 
-def in_free_schema(connection: Connection, tenant: Tenant) -> Tenant:
+def with_free_schema_name(connection: Connection, tenant: Tenant) -> Tenant:
     """The tenant in its schema if that name is free, else in one with the time behind a cut name."""
     now = datetime.now(UTC)
     suffixes = ("", *((now + timedelta(seconds=number)).strftime("_r%Y%m%d%H%M%S") for number in range(60)))

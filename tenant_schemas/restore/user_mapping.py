@@ -13,8 +13,8 @@ from psycopg import sql
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.introspection import shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
-from tenant_schemas.errors import PeopleDiffer
-from tenant_schemas.restore.loader import copy_in, file_named
+from tenant_schemas.errors import UsersDiffer
+from tenant_schemas.restore.loader import copy_in, find_file
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 Ids = Mapping[str, str]
@@ -24,7 +24,7 @@ _SCRATCH: Final = "people_of_the_bundle"
 _NAMED_AT_MOST: Final = 20
 
 
-class Users(StrEnum):
+class MissingUsers(StrEnum):
     """What to do about people who are missing or have other ids: nothing, and fail; make them anew, with the id of the
     bundle and unable to act; or take those who are there under the same name for them, and make the others anew.
     """
@@ -34,20 +34,24 @@ class Users(StrEnum):
     REMAP = "remap"
 
 
-def settle_people(
-    connection: psycopg.Connection[Any], backup_policy: BackupPolicy, bundle: Bundle, schema_name: str, users: Users
+def map_users(
+    connection: psycopg.Connection[Any],
+    backup_policy: BackupPolicy,
+    bundle: Bundle,
+    schema_name: str,
+    users: MissingUsers,
 ) -> Ids:
     """Make everybody be there, within the open db transaction, and return which ids are to be replaced by which.
-    `schema_name` is where something may lie meanwhile. Raises PeopleDiffer.
+    `schema_name` is where something may lie meanwhile. Raises UsersDiffer.
     """
     names = _names(backup_policy, schema_name)
     connection.execute(_in(_LAY_OUT, names))
-    people = file_named(bundle.manifest.shared, backup_policy.people)
+    people = find_file(bundle.manifest.shared, backup_policy.users)
     copy_in(connection, schema_name, _SCRATCH, people.columns, bundle.lines(people))
     differing = connection.execute(_in(_DIFFERING, names)).fetchall()
-    if differing and users is Users.FAIL:
-        raise PeopleDiffer(_told(differing))
-    ids = {old: here for old, _, here in differing if here is not None and users is Users.REMAP}
+    if differing and users is MissingUsers.FAIL:
+        raise UsersDiffer(_told(differing))
+    ids = {old: here for old, _, here in differing if here is not None and users is MissingUsers.REMAP}
     _refuse_mergers(connection, names, ids)
     _make_anew(connection, backup_policy, names, [old for old, _, _ in differing if old not in ids])
     connection.execute(_in("DROP TABLE {scratch}", names))
@@ -86,10 +90,10 @@ _DIFFERING: Final = """
 
 
 def _names(backup_policy: BackupPolicy, schema_name: str) -> dict[str, sql.Composable]:
-    key, known, *others = (sql.Identifier(column) for column in backup_policy.people_columns)
+    key, known, *others = (sql.Identifier(column) for column in backup_policy.user_columns)
     return {
         "scratch": sql.Identifier(schema_name, _SCRATCH),
-        "people": sql.Identifier(SHARED_SCHEMA, backup_policy.people),
+        "people": sql.Identifier(SHARED_SCHEMA, backup_policy.users),
         "columns": sql.SQL(", ").join((key, known, *others)),
         "key": key,
         "known": known,
@@ -115,7 +119,7 @@ def _refuse_mergers(connection: psycopg.Connection[Any], names: Mapping[str, sql
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
     found = ", ".join(known for (known,) in merged)
     if found:
-        raise PeopleDiffer(f"Others of the bundle would become these people, who are in it themselves: {found}.")
+        raise UsersDiffer(f"Others of the bundle would become these people, who are in it themselves: {found}.")
 
 
 def _make_anew(
@@ -127,7 +131,7 @@ def _make_anew(
     """Who is known here by a name already keeps it, and the one who is made is known by the id (RFC 2606: `.invalid` is
     nobody's).
     """
-    _, _, *others = backup_policy.people_columns
+    _, _, *others = backup_policy.user_columns
     made: dict[str, sql.Composable] = {column: sql.SQL("b.{}").format(sql.Identifier(column)) for column in others}
     made |= {column: sql.SQL(expression) for column, expression in backup_policy.recreated.items()}
     statement = sql.SQL(

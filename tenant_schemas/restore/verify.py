@@ -14,12 +14,12 @@ from sqlalchemy import Connection
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.errors import ProofFailed
-from tenant_schemas.lifecycle.provision import refuse_unprepared
-from tenant_schemas.restore.cutover import open_schema
+from tenant_schemas.lifecycle.provision import check_prepared
+from tenant_schemas.restore.cutover import grant_schema_usage
 from tenant_schemas.restore.loader import check_shared, load
-from tenant_schemas.restore.restore import Destination, begin_filling, refuse_newer
+from tenant_schemas.restore.restore import Destination, begin_load, check_revisions_known
 from tenant_schemas.restore.staging_schema import staging_schema
-from tenant_schemas.restore.user_mapping import Users, settle_people
+from tenant_schemas.restore.user_mapping import MissingUsers, map_users
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.tenant import Tenant, TenantStatus, role_name_of
@@ -50,8 +50,8 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
     manifest = bundle.manifest
     check_shared(destination.backup_policy, bundle)
     with destination.engine.connect() as connection:
-        refuse_unprepared(connection, destination.migrations)
-    refuse_newer(destination.migrations, manifest)
+        check_prepared(connection, destination.migrations)
+    check_revisions_known(destination.migrations, manifest)
     tenant = _scratch_tenant(manifest)
     password = tenant_password(destination.tenant_secret, tenant.id, tenant.login_epoch)
     with (
@@ -60,8 +60,8 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         ) as left,
         destination.engine.connect() as connection,  # Nothing is committed.
     ):
-        driver = begin_filling(connection, destination.migrations, tenant)
-        settle_people(driver, destination.backup_policy, bundle, tenant.schema_name, Users.RECREATE_DISABLED)
+        driver = begin_load(connection, destination.migrations, tenant)
+        map_users(driver, destination.backup_policy, bundle, tenant.schema_name, MissingUsers.RECREATE_DISABLED)
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
         same_form = _check_form(connection, bundle, tenant)
     return Verified(
@@ -99,7 +99,7 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
     server = driver_of(connection).info.server_version // 10_000
     if manifest.server_version.partition(".")[0] != str(server):
         return None
-    open_schema(connection, tenant)
+    grant_schema_usage(connection, tenant)
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
     if not same and manifest.dump is None:
         raise ProofFailed(f"The fingerprint differs: the tenant had not the form of revision {tenant.revision}.")

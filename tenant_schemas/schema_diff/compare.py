@@ -17,7 +17,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.catalog import Objects, fingerprints_of, objects_of
-from tenant_schemas.schema_diff.reference import Reference, make_reference, note_fingerprint, noted_fingerprint
+from tenant_schemas.schema_diff.reference import Reference, make_reference, store_fingerprint, stored_fingerprint
 from tenant_schemas.tenant import Tenant
 
 TENANTS_AT_ONCE = 100
@@ -46,7 +46,7 @@ class Drift:
     unproven: dict[str, str]
 
 
-def drifted(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
+def drifted_objects(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
     """What differs in each of these schemas, by its name, and nothing for those in which nothing does."""
     return find_drift(connection, migrations, tenants).objects
 
@@ -105,7 +105,7 @@ def fingerprints_by_schema(connection: Connection, tenants: Sequence[Tenant]) ->
     """The fingerprint of each schema that exists, some tenants to a query."""
     found: dict[str, str] = {}
     for some in _some_at_a_time(tenants):
-        with _letting_go(connection):
+        with _releasing_locks(connection):
             found |= fingerprints_of(connection, some)
     return found
 
@@ -124,7 +124,7 @@ def revisions_of(connection: Connection, tenants: Sequence[Tenant]) -> Iterator[
             for tenant in some
             if tenant.schema_name in versioned
         ]
-        with _letting_go(connection):
+        with _releasing_locks(connection):
             rows = connection.exec_driver_sql(sql.SQL(" UNION ALL ").join(parts).as_string()).all() if parts else []
         found = {str(schema_name): revision for schema_name, revision in rows}
         for tenant in some:
@@ -136,12 +136,12 @@ def _reference(
 ) -> Reference:
     """What was noted, if one of these is like it, and so tells what differs in the others; else it is made."""
     revision = tenants[0].revision
-    noted = noted_fingerprint(connection, migrations, revision)
+    noted = stored_fingerprint(connection, migrations, revision)
     if noted and any(fingerprints.get(tenant.schema_name) == noted for tenant in tenants):
         return Reference(noted)
     reference = make_reference(connection, migrations, tenants, revision)
     if reference.fingerprint and reference.fingerprint != noted:
-        note_fingerprint(connection, migrations, revision, reference.fingerprint)
+        store_fingerprint(connection, migrations, revision, reference.fingerprint)
     return reference if reference.fingerprint else replace(reference, fingerprint=noted)
 
 
@@ -205,7 +205,7 @@ def _differences(objects: Objects, model_objects: Objects, *schema_names: str) -
 
 
 def _objects(connection: Connection, tenant: Tenant) -> Objects:
-    with _letting_go(connection):
+    with _releasing_locks(connection):
         return objects_of(connection, tenant)
 
 
@@ -214,7 +214,7 @@ def _some_at_a_time(tenants: Sequence[Tenant]) -> Iterator[Sequence[Tenant]]:
 
 
 @contextmanager
-def _letting_go(connection: Connection) -> Iterator[None]:
+def _releasing_locks(connection: Connection) -> Iterator[None]:
     """PostgreSQL locks the tables of a view that it describes. Going back to a savepoint lets go of them, so that a
     thousand tenants don't fill the server's table of locks.
     """

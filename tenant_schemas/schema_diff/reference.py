@@ -62,7 +62,7 @@ def make_reference(
         savepoint.rollback()
 
 
-def noted_fingerprint(connection: AnyConnection, migrations: Migrations, revision: str) -> str | None:
+def stored_fingerprint(connection: AnyConnection, migrations: Migrations, revision: str) -> str | None:
     """The fingerprint that was noted for this revision as its files are now, if this login may see the note."""
     if not _has_right(connection, "SELECT"):
         return None
@@ -71,7 +71,7 @@ def noted_fingerprint(connection: AnyConnection, migrations: Migrations, revisio
     return None if found is None else str(found)
 
 
-def note_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
+def store_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
     """Note it within the open db transaction, if this login may, and nobody is noting the same."""
     if not _has_right(connection, "INSERT") or _gives_too_much(connection, migrations.roles.owner):
         return
@@ -88,16 +88,16 @@ def note_fingerprint(connection: Connection, migrations: Migrations, revision: s
         savepoint.commit()
 
 
-def note_history(engine: Engine, migrations: Migrations) -> None:
+def store_head_fingerprint(engine: Engine, migrations: Migrations) -> None:
     """Note what the head of the history makes, unless that is done, for those who may only read and compare with it.
     It is made and rolled back; where it can't be made nothing is noted.
     """
     head = migrations.head(History.TENANT)
     with engine.begin() as connection:
-        if noted_fingerprint(connection, migrations, head) is None:
+        if stored_fingerprint(connection, migrations, head) is None:
             reference = make_reference(connection, migrations, all_tenants(connection), head)
             if reference.fingerprint:
-                note_fingerprint(connection, migrations, head, reference.fingerprint)
+                store_fingerprint(connection, migrations, head, reference.fingerprint)
 
 
 def _may_be_made(connection: Connection, owner: str) -> bool:
@@ -131,7 +131,7 @@ def _key(connection: AnyConnection, migrations: Migrations, revision: str) -> by
     made_of = sha256()
     version = _ask(connection, "SHOW server_version")
     made_of.update(repr((version, migrations.roles, revision, WORDING)).encode())
-    for script in migrations.line(History.TENANT).revisions:
+    for script in migrations.history(History.TENANT).revisions:
         file = Path(script.path)
         for part in sorted(file.parent.glob(f"{file.stem}.*")):
             made_of.update(sha256(part.read_bytes()).digest())

@@ -17,8 +17,8 @@ from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.table_io import write_rows
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.catalogue import Catalogue
@@ -69,7 +69,7 @@ def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
 
 def make_old(database: Database, app: Flask, revision: str) -> UUID:
     """Make a tenant at an older revision, with a wallet of 3.00 that has a limit; returns its id."""
-    new = tenant_to_be(MIGRATIONS, slug=SLUG, name="Old", settings={"currency": "BAM"})
+    new = new_tenant(MIGRATIONS, slug=SLUG, name="Old", settings={"currency": "BAM"})
     with database.admin_engine().begin() as connection:
         provision_in(connection, MIGRATIONS, replace(new, revision=revision), database.tenant_secret)
     member = People(app).make(**{SLUG: "member"})
@@ -117,7 +117,7 @@ def destination(database: Database) -> Destination:
 
 def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
     source = Source(url=database.url(database.roles.backup), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-    return open_bundle(back_up(source, slug, Shape(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder)
+    return open_bundle(back_up(source, slug, BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder)
 
 
 def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes]) -> Bundle:

@@ -366,5 +366,5 @@ def test_a_plan_changes_nothing_and_holds_nobody_up(fleet: Database, histories: 
     add_revision(histories, ADD)
     with migrator_lock(fleet.admin_engine(), histories.roles), fleet.admin_engine().connect() as connection:
         plan = make_plan(connection, histories, MigrateOptions())
-    assert [work.tenant.slug for work in plan.works] == sorted(SLUGS)
+    assert [work.tenant.slug for work in plan.migrations] == sorted(SLUGS)
     assert revisions(fleet) == dict.fromkeys(SLUGS, BEFORE)

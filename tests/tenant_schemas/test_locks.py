@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection
 
 from app.tenancy import MIGRATIONS
-from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import History
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema, send
 from tenant_schemas.search_path import bind_migration
@@ -147,7 +147,7 @@ def test_each_statement_is_planned_as_postgresql_locks(prepared: Database, state
 
 
 def test_each_revision_of_tenants_is_planned_as_postgresql_locks(fresh_database: Database) -> None:
-    tenant = tenant_to_be(MIGRATIONS, slug="old", name="old", settings={})
+    tenant = new_tenant(MIGRATIONS, slug="old", name="old", settings={})
     first, *others = MIGRATIONS.steps(History.TENANT, None)
     with fresh_database.admin_engine().begin() as connection:
         create_tenant_role(connection, tenant, "x", MIGRATIONS.roles)

@@ -19,7 +19,7 @@ from tenant_schemas.migrations.history import (
     set_timeouts,
     sqlstate_of,
 )
-from tenant_schemas.migrations.replay import opening, registry_note
+from tenant_schemas.migrations.replay import opening, registry_update_text
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration
 from tenant_schemas.migrations.runner.worker import failed, skipped
@@ -34,7 +34,7 @@ def migrate_atomically(
     engine: Engine, migrations: Migrations, options: MigrateOptions, plan: Plan
 ) -> Iterator[Outcome]:
     """Do the plan, and `shared` if that is wished; yields every outcome when all is committed, or nothing is."""
-    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves and journal.is_there(engine) else None
+    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves and journal.tables_exist(engine) else None
     atomic_run = _AtomicRun(migrations, options, run_id)
     try:
         with engine.begin() as connection:
@@ -70,7 +70,7 @@ class _AtomicRun:
             before = current_revision(connection, SHARED_SCHEMA)
             after = self._migrations.upgrade_shared(connection, self._options.shared_to)
             yield Outcome(SHARED_SCHEMA, None, before, after)
-        for work in plan.works:
+        for work in plan.migrations:
             self._at = work
             yield self._bring(connection, work)
 
@@ -79,7 +79,7 @@ class _AtomicRun:
         reason, sqlstate = _reason(error), sqlstate_of(error)
         if self._at is None:
             yield Outcome(SHARED_SCHEMA, None, None, None, reason, sqlstate)
-        for work in plan.works:
+        for work in plan.migrations:
             yield failed(work, reason, sqlstate) if work is self._at else skipped(work)
 
     def last_words(self, error: BaseException) -> str:
@@ -93,7 +93,7 @@ class _AtomicRun:
         timeouts = {"lock_timeout_ms": options.lock_timeout_ms, "statement_timeout_ms": options.statement_timeout_ms}
         send(connection, opening(tenant, self._migrations.roles, **timeouts))
         run_steps(connection, work.steps, tenant.schema_name)
-        send(connection, registry_note(tenant, work.target))
+        send(connection, registry_update_text(tenant, work.target))
         if self._run_id:
             send(connection, journal.done_text(self._run_id, work))
         return Outcome(tenant.schema_name, tenant.slug, tenant.revision, work.target)

@@ -33,13 +33,13 @@ _REST = """
 _END = "UPDATE shared.migration_runs SET status = %s, finished_at = clock_timestamp() WHERE id = %s"
 
 
-def is_there(engine: Engine) -> bool:
+def tables_exist(engine: Engine) -> bool:
     """Whether `shared` has come to the revision that makes the tables of the record."""
     with engine.connect() as connection:
         return connection.exec_driver_sql("SELECT to_regclass('shared.migration_outcomes')").scalar() is not None
 
 
-def bury(engine: Engine, roles: ServiceRoles) -> None:
+def mark_abandoned(engine: Engine, roles: ServiceRoles) -> None:
     """Note the end of runs that were killed. To be called under the lock, where there is the record."""
     with engine.begin() as connection:
         become_owner(connection, roles)
@@ -49,7 +49,7 @@ def bury(engine: Engine, roles: ServiceRoles) -> None:
 
 def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
     """Note a run and all that it is to do."""
-    run_id, works = uuid4(), plan.works
+    run_id, works = uuid4(), plan.migrations
     columns = (
         [work.tenant.id for work in works],
         [work.tenant.slug for work in works],
@@ -59,7 +59,7 @@ def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
     )
     with engine.begin() as connection:
         become_owner(connection, roles)
-        connection.exec_driver_sql(_NEW_RUN, (run_id, plan.target, who_we_are()))
+        connection.exec_driver_sql(_NEW_RUN, (run_id, plan.target, process_name()))
         connection.exec_driver_sql(_NEW_OUTCOMES, (run_id, *columns))
     return run_id
 
@@ -109,7 +109,7 @@ def _update(change: str, run_id: UUID, works: Iterable[TenantMigration]) -> str:
     return f"UPDATE shared.migration_outcomes SET {change} WHERE run_id = {run} AND tenant_id IN ({ids})"  # noqa: S608
 
 
-def who_we_are() -> str:
+def process_name() -> str:
     """This process, for whoever finds its record or waits for its lock."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name

@@ -76,14 +76,14 @@ class TenantMigration:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`waves` are what there is to do; `settled` are the tenants that are there already, or that have no way there."""
+    """`waves` are what there is to do; `without_steps` are the tenants that are there already, or that have no way there."""
 
     target: str
     waves: tuple[tuple[TenantMigration, ...], ...]
-    settled: tuple[Outcome, ...]
+    without_steps: tuple[Outcome, ...]
 
     @property
-    def works(self) -> tuple[TenantMigration, ...]:
+    def migrations(self) -> tuple[TenantMigration, ...]:
         return tuple(work for wave in self.waves for work in wave)
 
 
@@ -94,7 +94,7 @@ def make_plan(connection: Connection, migrations: Migrations, options: MigrateOp
     target = options.to or migrations.head(History.TENANT)
     if not options.moves_tenants:
         return Plan(target, (), ())
-    migrations.line(History.TENANT).steps(target, target)
+    migrations.history(History.TENANT).steps(target, target)
     # Canaries are named too: a slip of the pen must not make a wave of nobody.
     named = {slug: registry.get_tenant(connection, slug) for slug in (*options.slugs, *options.canaries)}
     if options.slugs and not set(options.canaries) <= set(options.slugs):

@@ -55,5 +55,5 @@ def last_runs(connection: Connection, at_most: int, id_begins: str = "") -> list
     return [Run(*row) for row in connection.exec_driver_sql(_RUNS, (id_begins, at_most))]
 
 
-def tenants_of(connection: Connection, run: Run) -> list[TenantInRun]:
+def tenants_in_run(connection: Connection, run: Run) -> list[TenantInRun]:
     return [TenantInRun(*row) for row in connection.exec_driver_sql(_TENANTS, (run.id,))]

@@ -64,9 +64,9 @@ def migrate(
 def _migrate_tenants(
     engine: Engine, migrations: Migrations, options: MigrateOptions, on_plan: Callable[[Plan], None], *, is_atomic: bool
 ) -> Iterator[Outcome]:
-    has_record = journal.is_there(engine)
+    has_record = journal.tables_exist(engine)
     if has_record:
-        journal.bury(engine, migrations.roles)
+        journal.mark_abandoned(engine, migrations.roles)
     plan = _plan(engine, migrations, options)
     if plan.waves and not has_record:
         raise MigrationError(
@@ -77,7 +77,7 @@ def _migrate_tenants(
         yield from migrate_atomically(engine, migrations, options, plan)
     elif plan.waves:
         yield from _Run(engine, migrations, options, plan).outcomes()
-    yield from plan.settled
+    yield from plan.without_steps
 
 
 def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Plan:
@@ -113,7 +113,7 @@ class _Run:
         self._migrations = migrations
         self._options = options
         self._plan = plan
-        self._failures = sum(outcome.has_failed for outcome in plan.settled)
+        self._failures = sum(outcome.has_failed for outcome in plan.without_steps)
         self._skipped = 0
         self._workers: list[Worker] = []
 

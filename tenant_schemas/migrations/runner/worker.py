@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.migrations.history import Migrations, Outcome, first_line, run_steps, sqlstate_of
-from tenant_schemas.migrations.replay import opening, registry_note, steps_text
+from tenant_schemas.migrations.replay import opening, registry_update_text, steps_text
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE
 from tenant_schemas.migrations.runner.plan import MigrateOptions, TenantMigration
@@ -129,7 +129,7 @@ class Worker:
         )
 
     def _notes(self, work: TenantMigration) -> str:
-        return registry_note(work.tenant, work.target) + journal.done_text(self._job.run_id, work)
+        return registry_update_text(work.tenant, work.target) + journal.done_text(self._job.run_id, work)
 
     def _learn(self, works: Sequence[TenantMigration], error: BaseException, blocked_by: str | None) -> None:
         """Find out how far they came. The first that is not done is the one that failed."""
