@@ -173,7 +173,7 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
 def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_WORTH_A_CONNECTION_PAGES", 0)
+    monkeypatch.setattr(writer, "_LARGE_TABLE_PAGES", 0)
     people = People(fresh_app)
     wallets = [people.wallet(people.make(km="member"), "km", balance_minor=1_000_000)]
     with paying(fresh_app, wallets):
