@@ -48,7 +48,7 @@ def test_people_who_are_missing_are_listed_and_nothing_is_done(
     other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     before = world(other_database)
-    with pytest.raises(UsersDiffer, match="2 people") as refused:
+    with pytest.raises(UsersDiffer, match="2 users") as refused:
         restore(destination(other_database), bundle)
     for email in furnished.emails:
         assert f"{email} (" in str(refused.value)
@@ -124,7 +124,7 @@ def test_two_people_never_become_one(other_database: Database, furnished: Furnis
     """There, the admin has taken over the member's e-mail since."""
     put_there(other_database, furnished.member.email, furnished.admin.user_id)
     before = world(other_database)
-    with pytest.raises(UsersDiffer, match="would become"):
+    with pytest.raises(UsersDiffer, match="would merge"):
         restore(destination(other_database), bundle, users=MissingUsers.REMAP)
     assert world(other_database) == before
 
@@ -181,7 +181,7 @@ def test_whom_only_the_log_or_a_movement_names_is_remapped_too(
     note = "SELECT audit_note_v1(jsonb_build_object('action', 'member.remove', 'subject', %s::text))"
     fresh_database.as_tenant(SLUG).execute(note, (str(furnished.admin.user_id),))
     taken = take(fresh_database, SLUG, tmp_path)
-    with pytest.raises(UsersDiffer, match="2 people"):
+    with pytest.raises(UsersDiffer, match="2 users"):
         restore(destination(other_database), taken)
     there = [put_there(other_database, email) for email in furnished.emails]
     restore(destination(other_database), taken, users=MissingUsers.REMAP)
