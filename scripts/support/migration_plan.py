@@ -42,9 +42,9 @@ def show_sql(engine: sa.Engine, migrations: Migrations, options: MigrateOptions)
         if outcome.error:
             print(f"-- {outcome.slug}: {outcome.error}")
     ways: dict[tuple[str | None, ...], list[TenantMigration]] = defaultdict(list)
-    for work in plan.migrations:
+    for work in plan.tenant_migrations:
         ways[tuple(step.before for step in work.steps)].append(work)
-    print(f"-- Tenants: {len(plan.migrations)} to go to {plan.target}, {len(plan.without_steps)} to stay.")
+    print(f"-- Tenants: {len(plan.tenant_migrations)} to go to {plan.target}, {len(plan.without_steps)} to stay.")
     for works in ways.values():
         print(f"-- {_names(works)}: {len(works[0].steps)} steps from {works[0].tenant.revision}.")
         for step in works[0].steps:

@@ -48,7 +48,7 @@ class Watch:
         """What is going to be done, before it is."""
         for line in plan_lines(self._migrations, plan):
             self._console.print(line, markup=False, highlight=False)
-        self._total = len(plan.migrations)
+        self._total = len(plan.tenant_migrations)
         self._started = self._said = monotonic()
         self._bar.update(self._task, total=self._total)
 

@@ -33,13 +33,13 @@ from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 # the clone, and `slug`, the clone's slug.
 SALT: Final = "current_setting('tenant_schemas.clone_salt')"
 
-# For as long as the db transaction lasts; no table of a tenant may be called so.
+# A table in the clone's schema until the db transaction ends; no table of a tenant may have this name.
 _CLONE_USERS: Final = "users_of_the_clone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloned:
-    """A clone, and how much is in it."""
+    """The result of a clone: the new tenant, the source's slug, and the numbers of rows and of users (`people`)."""
 
     tenant: Tenant
     source: str

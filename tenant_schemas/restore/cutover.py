@@ -124,8 +124,8 @@ def grant_schema_usage(connection: Connection, tenant: Tenant) -> None:
     _run(connection, sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
 
 
-# Schema, relations and functions, as GRANT names them, with each role that has a right on them. Found through pg_depend,
-# whose index by schema avoids a scan of the objects of all schemas.
+# Schema, relations and functions, as GRANT names them, with each role that has a right on them. They are found through
+# pg_depend, whose index by schema avoids a scan of the objects of all schemas.
 _GRANTS: Final = """
     WITH ours AS MATERIALIZED (
         SELECT classid, objid FROM pg_depend

@@ -154,21 +154,21 @@ def _find_by_id(connection: Connection, manifest: Manifest) -> Tenant | None:
 def _planned_tenant(
     destination: Destination, manifest: Manifest, existing: Tenant | None, slug: str | None, name: str | None
 ) -> Tenant:
-    was = manifest.tenant
+    backed_up = manifest.tenant
     if existing is not None:
-        return replace(existing, schema_name=default_schema_name(existing.slug), revision=was.revision)
+        return replace(existing, schema_name=default_schema_name(existing.slug), revision=backed_up.revision)
     new = new_tenant(
         destination.migrations,
-        slug=slug or was.slug,
-        name=name or was.name,
-        settings=was.settings,
+        slug=slug or backed_up.slug,
+        name=name or backed_up.name,
+        settings=backed_up.settings,
         reserved_slugs=destination.reserved_slugs,
     )
-    new = replace(new, revision=was.revision)
+    new = replace(new, revision=backed_up.revision)
     if slug:
         return new
     # The dropped tenant's epoch is unknown. A new, higher epoch keeps an old password from becoming valid again.
-    return replace(new, id=was.id, status=was.status, login_epoch=int(time.time()) // 60)
+    return replace(new, id=backed_up.id, status=backed_up.status, login_epoch=int(time.time()) // 60)
 
 
 def check_revisions_known(migrations: Migrations, manifest: Manifest) -> None:

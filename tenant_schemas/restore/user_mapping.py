@@ -147,8 +147,9 @@ def _create_users(
     made |= {column: sql.SQL(expression) for column, expression in backup_policy.recreated.items()}
     statement = sql.SQL(
         "INSERT INTO {users} ({key}, {identifier}, {made}) SELECT b.{key}, CASE"
-        " WHEN EXISTS (SELECT FROM {users} u WHERE u.{identifier} = b.{identifier}) THEN b.{key}::text || '@recreated.invalid'"
-        " ELSE b.{identifier} END, {values} FROM {loaded} b WHERE b.{key}::text = ANY(%s)"
+        " WHEN EXISTS (SELECT FROM {users} u WHERE u.{identifier} = b.{identifier})"
+        " THEN b.{key}::text || '@recreated.invalid' ELSE b.{identifier} END,"
+        " {values} FROM {loaded} b WHERE b.{key}::text = ANY(%s)"
     )
     connection.execute(
         statement.format(

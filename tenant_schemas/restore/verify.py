@@ -79,18 +79,18 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
 
 def _scratch_tenant(manifest: Manifest) -> Tenant:
     """A tenant that is never registered, with its own schema and role: the fingerprint includes the role's rights."""
-    was = manifest.tenant
-    name = f"verify_{was.slug[:_SLUG_SHOWN]}_{token_hex(4)}"
+    backed_up = manifest.tenant
+    name = f"verify_{backed_up.slug[:_SLUG_SHOWN]}_{token_hex(4)}"
     return Tenant(
-        id=was.id,
-        slug=was.slug,
+        id=backed_up.id,
+        slug=backed_up.slug,
         schema_name=name,
         role_name=role_name_of(name),
-        name=was.name,
+        name=backed_up.name,
         status=TenantStatus.SUSPENDED,
         login_epoch=1,
-        revision=was.revision,
-        settings=was.settings,
+        revision=backed_up.revision,
+        settings=backed_up.settings,
     )
 
 
@@ -104,7 +104,7 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
     if not same and manifest.dump is None:
         raise ProofFailed(
-            f"The fingerprint differs: when it was backed up, the schema of {tenant.slug} did not have the structure of "
-            f"revision {tenant.revision}."
+            f"The fingerprint differs: the schema of {tenant.slug} did not have the structure of revision "
+            f"{tenant.revision} when it was backed up."
         )
     return same
