@@ -65,7 +65,7 @@ class Table:
 
 
 def find_registry_row(connection: psycopg.Connection[Any], slug: str) -> RegistryRow:
-    """Raises TenantNotFound."""
+    """The registry row of one tenant. Raises TenantNotFound."""
     row = connection.execute(f"{_ROWS} WHERE t.slug = %s", (slug,)).fetchone()
     if row is None:
         raise TenantNotFound(f"There is no tenant {slug!r}.")

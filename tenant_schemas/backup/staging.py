@@ -82,7 +82,7 @@ def _created_and_locked(partial: Path) -> Iterator[None]:
     try:
         partial.mkdir(mode=0o700)
     except FileExistsError:
-        raise BundleExists(f"{partial} is being written by another backup.") from None
+        raise BundleExists(f"{partial} is being written by another backup: wait until it has ended.") from None
     with _locked(partial):
         yield
 
@@ -99,7 +99,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise BundleExists(f"{folder} was replaced by another process: run the backup again.")
         yield
     except BlockingIOError:
-        raise BundleExists(f"{folder} is being written by another backup.") from None
+        raise BundleExists(f"{folder} is being written by another backup: wait until it has ended.") from None
     finally:
         os.close(descriptor)
 

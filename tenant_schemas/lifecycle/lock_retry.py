@@ -1,5 +1,5 @@
-"""Takes strong locks in short attempts with pauses. A waiting strong lock blocks every later query on the table, so no
-attempt waits longer than 200 ms.
+"""Takes strong locks in short attempts with pauses. A waiting strong lock blocks every later query on the table, so
+each attempt waits only briefly.
 """
 
 from time import sleep

@@ -51,8 +51,8 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret: str, keep: timedelta) -> str | None:
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
     Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
-    attempts, so it waits for db transactions that write. Raises TenantBusy if that takes longer than 30 s,
-    RestoreRefused if the tenant was renamed meanwhile.
+    attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
+    the tenant was renamed meanwhile.
     """
     deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:

@@ -43,7 +43,7 @@ def map_users(
     users: MissingUsers,
 ) -> Ids:
     """Make every user of the bundle exist, within the open db transaction, and return the user ids to replace (old id
-    to new id). Uses a temporary table in `schema_name`. Raises UsersDiffer.
+    to new id). Uses a scratch table in `schema_name`. Raises UsersDiffer.
     """
     names = _names(backup_policy, schema_name)
     connection.execute(_format(_CREATE_TABLE, names))
@@ -120,8 +120,8 @@ def _describe(differing: list[tuple[str, str, str | None]]) -> str:
 
 
 def _check_no_mergers(connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable], ids: Ids) -> None:
-    """Raises UsersDiffer if a remap would turn two users of the bundle into one, because a user here has the e-mail of
-    the one and the id of the other.
+    """Raises UsersDiffer if a remap would turn two users of the bundle into one, because a user here has the
+    identifying column of the one and the id of the other.
     """
     query = _format("SELECT {identifier} FROM {loaded} WHERE {key}::text = ANY(%s) ORDER BY 1", names)
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
