@@ -28,8 +28,8 @@ from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.psql_baseline import PsqlBaseline
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
@@ -84,7 +84,7 @@ class FleetInstallation:
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
         source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-        back_up(source, tenant.slug, Shape(folder=folder / "bundles"))
+        back_up(source, tenant.slug, BackupOptions(folder=folder / "bundles"))
 
     def tables_of(self, tenant: Tenant) -> list[str]:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
@@ -104,7 +104,7 @@ class FleetInstallation:
 
 def planned_tenant(slug: str) -> Tenant:
     """A tenant that is not provisioned yet."""
-    return tenant_to_be(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
+    return new_tenant(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
 
 
 @contextmanager

@@ -25,6 +25,6 @@ def check(installation: Installation) -> Iterator[Finding]:
 def _finding(difference: Difference) -> Finding:
     objects = difference.objects
     more = f" and {len(objects) - _NAMED_AT_MOST} more" if len(objects) > _NAMED_AT_MOST else ""
-    what = f"it differs from {difference.model} in {', '.join(objects[:_NAMED_AT_MOST])}{more}"
+    what = f"it differs from {difference.reference_name} in {', '.join(objects[:_NAMED_AT_MOST])}{more}"
     remedy = "Find out which of the two is right; bring the other to it by hand, as the owner."
     return error("likeness", f"schema {difference.tenant.schema_name}", what, remedy)

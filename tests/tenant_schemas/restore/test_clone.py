@@ -175,6 +175,6 @@ def test_a_tenant_whose_ledger_was_forged_is_not_cloned(fresh_database: Database
         UPDATE shop_schema.wallet_transactions SET reason = 'No reason' WHERE type = 'adjustment';
         ALTER TABLE shop_schema.wallet_transactions ENABLE TRIGGER USER""")
     before = world(fresh_database)
-    with pytest.raises(ProofFailed, match=r"shop does not hold: .*hash"):
+    with pytest.raises(ProofFailed, match=r"audit of tenant shop found: .*hash"):
         clone(destination(fresh_database), SLUG, "staging")
     assert world(fresh_database) == before

@@ -116,7 +116,7 @@ def make_admin(line: bytes) -> bytes:
         (cut, "wallets"),
         (cut_with_its_sum, "wallets"),
         (garble, MANIFEST_NAME),
-        (lambda bundle: tell(bundle, rows=7), "Table wallets has 1 rows, and the manifest says 7"),
+        (lambda bundle: tell(bundle, rows=7), "Table wallets has 1 rows, but the manifest says 7"),
         (lambda bundle: tell(bundle, hash="0" * 64), "Table wallets has other rows"),
         (lambda bundle: tell(bundle, columns=("id", "user_id")), "wallets"),
         (lambda bundle: rewritten(bundle, "orders", lambda _: b"no row\n"), "orders"),
@@ -127,8 +127,11 @@ def make_admin(line: bytes) -> bytes:
         (lambda bundle: keep_sums(bundle, "memberships", lambda _: b""), "Table memberships has 0 rows"),
         (lambda bundle: keep_sums(bundle, "memberships", make_admin), "Table memberships has other rows"),
         (lambda bundle: keep_sums(bundle, "users", lambda line: line.upper()), "Table users has other rows"),
-        (lambda bundle: keep_sums(bundle, "memberships", lambda _: b"one\n"), "row 1 of memberships has not its"),
-        (lambda bundle: rename_columns(bundle, "memberships"), "memberships lacks tenant_id, tenant_role, user_id"),
+        (lambda bundle: keep_sums(bundle, "memberships", lambda _: b"one\n"), "row 1 of memberships does not have"),
+        (
+            lambda bundle: rename_columns(bundle, "memberships"),
+            "memberships lack the columns tenant_id, tenant_role, user_id",
+        ),
     ],
 )
 def test_whatever_was_done_to_a_bundle_is_found_and_named(

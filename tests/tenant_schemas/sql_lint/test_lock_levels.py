@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection
 
-from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.roles import ServiceRoles, become_owner, create_tenant_role, create_tenant_schema, send
 from tenant_schemas.search_path import bind_migration
@@ -150,7 +150,7 @@ def test_each_statement_is_planned_as_postgresql_locks(
 def test_each_revision_of_tenants_is_planned_as_postgresql_locks(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    tenant = tenant_to_be(tenancy_migrations, slug="old", name="old", settings={})
+    tenant = new_tenant(tenancy_migrations, slug="old", name="old", settings={})
     first, *others = tenancy_migrations.steps(History.TENANT, None)
     with fresh_database.admin_engine().begin() as connection:
         create_tenant_role(connection, tenant, "x", tenancy_migrations.roles)
