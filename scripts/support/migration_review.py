@@ -16,7 +16,7 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import History
 from tenant_schemas.sql_lint.lexer import statements_of
-from tenant_schemas.sql_lint.rules import breaches_of
+from tenant_schemas.sql_lint.rules import violations_of
 
 # The revisions before these are frozen and were read by people.
 FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
@@ -55,7 +55,7 @@ def review(texts: Mapping[str, str]) -> list[Complaint]:
     """Everything wrong with these texts, which are named as people shall see them. Raises SquawkMissing."""
     found = _squawk(texts)
     for where, sql in texts.items():
-        found += [Complaint(where, "law", breach.law, breach.statement) for breach in breaches_of(sql)]
+        found += [Complaint(where, "sql-lint", violation.rule, violation.statement) for violation in violations_of(sql)]
     return sorted(found, key=lambda complaint: complaint.where)
 
 
@@ -85,6 +85,6 @@ def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
 def _complaint(texts: Mapping[str, str], where: str, told: Mapping[str, Any]) -> Complaint:
     lines = texts[where].splitlines(keepends=True)
     offset = len("".join(lines[: told["line"]])) + told["column"]
-    begun = [statement.shown for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
+    begun = [statement.summary for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
     what = f"{told['message']} {told['help'] or ''}".strip()
     return Complaint(where, told["rule_name"], what, begun[-1] if begun else "")

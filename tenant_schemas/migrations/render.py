@@ -173,7 +173,9 @@ def _refuse_ends(script: Script, text: str) -> None:
     for statement in statements_of(text):
         first, *others = statement.tokens
         if first.is_any(*_ENDS) or (first.is_any("copy") and any(token.is_any("stdin") for token in others)):
-            raise RevisionRefused(f"Revision {script.revision} has {statement.shown}: it runs inside a db transaction.")
+            raise RevisionRefused(
+                f"Revision {script.revision} has {statement.summary}: it runs inside a db transaction."
+            )
 
 
 @contextmanager

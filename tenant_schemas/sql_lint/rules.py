@@ -1,5 +1,6 @@
-"""The laws that a revision's SQL keeps, so that one text is right for every tenant and the road to Citus stays open
-(DESIGN §8). It reads the SQL; what is inside a function's body it does not judge.
+"""The rules for a revision's SQL (DESIGN §8): one text must be right for every tenant, and must run on Citus.
+
+They read statements, not the bodies of functions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,31 +14,31 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
-class Breach:
-    """A statement, and the law that it breaks."""
+class Violation:
+    """A statement and the rule that it violates."""
 
-    law: str
+    rule: str
     statement: str
 
 
 _OPEN_SCHEMAS: Final = frozenset({SHARED_SCHEMA, "pg_catalog", "information_schema"})
 _SERIALS: Final = ("serial", "bigserial", "smallserial", "serial2", "serial4", "serial8")
-# What follows these is a relation, function or type, or a column of one.
-_BEFORE_NAMES: Final = (
+# A relation, function or type, or a column of one, follows these keywords.
+_KEYWORDS_BEFORE_NAME: Final = (
     *("table", "view", "index", "sequence", "function", "procedure", "type", "domain", "trigger", "statistics"),
     *("into", "update", "references", "join", "truncate", "only", "exists", "inherits"),
 )
-# In statements that begin with these a relation's name follows the first ON.
-_NAMED_ON: Final = ("index", "trigger", "policy", "rule", "grant", "revoke", "comment")
+# In statements that begin with these keywords a relation's name follows the first ON.
+_KEYWORDS_WITH_ON: Final = ("index", "trigger", "policy", "rule", "grant", "revoke", "comment")
 
 
-def breaches_of(sql: str) -> tuple[Breach, ...]:
-    """The broken laws, in the order of the statements."""
+def violations_of(sql: str) -> tuple[Violation, ...]:
+    """All violations, in the order of the statements."""
     return tuple(
-        Breach(law, statement.shown)
+        Violation(rule, statement.summary)
         for statement in statements_of(sql)
-        for law, is_broken in _LAWS.items()
-        if is_broken(statement)
+        for rule, is_violated in _RULES.items()
+        if is_violated(statement)
     )
 
 
@@ -49,7 +50,7 @@ def _has_several_actions(statement: Statement) -> bool:
     return len(_actions(statement)) > 1
 
 
-def _counts(statement: Statement) -> bool:
+def _has_identity_or_serial(statement: Statement) -> bool:
     if Reader(statement.tokens).skip_past("as", "identity"):
         return True
     elements = [[part for part in action if not part.is_any("add", "column")] for action in _actions(statement)]
@@ -64,18 +65,18 @@ def _lacks_primary_key(statement: Statement) -> bool:
     return not has_key and not Reader(statement.tokens).skip_past("partition", "of")
 
 
-def _defers(statement: Statement) -> bool:
+def _has_deferred_constraint(statement: Statement) -> bool:
     tokens = statement.tokens
     deferrable = any(token.is_any("deferrable") and not before.is_any("not") for before, token in pairwise(tokens))
     return deferrable or Reader(tokens).take("set", "constraints") or Reader(tokens).skip_past("initially", "deferred")
 
 
-def _is_concurrent(statement: Statement) -> bool:
+def _has_concurrently(statement: Statement) -> bool:
     return any(token.is_any("concurrently") for token in statement.tokens)
 
 
-def _sets_path(statement: Statement) -> bool:
-    """Also as the setting of a function, unless that is the path of the schema that it is made in."""
+def _sets_search_path(statement: Statement) -> bool:
+    """Also a function's own setting, unless it is FROM CURRENT: the schema in which the function is created."""
     reader = Reader(statement.tokens)
     while reader.skip_past("search_path"):
         if not reader.take("from", "current"):
@@ -83,7 +84,7 @@ def _sets_path(statement: Statement) -> bool:
     return any(token.kind == "string" and token.text == "search_path" for token in statement.tokens)
 
 
-def _names_schema(statement: Statement) -> bool:
+def _names_other_schema(statement: Statement) -> bool:
     return any(
         following[0].kind in ("word", "name") and following[1].is_any(".") and following[0].text not in _OPEN_SCHEMAS
         for following in _names(statement.tokens)
@@ -91,27 +92,27 @@ def _names_schema(statement: Statement) -> bool:
     )
 
 
-def _leaves_function_unpinned(statement: Statement) -> bool:
+def _has_unpinned_function(statement: Statement) -> bool:
     reader = Reader(statement.tokens)
     reader.take("create")
     reader.take("or", "replace")
     if not reader.take_one_of("function", "procedure"):
         return False
-    # A body that is no string is read when the function is made, and means the tables of that moment for good.
+    # PostgreSQL resolves the names in a body that is not a string once, when it creates the function.
     is_string = not any(token.is_any("return", "atomic") for token in reader.rest)
     return is_string and not reader.skip_past("set", "search_path", "from", "current")
 
 
-_LAWS: Final[dict[str, Callable[[Statement], bool]]] = {
-    "No RENAME CONSTRAINT: drop it and add it anew.": _renames_constraint,
-    "One action to an ALTER TABLE.": _has_several_actions,
-    "No identity, no serial: keys are uuid.": _counts,
-    "Every table has a primary key.": _lacks_primary_key,
-    "No deferred constraints.": _defers,
-    "No CONCURRENTLY: a revision is one db transaction.": _is_concurrent,
-    "No search_path but FROM CURRENT: the migration's is one schema.": _sets_path,
-    "No schema by name but shared: the text is the same for every tenant.": _names_schema,
-    "A function whose body is a string is pinned: SET search_path FROM CURRENT.": _leaves_function_unpinned,
+_RULES: Final[dict[str, Callable[[Statement], bool]]] = {
+    "No RENAME CONSTRAINT: drop the constraint and add it again.": _renames_constraint,
+    "One action per ALTER TABLE: write one statement for each action.": _has_several_actions,
+    "No identity column and no serial: keys are uuid.": _has_identity_or_serial,
+    "Every table needs a primary key.": _lacks_primary_key,
+    "No deferred constraints.": _has_deferred_constraint,
+    "No CONCURRENTLY: a revision runs in one db transaction.": _has_concurrently,
+    "No search_path except FROM CURRENT: the migrator sets it to one schema.": _sets_search_path,
+    "No schema name except shared: the SQL is the same for every tenant.": _names_other_schema,
+    "A function with a string body must be pinned: add SET search_path FROM CURRENT.": _has_unpinned_function,
 }
 
 
@@ -133,22 +134,22 @@ def _create_table(statement: Statement) -> Reader | None:
 
 
 def _names(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
-    """What begins where SQL has a relation's, a function's or a type's name."""
+    """For each place where SQL has the name of a relation, function or type: the tokens from there on."""
     openings = [0]
     reader = Reader(tokens)
-    if any(token.is_any(*_NAMED_ON) for token in tokens[:4]) and reader.skip_past("on"):
+    if any(token.is_any(*_KEYWORDS_WITH_ON) for token in tokens[:4]) and reader.skip_past("on"):
         yield reader.rest
     for at, token in enumerate(tokens):
         if token.is_any("("):
             openings.append(at + 1)
         elif token.is_any(")"):
             openings = openings[:-1] or [0]
-        elif token.is_any(*_BEFORE_NAMES) or (token.is_any("from") and _is_clause(tokens, at, openings[-1])):
+        elif token.is_any(*_KEYWORDS_BEFORE_NAME) or (token.is_any("from") and _is_clause(tokens, at, openings[-1])):
             yield tokens[at + 1 :]
 
 
 def _is_clause(tokens: Sequence[Token], at: int, opening: int) -> bool:
-    """Whether this FROM has a table after it: not so in `IS DISTINCT FROM a.b` and `extract(epoch FROM a.b)`."""
+    """Whether a table follows this FROM. None does in `IS DISTINCT FROM a.b` and `extract(epoch FROM a.b)`."""
     return not tokens[at - 1].is_any("distinct") and (
         opening == 0 or tokens[opening].is_any("select", "with", "delete")
     )
