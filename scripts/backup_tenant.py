@@ -30,7 +30,7 @@ from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused, TenancyError, TenantNotFound
+from tenant_schemas.errors import AgeKeyRefused, BackupError, TenancyError, TenantNotFound
 
 
 @click.command(help=__doc__)
@@ -57,7 +57,7 @@ def main(
         stop("Name one tenant, or say --all.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
+    except AgeKeyRefused as error:
         stop(str(error), BAD_ARGUMENTS)
     shape = Shape(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, told = backup_source(), []

@@ -8,7 +8,13 @@ from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import ROLES
 from scripts.support.console import BAD_ARGUMENTS, refusals_exit, settings_or_exit, stop
-from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
+from tenant_schemas.roles import (
+    create_pool_role,
+    create_service_roles,
+    disable_pool_role,
+    pool_password,
+    revoke_public_on_default_databases,
+)
 
 
 @click.command(help=__doc__)
@@ -47,11 +53,11 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
     with admin_engine(own).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":
-            open_pool(connection, ROLES, pool_password(settings.tenant_secret))
+            create_pool_role(connection, ROLES, pool_password(settings.tenant_secret))
         else:
-            close_pool(connection, ROLES)
+            disable_pool_role(connection, ROLES)
         if settings.is_embedded:
-            close_other_databases(connection)
+            revoke_public_on_default_databases(connection)
 
 
 def _create_database(superuser_url: str, name: str) -> None:

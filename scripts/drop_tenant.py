@@ -24,7 +24,7 @@ from scripts.support.console import (
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused
+from tenant_schemas.errors import AgeKeyRefused, BackupError
 from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
@@ -51,7 +51,7 @@ def main(
         stop("Say where its last backup goes (--to), or --no-backup.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
+    except AgeKeyRefused as error:
         stop(str(error), BAD_ARGUMENTS)
     if not yes:
         _ask_twice(slug)

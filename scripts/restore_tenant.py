@@ -32,7 +32,7 @@ from scripts.support.console import (
     stop,
 )
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.errors import NameRefused, SealRefused, TenancyError
+from tenant_schemas.errors import AgeKeyRefused, NameRefused, TenancyError
 from tenant_schemas.restore.restore import KEEP, Destination, Restored, living_tenant, restore
 from tenant_schemas.restore.user_mapping import Users
 
@@ -113,7 +113,7 @@ def restore_destination() -> Destination:
 
 def stop_for(error: Exception) -> NoReturn:
     """Exit with what went wrong: 2 for names and keys that are none, else 1."""
-    stop(told_of(error), BAD_ARGUMENTS if isinstance(error, NameRefused | SealRefused) else FAILED)
+    stop(told_of(error), BAD_ARGUMENTS if isinstance(error, NameRefused | AgeKeyRefused) else FAILED)
 
 
 def told_of(error: Exception) -> str:

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.db import ROLES
 from scripts.support.console import BAD_ARGUMENTS, FAILED, refusals_exit, settings_or_exit, show_json, show_table, stop
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, ask_all
+from tenant_schemas.fan_out import Answer, query_all_tenants
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
@@ -50,7 +50,7 @@ def main(
     try:
         with refusals_exit():
             tenants = _tenants(connections, slugs)
-        sheet = _Sheet(ask_all(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
+        sheet = _Sheet(query_all_tenants(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
         _show(sheet, form)
     finally:
         connections.close()
@@ -77,7 +77,7 @@ class _Sheet:
             if error is not None:
                 self.failures.append({"tenant": answer.slug, "sqlstate": answer.sqlstate, "error": error})
                 continue
-            if answer.is_cut:
+            if answer.is_truncated:
                 self.cut.append(answer.slug)
             for row in answer.rows:
                 yield answer.slug, *row

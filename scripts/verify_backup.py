@@ -19,7 +19,7 @@ from scripts.restore_tenant import identity_option, restore_destination, told_of
 from scripts.support.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_identities
-from tenant_schemas.errors import SealRefused, TenancyError
+from tenant_schemas.errors import AgeKeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.verify import verify
 
@@ -51,7 +51,7 @@ def _refuse_no_identity(identity: Path | None) -> None:
     try:
         if identity:
             read_identities(identity)
-    except SealRefused as error:
+    except AgeKeyRefused as error:
         stop(str(error), BAD_ARGUMENTS)
 
 

@@ -29,10 +29,10 @@ from tenant_schemas.search_path import (
     BindingEngine,
     OneStatementCursor,
     begin_message,
+    full_begin_message,
     is_direct,
     make_engine,
     prove,
-    whole_begin_message,
 )
 from tenant_schemas.tenant import Tenant
 
@@ -143,7 +143,7 @@ class Connections:
         for shelf in (_shelf(self.shared), *self._logins.common_shelves):
             self._store.retire(shelf)
 
-    def tenants_at_hand(self) -> list[Tenant]:
+    def tenants_with_idle_connections(self) -> list[Tenant]:
         """The known tenants that could have an idle connection at this moment: a look at them opens none, and closes
         nobody's.
         """
@@ -188,7 +188,7 @@ class Connections:
 def _hand_out_bound(pool: CappedPool, binding: Binding, login: "_Login", share: _Share) -> None:
     """Give each connection that is taken out the BEGIN of this binding, whoever had it before."""
     begin = begin_message(binding, share.statement_timeout_ms)
-    whole_begin = whole_begin_message(
+    whole_begin = full_begin_message(
         binding, share.statement_timeout_ms, share.idle_timeout_ms, takes_role=not login.is_own
     )
 

@@ -24,7 +24,7 @@ from typing import IO
 SUPERUSER = "postgres"
 SERVER_ACCOUNT = "embedded_postgres"
 START_TIMEOUT_SECONDS = 60
-TAKE_OVER_SECONDS = 15
+START_RETRY_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def _start(folder: Path, settings: Iterable[str]) -> None:
     options = [f"port={_free_port()}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *settings]
     log = folder / "data" / "server.log"
     arguments = ("start", "--wait", f"--timeout={START_TIMEOUT_SECONDS}", f"--log={log}", "--options")
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    deadline = time.monotonic() + START_RETRY_SECONDS
     while _pg_ctl(folder, *arguments, " ".join(f"-c {option}" for option in options), check=False).returncode:
         # Processes of a server that was killed may still be leaving, and until then PostgreSQL refuses to start.
         if time.monotonic() > deadline:
@@ -159,7 +159,7 @@ def _forget_stale_pid(folder: Path) -> None:
 
 def _port(folder: Path) -> int:
     """The fourth line of postmaster.pid; the file is whole once pg_ctl has said that the server is up."""
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    deadline = time.monotonic() + START_RETRY_SECONDS
     while time.monotonic() < deadline:
         lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
         if len(lines) > 7 and lines[7].strip() == "ready":  # noqa: PLR2004

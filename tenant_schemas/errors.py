@@ -9,7 +9,7 @@ TenancyError
 │   ├── NotBound            a db transaction began with no tenant bound and the shared side not asked for
 │   ├── BindingChanged      another tenant was bound while a db transaction was open
 │   ├── BindingRefused      a way round the binding: AUTOCOMMIT, raw_connection(), a read-only flag
-│   └── BindingUnproven     a new connection was not in the schema or the role it was opened for
+│   └── BindingMismatch     a new connection was not in the schema or the role it was opened for
 ├── ConnectionsExhausted    the process's cap of connections is in use
 ├── NameRefused             a slug or schema name outside the rule
 ├── MigrationError
@@ -20,17 +20,17 @@ TenancyError
 │   ├── RenameRefused       the new name is taken, or something in the schema would still go by the old one
 │   └── NotRetired        the schema is no retired one
 ├── BackupError             a backup, or what is made of one, failed; nothing half done is left
-│   ├── TenantUnsettled     the tenant was migrated meanwhile, again and again
+│   ├── TenantChanged     the tenant was migrated meanwhile, again and again
 │   ├── TenantDrifted       the tenant's schema is not what its revision says
 │   ├── BundleExists        a bundle of that name is there, or being made
 │   ├── BundleBroken        no bundle, or not all of it, or not as its manifest says
-│   ├── BundleSealed        a bundle is encrypted, and not for this identity
-│   ├── SealRefused         a recipient or an identity that is none
+│   ├── BundleEncrypted        a bundle is encrypted, and not for this identity
+│   ├── AgeKeyRefused         a recipient or an identity that is none
 │   └── DumpFailed          pg_dump is missing, too old or failed
 ├── RestoreError            a restore, a verification or a clone failed; nothing of it is left
 │   ├── RestoreRefused      the bundle can't become a tenant here: too new, the name is another's, it is being restored
-│   ├── PeopleDiffer        people of the bundle are missing here, or have other ids
-│   ├── ProofFailed         what was loaded is not what the bundle says
+│   ├── UsersDiffer        people of the bundle are missing here, or have other ids
+│   ├── VerificationFailed         what was loaded is not what the bundle says
 │   └── TenantBusy          the living tenant's tables were in use for too long
 └── ProvisioningError
     ├── TenantExists        slug, schema or role is taken
@@ -74,7 +74,7 @@ class BindingRefused(BindingError):
     """A way round the binding was tried."""
 
 
-class BindingUnproven(BindingError):
+class BindingMismatch(BindingError):
     """A new connection was not in the schema or the role it was opened for. It was closed unused."""
 
 
@@ -118,7 +118,7 @@ class BackupError(TenancyError):
     """A backup, or what is made of one, failed. Nothing half done is left."""
 
 
-class TenantUnsettled(BackupError):
+class TenantChanged(BackupError):
     """The tenant was migrated while it was backed up, again and again."""
 
 
@@ -134,11 +134,11 @@ class BundleBroken(BackupError):
     """What is no bundle, or not all of it, or not as its manifest says."""
 
 
-class BundleSealed(BackupError):
+class BundleEncrypted(BackupError):
     """A bundle is encrypted, and this identity does not open it."""
 
 
-class SealRefused(BackupError):
+class AgeKeyRefused(BackupError):
     """A recipient or an identity that is none."""
 
 
@@ -154,11 +154,11 @@ class RestoreRefused(RestoreError):
     """The bundle can't become a tenant here: it is too new, the name is another's, or it is being restored already."""
 
 
-class PeopleDiffer(RestoreError):
+class UsersDiffer(RestoreError):
     """People whom the bundle refers to are missing here, or have other ids."""
 
 
-class ProofFailed(RestoreError):
+class VerificationFailed(RestoreError):
     """What was loaded is not what the bundle says, or does not hold."""
 
 

@@ -29,17 +29,17 @@ _AS_TEXT: Final = ("bytea", "date", "float4", "float8", "interval", "time", "tim
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one tenant answered: rows, of which there were more if `is_cut`; or an `error`."""
+    """What one tenant answered: rows, of which there were more if `is_truncated`; or an `error`."""
 
     slug: str
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
-    is_cut: bool = False
+    is_truncated: bool = False
     error: str | None = None
     sqlstate: str | None = None
 
 
-def ask_all(
+def query_all_tenants(
     connections: Connections, tenants: Sequence[Tenant], statement: str, *, max_rows: int, jobs: int = 1
 ) -> Iterator[Answer]:
     """The answers, in the order of the tenants, `jobs` of them asked at once. Closes each tenant's own connections when
@@ -73,7 +73,7 @@ def _read(connection: Connection, tenant: Tenant, statement: str, max_rows: int)
         with closing(stream):
             rows = tuple(islice(stream, max_rows + 1))
         columns = tuple(column.name for column in cursor.description or ()) or _columns(session, statement)
-    return Answer(tenant.slug, columns, rows[:max_rows], is_cut=len(rows) > max_rows)
+    return Answer(tenant.slug, columns, rows[:max_rows], is_truncated=len(rows) > max_rows)
 
 
 def _columns(session: psycopg.Connection[Any], statement: str) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def get_tenant(connection: Connection, slug: str) -> Tenant:
     return tenant_from_row(row)
 
 
-def tenant_of_id(connection: Connection, tenant_id: UUID) -> Tenant:
+def get_tenant_by_id(connection: Connection, tenant_id: UUID) -> Tenant:
     """The tenant of any status with this id. Raises TenantNotFound."""
     return _tenant_by_id(connection, tenant_id)
 
@@ -82,7 +82,7 @@ def _tenant_by_id(connection: Connection, tenant_id: UUID, lock: str = "") -> Te
     return tenant_from_row(row)
 
 
-def lock_named(connection: Connection, slug: str) -> Tenant:
+def lock_tenant_by_slug(connection: Connection, slug: str) -> Tenant:
     """The same by its slug. Raises TenantNotFound, also if it was renamed or dropped while this waited."""
     tenant = lock_tenant(connection, get_tenant(connection, slug).id)
     if tenant.slug != slug:
@@ -141,7 +141,7 @@ def set_names(connection: Connection, tenant: Tenant) -> None:
     )
 
 
-def raise_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
+def increment_login_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
     """Count the tenant's login epoch up, so that its password is to be another; returns the row as it then is. The
     login's password must be set in the same db transaction.
     """

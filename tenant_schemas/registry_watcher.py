@@ -13,7 +13,7 @@ from tenant_schemas.registry import COLUMNS, tenant_from_row
 log = logging.getLogger(__name__)
 
 
-def start_watch(connections: Connections, seconds: float) -> Event:
+def start_registry_watcher(connections: Connections, seconds: float) -> Event:
     """Look every so many seconds, or never if it is 0, in a thread that ends with the process or when the event that
     is returned is set. To be called in the process that serves, after it was forked.
     """
@@ -26,12 +26,12 @@ def start_watch(connections: Connections, seconds: float) -> Event:
 def _look_every(connections: Connections, seconds: float, stop: Event) -> None:
     while not stop.wait(seconds):
         try:
-            look(connections)
+            check_registry(connections)
         except Exception:  # Whatever it is, the next look may find the database well again.
             log.warning("The registry can't be read; the tenants' connections stay as they are.", exc_info=True)
 
 
-def look(connections: Connections) -> None:
+def check_registry(connections: Connections) -> None:
     """Compare what this process knows of its tenants with the registry, by one query. Raises what that raises."""
     known = connections.known_tenants()
     if known:

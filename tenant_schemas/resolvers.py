@@ -74,7 +74,7 @@ class Selection:
     slug: str | None
     tenant_id: UUID | None
 
-    def confirm(self, tenant: Tenant | None, *, archived_too: bool = False) -> Tenant:
+    def confirm(self, tenant: Tenant | None, *, allow_archived: bool = False) -> Tenant:
         """Return the tenant that was looked up by `tenant_id` if there is one, else by `slug`.
 
         Raises TenantAmbiguous if the claim and a slug differ: whether the slug exists plays no part in that, so
@@ -83,7 +83,7 @@ class Selection:
         """
         if tenant is not None and self.slug is not None and tenant.slug != self.slug:
             raise TenantAmbiguous("The access token is for another tenant than the one the request names.")
-        will_do = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if archived_too else [])}
+        will_do = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if allow_archived else [])}
         if tenant is None or tenant.status not in will_do:
             raise TenantNotFound("There is no such tenant, or you do not belong to it.")
         return tenant

@@ -93,20 +93,20 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
     # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
-    close_database(connection, roles)
+    revoke_public_rights(connection, roles)
 
 
 # What every role may call in a new database, and the service needs not: to make large objects, which no schema owns; to
 # keep others waiting or send them messages; to see what others are doing, how much and how large. PostgreSQL keeps the
 # names and arguments of these from version to version, so that `pg_upgrade` can carry the rights over.
-CLOSED_FUNCTIONS = r"""
+REVOKED_FUNCTIONS = r"""
     SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND (
         proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_notify', 'pg_prepared_xact')
         OR proname ~ '^pg_(try_)?advisory_')
     ORDER BY 1"""
 # The part of it that those who watch the server keep: the numbers of one table, index or session.
-WATCHED_FUNCTIONS = r"""
+MONITORING_FUNCTIONS = r"""
     SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND (
         proname IN ('pg_stat_get_activity', 'pg_lock_status', 'pg_blocking_pids', 'pg_safe_snapshot_blocking_pids')
@@ -115,10 +115,10 @@ WATCHED_FUNCTIONS = r"""
         OR proname ~ '^pg_stat_get_backend_')
     ORDER BY 1"""
 # Estimates of how many rows a table has.
-CLOSED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
+REVOKED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
 
 
-def close_database(connection: Connection, roles: ServiceRoles) -> None:
+def revoke_public_rights(connection: Connection, roles: ServiceRoles) -> None:
     """Leave PUBLIC nothing on the current database that can be taken. Needs a superuser; safe to repeat."""
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
@@ -136,7 +136,7 @@ def close_database(connection: Connection, roles: ServiceRoles) -> None:
 def _close_catalogue(connection: Connection, roles: ServiceRoles) -> None:
     """Leave PUBLIC no look at how much others have and do, and no code of its own (DO) on the server."""
     closed, watched = (
-        ", ".join(connection.exec_driver_sql(query).scalars()) for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS)
+        ", ".join(connection.exec_driver_sql(query).scalars()) for query in (REVOKED_FUNCTIONS, MONITORING_FUNCTIONS)
     )
     connection.exec_driver_sql(f"REVOKE EXECUTE ON FUNCTION {closed}, {watched} FROM PUBLIC")
     connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {watched} TO pg_read_all_stats")
@@ -144,7 +144,7 @@ def _close_catalogue(connection: Connection, roles: ServiceRoles) -> None:
     _run(connection, sql.SQL("REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"))
     _run(connection, sql.SQL("GRANT USAGE ON LANGUAGE plpgsql TO {}").format(owner))
     columns = "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = 'pg_class'::regclass AND attnum > 0"
-    names = [name for name in connection.exec_driver_sql(columns).scalars() if name not in CLOSED_COLUMNS]
+    names = [name for name in connection.exec_driver_sql(columns).scalars() if name not in REVOKED_COLUMNS]
     shown = sql.SQL(", ").join(map(sql.Identifier, names))
     _run(connection, sql.SQL("REVOKE SELECT ON pg_catalog.pg_class FROM PUBLIC"))
     _run(connection, sql.SQL("GRANT SELECT ({}) ON pg_catalog.pg_class TO PUBLIC").format(shown))
@@ -160,12 +160,12 @@ def _close_settings(connection: Connection, roles: ServiceRoles) -> None:
         _run(connection, sql.SQL("GRANT EXECUTE ON {} TO {}").format(setter, sql.Identifier(role_name)))
 
 
-def close_other_databases(connection: Connection) -> None:
+def revoke_public_on_default_databases(connection: Connection) -> None:
     """Leave PUBLIC no way into PostgreSQL's own databases. Needs a superuser; for a server that is ours alone."""
     _run(connection, sql.SQL("REVOKE CONNECT, TEMP ON DATABASE postgres, template1 FROM PUBLIC"))
 
 
-def open_pool(connection: Connection, roles: ServiceRoles, password: str) -> None:
+def create_pool_role(connection: Connection, roles: ServiceRoles, password: str) -> None:
     """Let all tenants share the pool's login: make it, and make it a member of every tenant's role. Needs a superuser;
     safe to repeat. Commits nothing itself.
     """
@@ -178,10 +178,10 @@ def open_pool(connection: Connection, roles: ServiceRoles, password: str) -> Non
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
     for role_name in _tenant_roles(connection, roles):
         _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
-    close_database(connection, roles)
+    revoke_public_rights(connection, roles)
 
 
-def close_pool(connection: Connection, roles: ServiceRoles) -> None:
+def disable_pool_role(connection: Connection, roles: ServiceRoles) -> None:
     """Let nobody log in as the pool, and take its memberships away, if it was ever made. Needs a superuser. Commits
     nothing itself.
     """

@@ -21,7 +21,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
 from tenant_schemas.context import Binding
-from tenant_schemas.errors import BindingRefused, BindingUnproven
+from tenant_schemas.errors import BindingMismatch, BindingRefused
 from tenant_schemas.tenant import Tenant
 
 # pg_temp is searched first unless it is named; named last, no temporary table can stand in for a real one. Shared
@@ -44,7 +44,7 @@ def begin_message(binding: Binding, statement_timeout_ms: int) -> str:
     return _begin(sql.SQL(""), binding, statement_timeout_ms).as_string()
 
 
-def whole_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeout_ms: int, *, takes_role: bool) -> str:
+def full_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeout_ms: int, *, takes_role: bool) -> str:
     """The same for a session that is not the binding's own: it says all that holds, and may take the tenant's role."""
     role: sql.Composable = sql.SQL("")
     if takes_role and isinstance(binding, Tenant):
@@ -81,12 +81,12 @@ def bind_migration(connection: Connection, schema_name: str) -> None:
     """Make `schema_name` the only schema of the open db transaction, and prove it. Migrations begin with this."""
     reachable = "SELECT has_schema_privilege(nspname, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
     if schema_name.startswith("pg_") or not connection.exec_driver_sql(reachable, (schema_name,)).scalar():
-        raise BindingUnproven(f"Schema {schema_name!r} is missing, or this role may not use it.")
+        raise BindingMismatch(f"Schema {schema_name!r} is missing, or this role may not use it.")
     path = sql.Identifier(schema_name).as_string()
     connection.exec_driver_sql(f"SET LOCAL search_path TO {path}, pg_temp")
     bound = connection.exec_driver_sql("SELECT current_schemas(false)").scalar_one()
     if bound != [schema_name]:
-        raise BindingUnproven(f"Migrating {schema_name!r}, but the search_path reaches {bound}.")
+        raise BindingMismatch(f"Migrating {schema_name!r}, but the search_path reaches {bound}.")
 
 
 def migration_message(schema_name: str) -> str:
@@ -94,7 +94,7 @@ def migration_message(schema_name: str) -> str:
     return sql.SQL("SET LOCAL search_path TO {};").format(path_of(schema_name)).as_string()
 
 
-def bind_reading(connection: psycopg.Connection[Any], schema_name: str) -> None:
+def bind_driver_connection(connection: psycopg.Connection[Any], schema_name: str) -> None:
     """Make `schema_name` the only schema of a psycopg connection's open db transaction."""
     connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(path_of(schema_name)))
 
@@ -119,7 +119,7 @@ def prove(connection: psycopg.Connection[TupleRow], role_name: str, schema_name:
         raise
     if tuple(found) != expected:
         connection.close()
-        raise BindingUnproven(
+        raise BindingMismatch(
             f"A new connection is (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
         )
     if pid != connection.info.backend_pid:
@@ -161,14 +161,14 @@ class BindingDialect(PGDialect_psycopg):
 
 
 def _say_begin(dbapi_connection: PoolProxiedConnection) -> None:
-    """The only message of several statements that is ever sent, by psycopg's own cursor. Raises BindingUnproven if the
+    """The only message of several statements that is ever sent, by psycopg's own cursor. Raises BindingMismatch if the
     tenant's role is missing, or is not the pool's to take.
     """
     connection = cast("psycopg.Connection[TupleRow]", dbapi_connection.driver_connection)
     try:
         psycopg.Cursor(connection).execute(cast(LiteralString, dbapi_connection.info[BEGIN]), prepare=False)
     except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
-        raise BindingUnproven(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
+        raise BindingMismatch(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
 
 
 registry.register("postgresql.tenant_schemas", __name__, BindingDialect.__name__)

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
-def fleet_tables(metadata: sa.MetaData) -> None:
+def engine_tables(metadata: sa.MetaData) -> None:
     """What is kept of runs of the migrator, of schemas that are no tenant's, and of what the history makes."""
     runs = sa.Table(
         "migration_runs",

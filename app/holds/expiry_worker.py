@@ -35,7 +35,7 @@ def _sweep_every(app: Flask, seconds: float, stop: Event) -> None:
 
 def sweep() -> None:
     """One round. What fails for one tenant is logged and stops no other; the next round tries again."""
-    for tenant in connections().tenants_at_hand():
+    for tenant in connections().tenants_with_idle_connections():
         if not tenant.is_active:
             continue
         try:

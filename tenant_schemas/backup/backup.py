@@ -18,7 +18,7 @@ from tenant_schemas.backup.pg_dump import check_pg_dump
 from tenant_schemas.backup.source import Source, frozen_reading, reading, saying_what_failed
 from tenant_schemas.backup.staging import remove_left_overs
 from tenant_schemas.backup.writer import Frozen, Shape, write_bundle
-from tenant_schemas.errors import TenantDrifted, TenantUnsettled
+from tenant_schemas.errors import TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.tenant import Tenant
 
@@ -48,7 +48,7 @@ def settled(
     connection: psycopg.Connection[Any], source: Source, slug: str, judge: Callable[[Tenant, Fingerprints], None]
 ) -> Iterator[Frozen]:
     """The tenant in a snapshot that no migration falls into, for as long as the block lasts. `judge` may refuse it
-    before. Raises TenantUnsettled if it is migrated again and again.
+    before. Raises TenantChanged if it is migrated again and again.
     """
     for _ in range(_ATTEMPTS):
         with reading(connection):
@@ -61,7 +61,7 @@ def settled(
             if frozen is not None:
                 yield frozen
                 return
-    raise TenantUnsettled(f"{slug} was migrated again and again meanwhile; try when the migrator has done.")
+    raise TenantChanged(f"{slug} was migrated again and again meanwhile; try when the migrator has done.")
 
 
 def _freeze(

@@ -21,7 +21,7 @@ from tenant_schemas.backup.introspection import Registered, all_registered, find
 from tenant_schemas.backup.source import Drift, Source, frozen_reading, reading, saying_what_failed
 from tenant_schemas.backup.staging import remove_left_overs
 from tenant_schemas.backup.writer import Frozen, Shape
-from tenant_schemas.errors import TenancyError, TenantUnsettled
+from tenant_schemas.errors import TenancyError, TenantChanged
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 
 # PostgreSQL locks the tables of each view that it describes, and its table of locks is not endless.
@@ -91,20 +91,20 @@ def _take(source: Source, shape: Shape, common: _Common, pairs: "_Pairs", regist
         with saying_what_failed(slug), pairs.one() as pair:
             try:
                 return Taken(slug, _take_in_snapshot(pair, source, shape, common, registered))
-            except (psycopg.errors.UndefinedTable, TenantUnsettled):
+            except (psycopg.errors.UndefinedTable, TenantChanged):
                 return Taken(slug, back_up_alone(pair.live, source, slug, shape))
     except TenancyError as error:
         return Taken(slug, error=str(error))
 
 
 def _take_in_snapshot(pair: "_Pair", source: Source, shape: Shape, common: _Common, registered: Registered) -> Bundle:
-    """Raises TenantUnsettled if the tenant's row was another before the snapshot, or is another with all locks held."""
+    """Raises TenantChanged if the tenant's row was another before the snapshot, or is another with all locks held."""
     tenant = registered.tenant
     with _letting_go(pair.frozen):
         tables = tables_of(pair.frozen, tenant.schema_name, source.backup_policy)
         lock_tables(pair.frozen, tenant.schema_name, tables, source.backup_policy)
         if not common.registered.get(tenant.slug) == registered == find_registered(pair.live, tenant.slug):
-            raise TenantUnsettled(f"{tenant.slug} was changed meanwhile.")
+            raise TenantChanged(f"{tenant.slug} was changed meanwhile.")
         check_drift(tenant, common.drift)
         fingerprint = common.fingerprints.get(tenant.schema_name, "")
         frozen = Frozen(

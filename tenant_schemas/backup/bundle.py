@@ -28,7 +28,7 @@ class Bundle:
     identities: Identities = field(default=(), repr=False)
 
     def lines(self, rows: RowsFile) -> Iterator[bytes]:
-        """A table's rows as COPY … FROM STDIN takes them, each with its line feed; raises BundleSealed if they are
+        """A table's rows as COPY … FROM STDIN takes them, each with its line feed; raises BundleEncrypted if they are
         encrypted and no identity was given.
         """
         try:
@@ -43,7 +43,7 @@ class Bundle:
 
 
 def open_bundle(folder: Path, identity_file: Path | None = None) -> Bundle:
-    """Check all files of a bundle and return it. Raises BundleBroken, or SealRefused for a wrong identity file."""
+    """Check all files of a bundle and return it. Raises BundleBroken, or AgeKeyRefused for a wrong identity file."""
     manifest = read_manifest(folder)
     for each in manifest.files:
         _check_file(folder, each)

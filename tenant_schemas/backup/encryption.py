@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyrage
 
-from tenant_schemas.errors import BundleBroken, BundleSealed, SealRefused
+from tenant_schemas.errors import AgeKeyRefused, BundleBroken, BundleEncrypted
 
 SUFFIX = ".age"
 
@@ -29,22 +29,22 @@ Identities = Sequence[Any]
 
 
 def read_recipients(texts: Sequence[str]) -> Recipients:
-    """Public keys as `age-keygen` prints them, `age1…`. Raises SealRefused."""
+    """Public keys as `age-keygen` prints them, `age1…`. Raises AgeKeyRefused."""
     try:
         return [pyrage.x25519.Recipient.from_str(text) for text in texts]
     except pyrage.RecipientError as error:
-        raise SealRefused(f"{', '.join(texts)}: not a recipient like age1…: {error}") from None
+        raise AgeKeyRefused(f"{', '.join(texts)}: not a recipient like age1…: {error}") from None
 
 
 def read_identities(file: Path) -> Identities:
-    """The secret keys in a file of `age-keygen`. Raises SealRefused."""
+    """The secret keys in a file of `age-keygen`. Raises AgeKeyRefused."""
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
         found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
     except (OSError, ValueError, pyrage.IdentityError) as error:
-        raise SealRefused(f"{file} can't be read as a file of AGE-SECRET-KEY-1… lines: {error}") from None
+        raise AgeKeyRefused(f"{file} can't be read as a file of AGE-SECRET-KEY-1… lines: {error}") from None
     if not found:
-        raise SealRefused(f"{file} holds no identity.")
+        raise AgeKeyRefused(f"{file} holds no identity.")
     return found
 
 
@@ -61,12 +61,12 @@ def seal(source: Reader, target: Writer, recipients: Recipients) -> None:
 
 @contextmanager
 def unsealed(path: Path, identities: Identities) -> Iterator[BinaryIO]:
-    """The plain content of a sealed file. Raises BundleSealed if no identity opens it, BundleBroken if it is damaged.
+    """The plain content of a sealed file. Raises BundleEncrypted if no identity opens it, BundleBroken if damaged.
 
     pyrage pushes and we pull, so a thread stands between.
     """
     if not identities:
-        raise BundleSealed(f"{path.name} is sealed: name a file with the identity of one of its recipients.")
+        raise BundleEncrypted(f"{path.name} is sealed: name a file with the identity of one of its recipients.")
     reading, writing = os.pipe()
     opener = _Opener(path, writing, identities)
     opener.start()
@@ -95,7 +95,7 @@ class _Opener(Thread):
             with os.fdopen(self.writing, "wb") as plain, self.path.open("rb") as sealed:
                 pyrage.decrypt_io(sealed, plain, self.identities)
         except pyrage.DecryptError as error:
-            self.error = BundleSealed(f"{self.path.name} can't be opened with this identity: {error}")
+            self.error = BundleEncrypted(f"{self.path.name} can't be opened with this identity: {error}")
         except BrokenPipeError:
             pass  # Whoever reads wanted no more.
         except OSError as error:

@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
 from tenant_schemas.migrations.history import VERSION_TABLE
-from tenant_schemas.roles import CLOSED_COLUMNS, CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
+from tenant_schemas.roles import MONITORING_FUNCTIONS, REVOKED_COLUMNS, REVOKED_FUNCTIONS
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _AGAIN = "Run `python -m scripts.create_roles` again."
@@ -138,8 +138,8 @@ def _check_elsewhere(installation: Installation) -> Iterator[Finding]:
 
 
 def _check_catalogue(installation: Installation) -> Iterator[Finding]:
-    """What `close_database` took from PUBLIC, and what somebody gave back."""
-    functions = [name for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS) for (name,) in installation.rows(query)]
+    """What `revoke_public_rights` took from PUBLIC, and what somebody gave back."""
+    functions = [name for query in (REVOKED_FUNCTIONS, MONITORING_FUNCTIONS) for (name,) in installation.rows(query)]
     query = """
         WITH lists (name, acl, closed) AS (
             SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), 'EXECUTE'
@@ -157,7 +157,7 @@ def _check_catalogue(installation: Installation) -> Iterator[Finding]:
 
 
 def _check_initial(installation: Installation) -> Iterator[Finding]:
-    """What PUBLIC was given in PostgreSQL's own schemas since then, but for what `close_database` gives."""
+    """What PUBLIC was given in PostgreSQL's own schemas since then, but for what `revoke_public_rights` gives."""
     # PostgreSQL makes the views of information_schema too late to note what it gave of them.
     query = r"""
         WITH lists (schema_oid, class, oid, part, name, target, acl, initial) AS (
@@ -181,6 +181,6 @@ def _check_initial(installation: Installation) -> Iterator[Finding]:
                 AND l.name <> ALL(%(closed)s))
             AND NOT (l.part = 0 AND l.name ~ '^information_schema\.[^_]' AND a.privilege_type = 'SELECT')
         ORDER BY 1, 2"""
-    for name, privilege, target in installation.rows(query, closed=[f"pg_class.{name}" for name in CLOSED_COLUMNS]):
+    for name, privilege, target in installation.rows(query, closed=[f"pg_class.{name}" for name in REVOKED_COLUMNS]):
         what = f"every login was given {privilege} on it"
         yield error("catalogue_open", name, what, f"REVOKE {privilege}{target} FROM PUBLIC;")

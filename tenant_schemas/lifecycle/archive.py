@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tenant_schemas.errors import StatusRefused
-from tenant_schemas.registry import lock_named, set_status
+from tenant_schemas.registry import lock_tenant_by_slug, set_status
 from tenant_schemas.tenant import Tenant, TenantStatus
 
 # Which statuses a tenant may have before it gets this one.
@@ -32,7 +32,7 @@ def unarchive(connection: Connection, slug: str) -> Tenant:
 
 
 def _move(connection: Connection, slug: str, status: TenantStatus) -> Tenant:
-    before = lock_named(connection, slug)
+    before = lock_tenant_by_slug(connection, slug)
     if before.status not in _BEFORE[status]:
         raise StatusRefused(f"Tenant {slug!r} is {before.status}.")
     set_status(connection, before.id, status)

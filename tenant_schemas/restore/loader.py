@@ -13,7 +13,7 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import RowsFile
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import copy_table, lines_of, tally_of
-from tenant_schemas.errors import BundleBroken, ProofFailed, RestoreRefused
+from tenant_schemas.errors import BundleBroken, RestoreRefused, VerificationFailed
 from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.restore.table_order import Table, tables_in_order, user_triggers_off
 from tenant_schemas.roles import driver_of
@@ -29,7 +29,8 @@ def load(
     connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, schema_name: str, ids: Mapping[str, str]
 ) -> int:
     """Fill the fresh schema with the bundle's rows and nothing else, as the owner, in a pinned db transaction, which is
-    then bound to it; returns how many. With `ids` to replace, chains are made anew. Raises ProofFailed, RestoreRefused.
+    then bound to it; returns how many. With `ids` to replace, chains are made anew. Raises VerificationFailed,
+    RestoreRefused.
     """
     bind_migration(connection, schema_name)
     driver = driver_of(connection)
@@ -85,7 +86,7 @@ def empty(driver: psycopg.Connection[Any], schema_name: str, tables: Sequence[Ta
 def copy_in(
     driver: psycopg.Connection[Any], schema_name: str, table: str, columns: Sequence[str], lines: Iterable[bytes]
 ) -> None:
-    """Raises ProofFailed if PostgreSQL does not take the rows."""
+    """Raises VerificationFailed if PostgreSQL does not take the rows."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(schema_name, table), names)
     try:
@@ -93,7 +94,7 @@ def copy_in(
             for line in lines:
                 copy.write(line)
     except (psycopg.DataError, psycopg.IntegrityError) as error:
-        raise ProofFailed(f"Table {table} can't be loaded: {error}") from error
+        raise VerificationFailed(f"Table {table} can't be loaded: {error}") from error
 
 
 def changed(lines: Iterable[bytes], changes: Mapping[int, Change]) -> Iterable[bytes]:
@@ -123,12 +124,12 @@ def always(text: str) -> Change:
 
 
 def check_tally(file: RowsFile, lines: Iterable[bytes]) -> None:
-    """Raises ProofFailed if these are not as many rows as the manifest says, or others."""
+    """Raises VerificationFailed if these are not as many rows as the manifest says, or others."""
     found = tally_of(lines)
     if found.rows != file.rows:
-        raise ProofFailed(f"Table {file.name} has {found.rows} rows, and the manifest says {file.rows}.")
+        raise VerificationFailed(f"Table {file.name} has {found.rows} rows, and the manifest says {file.rows}.")
     if found.hash != file.hash:
-        raise ProofFailed(f"Table {file.name} has other rows than the manifest says: their hash differs.")
+        raise VerificationFailed(f"Table {file.name} has other rows than the manifest says: their hash differs.")
 
 
 def analyze(driver: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table]) -> None:
@@ -142,19 +143,19 @@ def check_proof(driver: psycopg.Connection[Any], backup_policy: BackupPolicy, bu
     proved = backup_policy.prove(driver)
     different = [name for name, value in bundle.manifest.proof.items() if proved.get(name) != value]
     if different:
-        raise ProofFailed(f"The proof differs from the manifest's: {', '.join(different)}.")
+        raise VerificationFailed(f"The proof differs from the manifest's: {', '.join(different)}.")
 
 
 def check_faults(driver: psycopg.Connection[Any], backup_policy: BackupPolicy, what: str) -> None:
     faults = backup_policy.find_faults(driver)
     if faults:
         more = f" And {len(faults) - _FOUND_AT_MOST} more." if len(faults) > _FOUND_AT_MOST else ""
-        raise ProofFailed(f"{what} does not hold: " + "; ".join(faults[:_FOUND_AT_MOST]) + "." + more)
+        raise VerificationFailed(f"{what} does not hold: " + "; ".join(faults[:_FOUND_AT_MOST]) + "." + more)
 
 
 def check_shared(backup_policy: BackupPolicy, bundle: Bundle) -> None:
-    """Look through the rows of members and people, which are no table's of the tenant. Raises ProofFailed, BundleBroken
-    or RestoreRefused.
+    """Look through the rows of members and people, which are no table's of the tenant. Raises VerificationFailed,
+    BundleBroken or RestoreRefused.
     """
     needed = {backup_policy.members: _OF_MEMBERS, backup_policy.people: frozenset(backup_policy.people_columns)}
     for name, columns in needed.items():

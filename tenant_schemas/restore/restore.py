@@ -139,7 +139,7 @@ def _living_tenant(connection: Connection, manifest: Manifest) -> Tenant | None:
 
 def _tenant_of(connection: Connection, manifest: Manifest) -> Tenant | None:
     try:
-        return registry.tenant_of_id(connection, manifest.tenant.id)
+        return registry.get_tenant_by_id(connection, manifest.tenant.id)
     except TenantNotFound:
         return None
 

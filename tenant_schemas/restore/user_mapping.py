@@ -13,7 +13,7 @@ from psycopg import sql
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.introspection import shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
-from tenant_schemas.errors import PeopleDiffer
+from tenant_schemas.errors import UsersDiffer
 from tenant_schemas.restore.loader import copy_in, file_named
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
@@ -38,7 +38,7 @@ def settle_people(
     connection: psycopg.Connection[Any], backup_policy: BackupPolicy, bundle: Bundle, schema_name: str, users: Users
 ) -> Ids:
     """Make everybody be there, within the open db transaction, and return which ids are to be replaced by which.
-    `schema_name` is where something may lie meanwhile. Raises PeopleDiffer.
+    `schema_name` is where something may lie meanwhile. Raises UsersDiffer.
     """
     names = _names(backup_policy, schema_name)
     connection.execute(_in(_LAY_OUT, names))
@@ -46,7 +46,7 @@ def settle_people(
     copy_in(connection, schema_name, _SCRATCH, people.columns, bundle.lines(people))
     differing = connection.execute(_in(_DIFFERING, names)).fetchall()
     if differing and users is Users.FAIL:
-        raise PeopleDiffer(_told(differing))
+        raise UsersDiffer(_told(differing))
     ids = {old: here for old, _, here in differing if here is not None and users is Users.REMAP}
     _refuse_mergers(connection, names, ids)
     _make_anew(connection, backup_policy, names, [old for old, _, _ in differing if old not in ids])
@@ -115,7 +115,7 @@ def _refuse_mergers(connection: psycopg.Connection[Any], names: Mapping[str, sql
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
     found = ", ".join(known for (known,) in merged)
     if found:
-        raise PeopleDiffer(f"Others of the bundle would become these people, who are in it themselves: {found}.")
+        raise UsersDiffer(f"Others of the bundle would become these people, who are in it themselves: {found}.")
 
 
 def _make_anew(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
-from tenant_schemas.errors import ProofFailed
+from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.lifecycle.provision import refuse_unprepared
 from tenant_schemas.restore.cutover import open_schema
 from tenant_schemas.restore.loader import check_shared, load
@@ -94,7 +94,7 @@ def _scratch_tenant(manifest: Manifest) -> Tenant:
 
 
 def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool | None:
-    """Raises ProofFailed for another form, unless the bundle owns up to it by pg_dump's file."""
+    """Raises VerificationFailed for another form, unless the bundle owns up to it by pg_dump's file."""
     manifest = bundle.manifest
     server = driver_of(connection).info.server_version // 10_000
     if manifest.server_version.partition(".")[0] != str(server):
@@ -102,5 +102,5 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
     open_schema(connection, tenant)
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
     if not same and manifest.dump is None:
-        raise ProofFailed(f"The fingerprint differs: the tenant had not the form of revision {tenant.revision}.")
+        raise VerificationFailed(f"The fingerprint differs: the tenant had not the form of revision {tenant.revision}.")
     return same

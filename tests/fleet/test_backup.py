@@ -31,7 +31,7 @@ from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.table_io import tally_of
 from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, BundleExists, TenantDrifted, TenantNotFound, TenantUnsettled
+from tenant_schemas.errors import BackupError, BundleExists, TenantChanged, TenantDrifted, TenantNotFound
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
@@ -275,7 +275,7 @@ def test_a_tenant_that_is_migrated_again_and_again_is_given_up(
         return {}
 
     monkeypatch.setattr(Source, "find_drift", migrate)
-    with pytest.raises(TenantUnsettled):
+    with pytest.raises(TenantChanged):
         back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 

@@ -19,7 +19,7 @@ from tenant_schemas.backup.manifest import manifest_from_json
 from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.table_io import tally_of
 from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BundleBroken, BundleSealed, SealRefused
+from tenant_schemas.errors import AgeKeyRefused, BundleBroken, BundleEncrypted
 from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 from tests.fleet.test_backup import rows_in, source_of
@@ -139,10 +139,10 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
         tally = tally_of(opened.lines(rows))
         assert (tally.rows, tally.hash) == (rows.rows, rows.hash)
 
-    with pytest.raises(BundleSealed, match="name a file"):
+    with pytest.raises(BundleEncrypted, match="name a file"):
         rows_in(open_bundle(taken.folder), "users")
     file.write_text(f"{pyrage.x25519.Identity.generate()}\n")
-    with pytest.raises(BundleSealed, match="can't be opened with this identity"):
+    with pytest.raises(BundleEncrypted, match="can't be opened with this identity"):
         rows_in(open_bundle(taken.folder, file), "users")
 
 
@@ -160,12 +160,12 @@ def test_a_reader_that_stops_early_stops_the_opening(
 
 
 def test_what_is_no_recipient_or_identity_is_refused(database: Database, bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(SealRefused, match="age1wrong"):
+    with pytest.raises(AgeKeyRefused, match="age1wrong"):
         back_up(source_of(database), "km", Shape(folder=tmp_path / "to", sealed_for=("age1wrong",)))
     assert not (tmp_path / "to").exists()
     for content in ("", "# nothing\n", "AGE-SECRET-KEY-1X\n"):
         (tmp_path / "key.txt").write_text(content)
-        with pytest.raises(SealRefused, match=r"key\.txt"):
+        with pytest.raises(AgeKeyRefused, match=r"key\.txt"):
             open_bundle(bundle.folder, tmp_path / "key.txt")
 
 

@@ -14,7 +14,7 @@ from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.doctor import Finding, examine
-from tenant_schemas.errors import ProofFailed, RestoreRefused, TenantExists
+from tenant_schemas.errors import RestoreRefused, TenantExists, VerificationFailed
 from tenant_schemas.migrations.history import History
 from tenant_schemas.restore import restore as restore_module
 from tenant_schemas.restore.restore import restore
@@ -179,8 +179,8 @@ def failing(error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("backup_policy", "error"),
     [
-        (replace(BACKUP_POLICY, prove=lambda _: {}), ProofFailed),
-        (replace(BACKUP_POLICY, find_faults=lambda _: ["a fault"]), ProofFailed),
+        (replace(BACKUP_POLICY, prove=lambda _: {}), VerificationFailed),
+        (replace(BACKUP_POLICY, find_faults=lambda _: ["a fault"]), VerificationFailed),
         (replace(BACKUP_POLICY, prove=failing(KeyboardInterrupt())), KeyboardInterrupt),
         (replace(BACKUP_POLICY, note=failing(psycopg.errors.DiskFull("full"))), psycopg.errors.DiskFull),
     ],
@@ -214,7 +214,7 @@ def test_rows_that_the_tables_refuse_are_no_restore(fresh_database: Database, bu
     """Foreign keys stay on while user triggers are off: orders without their payments are refused."""
     partial = rewritten(bundle, "wallets", lambda _: b"")
     before = world(fresh_database)
-    with pytest.raises(ProofFailed, match="foreign key"):
+    with pytest.raises(VerificationFailed, match="foreign key"):
         restore(destination(fresh_database), partial)
     assert world(fresh_database) == before
 

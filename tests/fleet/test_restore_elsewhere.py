@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.errors import PeopleDiffer, ProofFailed
+from tenant_schemas.errors import UsersDiffer, VerificationFailed
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.restore.user_mapping import Users
 from tenant_schemas.restore.verify import verify
@@ -48,7 +48,7 @@ def test_people_who_are_missing_are_listed_and_nothing_is_done(
     other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     before = world(other_database)
-    with pytest.raises(PeopleDiffer, match="2 people") as refused:
+    with pytest.raises(UsersDiffer, match="2 people") as refused:
         restore(destination(other_database), bundle)
     for email in furnished.emails:
         assert f"{email} (" in str(refused.value)
@@ -124,7 +124,7 @@ def test_two_people_never_become_one(other_database: Database, furnished: Furnis
     """There, the admin has taken over the member's e-mail since."""
     put_there(other_database, furnished.member.email, furnished.admin.user_id)
     before = world(other_database)
-    with pytest.raises(PeopleDiffer, match="would become"):
+    with pytest.raises(UsersDiffer, match="would become"):
         restore(destination(other_database), bundle, users=Users.REMAP)
     assert world(other_database) == before
 
@@ -181,7 +181,7 @@ def test_whom_only_the_log_or_a_movement_names_is_remapped_too(
     note = "SELECT audit_note_v1(jsonb_build_object('action', 'member.remove', 'subject', %s::text))"
     fresh_database.as_tenant(SLUG).execute(note, (str(furnished.admin.user_id),))
     taken = take(fresh_database, SLUG, tmp_path)
-    with pytest.raises(PeopleDiffer, match="2 people"):
+    with pytest.raises(UsersDiffer, match="2 people"):
         restore(destination(other_database), taken)
     there = [put_there(other_database, email) for email in furnished.emails]
     restore(destination(other_database), taken, users=Users.REMAP)
@@ -199,6 +199,6 @@ def test_a_forged_ledger_is_found_before_a_remap_makes_its_chains_anew(
     for email in furnished.emails:
         put_there(other_database, email)
     before = world(other_database)
-    with pytest.raises(ProofFailed, match="hash does not match the row"):
+    with pytest.raises(VerificationFailed, match="hash does not match the row"):
         restore(destination(other_database), forged, users=Users.REMAP)
     assert world(other_database) == before

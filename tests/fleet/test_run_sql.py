@@ -13,7 +13,7 @@ from flask import Flask
 
 from app.db import ROLES
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, ask, ask_all
+from tenant_schemas.fan_out import Answer, ask, query_all_tenants
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
@@ -42,7 +42,9 @@ def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch, logins: str) 
 
 
 def answers(database: Database, connections: Connections, statement: str, **options: Any) -> list[Answer]:
-    return list(ask_all(connections, database.tenants(), statement, **({"max_rows": 100, "jobs": 2} | options)))
+    return list(
+        query_all_tenants(connections, database.tenants(), statement, **({"max_rows": 100, "jobs": 2} | options))
+    )
 
 
 def ledger(database: Database) -> Any:
@@ -148,10 +150,10 @@ def test_rows_are_cut_without_being_held(fresh_database: Database, connections: 
     )
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [(len(each.rows), each.is_cut, each.error) for each in found] == [(10, True, None)] * 2
+    assert [(len(each.rows), each.is_truncated, each.error) for each in found] == [(10, True, None)] * 2
     assert peak_bytes < 20_000_000
     exactly = answers(fresh_database, connections, "SELECT generate_series(1, 10)", max_rows=10)
-    assert [(len(each.rows), each.is_cut) for each in exactly] == [(10, False)] * 2
+    assert [(len(each.rows), each.is_truncated) for each in exactly] == [(10, False)] * 2
 
 
 def test_what_takes_too_long_is_stopped(fresh_database: Database, connections: Connections) -> None:
@@ -161,7 +163,7 @@ def test_what_takes_too_long_is_stopped(fresh_database: Database, connections: C
 
 def test_connections_stay_within_the_cap_and_none_is_left(fresh_database: Database, connections: Connections) -> None:
     tenants = fresh_database.tenants() * 10
-    list(ask_all(connections, tenants, "SELECT 1", max_rows=1, jobs=2))
+    list(query_all_tenants(connections, tenants, "SELECT 1", max_rows=1, jobs=2))
     assert connections.open_count <= 3
     open_ones = "SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^tenant_' AND datname = current_database()"
     assert fresh_database.as_superuser().execute(open_ones).fetchone() == (0,)

@@ -20,7 +20,7 @@ from app.tenancy import MIGRATIONS
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import ConnectionsExhausted, TenancyError
-from tenant_schemas.registry import raise_epoch
+from tenant_schemas.registry import increment_login_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
@@ -459,7 +459,7 @@ def test_an_epoch_is_raised_under_load_and_no_request_fails(fresh_database: Data
                 sleep(0.1)
                 with fresh_database.admin_engine().begin() as connection:
                     become_owner(connection, fresh_database.roles)
-                    new = raise_epoch(connection, old.id)
+                    new = increment_login_epoch(connection, old.id)
                     stop_being_owner(connection)
                     set_tenant_login(connection, new, fresh_database.password_of(new))
             sleep(0.1)
