@@ -93,7 +93,7 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
     # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
-    revoke_public_rights(connection, roles)
+    revoke_public_privileges(connection, roles)
 
 
 # What every role may call in a new database, and the service needs not: to make large objects, which no schema owns; to
@@ -118,7 +118,7 @@ MONITORING_FUNCTIONS = r"""
 REVOKED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
 
 
-def revoke_public_rights(connection: Connection, roles: ServiceRoles) -> None:
+def revoke_public_privileges(connection: Connection, roles: ServiceRoles) -> None:
     """Leave PUBLIC nothing on the current database that can be taken. Needs a superuser; safe to repeat."""
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
@@ -178,7 +178,7 @@ def create_pool_role(connection: Connection, roles: ServiceRoles, password: str)
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
     for role_name in _tenant_roles(connection, roles):
         _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
-    revoke_public_rights(connection, roles)
+    revoke_public_privileges(connection, roles)
 
 
 def disable_pool_role(connection: Connection, roles: ServiceRoles) -> None:

@@ -31,7 +31,7 @@ from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
-from tenant_schemas.roles import revoke_public_rights
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.tenant import Tenant
 
 FLOOR_DATABASE = "floor"
@@ -121,6 +121,6 @@ def _make_floor(installation: Installation) -> Floor:
         names = [sql.Identifier(name) for name in (FLOOR_DATABASE, DATABASE_NAME)]
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     with admin_engine(installation.server.superuser_url(FLOOR_DATABASE)).begin() as connection:
-        revoke_public_rights(connection, ROLES)
+        revoke_public_privileges(connection, ROLES)
     url = sa.make_url(installation.settings.admin_database_url).set(database=FLOOR_DATABASE)
     return Floor(url.render_as_string(hide_password=False), ROLES)

@@ -28,7 +28,7 @@ from tenant_schemas.roles import (
     create_pool_role,
     create_service_roles,
     pool_password,
-    revoke_public_rights,
+    revoke_public_privileges,
     role_exists,
     tenant_password,
 )
@@ -161,7 +161,7 @@ def copy_of(template: Database) -> Iterator[Database]:
     with _created(copy, template.name):
         # PostgreSQL does not copy the rights on a database, only those in it.
         with _superuser_engine(copy).begin() as connection:
-            revoke_public_rights(connection, copy.roles)
+            revoke_public_privileges(connection, copy.roles)
         try:
             yield copy
         finally:

@@ -29,7 +29,7 @@ from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations import runner
 from tenant_schemas.migrations.history import History, Migrations, Outcome, differences
 from tenant_schemas.migrations.runner import MigrateOptions
-from tenant_schemas.roles import revoke_public_rights
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
@@ -322,7 +322,7 @@ def empty_database(template: Database) -> Iterator[Database]:
                 sa.make_url(empty.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
             )
             with engine.begin() as connection:
-                revoke_public_rights(connection, empty.roles)
+                revoke_public_privileges(connection, empty.roles)
             yield empty
             empty.close()
         finally:
