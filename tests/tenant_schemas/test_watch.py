@@ -90,7 +90,7 @@ def test_a_database_that_can_not_be_reached_does_not_end_the_watch(
     connections.engine(eur).one_statement(PID, ())
     superuser = fresh_database.as_superuser()
     superuser.execute(f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} SET search_path TO shared")  # type: ignore[arg-type]
-    with caplog.at_level(logging.WARNING, logger="tenant_schemas.registry_watcher"):
+    with caplog.at_level(logging.ERROR, logger="tenant_schemas.worker_loop"):
         stop = start_registry_watcher(connections, 0.02)
         try:
             assert wait_until(lambda: len(caplog.records) > 2)
