@@ -13,7 +13,7 @@ from flask import Flask
 
 from app.db import ROLES
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, ask, query_all_tenants
+from tenant_schemas.fan_out import Answer, query_all_tenants, query_tenant
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.testing.plugin import Database
 from tests.factories.door import Run, door
@@ -123,7 +123,7 @@ def test_money_is_refused_because_the_db_transaction_only_reads(
     people = People(fresh_app)
     wallet_id = people.wallet(people.make(eur="member"), "eur")
     post = f"SELECT wallet_post_v2('{wallet_id}', 'deposit', 100, 'k', NULL, NULL, NULL, NULL, NULL, NULL)"
-    found = ask(connections, fresh_database.tenant("eur"), statement=post, max_rows=1)
+    found = query_tenant(connections, fresh_database.tenant("eur"), statement=post, max_rows=1)
     assert found.sqlstate == "25006"
 
 
@@ -157,7 +157,7 @@ def test_rows_are_cut_without_being_held(fresh_database: Database, connections: 
 
 
 def test_what_takes_too_long_is_stopped(fresh_database: Database, connections: Connections) -> None:
-    found = ask(connections, fresh_database.tenant("km"), statement="SELECT pg_sleep(20)", max_rows=1)
+    found = query_tenant(connections, fresh_database.tenant("km"), statement="SELECT pg_sleep(20)", max_rows=1)
     assert found.sqlstate == "57014"
 
 
