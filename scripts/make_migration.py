@@ -2,7 +2,8 @@
 
 The draft compares the models with a throw-away server at the head of the history. One that squawk or a law of this
 house finds unsafe is not kept: the complaints are shown with their statements, and it exits 1. Read what is kept, move
-its SQL into a .sql file beside it if it is more than a line, and grant what the roles need.
+its SQL into a .sql file beside it if it is more than a line, and grant what the roles need. current.sql is written
+anew; run `python -m scripts.write_current_sql` after each change of the revision.
 """
 
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import rich_click as click
 
 import app  # noqa: F401  With it come the tables of all features.
-from app.members.models import User
 from app.tenancy import MIGRATIONS
+from app.users.models import User
 from app.wallets.models import Wallet
 from scripts.support.console import FAILED, stop
-from scripts.support.migration_review import SquawkMissing, find_squawk, review
+from scripts.support.current_sql.files import write_stale_files
+from scripts.support.current_sql.fold import NotFolded
+from scripts.support.migration_review import SquawkMissing, find_squawk, review_steps
 from scripts.support.scratch_installation import scratch_installation
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.history import History
@@ -34,15 +37,18 @@ def main(history: str, message: str, *, keep_unsafe: bool) -> None:
     except SquawkMissing as error:
         stop(str(error), FAILED)
     line = History[history.upper()]
-    head = MIGRATIONS.head(line)
     paths = _draft(line, message)
-    complaints = _complaints(line, head)
+    complaints = _complaints(line)
     for complaint in complaints:
         print(complaint)
     if complaints and not keep_unsafe:
         for path in paths:
             path.unlink()
         stop("The draft is unsafe and was not kept. Change the models in steps, or see --keep-unsafe.", FAILED)
+    try:
+        paths = [*write_stale_files(MIGRATIONS), *paths]
+    except (NotFolded, RevisionRefused) as error:
+        print(error)
     for path in paths:
         print(path)
 
@@ -55,12 +61,13 @@ def _draft(history: History, message: str) -> list[Path]:
         return MIGRATIONS.draft(connection, history, metadata, message)
 
 
-def _complaints(history: History, head: str) -> list[str]:
+def _complaints(history: History) -> list[str]:
+    """What is wrong with the last revision, the draft."""
     try:
-        steps = MIGRATIONS.steps(history, head)
+        steps = MIGRATIONS.steps(history, None)
     except RevisionRefused as error:
         return [str(error)]
-    return [str(complaint) for complaint in review({f"revision {step.revision}": step.sql for step in steps})]
+    return [str(complaint) for complaint in review_steps(steps, "revision ", first=MIGRATIONS.head(history))]
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
-from tenant_schemas.migrations.history import History
+from tenant_schemas.migrations.history import History, Step
 from tenant_schemas.sql_lint.lexer import statements_of
 from tenant_schemas.sql_lint.rules import violations_of
 
@@ -44,18 +45,35 @@ class SquawkMissing(Exception):
 
 def review_histories() -> list[Complaint]:
     """Everything wrong with the revisions that are not frozen. Raises SquawkMissing."""
+    return [
+        complaint
+        for history, first in FIRST_REVIEWED.items()
+        for complaint in review_steps(MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
+    ]
+
+
+def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Complaint]:
+    """Everything wrong with a history's revisions from the first one to review on. `steps` begin with the history.
+    Raises SquawkMissing.
+    """
     texts: dict[str, str] = {}
-    for history, first in FIRST_REVIEWED.items():
-        steps = [step for step in MIGRATIONS.steps(history, None) if step.revision >= first]
-        texts |= {f"{history.name.lower()} {step.revision}": step.sql for step in steps}
-    return review(texts)
+    before: dict[str, str] = {}
+    earlier = ""
+    for step in steps:
+        if step.revision >= first:
+            texts[prefix + step.revision], before[prefix + step.revision] = step.sql, earlier
+        earlier += step.sql
+    return review(texts, before)
 
 
-def review(texts: Mapping[str, str]) -> list[Complaint]:
-    """Everything wrong with these texts, which are named as people shall see them. Raises SquawkMissing."""
+def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> list[Complaint]:
+    """Everything wrong with these texts, which are named as people shall see them. `before` has the SQL that runs
+    before a text, under the text's name. Raises SquawkMissing.
+    """
     found = _squawk(texts)
     for where, sql in texts.items():
-        found += [Complaint(where, "sql-lint", violation.rule, violation.statement) for violation in violations_of(sql)]
+        violations = violations_of(sql, before.get(where, ""))
+        found += [Complaint(where, "sql-lint", violation.rule, violation.statement) for violation in violations]
     return sorted(found, key=lambda complaint: complaint.where)
 
 

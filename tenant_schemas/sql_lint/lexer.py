@@ -7,8 +7,9 @@ from typing import Final
 
 _TOKEN: Final = re.compile(
     r"""
-    (?P<space> \s+ | --[^\n]* )
-    | (?P<comment> /\* )
+    (?P<space> \s+ )
+    | (?P<comment> --[^\n]* )
+    | (?P<block> /\* )
     | (?P<string> [eE]'(?:[^'\\]|''|\\.)*' | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*' )
     | (?P<dollars> \$(?P<tag>(?:[^\W\d]\w*)?)\$(?P<body>.*?)\$(?P=tag)\$ )
     | (?P<name> (?:[uU]&)?"(?:[^"]|"")*" )
@@ -23,13 +24,14 @@ _SUMMARY_LENGTH: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token and its position. Its kind is `word` (in lower case), `name` (quoted, as written), `string` (without
-    its quotes), `number` or `symbol` (one character).
+    """One token; sql[start:end] is its source text. Its kind is `word` (in lower case), `name` (quoted, as written),
+    `string` (without its quotes), `number`, `symbol` (one character) or `comment`.
     """
 
     kind: str
     text: str
     start: int
+    end: int
 
     def is_any(self, *texts: str) -> bool:
         """Whether it is one of these words or symbols. A string or a quoted name never is."""
@@ -66,18 +68,12 @@ def statements_of(sql: str) -> tuple[Statement, ...]:
 
 def tokens_of(sql: str) -> Iterator[Token]:
     """All tokens except space and comments."""
-    position = 0
-    while match := _TOKEN.match(sql, position):
-        position = match.end()
-        kind = match.lastgroup or ""
-        if kind == "comment":
-            position = _end_of_comment(sql, position)
-        elif kind == "dollars":
-            yield Token("string", match["body"], match.start())
-        elif kind == "string":
-            yield Token("string", match[0][match[0].index("'") + 1 : -1].replace("''", "'"), match.start())
-        elif kind != "space":
-            yield Token(kind, match[0].lower() if kind == "word" else match[0], match.start())
+    return (token for token in _scan(sql) if token.kind != "comment")
+
+
+def comments_of(sql: str) -> Iterator[Token]:
+    """All comments, of both kinds, except those inside strings, for instance in a function's body."""
+    return (token for token in _scan(sql) if token.kind == "comment")
 
 
 def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
@@ -93,7 +89,25 @@ def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
     return [part for part in parts if part]
 
 
-def _end_of_comment(sql: str, position: int) -> int:
+def _scan(sql: str) -> Iterator[Token]:
+    position = 0
+    while match := _TOKEN.match(sql, position):
+        start, position = match.span()
+        kind, text = match.lastgroup or "", match[0]
+        if kind == "block":
+            position = _end_of_block(sql, position)
+            kind, text = "comment", sql[start:position]
+        elif kind == "dollars":
+            kind, text = "string", match["body"]
+        elif kind == "string":
+            text = text[text.index("'") + 1 : -1].replace("''", "'")
+        elif kind == "word":
+            text = text.lower()
+        if kind != "space":
+            yield Token(kind, text, start, position)
+
+
+def _end_of_block(sql: str, position: int) -> int:
     """The end of a block comment; PostgreSQL allows comments inside comments."""
     depth = 1
     while depth:

@@ -11,7 +11,13 @@ from enum import IntEnum
 from typing import Final
 
 from tenant_schemas.sql_lint.lexer import Reader, Token, statements_of, tokens_of
-from tenant_schemas.sql_lint.schema_model import SchemaModel, foreign_key, table_and_actions, table_and_elements
+from tenant_schemas.sql_lint.schema_model import (
+    SchemaModel,
+    foreign_key,
+    model_after,
+    table_and_actions,
+    table_and_elements,
+)
 
 
 class LockMode(IntEnum):
@@ -76,9 +82,7 @@ def locks_of(sql: str, before: str = "") -> tuple[Lock, ...]:
     """The locks on existing tables, strongest first. `before` is the SQL of all earlier revisions: it says to which
     table an index belongs and which tables a foreign key connects.
     """
-    model = SchemaModel()
-    for statement in statements_of(before):
-        model.apply(statement)
+    model = model_after(before)
     earlier = frozenset(model.relations)
     found: dict[str, Lock] = {}
     for statement in statements_of(sql):

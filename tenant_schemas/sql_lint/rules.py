@@ -1,15 +1,16 @@
 """The rules for a revision's SQL (DESIGN §8): one text must be right for every tenant, and must run on Citus.
 
-They read statements, not the bodies of functions.
+They read statements, and a function's body only if the function replaces an existing one.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, statements_of
-from tenant_schemas.sql_lint.schema_model import table_and_actions, table_and_elements
+from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, statements_of, tokens_of
+from tenant_schemas.sql_lint.schema_model import SchemaModel, model_after, table_and_actions, table_and_elements
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
@@ -30,16 +31,53 @@ _KEYWORDS_BEFORE_NAME: Final = (
 )
 # In statements that begin with these keywords a relation's name follows the first ON.
 _KEYWORDS_WITH_ON: Final = ("index", "trigger", "policy", "rule", "grant", "revoke", "comment")
+_VERSIONED: Final = re.compile(r"(?P<stem>.+)_v(?P<version>\d+)")
+# A function whose body has one of these words does more than call another function.
+_MORE_THAN_A_CALL: Final = (
+    *("if", "case", "loop", "while", "for", "foreach", "exit", "continue", "raise", "exception", "assert"),
+    *("insert", "update", "delete", "merge", "truncate", "copy", "lock", "set", "create", "alter", "drop", "grant"),
+    *("revoke", "execute", "join", "where", "having", "union", "intersect", "except", "with", "table", "notify"),
+)
 
 
-def violations_of(sql: str) -> tuple[Violation, ...]:
-    """All violations, in the order of the statements."""
-    return tuple(
-        Violation(rule, statement.summary)
-        for statement in statements_of(sql)
-        for rule, is_violated in _RULES.items()
-        if is_violated(statement)
-    )
+def violations_of(sql: str, before: str = "") -> tuple[Violation, ...]:
+    """All violations, in the order of the statements. `before` is the SQL of all earlier revisions: it says which
+    functions exist.
+    """
+    model, found = model_after(before), []
+    for statement in statements_of(sql):
+        found += [Violation(rule, statement.summary) for rule, is_violated in _RULES.items() if is_violated(statement)]
+        if is_rewrite(statement, model) and not is_pointer(statement, model):
+            found.append(Violation(_NEW_VERSION, statement.summary))
+        model.apply(statement)
+    return tuple(found)
+
+
+def is_rewrite(statement: Statement, model: SchemaModel) -> bool:
+    """Whether the statement creates a function under a name that exists or existed.
+
+    Views have no versions and may be replaced: PostgreSQL lets CREATE OR REPLACE VIEW add columns at the end only, so
+    code of an earlier release still reads the view.
+    """
+    return _created_function(statement)[1] in model.functions
+
+
+def is_pointer(statement: Statement, model: SchemaModel) -> bool:
+    """Whether the statement creates a function whose body only calls a later version of it and passes values."""
+    reader, name = _created_function(statement)
+    body = _body(reader.rest)
+    calls = [called for called in _calls(body) if called in model.functions]
+    if (
+        len(calls) != 1
+        or not _is_later_version(calls[0], name)
+        or any(token.is_any(*_MORE_THAN_A_CALL) for token in body)
+    ):
+        return False
+    reader = Reader(body)
+    while reader.skip_past("from"):
+        if reader.name() != calls[0] or not _ends_from(reader):
+            return False
+    return True
 
 
 def _renames_constraint(statement: Statement) -> bool:
@@ -93,16 +131,60 @@ def _names_other_schema(statement: Statement) -> bool:
 
 
 def _has_unpinned_function(statement: Statement) -> bool:
-    reader = Reader(statement.tokens)
-    reader.take("create")
-    reader.take("or", "replace")
-    if not reader.take_one_of("function", "procedure"):
+    reader, name = _created_function(statement)
+    if not name:
         return False
     # PostgreSQL resolves the names in a body that is not a string once, when it creates the function.
     is_string = not any(token.is_any("return", "atomic") for token in reader.rest)
     return is_string and not reader.skip_past("set", "search_path", "from", "current")
 
 
+def _created_function(statement: Statement) -> tuple[Reader, str]:
+    """The name of the function or procedure that the statement creates, or an empty name, and a reader of the rest."""
+    reader = Reader(statement.tokens)
+    reader.take("create")
+    reader.take("or", "replace")
+    return reader, reader.name() if reader.take_one_of("function", "procedure") else ""
+
+
+def _ends_from(reader: Reader) -> bool:
+    """Whether the call at this position is the only item of its FROM."""
+    depth = 0
+    for token in reader.rest:
+        depth += token.is_any("(") - token.is_any(")")
+        if depth < 0 or (depth == 0 and token.is_any(";", ",")):
+            return not token.is_any(",")
+    return True
+
+
+def _calls(body: Sequence[Token]) -> Iterator[str]:
+    for at in range(len(body)):
+        reader = Reader(body[at:])
+        if (at == 0 or not body[at - 1].is_any(".")) and (name := reader.name()) and reader.take("("):
+            yield name
+
+
+def _is_later_version(later: str, name: str) -> bool:
+    versions = [_VERSIONED.fullmatch(one) for one in (name, later)]
+    if versions[0] is None or versions[1] is None:
+        return False
+    return versions[0]["stem"] == versions[1]["stem"] and int(versions[0]["version"]) < int(versions[1]["version"])
+
+
+def _body(definition: Sequence[Token]) -> list[Token]:
+    """The tokens inside the string that follows AS, or those from RETURN or BEGIN ATOMIC on."""
+    for at, (token, following) in enumerate(pairwise(definition)):
+        if token.is_any("as") and following.kind == "string":
+            return list(tokens_of(following.text))
+        if token.is_any("return") or (token.is_any("begin") and following.is_any("atomic")):
+            return list(definition[at:])
+    return []
+
+
+_NEW_VERSION: Final = (
+    "A changed function needs a new version (x_v2). Replace the old version only by a function that calls the new one "
+    "and does nothing else."
+)
 _RULES: Final[dict[str, Callable[[Statement], bool]]] = {
     "No RENAME CONSTRAINT: drop the constraint and add it again.": _renames_constraint,
     "One action per ALTER TABLE: write one statement for each action.": _has_several_actions,

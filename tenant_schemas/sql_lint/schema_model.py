@@ -1,9 +1,9 @@
-"""A model of the schema that SQL statements create: its tables, indexes and foreign keys, as far as locks need them."""
+"""A model of the schema that SQL statements create: its relations, indexes, foreign keys and function names."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, split_by_commas
+from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, split_by_commas, statements_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class SchemaModel:
     relations: set[str] = field(default_factory=set)
     tables_of_indexes: dict[str, str] = field(default_factory=dict)
     foreign_keys: list[ForeignKey] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
 
     def apply(self, statement: Statement) -> None:
         reader = Reader(statement.tokens)
@@ -29,7 +30,9 @@ class SchemaModel:
             self._add_foreign_keys(table, actions)
         elif reader.take("create"):
             reader.skip("or", "replace", "temp", "temporary", "unlogged", "unique", "recursive", "materialized")
-            if reader.take_one_of("view", "sequence"):
+            if reader.take_one_of("function", "procedure"):
+                self.functions.add(reader.name())
+            elif reader.take_one_of("view", "sequence"):
                 reader.take("if", "not", "exists")
                 self.relations.add(reader.name())
             elif reader.take("index"):
@@ -62,6 +65,14 @@ class SchemaModel:
 
     def _add_foreign_keys(self, table: str, parts: Sequence[Sequence[Token]]) -> None:
         self.foreign_keys += [key for part in parts if (key := foreign_key(table, part))]
+
+
+def model_after(sql: str) -> SchemaModel:
+    """The model of the schema after this SQL, for instance that of all earlier revisions."""
+    model = SchemaModel()
+    for statement in statements_of(sql):
+        model.apply(statement)
+    return model
 
 
 def table_and_actions(reader: Reader) -> tuple[str, list[list[Token]]]:

@@ -1,4 +1,4 @@
-"""Settings are right as a whole or the process does not start, and then every fault is named at once."""
+"""The process starts only with valid settings; otherwise every fault is reported at once."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import config
-from app.auth.signing_keys import parse_keys
 from app.config import ConfigurationError, Settings, embedded_secrets, read_settings
+from app.signing_keys import parse_keys
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS
 
 RIGHT = {
@@ -39,7 +39,7 @@ ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *OIDC, *REST)
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Nothing set but what is right and required; and no embedded server starts here."""
+    """Only the required settings, all valid; no embedded server starts here."""
 
     def refuse(_: Path) -> None:
         pytest.fail("the embedded server was started")
@@ -212,7 +212,7 @@ def test_settings_do_not_show_their_secrets() -> None:
 def test_the_secrets_of_an_embedded_server_are_made_once_and_for_the_owner_alone(
     tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
-    """Also by processes that start at once; here threads stand for them."""
+    """Also by processes that start at once; threads stand for them here."""
     environment.setattr("os.getpid", count(1).__next__)
     with ThreadPoolExecutor(4) as pool:
         made = [job.result() for job in [pool.submit(embedded_secrets, tmp_path) for _ in range(4)]]

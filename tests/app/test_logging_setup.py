@@ -1,4 +1,4 @@
-"""One line of JSON for each request, that says what happened and gives away nothing."""
+"""Each request is logged as one line of JSON without secrets."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import structlog
 from flask import Flask
 
 from app.auth.passwords import hash_password
-from app.members import service as members
+from app.users import service as users
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import running
 from tests.factories.api import Api
@@ -23,7 +23,7 @@ LINE = {"event", "level", "timestamp", "request_id", "method", "route", "tenant"
 
 
 class Log:
-    """What an application printed, to be read once."""
+    """The output of an application."""
 
     def __init__(self, app: Flask, printed: StringIO) -> None:
         self.app, self.api, self.people, self._printed = app, Api(app), People(app), printed
@@ -38,14 +38,14 @@ class Log:
         return [json.loads(line) for line in self.text().splitlines()]
 
     def line(self) -> dict[str, Any]:
-        """The one line there is."""
+        """The only line."""
         (line,) = self.lines()
         return line
 
 
 @contextmanager
 def logged(database: Database, **changed: Any) -> Iterator[Log]:
-    """An application whose log can be read. The process's logging is given back as it was."""
+    """An application with a readable log. The process's logging is restored afterwards."""
     before, printed = structlog.get_config(), StringIO()
     with ExitStack() as stack:
         stack.callback(structlog.configure, **before)
@@ -100,7 +100,7 @@ def test_a_request_that_comes_to_nothing_is_a_line_too(
 
 
 def test_a_refused_member_and_a_tenant_that_is_behind_are_logged_with_the_tenant(fresh_database: Database) -> None:
-    """Whoever looks for the cause of a 403 or a 503 needs to know where."""
+    """The cause of a 403 or a 503 can be searched by tenant."""
     with logged(fresh_database) as log:
         person = log.people.make(eur="member", km="admin")
         fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0000' WHERE slug = 'km'")
@@ -119,7 +119,7 @@ def test_one_request_says_nothing_of_the_one_before(log: Log) -> None:
 
 
 def test_no_secret_is_ever_logged(log: Log, database: Database) -> None:
-    """Not of a login that works or fails, a token that is right or wrong, nor of what a body or a query says."""
+    """Neither of a log-in, successful or not, nor of tokens, nor of a body or a query."""
     person = log.people.make(password_hash=hash_password("the right password"), eur="admin")
     wrong_token = "eyJhbGciOiJub25lIn0.the-wrong-token.x"
     for password in ("the right password", "the wrong password"):
@@ -171,7 +171,7 @@ def test_an_unexpected_error_is_logged_in_full_with_the_request_and_told_to_nobo
         raise RuntimeError("the cause")
 
     person = log.people.make(eur="member")
-    monkeypatch.setattr(members, "memberships_of", fail)
+    monkeypatch.setattr(users, "memberships_of", fail)
     log.text()
     response = log.api.get("/api/me", person)
     error, request = log.lines()

@@ -1,4 +1,4 @@
-"""Amounts are exact or refused: through every door of app/money.py, for currencies with 0, 2 and 3 digits."""
+"""Amounts are exact or refused, by every function of app/money.py, for currencies with 0, 2 and 3 digits."""
 
 from decimal import Decimal, localcontext
 from typing import Any
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from app.api.fields import Schema
+from app.api.money_fields import AmountField, MoneyField
 from app.errors import Invalid
-from app.money import MAX_MINOR, AmountField, MoneyField, format_minor, fraction_digits, to_minor
+from app.money import MAX_MINOR, format_minor, fraction_digits, to_minor
 
 CURRENCIES = {"EUR": 2, "BAM": 2, "JPY": 0, "KWD": 3}
 OVER_CURRENCIES = pytest.mark.parametrize("currency", CURRENCIES)
@@ -28,7 +29,7 @@ SCHEMA = AnyAmountSchema()
 
 
 def parsed(text: str) -> Decimal:
-    """As a request is read."""
+    """As a request is parsed."""
     name = "signed" if text.startswith("-") else "amount"
     loaded: dict[str, Decimal] = SCHEMA.load({"amount": "0", name: text})
     return loaded[name]
@@ -89,7 +90,7 @@ def test_an_amount_is_written_like_this(minor: int, currency: str, written: str)
 def test_an_amount_that_is_taken_is_the_amount_that_was_sent(
     whole: int, fraction: str, sign: str, currency: str
 ) -> None:
-    """Checked against integers alone: exact, or refused for the one right reason. A zero too many is a digit too."""
+    """Compared with integers: exact, or refused for the one right reason. A surplus zero is a digit too."""
     digits = CURRENCIES[currency]
     minor = int(f"{whole}{fraction[:digits].ljust(digits, '0')}")
     amount = Decimal(f"{sign}{whole}" + (f".{fraction}" if fraction else ""))

@@ -1,4 +1,4 @@
-"""What a tenant's settings may say is checked before it is written, whoever writes it, and each fault is named."""
+"""A tenant's settings are checked before every write, by every writer, and each fault is named."""
 
 from typing import Any
 

@@ -9,8 +9,8 @@ from psycopg import sql
 
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
-from tests.fleet.histories import HEAD as BEFORE
-from tests.fleet.histories import add_revision, copied_histories
+from tests.factories.histories import HEAD as BEFORE
+from tests.factories.histories import add_revision, copied_histories
 
 AFTER: Final = f"{int(BEFORE) + 2:04d}"
 # Each makes one thing before a pause and one after it, so that a half could be seen.

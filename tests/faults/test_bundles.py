@@ -18,10 +18,10 @@ from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import Shape
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database, make_tenant
+from tests.factories.bundles import destination
 from tests.factories.disks import small_disk
 from tests.faults.conftest import Program, wait_for
 from tests.faults.server import STRIKES, StrikableServer
-from tests.fleet.bundles import destination
 
 SLUG, OTHER = "struck", "t04"
 ROWS = 20_000

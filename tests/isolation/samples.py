@@ -23,7 +23,7 @@ BASE_DOMAIN = "wallet.example"  # as in tests/conftest.py
 
 # Everybody who may stand before a route, from the tenant's side.
 ROLES = ("member", "admin", "auditor", "service", "operator", "stranger")
-ANYONE = frozenset({*ROLES, "nobody"})
+ANYONE = frozenset({*ROLES, "anonymous"})
 USERS = frozenset(ROLES) - {"service"}
 OPERATORS = frozenset({"operator"})
 MEMBERS = frozenset({"member", "admin"})
@@ -78,7 +78,7 @@ SAMPLES = (
     Sample("GET", "/docs/<path:path>", ANYONE, "/docs/swagger-ui.css"),
     Sample("GET", "/.well-known/jwks.json", ANYONE),
     Sample("POST", "/api/auth/login", ANYONE, json={"email": "{email}", "password": PASSWORD}),
-    Sample("POST", "/api/auth/refresh", ANYONE, json={"refreshToken": "nobody's"}),
+    Sample("POST", "/api/auth/refresh", ANYONE, json={"refreshToken": "unknown"}),
     Sample("POST", "/api/auth/logout", USERS),
     Sample("POST", "/api/auth/password", USERS, json={"currentPassword": "wrong", "newPassword": PASSWORD}),
     Sample("GET", "/api/admin/tenants", OPERATORS),
@@ -162,7 +162,7 @@ SAMPLES = (
     ),
     Sample("DELETE", "/api/admin/api-keys/<uuid:key_id>", ADMINS, "/api/admin/api-keys/{key}"),
     Sample("GET", "/api/admin/members", READERS),
-    Sample("POST", "/api/admin/members", ADMINS, json={"email": "somebody@example.com", "role": "member"}),
+    Sample("POST", "/api/admin/members", ADMINS, json={"email": "person@example.com", "role": "member"}),
     Sample(
         "PATCH",
         "/api/admin/members/<uuid:user_id>",
@@ -235,7 +235,7 @@ class World:
         self.sides = {slug: Side(app, database, slug, product, provisioning) for slug in TENANTS}
 
     def token_of(self, role: str, slug: str) -> str | None:
-        if role == "nobody":
+        if role == "anonymous":
             return None
         if role in {"operator", "stranger"}:
             return str(getattr(self, role).token)
@@ -256,8 +256,8 @@ class World:
     def send(self, sample: Sample, role: str, slug: str, *, things_of: str | None = None, **more: Any) -> TestResponse:
         """The sample as somebody of this tenant; with the things of another one, or of nobody's for `nobody`."""
         of = things_of or slug
-        text = self.nothing(sample.text) if of == "nobody" else sample.text
-        path, body = json.loads(self.fill(text, slug if of == "nobody" else of))
+        text = self.nothing(sample.text) if of == "unknown" else sample.text
+        path, body = json.loads(self.fill(text, slug if of == "unknown" else of))
         headers = {"Idempotency-Key": uuid4().hex, "X-Tenant": slug}
         if sample.method == "PATCH":
             headers["If-Match"] = self.version(slug)

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.api.requests import View
+from app.api.headers import View
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.factories.people import People
@@ -102,7 +102,7 @@ def test_what_belongs_to_another_tenant_is_as_if_it_were_not(world: World, sampl
     before = world.all_of(OTHER[slug])
     for role in sorted(sample.who):
         foreign = world.send(sample, role, slug, things_of=OTHER[slug])
-        nobodys = world.send(sample, role, slug, things_of="nobody")
+        nobodys = world.send(sample, role, slug, things_of="unknown")
         assert 400 <= foreign.status_code < 500, foreign.text
         assert looks(foreign)[:2] == looks(nobodys)[:2], "whether it exists elsewhere can be told"
     assert world.all_of(OTHER[slug]) == before
@@ -115,7 +115,7 @@ def test_somebody_of_another_tenant_is_told_there_is_none(world: World, sample: 
     before = world.all_of(slug)
     for role in ("member", "admin", "auditor"):
         token = world.token_of(role, OTHER[slug])
-        answer = world.send(sample, "nobody", slug, headers={"Authorization": f"Bearer {token}"})
+        answer = world.send(sample, "anonymous", slug, headers={"Authorization": f"Bearer {token}"})
         assert looks(answer) == unknown
     assert world.all_of(slug) == before
     assert (unknown[0], "tenant_not_found" in unknown[1]) == (404, True)
@@ -131,10 +131,10 @@ def test_a_token_for_another_tenant_opens_nothing_here(
     both = people.make(**{slug: "admin", OTHER[slug]: "admin"})
     foreign = database.tenant(OTHER[slug]).id
     claimed = {"Authorization": f"Bearer {people.token(both.user_id, foreign)}"}
-    problem_of(world.send(sample, "nobody", slug, headers=claimed), 400, "tenant_ambiguous")
+    problem_of(world.send(sample, "anonymous", slug, headers=claimed), 400, "tenant_ambiguous")
     person = world.sides[slug].admin
     claimed = {"Authorization": f"Bearer {people.token(person.user_id, foreign)}", "X-Tenant": None}
-    problem_of(world.send(sample, "nobody", slug, headers=claimed), *NOT_FOUND)
+    problem_of(world.send(sample, "anonymous", slug, headers=claimed), *NOT_FOUND)
 
 
 @OVER_TENANT_ROUTES
@@ -194,7 +194,7 @@ def test_a_removed_member_finds_no_tenant_any_more(world: World, gone: dict[str,
     before = world.all_of(slug)
     for sample in OF_TENANTS:
         for token in gone.values():
-            answer = world.send(sample, "nobody", slug, headers={"Authorization": f"Bearer {token}"})
+            answer = world.send(sample, "anonymous", slug, headers={"Authorization": f"Bearer {token}"})
             problem_of(answer, *NOT_FOUND)
     assert world.all_of(slug) == before
 

@@ -499,7 +499,7 @@ def test_the_planner_does_not_tell_whose_members_are_many(fresh_database: Databa
     """Its statistics know of all rows, whatever row-level security hides."""
     superuser = fresh_database.as_superuser()
     superuser.execute(
-        "INSERT INTO shared.users (email, name) SELECT n || '@many.example', 'Somebody' FROM generate_series(1, 500) n"
+        "INSERT INTO shared.users (email, name) SELECT n || '@many.example', 'Many' FROM generate_series(1, 500) n"
     )
     superuser.execute(
         "INSERT INTO shared.memberships (tenant_id, user_id, tenant_role, role)"

@@ -7,11 +7,13 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
+from app.tenancy import MIGRATIONS
 from app.wallets.models import Wallet
 from scripts import check_migrations, make_migration
 from scripts.support import migration_review, scratch_installation
-from tenant_schemas.migrations.history import Migrations
-from tests.fleet.histories import HEAD, add_revision, copied_histories
+from scripts.support.current_sql.files import current_path, stale_files
+from tenant_schemas.migrations.history import History, Migrations
+from tests.factories.histories import HEAD, add_revision, copied_histories
 
 NEXT = f"{int(HEAD) + 1:04d}"
 
@@ -20,7 +22,7 @@ NEXT = f"{int(HEAD) + 1:04d}"
 def histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
     """A copy of the histories, which the scripts take for the real ones."""
     copied = copied_histories(tmp_path)
-    for module in (make_migration, migration_review, scratch_installation):
+    for module in (check_migrations, make_migration, migration_review, scratch_installation):
         monkeypatch.setattr(module, "MIGRATIONS", copied)
     return copied
 
@@ -46,6 +48,10 @@ def test_a_safe_draft_is_kept(histories: Migrations, request: pytest.FixtureRequ
     assert drafts(histories) == [f"{NEXT}_try_it.py"]
     assert done.output.strip().endswith(f"{NEXT}_try_it.py")
     assert migration_review.review_histories() == []
+    current = current_path(histories, History.TENANT)
+    assert str(current) in done.output.splitlines()
+    assert "CREATE TABLE drafted (" in current.read_text(encoding="utf-8")
+    assert stale_files(histories) == {}
 
 
 def test_a_draft_that_drops_is_not_kept_and_what_it_drops_is_named(histories: Migrations) -> None:
@@ -59,6 +65,8 @@ def test_a_draft_that_drops_is_not_kept_and_what_it_drops_is_named(histories: Mi
     assert "    DROP TABLE forgotten\n" in done.output
     assert "    ALTER TABLE wallets DROP COLUMN older\n" in done.output
     assert drafts(histories) == []
+    unchanged = current_path(MIGRATIONS, History.TENANT).read_bytes()
+    assert current_path(histories, History.TENANT).read_bytes() == unchanged
 
 
 def test_an_unsafe_draft_may_be_kept_to_rewrite_it_and_does_not_pass_the_check(histories: Migrations) -> None:
@@ -70,6 +78,15 @@ def test_an_unsafe_draft_may_be_kept_to_rewrite_it_and_does_not_pass_the_check(h
     checked = CliRunner().invoke(check_migrations.main)
     assert checked.exit_code == 1
     assert f"tenant {number:04d}: ban-drop-column" in checked.output
+    assert checked.output.endswith("Migrations and current.sql agree.\n")
+
+
+def test_a_function_of_an_earlier_revision_is_not_rewritten_by_a_new_one(histories: Migrations) -> None:
+    """What the revisions before it have made is known of each revision under review, also of a frozen one."""
+    body = "'CREATE OR REPLACE FUNCTION hold_void_v1(p_wallet_id uuid, p_hold_id uuid, OUT hold holds) RETURN NULL'"
+    number = add_revision(histories, f"op.execute({body})")
+    found = [(complaint.where, complaint.rule) for complaint in migration_review.review_histories()]
+    assert found == [(f"tenant {number}", "law")]
 
 
 def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: pytest.MonkeyPatch) -> None:

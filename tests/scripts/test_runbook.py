@@ -21,7 +21,7 @@ from tests.conftest import SECRET_KEY, SIGNING_KEYS, running_app
 from tests.factories.api import Api
 from tests.factories.people import People
 
-# What the runbook shows, and a test of its own runs (tests/fleet/test_point_in_time.py).
+# What the runbook shows, and a test of its own runs (tests/scripts/test_restore_tenant_point_in_time.py).
 RUN_ELSEWHERE = "## One tenant back in time"
 
 

@@ -604,6 +604,6 @@ def test_one_statement_that_returns_no_rows_is_done_and_says_so(connections: Con
     """«Raises … and then nothing was done»: what was committed must not look like a failure."""
     email = f"{uuid4().hex}@example.com"
     insert = "INSERT INTO shared.users (email, name) VALUES (%s, %s)"
-    assert connections.shared.one_statement(insert, (email, "Nobody")) == []
+    assert connections.shared.one_statement(insert, (email, "Test Person")) == []
     count = "SELECT count(*) FROM shared.users WHERE email = %s"
     assert connections.shared.one_statement(count, (email,)) == [(1,)]

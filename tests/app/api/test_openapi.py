@@ -1,4 +1,4 @@
-"""What /openapi.json says is what the routes do, and /docs works without the rest of the internet."""
+"""/openapi.json describes what the routes do, and /docs works without outside resources."""
 
 import re
 from collections.abc import Iterator
@@ -63,13 +63,13 @@ def test_every_reference_leads_somewhere(described: Json) -> None:
 
 
 def test_every_component_is_used(described: Json) -> None:
-    """What nothing refers to misleads whoever generates a client."""
+    """An unused component misleads generators of clients."""
     used = {part["$ref"].rpartition("/")[2] for part in parts(described) if "$ref" in part}
     assert set(described["components"]["schemas"]) - used == set()
 
 
 def test_amounts_are_strings_and_never_numbers(described: Json) -> None:
-    """Every field with an amount's name, in requests and answers alike."""
+    """Every field with the name of an amount, in requests and answers."""
     seen = set()
     for part in parts(described["components"]["schemas"]):
         for name, about in part.get("properties", {}).items():
@@ -192,7 +192,7 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
 
 
 def test_each_operation_names_what_it_may_refuse_with(described: Json) -> None:
-    """`default` is for what nobody foresaw. Whether it is all of it, schemathesis finds out."""
+    """`default` stands for unforeseen errors. schemathesis finds missing refusals."""
     for method, path, operation in operations(described):
         refusals = {status for status in operation["responses"] if status[0] in "45"}
         expected = {"400", "401", "403", "404", "422", "429", "503"}

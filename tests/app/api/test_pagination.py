@@ -1,4 +1,4 @@
-"""Lists: queries are read strictly, pages hold every item once, and a cursor leads on in its own list only."""
+"""Lists: queries are parsed strictly, pages contain every item once, and a cursor works in its own list only."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -25,7 +25,7 @@ COUNT = 5
 
 
 class Lists:
-    """In each tenant COUNT wallets and, in the wallet of their admin, COUNT transactions."""
+    """In each tenant COUNT wallets and, in the wallet of its admin, COUNT transactions."""
 
     def __init__(self, app: Flask) -> None:
         people = People(app)
@@ -267,7 +267,7 @@ def test_a_limit_is_written_in_ascii_digits_alone(world: Lists, path: str) -> No
 
 @OVER_TENANTS
 def test_a_surrogate_in_a_query_reaches_nothing(world: Lists, slug: str) -> None:
-    """A URL carries bytes; those of a surrogate are no UTF-8 and become a replacement character before we see them."""
+    """A URL carries bytes; the bytes of a surrogate are invalid UTF-8 and become a replacement character first."""
     response = world.api.get("/api/admin/wallets?q=%ED%A0%80", world.admin, slug)
     assert (response.status_code, response.json) == (200, {"items": [], "nextCursor": None})
 

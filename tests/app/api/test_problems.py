@@ -1,6 +1,6 @@
-"""Every error leaves as an RFC 9457 problem that says what the caller may know, and nothing from inside.
+"""Every error is an RFC 9457 problem with facts for the caller and none from inside.
 
-`problem_of` and `answer_of` are the one place where a problem is looked at; the other tests of the API use them.
+The other tests of the API check problems with `problem_of` and `answer_of`.
 """
 
 import re
@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from app import create_app, errors
 from app.api import problems
 from app.db import db
-from app.members import service as members
+from app.users import service as users
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import EXTENSION, connections, shared_side
 from tenant_schemas.testing.plugin import Database
@@ -30,7 +30,7 @@ INSIDES = re.compile(r"Traceback|SELECT|INSERT|UPDATE |psycopg|sqlalchemy|SQLSTA
 
 
 def problem_of(response: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """The problem that the response is, after checking that it is one, with this status and code."""
+    """The response's problem, after checking its form, status and code."""
     told = response.get_data(as_text=True)
     assert (response.status_code, response.mimetype) == (status, "application/problem+json"), told
     problem: dict[str, Any] = response.get_json(force=True)
@@ -44,7 +44,7 @@ def problem_of(response: TestResponse, status: int, code: str) -> dict[str, Any]
 
 
 def faults_of(response: TestResponse) -> list[tuple[str, str]]:
-    """Field and code of each fault of a request that could be read and was wrong."""
+    """Field and code of each fault of an invalid request."""
     problem = problem_of(response, 422, "validation_failed")
     assert all(fault["message"] for fault in problem["errors"])
     return [(fault["field"], fault["code"]) for fault in problem["errors"]]
@@ -55,7 +55,7 @@ Answer = list[Any]
 
 
 def answer_of(response: TestResponse) -> Answer:
-    """What was answered, after checking that an error is a problem."""
+    """The status and the faults or code of an answer, after checking that an error is a problem."""
     if response.status_code < 400:
         return [response.status_code]
     problem = problem_of(response, response.status_code, response.get_json(force=True)["code"])
@@ -69,7 +69,7 @@ def refused_at(field_name: str | None, code: str) -> Answer:
 
 @contextmanager
 def running(database: Database, **changed: Any) -> Iterator[Flask]:
-    """An application of one's own on a test database, with some settings changed."""
+    """A separate application on a test database, with some settings changed."""
     app = create_app(settings_for(database, **changed))
     try:
         yield app
@@ -116,7 +116,7 @@ def test_an_error_is_a_problem_and_an_unexpected_one_keeps_its_words(
         raise error
 
     person = people.make(eur="member")
-    monkeypatch.setattr(members, "memberships_of", fail)
+    monkeypatch.setattr(users, "memberships_of", fail)
     response = api.get("/api/me", person)
     problem_of(response, status, code)
     assert "secret" not in response.get_data(as_text=True)
@@ -177,7 +177,7 @@ def test_without_a_database_a_request_may_come_again(database: Database, people:
 
 
 def test_a_restart_of_the_database_costs_no_request(fresh_database: Database, fresh_app: Flask) -> None:
-    """Idle connections that the server has closed are noticed before they are used."""
+    """A connection that the server has closed is detected before its next use."""
     api, person = Api(fresh_app), People(fresh_app).make(eur="admin", km="admin")
     answers = []
     for path in READS:
@@ -198,7 +198,7 @@ def hang_up_on_all(database: Database) -> None:
 def test_a_connection_lost_before_the_commit_may_come_again(
     fresh_database: Database, fresh_app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit comes after the view, outside of Flask's error handling, and fails like any other statement."""
+    """The commit runs after the view, outside Flask's error handling, and fails like any other statement."""
     person = People(fresh_app).make(eur="member")
 
     def look_and_lose(user_id: Any) -> Any:
@@ -206,8 +206,8 @@ def test_a_connection_lost_before_the_commit_may_come_again(
         hang_up_on_all(fresh_database)
         return found
 
-    find = members.memberships_of
-    monkeypatch.setattr(members, "memberships_of", look_and_lose)
+    find = users.memberships_of
+    monkeypatch.setattr(users, "memberships_of", look_and_lose)
     response = Api(fresh_app).get("/api/me", person)
     problem_of(response, 503, "database_unavailable")
     assert response.headers["Retry-After"] == "2"
@@ -215,7 +215,7 @@ def test_a_connection_lost_before_the_commit_may_come_again(
 
 @contextmanager
 def wallet_locked(database: Database, slug: str, wallet_id: UUID) -> Iterator[None]:
-    """Somebody else holds the wallet's row."""
+    """Another session holds the lock on the wallet's row."""
     other = database.as_superuser()
     with other.transaction():
         other.execute(f"SELECT FROM {slug}_schema.wallets WHERE id = %s FOR UPDATE", (wallet_id,))
@@ -260,15 +260,15 @@ def test_with_all_connections_in_use_a_request_may_come_again(database: Database
 def test_an_error_leaves_nothing_written(
     app: Flask, api: Api, people: People, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A view that fails after it wrote is rolled back, and its connection goes back clean."""
+    """A view that fails after writing is rolled back, and its connection returns clean."""
     person = people.make(eur="member")
 
     def write_and_fail(user_id: Any) -> Any:
-        members.add_user("half-written@example.com", "Nobody", None)
+        users.add_user("half-written@example.com", "Test Person", None)
         raise errors.Conflict("no")
 
-    monkeypatch.setattr(members, "memberships_of", write_and_fail)
+    monkeypatch.setattr(users, "memberships_of", write_and_fail)
     problem_of(api.get("/api/me", person), 409, "conflict")
     with app.app_context(), shared_side():
-        assert members.find_user("half-written@example.com") is None
+        assert users.find_user("half-written@example.com") is None
         db.session.commit()

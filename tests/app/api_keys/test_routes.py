@@ -1,4 +1,4 @@
-"""API keys: a service acts in exactly one tenant, as far as its role goes and no longer than its key holds."""
+"""API keys: a service acts in exactly one tenant, within its role and until its key expires."""
 
 import re
 from collections.abc import Iterator
@@ -36,13 +36,13 @@ def create(api: Api, admin: Person, slug: str, **changed: Any) -> TestResponse:
 
 
 def service_of(api: Api, admin: Person, slug: str, role: str = "service") -> Person:
-    """A new key, as somebody who calls with it."""
+    """A new key, as a caller."""
     made = create(api, admin, slug, role=role).json
     return Person(UUID(made["keyId"]), "", made["key"])
 
 
 def listed(api: Api, person: Person, slug: str) -> Iterator[dict[str, Any]]:
-    """All keys of the tenant, page by page."""
+    """All keys of the tenant, over all pages."""
     cursor = ""
     while True:
         page = api.get(f"{KEYS}?limit=3{cursor}", person, slug).json
@@ -219,7 +219,7 @@ def test_a_key_is_revoked_once_and_stays_in_the_list(api: Api, admin: Person, sl
 
 @OVER_TENANTS
 def test_an_admin_of_one_tenant_revokes_no_key_of_another(api: Api, people: People, admin: Person, slug: str) -> None:
-    """Not even an admin of both, in the wrong one of them."""
+    """Nor does an admin of both tenants, in the wrong one."""
     service = service_of(api, admin, slug)
     for person in (people.make(**{OTHER[slug]: "admin", slug: "member"}), admin):
         for key_id in (service.user_id, uuid4()):

@@ -1,4 +1,4 @@
-"""Tokens in cookies: no page can read them, and no other site's page can use them to change something."""
+"""Tokens in cookies: page scripts can't read them, and other sites' pages can't use them to change something."""
 
 from http.cookies import Morsel, SimpleCookie
 from typing import Any
@@ -19,7 +19,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 
 
 class Browser:
-    """Sends its cookies by itself, each where its path says."""
+    """Sends its cookies without being asked, each to its path."""
 
     def __init__(self, app: Flask) -> None:
         self._client = app.test_client(use_cookies=False)
@@ -176,7 +176,7 @@ def test_a_refresh_cookie_that_is_none_is_refused(browser: Browser) -> None:
 
 
 def test_a_refresh_token_in_the_body_is_answered_in_the_body(app: Flask, browser: Browser) -> None:
-    """Whoever has it there is no browser, and gets no cookie for it."""
+    """A client with the token in its body is no browser and gets no cookie."""
     token = browser.cookies["__Secure-refresh"].value
     response = Browser(app).send("POST", "/api/auth/refresh", json={"refreshToken": token})
     assert "accessToken" in response.json

@@ -1,4 +1,4 @@
-"""Tokens of an OpenID provider: a right one is its user's, and nothing that anybody else can make is."""
+"""Tokens of an OpenID provider: a valid one authenticates its user, and no forgery does."""
 
 import hashlib
 import hmac
@@ -42,7 +42,7 @@ def believing(database: Database, provider: Provider) -> Flask:
 
 @pytest.fixture
 def app(database: Database, provider: Provider) -> Iterator[Flask]:
-    """The application that believes this provider, and has fetched nothing of it yet."""
+    """An application that trusts this provider and has fetched nothing yet."""
     app = believing(database, provider)
     yield app
     app.extensions[EXTENSION].close()
@@ -58,7 +58,7 @@ def status_of(api: Api, token: str) -> int:
 
 
 def refuse(api: Api, token: str) -> None:
-    """With the very words that a wrong token of our own is refused with."""
+    """With the same words as a wrong token of this service."""
     ours = api.get("/api/me", headers={"Authorization": "Bearer x.y.z"})
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
     assert problem_of(answer, 401, "bad_token") == problem_of(ours, 401, "bad_token")
@@ -135,7 +135,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "an empty address": {"email": ""},
     "a list of addresses": {"email": ["{email}"]},
     "an address with a NUL": {"email": "\x00{email}"},
-    "another address": {"email": "nobody@example.com"},
+    "another address": {"email": "unknown@example.com"},
     "an issuer with a slash": {"iss": "{issuer}/"},
     "our own issuer": {"iss": "schema-wallet"},
 }
@@ -158,7 +158,7 @@ def test_a_disabled_user_is_nobody(api: Api, provider: Provider, person: Person,
 def test_an_address_that_becomes_another_in_lower_case_is_not_that_other(
     api: Api, provider: Provider, person: Person, database: Database
 ) -> None:
-    """U+212A, the Kelvin sign, is k in lower case; the provider has verified it for somebody else."""
+    """U+212A, the Kelvin sign, is k in lower case; the provider has verified it for another person."""
     email = f"kim-{person.email}"
     with database.as_superuser() as superuser:
         superuser.execute("UPDATE shared.users SET email = %s WHERE id = %s", (email, person.user_id))
@@ -358,7 +358,7 @@ def test_a_wrong_discovery_document_gives_no_key(api: Api, provider: Provider, p
 
 
 def test_a_provider_behind_https_gives_no_keys_without_it(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even on this machine: that would let the provider look into it."""
+    """Not even on this machine: the provider could otherwise read local services."""
     issuer = "https://id.example"
     asked = []
 

@@ -1,4 +1,4 @@
-"""Passwords are hashed as RFC 9106 wants, a few at a time, and with the same work whether or not there is a user."""
+"""Passwords are hashed as RFC 9106 recommends, a few at a time, with the same work for unknown users."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from app.auth import passwords
-from app.auth.passwords import CONCURRENT_HASHES, NOBODY, hash_password, is_right
+from app.auth.passwords import CONCURRENT_HASHES, UNKNOWN_USER_HASH, hash_password, is_right
 
 
 def test_a_hash_is_argon2id_and_right_for_its_password_only() -> None:
@@ -26,13 +26,13 @@ def test_what_is_no_hash_is_never_right(stored: str) -> None:
 
 
 def test_nobody_costs_what_somebody_costs() -> None:
-    """The stand-in has the parameters that new hashes get, and verifying against it never succeeds."""
-    assert extract_parameters(NOBODY) == extract_parameters(PasswordHasher().hash("x"))
-    assert not is_right("nobody", None)
+    """The stand-in has the parameters of new hashes, and verifying against it never succeeds."""
+    assert extract_parameters(UNKNOWN_USER_HASH) == extract_parameters(PasswordHasher().hash("x"))
+    assert not is_right("unknown", None)
 
 
 class Counting:
-    """A hasher that takes its time and knows how many of its calls run at once."""
+    """A slow hasher that counts its concurrent calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -67,11 +67,11 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
 def test_without_a_hash_the_same_work_is_done_and_the_answer_is_no(counting: Counting) -> None:
     assert is_right("password", "a hash")
     assert not is_right("password", None)
-    assert counting.calls == ["verify a hash", f"verify {NOBODY}"]
+    assert counting.calls == ["verify a hash", f"verify {UNKNOWN_USER_HASH}"]
 
 
 def test_hashes_at_once_are_bounded(counting: Counting) -> None:
-    """Each takes 64 MiB, so a crowd at the door must not take all memory."""
+    """Each takes 64 MiB, so many log-ins at once must not exhaust the memory."""
     with ThreadPoolExecutor(9) as pool:
         jobs: list[Future[Any]] = [pool.submit(hash_password, "p") for _ in range(6)]
         jobs += [pool.submit(is_right, "p", None) for _ in range(6)]

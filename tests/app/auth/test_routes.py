@@ -1,4 +1,4 @@
-"""POST /api/auth/login: who is let in, and that a refusal does not say which half was wrong."""
+"""POST /api/auth/login: valid credentials log in, and a refusal does not say which half was wrong."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.auth import passwords
-from app.auth.passwords import NOBODY, hash_password
+from app.auth.passwords import UNKNOWN_USER_HASH, hash_password
 from app.auth.tokens import TokenMint
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
@@ -74,7 +74,7 @@ def test_a_login_to_a_tenant_gives_a_token_for_it_alone(
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hashes that passwords are verified against, while the real thing is done."""
+    """The hashes against which passwords are verified, with the real verification."""
 
     class Watched:
         def verify(self, password_hash: str, password: str) -> bool:
@@ -90,16 +90,16 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_refusal_is_the_same_for_wrong_unknown_disabled_and_passwordless(
     api: Api, people: People, database: Database, password_hash: str, verified: list[str]
 ) -> None:
-    """The same bytes and headers after the same work: one verification each, with the same parameters."""
+    """The same bytes and headers after the same work: one verification with the same parameters."""
     known = people.make(password_hash=password_hash, eur="member")
     disabled = people.make(password_hash=password_hash, eur="member")
     passwordless = people.make(eur="member")
     database.as_superuser().execute("UPDATE shared.users SET status = 'disabled' WHERE id = %s", (disabled.user_id,))
     attempts = {
         "wrong": (known.email, PASSWORD + "x", password_hash),
-        "unknown": ("nobody@example.com", PASSWORD, NOBODY),
+        "unknown": ("unknown@example.com", PASSWORD, UNKNOWN_USER_HASH),
         "disabled": (disabled.email, PASSWORD, password_hash),
-        "passwordless": (passwordless.email, PASSWORD, NOBODY),
+        "passwordless": (passwordless.email, PASSWORD, UNKNOWN_USER_HASH),
     }
     seen = {}
     for what, (email, password, expected) in attempts.items():
@@ -145,7 +145,7 @@ def test_a_token_sent_along_with_a_login_counts_for_nothing(api: Api, person: Pe
 
 
 def test_no_tenant_is_asked_for_a_login(app: Flask, api: Api, person: Person, database: Database) -> None:
-    """Users live on the shared side; a login opens no connection as any tenant."""
+    """Users are in the shared schema; a login opens no tenant's connection."""
     superuser = database.as_superuser()
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename LIKE 'tenant%'"
     before = superuser.execute(count).fetchone()

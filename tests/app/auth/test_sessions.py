@@ -1,4 +1,4 @@
-"""A session goes on by refresh tokens that are good once, and ends for good: by log-out, new password, or theft."""
+"""Sessions: a refresh token works once, and a session ends by log-out, new password or token theft."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +33,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "NOBODY", cheap.hash("nobody"))
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def bearer(tokens: Any) -> dict[str, str]:
 
 
 def is_out(api: Api, tokens: Any) -> None:
-    """Neither its access token nor its refresh token opens anything."""
+    """Neither its access token nor its refresh token works."""
     problem_of(me(api, tokens), 401, "bad_token")
     problem_of(api.get("/api/wallet", tenant="eur", headers=bearer(tokens)), 401, "bad_token")
     problem_of(refresh(api, tokens["refreshToken"]), 401, "bad_refresh_token")
@@ -159,7 +159,7 @@ def set_expiry(database: Database, token: str, interval: str = "-1 second") -> N
 
 
 def test_of_two_refreshes_at_once_one_wins_and_the_session_ends(api: Api, app: Flask, person: Person) -> None:
-    """Whoever is second may be the thief or the robbed; both are out."""
+    """The second client may be the thief or the owner; both lose the session."""
     for _ in range(5):
         token = login(api, person)["refreshToken"]
         barrier = Barrier(4)
@@ -262,7 +262,7 @@ def test_a_new_password_ends_all_other_sessions(api: Api, person: Person, people
 
 
 def test_with_a_wrong_current_password_nothing_changes(api: Api, person: Person) -> None:
-    """403 and no 401: the access token is right, and need not be refreshed."""
+    """403, not 401: the access token is valid and needs no refresh."""
     mine, other = login(api, person), login(api, person)
     problem_of(change(api, mine, current=PASSWORD + "x"), 403, "wrong_password")
     assert me(api, other).status_code == 200
@@ -284,7 +284,7 @@ def test_a_password_is_long_and_that_is_all(api: Api, person: Person, password: 
 def test_a_log_in_with_the_old_password_that_is_slower_than_its_change_fails(
     app: Flask, api: Api, person: Person, database: Database
 ) -> None:
-    """It had checked the password before it was changed."""
+    """Its password check ran before the change."""
     query = "SELECT password_hash FROM shared.users WHERE id = %s"
     ((old,),) = database.as_superuser().execute(query, (person.user_id,)).fetchall()
     assert change(api, login(api, person)).status_code == 204

@@ -1,6 +1,6 @@
-"""An access token holds only as it was issued: every forgery tried here is refused alike.
+"""An access token is valid only as issued: every forgery is refused alike.
 
-Tokens are forged with the bare primitives, not with the code that checks them.
+Tokens are forged with bare primitives, not with the code under test.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from flask import Flask
 
 from app.auth import tokens
 from app.auth.errors import BadToken
-from app.auth.signing_keys import KeyRing, make_key, parse_keys
 from app.auth.tokens import TokenMint
+from app.signing_keys import KeyRing, make_key, parse_keys
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS
@@ -52,7 +52,7 @@ def forged(claims: Any, *, header: Any = None, sign: Sign = KEY.sign) -> str:
 
 
 def claims_of(person: Person, **changed: Any) -> dict[str, Any]:
-    """Right claims, of the session of the person's own token, but for what is changed; None leaves one out."""
+    """Valid claims of the person's own session, with some changed; None removes one."""
     now = int(time())
     session = json.loads(decoded(person.token.split(".")[1]))["sid"]
     right = {"iss": "schema-wallet", "aud": "schema-wallet-api", "sub": str(person.user_id), "sid": session}
@@ -79,7 +79,7 @@ def refuse(api: Api, token: str) -> None:
 
 
 def test_a_token_signed_by_hand_with_right_claims_is_taken(api: Api, person: Person) -> None:
-    """The control: what follows is refused for its fault alone."""
+    """The control: the other tokens are refused for their fault alone."""
     for scheme in ("Bearer", "bearer", "BEARER"):
         sent = {"Authorization": f"{scheme} {forged(claims_of(person))}"}
         assert api.get("/api/me", headers=sent).json["userId"] == str(person.user_id)
@@ -108,7 +108,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "not yet": {"nbf": int(time()) + 600},
     "no time of issue": {"iat": None},
     "issued in the future": {"iat": int(time()) + 600},
-    "another issuer": {"iss": "somebody"},
+    "another issuer": {"iss": "another"},
     "no issuer": {"iss": None},
     "another audience": {"aud": "schema-wallet"},
     "other audiences": {"aud": ["a", "b"]},
@@ -119,7 +119,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
     "an empty subject": {"sub": ""},
     "a subject that is a number": {"sub": 1},
     "a subject that is a list": {"sub": [str(UUID(int=0))]},
-    "a user nobody is": {"sub": str(UUID(int=0))},
+    "an unknown user": {"sub": str(UUID(int=0))},
     "no session": {"sid": None},
     "an empty session": {"sid": ""},
     "a session that is no uuid": {"sid": "1"},
@@ -145,7 +145,7 @@ def test_a_token_with_the_session_of_somebody_else_is_refused(api: Api, person: 
 
 
 def test_a_claim_that_is_given_twice_is_refused(api: Api, person: Person) -> None:
-    """Also where both say the same: who reads the first and who reads the last must see one token."""
+    """Also with equal values: readers of the first and of the last must see one token."""
     once = json.dumps(claims_of(person))
     for name in ("sub", "exp", "tenant", "more"):
         value = json.dumps(claims_of(person).get(name, str(UUID(int=0))))
@@ -176,7 +176,7 @@ def test_a_token_that_says_it_needs_no_signature_or_another_is_refused(
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 def test_the_public_key_is_no_secret_key(api: Api, person: Person, algorithm: str) -> None:
-    """Whoever takes the algorithm from the token verifies an HMAC with what anybody can fetch."""
+    """Code that takes the algorithm from the token would verify an HMAC with the public key."""
     public = KEY.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     raw, x = public.public_bytes_raw(), str(SIGNING_KEY["x"]).encode()

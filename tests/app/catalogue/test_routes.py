@@ -1,4 +1,4 @@
-"""The catalogue over HTTP: what is on sale, in the currency of the tenant that asks."""
+"""The catalogue over HTTP: the products on sale in the currency of the tenant."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ class Office:
         return items
 
     def put_policy(self, currency: str, default: str, ceiling: str | None) -> TestResponse:
-        """From a client of its own, so that threads may; as all below."""
+        """With a client of its own, so that threads can call it; as all methods below."""
         body = {"defaultLimit": default, "maxLimit": ceiling}
         return Api(self.app).send("PUT", f"/api/admin/credit-policies/{currency}", self.admin, self.slug, json=body)
 

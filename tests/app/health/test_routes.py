@@ -1,4 +1,4 @@
-"""/livez is about the process alone; /readyz is about what the service needs to serve."""
+"""/livez is about the process alone; /readyz is about everything that the service needs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ def test_readyz_recovers_by_itself_when_the_server_hung_up(fresh_app: Flask, fre
 
 @contextmanager
 def empty_database(database: Database) -> Iterator[str]:
-    """The service's URL of a database in which nothing was migrated."""
+    """The service's URL of a database without migrations."""
     name = f"empty_{uuid4().hex[:8]}"
     with psycopg.connect(database.server_url, autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""While the service runs a timer notes that holds are over; and what it can't do, it leaves and says."""
+"""A background worker marks expired holds while the service runs; it logs and skips failures."""
 
 import json
 from threading import Event
@@ -20,7 +20,7 @@ SLUGS = ("eur", "km")
 
 
 def make_due_hold(app: Flask, database: Database, slug: str) -> str:
-    """A hold of 5.00 that is over, and that nobody has noted."""
+    """An expired hold of 5.00 whose row is still active."""
     people = People(app)
     person = people.make(**{slug: "member"})
     people.wallet(person, slug, balance_minor=1_000)

@@ -1,4 +1,4 @@
-"""Holds over HTTP: set aside, captured in parts, voided, over; and never more than the wallet has."""
+"""Holds over HTTP: authorised, captured in parts, voided, expired; never above the wallet's funds."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -105,7 +105,7 @@ def test_voiding_lets_go_and_voiding_twice_is_voiding_once(holder: Holder) -> No
 
 
 def make_over(database: Database, hold: dict[str, Any], slug: str = "eur") -> None:
-    """Move a hold into the past, as only a superuser can."""
+    """Move a hold's expiry into the past, as only a superuser can."""
     database.as_superuser().execute(
         f"UPDATE {slug}_schema.holds SET expires_at = now() - interval '1 second' WHERE id = %s".encode(),
         (hold["id"],),
@@ -291,7 +291,7 @@ def test_an_admin_sees_a_wallets_holds_and_can_void_them(holder: Holder) -> None
 
 
 def test_no_sql_of_the_service_posts_on_a_hold_but_its_capture(holder: Holder, database: Database) -> None:
-    """Neither on somebody else's hold nor beyond one's own: the audit would be red for ever."""
+    """Neither on another member's hold nor beyond its amount: the audit would fail for ever."""
     hold = holder.authorise("30.00", orderId="hotel")
     other = Holder(holder.api.client.application, "eur", 10_000)
     post = "SELECT wallet_post_v2(%s, 'payment', %s, %s, NULL, %s, NULL, NULL, NULL, NULL, %s)"
@@ -321,7 +321,7 @@ def test_one_busy_wallet_keeps_no_other_from_being_swept(app: Flask, database: D
 
 
 def test_looking_for_what_is_over_reads_only_that(fresh_app: Flask, fresh_database: Database) -> None:
-    """A wallet with thousands of holds is paid from as fast as another: the index knows the moment."""
+    """A payment costs the same with thousands of holds: the index contains the expiry."""
     holder = Holder(fresh_app, "eur", 10_000)
     holder.authorise("1.00")
     superuser = fresh_database.as_superuser()

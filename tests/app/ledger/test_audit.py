@@ -1,4 +1,4 @@
-"""The audit finds whatever a superuser does to a ledger behind its back, and names where."""
+"""The audit finds and locates every change that a superuser makes to a ledger."""
 
 from uuid import UUID, uuid4
 
@@ -103,7 +103,7 @@ Superuser = psycopg.Connection[TupleRow]
 
 @pytest.fixture
 def superuser(fresh_database: Database, wallets: dict[str, UUID]) -> Superuser:
-    """Somebody in km's schema with the triggers out of the way, as only a superuser can have them."""
+    """A superuser in km's schema with triggers disabled."""
     connection = fresh_database.as_superuser()
     connection.execute("SET search_path TO km_schema")
     connection.execute("SET session_replication_role TO replica")
@@ -113,7 +113,7 @@ def superuser(fresh_database: Database, wallets: dict[str, UUID]) -> Superuser:
 def test_each_tampering_is_found_and_its_wallet_and_seq_are_named(
     fresh_app: Flask, superuser: Superuser, wallets: dict[str, UUID]
 ) -> None:
-    """All in one test, each undone by the next: a database for each would cost more than it proves."""
+    """All in one test, each rolled back before the next: a database for each would cost more than it proves."""
     for what, (statement, seq) in TAMPERING.items():
         superuser.execute("BEGIN")
         superuser.execute("CREATE TEMP TABLE kept_t AS TABLE wallet_transactions")

@@ -1,4 +1,4 @@
-"""A change by a superuser to a hold, an order or a credit policy is found where money depends on it."""
+"""The audit finds a superuser's change of a hold, an order or a credit policy where money depends on it."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +29,7 @@ TAMPERING = {
     ),
     "a hold that did not pay it": "UPDATE order_payments SET hold_id = (SELECT id FROM holds) WHERE hold_id IS NULL",
     "that an order was paid": "DELETE FROM order_payments",
-    "an order nobody paid": "UPDATE order_payments SET order_id = 'another' WHERE hold_id IS NULL",
+    "an unpaid order": "UPDATE order_payments SET order_id = 'another' WHERE hold_id IS NULL",
     "a hold's order": "UPDATE holds SET order_id = 'another'",
     "a hold's wallet": f"UPDATE holds SET wallet_id = {OTHER}",
     "what was captured": "UPDATE holds SET captured_minor = captured_minor - 1",
@@ -37,7 +37,7 @@ TAMPERING = {
     "a hold voided": "UPDATE holds SET status = 'voided', ended_at = now()",
     "a policy": "UPDATE credit_policies SET default_limit_minor = 400",
     "a policy gone": "DELETE FROM credit_policies",
-    "a policy that nobody set": "INSERT INTO credit_policies VALUES ('USD', 5, 5)",
+    "a policy without an entry": "INSERT INTO credit_policies VALUES ('USD', 5, 5)",
     "an order paid a second time": (
         "DELETE FROM order_payments WHERE hold_id IS NULL;"
         f" SELECT wallet_post_v2({OTHER}, 'payment', 1, 'again', NULL, (SELECT id::text FROM orders), NULL, NULL, NULL,"
@@ -48,7 +48,7 @@ TAMPERING = {
 
 @pytest.fixture
 def superuser(fresh_app: Flask, fresh_database: Database) -> Superuser:
-    """Somebody in eur's schema with the triggers out of the way, where there is an order, a hold and a policy."""
+    """A superuser in eur's schema with triggers disabled, with an order, a hold and a policy."""
     people, api = People(fresh_app), Api(fresh_app)
     buyer, other, admin = people.make(eur="member"), people.make(eur="member"), people.make(eur="admin")
     people.wallet(other, "eur", balance_minor=7_777)

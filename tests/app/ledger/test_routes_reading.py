@@ -19,7 +19,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Reader:
-    """One member's wallet, an admin, and what both may ask of it."""
+    """One member's wallet, an admin, and the requests that both may make about it."""
 
     def __init__(self, app: Flask, slug: str, currency: str | None = None) -> None:
         people = People(app)
@@ -70,7 +70,7 @@ def test_a_balance_says_of_what_it_is_and_when_and_is_split_into_deposit_and_cre
 
 
 def test_now_is_by_the_clock_that_dates_transactions(app: Flask, database: Database) -> None:
-    """A wallet's last transaction is never to come, however slow the clock of the service."""
+    """A wallet's last transaction is never in the future, however slow the service's clock."""
     reader = Reader(app, "eur")
     posted = reader.post("deposit", 1_000)
     now = datetime.fromisoformat(reader.balance()["at"])

@@ -1,4 +1,4 @@
-"""The laws of money, each attacked: through the posting function as the service calls it, in both tenants."""
+"""The laws of money, each attacked through the posting function as the service calls it, in both tenants."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.db import db
 from app.errors import ServiceError
 from app.ledger.errors import (
@@ -264,7 +264,7 @@ def test_every_transaction_has_its_entry(teller: MakeTeller, database: Database)
 
 
 def in_threads(count: int, act: Callable[[int], Any]) -> list[Any]:
-    """Start all at the same moment; an error of ours counts as a result."""
+    """Start all at the same moment; an error of the service counts as a result."""
     start = Barrier(count)
 
     def run(number: int) -> Any:

@@ -1,4 +1,4 @@
-"""Applications whose limits are small enough to be reached."""
+"""Applications with limits small enough to be reached."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ from tests.factories.people import People
 
 
 class World:
-    """One application on a database of the test's own, with somebody who is an admin in both tenants."""
+    """One application on a database of the test's own, with an admin of both tenants."""
 
     def __init__(self, app: Flask, database: Database) -> None:
         self.app = app
@@ -33,7 +33,7 @@ class World:
         return self.api.post(path, self.admin, slug, buffered=True, **more)
 
     def configure(self, slug: str, **changed: Any) -> None:
-        """Change the tenant's settings by SQL, unchecked; None takes one away."""
+        """Change the tenant's settings by SQL, unchecked; None removes one."""
         with self.database.admin_engine().begin() as connection:
             change_settings(connection, self.database.tenant(slug).id, changed)
 

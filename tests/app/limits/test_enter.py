@@ -1,4 +1,4 @@
-"""A tenant's limit of bodies is absolute, and a tenant whose settings are broken is told so and hurts nobody."""
+"""A tenant's body limit always applies, and a tenant with invalid settings is told so and affects no other."""
 
 from typing import Any
 

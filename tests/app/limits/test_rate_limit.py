@@ -1,5 +1,5 @@
-"""A tenant's requests are counted together and apart from all others', exactly, before anything of it is touched; and
-so are attempts to log in, by address and by account.
+"""A tenant's requests are counted together, exactly, and before its schema is touched; log-ins are counted by address
+and by account.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +11,14 @@ from limits import parse
 
 from app.auth.passwords import hash_password
 from app.limits import rate_limit
-from app.limits.counters import Counted, OwnCounts
+from app.limits.counters import ProcessCounters, WindowCount
 from tests.app.limits.conftest import Make, World
 
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After")
 
 
 def said(answer: Any) -> tuple[str | None, ...]:
-    """Limit and what remains, which no clock changes."""
+    """Limit and remaining requests, which no clock changes."""
     return tuple(answer.headers.get(name) for name in HEADERS[:2])
 
 
@@ -71,12 +71,12 @@ def test_of_many_requests_at_once_exactly_as_many_pass_as_the_limit_says(make: M
 
 
 def test_the_counts_in_memory_are_exact_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(number: int, ends_at: float) -> Counted:
+    def slowly(number: int, ends_at: float) -> WindowCount:
         sleep(0)  # It is another thread's turn between the look and the count.
-        return Counted(number, ends_at)
+        return WindowCount(number, ends_at)
 
-    monkeypatch.setattr("app.limits.counters.Counted", slowly)
-    counts = OwnCounts()
+    monkeypatch.setattr("app.limits.counters.WindowCount", slowly)
+    counts = ProcessCounters()
     with ThreadPoolExecutor(16) as threads:
         added = list(threads.map(lambda _: counts.add(parse("1/minute"), "key").number, range(4000)))
     assert sorted(added) == list(range(1, 4001))
@@ -85,12 +85,12 @@ def test_the_counts_in_memory_are_exact_between_threads(monkeypatch: pytest.Monk
 def test_a_window_that_is_over_is_forgotten_and_a_new_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("app.limits.counters.time", lambda: now)
-    counts, minute = OwnCounts(), parse("1/minute")
+    counts, minute = ProcessCounters(), parse("1/minute")
     assert [counts.add(minute, "one"), counts.add(minute, "one")] == [(1, 1060), (2, 1060)]
     assert counts.add(parse("1/second"), "two") == (1, 1001)
     now = 1060.0
     assert counts.add(minute, "one") == (1, 1120)
-    assert len(counts._windows) == 1, "whoever never comes back is not kept"
+    assert len(counts._windows) == 1, "ended windows are removed"
 
 
 def test_a_limited_request_does_not_touch_the_tenants_schema(make: Make) -> None:
@@ -149,7 +149,7 @@ def test_an_address_may_try_so_many_logins_whoever_it_tries_to_be(make: Make) ->
 def test_an_account_may_be_tried_so_often_from_wherever_and_that_says_nothing_of_it(make: Make) -> None:
     world = make(login_rate_limit="3/minute")
     person = world.people.make(password_hash=hash_password("right"))
-    for email in (person.email, "nobody@example.com"):
+    for email in (person.email, "unknown@example.com"):
         spellings = (email, email.upper(), f" {email}")
         statuses = [
             log_in(world, spelled, "wrong", **from_address(f"192.0.2.{number}")).status_code
@@ -190,10 +190,10 @@ def test_behind_proxies_a_forwarded_host_names_no_tenant(make: Make) -> None:
 
 def test_no_address_of_an_account_is_stored(make: Make) -> None:
     world = make()
-    log_in(world, "somebody@example.com")
+    log_in(world, "person@example.com")
     stored = list(world.app.extensions[rate_limit.EXTENSION]._windows)
     assert len(stored) == 2
-    assert not [key for key in stored if "somebody" in key]
+    assert not [key for key in stored if "person" in key]
 
 
 def test_the_description_says_how_a_refusal_looks(make: Make) -> None:

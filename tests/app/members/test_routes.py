@@ -1,4 +1,4 @@
-"""GET /api/me: who I am and where I belong, without naming a tenant."""
+"""GET /api/me: the current user and memberships, without a tenant."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The service beside a model of its rules. What pytest says of a failed assertion, it says for these modules too."""
+"""The service beside a model of its rules. pytest explains failed assertions in these modules too."""
 
 import pytest
 

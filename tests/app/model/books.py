@@ -1,7 +1,7 @@
-"""The rules of the money, as a finance person would write them down: what each verb does, and what refuses it.
+"""The rules of the money as a finance person would write them: the effect of each verb, and its refusals.
 
-No SQL, no HTTP and no line of the service's code is in here: test_model.py lets this and the real service do the same
-things, and compares.
+It contains no SQL, no HTTP and no line of the service's code: test_model.py makes this model and the real service do
+the same, and compares.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from tests.app.model.wallet import COUNTER_ACCOUNT, Authorised, Hold, Order, Rec
 
 @dataclass
 class Books:
-    """One tenant's wallets, by their ids, and what it has decided."""
+    """One tenant's wallets by id, and its policies."""
 
     prices: dict[str, dict[str, int]]  # of products, by currency
     wallets: dict[str, Wallet] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Books:
         self.policies[currency] = (default, highest)
 
     def configure(self, wallet: str, version: int, limit: int | None, status: str | None) -> None:
-        """Change limit, status or both. A limit that was given before stays, however the policy changes."""
+        """Change limit, status or both. A limit given before stays when the policy changes."""
         it = self.wallets[wallet]
         _, highest = self.policies.get(it.currency, (0, None))
         refuse_if(version != it.version, "version_mismatch")
@@ -54,7 +54,7 @@ class Books:
         return self._post(wallet, key, ("pay", amount, order, by_admin), "payment", -amount, order)
 
     def rehearse(self, wallet: str, key: str, amount: int, order: str | None, by_admin: bool) -> Receipt:
-        """What a payment would be answered now; nothing happens. It does not say whether it is a repeat."""
+        """The answer to a payment now; nothing happens. It does not tell whether it is a repeat."""
         return replace(deepcopy(self).pay(wallet, key, amount, order, by_admin), replayed=False)
 
     def adjust(self, wallet: str, key: str, amount: int) -> Receipt:
@@ -64,7 +64,7 @@ class Books:
         return self._post(wallet, key, ("opening", amount), "opening", amount)
 
     def refund(self, wallet: str, key: str, payment: int, amount: int | None) -> Receipt:
-        """Give back part of a payment, or without an amount all that is left of it; never more than that."""
+        """Refund a part of a payment, or without an amount the remaining amount; never more."""
         it = self.wallets[wallet]
         request = ("refund", payment, amount)
         if answered := it.answered(key, request):
@@ -79,15 +79,15 @@ class Books:
         return it.write(key, request, "refund", amount, order=paid.order, refund_of=payment, refundable=left - amount)
 
     def bulk(self, key: str, items: list[dict[str, Any]], atomic: bool) -> list[Any]:
-        """Many deposits, payments and adjustments: all or nothing, or each on its own. Wallets take their turns in the
-        order of their ids, and the items of a wallet in theirs: the first has the request's key, the others that and
-        their place. An item whose key another request has used refuses all.
+        """Many deposits, payments and adjustments: atomic, or each on its own. Wallets follow in the order of their
+        ids, and the items of a wallet in their own order: the first has the request's key, the others have it with
+        their index. An item whose key another request has used refuses all. The key is part of the request.
         """
         after, answers, places = deepcopy(self), [None] * len(items), Counter[str]()
         for index in sorted(range(len(items)), key=lambda index: items[index]["wallet"]):
             wallet = items[index]["wallet"]
             item_key = f"{key}/{places[wallet]}" if places[wallet] else key
-            answers[index] = after._bulk_item(item_key, items[index], ("bulk", items, atomic), atomic)
+            answers[index] = after._bulk_item(item_key, items[index], ("bulk", key, items, atomic), atomic)
             places[wallet] += 1
         vars(self).update(vars(after))
         return answers
@@ -137,7 +137,7 @@ class Books:
         return authorised
 
     def capture(self, wallet: str, key: str, hold: int, amount: int | None) -> Receipt:
-        """Turn part of a hold, or without an amount all that is left of it, into a payment."""
+        """Turn a part of a hold, or without an amount its remaining amount, into a payment."""
         it, held = self.wallets[wallet], self.wallets[wallet].holds[hold - 1]
         if key in it.keys:
             told = it.keys[key][1]
@@ -156,7 +156,7 @@ class Books:
         return it.write(key, ("capture", hold, amount), "payment", -amount, order=held.order, hold=hold)
 
     def void(self, wallet: str, hold: int) -> str:
-        """Let go of what is left of a hold. What is voided or over stays so."""
+        """Release the remaining amount of a hold. A voided or expired hold stays so."""
         held = self.wallets[wallet].holds[hold - 1]
         refuse_if(held.status == "captured", "already_captured")
         held.status = "voided" if held.status == "active" else held.status
@@ -167,12 +167,12 @@ class Books:
         held.status = "expired" if held.status == "active" else held.status
 
     def expire(self) -> None:
-        """Somebody notes which holds are over. That changes nothing that anybody sees."""
+        """Mark expired holds. It changes no visible state."""
 
     # Orders.
 
     def place(self, wallet: str, key: str, items: list[tuple[str, int]]) -> tuple[str, int, Receipt]:
-        """Order products at today's prices and pay them: both or neither. Returns the order, total and payment."""
+        """Order products at current prices and pay them, or neither. Returns the order, total and payment."""
         it, request = self.wallets[wallet], ("place", items)
         name = f"order {len(self.orders) + 1}"
         if key in it.keys and it.keys[key][0][0] == "place":
@@ -188,8 +188,8 @@ class Books:
         return name, total, receipt
 
     def cancel(self, number: int, key: str) -> tuple[int, int | None, bool]:
-        """Cancel an order and refund what is left of its payment. Twice is once. Returns what was refunded, the balance
-        after that, and whether it was cancelled before.
+        """Cancel an order and refund its remaining payment. Twice is once. Returns the refund, the balance after it,
+        and whether the order was cancelled before.
         """
         order = self.orders[number - 1]
         it = self.wallets[order.wallet]
@@ -213,8 +213,8 @@ class Books:
     # The books as a whole.
 
     def trial_balance(self) -> dict[tuple[str, str, str | None], tuple[int, int]]:
-        """Debit and credit of each account in each currency that has any. Wallets are shown in two parts: what members
-        are owed, and what they owe.
+        """Debit and credit of each used account in each currency. Wallets are shown in two parts: what members are
+        owed, and what they owe.
         """
         owing: defaultdict[tuple[str, str, str | None], int] = defaultdict(int)
         for wallet in self.wallets.values():

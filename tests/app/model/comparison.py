@@ -1,4 +1,4 @@
-"""The model and the real service side by side: what is done in the one is done in the other, and compared."""
+"""The model and the real service side by side: each step runs in both, and the results are compared."""
 
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ class Comparison(RuleBasedStateMachine):
             tenant.empty()
 
     def do(self, slug: str, verb: str, *arguments: Any) -> None:
-        """Do it in the model and in the service, and compare."""
+        """Run a step in the model and in the service, and compare."""
         expected = attempt(self.books[slug], verb, arguments)
         event(verb, expected if isinstance(expected, str) else "")
         actual = attempt(self.real[slug], verb, arguments)
@@ -39,12 +39,12 @@ class Comparison(RuleBasedStateMachine):
         self.compare(slug)
 
     def send(self, slug: str, verb: str, *arguments: Any) -> None:
-        """Do what has a key, and remember the request."""
+        """Run a step with a key, and remember the request."""
         self.sent.append((slug, verb, list(arguments)))
         self.do(slug, verb, *arguments)
 
     def compare(self, touched: str) -> None:
-        """What must hold after a step in a tenant."""
+        """The invariants after a step in a tenant."""
         for slug, tenant in self.real.items():
             before, now = tenant.picture.rows, tenant.look().rows
             assert slug == touched or now == before, "the other tenant has changed"
@@ -73,13 +73,13 @@ class Comparison(RuleBasedStateMachine):
         self.compare(slug)
 
     def key(self) -> str:
-        """One that was never used."""
+        """An unused key."""
         self.keys += 1
         return f"key-{self.keys}"
 
 
 def attempt(tenant: Books | RealTenant, verb: str, arguments: tuple[Any, ...]) -> Any:
-    """The answer, or the name of the rule that refuses. A refusal changes nothing, which compare() sees."""
+    """The answer, or the name of the refusing rule. A refusal changes nothing, as compare() checks."""
     try:
         return getattr(tenant, verb)(*arguments)
     except Refused as refusal:

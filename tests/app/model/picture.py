@@ -1,4 +1,4 @@
-"""What a tenant's database holds, read as plainly as SQL can, in the words of the model."""
+"""The content of a tenant's database, read with plain SQL, in the terms of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ QUERIES = (WALLETS, MOVEMENTS, HOLDS, ORDERS, PAID, POLICIES, TRIAL_BALANCE)
 
 @dataclass
 class Picture:
-    """`rows` is all there is, to see whether anything has changed; the rest is it, understood."""
+    """`rows` is everything, to detect changes; the other fields interpret it."""
 
     rows: list[Rows]
     wallets: dict[str, Wallet]
@@ -53,7 +53,7 @@ class Picture:
 
 
 def read_picture(login: psycopg.Connection[dict[str, Any]], orders: Sequence[str]) -> Picture:
-    """`orders` are the ids of orders, as they were placed. Checked on the way is what the rows say about each other."""
+    """`orders` are the ids of orders, as placed. Relations between rows are checked meanwhile."""
     rows = [login.execute(query.encode(), prepare=True).fetchall() for query in QUERIES]
     wallets, movements, holds, placed, paid, policies, trial_balance = rows
     holds_of = {row["id"]: [hold for hold in holds if hold["wallet_id"] == row["id"]] for row in wallets}

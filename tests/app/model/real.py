@@ -1,7 +1,7 @@
-"""The real service, one tenant of it, with the verbs of Books: each over HTTP where there is a route.
+"""The real service in one tenant, with the verbs of Books: over HTTP where a route exists.
 
-Answers are told in the words of the model, and so is what the database holds afterwards. A refusal is raised as the
-model's own Refused, by its code.
+Answers and the database's content are translated into the terms of the model. A refusal is raised as the model's
+Refused, by its code.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ EMPTIED = (
 
 
 class RealTenant:
-    """One tenant, two members with what wallets they open, and an admin."""
+    """One tenant, two members with their wallets, and an admin."""
 
     def __init__(self, slug: str, app: Flask, database: Database, products: dict[str, UUID]) -> None:
         people = People(app)
@@ -52,7 +52,7 @@ class RealTenant:
         self.empty()
 
     def empty(self) -> None:
-        """Empty books for the next run, by a way that only a superuser has."""
+        """Empty the books for the next run, as only a superuser can."""
         with self.superuser.transaction():
             self.superuser.execute("SET LOCAL session_replication_role TO replica")
             for table in EMPTIED:
@@ -67,7 +67,7 @@ class RealTenant:
         self.look()
 
     def look(self) -> Picture:
-        """What the tenant's database holds now."""
+        """The current content of the tenant's database."""
         self.picture = read_picture(self.login, self.orders)
         return self.picture
 
@@ -83,7 +83,7 @@ class RealTenant:
         return wallet
 
     def show(self, wallet: str) -> dict[str, str]:
-        """The wallet as its member sees it."""
+        """The wallet in its member's view."""
         member, currency = self.owners[wallet]
         told = _told(self.api.get(f"/api/wallet?currency={currency}", member, self.slug))
         return {name: told[name] for name in SHOWN}
@@ -125,7 +125,7 @@ class RealTenant:
         return self._by_admin(wallet, key, "adjustments", amount=amount, reason="because")
 
     def opening(self, wallet: str, key: str, amount: int) -> Receipt:
-        """There is no route for these."""
+        """No route posts openings."""
         with self.app.app_context(), tenant_context(self.slug), _refusals_by_code():
             movement = Posting(type="opening", amount_minor=amount, idempotency_key=key)
             return _posted(*post(UUID(wallet), movement))
@@ -182,14 +182,14 @@ class RealTenant:
         return str(told["status"])
 
     def time_is_over(self, wallet: str, hold: int) -> None:
-        """Time passes, for this hold: its end is moved to before now."""
+        """Let the hold's time pass: its expiry is moved to before now."""
         statement = (
             f"UPDATE {self.slug}_schema.holds SET expires_at = clock_timestamp() WHERE id = %s AND status = 'active'"
         )
         self.superuser.execute(statement.encode(), (self._id_of_hold(wallet, hold),))
 
     def expire(self) -> None:
-        """What `flask wallets expire-holds` does. Afterwards no hold is active whose time is over."""
+        """The work of `flask wallets expire-holds`. Afterwards no expired hold is active."""
         with self.app.app_context(), tenant_context(self.slug):
             expire_holds()
             db.session.commit()
@@ -234,7 +234,7 @@ class RealTenant:
         return Receipt(self._movement(wallet, told), left, _replayed(answer))
 
     def _told_once(self, wallet: str, key: str, answer: TestResponse, except_for: str = "") -> dict[str, Any]:
-        """The same key and request are given the very same answer, every time."""
+        """The same key and request get the very same answer, every time."""
         told = {name: value for name, value in _told(answer).items() if name != except_for}
         first = self.first_answers.setdefault((wallet, key), told)
         assert told == first, f"asked again, {told} instead of {first}"
@@ -256,7 +256,7 @@ class RealTenant:
         return f"order {self.orders.index(told) + 1}" if told in self.orders else told
 
     def _id_of(self, wallet: str, payment: int) -> str:
-        """The id of one of the wallet's transactions, or of none at all."""
+        """The id of one of the wallet's transactions, or an unknown one."""
         return self.picture.ids.get((wallet, payment), str(UUID(int=0)))
 
     def _id_of_hold(self, wallet: str, hold: int) -> str:
@@ -276,14 +276,14 @@ def _refusals_by_code() -> Iterator[None]:
 
 
 def _posted(posted: PostedTransaction | None, replayed: bool) -> Receipt:
-    """Of a movement with no payment or hold behind it."""
+    """Of a movement without payment or hold."""
     assert posted is not None
     movement = Movement(posted.seq, posted.type, posted.amount_minor, posted.balance_after_minor, posted.order_id)
     return Receipt(movement, posted.refundable_minor, replayed)
 
 
 def written(amount: int, currency: str) -> str:
-    """Minor units as a decimal string, by Python's decimal and not by the service's own code."""
+    """Minor units as a decimal string, by Python's decimal and not by the service's code."""
     return f"{Decimal(amount).scaleb(-DIGITS[currency]):f}"
 
 

@@ -6,7 +6,7 @@ the trial balance must be the model's, the audit must find nothing, and the othe
 
 In `make test` the sequences are the same every time: a red test shall speak of the change that was made, not of luck.
 What failed is printed as it was found; `shrink` looks some minutes for the shortest way to it, and `long` looks some
-minutes for what nobody has found yet:
+minutes for new differences:
 
     HYPOTHESIS_PROFILE=long .venv/bin/python -m pytest tests/app/model
 """
@@ -96,7 +96,7 @@ AMENDED: dict[str, tuple[int, Callable[[Any], Any]]] = {
 
 
 class Sequence(Comparison):
-    """Chooses what is done."""
+    """Chooses the steps."""
 
     @initialize(first=st.sampled_from(SLOTS), second=st.sampled_from(SLOTS))
     def begin(self, first: Slot, second: Slot) -> None:
@@ -120,11 +120,11 @@ class Sequence(Comparison):
         return slug, id_, self.books[slug].wallets[id_]
 
     def amount(self, edge: int) -> int:
-        """Some amount; every fourth time just as much as there is, or one more: there most mistakes are made."""
+        """An amount; every fourth time exactly the available one, or one more, where most mistakes are."""
         return max(1, self.draw(LITTLE) if self.one_of(True, True, True, False) else edge + self.one_of(0, 1))
 
     def hold(self) -> tuple[str, str, int, Hold] | None:
-        """Most often one that is active."""
+        """Usually an active one."""
         held = [
             (slug, id_, number, hold)
             for slug, id_ in self.wallets
@@ -137,7 +137,7 @@ class Sequence(Comparison):
     # Wallets and limits.
 
     def choose_open(self) -> None:
-        """A policy, and a wallet by it. Then a lower ceiling, under which a limit may be kept or lowered."""
+        """A policy, and a wallet under it. Then a lower ceiling, under which a limit may be kept or lowered."""
         slug, member, currency = self.one_of(*SLOTS)
         default, more = self.draw(st.integers(0, 15)), self.draw(st.one_of(st.none(), st.integers(0, 10)))
         self.do(slug, "set_policy", currency, default, None if more is None else default + more)
@@ -150,7 +150,7 @@ class Sequence(Comparison):
         self.do(slug, "configure", id_, wallets[id_].version, limit, None)
 
     def choose_configure(self) -> None:
-        """A wallet's balance is mostly brought to zero before it is closed."""
+        """A wallet's balance is usually brought to zero before it is closed."""
         slug, id_, wallet = self.wallet()
         change = self.one_of(*CHANGES)
         limit = self.limit(slug, wallet) if change in {"limit", "thawed"} else None
@@ -163,7 +163,7 @@ class Sequence(Comparison):
             self.send(slug, "deposit", id_, self.key(), 1)
 
     def limit(self, slug: str, wallet: Wallet) -> int:
-        """Its edges are what is in use, what it was, and what the policy allows."""
+        """Its edges are the used credit, the old limit and the policy's maximum."""
         _, highest = self.books[slug].policies.get(wallet.currency, (0, None))
         in_use = max(wallet.held - wallet.balance, 0)
         limits = (self.amount(in_use) - 1, max(in_use - 1, 0), max(wallet.limit - 1, 0), (highest or 0) + 1)
@@ -186,8 +186,8 @@ class Sequence(Comparison):
         self.send(slug, self.one_of("adjust", "opening"), id_, self.key(), sign * self.amount(wallet.available))
 
     def choose_refund(self) -> None:
-        """Of a payment; of another movement or none is refused. A little first, then some or the rest,
-        then the little again: what was told then stays so, whatever was refunded since.
+        """Of a payment; of another or an unknown movement it is refused. First a little, then some or the rest, then
+        the little again, whose answer stays the same.
         """
         slug, id_, wallet = self.wallet()
         if not wallet.payments():
@@ -200,7 +200,7 @@ class Sequence(Comparison):
         self.do(slug, "refund", id_, key, number, 1)
 
     def choose_bulk(self) -> None:
-        """Its payments are often for one order. Then perhaps the same again, or another one under its key."""
+        """Its payments are often for one order. Then perhaps the same again, or another request under its key."""
         slug, _, _ = self.wallet()
         own = st.sampled_from([id_ for tenant, id_ in self.wallets if tenant == slug])
         order = self.draw(st.sampled_from("ABCDE"))
@@ -221,7 +221,7 @@ class Sequence(Comparison):
     # Holds.
 
     def choose_authorise(self) -> None:
-        """Then perhaps the same again, or for another order; or after all was held, to lower the limit below that."""
+        """Then perhaps the same again, or for another order; or after all was held, lower the limit below it."""
         slug, id_, wallet = self.wallet()
         key, order = self.key(), self.draw(ORDER)
         if self.one_of(True, True, False):
@@ -239,7 +239,7 @@ class Sequence(Comparison):
             self.send(slug, "capture", id_, self.key(), number, amount)
 
     def choose_end_hold(self) -> None:
-        """What is let go of can be spent at once, to the last, and not captured."""
+        """A released amount can be spent at once, to the last cent, and not captured."""
         if found := self.hold():
             slug, id_, number, _ = found
             verb = self.one_of("time_is_over", "time_is_over", "time_is_over", "void", "expire")
@@ -261,7 +261,7 @@ class Sequence(Comparison):
         self.send(slug, "place", id_, self.key(), self.draw(st.lists(PRODUCTS, max_size=2)))
 
     def choose_cancel(self) -> None:
-        """Perhaps after an admin has refunded a part of it."""
+        """Perhaps after an admin has refunded a part."""
         orders = [(slug, number) for slug, books in self.books.items() for number, _ in enumerate(books.orders, 1)]
         if not orders:
             self.choose_place()
@@ -275,7 +275,7 @@ class Sequence(Comparison):
     # Keys.
 
     def choose_send_again(self) -> None:
-        """One of the last requests as it was, or changed, or under the key of another one."""
+        """One of the last requests unchanged, changed, or under the key of another."""
         recent = self.sent[-10:]
         slug, verb, arguments = self.one_of(*recent)
         changed, change = list(arguments), self.one_of("nothing", "content", "key")

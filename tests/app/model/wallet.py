@@ -1,6 +1,6 @@
 """One wallet as a finance person would write it down. The rules of the verbs are in books.py.
 
-Amounts are whole numbers of the currency's smallest unit. A movement's amount is signed by its effect on the balance.
+Amounts are whole numbers of the currency's minor unit. A movement's amount is signed by its effect on the balance.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ COUNTER_ACCOUNT = {
 
 
 class Refused(Exception):
-    """A rule says no; its argument is the rule's name."""
+    """A refusal; its argument is the rule's name."""
 
 
 def refuse_if(broken: bool, code: str) -> None:
@@ -46,7 +46,7 @@ class Movement:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What somebody is told who moved money: after a refund also what is left of its payment to refund."""
+    """The answer to a movement: after a refund also the remaining refundable amount."""
 
     movement: Movement
     refundable: int | None = None
@@ -67,7 +67,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Authorised:
-    """What somebody is told who made a hold, however often they ask."""
+    """The answer to an authorised hold, however often it is repeated."""
 
     hold: int
     amount: int
@@ -85,7 +85,7 @@ class Order:
 
 @dataclass
 class Wallet:
-    """One member's money in one currency, and everything that ever happened to it."""
+    """One member's money in one currency, and its whole history."""
 
     currency: str
     limit: int = 0
@@ -123,7 +123,7 @@ class Wallet:
         return -payment.amount - given_back
 
     def answered(self, key: str, request: Any) -> Receipt | None:
-        """What this very request was answered before; its key is refused to any other request."""
+        """The earlier answer to this request; its key is refused to any other request."""
         known = self.keys.get(key)
         refuse_if(key in self.hold_keys, "idempotency_key_reused")
         refuse_if(known is not None and known[0] != request, "idempotency_key_reused")

@@ -15,7 +15,7 @@ DEPOSITS_HEADER = "user,amount,currency,reference,depositedAt"
 
 
 class OldSystem:
-    """Writes files, and runs `flask wallets …` on them. Order ids are its own: each file is all there is."""
+    """Writes files, and runs `flask wallets …` on them. Order ids are its own: each file is complete."""
 
     def __init__(self, app: Flask, folder: Path) -> None:
         self.app = app
@@ -46,14 +46,14 @@ class OldSystem:
 
 
 class Books:
-    """What stands in a tenant, as a superuser sees it."""
+    """The posted state of a tenant, in a superuser's view."""
 
     def __init__(self, database: Database, slug: str) -> None:
         self.connection = database.as_superuser()
         self.connection.execute(f"SET search_path TO {slug}_schema")
 
     def openings(self, person: Person, currency: str | None = None) -> list[int]:
-        """The amounts of the person's opening transactions, by currency and in their order."""
+        """The amounts of the person's opening transactions, by currency and in order."""
         query = (
             "SELECT t.amount_minor FROM wallet_transactions t JOIN wallets w ON w.id = t.wallet_id"
             " WHERE w.user_id = %s AND t.type = 'opening' AND (%s::text IS NULL OR w.currency = %s)"

@@ -1,4 +1,4 @@
-"""GET /api/admin/wallets without a tenant: every active tenant's wallets for an operator, each under its own role."""
+"""GET /api/admin/wallets without a tenant: an operator reads every active tenant's wallets, each under its own role."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ WALLETS = "/api/admin/wallets"
 
 
 def fill(own: Installation, **counts: int) -> list[tuple[str, str]]:
-    """That many wallets in each tenant; returns tenant and wallet in the order of the list."""
+    """This many wallets in each tenant; returns tenant and wallet in the order of the list."""
     made = []
     for slug, count in sorted(counts.items()):
         made += [(slug, str(own.people.wallet(own.people.make(**{slug: "member"}), slug))) for _ in range(count)]
@@ -109,7 +109,7 @@ def test_a_cursor_is_the_operators_own_and_for_these_filters_and_no_tenant(own: 
 
 
 def test_each_tenant_is_read_by_its_own_role(own: Installation) -> None:
-    """Whose right to read is taken away is missing, and only that one."""
+    """A tenant whose right to read is revoked is missing, and only that one."""
     made = fill(own, eur=1, km=1)
     superuser = own.database.as_superuser()
     superuser.execute("REVOKE SELECT ON eur_schema.wallets FROM tenant_eur")
@@ -176,7 +176,7 @@ def test_a_tenant_with_no_connection_left_is_passed_over(narrow: Installation) -
 
 
 def test_a_page_reads_no_more_tenants_than_fit_a_request(own: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where there is nothing to show: it is then short, and leads on."""
+    """Also without items: the page is short and has a cursor."""
     monkeypatch.setattr(fan_out, "MOST_TENANTS", 1)
     (wallet,) = fill(own, km=1)
     first, second = pages(own, 50)
@@ -193,7 +193,7 @@ def test_a_page_takes_no_more_time_than_fits_a_request(own: Installation, monkey
 
 @pytest.fixture
 def narrow(fresh_database: Database) -> Iterator[Installation]:
-    """An installation whose tenants have one connection each, and wait for none."""
+    """An installation whose tenants have one connection each, without waiting."""
     app: Flask = create_app(settings_for(fresh_database, max_tenant_connections=1, connection_wait_seconds=0.1))
     yield Installation(app, fresh_database)
     app.extensions[EXTENSION].close()

@@ -1,4 +1,4 @@
-"""Orders over HTTP: order and payment appear together or not at all, and a cancelled order is refunded once."""
+"""Orders over HTTP: order and payment commit together, and a cancelled order is refunded once."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class Buyer:
         self.wallet_id: UUID = people.wallet(self.person, slug, balance_minor=balance_minor)
 
     def send(self, items: Any, key: str | None = None) -> TestResponse:
-        """From a client of its own, so that threads may."""
+        """With a client of its own, so that threads can call it."""
         body = {"items": [{"productId": str(id_), "quantity": quantity} for id_, quantity in items]}
         sent = {"data": json.dumps(body), "content_type": "application/json"}  # Python's, for numbers of any length.
         return Api(self.app).post("/api/orders", self.person, self.slug, key=key, **sent)
@@ -60,7 +60,7 @@ class Buyer:
         return str(shown["balance"])
 
     def movements(self) -> list[tuple[str, str, str | None]]:
-        """What was posted after the deposit, oldest first: type, amount, order."""
+        """The movements after the deposit, oldest first: type, amount, order."""
         page: Any = self.api.get("/api/wallet/transactions", self.person, self.slug).json
         found = [(item["type"], item["amount"], item["orderId"]) for item in page["items"]]
         return [movement for movement in reversed(found) if movement[0] != "deposit"]
@@ -106,7 +106,7 @@ def thing(catalogue: Catalogue) -> UUID:
 
 @pytest.fixture(scope="module", autouse=True)
 def sound_afterwards(app: Flask) -> Iterator[None]:
-    """Whatever these tests did, the ledgers of both tenants hold."""
+    """After these tests the ledgers of both tenants are sound."""
     yield
     said = app.test_cli_runner().invoke(args=["wallets", "audit"])
     assert said.exit_code == 0, said.output
@@ -114,7 +114,7 @@ def sound_afterwards(app: Flask) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def closed_afterwards(database: Database) -> Iterator[None]:
-    """The connections a test took; there are many tests here."""
+    """Close the connections of a test; there are many tests here."""
     yield
     database.close()
 
@@ -376,7 +376,7 @@ def test_who_comes_while_the_first_is_not_done_waits_and_gets_the_first_answer(
 def test_a_process_killed_between_payment_and_items_leaves_neither(
     buyer: Buyer, thing: UUID, database: Database
 ) -> None:
-    """The table of items is locked, so the order stops there, when its payment is posted."""
+    """The table of items is locked, so the order stops there, after its payment is posted."""
     locker, superuser, tenant = database.as_superuser(), database.as_superuser(), database.as_tenant("eur")
     call = f"SELECT placed FROM order_place_v1('{buyer.person.user_id}', 'EUR', '[[\"{thing}\", 1]]', 'k')"
     with ThreadPoolExecutor(1) as pool, locker.transaction():
@@ -405,7 +405,7 @@ def test_an_order_whose_connection_is_killed_is_sent_again_and_placed_once(
 
 
 def test_a_loading_of_prices_waits_for_no_order(buyer: Buyer, catalogue: Catalogue, database: Database) -> None:
-    """An order that is under way holds no lock in the shared schema."""
+    """A running order holds no lock in the shared schema."""
     sku, product = catalogue.product(EUR="2.00")
     tenant = database.as_tenant("eur")
     with tenant.transaction():

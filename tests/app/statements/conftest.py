@@ -28,13 +28,13 @@ class Book:
         self.wallet_id: UUID = people.wallet(self.member, slug, currency=currency)
 
     def post(self, type_: str, amount_minor: int, **more: Any) -> datetime:
-        """Post to the wallet; returns when it was posted."""
+        """Post to the wallet; returns the time of the posting."""
         movement = Movement(type=type_, amount_minor=amount_minor, idempotency_key=uuid4().hex, **more)
         with self.app.app_context(), tenant_context(self.slug):
             return post(self.wallet_id, movement)[0].created_at
 
     def ask(self, start: str = START, end: str = END, *, by_admin: bool = False, **more: Any) -> TestResponse:
-        """The wallet's statement, in the member's way or in the admin's."""
+        """The wallet's statement, by the member's or the admin's route."""
         buffered = more.pop("buffered", True)
         path = f"/api/admin/wallets/{self.wallet_id}/statement" if by_admin else "/api/wallet/statement"
         person = self.admin if by_admin else self.member
@@ -54,7 +54,9 @@ def book(app: Flask) -> Book:
 
 
 def fill(database: Database, book: Book, count: int) -> None:
-    """Give an empty wallet this many movements of one minor unit, a second apart from 2020 on, past all triggers."""
+    """Give an empty wallet this many movements of one minor unit, a second apart from 2020 on, with triggers
+    disabled.
+    """
     schema = f"{book.slug}_schema"
     superuser = database.as_superuser()
     superuser.execute("SET session_replication_role = replica")

@@ -1,4 +1,4 @@
-"""CSV as RFC 4180 has it, and nothing in it that a spreadsheet would run."""
+"""CSV by RFC 4180, without text that a spreadsheet would run."""
 
 import csv
 from io import StringIO

@@ -1,4 +1,4 @@
-"""PDF statements: text that can be read back, in the way of the tenant's locale, and no more than fits."""
+"""PDF statements: text that can be read back, in the tenant's locale, up to the limit of movements."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

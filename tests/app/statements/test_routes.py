@@ -1,4 +1,4 @@
-"""Statements and lists over HTTP: they add up, they agree with the ledger, and they show nobody else's money."""
+"""Statements and lists over HTTP: they add up, agree with the ledger, and show no other member's money."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Streams: constant memory, one snapshot, and a connection that always comes back as it was."""
+"""Streams: constant memory, one snapshot, and a connection that always returns clean."""
 
 import gc
 import tracemalloc
@@ -31,13 +31,13 @@ def long_book(fresh_app: Flask, fresh_database: Database) -> Book:
 
 
 def backends(database: Database) -> list[tuple[str, str]]:
-    """What the tenant's connections do."""
+    """The states of the tenant's connections."""
     query = "SELECT state, query FROM pg_stat_activity WHERE usename = 'tenant_eur' AND datname = %s"
     return database.as_superuser().execute(query, (database.name,)).fetchall()  # type: ignore[return-value]
 
 
 def assert_nothing_is_left(book: Book, database: Database) -> None:
-    """The tenant's only connection is idle, in no db transaction, and a request that uses it writes and reads anew."""
+    """The tenant's only connection is idle, in no db transaction, and the next request writes and reads with it."""
     assert [state for state, _ in backends(database)] == ["idle"]
     book.post("deposit", 1)
     with book.app.app_context(), tenant_context("eur") as tenant, connections().engine(tenant).connect() as connection:
@@ -125,7 +125,7 @@ def test_a_head_request_reads_nothing_and_keeps_nothing(long_book: Book, fresh_d
 def test_a_tenant_that_is_suspended_meanwhile_gets_its_statement_whole_and_leaves_nothing_behind(
     long_book: Book, fresh_database: Database, returns: bool
 ) -> None:
-    """What was admitted is answered. A changed registry row retires the connections of before as they come back."""
+    """An admitted request is answered. A changed registry row retires older connections when they return."""
     superuser = fresh_database.as_superuser()
     answer = long_book.ask(buffered=False)
     pieces = answer.iter_encoded()

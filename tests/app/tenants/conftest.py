@@ -1,4 +1,4 @@
-"""An operator, and an installation of each test's own where tenants are changed."""
+"""An operator, and an installation of each test's own where tenants change."""
 
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,7 @@ TENANTS = "/api/admin/tenants"
 
 
 def make_operator(app: Flask, database: Database) -> Person:
-    """An operator who belongs to no tenant."""
+    """An operator who is a member of no tenant."""
     return People(app).make(name="Operator", is_operator=True)
 
 
@@ -45,7 +45,7 @@ def own(fresh_app: Flask, fresh_database: Database) -> Installation:
 
 @pytest.fixture
 def slug() -> str:
-    """Roles belong to the whole server, so no two tests may make the same."""
+    """Roles belong to the whole server, so each test needs another slug."""
     return f"p{uuid4().hex[:12]}"
 
 
@@ -54,7 +54,7 @@ def ask(own: Installation, slug: str, **told: Any) -> TestResponse:
 
 
 def asked(own: Installation, slug: str, **told: Any) -> str:
-    """Where to ask what became of it."""
+    """The request's URL, to poll."""
     response = ask(own, slug, **told)
     assert (response.status_code, response.json["status"]) == (202, "pending"), response.text
     return response.headers["Location"]
@@ -73,7 +73,7 @@ def work_off(app: Flask) -> None:
 
 
 def remains(database: Database, slug: str) -> list[str]:
-    """What there is of a tenant with this slug."""
+    """Everything that exists of a tenant with this slug."""
     query = """
         SELECT 'role' FROM pg_roles WHERE rolname = 'tenant_' || %(slug)s
         UNION ALL SELECT 'schema' FROM pg_namespace WHERE nspname = %(slug)s || '_schema'

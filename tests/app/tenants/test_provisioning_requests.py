@@ -1,4 +1,4 @@
-"""Asking for a tenant over HTTP: what is refused, by what name, and that it is then not written down."""
+"""Requests for a tenant over HTTP: refusals by name, which store nothing."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,7 +89,7 @@ def test_only_so_many_may_wait(own: Installation, slug: str, monkeypatch: pytest
 
 @pytest.fixture
 def unable(own: Installation) -> Iterator[Installation]:
-    """A process that was not given the migrator's login."""
+    """A process without the migrator's login."""
     app = create_app(settings_for(own.database, admin_database_url=""))
     yield Installation(app, own.database)
     app.extensions[EXTENSION].close()

@@ -1,4 +1,4 @@
-"""A tenant asked for over HTTP is made once and whole, or not at all and it is said why, whoever dies on the way."""
+"""A requested tenant is created once and whole, or not at all with the reason, also if processes are killed."""
 
 import signal
 import subprocess
@@ -76,7 +76,7 @@ def test_the_first_entry_of_its_log_says_who_asked(own: Installation, slug: str)
 
 
 def test_the_thread_of_a_serving_process_makes_it_soon(own: Installation, slug: str) -> None:
-    """Though it would by itself look but once a day."""
+    """Without being woken it would look once a day."""
     stop = start_provisioner(own.app, seconds=86_400)
     try:
         location = asked(own, slug)
@@ -130,7 +130,7 @@ def test_a_failure_that_nobody_foresaw_shows_nothing_from_inside(own: Installati
     work_off(own.app)
     told = became(own, location)
     assert told["status"] == "failed"
-    assert told["error"] == "It could not be made. The reason is in the service's log, under this id."
+    assert told["error"] == "The tenant could not be created. The service's log has the reason under this id."
     assert remains(own.database, slug) == []
     own.database.as_superuser().execute("GRANT CREATE ON DATABASE " + own.database.name + " TO wallet_owner")
     location = asked(own, slug)
@@ -141,7 +141,7 @@ def test_a_failure_that_nobody_foresaw_shows_nothing_from_inside(own: Installati
 def test_what_failed_is_logged_without_its_statement(
     own: Installation, slug: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one of them is what the new login's password is checked with."""
+    """One of the statements contains the verifier of the new login's password."""
     location = asked(own, slug)
     own.database.as_superuser().execute("ALTER ROLE wallet_migrator NOCREATEROLE")
     try:
@@ -180,7 +180,7 @@ def test_a_process_killed_in_the_middle_leaves_nothing_and_another_makes_it(own:
 
 
 def _worker(database: Database) -> subprocess.Popen[bytes]:
-    """Another process at its work."""
+    """Another process at work."""
     code = (
         "import sys; from types import SimpleNamespace; from app import create_app\n"
         "from tests.conftest import settings_for\n"
@@ -194,7 +194,7 @@ def _worker(database: Database) -> subprocess.Popen[bytes]:
 
 
 def test_two_processes_make_one_at_a_time(own: Installation, slug: str) -> None:
-    """The one that comes second leaves all of it to the first, also what is next in the queue."""
+    """The second process leaves all work to the first, including the next request."""
     locations = [asked(own, f"{slug}{letter}") for letter in "ab"]
     blocker = psycopg.connect(own.database.url())
     blocker.execute("LOCK TABLE shared.users IN ROW EXCLUSIVE MODE")

@@ -1,4 +1,4 @@
-"""The list of tenants with what they hold, and changing them: for operators alone, and counting at once everywhere."""
+"""The list of tenants with totals, and changes of tenants: for operators only, effective at once everywhere."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +149,7 @@ def test_a_page_reads_no_more_than_fits_a_request(
     ],
 )
 def test_a_tenant_that_can_not_be_read_is_listed_without_totals(own: Installation, damage: str) -> None:
-    """So each is read by its own role: taking a right from tenant_eur hides what eur holds."""
+    """Each tenant is read by its own role: revoking a right of tenant_eur hides eur's totals."""
     own.people.wallet(own.people.make(km="member"), "km", balance_minor=100)
     own.database.as_superuser().execute(damage.encode())
     eur, km = own.api.get(TENANTS, own.operator).json["items"]
@@ -223,7 +223,7 @@ def test_a_wrong_change_is_named_and_changes_nothing(
 
 @pytest.fixture
 def second(own: Installation) -> Iterator[Api]:
-    """Another process of the same installation, as far as one can be had here."""
+    """Another process of the same installation, as far as one is possible here."""
     app: Flask = create_app(settings_for(own.database))
     yield Api(app)
     app.extensions[EXTENSION].close()
@@ -259,7 +259,7 @@ def test_an_archived_tenant_is_read_by_its_auditors_and_by_nobody_else(own: Inst
 
 
 def test_a_change_waits_for_another_of_the_same_tenant_and_loses_none(own: Installation) -> None:
-    """Both read the settings to judge their change, so they must come one after the other."""
+    """Both read the settings to check their change, so they must run one after the other."""
     wanted = [{"maxConnections": 5}, {"maxBodyBytes": 99}, {"rateLimit": "5/day"}, {"statementTimeoutMs": 77}]
     with ThreadPoolExecutor(4) as pool:
         jobs = [
@@ -282,7 +282,7 @@ def test_nothing_is_changed_that_can_not_be_logged(own: Installation) -> None:
 
 
 def test_a_tenant_in_trouble_can_be_suspended_all_the_same(own: Installation) -> None:
-    """It holds all its connections, say. The service's own log then tells who did it."""
+    """For instance when it holds all its connections. The service's log then names the operator."""
     app = create_app(settings_for(own.database, max_tenant_connections=1, connection_wait_seconds=0.1))
     with app.app_context(), connections().engine(own.database.tenant("eur")).begin() as connection:
         connection.exec_driver_sql("SELECT 1")

@@ -1,6 +1,7 @@
-"""A member has one wallet for each currency that the tenant allows, and nothing ever adds or converts between two.
+"""A member has one wallet for each currency that the tenant allows, and no amount is added or converted across
+currencies.
 
-The tenant eur has EUR and allows USD, JPY (no minor unit) and KWD (three digits); km has BAM alone.
+The tenant eur has EUR and allows USD, JPY (no minor unit) and KWD (three digits); km has BAM only.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ OVER_CURRENCIES = pytest.mark.parametrize("currency", AMOUNTS)
 
 
 class Purse:
-    """A member who is an admin too, with a wallet in each currency that is asked for."""
+    """A member who is an admin too, with a wallet in each currency on demand."""
 
     def __init__(self, app: Flask) -> None:
         self.api = Api(app)

@@ -92,7 +92,7 @@ def test_amounts_are_shown_as_deposit_credit_and_what_is_left(api: Api, people: 
 
 
 def walk(api: Api, person: Person, slug: str, query: str = "", limit: int = 2) -> Iterator[dict[str, Any]]:
-    """Every item of the list, a page at a time."""
+    """Every item of the list, page by page."""
     cursor = ""
     for _ in range(100):
         page = api.get(f"/api/admin/wallets?limit={limit}{query}{cursor}", person, slug)
@@ -107,7 +107,7 @@ def walk(api: Api, person: Person, slug: str, query: str = "", limit: int = 2) -
 
 
 def test_every_wallet_is_on_one_page_once_the_oldest_first(fresh_app: Flask, fresh_database: Database) -> None:
-    """Also where wallets were opened at the same moment, and where the last page is full."""
+    """Also with wallets opened at the same moment, and with a full last page."""
     api, people = Api(fresh_app), People(fresh_app)
     admin = people.make(name="Admin", eur="admin", km="admin")
     opened: dict[str, list[str]] = {"eur": [], "km": []}
@@ -137,7 +137,7 @@ def test_a_wallet_in_the_list_says_whose_it_is(api: Api, people: People, admin: 
 def test_the_wallet_of_one_who_left_is_listed_without_a_name(
     api: Api, people: People, database: Database, slug: str
 ) -> None:
-    """The money is still there; who left is no longer in the directory, and can't be searched for."""
+    """The money stays; the directory no longer has the former member, so a search can't find them."""
     admin = people.make(eur="admin", km="admin")
     person = people.make(name=f"Gone {uuid4().hex}", eur="member", km="member")
     wallet_id = str(people.wallet(person, slug))
@@ -176,7 +176,7 @@ def test_a_search_finds_parts_of_names_and_takes_nothing_for_a_pattern(
         for q in SEARCHES
     }
     assert {q: sorted(filter(None, names)) for q, names in found.items()} == SEARCHES
-    assert None not in found["đorđe"], "nobody else bears that name"
+    assert None not in found["đorđe"], "no other member has that name"
 
 
 @OVER_TENANTS
@@ -226,7 +226,7 @@ def test_an_admin_opens_a_members_wallet_once(api: Api, people: People, admin: P
 def test_no_wallet_is_opened_for_who_is_no_member_of_this_tenant(
     api: Api, people: People, admin: Person, database: Database, slug: str
 ) -> None:
-    """A member of the other tenant, a user of none, and nobody at all look alike."""
+    """A member of the other tenant, a user of none, and an unknown id look alike."""
     elsewhere, nowhere = people.make(**{OTHER[slug]: "admin"}), people.make()
     seen = set()
     for user_id in (elsewhere.user_id, nowhere.user_id, uuid4()):

@@ -1,9 +1,9 @@
-"""What the verbs of a wallet give back to code that calls them one after another."""
+"""The results of a wallet's verbs for code that calls several in a row."""
 
 import pytest
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.db import db
 from app.wallets import service
 from app.wallets.currencies import main_currency
@@ -15,7 +15,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 
 @OVER_TENANTS
 def test_a_wallet_that_was_read_before_it_is_changed_shows_the_change(app: Flask, people: People, slug: str) -> None:
-    """The SQL function writes behind the session's back, so what the session holds has to be read anew."""
+    """The SQL function writes without the session, so the session's object must be refreshed."""
     person = people.make(eur="member", km="member")
     wallet_id = people.wallet(person, slug)
     with app.app_context(), tenant_context(slug):

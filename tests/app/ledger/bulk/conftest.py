@@ -31,7 +31,7 @@ class Desk:
         return [self.wallet(balance_minor) for _ in range(count)]
 
     def send(self, items: Any, key: str | None = None, **more: Any) -> TestResponse:
-        """From a client of its own, so that threads may."""
+        """With a client of its own, so that threads can call it."""
         body = {"items": items} | more
         return Api(self.app).post("/api/admin/transactions/bulk", self.admin, self.slug, key=key, json=body)
 
@@ -39,7 +39,7 @@ class Desk:
         return body_of(self.send(items, key, **more), status)
 
     def each(self, items: Sequence[Item], key: str | None = None) -> list[dict[str, Any]]:
-        """Each on its own."""
+        """Non-atomic: each item on its own."""
         answer: list[dict[str, Any]] = self.post(items, 200, key, atomic=False)["items"]
         return answer
 
@@ -94,7 +94,7 @@ def desk(app: Flask) -> Desk:
 
 @pytest.fixture(scope="module", autouse=True)
 def sound_afterwards(app: Flask) -> Iterator[None]:
-    """Whatever these tests did, the ledgers of both tenants hold."""
+    """After these tests the ledgers of both tenants are sound."""
     yield
     said = app.test_cli_runner().invoke(args=["wallets", "audit"])
     assert said.exit_code == 0, said.output

@@ -1,4 +1,4 @@
-"""Many movements over HTTP: what may be sent, and what is answered."""
+"""Bulk posting over HTTP: requests and answers."""
 
 import json
 from typing import Any

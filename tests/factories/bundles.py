@@ -1,0 +1,205 @@
+"""What the tests of restores share: a tenant with something in every table, bundles of it, and looks at tenants."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from psycopg import sql
+
+from app.backup_policy import BACKUP_POLICY
+from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from tenant_schemas.backup.backup import back_up
+from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
+from tenant_schemas.backup.table_io import write_rows
+from tenant_schemas.backup.writer import Shape
+from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.restore.restore import Destination
+from tenant_schemas.testing.plugin import Database, make_tenant
+from tests.factories.backups import source_of
+from tests.factories.catalogue import Catalogue
+from tests.factories.people import People, Person
+
+# What may be found nowhere in a clone.
+SECRETS = (
+    *("Ana Horvat", "Anči", "Ana's rent for May", "IBAN BA391290079401028494", "Ana was billed twice"),
+    *("order-of-ana-17", "key-made-of-ana", "room-of-ana", "A room for Ana", "203.0.113.77", "request-of-ana"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """Who is in a furnished tenant, and the member's wallet."""
+
+    member: Person
+    admin: Person
+    wallet_id: UUID
+
+    @property
+    def emails(self) -> tuple[str, str]:
+        return (self.member.email, self.admin.email)
+
+
+SLUG = "shop"
+
+
+def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
+    """Make a tenant with something in every table. Logins are the whole server's, and a restore changes the tenant's:
+    so it is none that other tests have.
+    """
+    make_tenant(database, MIGRATIONS, slug, {"currency": "BAM"})
+    people = People(app)
+    member, admin = people.make(name="Ana Horvat", **{slug: "member"}), people.make(**{slug: "admin"})
+    renamed = "UPDATE shared.memberships SET name = 'Anči' WHERE user_id = %s"
+    database.as_superuser().execute(renamed, (member.user_id,))
+    wallet_id = people.wallet(member, slug, balance_minor=100_000, credit_limit_minor=5_000)
+    _, product_id = Catalogue(database).product(BAM="2.50")
+    named = {"wallet": wallet_id, "member": member.user_id, "admin": admin.user_id, "currency": "BAM"}
+    items = json.dumps([[str(product_id), 2]])
+    old = {"user_id": str(member.user_id), "calculated_minor": 700, "source_rows": 1, "source_hash": "ab"}
+    tenant = database.as_tenant(slug)
+    for statement in _MOVEMENTS:
+        tenant.execute(statement, named | {"items": items, "source": json.dumps([old])})
+    return Furnished(member, admin, wallet_id)
+
+
+@pytest.fixture
+def furnished(fresh_database: Database, fresh_app: Flask) -> Furnished:
+    """A tenant of this test's own with something in every table; its slug is SLUG."""
+    return furnish(fresh_database, fresh_app)
+
+
+@pytest.fixture
+def bundle(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> Bundle:
+    """A backup of it."""
+    return take(fresh_database, SLUG, tmp_path)
+
+
+def make_old(database: Database, app: Flask, revision: str) -> UUID:
+    """Make a tenant at an older revision, with a wallet of 3.00 that has a limit; returns its id."""
+    new = tenant_to_be(MIGRATIONS, slug=SLUG, name="Old", settings={"currency": "BAM"})
+    with database.admin_engine().begin() as connection:
+        provision_in(connection, MIGRATIONS, replace(new, revision=revision), database.tenant_secret)
+    member = People(app).make(**{SLUG: "member"})
+    tenant = database.as_tenant(SLUG)
+    ((wallet_id,),) = tenant.execute("SELECT (o.wallet).id FROM wallet_open_v1(%s, 'BAM') o", (member.user_id,))
+    for amount_minor in (100, 200):
+        tenant.execute(
+            "SELECT wallet_post_v1(%s, 'deposit', %s, %s, NULL, NULL, NULL, 'Old', NULL, NULL)",
+            (wallet_id, amount_minor, str(amount_minor)),
+        )
+    tenant.execute("SELECT wallet_configure_v1(%s, 1, %s, 500, NULL, NULL)", (wallet_id, member.user_id))
+    return UUID(str(wallet_id))
+
+
+_MOVEMENTS = (
+    "SELECT credit_policy_set_v1(%(currency)s, 1000, 90000, %(admin)s, 'request-of-ana')",
+    """SELECT wallet_post_v2(%(wallet)s, 'deposit', 30000, 'key-made-of-ana', %(admin)s, NULL, NULL,
+        'Ana''s rent for May', 'IBAN BA391290079401028494', NULL)""",
+    """SELECT wallet_post_v2(%(wallet)s, 'payment', 2000, 'payment', NULL, 'order-of-ana-17',
+        NULL, NULL, NULL, NULL)""",
+    """SELECT wallet_post_v2(%(wallet)s, 'refund', 500, 'refund', %(admin)s, NULL,
+        (SELECT id FROM wallet_transactions WHERE idempotency_key = 'payment'), NULL, NULL, NULL)""",
+    """SELECT wallet_post_v2(%(wallet)s, 'adjustment', -100, 'adjustment', %(admin)s, NULL, NULL, NULL, NULL,
+        'Ana was billed twice')""",
+    "SELECT hold_authorise_v1(%(wallet)s, 900, 'hold', now() + interval '1 day', 'room-of-ana', 'A room for Ana')",
+    "SELECT hold_capture_v1(%(wallet)s, (SELECT id FROM holds), 400, 'capture')",
+    "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'kept')",
+    "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'returned')",
+    "SELECT order_cancel_v1(%(member)s, (SELECT id FROM orders WHERE idempotency_key = 'returned'), 'cancelled')",
+    "SELECT openings_post_v1(%(source)s, %(currency)s, true)",
+    """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
+        'subject', 'Ana Horvat', 'after', jsonb_build_object('name', 'Ana Horvat')))""",
+)
+
+
+def destination(database: Database) -> Destination:
+    return Destination(
+        engine=database.admin_engine(),
+        migrations=MIGRATIONS,
+        backup_policy=BACKUP_POLICY,
+        tenant_secret=database.tenant_secret,
+        reserved_slugs=RESERVED_SLUGS,
+    )
+
+
+def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
+    return open_bundle(
+        back_up(source_of(database), slug, Shape(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder
+    )
+
+
+def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes]) -> Bundle:
+    """The bundle with other rows of one table and a manifest that says so, as somebody would forge it."""
+    manifest = bundle.manifest
+    (file,) = (each for each in manifest.tables if each.name == table)
+    lines = [change(line) for line in bundle.lines(file)]
+    (bundle.folder / file.file).unlink()
+    written = write_rows(filter(None, lines), bundle.folder, file.file, name=table, columns=file.columns)
+    tables = tuple(written if each is file else each for each in manifest.tables)
+    forge(bundle, replace(manifest, tables=tables))
+    return open_bundle(bundle.folder)
+
+
+def forge(bundle: Bundle, manifest: Manifest) -> None:
+    (bundle.folder / MANIFEST_NAME).write_text(manifest.to_json())
+
+
+def content(database: Database, slug: str) -> dict[str, list[str]]:
+    """All rows of all the tenant's tables, as text."""
+    return content_of(database, database.tenant(slug).schema_name)
+
+
+def content_of(database: Database, schema_name: str) -> dict[str, list[str]]:
+    reader = database.as_superuser()
+    tables = reader.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", (schema_name,))
+    rows = sql.SQL("SELECT t::text FROM {} t ORDER BY 1")
+    return {
+        name: [row for (row,) in reader.execute(rows.format(sql.Identifier(schema_name, name)))]
+        for (name,) in tables.fetchall()
+    }
+
+
+def without_log(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The audit log tells of the restore itself, and nothing else may differ."""
+    return {name: rows for name, rows in found.items() if name not in {"audit_log", "audit_chain"}}
+
+
+def post(database: Database, furnished: Furnished, amount_minor: int) -> None:
+    statement = "SELECT wallet_post_v2(%s, 'deposit', %s, gen_random_uuid()::text, NULL, NULL, NULL, NULL, NULL, NULL)"
+    database.as_tenant(SLUG).execute(statement, (furnished.wallet_id, amount_minor))
+
+
+def balance(database: Database, slug: str, wallet_id: UUID) -> int:
+    query = "SELECT balance_minor FROM wallets WHERE id = %s"
+    ((found,),) = database.as_tenant(slug).execute(query, (wallet_id,))
+    return int(found)
+
+
+def audit(database: Database, slug: str) -> list[tuple[Any, ...]]:
+    return database.as_tenant(slug).execute("SELECT * FROM ledger_audit_v3()").fetchall()
+
+
+def world(database: Database) -> dict[str, Any]:
+    """All that a restore which failed must leave as it was: schemas, roles, people and the registry."""
+    superuser = database.as_superuser()
+    questions = {
+        "schemas": "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1",
+        "roles": "SELECT rolname, rolcanlogin FROM pg_roles ORDER BY 1",
+        "people": "SELECT * FROM shared.users ORDER BY id",
+        "members": "SELECT * FROM shared.memberships ORDER BY 1, 2",
+        "tenants": "SELECT * FROM shared.tenants ORDER BY id",
+        "retired": "SELECT schema_name, reason FROM shared.spare_schemas ORDER BY 1",
+        "rights": "SELECT oid::regclass::text, relacl FROM pg_class WHERE relnamespace::regnamespace::text ~ '_schema'",
+        "triggers": "SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgenabled <> 'O'",
+    }
+    return {name: superuser.execute(question.encode()).fetchall() for name, question in questions.items()}
+
+
+def prove_otherwise(bundle: Bundle) -> None:
+    forge(bundle, replace(bundle.manifest, proof={**bundle.manifest.proof, "wallets": []}))

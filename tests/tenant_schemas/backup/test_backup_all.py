@@ -1,0 +1,152 @@
+"""All tenants are backed up under one snapshot, and one that fails stops no other."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from flask import Flask
+
+from tenant_schemas.backup import backup_all
+from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.bundle import open_bundle
+from tenant_schemas.backup.source import Source
+from tenant_schemas.backup.writer import Shape
+from tenant_schemas.errors import BackupError
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.tenant import Tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
+from tests.factories.backups import MIGRATED, paying, rows_in, source_of
+from tests.factories.people import People
+
+pytestmark = pytest.mark.both_servers
+
+
+def taken_of(database: Database, shape: Shape, role_name: str = "wallet_backup") -> dict[str, Taken]:
+    return {taken.slug: taken for taken in back_up_all(source_of(database, role_name), shape)}
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_every_tenant_of_any_status_is_taken_under_one_snapshot(
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path, jobs: int, tenancy_migrations: Migrations
+) -> None:
+    people = People(fresh_app)
+    wallet = people.wallet(people.make(km="member"), "km", balance_minor=1_000_000)
+    make_tenant(fresh_database, tenancy_migrations, "third", {"currency": "EUR"})
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'third'")
+    with paying(fresh_database, [wallet]):
+        taken = taken_of(fresh_database, Shape(folder=tmp_path, jobs=jobs))
+    assert {slug: each.error for slug, each in taken.items()} == {"eur": None, "km": None, "third": None}
+    bundles = {slug: open_bundle(each.bundle.folder) for slug, each in taken.items() if each.bundle}
+    assert len({(bundle.manifest.snapshot, bundle.manifest.taken_at) for bundle in bundles.values()}) == 1
+    assert {slug: bundle.manifest.tenant.slug for slug, bundle in bundles.items()} == {slug: slug for slug in taken}
+    assert bundles["third"].manifest.tenant.status == "archived"
+    assert len({bundle.manifest.fingerprint for bundle in bundles.values()}) == 1
+    transactions = rows_in(bundles["km"], "wallet_transactions")
+    assert [row["balance_minor"] for row in rows_in(bundles["km"], "wallets")] == [
+        str(sum(int(row["amount_minor"]) for row in transactions))
+    ]
+    assert rows_in(bundles["eur"], "wallets") == []
+
+
+def test_no_lock_of_a_tenant_is_held_when_the_next_one_is_taken(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a thousand tenants would fill the server's table of locks."""
+    held = []
+    original = backup_all.lock_tables
+    query = """
+        SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE l.pid = %s AND n.nspname LIKE '%%schema'"""
+    watcher = fresh_database.as_superuser()
+
+    def lock_tables(connection: psycopg.Connection[Any], *more: object) -> None:
+        pid = connection.info.backend_pid
+        held.append(watcher.execute(query, (pid,)).fetchone())
+        original(connection, *more)  # type: ignore[arg-type]
+        assert watcher.execute(query, (pid,)).fetchone() != (0,)
+
+    monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
+    assert all(taken.bundle for taken in taken_of(fresh_database, Shape(folder=tmp_path)).values())
+    assert held == [(0,), (0,)]
+
+
+def test_one_that_fails_stops_no_other_and_leaves_nothing(
+    fresh_database: Database, tmp_path: Path, tenancy_migrations: Migrations
+) -> None:
+    make_tenant(fresh_database, tenancy_migrations, "aaa", {"currency": "EUR"})
+    superuser = fresh_database.as_superuser()
+    superuser.execute("ALTER TABLE aaa_schema.wallets ADD COLUMN nickname text")
+    superuser.execute("UPDATE eur_schema.alembic_version SET version_num = '0003'")
+    taken = taken_of(fresh_database, Shape(folder=tmp_path, jobs=2), "wallet_migrator")
+    assert "column wallets.nickname" in (taken["aaa"].error or "")
+    assert "0003" in (taken["eur"].error or "")
+    assert taken["km"].error is None
+    assert [folder.name.partition("-")[0] for folder in tmp_path.iterdir()] == ["km"]
+
+
+def test_a_schema_that_is_gone_is_its_own_failure(fresh_database: Database, tmp_path: Path) -> None:
+    fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
+    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    assert taken["eur"].error
+    assert taken["km"].bundle
+
+
+@pytest.mark.parametrize("moment", ["before the snapshot", "after it"])
+def test_a_tenant_that_is_migrated_meanwhile_has_a_snapshot_of_its_own(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    done = []
+
+    def migrate_once() -> None:
+        if not done:
+            done.append(fresh_database.as_superuser().execute(MIGRATED))
+
+    def find_drift(source: Source, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[str]]:
+        if moment == "before the snapshot":
+            migrate_once()
+        return {}
+
+    original = backup_all.lock_tables
+
+    def lock_tables(*arguments: object) -> None:
+        migrate_once()
+        original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Source, "find_drift", find_drift)
+    if moment == "after it":
+        monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
+    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    km, eur = taken["km"].bundle, taken["eur"].bundle
+    assert km is not None
+    assert eur is not None
+    assert km.manifest.tenant.revision == "9999"
+    assert "nickname" in next(rows for rows in km.manifest.tables if rows.name == "wallets").columns
+    assert km.manifest.snapshot != eur.manifest.snapshot
+    assert km.manifest.taken_at > eur.manifest.taken_at
+
+
+def test_a_connection_that_is_lost_costs_one_tenant_its_bundle(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser = fresh_database.as_superuser()
+    ended = []
+    original = backup_all.tables_of
+
+    def cut(connection: object, *more: object) -> object:
+        if not ended:
+            pid = connection.info.backend_pid  # type: ignore[attr-defined]
+            ended.append(superuser.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,)))
+        return original(connection, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backup_all, "tables_of", cut)
+    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    assert [slug for slug, each in taken.items() if each.error] == ["eur"]
+    assert taken["km"].bundle
+
+
+def test_whoever_may_not_read_the_registry_gets_one_error(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="the registry can't be read"):
+        taken_of(database, Shape(folder=tmp_path), "wallet_app")

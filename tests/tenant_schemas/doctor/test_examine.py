@@ -1,0 +1,48 @@
+"""The doctor finds nothing on a sound installation, says what it can't see, and changes nothing."""
+
+from tenant_schemas.doctor import Severity, examine, unseen
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.roles import ServiceRoles
+from tenant_schemas.testing.plugin import Database
+from tests.factories.doctor import engine, findings
+
+
+def test_a_sound_installation_has_no_findings(database: Database) -> None:
+    with database.admin_engine().connect() as connection:
+        assert findings(connection) == []
+
+
+def test_nor_when_a_superuser_looks(database: Database) -> None:
+    with engine(database).connect() as connection:
+        assert findings(connection) == []
+
+
+def test_the_migrator_is_told_what_only_a_superuser_sees(database: Database) -> None:
+    with database.admin_engine().connect() as connection:
+        assert any("pg_hba" in what for what in unseen(connection))
+    with engine(database).connect() as connection:
+        assert unseen(connection) == []
+
+
+def test_a_throw_away_server_is_known_for_one(database: Database) -> None:
+    """What it was started with is what is found; nothing else is an error."""
+    with database.admin_engine().connect() as connection:
+        off = {"fsync", "full_page_writes", "synchronous_commit"}
+        off = {name for name in off if connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "off"}
+        found = findings(connection, exempt=frozenset())
+    assert {finding.check for finding in found if finding.severity is Severity.ERROR} == off
+
+
+def test_it_reads_only_and_leaves_the_db_transaction_as_it_was(database: Database) -> None:
+    with engine(database).connect() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE before () ON COMMIT DROP")
+        findings(connection)
+        assert connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "off"
+        connection.exec_driver_sql("TABLE pg_temp.before")
+        connection.rollback()
+
+
+def test_a_database_with_no_installation_is_one_finding(database: Database, tenancy_migrations: Migrations) -> None:
+    migrations = Migrations(tenancy_migrations.setup_cfg, ServiceRoles.named("nobodys"))
+    with database.admin_engine().connect() as connection:
+        assert [finding.check for finding in examine(connection, migrations)] == ["prepared"]
