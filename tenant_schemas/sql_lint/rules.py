@@ -67,11 +67,8 @@ def is_pointer(statement: Statement, model: SchemaModel) -> bool:
     reader, name = _created_function(statement)
     body = _body(reader.rest)
     calls = [called for called in _calls(body) if called in model.functions]
-    if (
-        len(calls) != 1
-        or not _is_later_version(calls[0], name)
-        or any(token.is_any(*_MORE_THAN_A_CALL) for token in body)
-    ):
+    does_more = any(token.is_any(*_MORE_THAN_A_CALL) for token in body)
+    if does_more or len(calls) != 1 or not _is_later_version(calls[0], name):
         return False
     reader = Reader(body)
     while reader.skip_past("from"):

@@ -16,7 +16,7 @@ class ForeignKey:
 
 @dataclass(slots=True)
 class SchemaModel:
-    """The objects that the applied statements create. It keeps objects that they drop."""
+    """The objects that the applied statements create. Dropped objects stay in the model."""
 
     relations: set[str] = field(default_factory=set)
     tables_of_indexes: dict[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class SchemaModel:
         return (key for key in self.foreign_keys if key.table == table)
 
     def foreign_keys_to(self, table: str) -> Iterator[ForeignKey]:
-        """The foreign keys of other tables that refer to this table."""
+        """The foreign keys that refer to this table."""
         return (key for key in self.foreign_keys if key.referenced == table)
 
     def table_of_index(self, index: str) -> str:
