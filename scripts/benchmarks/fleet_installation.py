@@ -33,7 +33,7 @@ from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
-from tenant_schemas.roles import close_database
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.tenant import Tenant
 
 BASELINE_DATABASE = "baseline"
@@ -123,6 +123,6 @@ def _make_baseline(installation: Installation) -> PsqlBaseline:
         names = [sql.Identifier(name) for name in (BASELINE_DATABASE, DATABASE_NAME)]
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     with admin_engine(installation.server.superuser_url(BASELINE_DATABASE)).begin() as connection:
-        close_database(connection, ROLES)
+        revoke_public_privileges(connection, ROLES)
     url = sa.make_url(installation.settings.admin_database_url).set(database=BASELINE_DATABASE)
     return PsqlBaseline(url.render_as_string(hide_password=False), ROLES)

@@ -28,7 +28,7 @@ from tenant_schemas.backup.pg_dump import dump_schema
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.staging import folder_name, staged
 from tenant_schemas.backup.table_io import copy_query, copy_table, lines_of, write_file, write_rows
-from tenant_schemas.search_path import bind_reading
+from tenant_schemas.search_path import bind_driver_connection
 from tenant_schemas.tenant import Tenant
 
 TABLES, SHARED, DUMP = "tables", "shared", "schema.dump"
@@ -173,7 +173,7 @@ class _BundleWriter:
             )
 
     def _prove(self, connection: psycopg.Connection[Any]) -> dict[str, Any]:
-        bind_reading(connection, self.snapshot.tenant.schema_name)
+        bind_driver_connection(connection, self.snapshot.tenant.schema_name)
         return self.source.backup_policy.prove(connection)
 
     def _write_dump(self, exported_id: str) -> DumpFile:

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tenant_schemas.errors import StatusRefused
-from tenant_schemas.registry import lock_named, set_status
+from tenant_schemas.registry import lock_tenant_by_slug, set_status
 from tenant_schemas.tenant import Tenant, TenantStatus
 
 # The statuses from which each status may be reached.
@@ -32,7 +32,7 @@ def unarchive(connection: Connection, slug: str) -> Tenant:
 
 
 def _change_status(connection: Connection, slug: str, status: TenantStatus) -> Tenant:
-    before = lock_named(connection, slug)
+    before = lock_tenant_by_slug(connection, slug)
     if before.status not in _ALLOWED_BEFORE[status]:
         allowed = " or ".join(sorted(_ALLOWED_BEFORE[status]))
         raise StatusRefused(f"Tenant {slug!r} is {before.status}; only an {allowed} tenant can become {status}.")

@@ -16,7 +16,7 @@ from tenant_schemas.lifecycle.ddl import drop_role, drop_schema
 from tenant_schemas.lifecycle.lock_retry import lock_tables
 from tenant_schemas.lifecycle.retired_schemas import drop_retired_schema, list_retired_schemas
 from tenant_schemas.migrations.history import set_timeouts
-from tenant_schemas.registry import lock_named
+from tenant_schemas.registry import lock_tenant_by_slug
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, TenantStatus
 
 BackupResult = TypeVar("BackupResult")
@@ -54,7 +54,7 @@ def drop(engine: Engine, slug: str, back_up: Callable[[Tenant], BackupResult]) -
     """
     with engine.begin() as connection:
         set_timeouts(connection)
-        tenant = lock_named(connection, slug)
+        tenant = lock_tenant_by_slug(connection, slug)
         if tenant.status is not TenantStatus.ARCHIVED:
             raise StatusRefused(
                 f"Tenant {slug!r} is {tenant.status}, and only an archived tenant can be dropped: archive it first."

@@ -20,7 +20,7 @@ from tenant_schemas.errors import RenameRefused
 from tenant_schemas.lifecycle.lock_retry import lock_tables
 from tenant_schemas.lifecycle.retired_schemas import record_retired_schema
 from tenant_schemas.migrations.history import sqlstate_of
-from tenant_schemas.registry import lock_named, set_names
+from tenant_schemas.registry import lock_tenant_by_slug, set_names
 from tenant_schemas.roles import ServiceRoles, become_owner
 from tenant_schemas.schema_diff.catalog import fingerprints_of, objects_of
 from tenant_schemas.search_path import pin_functions, set_role_default
@@ -49,7 +49,7 @@ def rename(
     TenantNotFound, NameRefused, LifecycleError.
     """
     check_slug(new_slug, reserved_slugs)
-    before = lock_named(connection, slug)
+    before = lock_tenant_by_slug(connection, slug)
     after = replace(
         before,
         slug=new_slug,

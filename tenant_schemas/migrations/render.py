@@ -181,7 +181,7 @@ def _refuse_transaction_control(script: Script, text: str) -> None:
             first.is_any("copy") and any(token.is_any("stdin") for token in others)
         ):
             raise RevisionRefused(
-                f"Revision {script.revision} contains {statement.shown}, but runs inside a db transaction: remove it."
+                f"Revision {script.revision} contains {statement.summary}, but runs inside a db transaction: remove it."
             )
 
 

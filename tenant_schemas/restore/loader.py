@@ -13,7 +13,7 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import RowsFile
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import copy_table, lines_of, tally_of
-from tenant_schemas.errors import BundleBroken, ProofFailed, RestoreRefused
+from tenant_schemas.errors import BundleBroken, RestoreRefused, VerificationFailed
 from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.restore.table_order import Table, tables_in_order, user_triggers_off
 from tenant_schemas.roles import driver_of
@@ -30,7 +30,7 @@ def load(
 ) -> int:
     """Load the bundle's rows into a new schema, as the owner, within a db transaction of `begin_load`, which is then
     bound to the schema. Returns the number of rows. `ids` maps user ids to replace; the hash chains are then
-    recomputed. Raises ProofFailed, RestoreRefused.
+    recomputed. Raises VerificationFailed, RestoreRefused.
     """
     bind_migration(connection, schema_name)
     driver = driver_of(connection)
@@ -91,7 +91,7 @@ def delete_rows(driver: psycopg.Connection[Any], schema_name: str, tables: Seque
 def copy_in(
     driver: psycopg.Connection[Any], schema_name: str, table: str, columns: Sequence[str], lines: Iterable[bytes]
 ) -> None:
-    """Load lines of COPY into a table. Raises ProofFailed if PostgreSQL refuses the rows."""
+    """Load lines of COPY into a table. Raises VerificationFailed if PostgreSQL refuses the rows."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(schema_name, table), names)
     try:
@@ -99,7 +99,7 @@ def copy_in(
             for line in lines:
                 copy.write(line)
     except (psycopg.DataError, psycopg.IntegrityError) as error:
-        raise ProofFailed(f"Table {table} can't be loaded: {error}") from error
+        raise VerificationFailed(f"Table {table} can't be loaded: {error}") from error
 
 
 def change_fields(lines: Iterable[bytes], changes: Mapping[int, Change]) -> Iterable[bytes]:
@@ -129,12 +129,12 @@ def constant(text: str) -> Change:
 
 
 def check_tally(file: RowsFile, lines: Iterable[bytes]) -> None:
-    """Raises ProofFailed if the number or the hash of the rows differs from the manifest."""
+    """Raises VerificationFailed if the number or the hash of the rows differs from the manifest."""
     found = tally_of(lines)
     if found.rows != file.rows:
-        raise ProofFailed(f"Table {file.name} has {found.rows} rows, but the manifest says {file.rows}.")
+        raise VerificationFailed(f"Table {file.name} has {found.rows} rows, but the manifest says {file.rows}.")
     if found.hash != file.hash:
-        raise ProofFailed(f"Table {file.name} has other rows than in the manifest: their hash differs.")
+        raise VerificationFailed(f"Table {file.name} has other rows than in the manifest: their hash differs.")
 
 
 def analyze(driver: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table]) -> None:
@@ -144,25 +144,25 @@ def analyze(driver: psycopg.Connection[Any], schema_name: str, tables: Sequence[
 
 
 def check_proof(driver: psycopg.Connection[Any], backup_policy: BackupPolicy, bundle: Bundle) -> None:
-    """Raises ProofFailed if the proof differs from the manifest's. Entries that only newer code computes are
+    """Raises VerificationFailed if the proof differs from the manifest's. Entries that only newer code computes are
     ignored.
     """
     proved = backup_policy.prove(driver)
     different = [name for name, value in bundle.manifest.proof.items() if proved.get(name) != value]
     if different:
-        raise ProofFailed(f"The proof differs from the manifest's: {', '.join(different)}.")
+        raise VerificationFailed(f"The proof differs from the manifest's: {', '.join(different)}.")
 
 
 def check_faults(driver: psycopg.Connection[Any], backup_policy: BackupPolicy, subject: str) -> None:
-    """Raises ProofFailed, which names `subject`, if the application's audit finds faults in the bound schema."""
+    """Raises VerificationFailed, which names `subject`, if the application's audit finds faults in the bound schema."""
     faults = backup_policy.find_faults(driver)
     if faults:
         more = f" And {len(faults) - _SHOWN_FAULTS} more." if len(faults) > _SHOWN_FAULTS else ""
-        raise ProofFailed(f"The audit of {subject} found: " + "; ".join(faults[:_SHOWN_FAULTS]) + "." + more)
+        raise VerificationFailed(f"The audit of {subject} found: " + "; ".join(faults[:_SHOWN_FAULTS]) + "." + more)
 
 
 def check_shared(backup_policy: BackupPolicy, bundle: Bundle) -> None:
-    """Check the bundle's rows of members and users. Raises ProofFailed, BundleBroken or RestoreRefused."""
+    """Check the bundle's rows of members and users. Raises VerificationFailed, BundleBroken or RestoreRefused."""
     needed = {backup_policy.members: _MEMBER_COLUMNS, backup_policy.users: frozenset(backup_policy.user_columns)}
     for name, columns in needed.items():
         file = find_file(bundle.manifest.shared, name)

@@ -146,7 +146,7 @@ def _find_existing(connection: Connection, manifest: Manifest) -> Tenant | None:
 
 def _find_by_id(connection: Connection, manifest: Manifest) -> Tenant | None:
     try:
-        return registry.tenant_of_id(connection, manifest.tenant.id)
+        return registry.get_tenant_by_id(connection, manifest.tenant.id)
     except TenantNotFound:
         return None
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
-from tenant_schemas.errors import ProofFailed
+from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.lifecycle.provision import check_prepared
 from tenant_schemas.restore.cutover import grant_schema_usage
 from tenant_schemas.restore.loader import check_shared, load
@@ -95,7 +95,7 @@ def _scratch_tenant(manifest: Manifest) -> Tenant:
 
 
 def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool | None:
-    """Compare the structures by fingerprint. Raises ProofFailed if they differ and the bundle has no pg_dump file."""
+    """Compare the structures by fingerprint. Raises VerificationFailed on drift without a pg_dump file."""
     manifest = bundle.manifest
     server = driver_of(connection).info.server_version // 10_000
     if manifest.server_version.partition(".")[0] != str(server):
@@ -103,7 +103,7 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
     grant_schema_usage(connection, tenant)
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
     if not same and manifest.dump is None:
-        raise ProofFailed(
+        raise VerificationFailed(
             f"The fingerprint differs: the schema of {tenant.slug} did not have the structure of revision "
             f"{tenant.revision} when it was backed up."
         )

@@ -25,10 +25,10 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.roles import (
     ServiceRoles,
-    close_database,
+    create_pool_role,
     create_service_roles,
-    open_pool,
     pool_password,
+    revoke_public_privileges,
     role_exists,
     tenant_password,
 )
@@ -161,7 +161,7 @@ def copy_of(template: Database) -> Iterator[Database]:
     with _created(copy, template.name):
         # PostgreSQL does not copy the rights on a database, only those in it.
         with _superuser_engine(copy).begin() as connection:
-            close_database(connection, copy.roles)
+            revoke_public_privileges(connection, copy.roles)
         try:
             yield copy
         finally:
@@ -185,7 +185,7 @@ def _prepare(template: Database, migrations: Migrations) -> None:
     """The service's roles, and the shared schema."""
     with _superuser_engine(template).begin() as connection:
         create_service_roles(connection, template.roles, dict(template.passwords))
-        open_pool(connection, template.roles, pool_password(template.tenant_secret))
+        create_pool_role(connection, template.roles, pool_password(template.tenant_secret))
         connection.exec_driver_sql(f"COMMENT ON ROLE {template.roles.owner} IS '{MADE_BY_US}'")
     outcome = migrations.migrate_shared(template.admin_engine())
     if outcome.error:

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.errors import ProofFailed, UsersDiffer
+from tenant_schemas.errors import UsersDiffer, VerificationFailed
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.restore.user_mapping import MissingUsers
 from tenant_schemas.restore.verify import verify
@@ -201,6 +201,6 @@ def test_a_forged_ledger_is_found_before_a_remap_makes_its_chains_anew(
     for email in furnished.emails:
         put_there(other_database, email)
     before = world(other_database)
-    with pytest.raises(ProofFailed, match="hash does not match the row"):
+    with pytest.raises(VerificationFailed, match="hash does not match the row"):
         restore(destination(other_database), forged, users=MissingUsers.REMAP)
     assert world(other_database) == before

@@ -14,7 +14,7 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, RowsFile
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import write_rows
-from tenant_schemas.errors import ProofFailed
+from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import SLUG, content, destination, forge, prove_otherwise, rewritten, world
@@ -153,7 +153,7 @@ def test_a_forged_row_whose_sums_and_proof_were_forged_along_is_found_by_the_aud
     fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy
 ) -> None:
     forged = rewritten(bundle, "wallet_transactions", lambda line: line.replace(b"Ana was billed twice", b"No reason"))
-    with pytest.raises(ProofFailed, match="hash does not match the row"):
+    with pytest.raises(VerificationFailed, match="hash does not match the row"):
         verify(
             replace(destination(fresh_database), backup_policy=replace(backup_policy, prove=forged_proof(forged))),
             forged,
