@@ -7,8 +7,9 @@ BIN := .venv/bin
 run: .venv/installed
 	@$(BIN)/python -m scripts.serve
 
+# Two processes, each with servers of its own; ARGS="-n 0" runs the tests in one.
 test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -120,11 +120,18 @@ CLOSED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
 
 def close_database(connection: Connection, roles: ServiceRoles) -> None:
     """Leave PUBLIC nothing on the current database that can be taken. Needs a superuser; safe to repeat."""
-    database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
-    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+    close_entrance(connection, roles, connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
     _close_catalogue(connection, roles)
     _close_settings(connection, roles)
+
+
+def close_entrance(connection: Connection, roles: ServiceRoles, database_name: str) -> None:
+    """Let only the service's roles connect to the database. This is the part of `close_database` that PostgreSQL does
+    not copy with a template. Needs a superuser; safe to repeat.
+    """
+    database = sql.Identifier(database_name)
+    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     # Behind PgBouncer the service's own wish for it is lost; psycopg reads no time past 9999 in a zone east of UTC.
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))

@@ -21,6 +21,8 @@ from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.schema_diff import compare
 from tenant_schemas.testing.plugin import Database, make_tenant
 
+pytestmark = pytest.mark.changes_roles
+
 # The tests' server is thrown away, so nothing on it must outlive a crash; and its other databases are nobody's.
 THROWN_AWAY = frozenset({"fsync", "full_page_writes", "synchronous_commit", "data_checksums", "other_database"})
 # Of a server that was given to the tests, and how it lets them in, nothing is known.

@@ -25,6 +25,8 @@ from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of
 
+pytestmark = pytest.mark.changes_roles
+
 SETTINGS = {"currency": "EUR"}
 
 

@@ -34,6 +34,8 @@ from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
 
+pytestmark = pytest.mark.changes_roles
+
 SCHEMAS = {"eur": "eur_schema", "km": "km_schema"}
 
 # Two steps, so that the first can be seen to be undone, and a note of how the second was run.
