@@ -1,8 +1,9 @@
 # The doors a newcomer uses: run, test, check. All else is `python -m scripts.NAME --help`.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check format clean
+.PHONY: run test check format lock clean
 
 run: .venv/installed
 	@$(BIN)/python -m scripts.serve
@@ -17,15 +18,25 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.check_migrations
+	$(BIN)/python -m scripts.lock_dependencies --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/installed: setup.cfg pyproject.toml
+# Writes requirements.lock from setup.cfg. It needs an installed uv only, so that it mends a lock that can't be installed.
+lock: | $(BIN)/uv
+	$(BIN)/python -m scripts.lock_dependencies $(ARGS)
+
+$(BIN)/uv:
+	$(MAKE) .venv/installed
+
+# setuptools is in the lock as well: pip builds the editable install with it and downloads nothing that is not locked.
+.venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON="'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 clean:

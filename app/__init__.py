@@ -2,16 +2,17 @@
 
 from flask import Flask, Response
 
-from app import cli, config, db, limits, logging_setup, tenancy
+from app import commands, config, db, limits, logging_setup
 from app.api import openapi, problems
-from app.api.requests import FastJson, NoSessions
+from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as keys
-from app.audit import denials
+from app.audit import denials, operator_reads
 from app.audit.routes import blueprint as audit
+from app.auth import access
 from app.auth.oidc import OpenIdProvider
+from app.auth.openapi import SECURITY, SECURITY_SCHEMES
 from app.auth.routes import blueprint as auth
 from app.auth.routes import well_known
-from app.auth.signing_keys import key_source
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalog
 from app.credit.routes import blueprint as credit
@@ -21,7 +22,9 @@ from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
+from app.operators.routes import blueprint as operators
 from app.orders.routes import blueprint as orders
+from app.signing_keys import key_source
 from app.statements.routes import blueprint as statements
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
@@ -53,17 +56,18 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     provisioning_worker.init_app(app, settings)
     problems.register(app)
 
-    api = openapi.make_api(app)
+    api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, wallets, ledger, holds, catalog, orders, statements)
-    for feature in (*of_members, members, credit, bulk, audit, keys, tenants):
+    for feature in (*of_members, members, operators, credit, bulk, audit, keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
 
     limits.init_app(app, settings)
-    tenancy.init_app(app, settings)
+    access.init_app(app, settings)
+    operator_reads.init_app(app)
     denials.init_app(app)
-    cli.init_app(app)
+    commands.init_app(app)
     return app
 
 

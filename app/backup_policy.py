@@ -1,5 +1,5 @@
-"""What the engine can't know of a wallet tenant: what proves that one is whole, how its chains are made anew, and what
-a clone of it may not show. A bundle may be older than this code, so nothing here counts on the head of the history.
+"""The wallet application's part of backups, restores and clones: what proves a tenant's data, how its hash chains are
+made again, and how a clone masks it. A bundle may be older than this code, so nothing here assumes the head revision.
 """
 
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from app.audit.models import SYSTEM
 from app.audit.service import entry_of
+from app.auth.actors import SYSTEM
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.restore.clone import SALT
 
@@ -30,8 +30,8 @@ _IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
 
 
 def prove(connection: Connection) -> dict[str, Any]:
-    """Totals by currency and account, and the heads of all chains. Plain SQL on tables: whoever backs up may call no
-    function of a tenant.
+    """Totals by currency and account, and the heads of all chains. Plain SQL on tables, because the backup role may not
+    call a tenant's functions.
     """
     names = ("currency", "wallets", "balanceMinor", "heldMinor", "creditLimitMinor", "heads")
     accounts = ("currency", "debit", "credit", "entries", "amountMinor")
@@ -44,7 +44,7 @@ def prove(connection: Connection) -> dict[str, Any]:
 
 
 def find_faults(connection: Connection) -> list[str]:
-    """What the newest audit that the schema has does not find sound."""
+    """The findings of the newest ledger audit that the schema has."""
     (name,) = connection.execute(_NEWEST_AUDIT).fetchone() or ("",)
     audit = sql.SQL("SELECT wallet_id, seq, finding FROM {}() ORDER BY wallet_id, seq").format(sql.Identifier(name))
     return [
@@ -53,7 +53,7 @@ def find_faults(connection: Connection) -> list[str]:
     ]
 
 
-# One row of each chain a round: the hash of the row before is what the next one's is made of. The LIMIT keeps
+# Each round hashes one row of each chain, since a row's hash includes the hash of the row before. The LIMIT keeps
 # PostgreSQL from joining with the whole table in every round.
 _RECHAIN_WALLETS: Final = """
     WITH RECURSIVE chain AS (
@@ -85,7 +85,7 @@ _RECHAIN_LOG_HEAD: Final = """
 
 
 def rechain(connection: Connection) -> None:
-    """Make every wallet's chain and the audit log's anew from the rows as they are now."""
+    """Compute every wallet's chain and the audit log's chain again from the current rows."""
     connection.execute(_RECHAIN_WALLETS)
     connection.execute(_RECHAIN_HEADS)
     (is_chained,) = connection.execute(_IS_CHAINED).fetchone() or (False,)
@@ -95,13 +95,13 @@ def rechain(connection: Connection) -> None:
 
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:
-    """Write into the tenant's audit log what was done to the tenant as a whole."""
+    """Write an entry about the tenant as a whole into its audit log."""
     entry = entry_of(SYSTEM, action=action, after=dict(told))
     connection.execute("SELECT audit_note_v1(%s::jsonb)", (entry,))
 
 
 def _pseudonym(column: LiteralString) -> LiteralString:
-    """The same text gives the same one in one clone, and another one in the next."""
+    """An SQL expression: equal texts get equal pseudonyms within one clone, and different ones in the next clone."""
     return f"left(encode(sha256(convert_to({SALT} || {column}, 'UTF8')), 'hex'), 32)"
 
 
@@ -109,13 +109,13 @@ def _masked(column: LiteralString) -> LiteralString:
     return f"CASE WHEN {column} IS NOT NULL THEN 'masked' END"
 
 
-# The number of an order that was placed here is a uuid and says nothing; any other is what some client called it.
+# The id of an order placed in this service is a uuid and stays; any other is a client's text and is masked.
 _ORDER: Final = f"""
     CASE WHEN order_id ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN order_id
         ELSE {_pseudonym("order_id")} END"""
 _KEY: Final = _pseudonym("idempotency_key")
 _FINGERPRINT: Final = "sha256(uuid_send(id))"
-# Of what the log tells only this is needed: the audit looks for limits, statuses and policies in it.
+# The only members that a clone keeps: the audit reads limits, statuses and policies from the log.
 _TOLD: Final = """
     CASE WHEN action IN ('wallet.open', 'wallet.configure', 'wallet.import', 'credit_policy.set') THEN {} END"""
 
@@ -155,7 +155,7 @@ MASKS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
-# In the log, `subject` is a person's id where a member was added, changed or removed.
+# In the log, `subject` is a user's id where a member was added, changed or removed.
 PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
     "wallets": frozenset({"user_id"}),
     "wallet_transactions": frozenset({"admin_id"}),

@@ -1,7 +1,8 @@
-"""The settings, read once from the environment into a frozen object. All faults are listed together, and then the
-process does not start.
+"""The settings, read once from the environment into a frozen object. All faults are reported together, and the process
+does not start.
 
-With no DATABASE_URL everything runs on an embedded PostgreSQL under DATA_DIR, with secrets made there at first start.
+Without DATABASE_URL everything runs on an embedded PostgreSQL under DATA_DIR, with secrets created there at the first
+start.
 """
 
 import json
@@ -17,30 +18,32 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.auth.signing_keys import ensure_key_file, parse_keys
 from app.secret_files import make_once
+from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
-# A rate limit, also of a tenant's own settings.
+# The form of a rate limit, also in a tenant's settings.
 RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 RATE_WANTED = "must be a number and a time, like 600/minute; the times are second, minute, hour and day"
-# Those whose keys can be published. Of the others, none needs no key and HS* would take a public key for a secret one.
+# Asymmetric algorithms only: `none` needs no key, and HS* would accept a public key as the secret.
 OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 _ISSUER = r"^$|^https://[^\s?#]+$|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?$"
 _STORAGE = r"^$|^rediss?://.+"
-HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` makes a file of keys for SIGNING_KEYS_FILE."
+HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
 class ConfigurationError(Exception):
-    """One or more settings are wrong. The message lists them all."""
+    """One or more settings are invalid. The message lists all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the process was told. README explains each; the names there are these in capitals."""
+    """The settings of the process. Each has the name of its environment variable in lower case; docs/settings.md
+    explains them.
+    """
 
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
@@ -75,7 +78,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read the environment. Raises ConfigurationError. Without DATABASE_URL it starts the embedded server."""
+    """Read the environment. Starts the embedded server if DATABASE_URL is not set. Raises ConfigurationError."""
     env = Env(eager=False)
     secret = validate.Length(min=32, error="must have 32 characters or more")
     timeout = validate.Range(min=1, max=2**31 - 1, error="must be 1 to 2147483647")
@@ -123,7 +126,7 @@ def read_settings() -> Settings:
         env.seal()
     except EnvValidationError as error:
         hint = HOW_TO_MAKE_KEYS if {"SIGNING_KEYS_FILE", "SIGNING_KEYS"} & set(error.error_messages) else ""
-        raise ConfigurationError(f"These settings are wrong: {error}{hint}") from None
+        raise ConfigurationError(f"These settings are invalid: {error}{hint}") from None
     if is_given:
         return Settings(**given, is_embedded=False)
     embedded_ones = _embedded_settings(data_dir())
@@ -133,7 +136,7 @@ def read_settings() -> Settings:
 
 
 def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:
-    """One of the two; with the embedded server neither is needed."""
+    """Exactly one of the two settings, or none with the embedded server."""
     text = env.str("SIGNING_KEYS", "", validate=_are_signing_keys)
     needs_file = is_given and not os.environ.get("SIGNING_KEYS")
     file = env.str("SIGNING_KEYS_FILE", validate=_is_key_file, **({} if needs_file else {"default": ""}))
@@ -150,7 +153,7 @@ def _are_signing_keys(text: str) -> None:
 
 def _is_key_file(path: str) -> None:
     if os.environ.get("SIGNING_KEYS"):
-        raise ValidationError("SIGNING_KEYS is set as well; set one of them")
+        raise ValidationError("SIGNING_KEYS is set too; set only one of them")
     try:
         parse_keys(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -164,12 +167,12 @@ def _embedded_key_file(given: str) -> Path:
 
 
 def embedded_key_file() -> Path:
-    """Where the signing keys of an embedded installation are unless SIGNING_KEYS_FILE says."""
+    """The default file of the signing keys in an embedded installation."""
     return data_dir() / "signing_keys.json"
 
 
 def _oidc_settings(env: Env) -> dict[str, Any]:
-    """An issuer needs an audience, or tokens that it made for others would be taken too."""
+    """An issuer requires an audience; otherwise tokens that the issuer made for other services would be accepted."""
     issuer = env.str("OIDC_ISSUER", "", validate=validate.Regexp(_ISSUER, error="must be like https://id.example"))
     known = validate.ContainsOnly(OIDC_ALGORITHMS, error=f"must be some of {', '.join(OIDC_ALGORITHMS)}")
     given = validate.Length(min=1, error="must not be empty")
@@ -190,13 +193,13 @@ def _is_database_url(text: str) -> None:
 
 
 def data_dir() -> Path:
-    """Where the embedded server and its secrets live."""
+    """The folder of the embedded server and its secrets."""
     return Path(os.environ.get("DATA_DIR") or ROOT / ".data").resolve()
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSecrets:
-    """The passwords of the service roles and the two master secrets, kept beside the embedded server."""
+    """The passwords of the service roles and the two master secrets, stored beside the embedded server."""
 
     tenant_secret: str
     secret_key: str
@@ -205,7 +208,7 @@ class EmbeddedSecrets:
 
 
 def embedded_secrets(folder: Path) -> EmbeddedSecrets:
-    """Read the secrets, or make them at the first call; a crash leaves all or none."""
+    """Read the secrets, or create them at the first call. A crash leaves all of them or none."""
     path = folder / "secrets.json"
     if not path.exists():
         made = {name: secrets.token_urlsafe(48) for name in EmbeddedSecrets.__slots__}
@@ -214,7 +217,7 @@ def embedded_secrets(folder: Path) -> EmbeddedSecrets:
 
 
 def embedded_server(folder: Path) -> embedded.EmbeddedServer:
-    """The embedded server of this installation, started if it isn't running."""
+    """The embedded server of this installation, started if it is not running."""
     folder.mkdir(parents=True, exist_ok=True)
     return embedded.start(folder / "postgres", settings=("max_connections=200",))
 

@@ -1,6 +1,6 @@
-"""The database object, and the two families of models: a tenant's tables and the shared ones.
+"""The database object, and the two families of models: tables of a tenant and tables of the shared schema.
 
-Which schema a query reaches follows from what is bound (see `tenant_schemas.flask`), never from the model.
+The binding decides which schema a query reaches (see `tenant_schemas.flask`), never the model.
 """
 
 from typing import Final
@@ -22,13 +22,13 @@ db = TenantDatabase()
 
 
 class TenantModel(DeclarativeBase):
-    """Tables that every tenant has, written without a schema: the search_path says whose."""
+    """Tables of every tenant. They name no schema: the search_path selects it."""
 
     metadata = sa.MetaData()
 
 
 class SharedModel(DeclarativeBase):
-    """Tables of the shared schema, written with it."""
+    """Tables of the shared schema. They name it."""
 
     metadata = sa.MetaData()
 
@@ -38,7 +38,7 @@ fleet_tables(SharedModel.metadata)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Give the application its connections. Opens none."""
+    """Configure the application's connection pools. Opens no connection."""
     limits = Limits(
         max_connections=settings.max_connections,
         max_tenant_connections=settings.max_tenant_connections,
@@ -52,5 +52,5 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def admin_engine(url: str) -> sa.Engine:
-    """An engine for scripts: the migrator's login, one connection at a time, psycopg's own transactions."""
+    """An engine for scripts: the migrator's login, one connection at a time, with psycopg's own db transactions."""
     return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)

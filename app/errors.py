@@ -1,18 +1,18 @@
-"""Every error a caller can cause, by kind. Features add their own below these; each names a stable `code`.
+"""The errors that a caller can cause, by kind. Features subclass them; each class has a stable `code`.
 
 ServiceError
-├── Malformed               the request can't be read
-├── Invalid                 it can be read, and a field of it is wrong
-├── Unauthenticated         nobody, or nobody known
-├── Forbidden               known, and not allowed
+├── Malformed               the request can't be parsed
+├── Invalid                 a field of the request is invalid
+├── Unauthenticated         no valid credential
+├── Forbidden               the caller may not do this
 ├── NotFound
-├── Conflict                the rules of money or the state of things refuse it
+├── Conflict                a rule of money or the state of a resource refuses it
 ├── PreconditionFailed      If-Match names another version
 ├── PreconditionRequired    If-Match is missing
-├── TooManyRequests         more than this caller's limits allow
-└── Unavailable             not now; the same request may go through later
+├── TooManyRequests         a limit is exceeded
+└── Unavailable             a passing condition; the same request may succeed later
 
-Nothing here knows a status code: those are in `problems.py`.
+The status codes are in `app/api/problems.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,12 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """The root. `members` are extra members of the problem, in the words of the API."""
+    """The root. `members` are further members of the problem, by their names in the API."""
 
     code: ClassVar[str]
+    # Of an error that a tenant's SQL functions raise (`refusals.py`): by which SQLSTATE, and its text.
+    sqlstate: ClassVar[str]
+    text: ClassVar[str]
 
     def __init__(self, detail: str, members: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)

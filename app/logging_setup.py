@@ -16,7 +16,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 def init_app(app: Flask, level: str) -> None:
-    """Configure the process's logging and log each request of this application as it ends."""
+    """Configure the process's logging, and log each request of this application when it ends."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -1,76 +1,56 @@
-"""Gives the refusals of the tenant's SQL functions their names: SQLSTATE in, error of ours out."""
+"""Maps the SQLSTATEs that a tenant's SQL functions raise to this application's errors."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import psycopg
 import sqlalchemy.exc
 
 from app.errors import ServiceError
-from app.holds import errors as holds
-from app.ledger import errors as ledger
-from app.members import errors as members
 from app.money import format_minor
-from app.orders import errors as orders
-from app.wallets import errors as wallets
 
-REFUSALS: dict[str, tuple[type[ServiceError], str]] = {
-    kind.sqlstate: (kind, kind.text)
-    for kind in (
-        ledger.InsufficientFunds,
-        ledger.RefundExceedsPayment,
-        ledger.IdempotencyKeyReused,
-        ledger.PaymentNotFound,
-        ledger.AmountOutOfRange,
-        ledger.OrderAlreadyPaid,
-        holds.HoldNotFound,
-        holds.AlreadyCaptured,
-        holds.HoldVoided,
-        holds.HoldExpired,
-        holds.CaptureExceedsHold,
-        holds.ExpiryInThePast,
-        orders.OrderEmpty,
-        orders.TooManyItems,
-        orders.QuantityOutOfRange,
-        orders.ProductNotFound,
-        orders.ProductWithdrawn,
-        orders.ProductWithoutPrice,
-        orders.OrderNotFound,
-        wallets.WalletNotFound,
-        wallets.WalletFrozen,
-        wallets.WalletClosed,
-        wallets.CreditLimitBelowUsed,
-        wallets.CreditLimitAbovePolicy,
-        wallets.WalletNotEmpty,
-        wallets.WalletVersionMismatch,
-    )
-}
-REFUSALS["WA008"] = (members.MemberNotFound, "There is no such member in this tenant.")
+Kind = TypeVar("Kind", bound=type[ServiceError])
+
+_REFUSALS: Final[dict[str, type[ServiceError]]] = {}
+
+
+def sql_refusal(kind: Kind) -> Kind:
+    """Register an error as the name of its `sqlstate`. The decorator of the classes in each feature's `errors.py`."""
+    if kind.sqlstate in _REFUSALS:
+        raise RuntimeError(f"SQLSTATE {kind.sqlstate} has two names: {_REFUSALS[kind.sqlstate]} and {kind}.")
+    _REFUSALS[kind.sqlstate] = kind
+    return kind
 
 
 @contextmanager
 def named_refusals() -> Iterator[None]:
-    """Raise a refusal as the error it stands for; every other error goes on as it is."""
+    """Raise a registered refusal as its error. Other errors pass unchanged."""
     try:
         yield
     except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
         original = error if isinstance(error, psycopg.Error) else error.orig
-        if not isinstance(original, psycopg.Error) or original.sqlstate not in REFUSALS:
+        if not isinstance(original, psycopg.Error) or original.sqlstate not in _REFUSALS:
             raise
         raise refusal(original.sqlstate, original.diag.message_detail) from error
 
 
+def code_of(sqlstate: str) -> str | None:
+    """The `code` of the refusal with this SQLSTATE; None if no feature has registered one."""
+    kind = _REFUSALS.get(sqlstate)
+    return kind.code if kind else None
+
+
 def refusal(sqlstate: str, detail: str | None) -> ServiceError:
-    """The error that a refusal with this SQLSTATE and detail stands for."""
-    kind, text = REFUSALS[sqlstate]
-    return kind(text, _members(detail))
+    """The error for a refusal with this SQLSTATE and detail."""
+    kind = _REFUSALS[sqlstate]
+    return kind(kind.text, _members(detail))
 
 
 def _members(detail: str | None) -> dict[str, Any]:
-    """The detail of a refusal is JSON; PostgreSQL's own errors have a sentence there, or nothing. If it names a
-    currency, its numbers are amounts in the minor unit of that, but for `item`, a place in a list.
+    """The members in a refusal's detail, which is JSON; PostgreSQL's own errors have a sentence or nothing there. If
+    the detail has a currency, its integers are amounts in that currency's minor unit, except `item`, an index.
     """
     if not detail or not detail.startswith("{"):
         return {}

@@ -1,14 +1,14 @@
-"""Files that hold secrets: for their owner alone, on the disk before they have their name, whole or not at all."""
+"""Files with secrets: readable by their owner only, and written whole: synced to disk before they get their name."""
 
 import os
 from pathlib import Path
 
 
 def make_once(path: Path, text: str) -> None:
-    """Make the file with this text, unless it is there. Of processes that start at once, one makes it."""
+    """Create the file with this text unless it exists. Of several processes at once, one creates it."""
     scratch = scratch_beside(path, text)
     try:
-        os.link(scratch, path)  # Fails if another process was faster; then what it wrote counts.
+        os.link(scratch, path)  # Fails if another process was faster; then its file stays.
     except FileExistsError:
         pass
     finally:
@@ -16,7 +16,7 @@ def make_once(path: Path, text: str) -> None:
 
 
 def scratch_beside(path: Path, text: str) -> Path:
-    """A file with this text, ready to take the path's place."""
+    """A temporary file with this text, ready to be renamed to the path."""
     scratch = path.resolve().with_suffix(f".{os.getpid()}")
     scratch.unlink(missing_ok=True)
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

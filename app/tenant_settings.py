@@ -1,7 +1,6 @@
-"""What the settings of a tenant may say: the one truth for scripts, for the operator's routes and for requests.
+"""The settings that a tenant may have, with their checks, for scripts, operators' routes and requests.
 
-Whatever writes settings refuses names that are not here. Whatever reads them passes over such names, for they may be
-those of a later revision of this code that runs beside it.
+A writer refuses an unknown setting. A reader ignores it, because a newer version of this code may run beside this one.
 """
 
 import re
@@ -13,20 +12,20 @@ from babel import Locale, UnknownLocaleError
 from marshmallow import fields, validate
 
 from app.api.fields import REQUIRED, Schema, coded
+from app.api.money_fields import CurrencyField
 from app.api.requests import faults_of
 from app.config import RATE, RATE_WANTED
 from app.errors import Invalid
-from app.wallets.currencies import CurrencyField
 
-MAX_INTEGER: Final = 2**31 - 1  # of PostgreSQL's settings
+MAX_INTEGER: Final = 2**31 - 1  # the largest integer of PostgreSQL's settings
 MAX_COUNT: Final = 1_000_000
 
 
 class LocaleField(fields.String):
-    """A locale that Babel knows. It is kept as bs_BA, also if it was written bs-BA."""
+    """A locale that Babel knows, stored as bs_BA, also if written bs-BA."""
 
     default_error_messages = {  # noqa: RUF012  marshmallow's own way
-        **dict.fromkeys(("null", "invalid"), coded("not_a_locale", "There is no such locale; write it like bs_BA.")),
+        **dict.fromkeys(("null", "invalid"), coded("not_a_locale", "The locale is unknown; write it like bs_BA.")),
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
@@ -39,7 +38,7 @@ class LocaleField(fields.String):
 
 
 class RateField(fields.String):
-    """So many requests in a second, a minute, an hour or a day."""
+    """A number of requests per second, minute, hour or day."""
 
     default_error_messages = {  # noqa: RUF012
         **dict.fromkeys(("null", "invalid"), coded("not_a_rate", f"It {RATE_WANTED}.")),
@@ -52,17 +51,17 @@ class RateField(fields.String):
 
 
 class CountField(fields.Integer):
-    """A whole number from 1 to `most`. Neither `true` nor "5" nor 5.0 is one."""
+    """A whole number from 1 to `most`. `true`, "5" and 5.0 are refused."""
 
     default_error_messages = {**REQUIRED, "invalid": coded("not_a_number", "A whole number is needed.")}  # noqa: RUF012
 
     def __init__(self, most: int, **kwargs: Any) -> None:
-        in_range = validate.Range(1, most, error=coded("out_of_range", f"It must be 1 to {most}."))
+        in_range = validate.Range(1, most, error=coded("out_of_range", f"The number must be from 1 to {most}."))
         super().__init__(strict=True, validate=in_range, **kwargs)
 
 
 class TenantSettingsSchema(Schema):
-    """The settings of a tenant. What is not set has the service's default."""
+    """The settings of a tenant. A missing setting has the service's default."""
 
     currency = CurrencyField(required=True, error_messages=REQUIRED)
     currencies = fields.List(CurrencyField(), error_messages={"invalid": coded("not_a_list", "A list is needed.")})
@@ -83,19 +82,19 @@ for _field in _CHANGES.fields.values():
 
 
 def new_settings(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a tenant that is to be made, as they are to be stored. Raises Invalid, which names each fault."""
+    """The checked settings of a new tenant, as they are stored. Raises Invalid with each fault."""
     return _load(_NEW, told)
 
 
 def stored_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings out of the registry, checked. Raises Invalid."""
+    """The checked settings from the registry. Raises Invalid."""
     return _load(_STORED, stored)
 
 
 def changed_settings(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes as `registry.change_settings` takes them: None takes a setting away, so that the default counts.
+    """The checked changes for `registry.change_settings`. None removes a setting, so its default applies.
 
-    Raises Invalid if one of them is wrong, if it takes a currency away, or if what comes of it is not whole.
+    Raises Invalid for an invalid change, for a removed currency, and if the resulting settings are invalid.
     """
     told = _load(_CHANGES, changes)
     whole = stored_settings({name: value for name, value in {**stored, **told}.items() if value is not None})
@@ -103,7 +102,11 @@ def changed_settings(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> d
         raise Invalid.at("currency", "currency_kept", "The main currency of a tenant never changes.")
     lost = {*stored.get("currencies", ())} - {whole["currency"], *whole.get("currencies", ())}
     if lost:
-        raise Invalid.at("currencies", "currency_kept", f"Wallets may be kept in {', '.join(sorted(lost))}.")
+        raise Invalid.at(
+            "currencies",
+            "currency_kept",
+            f"A currency can't be removed, because wallets may exist in it: {', '.join(sorted(lost))}.",
+        )
     return told
 
 

@@ -9,7 +9,7 @@ import sys
 import rich_click as click
 
 import app  # noqa: F401  With it come the tables of all features.
-from app.members.models import User
+from app.users.models import User
 from app.wallets.models import Wallet
 from scripts.support.console import FAILED, stop
 from scripts.support.migration_review import SquawkMissing, review_histories

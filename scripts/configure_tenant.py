@@ -20,12 +20,12 @@ from tenant_schemas.registry import change_settings, lock_named
 DEFAULT = "default"
 
 
-class Limit(click.ParamType):
+class Limit(click.ParamType[int | str, Any]):
     """A number, or `default`."""
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         return value if value == DEFAULT else click.INT.convert(value, param, ctx)
 
 

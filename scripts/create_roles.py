@@ -5,8 +5,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from app.config import Settings
-from app.db import admin_engine
-from app.tenancy import ROLES
+from app.db import ROLES, admin_engine
 from scripts.support.console import BAD_ARGUMENTS, refusals_exit, settings_or_exit, stop
 from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
 

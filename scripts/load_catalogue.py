@@ -24,12 +24,12 @@ from marshmallow import fields, validate
 from sqlalchemy.dialects.postgresql import insert
 
 from app.api.fields import Choice, Schema, Text
+from app.api.money_fields import AmountField
 from app.catalogue.models import Category, Product, ProductPrice
 from app.catalogue.schemas import MAX_CODE, MAX_SKU, STATUSES
-from app.db import admin_engine
+from app.db import ROLES, admin_engine
 from app.errors import Invalid
-from app.money import AmountField, to_minor
-from app.tenancy import ROLES
+from app.money import to_minor
 from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, json_option, settings_or_exit, show_json, stop
 from tenant_schemas.roles import become_owner
 

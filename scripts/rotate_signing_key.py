@@ -11,8 +11,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from app.auth.signing_keys import LEARNING_SECONDS, parse_keys, rotated, write_key_file
 from app.config import embedded_key_file
+from app.signing_keys import LEARNING_SECONDS, parse_keys, rotated, write_key_file
 from scripts.support.console import BAD_ARGUMENTS, FAILED, stop
 
 

@@ -20,9 +20,10 @@ from app.errors import Conflict
 from app.holds import service as holds
 from app.ledger.errors import IdempotencyKeyReused
 from app.ledger.service import Movement, post
-from app.members.models import Role, User
-from app.members.service import add_membership, add_user, find_user
+from app.members.service import add_membership
 from app.orders import service as orders
+from app.users.models import Role, User
+from app.users.service import add_user, find_user
 from app.wallets.currencies import main_currency
 from app.wallets.service import open_wallet
 from scripts.load_catalogue import load_catalogue

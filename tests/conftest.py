@@ -18,6 +18,7 @@ from tenant_schemas.flask import EXTENSION
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
+from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
 from tests.factories.people import People
 from tests.servers.fixtures import (  # noqa: F401  pytest finds the fixtures and hooks of two servers here.
     both_servers,

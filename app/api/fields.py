@@ -1,4 +1,4 @@
-"""What schemas are made of: their base, and fields that take one form of a thing and say by a code what is wrong."""
+"""The base classes of all schemas, and fields that accept one form of a value and report faults by a stable code."""
 
 import re
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ def coded(code: str, message: str) -> Coded:
 
 
 class Schema(marshmallow.Schema):
-    """The base of all schemas: unknown fields are refused, and answers keep the order of their fields."""
+    """The base of all schemas. Unknown fields are refused, and answers keep the order of their fields."""
 
     error_messages = {  # noqa: RUF012  marshmallow's own way
         "unknown": coded("unknown_field", "There is no such field."),
@@ -39,12 +39,12 @@ class Schema(marshmallow.Schema):
 
 
 class Answer(Schema):
-    """The base of what is only shown: every member is always there, except those that `may_lack` names."""
+    """The base of schemas for answers. Every member is always present, except those in `may_lack`."""
 
     may_lack: ClassVar[tuple[str, ...]] = ()
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Nothing is loaded with it, so this is for its description alone."""
+        """Mark members as required in OpenAPI. Nothing is loaded with this schema."""
         field_obj.required = field_name not in self.may_lack
 
 
@@ -52,7 +52,7 @@ REQUIRED = {"required": coded("required", "This field is needed."), "null": code
 
 
 class Text(fields.String):
-    """Text of 1 to `max_length` characters, without control characters that PostgreSQL or a terminal would choke on."""
+    """Text of 1 to `max_length` characters, without control characters."""
 
     default_error_messages = {  # noqa: RUF012
         **REQUIRED,
@@ -80,7 +80,7 @@ class Text(fields.String):
 
 
 class Identifier(fields.UUID):
-    """A UUID in a body or a query, in the one form that RFC 9562 gives it; Python would take others too."""
+    """A UUID in the textual form of RFC 9562. Python's own parser would accept other forms too."""
 
     default_error_messages = {**REQUIRED, "invalid_uuid": coded("not_a_uuid", "A UUID is needed.")}  # noqa: RUF012
 
@@ -91,7 +91,7 @@ class Identifier(fields.UUID):
 
 
 class Choice(fields.String):
-    """One of a few words."""
+    """One of a fixed list of words."""
 
     default_error_messages = {  # noqa: RUF012
         **REQUIRED,
@@ -110,7 +110,7 @@ class Choice(fields.String):
 
 
 class Flag(fields.Boolean):
-    """true or false; marshmallow's own would take 1 and "yes" too."""
+    """true or false. marshmallow's own field would also accept 1 and "yes"."""
 
     default_error_messages = {  # noqa: RUF012  marshmallow's own way
         name: coded("not_a_boolean", "Send true or false, without quotes.") for name in ("invalid", "null")
@@ -123,13 +123,13 @@ class Flag(fields.Boolean):
 
 
 class Moment(fields.AwareDateTime):
-    """A moment in RFC 3339. In a request it must say its offset; in an answer it is UTC with a Z."""
+    """A date and time by RFC 3339. A request must give the offset; an answer is in UTC with a Z."""
 
     default_error_messages = {  # noqa: RUF012
         **REQUIRED,
         **dict.fromkeys(
             ("invalid", "invalid_awareness", "format"),
-            coded("not_a_moment", "A moment is needed, like 2026-01-31T12:00:00Z."),
+            coded("not_a_moment", "A date and time is needed, like 2026-01-31T12:00:00Z."),
         ),
     }
 
@@ -139,7 +139,7 @@ class Moment(fields.AwareDateTime):
         moment: datetime = super()._deserialize(value, attr, data, **kwargs)
         try:
             return moment.astimezone(UTC)
-        except OverflowError:  # A day of the year 1 or 9999 that UTC puts into the year before or after.
+        except OverflowError:  # In UTC the moment is before the year 1 or after 9999.
             raise self.make_error("invalid", input=value) from None
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
@@ -147,7 +147,7 @@ class Moment(fields.AwareDateTime):
 
 
 class OneOf(fields.Field[Any]):
-    """An object of one of several forms. Its `type` says of which, and that form's schema reads it."""
+    """An object of one of several forms. Its `type` selects the schema that loads it."""
 
     default_error_messages = {  # noqa: RUF012
         "null": coded("not_an_object", "A JSON object is needed."),
@@ -170,7 +170,7 @@ class OneOf(fields.Field[Any]):
 
 
 def one_of_openapi(self: Any, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
-    """How it looks in OpenAPI."""
+    """The OpenAPI description of OneOf."""
     if not isinstance(field, OneOf):
         return {}
     references = {name: self.resolve_nested_schema(form) for name, form in field.forms.items()}

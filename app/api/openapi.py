@@ -1,4 +1,6 @@
-"""The API's description: OpenAPI 3.1 at /openapi.json, made from the schemas, and a page at /docs that needs no CDN."""
+"""The API's description: OpenAPI 3.1 at /openapi.json, generated from the schemas, and a page at /docs without outside
+resources.
+"""
 
 from http import HTTPStatus
 from typing import Any
@@ -9,9 +11,8 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import INCLUDE, fields
 
 from app.api.fields import Answer, one_of_openapi
+from app.api.money_fields import amount_openapi
 from app.api.problems import MEDIA_TYPE
-from app.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
-from app.money import amount_openapi
 
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
@@ -19,16 +20,16 @@ or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with 
 
 RETRY_AFTER: dict[str, Any] = {
     "Retry-After": {
-        **{"description": "seconds until it is worth trying again", "required": True},
+        **{"description": "seconds until the next try", "required": True},
         "schema": {"type": "integer", "minimum": 0},
     }
 }
 LIMIT_HEADERS: dict[str, Any] = {
     name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
     for name, description in {
-        "RateLimit-Limit": "requests in the whole time; in all answers that were counted, as the next two",
-        "RateLimit-Remaining": "of them, how many are left",
-        "RateLimit-Reset": "seconds until all are there again",
+        "RateLimit-Limit": "requests in a whole window; in every counted answer, as the next two headers",
+        "RateLimit-Remaining": "requests left in this window",
+        "RateLimit-Reset": "seconds until the next window",
     }.items()
 }
 CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
@@ -39,21 +40,6 @@ ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
 }
 
-SECURITY_SCHEMES: dict[str, Any] = {
-    "token": {
-        **{"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-        "description": "The accessToken of a login, whose keys are at /.well-known/jwks.json, or an API key.",
-    },
-    "cookie": {
-        **{"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE},
-        "description": "In browsers, after a login with `cookie`. An Authorization header is heard before it.",
-    },
-    "csrf": {
-        **{"type": "apiKey", "in": "header", "name": CSRF_HEADER},
-        "description": "The csrfToken of the login, beside a cookie, for whatever is not only read.",
-    },
-}
-
 
 class FaultSchema(Answer):
     field = fields.String()
@@ -62,7 +48,7 @@ class FaultSchema(Answer):
 
 
 class ProblemSchema(Answer):
-    """Some problems have more members: `available`, `refundable`, …"""
+    """An RFC 9457 problem. Some have more members: `available`, `refundable`, …"""
 
     class Meta:
         unknown = INCLUDE
@@ -77,7 +63,7 @@ class ProblemSchema(Answer):
 
 
 class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
-    """flask-smorest without its error handlers and its pages: ours make problems (`problems.py`) and have cursors."""
+    """flask-smorest without its error handlers and its pagination: `problems.py` and `pagination.py` replace them."""
 
     ERROR_SCHEMA = ProblemSchema
 
@@ -86,7 +72,7 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
     def _register_pagination_header(self) -> None: ...
 
     def _register_responses(self) -> None:
-        """All that flask-smorest registers here are errors, and ours have a media type of their own."""
+        """Register the error responses, which have the media type of problems."""
         self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
         super()._register_responses()
         for status, headers in ERROR_HEADERS.items():
@@ -94,8 +80,10 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
-def make_api(app: Flask) -> Documentation:
-    """The API object with which the features' blueprints are registered."""
+def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
+    """The API object with which the blueprints are registered. `security_schemes` describes the ways to
+    authenticate.
+    """
     app.config.update(
         API_TITLE="schema-wallet",
         API_VERSION="1",
@@ -104,8 +92,8 @@ def make_api(app: Flask) -> Documentation:
         OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
-            "components": {"securitySchemes": SECURITY_SCHEMES},
-            "security": [{"token": []}, {"cookie": [], "csrf": []}],
+            "components": {"securitySchemes": security_schemes},
+            "security": security,
         },
     )
     api = Documentation(app)

@@ -1,7 +1,7 @@
 """Cursor-paged lists: `?limit=&cursor=` in, `{"items": […], "nextCursor": …}` out.
 
-A cursor is the position after the last item, signed together with its list: the tenant (or that there is none), the
-user, the route and the filters. It is refused anywhere else.
+A cursor is the position after the last item, signed together with its list: the tenant (or the shared side), the user,
+the route and the filters. Any other list refuses it.
 """
 
 import re
@@ -27,7 +27,7 @@ Position = list[Any]
 
 
 class LimitField(fields.Integer):
-    """How many items a page may have, in plain digits."""
+    """The maximum number of items of a page, in plain digits."""
 
     default_error_messages = {  # noqa: RUF012
         "invalid": coded("not_an_integer", "A whole number is needed."),
@@ -43,7 +43,7 @@ class LimitField(fields.Integer):
 
 
 class PageQuery(Schema):
-    """The parameters of every list; lists with filters add theirs."""
+    """The query parameters of every list. Lists with filters extend it."""
 
     limit = LimitField(load_default=DEFAULT_LIMIT, metadata={"minimum": 1, "maximum": MAX_LIMIT})
     cursor = Text(max_length=1000)
@@ -51,7 +51,7 @@ class PageQuery(Schema):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Some items, and the cursor that leads on; None on the last page."""
+    """Items, and the cursor of the next page; None on the last page."""
 
     items: Sequence[Item]
     next_cursor: str | None
@@ -72,8 +72,8 @@ def paginate(
     fetch: Callable[[Position | None, int], Sequence[Item]],
     position_of: Callable[[Item], Position],
 ) -> Page[Item]:
-    """One page. `fetch` is given the position to start after and how many to bring; one more than shown tells whether
-    there are others.
+    """One page. `fetch` gets the position to start after and the number of items to return. It is asked for one more
+    than the page shows, which tells whether a next page exists.
     """
     found = fetch(position_in(query), query["limit"] + 1)
     items = found[: query["limit"]]
@@ -82,12 +82,12 @@ def paginate(
 
 
 def position_in(query: dict[str, Any]) -> Position | None:
-    """The position that the query's cursor stands for, if it has one. Raises Invalid for the cursor of another list."""
+    """The position in the query's cursor; None without a cursor. Raises Invalid for the cursor of another list."""
     return _read(_signer(query), query["cursor"]) if "cursor" in query else None
 
 
 def cursor_to(position: Position, query: dict[str, Any]) -> str:
-    """The cursor that leads on from this position, in this list with these filters."""
+    """The cursor after this position, valid for this list with these filters."""
     signed = _signer(query).dumps(position)
     return signed if isinstance(signed, str) else signed.decode()
 
@@ -105,5 +105,7 @@ def _read(signer: URLSafeSerializer, cursor: str) -> Position:
     try:
         position: Position = signer.loads(cursor)
     except BadSignature:
-        raise Invalid.at("cursor", "bad_cursor", "It belongs to another list, tenant or filter. Start anew.") from None
+        raise Invalid.at(
+            "cursor", "bad_cursor", "The cursor belongs to another list, tenant or filter. Start without a cursor."
+        ) from None
     return position

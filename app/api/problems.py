@@ -1,6 +1,7 @@
-"""Errors on the wire: RFC 9457 problems with a stable `code`. The only file that knows status codes of errors.
+"""Errors on the wire: RFC 9457 problems with a stable `code`. No other file knows the status codes of errors.
 
-What a problem says is written here or by the error itself. PostgreSQL's words, SQL and stack traces go to the log.
+The text of a problem comes from here or from the error itself. PostgreSQL's messages, SQL and stack traces go to the
+log.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,8 @@ from tenant_schemas.flask import tenant_has_moved
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-NOT_NOW = "The database can't answer now. Send the same request again, with the same Idempotency-Key."
-# A rate limit knows better when it is over, and says so itself.
+NOT_NOW = "The database does not answer now. Send the same request again, with the same Idempotency-Key."
+# Defaults: a rate limit sets its own value.
 RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
 
 STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
@@ -55,14 +56,14 @@ HTTP_CODES = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
 }
 
-# SQLSTATEs that say «not now»: no connection (none, 08…), shutting down or starting (57P…), too many connections,
+# SQLSTATEs of passing conditions: no connection (none, 08…), shutting down or starting (57P…), too many connections,
 # serialization failure, deadlock, lock not available, statement time-out.
 PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
-# SQLSTATEs that a request meets in a schema that its tenant has left: no right, no schema, no table, no function.
+# SQLSTATEs of a request to a schema that its tenant no longer uses: no right, no schema, no table, no function.
 LEFT_STATES = frozenset({"42501", "3F000", "42P01", "42883"})
 
 
-# By what a route has: a status code that no route here says is not one that a client must be ready for.
+# The statuses that a route may refuse with, by its features. A client needs no code for others.
 _ANY_ROUTE = (
     *(HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND),
     *(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
@@ -72,7 +73,7 @@ _WITH_VERSION = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.PRECONDITION_REQUIRE
 
 
 def register(app: Flask) -> None:
-    """Let every error leave the application as a problem."""
+    """Turn every error of the application into a problem."""
     app.register_error_handler(errors.ServiceError, _service_error)
     app.register_error_handler(tenancy.TenancyError, _tenancy_error)
     app.register_error_handler(psycopg.Error, _database_error)
@@ -82,7 +83,7 @@ def register(app: Flask) -> None:
 
 
 def possible_refusals(operation: Mapping[str, Any], method: str) -> tuple[HTTPStatus, ...]:
-    """What an operation may refuse with, by its description in OpenAPI."""
+    """The statuses with which an operation may refuse, by its OpenAPI description."""
     headers = {about["name"] for about in operation.get("parameters", ()) if about.get("in") == "header"}
     return (
         *_ANY_ROUTE,
@@ -95,7 +96,7 @@ def possible_refusals(operation: Mapping[str, Any], method: str) -> tuple[HTTPSt
 def problem(
     status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
 ) -> Response:
-    """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the status's own phrase."""
+    """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the phrase of the status."""
     response = Response(orjson.dumps(_body(status, code, detail, members)), status=status, mimetype=MEDIA_TYPE)
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
     if status in RETRY_AFTER_SECONDS:
@@ -106,7 +107,7 @@ def problem(
 
 
 def problem_body(error: errors.ServiceError) -> dict[str, Any]:
-    """What the error's problem says, for an answer that holds more than this one."""
+    """The error as a problem's JSON, for an answer that embeds it."""
     return _body(_status_of(error), error.code, error.detail, error.members)
 
 
@@ -152,7 +153,7 @@ def _database_error(error: psycopg.Error) -> Response:
 
 def _http_exception(error: HTTPException) -> Response:
     original = getattr(error, "original_exception", None)
-    if original is not None:  # It was raised after the view, by the commit for instance, and Flask wrapped it.
+    if original is not None:  # Raised after the view, for instance by the commit, and wrapped by Flask.
         return _wrapped_database_error(original) if isinstance(original, DBAPIError) else _unexpected(original)
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().get_data(), error.code, error.get_headers())
@@ -170,5 +171,5 @@ def _unexpected(error: BaseException) -> Response:
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal_error",
-        "Something went wrong here. It was logged with the request id.",
+        "The service failed. The error is in its log under the request id.",
     )

@@ -1,1 +1,1 @@
-"""API keys: how a service acts in one tenant without being anybody (shared schema)."""
+"""API keys: credentials of services in one tenant (shared schema)."""

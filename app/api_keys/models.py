@@ -1,4 +1,4 @@
-"""API keys (shared schema). Kept after their end, for the audit log and the ledger name them."""
+"""API keys (shared schema). Revoked and expired keys stay, because the audit log and the ledger refer to them."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class ApiKey(SharedModel):
-    """A service's way into one tenant. Of its secret only the hash is known."""
+    """A service's credential in one tenant. Only the hash of its secret is stored."""
 
     __tablename__ = "api_keys"
     __table_args__ = (

@@ -1,16 +1,16 @@
-"""The API keys of a tenant, for its admins. No key can manage keys."""
+"""The API keys of a tenant, for its admins. No API key can manage API keys."""
 
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint
 from app.api_keys import service
 from app.api_keys.models import ApiKey
 from app.api_keys.schemas import ApiKeyPageSchema, CreateApiKeySchema, NewApiKeySchema
-from app.tenancy import Access, access, actor
+from app.auth.access import Access, access, actor
 
-blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="How services come in.")
+blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="Credentials of services.")
 
 
 @blueprint.get("/api-keys")
@@ -18,7 +18,9 @@ blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="Ho
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, ApiKeyPageSchema)
 def list_keys(query: dict[str, Any]) -> Page[ApiKey]:
-    """This tenant's API keys, newest first, with those that are over or revoked. Their secrets are known to nobody."""
+    """This tenant's API keys, newest first, including expired and revoked ones. Secrets are not stored and
+    not shown.
+    """
     return paginate(
         query,
         lambda after, limit: service.list_keys(after=after, limit=limit),
@@ -31,7 +33,7 @@ def list_keys(query: dict[str, Any]) -> Page[ApiKey]:
 @blueprint.arguments(CreateApiKeySchema)
 @blueprint.response(201, NewApiKeySchema)
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
-    """Make a key for a service: `service` reads all of this tenant and moves money, `auditor` reads all."""
+    """Create a key for a service: `service` reads all of this tenant and moves money, `auditor` reads all."""
     key, text = service.create_key(**body, actor=actor())
     return vars(key) | {"key": text}
 
@@ -40,5 +42,5 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 @access(Access.ADMIN, "api_key.revoke")
 @blueprint.response(204)
 def revoke_key(key_id: UUID) -> None:
-    """Revoke a key; what it asks from now on is refused. It stays in the list."""
+    """Revoke a key from the next request on. It stays in the list."""
     service.revoke_key(key_id, actor=actor())

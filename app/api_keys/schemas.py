@@ -1,10 +1,10 @@
-"""What may be sent about API keys and how they look from outside."""
+"""API keys on the wire."""
 
 from marshmallow import fields
 
 from app.api.fields import Answer, Choice, Moment, Schema, Text
 from app.api.pagination import page_schema
-from app.members.models import KEY_ROLES
+from app.users.models import KEY_ROLES
 
 
 class ApiKeySchema(Answer):
@@ -18,7 +18,7 @@ class ApiKeySchema(Answer):
 
 
 class NewApiKeySchema(ApiKeySchema):
-    key = fields.String(metadata={"description": "The bearer token of the service. It is shown this once."})
+    key = fields.String(metadata={"description": "The bearer token of the service. Only this answer contains it."})
 
 
 ApiKeyPageSchema = page_schema(ApiKeySchema)
@@ -27,6 +27,4 @@ ApiKeyPageSchema = page_schema(ApiKeySchema)
 class CreateApiKeySchema(Schema):
     name = Text(required=True, max_length=100)
     role = Choice(*KEY_ROLES, required=True)
-    expires_at = Moment(
-        required=True, data_key="expiresAt", metadata={"description": "in the future, and in a year at the latest"}
-    )
+    expires_at = Moment(required=True, data_key="expiresAt", metadata={"description": "in the future, within a year"})

@@ -1,7 +1,7 @@
-"""Making, listing and revoking the API keys of the bound tenant.
+"""Creating, listing and revoking the API keys of the bound tenant. Commits nothing.
 
-The keys are on the shared side, where no row-level security tells tenants apart for the service's own login: every
-query here says whose keys it means. Nothing is committed here.
+The keys are in the shared schema, where row-level security does not separate tenants for the service's own login. So
+every query here names the tenant.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from app.api_keys.errors import KeyNotFound
 from app.api_keys.models import ApiKey
-from app.audit.models import Actor
 from app.audit.service import note_in
+from app.auth.actors import Actor
 from app.auth.credentials import KEY_PREFIX
 from app.db import db
 from app.errors import Invalid
@@ -27,7 +27,9 @@ LONGEST_LIFE: Final = timedelta(days=366)
 
 
 def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> tuple[ApiKey, str]:
-    """A new key, and the text that is shown this once. Raises Invalid for a time that is over or too far off."""
+    """A new key, and its text, which only this answer contains. Raises Invalid for an expiry in the past or too far
+    ahead.
+    """
     _refuse_wrong_expiry(expires_at)
     tenant, secret = current_tenant(), token_urlsafe(SECRET_BYTES)
     key = ApiKey(
@@ -51,13 +53,13 @@ def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> t
 def _refuse_wrong_expiry(expires_at: datetime) -> None:
     now = datetime.now(UTC)
     if expires_at <= now:
-        raise Invalid.at("expiresAt", "expiry_in_the_past", "It must be in the future.")
+        raise Invalid.at("expiresAt", "expiry_in_the_past", "expiresAt must be in the future.")
     if expires_at > now + LONGEST_LIFE:
-        raise Invalid.at("expiresAt", "expiry_too_far", "It must be in a year at the latest.")
+        raise Invalid.at("expiresAt", "expiry_too_far", "expiresAt must be within a year.")
 
 
 def list_keys(*, after: list[Any] | None, limit: int) -> list[ApiKey]:
-    """The tenant's keys, newest first, revoked ones too; `after` is (created_at, id)."""
+    """The tenant's keys, newest first, including revoked ones; `after` is (created_at, id)."""
     query = (
         sa.select(ApiKey)
         .where(ApiKey.tenant_id == current_tenant().id)
@@ -72,7 +74,7 @@ def list_keys(*, after: list[Any] | None, limit: int) -> list[ApiKey]:
 
 
 def revoke_key(key_id: UUID, *, actor: Actor) -> None:
-    """End a key; its next request is refused. Again is the same as once. Locks the key's row. Raises KeyNotFound."""
+    """Revoke a key from its next request on. A second call has no effect. Locks the key's row. Raises KeyNotFound."""
     tenant = current_tenant()
     query = sa.select(ApiKey).where(ApiKey.tenant_id == tenant.id, ApiKey.id == key_id).with_for_update()
     with shared_side():

@@ -1,1 +1,1 @@
-"""Who did what in a tenant besides moving their own money, and what was refused to whom."""
+"""The audit log of a tenant: changes by admins, services and operators, and refused requests."""

@@ -1,8 +1,8 @@
-"""Notes in the tenant's audit log what was refused to whom.
+"""Records refused requests (4xx) in the tenant's audit log.
 
-What was done is noted where it is done, in its own db transaction, and an operator's look before it is answered. What
-was refused has its path as its subject and no wallet, for the audit compares each wallet with the last entry about it.
-What broke is no refusal, and nobody knows whether it was done: the service's log has it.
+A change is recorded where it happens, in the same db transaction. A refusal has the request's path as its subject and
+no wallet, because the audit compares each wallet with its last entry. A server error (5xx) is not recorded: its outcome
+is unknown, and the service's log has it.
 """
 
 import orjson
@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.problems import MEDIA_TYPE
 from app.api.requests import SAFE_METHODS
-from app.audit.models import ActorKind
 from app.audit.service import note_in
+from app.auth.access import actor, caller
+from app.auth.actors import ActorKind
 from app.db import db
-from app.tenancy import actor, caller
 from tenant_schemas import registry
 from tenant_schemas.errors import TenancyError, TenantNotFound
 from tenant_schemas.flask import connections
@@ -44,7 +44,9 @@ def _note(response: Response) -> Response:
 
 
 def _concerned(response: Response) -> Tenant | None:
-    """The tenant whose log is to tell of this. What a limit turned away is not to touch a schema, so it is none's."""
+    """The tenant with the audit log for this refusal; None for a request that a limit refused, which must not touch a
+    schema.
+    """
     looks = request.method in SAFE_METHODS
     if g.get("is_watched"):
         tenant: Tenant = g.tenant

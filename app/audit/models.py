@@ -1,8 +1,6 @@
 """The audit log: append-only, and one chain of hashes for each tenant."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -13,29 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db import TenantModel
 
 
-class ActorKind(StrEnum):
-    USER = "user"
-    OPERATOR = "operator"  # of the installation, who came into the tenant
-    API_KEY = "api_key"
-    SYSTEM = "system"  # a command or a timer
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who asks for something, from where, in which request. `id` is a user's or an API key's."""
-
-    kind: ActorKind
-    id: UUID | None = None
-    address: str | None = None
-    request_id: str | None = None
-
-
-SYSTEM = Actor(ActorKind.SYSTEM)
-
-
 class AuditRecord(TenantModel):
-    """One entry. `before` and `after` are the state that was changed, `subject` is what it was done to if not only to a
-    wallet, `refusal` is the code of what was refused.
+    """One entry. `before` and `after` hold the changed state, `subject` names the object of the change beside the
+    wallet, and `refusal` holds the code of a refusal.
     """
 
     __tablename__ = "audit_log"
@@ -64,7 +42,7 @@ class AuditRecord(TenantModel):
 
 
 class AuditChain(TenantModel):
-    """The head of the chain, one row."""
+    """The head of the tenant's chain of hashes: one row."""
 
     __tablename__ = "audit_chain"
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint
 from app.audit import service
 from app.audit.models import AuditRecord
 from app.audit.schemas import AuditPageSchema, AuditQuery
-from app.tenancy import Access, access
+from app.auth.access import Access, access
 
-blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Who did what, and what was refused.")
+blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Changes and refusals, by actor.")
 
 
 @blueprint.get("/audit-log")
@@ -17,7 +17,7 @@ blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="W
 @blueprint.arguments(AuditQuery, location="query")
 @blueprint.response(200, AuditPageSchema)
 def list_entries(query: dict[str, Any]) -> Page[AuditRecord]:
-    """What admins, services and operators did in this tenant, and what was refused; newest first."""
+    """Changes by admins, services and operators in this tenant, and refused requests, newest first."""
     filters = {name: query.get(name) for name in ("action", "actor_id", "wallet_id", "is_refused")}
     return paginate(
         query, lambda after, limit: service.list_entries(after=after, limit=limit, **filters), lambda item: [item.seq]

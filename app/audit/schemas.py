@@ -1,25 +1,29 @@
-"""How the audit log looks from outside."""
+"""The audit log on the wire."""
 
 from marshmallow import fields
 
 from app.api.fields import Answer, Text
 from app.api.pagination import PageQuery, page_schema
-from app.audit.models import ActorKind
+from app.auth.actors import ActorKind
 
 
 class AuditEntrySchema(Answer):
-    seq = fields.Integer(metadata={"description": "without gaps in the tenant"})
+    seq = fields.Integer(metadata={"description": "gapless in the tenant"})
     at = fields.DateTime(format="iso")
     actor_kind = fields.String(data_key="actorKind", metadata={"enum": list(ActorKind)})
     actor_id = fields.UUID(
-        data_key="actorId", allow_none=True, metadata={"description": "a user's or an API key's; none for the system"}
+        data_key="actorId",
+        allow_none=True,
+        metadata={"description": "a user's or an API key's id; null for the system"},
     )
     action = fields.String()
     wallet_id = fields.UUID(data_key="walletId", allow_none=True)
-    subject = fields.String(allow_none=True, metadata={"description": "what it was done to, if not only to a wallet"})
+    subject = fields.String(allow_none=True, metadata={"description": "the object of the action, beside the wallet"})
     before = fields.Dict(allow_none=True, metadata={"description": "amounts in minor units"})
     after = fields.Dict(allow_none=True, metadata={"description": "amounts in minor units"})
-    refusal = fields.String(allow_none=True, metadata={"description": "the code of the refusal; none if it was done"})
+    refusal = fields.String(
+        allow_none=True, metadata={"description": "the code of the refusal; null if the action was done"}
+    )
     request_id = fields.String(data_key="requestId", allow_none=True)
     address = fields.String(allow_none=True)
     hash = fields.Function(lambda entry: entry.hash.hex(), metadata={"type": "string", "description": "hexadecimal"})

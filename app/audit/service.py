@@ -1,7 +1,7 @@
 """Writing and reading the audit log of the bound tenant.
 
-An entry is written in the db transaction of what it tells of, so there is neither without the other. Writing one locks
-the head of the tenant's chain until that db transaction ends, so it is the last thing to do in it.
+The audit entry and the change that it records commit in the same db transaction. An entry locks the head of the
+tenant's chain until that db transaction ends, so write it last.
 """
 
 from typing import Any, Final
@@ -11,7 +11,8 @@ import orjson
 import sqlalchemy as sa
 from psycopg import sql
 
-from app.audit.models import Actor, AuditRecord
+from app.audit.models import AuditRecord
+from app.auth.actors import Actor
 from app.db import db
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
@@ -20,7 +21,7 @@ _NOTE: Final = sa.text("SELECT audit_note_v1(CAST(:entry AS jsonb))")
 
 
 def entry_of(actor: Actor, **told: Any) -> str:
-    """An entry as `audit_note_v1` wants it: who asks, and what else is known, by the names of AuditRecord."""
+    """An entry as the JSON argument of `audit_note_v1`: the actor, and further fields by their names in AuditRecord."""
     who = {
         "actor_kind": actor.kind,
         "actor_id": actor.id,
@@ -32,20 +33,21 @@ def entry_of(actor: Actor, **told: Any) -> str:
 
 
 def note(actor: Actor, action: str, **told: Any) -> None:
-    """Write an entry in the session's db transaction; commits nothing."""
+    """Write an entry in the session's db transaction. Commits nothing."""
     db.session.execute(_NOTE, {"entry": entry_of(actor, action=action, **told)})
 
 
 def note_in(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None:
-    """Write an entry into a tenant's log by itself, committed when it returns. For what is done on the shared side: to
-    be called just before that is committed, so that at worst the log tells of something that was not done.
+    """Write an entry into a tenant's log in a db transaction of its own, committed when it returns. For changes on the
+    shared side: call it just before their commit. In the worst case the log has an entry for a change that never
+    committed.
     """
     statement = "SELECT audit_note_v1(%s::jsonb)"
     connections().engine(tenant).one_statement(statement, (entry_of(actor, action=action, **told),))
 
 
 def speak_for(actor: Actor) -> None:
-    """Tell the session's db transaction who asks, for the entries that the tenant's own functions write in it."""
+    """Set the actor of the session's db transaction, for the entries that the tenant's SQL functions write in it."""
     said = {"kind": actor.kind, "address": actor.address, "requestId": actor.request_id}
     setting = sql.SQL("SET LOCAL audit.actor TO {}").format(orjson.dumps(said).decode())
     db.session.connection().exec_driver_sql(setting.as_string())

@@ -1,1 +1,1 @@
-"""Who you are: passwords and access tokens."""
+"""Authentication and authorisation: log-in, sessions, tokens, credentials, and the gate in front of every route."""

@@ -10,13 +10,19 @@ auth = AppGroup("auth", help="Sessions and their refresh tokens.")
 
 
 @auth.command("prune")
-@click.option("--days", type=click.IntRange(0, 36_500), default=30, show_default=True, help="Over for so many days.")
+@click.option(
+    "--days",
+    type=click.IntRange(0, 36_500),
+    default=30,
+    show_default=True,
+    help="Delete sessions that ended this many days ago.",
+)
 def prune(days: int) -> None:
-    """Delete the sessions that were over long ago, with their refresh tokens. To be run once a day or so: nothing else
-    makes these tables smaller.
+    """Delete ended sessions and their refresh tokens, and print the number of sessions. Run it daily: nothing else
+    removes rows from these tables.
     """
     try:
         count = prune_sessions(days)
     except Error as error:
-        raise click.ClickException(f"The database can't be asked: {error}") from None
+        raise click.ClickException(f"The database does not answer: {error}") from None
     click.echo(f"{count} sessions deleted")

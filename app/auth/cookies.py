@@ -1,8 +1,9 @@
-"""Tokens in cookies, for pages that must not hold them: HttpOnly, Secure, SameSite=Strict, for this host alone.
+"""Tokens in cookies for browser pages: HttpOnly, Secure, SameSite=Strict, for this host only. Page scripts can't read
+them.
 
-A browser sends cookies by itself, so a request that changes something must also show the CSRF token, which only a page
-of ours can read, and must not say that it comes from another origin. That token is an HMAC over the session's id:
-nothing is kept, and one of another session is worth nothing.
+Browsers send cookies without being asked. So a request that changes something must also carry the CSRF token, which
+only this service's pages can read, and must not come from another origin. The CSRF token is an HMAC of the session's
+id: it is not stored, and the token of another session does not match.
 """
 
 import hmac
@@ -17,7 +18,7 @@ from app.auth.errors import CsrfRequired
 from app.auth.sessions import Grant
 
 ACCESS_COOKIE: Final = "__Host-access"
-REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- would want the path /, and it is sent where it is needed only
+REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- requires the path /; this cookie is sent to REFRESH_PATH only
 CSRF_COOKIE: Final = "__Host-csrf"
 REFRESH_PATH: Final = "/api/auth"
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -29,7 +30,9 @@ def csrf_token(session_id: UUID) -> str:
 
 
 def refuse_forgery(request: Request, session_id: UUID) -> None:
-    """Let through what changes nothing, and what our own page sent. Raises CsrfRequired."""
+    """Accept safe methods, and requests that carry the session's CSRF token and come from the same origin. Raises
+    CsrfRequired.
+    """
     if request.method in SAFE_METHODS:
         return
     shown = request.headers.get(CSRF_HEADER, "")
@@ -39,12 +42,12 @@ def refuse_forgery(request: Request, session_id: UUID) -> None:
 
 
 def refuse_other_origins(request: Request) -> None:
-    """Raises CsrfRequired if the browser says that another site's page sends this. The scheme is not compared, for a
-    proxy in front may speak TLS for us.
+    """Raises CsrfRequired if the browser reports another origin. The scheme is not compared, because a proxy may
+    terminate TLS.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site not in {None, "same-origin", "none"} or (origin is not None and _host_of(origin) != request.host):
-        raise CsrfRequired("This was sent by a page of another origin.")
+        raise CsrfRequired("The request comes from a page of another origin.")
 
 
 def _host_of(origin: str) -> str | None:
@@ -55,8 +58,8 @@ def _host_of(origin: str) -> str | None:
 
 
 def keep_in_cookies(grant: Grant, access_token: str, access_seconds: int) -> str:
-    """Put the tokens into cookies of the answer to the current request. Returns the CSRF token, which goes with them in
-    a cookie that a page can read, for when it is loaded again.
+    """Set the token cookies in the answer to the current request. Returns the CSRF token; a cookie that page scripts
+    can read holds it too, for a page that is loaded again.
     """
     shown = csrf_token(grant.session_id)
     kept = (
@@ -75,7 +78,7 @@ def keep_in_cookies(grant: Grant, access_token: str, access_seconds: int) -> str
 
 
 def forget_cookies() -> None:
-    """Clear them in the answer to the current request."""
+    """Clear the token cookies in the answer to the current request."""
 
     @after_this_request
     def forget(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""What a request shows of who makes it: an access token, also in a cookie, or the API key of a service."""
+"""The credential of a request: an access token in the Authorization header or a cookie, or an API key."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,15 +18,15 @@ LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as it was shown: which, and the hash of its secret."""
+    """An API key as the request presents it: its id and the hash of its secret."""
 
     key_id: UUID
     secret_hash: bytes
 
 
 def presented_credential(request: Request) -> Token | ApiKey:
-    """The request's credential, checked as far as that goes without the database; an OpenID provider's token names
-    its user by address, which is one look-up. An Authorization header, whatever is in it, is heard before a cookie.
+    """The request's credential, checked without the database; only an OpenID provider's token needs one look-up,
+    because it names its user by address. An Authorization header has precedence over a cookie.
 
     Raises TokenRequired, BadToken, CsrfRequired, ProviderUnavailable.
     """
@@ -35,15 +35,15 @@ def presented_credential(request: Request) -> Token | ApiKey:
 
 
 def presented_session() -> UUID | None:
-    """The session of the current user's token; None if it is an OpenID provider's."""
+    """The session of the current user's token; None for an OpenID provider's token."""
     return cast(UUID | None, g.credential.session_id)
 
 
 def current_session() -> UUID:
-    """The same. Raises SessionRequired if there is none."""
+    """The session of the current user's token. Raises SessionRequired for an OpenID provider's token."""
     session_id = presented_session()
     if session_id is None:
-        raise SessionRequired("This access token is of the identity provider; its session is there.")
+        raise SessionRequired("This access token is the identity provider's; end or change its session there.")
     return session_id
 
 

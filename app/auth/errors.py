@@ -1,34 +1,36 @@
-"""What can go wrong with who you are."""
+"""Refusals of authentication and authorisation."""
 
 from app.errors import Forbidden, Unauthenticated, Unavailable
 
 
 class BadCredentials(Unauthenticated):
-    """Wrong password, unknown address or disabled user: one answer for all three."""
+    """Wrong password, unknown address or disabled user. All three get the same answer."""
 
     code = "bad_credentials"
 
 
 class WrongPassword(Forbidden):
-    """The current password is wrong. Not a 401, after which a client would refresh a token that is right."""
+    """The current password is wrong. It is no 401, because a client would then refresh a token that is valid."""
 
     code = "wrong_password"
 
 
 class BadRefreshToken(Unauthenticated):
-    """Unknown, used, over, or of somebody disabled: one answer for all, for a thief is told no more than a guesser."""
+    """Unknown, used or expired, or its user is disabled. All get the same answer, so that an attacker learns
+    nothing.
+    """
 
     code = "bad_refresh_token"
 
 
 class CsrfRequired(Forbidden):
-    """A request that changes something came with a cookie, and nothing shows that our own page sent it."""
+    """A request that changes something came with a cookie, and without proof that it comes from this service's page."""
 
     code = "csrf_required"
 
 
 class SessionRequired(Forbidden):
-    """The caller has no session here: the access token is an OpenID provider's."""
+    """The caller has no session in this service: the access token is an OpenID provider's."""
 
     code = "session_required"
 
@@ -42,19 +44,19 @@ class BadToken(Unauthenticated):
 
 
 class AdminRequired(Forbidden):
-    """The caller's role in this tenant does not open this route."""
+    """The caller's role in this tenant may not call this route."""
 
     code = "admin_required"
 
 
 class MemberRequired(Forbidden):
-    """The caller has no wallets here: an auditor, an API key, or an operator."""
+    """The caller has no wallets in this tenant: an auditor, an API key or an operator."""
 
     code = "member_required"
 
 
 class UserRequired(Forbidden):
-    """An API key can't do this."""
+    """An API key may not call this route."""
 
     code = "user_required"
 
@@ -64,6 +66,6 @@ class OperatorRequired(Forbidden):
 
 
 class ProviderUnavailable(Unavailable):
-    """No key of the OpenID provider is known, and it can't be asked."""
+    """No key of the OpenID provider is known, and the provider does not answer."""
 
     code = "identity_provider_unavailable"

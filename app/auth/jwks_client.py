@@ -1,8 +1,9 @@
-"""The public keys of an OpenID provider: found by discovery, kept, and fetched again when old or when one is missing.
+"""The public keys of an OpenID provider: found by discovery, cached, and fetched again when they are old or one is
+missing.
 
-A fetch has a thread of its own, and none starts sooner than REST_SECONDS after the last, whatever tokens are sent.
-Keys that are known go on being used while the provider is down or slow. While none is, all wait for them; for one that
-is missing among them, one request at a time.
+One thread fetches, at most once in REST_SECONDS, whatever tokens arrive. Known keys stay in use while the provider is
+down or slow. While no key is known, all requests wait for the fetch; for a single missing key, one request at a time
+waits.
 """
 
 import json
@@ -23,7 +24,7 @@ from app.auth.errors import ProviderUnavailable
 log = structlog.get_logger(__name__)
 
 FRESH_SECONDS: Final = 600
-STALE_SECONDS: Final = 86_400  # A key that the provider has withdrawn must end some time, even if it can't be asked.
+STALE_SECONDS: Final = 86_400  # A withdrawn key expires even while the provider does not answer.
 REST_SECONDS: Final = 10
 WAIT_SECONDS: Final = 5
 TIMEOUT_SECONDS: Final = 3
@@ -32,7 +33,7 @@ LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1"})
 
 
 class ProviderKeys:
-    """The keys of one issuer. Fetches nothing before the first is asked for."""
+    """The keys of one issuer. It fetches nothing before the first key is asked for."""
 
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
@@ -43,7 +44,7 @@ class ProviderKeys:
         self._waiting = BoundedSemaphore()
 
     def find(self, kid: str) -> Key | None:
-        """The key with this id; None if the provider has no such key. Raises ProviderUnavailable if none is known."""
+        """The key with this id; None if the provider has no such key. Raises ProviderUnavailable if no key is known."""
         age = monotonic() - self._fetched_at
         known = self._keys if age < STALE_SECONDS else {}
         if kid not in known or age > FRESH_SECONDS:
@@ -52,13 +53,13 @@ class ProviderKeys:
             return known[kid]
         if not known:
             self._fetched.wait(WAIT_SECONDS)
-        elif self._waiting.acquire(blocking=False):  # A flood of made-up ids is not to hold all threads.
+        elif self._waiting.acquire(blocking=False):  # A flood of invented key ids must not occupy all threads.
             try:
                 self._fetched.wait(WAIT_SECONDS)
             finally:
                 self._waiting.release()
         if monotonic() - self._fetched_at >= STALE_SECONDS:
-            raise ProviderUnavailable("The identity provider can't be asked for its keys now.")
+            raise ProviderUnavailable("The identity provider does not answer with its keys; try again shortly.")
         return self._keys.get(kid)
 
     def _refresh(self) -> None:
@@ -89,28 +90,28 @@ class ProviderKeys:
 
 
 def fetch_keys(issuer: str) -> dict[str, Key]:
-    """The provider's keys by their ids, through its discovery document (OpenID Connect Discovery 1.0). Raises OSError,
-    HTTPException, JoseError, ValueError, TypeError, LookupError or AttributeError, for it may say anything.
+    """The provider's keys by id, through its discovery document (OpenID Connect Discovery 1.0). A provider may answer
+    with anything, so it raises OSError, HTTPException, JoseError, ValueError, TypeError, LookupError or AttributeError.
     """
     described = _read_json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if described["issuer"] != issuer:
-        raise ValueError(f"it is the discovery document of {described['issuer']!r}")
+        raise ValueError(f"the discovery document is of issuer {described['issuer']!r}")
     jwks_uri = str(described["jwks_uri"])
     if urlsplit(jwks_uri).scheme != "https" and not is_local(issuer):
-        raise ValueError("its keys are not behind https")
+        raise ValueError("jwks_uri is not https")
     keys = KeySet.import_key_set(_read_json(jwks_uri))
     return {key.kid: key for key in keys if key.kid}
 
 
 def is_local(url: str) -> bool:
-    """Is it on this machine? Then plain http will do."""
+    """Whether the URL's host is this machine. Plain http is accepted for it."""
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
 def _read_json(url: str) -> Any:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local(url)):
-        raise ValueError(f"{url} is not behind https")
+        raise ValueError(f"{url} is not https")
     request = Request(url, headers={"Accept": "application/json"})  # noqa: S310  The scheme was just checked.
     ends_at = monotonic() + TIMEOUT_SECONDS
     body = bytearray()
@@ -118,12 +119,12 @@ def _read_json(url: str) -> Any:
         while part := response.read1(MAX_BYTES):
             body += part
             if len(body) > MAX_BYTES or monotonic() > ends_at:
-                raise OSError(f"{url} says too much, or says it too slowly")
+                raise OSError(f"the answer of {url} is too long or too slow")
     return json.loads(body)
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A provider says where its keys are; nothing else may."""
+    """Redirects are refused: the keys come from the address that the provider publishes."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

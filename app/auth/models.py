@@ -11,7 +11,9 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class Session(SharedModel):
-    """One log-in of one user, until it ends. Its access tokens are for its tenant, or for all tenants of the user."""
+    """One log-in of one user, until it ends. Its access tokens are valid for its tenant, or for all tenants of the
+    user.
+    """
 
     __tablename__ = "sessions"
     __table_args__ = (
@@ -30,7 +32,7 @@ class Session(SharedModel):
 
 
 class RefreshToken(SharedModel):
-    """A refresh token that a session has or had. It itself is known to its holder only."""
+    """The hash of a current or former refresh token of a session. The token itself is not stored."""
 
     __tablename__ = "refresh_tokens"
     __table_args__ = (sa.Index("refresh_tokens_session_id_idx", "session_id"), {"schema": SHARED_SCHEMA})

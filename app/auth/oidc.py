@@ -1,7 +1,8 @@
-"""Tokens of one external OpenID provider, taken as ours are: who they name is the active user with that e-mail address.
+"""Access tokens of one external OpenID provider. A token's verified e-mail address names the active user of this
+service.
 
-What a token says is believed only after its signature was checked with a key that the provider publishes, by an
-asymmetric algorithm that the settings name. Claims of the provider's own never choose a tenant.
+A claim is used only after the token's signature is verified with a key that the provider publishes, by an asymmetric
+algorithm that the settings allow. No claim of the provider chooses a tenant.
 """
 
 import json
@@ -15,9 +16,9 @@ from joserfc.jwt import JWTClaimsRegistry
 from app.auth.errors import BadToken
 from app.auth.jwks_client import ProviderKeys
 from app.auth.tokens import Token
-from app.members.service import credentials
+from app.users.service import credentials
 
-LEEWAY_SECONDS: Final = 30  # The provider's clock is not ours.
+LEEWAY_SECONDS: Final = 30  # The two clocks may differ.
 
 
 class OpenIdProvider:
@@ -39,7 +40,9 @@ class OpenIdProvider:
         )
 
     def issued(self, text: str) -> bool:
-        """Does the token claim to be of this provider? Nothing is checked yet: this only says who is to check it."""
+        """Whether the token claims to come from this provider. It verifies nothing; it only chooses which
+        check runs.
+        """
         try:
             payload = text.split(".")[1]
             return bool(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"] == self.issuer)
@@ -47,7 +50,9 @@ class OpenIdProvider:
             return False
 
     def check(self, text: str) -> Token:
-        """The user whom the token names. Raises BadToken, ProviderUnavailable if no key of the provider is known."""
+        """The user named by the verified token. Raises BadToken, or ProviderUnavailable if no key of the provider is
+        known.
+        """
         try:
             email = self._verified_email(text)
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
@@ -71,8 +76,8 @@ class OpenIdProvider:
 
 
 def _address(claims: dict[str, Any]) -> str | None:
-    """The address, if the provider has verified it. Only ASCII: other letters may become those when made lower case,
-    so that somebody's address with a Kelvin sign would be another's with a k.
+    """The verified address, in lower case; None without one. ASCII only: lower-casing maps other letters to ASCII, so
+    an address with a Kelvin sign would match another user's address with a k.
     """
     email = claims["email"]
     if claims.get("email_verified") is not True or not isinstance(email, str):

@@ -1,20 +1,20 @@
-"""/api/auth: log in, go on, log out, change one's password. /.well-known/jwks.json: the keys of access tokens."""
+"""/api/auth: log in, refresh, log out, change the password. /.well-known/jwks.json: the keys of access tokens."""
 
 from typing import Any
 
 from flask import Blueprint as FlaskBlueprint
 from flask import Response, current_app, jsonify, request
 
-from app.api.requests import Blueprint
+from app.api.blueprint import Blueprint
 from app.auth import cookies, service, sessions
+from app.auth.access import Access, access, caller, named_tenant, names_tenant
 from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
-from app.auth.signing_keys import PUBLISHED_SECONDS
 from app.auth.tokens import current_mint
 from app.errors import Invalid
 from app.limits.rate_limit import count_login
-from app.members.service import credentials_of, memberships_of
-from app.tenancy import Access, access, caller, named_tenant, names_tenant
+from app.signing_keys import PUBLISHED_SECONDS
+from app.users.service import credentials_of, memberships_of
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
 well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
@@ -26,9 +26,9 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, LoginAnswerSchema)
 def login(told: dict[str, Any]) -> dict[str, Any]:
-    """Trade an address and a password for an access token, and a refresh token to go on with.
+    """Trade an address and a password for an access token and a refresh token.
 
-    If the request names a tenant, the tokens are for that tenant only.
+    If the request names a tenant, the tokens are valid for that tenant only.
     """
     if told["cookie"]:
         cookies.refuse_other_origins(request)
@@ -49,8 +49,8 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
 def refresh(told: dict[str, str]) -> dict[str, Any]:
     """Trade a refresh token for new tokens of the same session and tenant.
 
-    Each is good once: one that is shown again ends the session, for then two have it. In a browser send `{}` to this
-    very path, and X-CSRF-Token.
+    A refresh token works once. A second use ends the session, because two clients then hold the token. A browser sends
+    `{}` to this path, with X-CSRF-Token.
     """
     token = told.get("refresh_token")
     if token:
@@ -66,7 +66,7 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
 @access(Access.USER)
 @blueprint.response(204)
 def logout() -> None:
-    """End this session: its tokens are refused from now on. Cookies are cleared."""
+    """End this session: its tokens are refused from the next request on. Clears the cookies."""
     sessions.end_session(current_session())
     cookies.forget_cookies()
 
@@ -76,7 +76,7 @@ def logout() -> None:
 @blueprint.arguments(PasswordSchema)
 @blueprint.response(204)
 def change_password(told: dict[str, str]) -> None:
-    """Change one's password. It ends all other sessions of the user; this one goes on."""
+    """Change the caller's password. It ends all other sessions of the user; this session stays."""
     user_id = caller().user_id
     count_login(str(user_id))
     service.change_password(
@@ -86,7 +86,7 @@ def change_password(told: dict[str, str]) -> None:
 
 @well_known.get("/jwks.json")
 def show_keys() -> Response:
-    """The public keys that access tokens are signed with (RFC 7517)."""
+    """The public keys that verify access tokens (RFC 7517)."""
     response = jsonify(current_mint().keys().published)
     response.headers["Cache-Control"] = f"public, max-age={PUBLISHED_SECONDS}"
     return response

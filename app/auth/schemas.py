@@ -1,18 +1,18 @@
-"""What the routes of identity take and give."""
+"""Log-in, tokens and passwords on the wire."""
 
 from typing import Any
 
 from marshmallow import fields
 
 from app.api.fields import Answer, Flag, Schema, Text, coded
-from app.members.schemas import MembershipSchema
+from app.users.schemas import MembershipSchema
 
 MIN_PASSWORD_LENGTH = 12
 MAX_PASSWORD_LENGTH = 1024
 
 
 class NewPassword(Text):
-    """Long is all that is asked of it (NIST SP 800-63B): rules about its letters make passwords worse."""
+    """A new password. Its length is the only rule (NIST SP 800-63B): composition rules make passwords worse."""
 
     default_error_messages = {  # noqa: RUF012
         "too_short": coded("too_short", "At least {min_length} characters."),
@@ -40,7 +40,7 @@ class LoginSchema(Schema):
 
 class RefreshSchema(Schema):
     refresh_token = Text(
-        data_key="refreshToken", max_length=200, description="not needed where a cookie holds it; it is good once"
+        data_key="refreshToken", max_length=200, description="not needed with the cookie; it works once"
     )
 
 
@@ -50,12 +50,12 @@ class PasswordSchema(Schema):
 
 
 class TokensSchema(Answer):
-    """With cookies there is a `csrfToken` where the tokens would be."""
+    """With cookies, `csrfToken` takes the place of the tokens."""
 
     may_lack = ("access_token", "refresh_token", "token_type", "csrf_token")
 
     access_token = fields.String(data_key="accessToken")
-    refresh_token = fields.String(data_key="refreshToken", metadata={"description": "good once"})
+    refresh_token = fields.String(data_key="refreshToken", metadata={"description": "works once"})
     csrf_token = fields.String(data_key="csrfToken", metadata={"description": "send it as X-CSRF-Token"})
     token_type = fields.String(data_key="tokenType")
     expires_in = fields.Integer(data_key="expiresIn", metadata={"description": "seconds"})

@@ -1,4 +1,4 @@
-"""Logging in, and changing one's password."""
+"""Log-in by password, and the change of a password."""
 
 from uuid import UUID
 
@@ -8,13 +8,13 @@ from app.auth.errors import BadCredentials, WrongPassword
 from app.auth.passwords import hash_password, is_right
 from app.auth.sessions import end_other_sessions
 from app.db import db
-from app.members.models import User
-from app.members.service import Credentials, credentials
+from app.users.models import User
+from app.users.service import Credentials, credentials
 
 
 def authenticate(email: str, password: str) -> Credentials:
-    """The active user with this address and password. Raises BadCredentials for anything else, after the same work
-    whether or not the address is known.
+    """The active user with this address and password. Raises BadCredentials otherwise, at the same cost for a known and
+    an unknown address.
     """
     known = credentials(email)
     matches = is_right(password, known.password_hash if known else None)
@@ -24,10 +24,11 @@ def authenticate(email: str, password: str) -> Credentials:
 
 
 def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> None:
-    """Give the user a new password and end their other sessions. Locks the user's row until the db transaction ends,
-    and is to be called before one is open, for hashing takes its time. Raises WrongPassword.
+    """Set the user's new password and end the user's other sessions. Locks the user's row until the db transaction
+    ends. Call it before a db transaction is open, because hashing takes time. Raises WrongPassword.
 
-    In this order: a log-in with the old password that is faster is ended too, and one that is slower finds it changed.
+    The update comes before the sessions end: a faster log-in with the old password is ended too, and a slower one finds
+    the password changed.
     """
     if not is_right(current, known.password_hash):
         raise WrongPassword("The current password is wrong.")

@@ -1,8 +1,8 @@
-"""Sessions: they start with a log-in, go on by refresh tokens, and end by a log-out, a new password, or a stolen token.
+"""Sessions: a log-in starts one, refresh tokens continue it, and a log-out, a new password or a stolen token ends it.
 
-A refresh token is used once. One that is shown again was copied, by the thief or from him, and nobody can tell which of
-the two is asking now: the session ends for both (RFC 9700, 4.14.2). That is strict: also a client that lost the answer,
-or that refreshes twice at once, must log in anew. All of it is on the shared side.
+A refresh token works once. A second use means that the token was copied, and the service can't tell which client is the
+thief, so the session ends for both (RFC 9700, 4.14.2). A client that lost the answer, or that refreshes twice at once,
+must log in again too. All of it is in the shared schema.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 SECRET_BYTES: Final = 32
 PRUNED_AT_ONCE: Final = 1000
 
-# FOR SHARE, so that a log-in with the old password waits for a change of it and then finds that it is no longer right.
+# FOR SHARE: a log-in with the old password waits for a change of the password, and then finds it wrong.
 _START: Final = """
     WITH known AS (
         SELECT id FROM shared.users WHERE id = %s AND status = 'active' AND password_hash = %s FOR SHARE
@@ -33,7 +33,7 @@ _START: Final = """
         SELECT %s, id, %s, now() + make_interval(secs => %s) FROM known RETURNING id
     )
     INSERT INTO shared.refresh_tokens (token_hash, session_id) SELECT %s, id FROM started RETURNING session_id"""
-# Of two at once the second waits for the first's row lock, and then finds the token used.
+# The second of two simultaneous calls waits for the first's row lock, and then finds the token used.
 _REFRESH: Final = """
     WITH used AS (
         UPDATE shared.refresh_tokens r SET used_at = now()
@@ -58,7 +58,7 @@ _PRUNE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A session that goes on for so many seconds, and the refresh token for it, which is known here for this once."""
+    """A session with its remaining seconds, and its next refresh token, which only this answer contains."""
 
     session_id: UUID
     user_id: UUID
@@ -68,8 +68,8 @@ class Grant:
 
 
 def start_session(user_id: UUID, password_hash: str | None, tenant_id: UUID | None, lifetime_seconds: int) -> Grant:
-    """Start a session of the user whose password was right by this hash. Committed when it returns. Raises
-    BadCredentials if the user or the password has changed since.
+    """Start a session of the user if the password hash is still this one. Committed when it returns. Raises
+    BadCredentials if the user or the password has changed.
     """
     session_id = uuid4()
     token = _new_token(session_id)
@@ -80,8 +80,8 @@ def start_session(user_id: UUID, password_hash: str | None, tenant_id: UUID | No
 
 
 def refresh_session(token: str) -> Grant:
-    """Trade a refresh token for the next one; its row is locked. Committed when it returns. Raises BadRefreshToken, one
-    for all reasons; a token that was used before has then ended its session, and is in the log.
+    """Trade a refresh token for the next one. Locks the token's row; committed when it returns. Raises BadRefreshToken
+    for every reason; a token that was used before also ends its session and is logged.
     """
     session_id = session_of(token)
     following = _new_token(session_id)
@@ -94,11 +94,13 @@ def refresh_session(token: str) -> Grant:
 
 
 def session_of(token: str) -> UUID:
-    """The session that a refresh token says it is of; believed only once its hash is found. Raises BadRefreshToken."""
+    """The session id that a refresh token carries. It is unverified until the token's hash is found. Raises
+    BadRefreshToken.
+    """
     try:
         return UUID(hex=token.partition(".")[0])
     except ValueError:
-        raise BadRefreshToken("This is no refresh token; log in again.") from None
+        raise BadRefreshToken("This is not a refresh token; log in again.") from None
 
 
 def _end_if_reused(token: str) -> None:
@@ -107,12 +109,12 @@ def _end_if_reused(token: str) -> None:
 
 
 def end_session(session_id: UUID) -> None:
-    """End the session by a log-out, if it has not ended. Its access tokens are refused from the next request on."""
+    """End the session after a log-out, if it has not ended. Its access tokens are refused from the next request on."""
     _end(Session.id == session_id, "logout")
 
 
 def end_other_sessions(user_id: UUID, kept: UUID | None) -> None:
-    """End the user's sessions but this one, for their password is a new one."""
+    """End the user's other sessions after a change of the password."""
     others = Session.user_id == user_id
     _end(others if kept is None else others & (Session.id != kept), "password")
 
@@ -123,7 +125,9 @@ def _end(which: sa.ColumnElement[bool], reason: str) -> None:
 
 
 def prune_sessions(days: int) -> int:
-    """Delete the sessions that were over so many days ago, with their refresh tokens; batches, each committed."""
+    """Delete the sessions that ended this many days ago, with their refresh tokens. Works in batches and
+    commits each.
+    """
     count = 0
     while batch := len(connections().shared.one_statement(_PRUNE, (days, PRUNED_AT_ONCE))):
         count += batch
@@ -131,7 +135,9 @@ def prune_sessions(days: int) -> int:
 
 
 def _new_token(session_id: UUID) -> str:
-    """The session's id, so that a browser's CSRF token can be checked before the database is asked, and the secret."""
+    """A new refresh token: the session's id, which lets the CSRF check run before the database is asked, and the
+    secret.
+    """
     return f"{session_id.hex}.{token_urlsafe(SECRET_BYTES)}"
 
 

@@ -1,4 +1,4 @@
-"""Access tokens: short-lived JWTs (RFC 7519) of one session, signed with Ed25519 and with nothing else."""
+"""Access tokens: short-lived JWTs (RFC 7519) of one session, signed with Ed25519 only."""
 
 import json
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
-from app.auth.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
+from app.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
 ISSUER: Final = "schema-wallet"
 AUDIENCE: Final = "schema-wallet-api"
 MAX_LENGTH: Final = 2048
-# A signature costs six times what HS256 did, and a token is shown many times: so many are remembered.
+# Verifying Ed25519 costs six times HS256, and a client sends a token many times: so this many results are cached.
 REMEMBERED_TOKENS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token that was checked says: who, in which session, and for which tenant if for one. A token of the
-    OpenID provider has no session here.
+    """The claims of a verified token: user, session, and tenant if it is valid for one only. An OpenID provider's token
+    has no session in this service.
     """
 
     user_id: UUID
@@ -35,7 +35,7 @@ class Token:
 
 
 class _NoRepeats(json.JSONDecoder):
-    """JSON whose objects name nothing twice: who reads the last and who reads the first would see two tokens."""
+    """A JSON decoder that refuses repeated keys: two readers could otherwise see two different tokens."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_object_without_repeats)
@@ -49,7 +49,7 @@ def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class TokenMint:
-    """Issues tokens with the newest key and checks those of all keys."""
+    """Issues tokens with the newest key and verifies the tokens of all keys."""
 
     def __init__(self, keys: KeySource, lifetime_seconds: int) -> None:
         self.keys = keys
@@ -62,13 +62,15 @@ class TokenMint:
             exp={"essential": True},
             iat={"essential": True},
         )
-        # By ring as well, so that with a key that is dropped all its tokens are forgotten. Refusals are not kept.
+        # The key ring is part of the cache key, so dropping a key drops its tokens. Refusals are not cached.
         self._verified = lru_cache(REMEMBERED_TOKENS)(self._verify)
 
     def issue(
         self, user_id: UUID, tenant_id: UUID | None, session_id: UUID, *, lifetime_seconds: int | None = None
     ) -> str:
-        """A token of this session, for the tenant if there is one, good for the usual time unless told."""
+        """A token of this session, for the tenant if there is one. It lives for the configured time unless
+        `lifetime_seconds` is given.
+        """
         now = int(time())
         claims: dict[str, Any] = {
             "iss": ISSUER,
@@ -85,8 +87,8 @@ class TokenMint:
         return jwt.encode(header_of(signer.kid), claims, signer.pair, algorithms=[ALGORITHM], default_type=None)
 
     def check(self, text: str) -> Token:
-        """Signature, key, issuer, audience and expiry all hold, or BadToken is raised. Whether the session still
-        lasts is the database's to say.
+        """Verify signature, key, issuer, audience and expiry. Raises BadToken. Whether the session still exists is
+        checked in the database.
         """
         try:
             token = self._verified(self.keys(), text) if len(text) <= MAX_LENGTH else None
@@ -108,5 +110,5 @@ class TokenMint:
 
 
 def current_mint() -> TokenMint:
-    """The current application's."""
+    """The token mint of the current application."""
     return cast(TokenMint, current_app.extensions["token_mint"])

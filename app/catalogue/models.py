@@ -1,4 +1,4 @@
-"""The catalogue's tables (shared schema). The service reads them only; `scripts.load_catalogue` writes them."""
+"""The catalogue's tables (shared schema). The service only reads them; `scripts.load_catalogue` writes them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class Category(SharedModel):
-    """A group of products. `code` is what people and files name it by."""
+    """A group of products. Files and people name it by `code`."""
 
     __tablename__ = "categories"
     __table_args__ = (sa.UniqueConstraint("code", name="categories_code_key"), {"schema": SHARED_SCHEMA})
@@ -24,7 +24,7 @@ class Category(SharedModel):
 
 
 class Product(SharedModel):
-    """Something that is sold, in all tenants. Withdrawn when it is no more, never deleted."""
+    """A product, in all tenants. Products are withdrawn, never deleted."""
 
     __tablename__ = "products"
     __table_args__ = (
@@ -45,7 +45,9 @@ class Product(SharedModel):
 
 
 class ProductPrice(SharedModel):
-    """What a product costs in one currency, in its minor unit. Without a row it is not sold in that currency."""
+    """The price of a product in one currency, in minor units. Without a row the product is not sold in that
+    currency.
+    """
 
     __tablename__ = "product_prices"
     __table_args__ = ({"schema": SHARED_SCHEMA},)

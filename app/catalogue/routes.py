@@ -1,13 +1,13 @@
-"""What a member can buy in the tenant of the request."""
+"""The products that a member can buy in the tenant of the request."""
 
 from typing import Any
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint
+from app.auth.access import Access, access
 from app.catalogue import service
 from app.catalogue.models import PricedProduct
 from app.catalogue.schemas import ProductListQuery, ProductPageSchema
-from app.tenancy import Access, access
 from app.wallets.currencies import chosen_currency
 
 blueprint = Blueprint("catalog", __name__, url_prefix="/api/products", description="What there is to buy.")

@@ -1,10 +1,10 @@
-"""How the catalogue looks from outside, and how it may be searched."""
+"""The catalogue on the wire."""
 
 from marshmallow import fields
 
 from app.api.fields import Answer, Text
+from app.api.money_fields import MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import MoneyField
 from app.wallets.currencies import CurrencyQuery
 
 STATUSES = ("active", "withdrawn")

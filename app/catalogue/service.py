@@ -1,4 +1,4 @@
-"""The one verb of the catalogue: list what is on sale. It writes nothing and locks nothing."""
+"""Lists the products on sale. It writes and locks nothing."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def list_products(
 ) -> list[PricedProduct]:
     """The products on sale in this currency, by sku; `after` is (sku,). `category` is a category's code.
 
-    A product that is withdrawn, or has no price in the currency, is not on sale.
+    Withdrawn products, and products without a price in the currency, are not on sale.
     """
     query = (
         sa.select(

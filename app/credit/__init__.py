@@ -1,1 +1,1 @@
-"""Credit that a tenant grants: its policy, whose limit was changed by whom, and how old the credit in use is."""
+"""Credit that a tenant grants: its policy, the history of limits, and the ageing report."""

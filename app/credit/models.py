@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
 
-# Views, so in no metadata.
+# Views, so they are in no metadata.
 limit_changes = sa.table(
     "credit_limit_changes",
     *(sa.column("id", sa.Uuid), sa.column("at", sa.DateTime(timezone=True)), sa.column("actor_id", sa.Uuid)),
@@ -28,7 +28,9 @@ credit_in_use = sa.table(
 
 
 class CreditPolicy(TenantModel):
-    """What the tenant grants in a currency: to a wallet when it is opened, and at most. Written by a function only."""
+    """The credit that the tenant grants in a currency: the limit of a new wallet, and the maximum limit. Only an SQL
+    function writes it.
+    """
 
     __tablename__ = "credit_policies"
 
@@ -39,7 +41,7 @@ class CreditPolicy(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class LimitChange:
-    """One change of a wallet's credit limit. Without an actor it was an operator's command."""
+    """One change of a wallet's credit limit. Without an actor, a command made it."""
 
     id: UUID
     at: datetime
@@ -53,7 +55,7 @@ class LimitChange:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
-    """One change of the policy of a currency. `before` and `after` are as the log has them."""
+    """One change of the policy of a currency. `before` and `after` are as in the audit log."""
 
     id: UUID
     at: datetime
@@ -68,13 +70,15 @@ class PolicyChange:
 
 
 def logged_policy(logged: Mapping[str, Any]) -> CreditPolicy:
-    """A policy as a row of the log has it."""
+    """A policy in the form of the audit log."""
     return CreditPolicy(**{column.name: logged[column.name] for column in CreditPolicy.__table__.columns})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditInUse:
-    """Credit in use and how old it is: the parts by age add up to what is used, and `since` is the oldest's."""
+    """Used credit and its age: the parts by age add up to the used credit, and `since` is the date of the
+    oldest part.
+    """
 
     currency: str
     credit_limit_minor: int
@@ -95,7 +99,7 @@ class CreditTotals(CreditInUse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletCredit(CreditInUse):
-    """One wallet that uses credit, and whose it is, as the tenant's directory of members says."""
+    """One wallet that uses credit, with its member's address and name from the tenant's directory."""
 
     wallet_id: UUID
     user_id: UUID

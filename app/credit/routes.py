@@ -1,10 +1,11 @@
-"""The tenant's credit policy, the history of limits, and the report of credit in use. For admins."""
+"""The tenant's credit policy, the history of limits, and the ageing report, for staff."""
 
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint
+from app.auth.access import Access, access, actor
 from app.credit import service
 from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
 from app.credit.schemas import (
@@ -17,7 +18,6 @@ from app.credit.schemas import (
     WalletCreditPageSchema,
 )
 from app.money import to_minor
-from app.tenancy import Access, access, actor
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import get_wallet
 
@@ -28,7 +28,7 @@ blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="
 @access(Access.READER)
 @blueprint.response(200, PoliciesSchema)
 def list_policies() -> dict[str, list[CreditPolicy]]:
-    """What this tenant grants: one policy for each of its currencies."""
+    """The policy of each of this tenant's currencies."""
     return {"items": service.list_policies()}
 
 
@@ -37,7 +37,7 @@ def list_policies() -> dict[str, list[CreditPolicy]]:
 @blueprint.arguments(SetPolicySchema)
 @blueprint.response(200, PolicySchema)
 def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
-    """Set the limit of wallets opened from now on, and the ceiling of limits raised from now on."""
+    """Set the limit of new wallets and the maximum of raised limits. Existing wallets do not change."""
     currency = chosen_currency({"currency": currency})
     ceiling = body["max_limit"]
     return service.set_policy(
@@ -53,7 +53,7 @@ def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, PolicyChangePageSchema)
 def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
-    """Who changed the policy, and what from and to; newest first."""
+    """Changes of the policy with actor, before and after, newest first."""
     return paginate(
         query,
         lambda after, limit: service.list_policy_changes(after=after, limit=limit),
@@ -66,7 +66,7 @@ def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, LimitChangePageSchema)
 def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
-    """Who changed a wallet's credit limit, and what from and to; newest first."""
+    """Changes of a wallet's credit limit with actor, before and after, newest first."""
     get_wallet(wallet_id)
     return paginate(
         query,
@@ -79,7 +79,7 @@ def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChan
 @access(Access.READER)
 @blueprint.response(200, CreditReportSchema)
 def show_report() -> dict[str, list[CreditTotals]]:
-    """Credit in use and its age, by currency. What repays credit repays the oldest first."""
+    """Used credit and its age, by currency. A repayment settles the oldest credit first."""
     return {"items": service.credit_totals()}
 
 
@@ -88,7 +88,7 @@ def show_report() -> dict[str, list[CreditTotals]]:
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, WalletCreditPageSchema)
 def list_credit_in_use(query: dict[str, Any]) -> Page[WalletCredit]:
-    """The wallets that use credit, with its age and whose they are."""
+    """The wallets that use credit, with its age and their members."""
     return paginate(
         query,
         lambda after, limit: service.list_credit_in_use(after=after, limit=limit),

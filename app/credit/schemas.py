@@ -1,12 +1,12 @@
-"""What may be sent about credit, and how its policy, history and report look from outside."""
+"""Credit on the wire: policy, history and report."""
 
 from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Moment, Schema, coded
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import page_schema
-from app.money import AmountField, MoneyField
 
 
 class SetPolicySchema(Schema):
@@ -21,9 +21,9 @@ class SetPolicySchema(Schema):
 
     @validates_schema
     def default_within_max(self, data: dict[str, Any], **_: Any) -> None:
-        """Also the CHECK credit_policies_default_within_max."""
+        """The same rule as the CHECK credit_policies_default_within_max."""
         if data["max_limit"] is not None and data["default_limit"] > data["max_limit"]:
-            fault = coded("default_above_max", "The default must not be above maxLimit.")
+            fault = coded("default_above_max", "defaultLimit must not be above maxLimit.")
             raise ValidationError({"defaultLimit": [fault]})
 
 
@@ -32,13 +32,13 @@ class PolicySchema(Answer):
     default_limit = MoneyField(
         attribute="default_limit_minor",
         data_key="defaultLimit",
-        metadata={"description": "what a wallet is given when it is opened"},
+        metadata={"description": "the limit of a new wallet"},
     )
     max_limit = MoneyField(
         attribute="max_limit_minor",
         data_key="maxLimit",
         allow_none=True,
-        metadata={"description": "no limit is raised above it; null: no ceiling"},
+        metadata={"description": "the maximum of raised limits; null: no maximum"},
     )
 
 
@@ -58,7 +58,7 @@ class PolicyChangeSchema(Answer):
 class LimitChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(
-        data_key="actorId", allow_none=True, metadata={"description": "null: it was an operator's command"}
+        data_key="actorId", allow_none=True, metadata={"description": "null: a command made the change"}
     )
     action = fields.String()
     before = MoneyField(attribute="from_minor", data_key="from")
@@ -76,7 +76,7 @@ class CreditInUseSchema(Answer):
     up_to_60_days = MoneyField(attribute="up_to_60_days_minor", data_key="upTo60Days")
     up_to_90_days = MoneyField(attribute="up_to_90_days_minor", data_key="upTo90Days")
     over_90_days = MoneyField(attribute="over_90_days_minor", data_key="over90Days")
-    since = Moment(allow_none=True, metadata={"description": "since when the oldest of it is unpaid"})
+    since = Moment(allow_none=True, metadata={"description": "date of the oldest unpaid part"})
 
 
 class CreditTotalsSchema(CreditInUseSchema):

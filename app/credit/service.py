@@ -1,7 +1,7 @@
-"""The verbs of credit: set and read the policy, read who changed which limit, report what is in use and how old it is.
+"""The verbs of credit: set and read the policy, read the history of limits, report used credit and its age.
 
-They work on the bound tenant, in the session's db transaction, and commit nothing. Amounts of two currencies are never
-added. A wallet's own limit is changed by `app.wallets.service.configure_wallet`.
+They work on the bound tenant, in the session's db transaction, and commit nothing. Amounts of different currencies are
+never added. `app.wallets.service.configure_wallet` changes the limit of a wallet.
 """
 
 from datetime import datetime
@@ -10,8 +10,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.audit.models import Actor, AuditRecord
+from app.audit.models import AuditRecord
 from app.audit.service import speak_for
+from app.auth.actors import Actor
 from app.credit.models import (
     AGES,
     CreditPolicy,
@@ -24,7 +25,7 @@ from app.credit.models import (
     logged_policy,
 )
 from app.db import db
-from app.members.models import member_directory
+from app.users.models import member_directory
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
@@ -35,7 +36,9 @@ _AMOUNTS: Final = ("credit_limit_minor", "credit_used_minor", *AGES)
 
 
 def list_policies() -> list[CreditPolicy]:
-    """The policy of each of the tenant's currencies; where none was set, nothing is granted and nothing capped."""
+    """The policy of each of the tenant's currencies. Without a policy, the limit of new wallets is zero and there is no
+    maximum.
+    """
     found = {policy.currency: policy for policy in db.session.scalars(sa.select(CreditPolicy))}
     return [
         found.get(currency) or CreditPolicy(currency=currency, default_limit_minor=0, max_limit_minor=None)
@@ -44,7 +47,9 @@ def list_policies() -> list[CreditPolicy]:
 
 
 def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int | None, actor: Actor) -> CreditPolicy:
-    """Set what the tenant grants in one of its currencies; logged with before and after. Changes no wallet's limit."""
+    """Set the policy of one of the tenant's currencies. The audit log gets the state before and after. Changes no
+    wallet's limit.
+    """
     parameters = {
         "currency": currency,
         "default_limit": default_limit_minor,
@@ -59,7 +64,7 @@ def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int 
 
 
 def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyChange]:
-    """What was changed in the policy, newest first; `after` is (at, id). Setting what is set already is no change."""
+    """Changes of the policy, newest first; `after` is (at, id). Setting the same values again is no change."""
     log = AuditRecord
     query = (
         sa.select(log.id, log.at, log.actor_id, log.request_id, log.before, log.after)
@@ -90,7 +95,7 @@ def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) 
 
 
 def credit_totals() -> list[CreditTotals]:
-    """Credit in use in each currency: the tenant's, the main one first, and any other that credit is still used in.
+    """Used credit by currency: the tenant's currencies, the main one first, then any other with used credit.
 
     Reads all wallets that use credit.
     """
@@ -106,7 +111,7 @@ def credit_totals() -> list[CreditTotals]:
 
 
 def list_credit_in_use(*, after: list[Any] | None, limit: int) -> list[WalletCredit]:
-    """The wallets that use credit, in the order of their ids; `after` is (wallet_id)."""
+    """The wallets that use credit, by id; `after` is (wallet_id,)."""
     who = member_directory
     used = credit_in_use.c
     query = (

@@ -1,1 +1,1 @@
-"""Is the process alive, and can it serve."""
+"""Health checks of the process."""

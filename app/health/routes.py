@@ -1,4 +1,4 @@
-"""GET /livez says the process is alive and touches nothing. GET /readyz says whether it can serve."""
+"""GET /livez: the process is alive; it touches nothing. GET /readyz: the process can serve."""
 
 from http import HTTPStatus
 
@@ -25,8 +25,8 @@ def livez() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """503 when the database is away or `shared` is behind. Tenants that are behind are named and do not count: only
-    their own requests are turned away.
+    """503 while the database does not answer or `shared` is behind. Tenants that are behind are listed, and do not make
+    it 503: only their own requests are refused.
     """
     try:
         rows = connections().shared.one_statement(_READINESS, (OLDEST_TENANT_REVISION, NAMED_AT_MOST), retry=True)
@@ -36,7 +36,8 @@ def readyz() -> Response:
         return _not_ready("database_unavailable", "The database does not answer.")
     revision, behind = rows[0]
     if revision is None or revision < OLDEST_SHARED_REVISION:
-        return _not_ready("shared_behind", f"Schema shared is at {revision}, and {OLDEST_SHARED_REVISION} is needed.")
+        needed = f"this code needs {OLDEST_SHARED_REVISION}: run `python -m scripts.migrate`."
+        return _not_ready("shared_behind", f"Schema shared is at revision {revision}; {needed}")
     return jsonify(status="ready", tenantsBehind=behind)
 
 

@@ -1,1 +1,1 @@
-"""Money set aside for a payment to come: authorise, capture, void, expire."""
+"""Holds: an amount of a wallet reserved for a later payment. Authorise, capture, void, expire."""

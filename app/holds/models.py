@@ -1,4 +1,4 @@
-"""The table of holds. It is written by SQL functions only."""
+"""The table of holds. Only SQL functions write it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from app.db import TenantModel
 
 
 class Hold(TenantModel):
-    """An amount of a wallet set aside until it is captured, voided or its time is over."""
+    """An amount of a wallet reserved until it is captured, voided or expired."""
 
     __tablename__ = "holds"
     __table_args__ = (
@@ -42,7 +42,7 @@ class Hold(TenantModel):
 
     @property
     def status_now(self) -> str:
-        """A hold whose time is over has expired, whether or not anybody has noted it."""
+        """The status at this moment: an active hold after `expires_at` has expired, whether or not its row says so."""
         is_over = self.status == "active" and self.expires_at <= datetime.now(UTC)
         return "expired" if is_over else self.status
 
@@ -53,7 +53,7 @@ class Hold(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class AuthorisedHold:
-    """A hold as it was made: the answer to its request, however late and often that is repeated."""
+    """A hold as its request created it: the answer to the request and to each of its retries."""
 
     id: UUID
     wallet_id: UUID

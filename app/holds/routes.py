@@ -1,11 +1,13 @@
-"""A member's holds on their own wallets, and the admin's view of them."""
+"""A member's holds on their own wallets, and an admin's view of them."""
 
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, PageQuery, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
 from app.audit.service import note
+from app.auth.access import Access, access, actor, caller
 from app.holds import service
 from app.holds.models import AuthorisedHold, Hold
 from app.holds.schemas import (
@@ -18,11 +20,10 @@ from app.holds.schemas import (
 from app.ledger.models import PostedTransaction
 from app.ledger.schemas import TransactionSchema
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.service import get_wallet, own_wallet
 
-blueprint = Blueprint("holds", __name__, url_prefix="/api", description="Money set aside.")
+blueprint = Blueprint("holds", __name__, url_prefix="/api", description="Amounts reserved for a later payment.")
 
 
 @blueprint.get("/wallet/holds")
@@ -41,7 +42,7 @@ def list_holds(query: dict[str, Any]) -> Page[Hold]:
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(201, HoldSchema)
 def authorise(body: dict[str, Any], query: dict[str, Any]) -> tuple[AuthorisedHold, int, dict[str, str]]:
-    """Set money aside for a payment to come. It counts as held, and stays in the balance."""
+    """Reserve an amount for a later payment. It counts as held and stays in the balance."""
     currency = chosen_currency(query)
     hold, replayed = service.authorise(
         *(caller().user_id, currency),
@@ -60,7 +61,7 @@ def authorise(body: dict[str, Any], query: dict[str, Any]) -> tuple[AuthorisedHo
 @blueprint.arguments(CaptureSchema)
 @blueprint.response(201, TransactionSchema)
 def capture(body: dict[str, Any], hold_id: UUID) -> tuple[PostedTransaction, int, dict[str, str]]:
-    """Pay from a hold: all that is left, or part of it, as often as there is something left."""
+    """Pay from a hold: the remaining amount or a part of it, repeatedly until nothing remains."""
     amount = body.get("amount")
     transaction, replayed = service.capture(
         caller().user_id,
@@ -75,7 +76,7 @@ def capture(body: dict[str, Any], hold_id: UUID) -> tuple[PostedTransaction, int
 @access(Access.MEMBER)
 @blueprint.response(200, HoldSchema)
 def void(hold_id: UUID) -> Hold:
-    """Let go of what is left of a hold. Voiding twice is voiding once."""
+    """Release the remaining amount of a hold. A second void has no effect."""
     return service.void_own(caller().user_id, hold_id)
 
 
@@ -92,7 +93,9 @@ def list_wallet_holds(query: dict[str, Any], wallet_id: UUID) -> Page[Hold]:
 @access(Access.ADMIN, "hold.void")
 @blueprint.response(200, HoldSchema)
 def void_for_member(wallet_id: UUID, hold_id: UUID) -> Hold:
-    """Let go of what is left of a member's hold, so that the wallet can be closed or its limit lowered."""
+    """Release the remaining amount of a member's hold, for instance before the wallet is closed or its limit
+    lowered.
+    """
     hold = service.void(wallet_id, hold_id)
     note(actor(), "hold.void", wallet_id=wallet_id, subject=str(hold_id), after={"status": hold.status})
     return hold

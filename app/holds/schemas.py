@@ -1,10 +1,10 @@
-"""What may be sent about holds and how they look from outside."""
+"""Holds on the wire."""
 
 from marshmallow import fields
 
 from app.api.fields import Answer, Moment, Schema, Text
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import AmountField, MoneyField
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
@@ -13,13 +13,13 @@ STATUSES = ("active", "captured", "voided", "expired")
 
 class AuthoriseSchema(Schema):
     amount = AmountField(required=True)
-    expires_at = Moment(data_key="expiresAt", metadata={"description": "seven days from now if not given"})
+    expires_at = Moment(data_key="expiresAt", metadata={"description": "default: seven days from now"})
     order_id = Text(max_length=100, data_key="orderId")
     description = Text(max_length=500)
 
 
 class CaptureSchema(Schema):
-    amount = AmountField(metadata={"description": "all that is left of the hold if not given"})
+    amount = AmountField(metadata={"description": "default: the remaining amount of the hold"})
 
 
 class HoldSchema(Answer):
@@ -31,7 +31,9 @@ class HoldSchema(Answer):
     status = fields.String(attribute="status_now", metadata={"enum": list(STATUSES)})
     amount = MoneyField(attribute="amount_minor")
     captured = MoneyField(attribute="captured_minor")
-    capturable = MoneyField(attribute="capturable_minor", metadata={"description": "what can still be captured"})
+    capturable = MoneyField(
+        attribute="capturable_minor", metadata={"description": "the amount that can still be captured"}
+    )
     currency = fields.String(metadata={"description": "ISO 4217"})
     order_id = fields.String(data_key="orderId", allow_none=True)
     description = fields.String(allow_none=True)
@@ -43,4 +45,4 @@ HoldPageSchema = page_schema(HoldSchema)
 
 
 class HoldListQuery(PageQuery, CurrencyQuery):
-    """Holds have no filters: a member's wallet is found by its currency."""
+    """Lists of holds have no filters: the currency selects the member's wallet."""

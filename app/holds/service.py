@@ -1,7 +1,7 @@
-"""The verbs of holds, on the member's own wallet in the bound tenant.
+"""The verbs of holds, on the wallets of the bound tenant.
 
-Authorise and capture are one statement each, committed when it returns, like every posting. Void runs in the session's
-db transaction and commits nothing.
+Authorise and capture are one statement each, committed when it returns, as every posting. Void runs in the session's db
+transaction and commits nothing.
 """
 
 from collections.abc import Sequence
@@ -56,8 +56,8 @@ def authorise(
     order_id: str | None,
     description: str | None,
 ) -> tuple[AuthorisedHold, bool]:
-    """Set an amount of the member's wallet in the currency aside, for seven days if no end is given; returns the hold
-    as it was made, and whether an earlier request had made it.
+    """Reserve an amount of the member's wallet in this currency, for seven days unless `expires_at` is given. Returns
+    the hold as it was created, and whether an earlier request created it.
 
     Locks the wallet's row. Raises WalletNotFound, WalletFrozen, WalletClosed, InsufficientFunds, ExpiryInThePast,
     IdempotencyKeyReused.
@@ -71,10 +71,10 @@ def authorise(
 def capture(
     user_id: UUID, hold_id: UUID, *, amount_minor: int | None, idempotency_key: str
 ) -> tuple[PostedTransaction, bool]:
-    """Turn what is left of the member's hold, or part of it, into a payment.
+    """Post a payment of the remaining amount of the member's hold, or of a part of it.
 
-    Locks the wallet's row. Raises HoldNotFound, also for another's hold, WalletFrozen, AlreadyCaptured, HoldVoided,
-    HoldExpired, CaptureExceedsHold, IdempotencyKeyReused, OrderAlreadyPaid.
+    Locks the wallet's row. Raises HoldNotFound, also for another member's hold, WalletFrozen, AlreadyCaptured,
+    HoldVoided, HoldExpired, CaptureExceedsHold, IdempotencyKeyReused, OrderAlreadyPaid.
     """
     engine = connections().engine(current_tenant())
     parameters = (hold_id, user_id, hold_id, amount_minor, idempotency_key)
@@ -84,7 +84,7 @@ def capture(
 
 
 def currency_of(user_id: UUID, hold_id: UUID) -> str:
-    """In which currency the member's hold is. Raises HoldNotFound, also for another's hold."""
+    """The currency of the member's hold. Raises HoldNotFound, also for another member's hold."""
     engine = connections().engine(current_tenant())
     found = engine.one_statement(f"SELECT h.currency {_OWN_WALLET}", (hold_id, user_id), retry=True)
     if not found:
@@ -93,7 +93,7 @@ def currency_of(user_id: UUID, hold_id: UUID) -> str:
 
 
 def void_own(user_id: UUID, hold_id: UUID) -> Hold:
-    """Like `void`, of a hold in any wallet of the member's."""
+    """`void` for a hold in any wallet of the member."""
     query = sa.select(Hold.wallet_id).join(Wallet, Wallet.id == Hold.wallet_id)
     wallet_id = db.session.scalar(query.where(Hold.id == hold_id, Wallet.user_id == user_id))
     if wallet_id is None:
@@ -102,9 +102,9 @@ def void_own(user_id: UUID, hold_id: UUID) -> Hold:
 
 
 def void(wallet_id: UUID, hold_id: UUID) -> Hold:
-    """Let go of what is left of the wallet's hold; voiding twice is voiding once.
+    """Release the remaining amount of the wallet's hold. A second call has no effect.
 
-    Locks the wallet's row. Raises HoldNotFound, also for a hold in another wallet, AlreadyCaptured.
+    Locks the wallet's row. Raises HoldNotFound, also for another wallet's hold, AlreadyCaptured.
     """
     statement = sa.select(Hold).from_statement(_VOID)
     with named_refusals():
@@ -113,9 +113,9 @@ def void(wallet_id: UUID, hold_id: UUID) -> Hold:
 
 
 def expire_holds(limit: int = 1000) -> int:
-    """Note as expired the holds of the bound tenant whose time is over; returns how many wallets had some.
+    """Mark the bound tenant's holds that are past their `expires_at`. Returns the number of wallets concerned.
 
-    Locks up to `limit` wallets at once, and commits after each such batch; leaves alone those that are in use.
+    Locks up to `limit` wallets at once and commits after each batch. Skips wallets that are locked.
     """
     total, count = 0, 1
     while count:

@@ -1,1 +1,1 @@
-"""Wallet transactions and ledger entries: post, refund, adjust; history and audit."""
+"""Wallet transactions and ledger entries: posting, refunds, adjustments, history and audit."""

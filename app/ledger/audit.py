@@ -1,6 +1,7 @@
-"""Recomputes every chain, balance and trial balance of a tenant and names the first row that does not hold.
+"""The audit of a tenant's ledger: it recomputes every chain, balance and the trial balance, and names the first row
+that is wrong.
 
-The work is the tenant's SQL function ledger_audit_v3: one statement, one snapshot, so money may move meanwhile.
+The tenant's SQL function ledger_audit_v3 does the work in one statement on one snapshot, so postings may go on.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from app.db import db
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not hold: at one transaction of one wallet, or for the whole tenant without them."""
+    """A fault: at one transaction of one wallet, or of the whole tenant if both are None."""
 
     wallet_id: UUID | None
     seq: int | None
@@ -22,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What was looked at in one tenant, and what was found."""
+    """The size and the findings of one tenant's audit."""
 
     wallets: int
     transactions: int
@@ -30,7 +31,7 @@ class AuditReport:
 
 
 def audit_ledger() -> AuditReport:
-    """Audit the bound tenant. Writes nothing, locks nothing; takes as long as the ledger is large."""
+    """Audit the bound tenant. Writes and locks nothing; its time grows with the ledger."""
     db.session.execute(sa.text("SET LOCAL statement_timeout TO 0"))
     counts = sa.text("SELECT (SELECT count(*) FROM wallets), (SELECT count(*) FROM wallet_transactions)")
     wallets, transactions = db.session.execute(counts).one()

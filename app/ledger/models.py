@@ -1,4 +1,4 @@
-"""The ledger's tables. They are written by the posting function only, and never changed."""
+"""The ledger's tables. Only the posting function writes them, and no row changes afterwards."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,7 +59,7 @@ class WalletTransaction(TenantModel):
 
 
 class LedgerAccount(TenantModel):
-    """One account of the tenant's chart."""
+    """One account of the tenant's chart of accounts."""
 
     __tablename__ = "ledger_accounts"
 
@@ -90,7 +90,7 @@ class LedgerEntry(TenantModel):
 
 
 class OrderPayment(TenantModel):
-    """By what an order was paid: a payment, or the captures of one hold."""
+    """How an order was paid: by one payment, or by the captures of one hold."""
 
     __tablename__ = "order_payments"
 
@@ -104,7 +104,7 @@ class OrderPayment(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class BalanceAt:
-    """What a wallet held at a moment."""
+    """The balance of a wallet at a moment."""
 
     wallet_id: UUID
     currency: str
@@ -122,7 +122,7 @@ class BalanceAt:
 
 @dataclass(frozen=True, slots=True)
 class TrialBalanceLine:
-    """One account in one currency; the control account has two, `part` says which."""
+    """One account in one currency. The control account has two lines, told apart by `part`."""
 
     currency: str
     account: str
@@ -134,7 +134,7 @@ class TrialBalanceLine:
 
 @dataclass(frozen=True, slots=True)
 class TrialBalanceTotal:
-    """What the lines of one currency add up to, on both sides."""
+    """The sums of both sides in one currency."""
 
     currency: str
     debit_minor: int
@@ -158,8 +158,8 @@ class TrialBalance:
 
 @dataclass(frozen=True, slots=True)
 class PostedTransaction:
-    """A wallet transaction as the posting function returned it: the columns that are shown, without a session, and for
-    a refund what it left of its payment to refund.
+    """A wallet transaction as the posting function returned it: the public columns, without a session, and for a refund
+    the amount of its payment that can still be refunded.
     """
 
     id: UUID

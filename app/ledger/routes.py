@@ -1,10 +1,12 @@
-"""A member's own payments and history, and the admin's movements on any wallet of the tenant."""
+"""A member's own payments and history, and movements on any wallet of the tenant for its staff."""
 
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
+from app.auth.access import Access, access, actor, caller
 from app.ledger import service
 from app.ledger.models import BalanceAt, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
@@ -26,11 +28,10 @@ from app.ledger.schemas import (
 )
 from app.ledger.service import Movement
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import currency_of, get_wallet, own_wallet
 
-blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Money moved and its history.")
+blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Movements of money and their history.")
 Answer = tuple[PostedTransaction, int, dict[str, str]]
 
 
@@ -56,7 +57,7 @@ def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
 @blueprint.arguments(OwnBalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
 def show_own_balance(query: dict[str, Any]) -> BalanceAt:
-    """What my wallet held at a moment."""
+    """My wallet's balance at a moment."""
     return service.balance_at(own_wallet(caller().user_id, chosen_currency(query)), query.get("at"))
 
 
@@ -65,7 +66,7 @@ def show_own_balance(query: dict[str, Any]) -> BalanceAt:
 @blueprint.arguments(BalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
 def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
-    """What a wallet held at a moment."""
+    """A wallet's balance at a moment."""
     return service.balance_at(get_wallet(wallet_id), query.get("at"))
 
 
@@ -73,7 +74,7 @@ def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
 @access(Access.READER)
 @blueprint.response(200, TrialBalanceSchema)
 def show_trial_balance() -> TrialBalance:
-    """Every account's balance. Per currency debits equal credits, or the audit says where not."""
+    """The balance of every account. In each currency, debits equal credits; if not, the audit names the row."""
     return service.trial_balance()
 
 
@@ -85,7 +86,7 @@ def show_trial_balance() -> TrialBalance:
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=TransactionSchema)
 def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer:
-    """Pay from my wallet: from the deposit first, then from credit. A dry run is answered with 200."""
+    """Pay from my wallet: from the deposit first, then from credit. A dry run answers 200."""
     currency = chosen_currency(query)
     movement = Movement(
         type="payment",
@@ -114,7 +115,7 @@ def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTran
 @blueprint.arguments(DepositSchema)
 @blueprint.response(201, TransactionSchema)
 def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Put money in. It repays credit in use first."""
+    """Deposit money. It repays used credit first."""
     return _post(wallet_id, "deposit", body)
 
 
@@ -126,7 +127,7 @@ def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=TransactionSchema)
 def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Pay from a member's wallet. A dry run is answered with 200."""
+    """Pay from a member's wallet. A dry run answers 200."""
     if query["dry_run"]:
         return _answer(service.rehearse(wallet_id, _movement(wallet_id, "payment", body)), 200)
     return _post(wallet_id, "payment", body)
@@ -138,7 +139,7 @@ def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID)
 @blueprint.arguments(RefundSchema)
 @blueprint.response(201, TransactionSchema)
 def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Give a payment back, whole or in part, never more than is left of it."""
+    """Refund a payment, whole or in part, up to its amount not yet refunded."""
     return _post(wallet_id, "refund", body)
 
 
@@ -148,7 +149,7 @@ def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
 @blueprint.arguments(AdjustmentSchema)
 @blueprint.response(201, TransactionSchema)
 def adjust(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Correct a balance, up or down, with a reason."""
+    """Correct a balance up or down, with a reason."""
     return _post(wallet_id, "adjustment", body)
 
 
@@ -177,7 +178,7 @@ def _answer(posted: tuple[PostedTransaction, bool], status: int = 201) -> Answer
 
 
 def transaction_filters(query: dict[str, Any]) -> dict[str, Any]:
-    """The filters of a list of transactions, in the words of `service.conditions`."""
+    """The filters of a list of transactions, as keyword arguments of `service.conditions`."""
     return {"type_": query.get("type"), **{name: query.get(name) for name in ("start", "end", "order_id")}}
 
 

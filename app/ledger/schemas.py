@@ -1,12 +1,12 @@
-"""What may be sent to move money and how its history looks from outside."""
+"""Wallet transactions on the wire."""
 
 from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
+from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import AmountField, MoneyField
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
@@ -21,7 +21,7 @@ class TransactionSchema(Answer):
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )
-    seq = fields.Integer(metadata={"description": "numbered without gaps in its wallet"})
+    seq = fields.Integer(metadata={"description": "gapless in its wallet"})
     type = fields.String(metadata={"enum": list(TYPES)})
     amount = MoneyField(attribute="amount_minor", metadata={"description": "signed by its effect on the balance"})
     balance_after = MoneyField(attribute="balance_after_minor", data_key="balanceAfter")
@@ -36,7 +36,7 @@ class TransactionSchema(Answer):
     refundable = MoneyField(
         attribute="refundable_minor",
         allow_none=True,
-        metadata={"description": "in the answer to a refund: what is left of its payment to refund; not in lists"},
+        metadata={"description": "for a refund: the amount of its payment that can still be refunded; not in lists"},
     )
     created_at = Moment(data_key="createdAt")
 
@@ -57,7 +57,7 @@ class BalanceQuery(Schema):
 
 
 class OwnBalanceQuery(BalanceQuery, CurrencyQuery):
-    """A member's wallet is found by its currency."""
+    """The currency selects the member's wallet."""
 
 
 class BalanceSchema(Answer):
@@ -87,7 +87,7 @@ class TrialBalanceTotalSchema(Answer):
 class TrialBalanceSchema(Answer):
     lines = fields.List(fields.Nested(TrialBalanceLineSchema))
     totals = fields.List(
-        fields.Nested(TrialBalanceTotalSchema), metadata={"description": "by currency; debit and credit are equal"}
+        fields.Nested(TrialBalanceTotalSchema), metadata={"description": "by currency; debit equals credit"}
     )
 
 
@@ -95,7 +95,7 @@ TransactionPageSchema = page_schema(TransactionSchema)
 
 
 class PeriodQuery(Schema):
-    """A period includes its start and not its end, so that adjacent ones share nothing."""
+    """A period includes its start and excludes its end, so adjacent periods do not overlap."""
 
     start = Moment(data_key="from", metadata={"description": "at or after this moment"})
     end = Moment(data_key="to", metadata={"description": "before this moment"})
@@ -103,22 +103,22 @@ class PeriodQuery(Schema):
     @validates_schema
     def holds_a_moment(self, data: dict[str, Any], **_: Any) -> None:
         if "start" in data and "end" in data and data["start"] >= data["end"]:
-            raise ValidationError([coded("empty_period", "It must be later than `from`.")], "to")
+            raise ValidationError([coded("empty_period", "`to` must be later than `from`.")], "to")
 
 
 class TransactionFilters(PeriodQuery):
-    """Which transactions of a list are meant; all of them if nothing is said."""
+    """The filters of a list of transactions. Without filters, all are listed."""
 
     type = Choice(*TYPES)
     order_id = Text(max_length=100, data_key="orderId")
 
 
 class TransactionListQuery(TransactionFilters, PageQuery):
-    """A page of the transactions that are meant."""
+    """A page of the filtered transactions."""
 
 
 class OwnTransactionListQuery(TransactionListQuery, CurrencyQuery):
-    """A member's wallet is found by its currency."""
+    """The currency selects the member's wallet."""
 
 
 class PaymentSchema(Schema):
@@ -134,12 +134,12 @@ class PaymentQuery(Schema):
         truthy={"true"},
         falsy={"false"},
         error_messages={"invalid": coded("not_a_boolean", "Write true or false.")},
-        metadata={"description": "answer what would happen, and let nothing happen"},
+        metadata={"description": "answer with the result, and post nothing"},
     )
 
 
 class OwnPaymentQuery(PaymentQuery, CurrencyQuery):
-    """A member's wallet is found by its currency."""
+    """The currency selects the member's wallet."""
 
 
 class DepositSchema(Schema):
@@ -149,7 +149,7 @@ class DepositSchema(Schema):
 
 class RefundSchema(Schema):
     payment_id = Identifier(required=True, data_key="paymentId")
-    amount = AmountField(metadata={"description": "all that is left of the payment if not given"})
+    amount = AmountField(metadata={"description": "default: the amount of the payment not yet refunded"})
 
 
 class AdjustmentSchema(Schema):

@@ -1,5 +1,5 @@
-"""The verbs of money. Each is one call of the tenant's posting function: one statement, its own db transaction, one
-row lock. It is committed when it returns, and with any error nothing is.
+"""The verbs of money. Each is one call of the tenant's posting function: one statement, its own db transaction, one row
+lock. It is committed when it returns; after an error nothing is posted.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
-from app.audit.models import Actor
 from app.audit.service import entry_of
+from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
 from app.ledger.models import (
@@ -31,19 +31,28 @@ from tenant_schemas.flask import connections
 POSTED_COLUMNS: Final = ", ".join(
     f"(posted).{field.name}" for field in fields(PostedTransaction) if field.name != "refundable_minor"
 )
-_ARGUMENTS: Final = "%s, %s, %s, %s, %s, %s, %s, %s, %s"
-_POST: Final = f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2(%s, {_ARGUMENTS})"  # noqa: S608
-_POST_NOTED: Final = _POST.replace(" FROM", ", audit_posted_v1(%s::jsonb, posted, replayed) FROM")
-_POST_OWN: Final = (
-    f"SELECT {POSTED_COLUMNS}, refundable_minor, replayed FROM wallet_post_v2("  # noqa: S608
-    f"(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), {_ARGUMENTS})"
-)
+_MOVEMENT: Final = """p_type => %(type)s, p_amount_minor => %(amount_minor)s, p_idempotency_key => %(idempotency_key)s,
+        p_admin_id => %(admin_id)s, p_order_id => %(order_id)s, p_refund_of => %(refund_of)s,
+        p_description => %(description)s, p_reference => %(reference)s, p_reason => %(reason)s"""
+_POST: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
+    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
+# The audit entry commits in the same statement.
+_POST_AUDITED: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed, audit_posted_v1(%(audit_entry)s::jsonb, posted, replayed)
+    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
+# The same statement finds the member's own wallet.
+_POST_OWN: Final = f"""
+    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
+    FROM wallet_post_v2(
+        p_wallet_id => (SELECT w.id FROM wallets w WHERE w.user_id = %(user_id)s AND w.currency = %(currency)s),
+        {_MOVEMENT})"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """What is to be posted. `amount_minor` is above zero, but signed for an adjustment or opening; for a refund None
-    means all that is left.
+    """A movement to post. `amount_minor` is above zero; for an adjustment or opening it is signed, and for a refund
+    None means the whole remaining amount.
     """
 
     type: str
@@ -56,62 +65,56 @@ class Movement:
     reference: str | None = None
     reason: str | None = None
 
-    def arguments(self) -> tuple[Any, ...]:
-        return (
-            self.type,
-            self.amount_minor,
-            self.idempotency_key,
-            self.admin_id,
-            self.order_id,
-            self.refund_of,
-            self.description,
-            self.reference,
-            self.reason,
-        )
+    def parameters(self) -> dict[str, Any]:
+        """The movement as the named parameters of the posting statements."""
+        return {name: getattr(self, name) for name in _MOVEMENT_FIELDS}
+
+
+_MOVEMENT_FIELDS: Final = tuple(field.name for field in fields(Movement))
 
 
 def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tuple[PostedTransaction, bool]:
-    """Post to a wallet of the bound tenant; returns the transaction, and whether an earlier request had posted it. With
-    an actor it is noted in the audit log, in the same statement.
+    """Post to a wallet of the bound tenant. Returns the transaction, and whether an earlier request posted it. With an
+    actor, the same statement writes an entry into the audit log.
 
-    Locks the wallet's row, and for an entry then the head of the audit log's chain. Raises WalletNotFound,
-    WalletFrozen, WalletClosed, InsufficientFunds, RefundExceedsPayment, PaymentNotFound, IdempotencyKeyReused,
-    AmountOutOfRange.
+    Locks the wallet's row; with an actor, then the head of the audit log's chain. Raises WalletNotFound, WalletFrozen,
+    WalletClosed, InsufficientFunds, RefundExceedsPayment, PaymentNotFound, IdempotencyKeyReused, AmountOutOfRange.
     """
     if actor is None:
-        return _post(_POST, (wallet_id, *movement.arguments()))
-    *columns, replayed, _ = _row(_POST_NOTED, (entry_of(actor), wallet_id, *movement.arguments()))
+        return _post(_POST, {"wallet_id": wallet_id, **movement.parameters()})
+    parameters = {"wallet_id": wallet_id, "audit_entry": entry_of(actor), **movement.parameters()}
+    *columns, replayed, _ = _row(_POST_AUDITED, parameters)
     return posted_transaction(columns), replayed
 
 
 def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
-    """Like `post`, to the member's own wallet, found in the same round trip."""
-    return _post(_POST_OWN, (user_id, currency, *movement.arguments()))
+    """`post` to the member's own wallet, which the same statement finds."""
+    return _post(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
 
 
 def rehearse(wallet_id: UUID, movement: Movement) -> tuple[PostedTransaction, bool]:
-    """What `post` would answer or raise now: the very same function, rolled back. It locks the wallet meanwhile."""
-    return _rehearse(_POST, (wallet_id, *movement.arguments()))
+    """The result or refusal of `post` now: the same function, rolled back. Locks the wallet's row until then."""
+    return _rehearse(_POST, {"wallet_id": wallet_id, **movement.parameters()})
 
 
 def rehearse_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
-    """Like `rehearse`, for the member's own wallet."""
-    return _rehearse(_POST_OWN, (user_id, currency, *movement.arguments()))
+    """`rehearse` for the member's own wallet."""
+    return _rehearse(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
 
 
-def _post(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+def _post(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
     *columns, replayed = _row(statement, parameters)
     return posted_transaction(columns), replayed
 
 
-def _row(statement: str, parameters: tuple[Any, ...]) -> Sequence[Any]:
+def _row(statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
     engine = connections().engine(current_tenant())
     with named_refusals():
-        # If the connection breaks on the way, the same key makes the second try safe.
+        # After a broken connection, the same idempotency key makes the second try safe.
         return engine.one_statement(statement, parameters, retry=True)[0]
 
 
-def _rehearse(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransaction, bool]:
+def _rehearse(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             *columns, replayed = connection.exec_driver_sql(statement, parameters).one()
@@ -120,7 +123,7 @@ def _rehearse(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedTransa
 
 
 def posted_transaction(columns: Sequence[Any]) -> PostedTransaction:
-    """The transaction of a row that was selected with POSTED_COLUMNS."""
+    """The transaction in a row that was selected with POSTED_COLUMNS."""
     return PostedTransaction(*columns)
 
 
@@ -134,15 +137,15 @@ def list_transactions(
     end: datetime | None = None,
     order_id: str | None = None,
 ) -> Sequence[WalletTransaction]:
-    """The wallet's transactions, newest first; `after` is (seq,). `start` is inclusive, `end` is not.
+    """The wallet's transactions, newest first; `after` is (seq,). `start` is inclusive, `end` is exclusive.
 
-    In a wallet created_at and seq grow together, so this is one range of one index at any depth.
+    In a wallet created_at and seq grow together, so a page is one range of one index at any depth.
     """
     seq = WalletTransaction.seq
     query = sa.select(WalletTransaction).where(WalletTransaction.wallet_id == wallet_id)
     if order_id is None:
         query = query.where(*conditions(type_=type_), *_seq_conditions(wallet_id, start, end))
-    else:  # The index of orders has the time beside them.
+    else:  # The index of orders includes the time.
         query = query.where(*conditions(type_=type_, start=start, end=end, order_id=order_id))
     if after is not None:
         query = query.where(seq < after[-1])
@@ -150,7 +153,7 @@ def list_transactions(
 
 
 def _seq_conditions(wallet_id: UUID, start: datetime | None, end: datetime | None) -> list[sa.ColumnElement[bool]]:
-    """A period as a range of the wallet's numbers, which two looks into the index find."""
+    """A period as a range of the wallet's seq, found by two index look-ups."""
     found: list[sa.ColumnElement[bool]] = []
     if start is not None:
         found.append(WalletTransaction.seq > _seq_before(wallet_id, start))
@@ -165,11 +168,11 @@ def _seq_before(wallet_id: UUID, moment: datetime) -> sa.ColumnElement[int]:
 
 
 def newest_until(wallet_id: UUID, moment: sa.ColumnElement[datetime], *, inclusive: bool) -> sa.Select[int, int]:
-    """`seq` and `balance_after_minor` of the wallet's newest transaction before a moment, or until and at it: one look
-    into the index (wallet_id, created_at, seq).
+    """`seq` and `balance_after_minor` of the wallet's newest transaction before a moment, or up to and including it:
+    one look-up in the index (wallet_id, created_at, seq).
 
-    It compares rows, for with `wallet_id = …` a plan that was kept may use the tenant's index (created_at, wallet_id,
-    seq) where there are few wallets, and walk over all that happened in the others since.
+    It compares row values. With `wallet_id = …` a cached plan may use the index (created_at, wallet_id, seq) in a
+    tenant with few wallets, and scan all newer transactions of other wallets.
     """
     own, at, seq = WalletTransaction.wallet_id, WalletTransaction.created_at, WalletTransaction.seq
     place, edge = sa.tuple_(own, at), sa.tuple_(sa.literal(wallet_id), moment)
@@ -188,7 +191,7 @@ def conditions(
     end: datetime | None = None,
     order_id: str | None = None,
 ) -> list[sa.ColumnElement[bool]]:
-    """What a transaction must be to pass the filters that are given. `start` is inclusive, `end` is not."""
+    """The WHERE conditions of the given filters. `start` is inclusive, `end` is exclusive."""
     found: list[sa.ColumnElement[bool]] = []
     if type_ is not None:
         found.append(WalletTransaction.type == type_)
@@ -202,10 +205,10 @@ def conditions(
 
 
 def balance_at(wallet: Wallet, at: datetime | None) -> BalanceAt:
-    """What the wallet held at a moment, the last transaction at that very moment included; now if `at` is None.
+    """The wallet's balance at a moment, including a transaction at that moment; the current balance if `at` is None.
 
-    Now is by the clock of PostgreSQL, which dates the transactions: by a clock that is behind, one's own last payment
-    would be to come.
+    The current time is PostgreSQL's, which also dates the transactions: with a slow clock of the service the last
+    payment would be in the future.
     """
     clock = sa.func.statement_timestamp(type_=sa.DateTime(timezone=True))
     newest = newest_until(wallet.id, clock if at is None else sa.literal(at), inclusive=True)
@@ -220,7 +223,7 @@ def trial_balance() -> TrialBalance:
         "SELECT currency, account, part, kind, debit_minor, credit_minor FROM trial_balance"
         " ORDER BY currency, account, part"
     )
-    # PostgreSQL's sum of bigint is numeric, which has no end; amounts are integers here.
+    # PostgreSQL's sum of bigint is numeric; amounts are integers here.
     found = db.session.execute(query)
     return TrialBalance(
         [
@@ -231,7 +234,7 @@ def trial_balance() -> TrialBalance:
 
 
 def get_transaction(user_id: UUID, transaction_id: UUID) -> WalletTransaction:
-    """One transaction of any wallet of the member's, with its ledger entries. Raises TransactionNotFound."""
+    """One transaction of any of the member's wallets, with its ledger entries. Raises TransactionNotFound."""
     query = (
         sa.select(WalletTransaction)
         .join(Wallet, Wallet.id == WalletTransaction.wallet_id)

@@ -1,8 +1,8 @@
-"""What one tenant may take of the service, so that the others keep their share: requests in a time, requests at once,
-and bytes of a body. Each has a default for all and may be set for one tenant (`app/tenant_settings.py`).
+"""Limits of one tenant's use of the service: request rate, concurrent requests, body size. Each has a default, which a
+tenant's settings may replace (`app/tenant_settings.py`).
 
-A request that is refused here has not touched the tenant's schema. How many connections a tenant may have and how long
-its statements may take is kept in `tenant_schemas/connections.py`.
+A request that is refused here has not touched the tenant's schema. The limits of connections and statement time are in
+`tenant_schemas/connections.py`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from flask import Flask, current_app, g, request
 from app.config import Settings
 from app.errors import Invalid, Unavailable
 from app.limits import rate_limit
-from app.limits.concurrency import GiveBack, Slots
+from app.limits.concurrency import ConcurrencySlots, ReleaseSlot
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
 
@@ -25,16 +25,18 @@ EXTENSION = "tenant_limits"
 
 
 class TenantMisconfigured(Unavailable):
-    """Only SQL by hand can bring this about, for all else that writes settings checks them."""
+    """The stored settings of a tenant are invalid. Only SQL by hand causes this: all other writers check settings."""
 
     code = "tenant_misconfigured"
 
 
 class Limits:
-    """What the process knows of its tenants' limits. Settings are checked anew when the tenant's row has changed."""
+    """The limits of each tenant in this process. A tenant's settings are checked again after its registry row has
+    changed.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self.slots = Slots()
+        self.slots = ConcurrencySlots()
         self._defaults = {
             "rate_limit": settings.tenant_rate_limit,
             "max_concurrent_requests": settings.tenant_concurrency,
@@ -43,7 +45,7 @@ class Limits:
         self._known: dict[UUID, tuple[Mapping[str, Any], dict[str, Any]]] = {}
 
     def of(self, tenant: Tenant) -> dict[str, Any]:
-        """The tenant's settings, over the defaults. Raises TenantMisconfigured."""
+        """The tenant's limits: its settings over the defaults. Raises TenantMisconfigured."""
         known = self._known.get(tenant.id)
         if known is None or known[0] != tenant.settings:
             known = (tenant.settings, self._defaults | _checked(tenant))
@@ -52,14 +54,16 @@ class Limits:
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """To be called before the gate is registered: what counts addresses comes before it and costs no query."""
+    """Register the limits. Call it before the gate is registered: the rate limit by address runs first and costs no
+    query.
+    """
     app.extensions[EXTENSION] = Limits(settings)
     rate_limit.init_app(app, settings)
-    app.wsgi_app = GiveBack(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = ReleaseSlot(app.wsgi_app)  # type: ignore[method-assign]
 
 
 def enter(tenant: Tenant) -> None:
-    """Let the request in at this tenant, or not. To be called as soon as the tenant is known, and once.
+    """Count the request for this tenant and reserve a slot. Call it once, as soon as the tenant is known.
 
     Raises TooManyRequests, TooManyConcurrentRequests or TenantMisconfigured.
     """
@@ -77,4 +81,4 @@ def _checked(tenant: Tenant) -> dict[str, Any]:
         return stored_settings(tenant.settings)
     except Invalid as error:
         log.error("tenant_misconfigured", tenant=tenant.slug, faults=error.detail)  # noqa: TRY400
-        raise TenantMisconfigured("This tenant's settings are wrong; an operator has to mend them.") from None
+        raise TenantMisconfigured("This tenant's settings are invalid; an operator must correct them.") from None

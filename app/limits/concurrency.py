@@ -1,5 +1,5 @@
-"""Requests at once: a tenant holds no more threads of a process than its slots, so that its slow work leaves others
-theirs. One too many is refused at once, for one that waited would hold a thread too.
+"""Concurrent requests of a tenant in one process. The limit keeps threads free for other tenants. A request above it is
+refused at once, because a waiting request would occupy a thread too.
 """
 
 from collections import Counter
@@ -20,19 +20,19 @@ class TooManyConcurrentRequests(TooManyRequests):
     code = "too_many_concurrent_requests"
 
 
-class Slots:
-    """How many requests of each tenant this process is at."""
+class ConcurrencySlots:
+    """The number of running requests of each tenant in this process."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._taken: Counter[UUID] = Counter()
 
     def take(self, environ: "WSGIEnvironment", tenant_id: UUID, most: int) -> None:
-        """Hold a slot until this request's answer is closed. Raises TooManyConcurrentRequests."""
+        """Reserve a slot until the request's response is closed. Raises TooManyConcurrentRequests."""
         with self._lock:
             if self._taken[tenant_id] >= most:
                 raise TooManyConcurrentRequests(
-                    f"This tenant has {most} requests under way here already; send this one again when one has ended."
+                    f"This tenant has {most} requests running in this process; try again when one has ended."
                 )
             self._taken[tenant_id] += 1
         environ[HELD] = (self, tenant_id)
@@ -40,15 +40,15 @@ class Slots:
     def taken(self, tenant_id: UUID) -> int:
         return self._taken[tenant_id]
 
-    def give_back(self, tenant_id: UUID) -> None:
+    def release(self, tenant_id: UUID) -> None:
         with self._lock:
             self._taken[tenant_id] -= 1
 
 
-class GiveBack:
-    """WSGI middleware: gives a request's slot back when its answer is closed, however it ended, and only once.
+class ReleaseSlot:
+    """WSGI middleware that releases a request's slot exactly once, when its response is closed.
 
-    It is here and not in a hook of Flask, since an answer that is streamed outlives all of those.
+    It is no Flask hook, because a streamed response outlives all of Flask's hooks.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication") -> None:
@@ -58,7 +58,7 @@ class GiveBack:
         try:
             return _Answer(self._wsgi_app(environ, start_response), environ)
         except BaseException:
-            _give_back(environ)
+            _release(environ)
             raise
 
 
@@ -71,17 +71,17 @@ class _Answer:
         return iter(self._body)
 
     def close(self) -> None:
-        """WSGI servers call it in any case, also when the client has gone."""
+        """WSGI servers always call it, also after the client has disconnected."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
-            _give_back(self._environ)
+            _release(self._environ)
 
 
-def _give_back(environ: "WSGIEnvironment") -> None:
-    held: tuple[Slots, UUID] | None = environ.pop(HELD, None)
+def _release(environ: "WSGIEnvironment") -> None:
+    held: tuple[ConcurrencySlots, UUID] | None = environ.pop(HELD, None)
     if held is not None:
         slots, tenant_id = held
-        slots.give_back(tenant_id)
+        slots.release(tenant_id)

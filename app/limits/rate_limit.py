@@ -1,8 +1,8 @@
-"""Requests in a time: for a tenant (all its callers together), and for whoever logs in, by address and by account.
+"""Rate limits: of a tenant (all its callers together), and of log-ins by address and by account.
 
-The counts are in memory, and so each process has its own, unless RATE_LIMIT_STORAGE_URL names a Redis for all. They
-are kept with `limits`, the library under flask-limiter: the hooks of flask-limiter itself cost 160 µs of each request,
-half of what a payment costs in Python, and they come before the tenant is known.
+Each process counts in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes. The library `limits`
+parses the rates. flask-limiter on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a
+payment, and run before the tenant is known.
 """
 
 from functools import lru_cache
@@ -19,33 +19,35 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import Settings
 from app.errors import TooManyRequests
-from app.limits.counters import Counts, OwnCounts, SharedCounts
+from app.limits.counters import Counters, ProcessCounters, RedisCounters
 
 EXTENSION: Final = "rate_counts"
 COUNTED_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh"})
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count whoever logs in from now on. To be called before the gate is registered, for this costs no query."""
+    """Count log-ins by address. Call it before the gate is registered: the count costs no query."""
     url = settings.rate_limit_storage_url
-    app.extensions[EXTENSION] = SharedCounts(url) if url else OwnCounts()
+    app.extensions[EXTENSION] = RedisCounters(url) if url else ProcessCounters()
     app.config["LOGIN_RATE_LIMIT"] = settings.login_rate_limit
     app.before_request(_count_address)
     app.after_request(_tell)
     if settings.trusted_proxies:
-        # Of all that a proxy may forward, only the address: a forwarded host would be another way to name a tenant.
+        # Only the forwarded address is used: a forwarded host could name a tenant.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
         )
 
 
 def count_tenant(tenant_id: UUID, rate: str) -> None:
-    """Count this request for the tenant, and say so in its answer. Raises TooManyRequests."""
+    """Count this request for the tenant and set the RateLimit headers of its answer. Raises TooManyRequests."""
     _count(rate, "tenant", str(tenant_id))
 
 
 def count_login(email: str) -> None:
-    """Count an attempt to log in to this account, there or not. Raises TooManyRequests. No e-mail address is stored."""
+    """Count a log-in attempt on this account, whether or not it exists. Stores a keyed hash, not the address. Raises
+    TooManyRequests.
+    """
     secret: str = current_app.config["SECRET_KEY"]
     account = blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
     _count(current_app.config["LOGIN_RATE_LIMIT"], "account", account)
@@ -57,15 +59,15 @@ def _count_address() -> None:
 
 
 def _count(rate: str, *who: str) -> None:
-    """Whoever only logs in is told nothing of the limit before it is reached."""
+    """Log-ins get RateLimit headers only when the limit is reached."""
     limit = _parsed(rate)
-    counts: Counts = current_app.extensions[EXTENSION]
+    counts: Counters = current_app.extensions[EXTENSION]
     number, ends_at = counts.add(limit, *who)
     is_too_many = number > limit.amount
     if is_too_many or who[0] == "tenant":
         g.rate_headers = _headers(limit.amount, number, ends_at, is_too_many=is_too_many)
     if is_too_many:
-        raise TooManyRequests(f"No more than {rate} requests; wait as long as Retry-After says.")
+        raise TooManyRequests(f"The limit is {rate} requests; wait for the seconds in Retry-After.")
 
 
 @lru_cache(1024)
@@ -74,7 +76,7 @@ def _parsed(rate: str) -> RateLimitItem:
 
 
 def _headers(amount: int, number: int, ends_at: float, *, is_too_many: bool) -> dict[str, str]:
-    """In seconds and not as a time of day, so that no clock needs to be right."""
+    """The RateLimit headers. Times are in seconds from now, so they need no synchronised clocks."""
     seconds = str(max(1, ceil(ends_at - time())))
     told = {
         "RateLimit-Limit": str(amount),
@@ -90,7 +92,7 @@ def _tell(response: Response) -> Response:
 
 
 def _address() -> str:
-    """The client's address. Of IPv6 its network, for whoever has one address there has 2⁶⁴ of them."""
+    """The client's address; for IPv6 its /64 network, because one client usually has all 2⁶⁴ addresses of it."""
     told = request.remote_addr or "unknown"
     try:
         address = ip_address(told)

@@ -1,1 +1,1 @@
-"""Who there is, and who belongs to which tenant (shared schema)."""
+"""Members of a tenant: its users and their roles (shared schema)."""

@@ -1,19 +1,9 @@
-"""What can go wrong with who belongs where."""
+"""Refusals about members."""
 
-from app.errors import Conflict, NotFound
-
-
-class MemberNotFound(NotFound):
-    """No such user, or not a member of this tenant. The two look alike on purpose."""
-
-    code = "member_not_found"
-
-
-class UserExists(Conflict):
-    code = "user_exists"
+from app.errors import Conflict
 
 
 class OwnMembership(Conflict):
-    """Admins neither change nor remove themselves, so a tenant that has one keeps one."""
+    """Admins can't change or remove their own membership, so a tenant with an admin keeps one."""
 
     code = "own_membership"

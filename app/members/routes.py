@@ -1,14 +1,14 @@
-"""Who I am; and who belongs to this tenant, for its admins."""
+"""GET /api/me, and the members of a tenant for its admins."""
 
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint
+from app.auth.access import Access, access, actor, caller
 from app.members import service
-from app.members.models import Role
 from app.members.schemas import (
     AddMemberSchema,
     ChangeMemberSchema,
@@ -17,23 +17,26 @@ from app.members.schemas import (
     MemberRoleSchema,
     MeSchema,
 )
-from app.tenancy import Access, access, actor, caller
+from app.users import service as users
+from app.users.models import Role
 
-blueprint = Blueprint("members", __name__, url_prefix="/api", description="Who you are and where you belong.")
+blueprint = Blueprint(
+    "members", __name__, url_prefix="/api", description="The current user, and the members of a tenant."
+)
 
 
 @blueprint.get("/me")
 @access(Access.USER)
 @blueprint.response(200, MeSchema)
 def show_me() -> dict[str, Any]:
-    """The user of the access token, and the tenants they belong to."""
-    user = service.get_user(caller().user_id)
+    """The user of the access token, and the user's memberships."""
+    user = users.get_user(caller().user_id)
     return {
         "user_id": user.id,
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
-        "memberships": service.memberships_of(user.id),
+        "memberships": users.memberships_of(user.id),
     }
 
 
@@ -42,7 +45,7 @@ def show_me() -> dict[str, Any]:
 @blueprint.arguments(MemberListQuery, location="query")
 @blueprint.response(200, MemberPageSchema)
 def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
-    """Who belongs to this tenant, by address."""
+    """The members of this tenant, by address."""
     filters = {name: query.get(name) for name in ("q", "role")}
     return paginate(
         query, lambda after, limit: service.list_members(after=after, limit=limit, **filters), lambda item: [item.email]
@@ -55,9 +58,9 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
 def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Let somebody in by their address: 201, or 200 with the role changed if they belong here already.
+    """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
-    Somebody new has no password: they log in through your OpenID provider, or when an operator has given them one.
+    A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
     """
     user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
     return {"user_id": user_id, "role": body["role"]}, 201 if is_new else 200
@@ -68,7 +71,7 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
 def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
-    """Change a member's role in this tenant; it counts from their next request on."""
+    """Change a member's role in this tenant, from the member's next request on."""
     service.change_role(user_id, Role(body["role"]), actor=actor())
     return {"user_id": user_id, "role": body["role"]}
 
@@ -77,5 +80,5 @@ def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
 @access(Access.ADMIN, "member.remove")
 @blueprint.response(204)
 def remove_member(user_id: UUID) -> None:
-    """End a membership from the next request on. The wallet and its history stay."""
+    """Remove a member from the next request on. The wallet and its history stay."""
     service.remove_member(user_id, actor=actor())

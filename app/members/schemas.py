@@ -1,4 +1,4 @@
-"""How users and memberships look from outside."""
+"""Members on the wire."""
 
 import re
 from typing import Any
@@ -7,12 +7,8 @@ from marshmallow import ValidationError, fields, validates
 
 from app.api.fields import Answer, Choice, Schema, Text, coded
 from app.api.pagination import PageQuery, page_schema
-from app.members.models import MEMBERSHIP_ROLES
-
-
-class MembershipSchema(Answer):
-    tenant_id = fields.String(data_key="tenantId", metadata={"description": "the tenant's slug"})
-    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+from app.users.models import MEMBERSHIP_ROLES
+from app.users.schemas import MembershipSchema
 
 
 class MeSchema(Answer):
@@ -24,7 +20,7 @@ class MeSchema(Answer):
 
 
 class MemberSchema(Answer):
-    """A member as the tenant's directory has them: address and name are the user's own, the same in all tenants."""
+    """A member in the tenant's directory. Address and name are the user's own, the same in all tenants."""
 
     user_id = fields.UUID(data_key="userId")
     email = fields.String()
@@ -41,7 +37,9 @@ class MemberListQuery(PageQuery):
 
 
 class MemberRoleSchema(Answer):
-    """The answer to a change. It says nothing of the user that the request did not, for they may belong elsewhere."""
+    """The answer to a change of members. It repeats only what the request said, because the user may be a member
+    elsewhere.
+    """
 
     user_id = fields.UUID(data_key="userId")
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})

@@ -1,7 +1,8 @@
-"""What the old system's rows come to: a balance for each member and currency, and each wrong row by file and line.
+"""Calculates balances from the old system's rows: one for each member and currency, and each wrong row by file and
+line.
 
-Rows go through a scratch database of SQLite's on the disk, which is gone when it is closed: sorting, and finding an
-order that is there twice, take no more memory for a larger file.
+The rows go through a temporary SQLite database on disk, so sorting and finding repeated orders need no more memory for
+a larger file.
 """
 
 import sqlite3
@@ -27,7 +28,7 @@ from app.opening_balances.rows import (
     shown,
 )
 
-# Says how much of how much is done.
+# Reports progress: done, total.
 Announce = Callable[[int, int], None]
 
 _CHUNK_LINES: Final = 5_000
@@ -54,7 +55,7 @@ class Fault(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """What a member's rows in one currency add up to."""
+    """The sum of a member's rows in one currency."""
 
     currency: str
     user_id: str
@@ -64,7 +65,7 @@ class Balance(NamedTuple):
 
 
 class Calculation:
-    """Reads files with `load`; after `finish` it knows the balances, the wrong rows, and who has one."""
+    """`load` reads files; after `finish`, the balances and the wrong rows are known."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -107,7 +108,9 @@ class Calculation:
         self._scratch.execute("COMMIT")
 
     def _leave_out(self, line: Line) -> str | None:
-        """Nobody whom any cell of a wrong row names is sure of their balance. Returns one of them."""
+        """Exclude every user named in any cell of a wrong row, because their balances are uncertain. Returns one of
+        them.
+        """
         cells = list(line.cells.values() if isinstance(line.cells, dict) else line.cells)
         named = [member.user_id for cell in cells if (member := find_member(self._reader.directory, cell))]
         for user_id in named:
@@ -115,10 +118,10 @@ class Calculation:
         return named[0] if named else None
 
     def finish(self) -> None:
-        """Find the orders that are there twice, and add up. All files are to be loaded before."""
+        """Find repeated orders and add up the rows. Call it after all files are loaded."""
         self._scratch.execute("BEGIN")
         for order_id, owner, file, line, times, first in self._scratch.execute("SELECT * FROM repeated_orders"):
-            text = f"order {shown(order_id)} is there {times} times, first in line {first}"
+            text = f"order {shown(order_id)} appears {times} times, first in line {first}"
             self._add("wrong_rows", file, line, None, text)
             if owner is not None:
                 self._add("left_out", owner)
@@ -126,7 +129,9 @@ class Calculation:
         self._scratch.execute("COMMIT")
 
     def _added_up(self) -> Iterator[Balance]:
-        """The order of the lines in a file must not count, so they are hashed in an order of their own."""
+        """The sum and the hash of a user's rows. They are hashed in a canonical order, so the order of lines in a file
+        does not matter.
+        """
         rows = self._scratch.execute(
             "SELECT user_id, currency, amount_minor, canonical, file, line FROM rows"
             " ORDER BY user_id, currency, canonical"
@@ -139,7 +144,7 @@ class Calculation:
                 digest.update(canonical.encode() + b"\n")
                 last = (file, line)
             if abs(calculated_minor) > MAX_MINOR:
-                text = f"with the others of its user in {currency} it is too much to keep"
+                text = f"together with the user's other rows in {currency} it exceeds the largest amount"
                 self._add("wrong_rows", *last, None, text)
                 self._add("left_out", user_id)
             else:
@@ -150,18 +155,18 @@ class Calculation:
         return [Fault(*row) for row in self._scratch.execute(query, (limit,))]
 
     def strangers(self, size: int) -> Iterator[list[str]]:
-        """Whom wrong rows name that are nobody of this tenant, each once, some at a time."""
+        """The users in wrong rows that are no members of this tenant, each once, in batches."""
         names = self._scratch.execute("SELECT DISTINCT stranger FROM wrong_rows WHERE stranger IS NOT NULL")
         while page := [name for (name,) in names.fetchmany(size)]:
             yield page
 
     def are_elsewhere(self, strangers: Iterable[str]) -> None:
-        """Note that these are users, though not of this tenant."""
+        """Record that these are users of the installation, but not members of this tenant."""
         changed = [(f"{stranger!r} is not a member of this tenant", stranger) for stranger in strangers]
         self._scratch.executemany("UPDATE wrong_rows SET text = ? WHERE stranger = ?", changed)
 
     def left_out(self) -> Iterator[str]:
-        """The ids of those who have a wrong row."""
+        """The ids of the users with a wrong row."""
         return (user_id for (user_id,) in self._scratch.execute("SELECT user_id FROM left_out ORDER BY user_id"))
 
     def has_left_out(self, user_id: str) -> bool:
@@ -183,7 +188,9 @@ class Calculation:
         return self._number("SELECT count(*) FROM balances WHERE user_id NOT IN left_out")
 
     def batches(self, size: int) -> Iterator[list[Balance]]:
-        """The balances of all who have no wrong row; each batch is of one currency, and each in the same order."""
+        """The balances of all users without wrong rows. Each batch has one currency, and the order is always
+        the same.
+        """
         balances = self._scratch.execute(
             "SELECT * FROM balances WHERE user_id NOT IN left_out ORDER BY currency, user_id"
         )

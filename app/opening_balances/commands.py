@@ -1,4 +1,4 @@
-"""`flask wallets initialize`, `import` and `reconcile`: the move from calculated to real balances."""
+"""`flask wallets initialize`, `import` and `reconcile`: the migration from calculated to real balances."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,11 @@ from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
 _SHOWN: Final = 50
-_BEFORE_STANDS: Final = "The batches before stand: run it again to go on, with a smaller --batch if it took too long."
+_BEFORE_STANDS: Final = (
+    "Earlier batches are committed: run it again to continue, with a smaller --batch after a time-out."
+)
 _FORMAT: Final = f"""
-The files are CSV by RFC 4180 in UTF-8 with a header line, and hold all that the old system knows, not only what is new:
+The files are CSV by RFC 4180 in UTF-8 with a header line, and contain all rows of the old system, not only new ones:
 
 \b
 orderId,user,amount,currency,status,orderedAt
@@ -39,15 +41,15 @@ user,amount,currency,reference,depositedAt
 ana@example.com,20.00,EUR,wire 77,2024-04-30
 
 \b
-A user is an address or an id. Without a currency the tenant's main one is meant. A calculated balance is the sum of
-the deposits less the orders that count: those without a status and {", ".join(sorted(COUNTS - {""}))};
+A user is an address or an id. The default currency is the tenant's main one. A calculated balance is the sum of
+the deposits minus the orders that count: those without a status and {", ".join(sorted(COUNTS - {""}))};
 not {", ".join(sorted(COUNTS_NOT))}.
 """
 
 
 def _batch_option(function: Callable[..., None]) -> Callable[..., None]:
     size = click.IntRange(1, 10_000)
-    return click.option("--batch", type=size, default=5000, show_default=True, help="Users in a db transaction.")(
+    return click.option("--batch", type=size, default=5000, show_default=True, help="Users per db transaction.")(
         function
     )
 
@@ -61,16 +63,16 @@ _on_error = click.option(
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="With wrong rows, do nothing; or leave out whole whoever has one.",
+    help="On wrong rows: stop and do nothing, or skip every user with a wrong row.",
 )
 _report = click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write each user's reconciliation as CSV."
 )
-_dry_run = click.option("--dry-run", "is_dry", is_flag=True, help="Do the very same, and roll each batch back.")
+_dry_run = click.option("--dry-run", "is_dry", is_flag=True, help="Do the same work, and roll each batch back.")
 
 
 def _plainly(function: Callable[..., None]) -> Callable[..., None]:
-    """What an operator can cause is said without a stack trace."""
+    """Report errors that an operator can cause without a stack trace."""
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> None:
@@ -80,27 +82,27 @@ def _plainly(function: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(str(error)) from None
         except SQLAlchemyError as error:
             db.session.rollback()
-            what_stands = "Nothing was changed, as it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
-            raise click.ClickException(f"The database stopped this: {error.args[0]}\n{what_stands}") from None
+            what_stands = "Nothing was changed: it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
+            raise click.ClickException(f"The database refused: {error.args[0]}\n{what_stands}") from None
 
     return call
 
 
 @click.command("initialize")
-@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: all active ones.")
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; repeatable. Default: all active tenants.")
 @click.option("--currency", help="Default: each tenant's main currency.")
 @_batch_option
 @_dry_run
 @with_appcontext
 @_plainly
 def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_dry: bool) -> None:
-    """Open a wallet for every member that has none. Safe to repeat."""
+    """Open a wallet for every member without one. It can be repeated. Prints the number of opened wallets."""
     failed = False
     for tenant in _tenants(slugs):
         with tenant_context(tenant), _progress(f"{tenant.slug}: opening wallets") as announce:
             chosen = currency or main_currency()
             if chosen not in allowed_currencies():
-                click.echo(f"{tenant.slug}: it has no wallets in {chosen}", err=True)
+                click.echo(f"{tenant.slug}: the tenant does not allow wallets in {chosen}", err=True)
                 failed = True
                 continue
             opened = runs.initialize(chosen, batch=batch, is_dry=is_dry, announce=announce)
@@ -111,7 +113,7 @@ def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_d
 @click.command("import", epilog=_FORMAT)
 @_file_option("--orders", required=True)
 @_file_option("--deposits")
-@click.option("--tenant", "slug", help="May be left out where there is one active tenant only.")
+@click.option("--tenant", "slug", help="Optional if there is only one active tenant.")
 @_on_error
 @click.option("--keep-limits", is_flag=True, help="Refuse a balance that the wallet's credit limit does not cover.")
 @_batch_option
@@ -131,9 +133,9 @@ def import_(
 ) -> None:
     """Post the balances that the old system's rows add up to, as opening transactions.
 
-    The same rows again post nothing, and more rows post the difference. A balance below zero raises the wallet's
-    credit limit to cover it, unless limits are to be kept. Exits 1 if a row is wrong and nothing was posted, or if a
-    balance is not what was calculated.
+    The same rows again post nothing; more rows post the difference. A balance below zero raises the wallet's credit
+    limit to cover it, unless --keep-limits is given. Exits 1 if a row is wrong and nothing was posted, or if a posted
+    balance differs from the calculated one.
     """
     post = partial(service.post_openings, raises_limits=not keep_limits)
     with tenant_context(_one_tenant(slug)) as tenant, _calculated(orders, deposits, on_error) as (found, people):
@@ -147,8 +149,8 @@ def import_(
 
 
 @click.command("reconcile", epilog=_FORMAT)
-@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: all active ones.")
-@_file_option("--orders", help="Calculate again, from the same files or newer ones.")
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; repeatable. Default: all active tenants.")
+@_file_option("--orders", help="Calculate again from these files.")
 @_file_option("--deposits")
 @_on_error
 @_batch_option
@@ -165,16 +167,16 @@ def reconcile(
     report: Path | None,
     **run: Any,
 ) -> None:
-    """Compare calculated balances with the opening transactions that stand; posts nothing. Exits 1 on a difference.
+    """Compare calculated balances with the posted opening transactions. Posts nothing. Exits 1 on a difference.
 
-    Without files the last calculated balances are compared. With files they are calculated again, and whoever was
-    imported and is no longer named there has a calculated balance of nothing.
+    Without files it compares the last calculated balances. With files it calculates again; a user imported earlier and
+    missing in the files has a calculated balance of zero.
     """
     if orders is None and deposits is not None:
-        raise click.UsageError("--deposits alone says nothing of balances: give --orders too.")
+        raise click.UsageError("--deposits needs --orders: balances are calculated from both.")
     tenants = _tenants(slugs)
     if len(tenants) > 1 and (orders or report):
-        raise click.UsageError(f"Files are about one tenant: name it with --tenant, of {_slugs(tenants)}.")
+        raise click.UsageError(f"Files belong to one tenant: name it with --tenant, one of {_slugs(tenants)}.")
     off = 0
     for tenant in tenants:
         with tenant_context(tenant), reconciliation_file(report, orders, deposits) as file:
@@ -206,7 +208,7 @@ def _compare_files(
 
 
 def _tenants(slugs: Sequence[str]) -> list[Tenant]:
-    """The tenants that are named, of any status, or all active ones."""
+    """The named tenants, of any status; without names all active ones."""
     with connections().shared.begin() as connection:
         if not slugs:
             return [tenant for tenant in all_tenants(connection) if tenant.is_active]
@@ -219,7 +221,7 @@ def _tenants(slugs: Sequence[str]) -> list[Tenant]:
 def _one_tenant(slug: str | None) -> Tenant:
     tenants = _tenants([slug] if slug else [])
     if len(tenants) != 1:
-        raise click.UsageError(f"Name the tenant with --tenant: there are {_slugs(tenants)}.")
+        raise click.UsageError(f"Name the tenant with --tenant, one of {_slugs(tenants)}.")
     return tenants[0]
 
 
@@ -229,7 +231,9 @@ def _slugs(tenants: Sequence[Tenant]) -> str:
 
 @contextmanager
 def _calculated(orders: Path, deposits: Path | None, on_error: str) -> Iterator[tuple[Calculation, Directory]]:
-    """What the files come to for the bound tenant. Wrong rows are listed, and end it unless they are to be skipped."""
+    """The calculated balances of the bound tenant. Wrong rows are listed, and end the run unless they are to be
+    skipped.
+    """
     people = runs.read_directory()
     with Calculation(Reader(people, allowed_currencies())) as calculation:
         for kind, path in ((ORDERS, orders), (DEPOSITS, deposits)):
@@ -244,7 +248,7 @@ def _calculated(orders: Path, deposits: Path | None, on_error: str) -> Iterator[
         if count > _SHOWN:
             click.echo(f"and {count - _SHOWN} more", err=True)
         if count and on_error == "stop":
-            raise click.ClickException(f"{count} rows are wrong: nothing was done.")
+            raise click.ClickException(f"{count} rows are wrong: nothing was posted.")
         yield calculation, people
 
 
@@ -252,7 +256,7 @@ def _tell_left_out(found: Calculation, people: Directory) -> None:
     count = found.count_left_out()
     if not found.count_wrong_rows():
         return
-    click.echo(f"{found.count_wrong_rows()} rows are wrong; {count} users were left out whole for them")
+    click.echo(f"{found.count_wrong_rows()} rows are wrong; {count} users were skipped for them")
     for user_id in islice(found.left_out(), _SHOWN):
         click.echo(f"  left out: {people[user_id].email} ({user_id})")
     if count > _SHOWN:

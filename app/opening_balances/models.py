@@ -1,4 +1,4 @@
-"""What the old system's rows said, and what was posted for it."""
+"""The calculated balances of the old system, and the amounts posted for them."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,9 +10,7 @@ from app.db import TenantModel
 
 
 class Reconciliation(TenantModel):
-    """A member's calculated balance in a currency, beside what stands in the ledger as opening. Written by functions
-    only.
-    """
+    """A member's calculated balance in a currency, and the posted opening balance. Only SQL functions write it."""
 
     __tablename__ = "reconciliations"
     __table_args__ = (

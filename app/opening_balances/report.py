@@ -1,4 +1,4 @@
-"""What an import or a comparison came to: counts and sums for each currency, and each member's line as CSV."""
+"""The result of an import or a comparison: counts and sums by currency, and each member's line as CSV."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import IO, Final
 from app.money import format_minor
 from app.opening_balances.rows import WrongFile
 from app.opening_balances.service import Outcome
-from app.refusals import REFUSALS
+from app.refusals import code_of
 from app.statements.csv import defused
 
 COLUMNS: Final = ("user", "email", "currency", "calculated", "posted", "difference", "refused")
@@ -21,7 +21,7 @@ _KEPT_DIFFERENCES: Final = 20
 
 @dataclass(slots=True)
 class Totals:
-    """Of one currency: amounts of two are never added."""
+    """The totals of one currency. Amounts of different currencies are never added."""
 
     users: int = 0
     posted: int = 0
@@ -48,10 +48,10 @@ class Totals:
 
 @dataclass(slots=True)
 class Report:
-    """One run in one tenant, so far."""
+    """The result of one run in one tenant, so far."""
 
     by_currency: dict[str, Totals] = field(default_factory=dict)
-    differences: list[Outcome] = field(default_factory=list)  # the first ones
+    differences: list[Outcome] = field(default_factory=list)  # only the first
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -61,18 +61,18 @@ class Report:
 
     @property
     def off(self) -> int:
-        """How many balances differ from what stands."""
+        """The number of balances that differ from the posted ones."""
         return sum(totals.off for totals in self.by_currency.values())
 
     def posted(self) -> Iterator[str]:
-        """What was done, for people to read."""
+        """The lines of an import's report."""
         for currency, totals in sorted(self.by_currency.items()):
             posted = f"{totals.posted} posted ({format_minor(totals.posted_minor, currency)})"
             yield f"{currency}: {posted}, {totals.unchanged} unchanged, {totals.limits_raised} limits raised"
             yield from (f"{currency}: {count} refused: {code}" for code, count in sorted(totals.refused.items()))
 
     def compared(self) -> Iterator[str]:
-        """What was found, and the first differences."""
+        """The lines of a comparison's report, with the first differences."""
         for currency, totals in sorted(self.by_currency.items()):
             sums = (format_minor(minor, currency) for minor in (totals.calculated_minor, totals.standing_minor))
             yield "{}: {} users, {} calculated, {} posted, {} differ".format(currency, totals.users, *sums, totals.off)
@@ -87,11 +87,10 @@ class Report:
 
 
 def refusal(outcome: Outcome) -> str:
-    """The stable code of what was refused; empty if nothing was."""
+    """The stable code of the refusal; empty without one."""
     if outcome.refused_by is None:
         return ""
-    known = REFUSALS.get(outcome.refused_by)
-    return known[0].code if known else outcome.refused_by
+    return code_of(outcome.refused_by) or outcome.refused_by
 
 
 def _amounts(outcome: Outcome) -> tuple[str, str, str]:
@@ -101,7 +100,7 @@ def _amounts(outcome: Outcome) -> tuple[str, str, str]:
 
 
 class ReconciliationFile:
-    """The reconciliation by RFC 4180. An address is text from outside, which no spreadsheet shall run."""
+    """The reconciliation as CSV (RFC 4180). Addresses are defused, so that no spreadsheet runs them."""
 
     def __init__(self, file: IO[str] | None) -> None:
         self._writer = None if file is None else csv.writer(file)
@@ -121,14 +120,14 @@ class ReconciliationFile:
 
 @contextmanager
 def reconciliation_file(path: Path | None, *sources: Path | None) -> Iterator[ReconciliationFile]:
-    """The file that --report names: it is there when the run ends well, and not before. Without a path, nothing is
-    written. Raises WrongFile if it is one of the sources.
+    """The file of --report. It appears only when the run succeeds. Without a path nothing is written. Raises WrongFile
+    if it is one of the source files.
     """
     if path is None:
         yield ReconciliationFile(None)
         return
     if any(source and path.exists() and path.samefile(source) for source in sources):
-        raise WrongFile(f"{path} is to be read: write the report to another file.")
+        raise WrongFile(f"{path} is a source file: write the report to another file.")
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         yield ReconciliationFile(file)

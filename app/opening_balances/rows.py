@@ -1,11 +1,11 @@
-"""One line of the old system's files: what it must look like, and what it says of a member's balance.
+"""One line of the old system's files: its form, and its effect on a member's balance.
 
 Files are CSV by RFC 4180 with a header line, in UTF-8 with or without a BOM, columns in any order:
 
     orderId,user,amount,currency,status,orderedAt        user,amount,currency,reference,depositedAt
     1001,ana@example.com,12.50,EUR,paid,2024-05-01       ana@example.com,20.00,EUR,wire 77,2024-04-30
 
-A column that is not known is refused, since a misspelt one would be left out in silence.
+An unknown column is refused, because a misspelt one would otherwise be ignored silently.
 """
 
 import csv
@@ -17,10 +17,11 @@ from typing import IO, BinaryIO, Final, NamedTuple
 
 import marshmallow
 
+from app.api.money_fields import AmountField
 from app.errors import Invalid
-from app.money import AmountField, fraction_digits, to_minor
+from app.money import fraction_digits, to_minor
 
-# An order without a status counts. A word in neither list may mean either, so its row is a wrong one.
+# An order without a status counts. A status in neither list is ambiguous, so its row is wrong.
 COUNTS: Final = frozenset({"", "paid", "completed", "complete", "delivered", "shipped", "fulfilled"})
 COUNTS_NOT: Final = frozenset({"cancelled", "canceled", "refunded", "failed", "rejected", "voided"})
 _SHOWN_CHARACTERS: Final = 60
@@ -30,7 +31,7 @@ _AMOUNT: Final = AmountField(allows="zero_or_more")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the two files. `sign` is the effect of its amounts on a balance."""
+    """One of the two kinds of file. `sign` is the effect of its amounts on a balance."""
 
     name: str
     needed: tuple[str, ...]
@@ -43,7 +44,7 @@ DEPOSITS: Final = Kind("deposit", ("user", "amount"), ("currency", "reference", 
 
 
 class Member(NamedTuple):
-    """Somebody of the tenant; a directory finds them by address and by id."""
+    """A member of the tenant. A directory finds members by address and by id."""
 
     user_id: str
     email: str
@@ -54,7 +55,7 @@ Directory = Mapping[str, Member]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A right row. `canonical` is the same for all ways of writing the same thing."""
+    """A valid row. `canonical` is equal for all spellings of the same row."""
 
     user_id: str
     currency: str
@@ -63,7 +64,7 @@ class Row:
 
 
 class WrongRow(Exception):
-    """What is wrong with one row. `stranger` is the user it names, if that is nobody of this tenant."""
+    """A fault in one row. `stranger` is the named user if the user is no member of this tenant."""
 
     def __init__(self, text: str, *, stranger: str | None = None) -> None:
         super().__init__(text)
@@ -71,11 +72,11 @@ class WrongRow(Exception):
 
 
 class WrongFile(Exception):
-    """A file of which no row can be trusted, since it is not known where one ends or what a column means."""
+    """A file with no trustworthy row, because the end of a row or the meaning of a column is unclear."""
 
 
 def order_id_of(told: Mapping[str, str]) -> str:
-    """What may be compared with other orders; bytes that are no text are left out of it."""
+    """The order's id, in a form that can be compared with others; invalid bytes are removed."""
     return told["orderId"].strip().encode(errors="ignore").decode()
 
 
@@ -84,22 +85,24 @@ def find_member(directory: Directory, user: str) -> Member | None:
 
 
 class Line(NamedTuple):
-    """A line's cells by their columns' names; as they stand where they are more or fewer than the header's."""
+    """A line's cells by column name; as a list if their number differs from the header's."""
 
     number: int
     cells: dict[str, str] | list[str]
 
 
 def lines_of(file: IO[str], name: str, kind: Kind) -> Iterator[Line]:
-    """Each line below the header that is not empty. Raises WrongFile."""
+    """Each non-empty line below the header. Raises WrongFile."""
     lines = csv.reader(file, strict=True)
     header: list[str] = []
     before = 0
     try:
         for cells in lines:
-            # A quote that is never closed swallows lines that are anybody's: then nobody's balance is known.
+            # An unclosed quote swallows lines of any user: then no balance is certain.
             if lines.line_num > before + 1:
-                raise WrongFile(f"{name} line {before + 1}: a cell goes on in the next line. Is a quote not closed?")
+                raise WrongFile(
+                    f"{name} line {before + 1}: a cell continues in the next line; check for an unclosed quote"
+                )
             before = lines.line_num
             if header and cells:
                 by_name = len(cells) == len(header)
@@ -107,34 +110,34 @@ def lines_of(file: IO[str], name: str, kind: Kind) -> Iterator[Line]:
             elif cells:
                 header = _header(cells, kind, f"{name} line {before}")
     except csv.Error as error:
-        raise WrongFile(f"{name} line {before + 1}: this is not CSV: {error}") from None
+        raise WrongFile(f"{name} line {before + 1}: invalid CSV: {error}") from None
     if not header:
-        raise WrongFile(f"{name}: there is no header line; needed are the columns {', '.join(kind.needed)}")
+        raise WrongFile(f"{name}: the header line is missing; required columns: {', '.join(kind.needed)}")
 
 
 def _header(names: list[str], kind: Kind, where: str) -> list[str]:
     known = (*kind.needed, *kind.optional)
     faults = [
-        *(f"there is no column {name}" for name in kind.needed if name not in names),
-        *(f"the column {shown(name)} is not known" for name in names if name not in known),
-        *(f"the column {name} is there twice" for name in known if names.count(name) > 1),
+        *(f"the column {name} is missing" for name in kind.needed if name not in names),
+        *(f"the column {shown(name)} is unknown" for name in names if name not in known),
+        *(f"the column {name} appears twice" for name in known if names.count(name) > 1),
     ]
     if faults:
-        raise WrongFile(f"{where}: {'; '.join(faults)}; known are {', '.join(known)}")
+        raise WrongFile(f"{where}: {'; '.join(faults)}; known columns: {', '.join(known)}")
     return names
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads rows for one tenant: who belongs to it, and its currencies, the main one first."""
+    """Reads rows for one tenant, with its members and its currencies, the main one first."""
 
     directory: Directory
     currencies: tuple[str, ...]
 
     def row(self, kind: Kind, told: dict[str, str] | list[str]) -> Row:
-        """Raises WrongRow."""
+        """The row in this line. Raises WrongRow."""
         if not isinstance(told, dict):
-            raise WrongRow(f"it has {len(told)} cells, which is not what the header has")
+            raise WrongRow(f"it has {len(told)} cells, and the header has another number")
         _refuse_bad_text("".join(told.values()))
         member = self._member(told["user"])
         currency = self._currency(told.get("currency", ""))
@@ -162,8 +165,8 @@ class Reader:
         try:
             fraction_digits(currency)
         except ValueError:
-            raise WrongRow(f"{shown(currency)} is no currency of ISO 4217 that has a minor unit") from None
-        raise WrongRow(f"this tenant has no wallets in {currency}, only in {', '.join(self.currencies)}")
+            raise WrongRow(f"{shown(currency)} is not an ISO 4217 currency with a minor unit") from None
+        raise WrongRow(f"this tenant does not allow wallets in {currency}, only in {', '.join(self.currencies)}")
 
 
 def _amount_minor(amount: str, currency: str) -> int:
@@ -179,7 +182,7 @@ def _counts(status: str) -> bool:
     word = status.strip().lower()
     if word not in COUNTS and word not in COUNTS_NOT:
         known = ", ".join(sorted((COUNTS | COUNTS_NOT) - {""}))
-        raise WrongRow(f"status {shown(status)} is not known, only: {known}")
+        raise WrongRow(f"the status {shown(status)} is unknown; known are {known}")
     return word in COUNTS
 
 
@@ -193,10 +196,10 @@ def _refuse_bad_text(text: str) -> None:
 
 
 def shown(text: str) -> str:
-    """As a terminal may be shown it: short, and with no control characters."""
+    """A text for a terminal: short, without control characters."""
     return repr(text[:_SHOWN_CHARACTERS])
 
 
 def as_text(file: BinaryIO) -> IO[str]:
-    """Bytes that are not UTF-8 come as lone surrogates, so that their line can be named."""
+    """The text of these bytes. Invalid UTF-8 becomes lone surrogates, so that the line can still be named."""
     return TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")

@@ -1,7 +1,7 @@
-"""The four phases as runs over all members of the bound tenant, in batches.
+"""The phases of the migration as runs over all members of the bound tenant, in batches.
 
-Each batch is a db transaction of its own: a run that was killed is finished by running it again, for what stands is
-not done twice. A dry run makes the very same calls and rolls each batch back.
+Each batch is a db transaction of its own. After a kill, run it again: committed batches are not repeated. A dry run
+makes the same calls and rolls each batch back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ def read_directory() -> Directory:
 
 
 def initialize(currency: str, *, batch: int, is_dry: bool, announce: Announce) -> int:
-    """Open a wallet in the currency for every member that has none; returns how many were opened."""
+    """Open a wallet in the currency for every member without one. Returns the number of opened wallets."""
     opened = done = 0
     with _one_batch(is_dry=is_dry):
         members = service.count_members()
@@ -60,7 +60,7 @@ def initialize(currency: str, *, batch: int, is_dry: bool, announce: Announce) -
 
 
 def name_strangers(calculation: Calculation) -> None:
-    """Tell users of other tenants from those nobody knows. No tenant is bound for it: it is for operators' eyes."""
+    """Tell users of other tenants from unknown users, for the operator's report. Works on the shared side."""
     for names in calculation.strangers(_NAMES_AT_ONCE):
         with shared_side(), _one_batch(is_dry=False):
             calculation.are_elsewhere(service.users_among(names))
@@ -79,7 +79,7 @@ def run_balances(
     is_dry: bool,
     announce: Announce,
 ) -> Report:
-    """Post or compare all balances but those of members who have a wrong row; `bring` says which."""
+    """Post or compare the balances of all members without wrong rows; `bring` selects which."""
     report = Report()
     total, done = calculation.count_balances(), 0
     for balances in calculation.batches(batch):
@@ -104,8 +104,8 @@ def run_remembered(
     is_dry: bool,
     announce: Announce,
 ) -> None:
-    """Compare what is remembered. With a calculation it is only about those whom its files no longer name: of them
-    the old system says that they have nothing.
+    """Compare the stored calculated balances. With a calculation, only those of members who are no longer in its files:
+    their calculated balance is zero.
     """
     with _one_batch(is_dry=is_dry):
         total, done = service.count_remembered(), 0

@@ -1,4 +1,4 @@
-"""The verbs of the move: open what wallets are missing, post balances, compare them. Each is one call for many members.
+"""The verbs of the migration: open missing wallets, post balances, compare them. Each is one call for many members.
 
 They work on the bound tenant, in the session's db transaction, and commit nothing.
 """
@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from app.db import db
-from app.members.models import Membership, User, member_directory
 from app.opening_balances.calculation import Balance
 from app.opening_balances.models import Reconciliation
 from app.opening_balances.rows import Member
+from app.users.models import Membership, User, member_directory
 from tenant_schemas.context import current_tenant
 
 _FOUND = "user_id, currency, calculated_minor, posted_minor, difference_minor, refused_by"
@@ -33,7 +33,7 @@ _COMPARE = sa.text(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A member's calculated balance beside the opening transactions that stand, and what was done about it now."""
+    """A member's calculated balance, the posted opening balance, and the result of this call."""
 
     user_id: UUID
     currency: str
@@ -51,7 +51,7 @@ def count_members() -> int:
 
 
 def member_ids(*, after: UUID | None, limit: int) -> Sequence[UUID]:
-    """The ids of the tenant's members, in their order."""
+    """The ids of the tenant's members, in order."""
     query = sa.select(Membership.user_id).where(Membership.tenant_id == current_tenant().id)
     if after is not None:
         query = query.where(Membership.user_id > after)
@@ -67,7 +67,7 @@ def directory() -> dict[str, Member]:
 
 
 def users_among(names: Sequence[str]) -> list[str]:
-    """Which of these are addresses or ids of users in any tenant. On the shared side."""
+    """Those of the given texts that are addresses or ids of users in any tenant. Works on the shared side."""
     known = (
         sa.select(User.email.label("name"))
         .where(User.email.in_(names))
@@ -86,22 +86,22 @@ def _is_id(name: str) -> bool:
 
 
 def open_missing(user_ids: Sequence[UUID], currency: str) -> int:
-    """Open a wallet for each of these members that has none in the currency; returns how many were opened."""
+    """Open a wallet for each of these members without one in the currency. Returns the number of opened wallets."""
     opened: int = db.session.execute(_OPEN, {"user_ids": list(user_ids), "currency": currency}).scalar_one()
     return opened
 
 
 def post_openings(balances: Sequence[Balance], *, raises_limits: bool) -> list[Outcome]:
-    """Bring balances of one currency into the ledger; what stands already is not posted again. Opens what wallets are
-    missing and locks all of them, in the order of their ids.
+    """Post balances of one currency as opening transactions; amounts posted before are not repeated. Opens missing
+    wallets and locks all of them, by id.
     """
     parameters = {"items": _items(balances), "currency": balances[0].currency, "raises_limits": raises_limits}
     return [Outcome(*row) for row in db.session.execute(_POST, parameters)]
 
 
 def compare_openings(balances: Sequence[Balance], refusals: Mapping[str, str | None] | None = None) -> list[Outcome]:
-    """Compare balances of one currency with the opening transactions that stand, and remember what was found.
-    `refusals` are to be remembered too, by user.
+    """Compare balances of one currency with the posted opening transactions, and store the result, with `refusals` by
+    user.
     """
     parameters = {"items": _items(balances), "currency": balances[0].currency, "refusals": dict(refusals or {})}
     return [Outcome(*row) for row in db.session.execute(_COMPARE, parameters)]
@@ -116,7 +116,7 @@ def count_remembered() -> int:
 
 
 def remembered(*, after: tuple[UUID, str] | None, limit: int) -> Sequence[Reconciliation]:
-    """What imports and comparisons found before, by user and currency."""
+    """The stored results of imports and comparisons, by user and currency."""
     order = (Reconciliation.user_id, Reconciliation.currency)
     query = sa.select(Reconciliation).order_by(*order).limit(limit)
     if after is not None:
@@ -125,7 +125,7 @@ def remembered(*, after: tuple[UUID, str] | None, limit: int) -> Sequence[Reconc
 
 
 def emails_of(user_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The addresses of those who are still members."""
+    """The addresses of those users who are still members."""
     who = member_directory.c
     query = sa.select(who.user_id, who.email).where(who.user_id == sa.any_(sa.literal(list(user_ids), ARRAY(sa.Uuid))))
     return {row.user_id: row.email for row in db.session.execute(query)}

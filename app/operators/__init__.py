@@ -1,1 +1,1 @@
-"""What the installation's operators see across tenants."""
+"""Views of the installation's operators across tenants."""

@@ -1,6 +1,7 @@
-"""The operator's list of wallets: those of all active tenants, by slug and then as in each tenant's own list.
+"""The operator's list of wallets: all active tenants by slug, and inside a tenant in the order of its own list.
 
-Each tenant is read under its own role (`app/tenants/fan_out.py`), and its audit log says so if wallets were shown.
+Each tenant is read under its own role (`app/tenants/fan_out.py`). If wallets of a tenant are shown, its audit log
+records it.
 """
 
 from collections.abc import Sequence
@@ -8,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.api.pagination import Position
-from app.audit.models import Actor
 from app.audit.service import note
+from app.auth.actors import Actor
 from app.tenants import fan_out
 from app.tenants.fan_out import Budget, Unreadable, read_as
 from app.wallets import service
@@ -20,9 +21,9 @@ from tenant_schemas.tenant import Tenant
 
 
 @dataclass(slots=True)
-class Everyones:
-    """What was found so far. `position` is where to go on: (slug, opened_at, id) inside a tenant, (slug,) behind it,
-    and None at the very end.
+class AllTenantsWallets:
+    """The wallets found so far. `position` is where the next page starts: (slug, opened_at, id) inside a tenant,
+    (slug,) after it, None at the end.
     """
 
     items: list[MemberWallet] = field(default_factory=list)
@@ -31,17 +32,17 @@ class Everyones:
 
 
 @dataclass(frozen=True, slots=True)
-class EveryonesPage:
-    """A page of the list; the tenants in `unavailable` were passed over."""
+class AllTenantsWalletsPage:
+    """A page of the list. The tenants in `unavailable` could not be read and were skipped."""
 
     items: Sequence[MemberWallet]
     unavailable: Sequence[str]
     next_cursor: str | None
 
 
-def list_everyones(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> Everyones:
-    """Up to `limit` wallets, fewer if the next ones are too many tenants away. Commits, tenant by tenant."""
-    found, budget = Everyones(), Budget()
+def list_all_tenants_wallets(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> AllTenantsWallets:
+    """Up to `limit` wallets; fewer if the budget of tenants or time ends first. Commits after each tenant."""
+    found, budget = AllTenantsWallets(), Budget()
     for tenant in _tenants_from(after):
         if not budget.allows_another():
             return found
@@ -61,7 +62,7 @@ def list_everyones(*, after: Position | None, limit: int, actor: Actor, **filter
             wallets = []
         found.items += wallets[:room]
         if len(wallets) > room:
-            # With no room left it was only asked whether there is more; then the way on is what it was.
+            # With no room left, the query only told that there are more; then the position stays.
             found.position = _position_of(found.items[-1]) if room else found.position
             return found
         found.position = [tenant.slug]
@@ -70,7 +71,9 @@ def list_everyones(*, after: Position | None, limit: int, actor: Actor, **filter
 
 
 def _tenants_from(after: Position | None) -> list[Tenant]:
-    """The active tenants by slug, from the position on: one more than a request may read, so that the end is known."""
+    """The active tenants by slug, from the position on: one more than a request may read, which tells whether the list
+    ends.
+    """
     from_slug = after[0] if after else ""
     inside = from_slug if after and len(after) > 1 else None
     query = (

@@ -1,22 +1,26 @@
-"""What can go wrong with an order, by the SQLSTATE with which its functions refuse (migrations/tenant/0003)."""
+"""Refusals of orders, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, Invalid, NotFound
+from app.refusals import sql_refusal
 
 
+@sql_refusal
 class OrderEmpty(Invalid):
     code = "order_empty"
     sqlstate = "WA020"
     text = "An order needs at least one item."
 
 
+@sql_refusal
 class TooManyItems(Invalid):
-    """`limit` is how many there may be."""
+    """`limit` is the maximum number of items."""
 
     code = "too_many_items"
     sqlstate = "WA021"
     text = "The order has too many items."
 
 
+@sql_refusal
 class QuantityOutOfRange(Invalid):
     """`productId` names the product, `limit` is the largest quantity."""
 
@@ -25,6 +29,7 @@ class QuantityOutOfRange(Invalid):
     text = "The quantity of an item is too small or too large."
 
 
+@sql_refusal
 class ProductNotFound(NotFound):
     """`productId` names the product."""
 
@@ -33,6 +38,7 @@ class ProductNotFound(NotFound):
     text = "There is no such product."
 
 
+@sql_refusal
 class ProductWithdrawn(Conflict):
     """`productId` names the product."""
 
@@ -41,14 +47,16 @@ class ProductWithdrawn(Conflict):
     text = "The product is no longer sold."
 
 
+@sql_refusal
 class ProductWithoutPrice(Conflict):
-    """`productId` names the product, `currency` is the one in which it has no price."""
+    """`productId` names the product, `currency` the currency without a price."""
 
     code = "product_without_price"
     sqlstate = "WA025"
     text = "The product is not sold in this currency."
 
 
+@sql_refusal
 class OrderNotFound(NotFound):
     code = "order_not_found"
     sqlstate = "WA026"

@@ -1,4 +1,4 @@
-"""The tables of orders. They are written by SQL functions only; all that changes is that an order is cancelled."""
+"""The tables of orders. Only SQL functions write them; the only change of an order is its cancellation."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from app.db import TenantModel
 
 
 class Order(TenantModel):
-    """What a member bought, paid from their wallet when it was made."""
+    """A member's order, paid from the wallet when it was placed."""
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -44,7 +44,7 @@ class Order(TenantModel):
 
 
 class OrderItem(TenantModel):
-    """A line of an order: name and price are those of the moment it was placed."""
+    """A line of an order, with name and price at the moment of the order."""
 
     __tablename__ = "order_items"
 
@@ -59,7 +59,7 @@ class OrderItem(TenantModel):
     unit_price_minor: Mapped[int] = mapped_column(sa.BigInteger)
     line_total_minor: Mapped[int] = mapped_column(sa.BigInteger)
 
-    # Whoever has loaded an item has loaded its order, so this is found in the session and asks for nothing.
+    # An item is loaded with its order, so the session has the order and no query runs.
     order: Mapped[Order] = relationship(lazy="raise_on_sql", viewonly=True)
 
     @property
@@ -69,7 +69,7 @@ class OrderItem(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class PostedItem:
-    """A line of an order as its function returned it, without a session."""
+    """A line of an order as its SQL function returned it, without a session."""
 
     currency: str
     item_no: int
@@ -83,8 +83,8 @@ class PostedItem:
 
 @dataclass(frozen=True, slots=True)
 class PostedOrder:
-    """An order as the function that placed or cancelled it returned it: the columns that are shown, its items, the
-    balance after its payment or refund, and what its cancelling refunded.
+    """An order as the SQL function that placed or cancelled it returned it: the public columns, its items, the balance
+    after its payment or refund, and the refunded amount.
     """
 
     id: UUID

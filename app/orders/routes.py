@@ -3,8 +3,10 @@
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, idempotency_key, needs_idempotency_key
+from app.auth.access import Access, access, caller
 from app.orders import service
 from app.orders.models import Order, PostedOrder
 from app.orders.schemas import (
@@ -15,10 +17,9 @@ from app.orders.schemas import (
     PlacedOrderSchema,
     PlaceOrderSchema,
 )
-from app.tenancy import Access, access, caller
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 
-blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="What was bought from a wallet.")
+blueprint = Blueprint("orders", __name__, url_prefix="/api/orders", description="Orders paid from a wallet.")
 Answer = tuple[PostedOrder, int, dict[str, str]]
 
 
@@ -29,7 +30,7 @@ Answer = tuple[PostedOrder, int, dict[str, str]]
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(201, PlacedOrderSchema)
 def place(body: dict[str, Any], query: dict[str, Any]) -> Answer:
-    """Order products and pay them from my wallet, at the catalogue's prices of this moment: both or neither."""
+    """Order products and pay them from my wallet at the catalogue's current prices, in one db transaction."""
     items = [(item["product_id"], item["quantity"]) for item in body["items"]]
     order, replayed = service.place(caller().user_id, chosen_currency(query), items, idempotency_key=idempotency_key())
     return order, 201, _replayed(replayed)
@@ -62,7 +63,7 @@ def show(order_id: UUID) -> Order:
 @needs_idempotency_key
 @blueprint.response(200, CancelledOrderSchema)
 def cancel(order_id: UUID) -> Answer:
-    """Cancel one of my orders and get back what is left of its payment. Cancelling twice is cancelling once."""
+    """Cancel one of my orders and refund the amount of its payment not yet refunded. A second cancel has no effect."""
     order, replayed = service.cancel(caller().user_id, order_id, idempotency_key=idempotency_key())
     return order, 200, _replayed(replayed)
 

@@ -1,13 +1,13 @@
-"""What may be sent to order something, and how orders look from outside.
+"""Orders on the wire.
 
-How many items and how much of each is not said here: `order_place_v1` refuses what is too much, by name.
+The limits of items and quantities are not here: `order_place_v1` holds them and refuses by name.
 """
 
 from marshmallow import fields
 
 from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.money_fields import MoneyField
 from app.api.pagination import PageQuery, page_schema
-from app.money import MoneyField
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("paid", "cancelled")
@@ -57,7 +57,7 @@ class OrderSchema(Answer):
     items = fields.List(fields.Nested(OrderItemSchema))
     payment_id = fields.UUID(data_key="paymentId")
     refund_id = fields.UUID(
-        data_key="refundId", allow_none=True, metadata={"description": "what its cancelling gave back"}
+        data_key="refundId", allow_none=True, metadata={"description": "the amount that its cancellation refunded"}
     )
     created_at = Moment(data_key="createdAt")
     cancelled_at = Moment(data_key="cancelledAt", allow_none=True)
@@ -75,7 +75,7 @@ class CancelledOrderSchema(OrderSchema):
         attribute="balance_after_minor",
         data_key="balanceAfter",
         allow_none=True,
-        metadata={"description": "after its refund; null if nothing was left to refund"},
+        metadata={"description": "after its refund; null without a refund"},
     )
 
 
@@ -83,4 +83,4 @@ OrderPageSchema = page_schema(OrderSchema)
 
 
 class OrderListQuery(PageQuery):
-    """Orders have no filters yet."""
+    """Lists of orders have no filters yet."""

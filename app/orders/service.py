@@ -1,5 +1,5 @@
-"""The verbs of orders. Placing and cancelling are one call of a function of the tenant's: one statement, its own
-db transaction, one row lock. It is committed when it returns, and with any error nothing is.
+"""The verbs of orders. Placing and cancelling are one call of the tenant's SQL function each: one statement, its own db
+transaction, one row lock. It is committed when it returns; after an error nothing is done.
 """
 
 import json
@@ -35,8 +35,8 @@ _CANCEL: Final = (
 def place(
     user_id: UUID, currency: str, items: Sequence[tuple[UUID, int]], *, idempotency_key: str
 ) -> tuple[PostedOrder, bool]:
-    """Order products, in these quantities, and pay them from the member's wallet in the currency; returns the order,
-    and whether an earlier request had placed it. Prices are those of the catalogue at this moment.
+    """Order products in these quantities and pay them from the member's wallet in the currency, at the catalogue's
+    current prices. Returns the order, and whether an earlier request placed it.
 
     Locks the wallet's row. Raises OrderEmpty, TooManyItems, QuantityOutOfRange, ProductNotFound, ProductWithdrawn,
     ProductWithoutPrice, WalletNotFound, WalletFrozen, WalletClosed, InsufficientFunds, IdempotencyKeyReused,
@@ -47,10 +47,10 @@ def place(
 
 
 def cancel(user_id: UUID, order_id: UUID, *, idempotency_key: str) -> tuple[PostedOrder, bool]:
-    """Cancel the member's own order and refund what is left of its payment; returns the order, and whether it was
-    cancelled before. Cancelling twice is cancelling once, with one answer.
+    """Cancel the member's order and refund the amount of its payment not yet refunded. Returns the order, and whether
+    it was cancelled before; the answer is the same.
 
-    Locks the wallet's row. Raises OrderNotFound, also for another's order, WalletClosed, IdempotencyKeyReused.
+    Locks the wallet's row. Raises OrderNotFound, also for another member's order, WalletClosed, IdempotencyKeyReused.
     """
     return _call(_CANCEL, (user_id, order_id, idempotency_key))
 
@@ -72,7 +72,7 @@ def list_orders(user_id: UUID, *, after: list[Any] | None, limit: int) -> Sequen
 
 
 def get_order(user_id: UUID, order_id: UUID) -> Order:
-    """One of the member's own orders with its items. Raises OrderNotFound."""
+    """One of the member's orders with its items. Raises OrderNotFound."""
     query = sa.select(Order).where(Order.id == order_id, Order.user_id == user_id).options(selectinload(Order.items))
     found = db.session.scalar(query)
     if found is None:
@@ -83,7 +83,7 @@ def get_order(user_id: UUID, order_id: UUID) -> Order:
 def _call(statement: str, parameters: tuple[Any, ...]) -> tuple[PostedOrder, bool]:
     engine = connections().engine(current_tenant())
     with named_refusals():
-        # If the connection breaks on the way, the same key makes the second try safe.
+        # After a broken connection, the same idempotency key makes the second try safe.
         rows = engine.one_statement(statement, parameters, retry=True)
     *columns, listed, balance_after_minor, refunded_minor, replayed = rows[0]
     shown = dict(zip(_SHOWN, columns, strict=True))

@@ -1,1 +1,1 @@
-"""Reading money: statements of a wallet as JSON, CSV and PDF, and all of the tenant's transactions."""
+"""Statements of a wallet as JSON, CSV and PDF, and lists of all the tenant's transactions."""

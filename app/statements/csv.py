@@ -1,9 +1,9 @@
-"""Movements as CSV (RFC 4180: CRLF, a header, the same number of cells in each record), piece by piece.
+"""Movements as CSV (RFC 4180: CRLF, a header, the same number of cells in each record), produced in pieces.
 
-Spreadsheets run what looks like a formula, and members choose what is in the text of a movement: such text gets an
-apostrophe in front. Where the decimal sign is a comma, spreadsheets part cells at semicolons, and a line that is not
-parted where we mean it has no quotes that count: so the same is done after each semicolon, tab and end of line in a
-text. Amounts are numbers of ours and stay as they are, with their sign.
+Spreadsheets run text that looks like a formula, and members write the texts of movements, so such text gets a leading
+apostrophe. Where the decimal sign is a comma, spreadsheets also split cells at semicolons, and then quotes protect
+nothing: so the apostrophe also follows each semicolon, tab and end of line in a text. Amounts are numbers and stay
+unchanged, with their sign.
 """
 
 import csv
@@ -24,13 +24,13 @@ COLUMNS: Final = (
     *("adminId", "description", "reference", "reason", "id", "tenantId"),
 )
 TEXT: Final = ("orderId", "description", "reference", "reason")
-# OWASP's list: the last four are the full-width signs, which some spreadsheets take for the plain ones. Spaces and
-# quotes before a sign may be dropped when a cell is read.
+# OWASP's list; the last four are full-width signs, which some spreadsheets read as the plain ones. Spreadsheets may
+# drop spaces and quotes before a sign.
 _FORMULA_START: Final = re.compile(r"""(^|[;\t\n]|\r\n?)(?=[\s"]*[=+\-@＝＋－＠])|^(?=[\t\r\n])""")
 
 
 def statement_pieces(statement: Statement, batches: Iterable[Sequence[Line]]) -> Iterator[bytes]:
-    """The opening balance, each movement and the closing balance: without the last record it is not whole."""
+    """The opening balance, each movement and the closing balance. A file without the last record is incomplete."""
 
     def balance(name: str, at: Any, minor: int) -> dict[str, Any]:
         return {
@@ -49,7 +49,7 @@ def statement_pieces(statement: Statement, batches: Iterable[Sequence[Line]]) ->
 
 
 def transaction_pieces(batches: Iterable[Sequence[Line]]) -> Iterator[bytes]:
-    """Transactions and nothing else."""
+    """Transactions without balances."""
     yield _written([], header=True)
     for batch in batches:
         yield _written(shown(line) for line in batch)
@@ -70,5 +70,5 @@ def _cell(record: dict[str, Any], column: str) -> Any:
 
 
 def defused(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """The text, changed so that no spreadsheet reads a formula in it."""
     return _FORMULA_START.sub(r"\1'", text)

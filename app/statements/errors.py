@@ -1,15 +1,15 @@
-"""What can go wrong when a statement is made."""
+"""Refusals of statements."""
 
 from app.errors import Invalid
 
 
 class StatementTooLong(Invalid):
-    """`movements` are in the period, `limit` fit into the format that was asked for."""
+    """`movements` is the number in the period, `limit` the maximum of the format."""
 
     code = "statement_too_long"
 
 
 class StatementBroken(Exception):
-    """The ledger's rows do not add up. Nobody's request is to blame: it is a 500, or ends a stream before its end, and
-    `flask wallets audit` names the row.
+    """The ledger's rows do not add up. No request causes this: it is a 500, or breaks off a stream, and `flask wallets
+    audit` names the row.
     """

@@ -1,4 +1,6 @@
-"""A statement as JSON, piece by piece. Cut short it is no JSON: the closing balance and the last brace come last."""
+"""A statement as JSON, produced in pieces. An incomplete one is not valid JSON: the closing balance and the last brace
+come last.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""What a statement is made of. It has no table: it is read from the ledger."""
+"""The parts of a statement. They have no table: the ledger is their source."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +10,8 @@ from app.ledger.models import WalletTransaction
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A wallet's balances at both ends of a period, and how many movements lie between. `start` is inclusive, `end` is
-    not. The movements themselves are read one batch at a time.
+    """A wallet's balances at both ends of a period, and the number of movements between. `start` is inclusive, `end` is
+    exclusive. The movements are read in batches.
     """
 
     wallet_id: UUID
@@ -24,7 +24,7 @@ class Statement:
 
 
 class Line(NamedTuple):
-    """The columns of a wallet transaction that are shown, without a session to hold it."""
+    """The public columns of a wallet transaction, without a session."""
 
     id: UUID
     wallet_id: UUID

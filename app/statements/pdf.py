@@ -1,8 +1,7 @@
-"""A statement on paper: the tenant's name on each page, times and amounts in the way of the tenant's locale.
+"""A statement as PDF: the tenant's name on each page, times and amounts in the form of the tenant's locale.
 
-fpdf2 keeps a document in memory until it is whole, and takes a third of a millisecond for a movement, so the number of
-movements is limited. Noto Sans knows Latin, Greek and Cyrillic letters; a character it can't draw is shown as a sign
-that stands for it, never left out in silence.
+fpdf2 keeps the whole document in memory and needs a third of a millisecond for a movement, so the number of movements
+is limited. Noto Sans has Latin, Greek and Cyrillic letters; a replacement sign stands for any other character.
 """
 
 import unicodedata
@@ -27,14 +26,14 @@ from app.statements.models import Line, Statement
 from tenant_schemas.tenant import Tenant
 
 MEDIA_TYPE = "application/pdf"
-# Some 5 s of one core and 400 pages; the memory is little.
+# About 5 s of one core, and 400 pages.
 MAX_MOVEMENTS = 10_000
 
 _FONT: Final = "Noto Sans"
 _MISSING: Final = "\N{REPLACEMENT CHARACTER}"
 _ROW_MM: Final = 5
 _DETAILS_MM: Final = 89
-_LONGEST: Final = 200  # characters, of the narrowest, that could fit into a row's widest cell
+_LONGEST: Final = 200  # the most characters, at the narrowest, in the widest cell of a row
 _COLUMNS: Final = (
     ("Time (UTC)", 42, Align.L),
     ("No.", 16, Align.R),
@@ -46,7 +45,7 @@ _COLUMNS: Final = (
 
 
 def locale_of(tenant: Tenant) -> Locale:
-    """The tenant's setting `locale`, bs_BA or bs-BA; English without one, and for one Babel does not know."""
+    """The tenant's setting `locale`, as bs_BA or bs-BA; English if it is missing or unknown to Babel."""
     try:
         return Locale.parse(str(tenant.settings.get("locale", "en")).replace("-", "_"))
     except (UnknownLocaleError, ValueError):
@@ -56,8 +55,8 @@ def locale_of(tenant: Tenant) -> Locale:
 def money_text(amount_minor: int, currency: str, locale: Locale) -> str:
     """`125000, "EUR"` is "€1,250.00" in English and "1.250,00 €" in German.
 
-    The locale gives the form, ISO 4217 the number of digits: Babel has fewer for some currencies (IQD, LBP) and would
-    round the amount.
+    The locale gives the form, ISO 4217 the number of digits: Babel has fewer digits for some currencies (IQD, LBP) and
+    would round.
     """
     digits = fraction_digits(currency)
     amount = Decimal((int(amount_minor < 0), tuple(map(int, str(abs(amount_minor)))), -digits))
@@ -83,7 +82,7 @@ def statement_document(tenant: Tenant, statement: Statement, lines: Sequence[Lin
 
 
 class _Document(FPDF):
-    """A page layout: a head on each page, rows of _COLUMNS, page numbers."""
+    """The page layout: a head on each page, rows of _COLUMNS, page numbers."""
 
     def __init__(self, tenant: Tenant, statement: Statement) -> None:
         super().__init__(orientation="landscape", format="A4")
@@ -92,7 +91,7 @@ class _Document(FPDF):
         self._locale = locale_of(tenant)
         self.add_font(_FONT, fname=fontpkg.path(_FONT))
         self.set_font(_FONT, size=8)
-        # fpdf2's own {nb} in a member's words would become the number of pages.
+        # fpdf2's default alias {nb} in a member's text would become the number of pages.
         self.alias_nb_pages(token_hex(3))
         self._drawn: dict[str, str] = {}
         self._glyphs = frozenset(cast(TTFFont, self.current_font).cmap)
@@ -113,7 +112,7 @@ class _Document(FPDF):
         self._row(*(title for title, _, _ in _COLUMNS), border="B")
 
     def footer(self) -> None:
-        """fpdf2 calls it at the bottom of each page, and puts the number of pages for its alias at the end."""
+        """fpdf2 calls it at the bottom of each page, and replaces its alias by the number of pages at the end."""
         self.set_y(-12)
         self.cell(0, _ROW_MM, f"{self.page_no()} / {self.str_alias_nb_pages}", align=Align.R)
 
@@ -137,7 +136,9 @@ class _Document(FPDF):
         self.ln(_ROW_MM)
 
     def _time(self, moment: datetime) -> str:
-        """In letters that can't be drawn a time would lose its month, or its half of the day: then it is ISO 8601's."""
+        """A time in the locale's form; in ISO 8601 if the font lacks the locale's letters, because a month or the half
+        of the day would be missing.
+        """
         text = self._drawable(format_datetime(moment, tzinfo=UTC, locale=self._locale))
         return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if _MISSING in text else text
 
@@ -147,7 +148,7 @@ class _Document(FPDF):
         return money_text(amount_minor, currency, Locale("en")) if _MISSING in text else text
 
     def _fitting(self, text: str, width: float) -> str:
-        """As much of the text as the width has room for."""
+        """As much of the text as fits into the width."""
         text = self._drawable(text)
         room = width - 2 * self.c_margin
         if self.get_string_width(text) <= room:
@@ -161,11 +162,11 @@ class _Document(FPDF):
         return "".join(self._drawn.get(character) or self._draw(character) for character in text)
 
     def _draw(self, character: str) -> str:
-        """The character, or its plain form (¥ for its wide twin), or the sign for what is missing."""
+        """The character, or its plain form (¥ for the wide ￥), or the replacement sign."""
         forms: tuple[str, ...] = (character, unicodedata.normalize("NFKC", character), _MISSING)
-        if character.isspace():  # A row is one line and never broken, so all spaces are alike.
+        if character.isspace():  # A row is one line without breaks, so all spaces are equal.
             forms = (" ",)
-        elif unicodedata.category(character) == "Cf":  # It says how others are written, and is not itself.
+        elif unicodedata.category(character) == "Cf":  # It selects the form of another character and draws nothing.
             forms = ("",)
         self._drawn[character] = next(form for form in forms if all(ord(part) in self._glyphs for part in form))
         return self._drawn[character]

@@ -6,15 +6,16 @@ from uuid import UUID
 
 from flask import Response, request
 
+from app.api.blueprint import Blueprint
+from app.api.headers import View
 from app.api.pagination import Page, paginate
-from app.api.requests import Blueprint, View
+from app.auth.access import Access, access, caller
 from app.ledger.models import WalletTransaction
 from app.ledger.routes import transaction_filters
 from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
 from app.statements import csv, json, pdf, service
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
 from app.statements.streams import STALLED_CLIENT_SECONDS, BoundStream
-from app.tenancy import Access, access, caller
 from app.wallets.currencies import chosen_currency
 from app.wallets.models import Wallet
 from app.wallets.service import get_wallet, own_wallet
@@ -24,7 +25,7 @@ blueprint = Blueprint("statements", __name__, url_prefix="/api", description="St
 
 
 def _file(media_type: str, **about: str) -> Callable[[View], View]:
-    """Note in the API's description that a view may answer with a file. One of bytes has no type there."""
+    """Describe in OpenAPI that a view may answer with a file. A file of bytes has no type there."""
     schema = {"contentMediaType": media_type, **about}
     mark = cast(Any, blueprint).alt_response(200, schema=schema, content_type=media_type)
     return cast(Callable[[View], View], mark)
@@ -91,7 +92,9 @@ def _statement(wallet: Wallet, query: dict[str, Any]) -> Response:
 
 
 def _streamed(stream: BoundStream, content_type: str, filename: str | None = None) -> Response:
-    """gunicorn would wait for ever for a client that reads nothing, and such a one would have a thread for itself."""
+    """A streamed answer. Without a limit, gunicorn would wait for ever for a client that reads nothing, and that client
+    would occupy a thread.
+    """
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(STALLED_CLIENT_SECONDS)

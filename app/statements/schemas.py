@@ -1,4 +1,4 @@
-"""What may be asked of statements and exports, and how they look from outside."""
+"""Statements and exports on the wire."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.fields import Answer, Choice, Moment
+from app.api.money_fields import MoneyField
 from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
-from app.money import MoneyField, format_minor
+from app.money import format_minor
 from app.statements.models import Line
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
@@ -22,7 +23,7 @@ class StatementQuery(PeriodQuery):
 
 
 class OwnStatementQuery(StatementQuery, CurrencyQuery):
-    """A member's wallet is found by its currency."""
+    """The currency selects the member's wallet."""
 
 
 class ExportQuery(TransactionFilters):
@@ -35,7 +36,7 @@ class MovementSchema(TransactionSchema):
 
 
 class StatementSchema(Answer):
-    """Describes a statement in JSON, which is written piece by piece (`json.py`) and never dumped as a whole."""
+    """The OpenAPI description of a statement in JSON, which `json.py` writes in pieces."""
 
     wallet_id = fields.UUID(data_key="walletId")
     tenant_id = fields.String(data_key="tenantId", metadata={"description": "the slug"})
@@ -48,12 +49,12 @@ class StatementSchema(Answer):
 
 
 def moment_text(moment: datetime) -> str:
-    """As `Moment` writes it."""
+    """A moment as the field `Moment` writes it."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def shown(line: Line) -> dict[str, Any]:
-    """What `MovementSchema` would dump, in half its time: there may be a million of them."""
+    """The same dict that `MovementSchema` would dump, in half the time: a statement may have a million movements."""
     return {
         "id": line.id,
         "walletId": line.wallet_id,

@@ -1,6 +1,6 @@
-"""The verbs of reading: a wallet's statement, and the transactions of all wallets of the bound tenant.
+"""Reads statements of a wallet and the transactions of all wallets of the bound tenant.
 
-Nothing here writes or locks. What is streamed or printed is read from one snapshot, on a connection of its own.
+Nothing here writes or locks. Streams and documents are read from one snapshot, on a connection of their own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,10 +28,10 @@ _IN_TIME: Final = (WalletTransaction.created_at, WalletTransaction.wallet_id, Wa
 def stream_statement(
     wallet: Wallet, start: datetime, end: datetime, render: Callable[[Statement, Batches], Iterator[bytes]]
 ) -> BoundStream:
-    """A wallet's statement in the format of `render`, read as it is sent. `start` is inclusive, `end` is not.
+    """A wallet's statement in the format of `render`, read while it is sent. `start` is inclusive, `end` is exclusive.
 
-    Ends the session's db transaction, so that no request holds two connections. Raises StatementBroken, possibly on the
-    way, if the movements do not lead from the opening balance to the closing one.
+    Ends the session's db transaction, so that no request holds two connections. Raises StatementBroken, possibly during
+    the stream, if the movements do not lead from the opening to the closing balance.
     """
     wallet_id, currency = wallet.id, wallet.currency
 
@@ -45,7 +45,7 @@ def stream_statement(
 
 
 def read_statement(wallet: Wallet, start: datetime, end: datetime, *, limit: int) -> tuple[Statement, list[Line]]:
-    """A wallet's statement as a whole, for formats that can't be streamed. Raises StatementTooLong, StatementBroken.
+    """A wallet's whole statement, for formats that can't be streamed. Raises StatementTooLong, StatementBroken.
 
     Ends the session's db transaction, so that no request holds two connections.
     """
@@ -55,7 +55,7 @@ def read_statement(wallet: Wallet, start: datetime, end: datetime, *, limit: int
         statement = _statement(connection, wallet_id, currency, start, end)
         if statement.count > limit:
             raise StatementTooLong(
-                f"The period has {statement.count} movements; this format holds {limit}. Take format=csv, or a shorter"
+                f"The period has {statement.count} movements; this format allows {limit}. Use format=csv, or a shorter"
                 " period.",
                 {"movements": statement.count, "limit": limit},
             )
@@ -64,7 +64,7 @@ def read_statement(wallet: Wallet, start: datetime, end: datetime, *, limit: int
 
 
 def stream_transactions(render: Callable[[Batches], Iterator[bytes]], **filters: Any) -> BoundStream:
-    """The tenant's transactions that pass the filters (those of `conditions`), oldest first, read as they are sent.
+    """The tenant's transactions that pass the filters (those of `conditions`), oldest first, read while they are sent.
 
     Ends the session's db transaction.
     """
@@ -78,12 +78,12 @@ def stream_transactions(render: Callable[[Batches], Iterator[bytes]], **filters:
 
 
 def list_tenant_transactions(*, after: list[Any] | None, limit: int, **filters: Any) -> Sequence[WalletTransaction]:
-    """The tenant's transactions that pass the filters (those of `conditions`), newest first; `after` is (created_at,
-    wallet_id, seq), so this is one range of one index at any depth.
+    """The tenant's transactions that pass the filters (those of `conditions`), newest first. `after` is (created_at,
+    wallet_id, seq), so a page is one range of one index at any depth.
     """
     query = sa.select(WalletTransaction)
     if after is not None:
-        # The position lies before the end; told of both, PostgreSQL would start from the end and walk.
+        # The position is before the end. With both conditions PostgreSQL would scan from the end.
         filters["end"] = None
         created_at, wallet_id, seq = datetime.fromisoformat(after[0]), UUID(after[1]), after[2]
         position = sa.tuple_(sa.literal(created_at), sa.literal(wallet_id), sa.literal(seq))
@@ -99,7 +99,7 @@ def _stream(pieces: Callable[[BindingEngine], Iterator[bytes]]) -> BoundStream:
 
 
 def _statement(connection: sa.Connection, wallet_id: UUID, currency: str, start: datetime, end: datetime) -> Statement:
-    """Two looks into the index (wallet_id, created_at, seq). `seq` has no gaps, so it counts the movements too."""
+    """Two look-ups in the index (wallet_id, created_at, seq). `seq` has no gaps, so it counts the movements too."""
     opening_seq, opening_minor = _before(connection, wallet_id, start)
     closing_seq, closing_minor = _before(connection, wallet_id, end)
     return Statement(wallet_id, currency, start, end, opening_minor, closing_minor, closing_seq - opening_seq)
@@ -120,13 +120,15 @@ def _movements(statement: Statement) -> sa.Select[Any]:
 
 
 def _checked(statement: Statement, found: Batches) -> Iterator[Sequence[Line]]:
-    """The movements as they come, added up on the way: what doesn't add up isn't shown."""
+    """The movements, added up while they are read. Raises StatementBroken before a wrong one is shown."""
     running, count = statement.opening_minor, 0
     for batch in found:
         for line in batch:
             running += line.amount_minor
             if running != line.balance_after_minor:
-                raise StatementBroken(f"Wallet {line.wallet_id}, transaction {line.seq}: it adds up to {running}.")
+                raise StatementBroken(
+                    f"Wallet {line.wallet_id}, transaction {line.seq}: the movements add up to {running}."
+                )
         count += len(batch)
         yield batch
     if (running, count) != (statement.closing_minor, statement.count):

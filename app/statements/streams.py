@@ -1,8 +1,8 @@
-"""Answers that are still being read from the database while they are sent.
+"""Answers that are read from the database while they are sent.
 
-A streamed answer outlives its request: the tenant's binding, the session and Flask's contexts are gone when it is
-iterated. So it has a context of its own with the tenant bound in it, and a connection of its own, which goes back when
-the stream ends, breaks, or is closed because the client went away.
+A streamed answer outlives its request: when it is iterated, the tenant's binding, the session and Flask's contexts are
+gone. So it has a context of its own with the tenant bound, and a connection of its own, which is returned when the
+stream ends, fails or is closed because the client disconnected.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,21 @@ from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
 
-BATCH: Final = 500  # movements; some 200 KB of text
-# A client that reads nothing for so long loses its stream: its snapshot would keep vacuum waiting, and its connection
-# others.
+BATCH: Final = 500  # movements, about 200 KB of text
+# A stream ends when its client reads nothing for this long: its snapshot delays vacuum, and it holds a connection.
 STALLED_CLIENT_SECONDS = 60
 
 
 class BoundStream:
-    """The pieces of an answer, each made with the tenant bound and none of the request's own context.
+    """The pieces of an answer, each made with the tenant bound and without the request's context.
 
-    The first piece is made at once, so what can be refused is refused before the answer has a status. An error later on
-    is raised to the WSGI server, which breaks the connection off: the client sees that the answer has no end.
+    The first piece is made at once, so refusals come before the answer has a status. A later error is raised to the
+    WSGI server, which closes the connection: the client sees that the answer is incomplete.
     """
 
     def __init__(self, tenant: Tenant, pieces: Iterator[bytes]) -> None:
         self._context = Context()
-        self._context.run(bind, tenant)  # Nothing else ever runs there, so there is nothing to give back.
+        self._context.run(bind, tenant)  # Only this stream uses the context, so no token needs to be reset.
         self._about = structlog.contextvars.get_contextvars()
         self._pieces = pieces
         self._first: bytes | None = self._context.run(next, pieces)
@@ -56,7 +55,7 @@ class BoundStream:
             raise
 
     def close(self) -> None:
-        """Give the connection back. WSGI servers call it however the answer ended."""
+        """Return the connection. WSGI servers always call it."""
         close: Any = getattr(self._pieces, "close", None)
         if close is not None:
             self._context.run(close)
@@ -64,9 +63,9 @@ class BoundStream:
 
 @contextmanager
 def snapshot(engine: BindingEngine) -> Iterator[sa.Connection]:
-    """A connection in a db transaction that sees one moment, however long it takes, and can write nothing.
+    """A connection in a read-only db transaction with one snapshot, however long it lasts.
 
-    Locks nothing. Given back at the end of the block, whatever happens in it; committed if nothing did.
+    Locks nothing. Commits at the end of the block, or rolls back after an error, and returns the connection.
     """
     with engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -76,6 +75,6 @@ def snapshot(engine: BindingEngine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def batches(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Iterator[Sequence[Line]]]:
-    """The rows of a query for LINE_COLUMNS, through a cursor that PostgreSQL keeps: a batch at a time is in memory."""
+    """The rows of a query for LINE_COLUMNS through a server-side cursor. One batch at a time is in memory."""
     with connection.execute(query, execution_options={"yield_per": BATCH}) as result:
         yield ([Line._make(row) for row in partition] for partition in result.partitions())

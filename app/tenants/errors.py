@@ -1,4 +1,4 @@
-"""What can go wrong with a tenant as a whole."""
+"""Refusals about tenants."""
 
 from app.errors import Conflict, NotFound, TooManyRequests, Unavailable
 

@@ -1,7 +1,6 @@
-"""Reads several tenants in one request: one after another, each under its own role and in a db transaction of its own.
+"""Reads several tenants in one request, one after another, each under its own role and in a db transaction of its own.
 
-A request is given no more tenants and no more time than fit it, and one tenant that can't be read is no reason to show
-none of the others.
+One request reads a limited number of tenants for a limited time. A tenant that can't be read does not hide the others.
 """
 
 from collections.abc import Callable
@@ -29,11 +28,11 @@ Found = TypeVar("Found")
 
 
 class Unreadable(Exception):
-    """This tenant can't be read now; why is in the log."""
+    """The tenant can't be read now. The log has the reason."""
 
 
 class Budget:
-    """How many tenants one request may still read, and until when. The first one is always read."""
+    """The number of tenants that one request may still read, and its deadline. It always allows the first."""
 
     def __init__(self) -> None:
         self._left = MOST_TENANTS
@@ -46,9 +45,9 @@ class Budget:
 
 
 def read_as(tenant: Tenant, read: Callable[[], Found]) -> Found:
-    """What `read` brings with the tenant bound, through the session; commits. Raises Unreadable.
+    """The result of `read` with the tenant bound, through the session. Commits. Raises Unreadable.
 
-    The session forgets what was read, for another tenant may have rows with the same keys.
+    The session forgets its objects afterwards, because another tenant may have rows with the same keys.
     """
     try:
         with bound(tenant):

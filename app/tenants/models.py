@@ -1,4 +1,4 @@
-"""Tenants asked for over HTTP (shared schema). The tenants themselves are the engine's own table."""
+"""Requests for new tenants over HTTP (shared schema). The engine has the table of tenants."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class Provisioning(SharedModel):
-    """A tenant that was asked for, and what became of it: `pending`, `done`, or `failed` with an `error`."""
+    """A requested tenant and its state: `pending`, `done`, or `failed` with an `error`."""
 
     __tablename__ = "provisionings"
     __table_args__ = (

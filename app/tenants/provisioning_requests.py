@@ -1,4 +1,4 @@
-"""Asking for a new tenant. Nothing is made here: `provisioner.py` does that, in its own time."""
+"""Requests for new tenants. `provisioning_worker.py` creates the tenants later."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from app.audit.models import Actor
+from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
 from app.tenancy import RESERVED_SLUGS
@@ -20,7 +20,7 @@ from tenant_schemas.tenant import check_schema_name, check_slug, default_schema_
 
 MOST_PENDING: Final = 10
 
-# Requests that come at the very same moment don't count each other, so there may be as many more.
+# Simultaneous requests do not count each other, so a few more may be pending.
 _ASK: Final = """
     INSERT INTO shared.provisionings (slug, name, settings, requested_by, request_id, address)
     SELECT %s, %s, %s, %s, %s, %s
@@ -33,13 +33,13 @@ _IS_TAKEN: Final = """
 
 
 def ask_for_tenant(*, slug: str, name: str, settings: Mapping[str, Any], actor: Actor) -> Provisioning:
-    """Write down that this tenant is wanted, committed, so that it is made even if this process ends now.
+    """Store and commit the request for a tenant, so that it is created even if this process ends now.
 
     Raises ProvisioningUnavailable, Invalid, TenantTaken, TooManyProvisionings.
     """
     if not provisioner().is_able:
         raise ProvisioningUnavailable(
-            "This service may not make tenants: set ADMIN_DATABASE_URL, or use `python -m scripts.provision_tenant`."
+            "This service can't create tenants: set ADMIN_DATABASE_URL, or run `python -m scripts.provision_tenant`."
         )
     _check_name(slug)
     stored = new_settings(settings)
@@ -48,13 +48,13 @@ def ask_for_tenant(*, slug: str, name: str, settings: Mapping[str, Any], actor: 
     made = connections().shared.one_statement(_ASK, asked)
     if not made:
         _refuse_taken(slug)
-        raise TooManyProvisionings(f"{MOST_PENDING} tenants are waiting to be made; ask again when some are done.")
+        raise TooManyProvisionings(f"{MOST_PENDING} requests for tenants are pending; try again when some are done.")
     provisioner().wake()
     return get_provisioning(made[0][0])
 
 
 def get_provisioning(provisioning_id: UUID) -> Provisioning:
-    """Raises ProvisioningNotFound."""
+    """The request with this id. Raises ProvisioningNotFound."""
     found = db.session.get(Provisioning, provisioning_id)
     if found is None:
         raise ProvisioningNotFound("There is no such provisioning.")
@@ -71,4 +71,4 @@ def _check_name(slug: str) -> None:
 
 def _refuse_taken(slug: str) -> None:
     if connections().shared.one_statement(_IS_TAKEN, {"slug": slug}, retry=True)[0][0]:
-        raise TenantTaken(f"There is a tenant {slug!r}, or it is being made.")
+        raise TenantTaken(f"Tenant {slug!r} exists already, or is requested.")

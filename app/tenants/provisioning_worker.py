@@ -1,8 +1,9 @@
-"""Makes the tenants that were asked for over HTTP, one at a time over all processes, with the script's own function.
+"""Creates the tenants that were requested over HTTP, one at a time over all processes, with the function of
+`scripts.provision_tenant`.
 
-One db transaction takes the oldest request, makes the tenant, writes the first entry of its audit log and says that it
-is done. So whenever a process is killed there is all of it or nothing, and the request still waits for the next one to
-look. It needs one connection, the migrator's, which is none of the service's own.
+One db transaction takes the oldest request, creates the tenant, writes the first entry of its audit log and marks the
+request as done. If the process is killed, nothing is half done and the request is still pending. The worker uses one
+connection of the migrator, outside the service's pools.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from app.audit.models import Actor, ActorKind
 from app.audit.service import entry_of
+from app.auth.actors import Actor, ActorKind
 from app.config import Settings
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
@@ -31,10 +32,10 @@ from tenant_schemas.tenant import Tenant
 log = structlog.get_logger(__name__)
 
 EXTENSION = "provisioner"
-LOOK_SECONDS: Final = 5.0  # how soon a request is found that another process left behind
+LOOK_SECONDS: Final = 5.0  # the longest wait until a request left by another process is found
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
-# The oldest or none: were a locked one passed over for the next, two would be made at once.
+# The oldest request only: skipping a locked one would let two processes create tenants at once.
 _CLAIM: Final = """
     SELECT id, slug, name, settings, requested_by, request_id, address FROM shared.provisionings
     WHERE status = 'pending' AND id = (
@@ -44,7 +45,7 @@ _DONE: Final = "UPDATE shared.provisionings SET status = 'done', finished_at = c
 _FAILED: Final = """
     UPDATE shared.provisionings SET status = 'failed', error = %s, finished_at = clock_timestamp()
     WHERE id = %s AND status = 'pending'"""
-# Alembic's globals allow one migration at a time in a process, whoever asks.
+# Alembic's globals allow only one migration at a time in a process.
 _migrating = Lock()
 
 
@@ -60,7 +61,7 @@ class _Request:
 
 
 class Provisioner:
-    """Of one process. Without the migrator's URL it makes nothing, and says so by `is_able`."""
+    """The worker of one process. Without ADMIN_DATABASE_URL it creates nothing and `is_able` is false."""
 
     def __init__(self, admin_url: str, tenant_secret: str) -> None:
         self._engine: Engine | None = admin_engine(admin_url) if admin_url else None
@@ -72,11 +73,13 @@ class Provisioner:
         return self._engine is not None
 
     def wake(self) -> None:
-        """Let the thread of this process look at once."""
+        """Let this process's worker look for requests at once."""
         self.asked.set()
 
     def work_off(self) -> None:
-        """Make what waits, until nothing waits or another process is at it. Raises what keeps it from even looking."""
+        """Create requested tenants until none is pending or another process is working. Raises errors of the look-up
+        itself.
+        """
         query = "SELECT EXISTS (SELECT FROM shared.provisionings WHERE status = 'pending')"
         if self._engine and connections().shared.one_statement(query, (), retry=True)[0][0]:
             while self._make_next(self._engine):
@@ -106,7 +109,7 @@ class Provisioner:
             reserved_slugs=RESERVED_SLUGS,
         )
         provision_in(connection, MIGRATIONS, tenant, self._tenant_secret)
-        # Still the owner, and in the new tenant's schema.
+        # The current role is still the owner, and the path is the new tenant's schema.
         connection.exec_driver_sql("SELECT audit_note_v1(%s::jsonb)", (_first_entry(tenant, request),))
         connection.exec_driver_sql(_DONE, (request.id,))
 
@@ -126,9 +129,9 @@ def _first_entry(tenant: Tenant, request: _Request) -> str:
 
 
 def _fail(engine: Engine, request: _Request, error: Exception) -> None:
-    """Say what became of it; nothing of the tenant is left. If that can't be said, the request waits on."""
+    """Mark the request as failed; nothing of the tenant is left. If that fails too, the request stays pending."""
     original = error.orig if isinstance(error, DBAPIError) else error
-    # SQLAlchemy would repeat the statement, in which there may be the verifier of a password.
+    # Not SQLAlchemy's message: it contains the statement, possibly with the verifier of a password.
     reason = f"{type(error).__name__}: {original}"
     log.error("provisioning_failed", provisioning=str(request.id), tenant=request.slug, error=reason)
     with engine.begin() as connection:
@@ -141,8 +144,8 @@ def _in_our_words(error: Exception, original: BaseException | None) -> str:
     if isinstance(error, TenancyError):
         return str(error)
     if isinstance(original, psycopg.Error) and original.sqlstate == _LOCK_NOT_AVAILABLE:
-        return "Something else was changing tenants, perhaps a migration. Ask again when it is over."
-    return "It could not be made. The reason is in the service's log, under this id."
+        return "Another process was changing tenants, perhaps a migration. Request the tenant again when it has ended."
+    return "The tenant could not be created. The service's log has the reason under this id."
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -150,7 +153,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def provisioner() -> Provisioner:
-    """The current application's."""
+    """The provisioner of the current application."""
     return cast(Provisioner, current_app.extensions[EXTENSION])
 
 
@@ -172,6 +175,6 @@ def _look_every(app: Flask, own: Provisioner, seconds: float, stop: Event) -> No
         try:
             with app.app_context():
                 own.work_off()
-        except Exception:  # Whatever it is, the requests wait, and the next look may find the database well again.
+        except Exception:  # The requests stay pending, and the next round tries again.
             log.exception("provisioner_failed")
         own.asked.wait(seconds)

@@ -1,11 +1,12 @@
-"""The tenants of the installation, for its operators. All of it works on the shared side."""
+"""The tenants of the installation, for its operators. All routes work on the shared side."""
 
 from typing import Any
 from uuid import UUID
 
+from app.api.blueprint import Blueprint
+from app.api.headers import gives_header
 from app.api.pagination import Page, PageQuery, cursor_to, position_in
-from app.api.requests import Blueprint, gives_header
-from app.tenancy import Access, access, actor
+from app.auth.access import Access, access, actor
 from app.tenants import provisioning_requests, service
 from app.tenants.models import Provisioning
 from app.tenants.schemas import (
@@ -26,18 +27,20 @@ blueprint = Blueprint("tenants", __name__, url_prefix="/api/admin", description=
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, TenantPageSchema)
 def list_tenants(query: dict[str, Any]) -> Page[TenantView]:
-    """All tenants by slug, with what each holds by currency. A page may be short; nextCursor says if it is the last."""
+    """All tenants by slug, with totals by currency. A page may be short; only nextCursor tells whether it is
+    the last.
+    """
     found = service.list_tenants(after=position_in(query), limit=query["limit"])
     return Page(found.items, cursor_to(found.position, query) if found.position else None)
 
 
 @blueprint.post("/tenants")
 @access(Access.OPERATOR, "tenant.provision")
-@gives_header("Location", "Where to ask what became of it.")
+@gives_header("Location", "The request, to poll for its state.")
 @blueprint.arguments(ProvisionTenantSchema)
 @blueprint.response(202, ProvisioningSchema)
 def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str, str]]:
-    """Ask for a new tenant. It is made soon; Location says where to ask what became of it."""
+    """Request a new tenant. It is created soon; Location names the request to poll."""
     settings = {"currency": body["currency"], **_settings_of(body)}
     if "currencies" in settings:
         settings["currencies"] = list(dict.fromkeys((body["currency"], *body["currencies"])))
@@ -51,7 +54,7 @@ def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str,
 @access(Access.OPERATOR)
 @blueprint.response(200, ProvisioningSchema)
 def show_provisioning(provisioning_id: UUID) -> Provisioning:
-    """What became of a tenant that was asked for."""
+    """The state of a request for a tenant."""
     return provisioning_requests.get_provisioning(provisioning_id)
 
 
@@ -59,7 +62,7 @@ def show_provisioning(provisioning_id: UUID) -> Provisioning:
 @access(Access.OPERATOR)
 @blueprint.response(200, TenantSchema)
 def show_tenant(slug: str) -> TenantView:
-    """One tenant, with what it holds by currency."""
+    """One tenant, with totals by currency."""
     return service.show_tenant(slug)
 
 
@@ -68,7 +71,7 @@ def show_tenant(slug: str) -> TenantView:
 @blueprint.arguments(ConfigureTenantSchema)
 @blueprint.response(200, TenantSchema)
 def configure_tenant(body: dict[str, Any], slug: str) -> TenantView:
-    """Rename, suspend, archive, serve again, set limits: what is sent is changed, from the next request on."""
+    """Change name, status or limits of a tenant, from its next request on. Only the given members change."""
     status = TenantStatus(body["status"]) if "status" in body else None
     service.configure_tenant(slug, name=body.get("name"), status=status, settings=_settings_of(body), actor=actor())
     return service.show_tenant(slug)

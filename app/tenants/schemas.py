@@ -1,16 +1,13 @@
-"""What may be sent about tenants and how they look from outside. What each setting may be is said in
-`app/tenant_settings.py`; here are only its names on the wire.
-"""
+"""Tenants on the wire. `app/tenant_settings.py` checks the values of settings; this file has their public names."""
 
 from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
+from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
-from app.money import MoneyField
 from app.tenant_settings import LocaleField, TenantSettingsSchema
-from app.wallets.currencies import CurrencyField
 from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
 
 STATUSES = tuple(status.value for status in TenantStatus)
@@ -19,7 +16,7 @@ NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list
 
 
 class LimitsSchema(TenantSettingsSchema):
-    """The settings of a tenant that are limits. What is not set has the service's default."""
+    """The limits of a tenant. A missing one has the service's default."""
 
     class Meta:
         exclude = ("currency", "currencies", "locale")
@@ -30,7 +27,7 @@ class LimitsSchema(TenantSettingsSchema):
 
 
 class LimitChangesSchema(LimitsSchema):
-    """Limits to change; null takes one away, so that the service's default counts again."""
+    """Limits to change. null removes a limit, so that the service's default applies."""
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         super().on_bind_field(field_name, field_obj)
@@ -58,10 +55,10 @@ class TenantSchema(Answer):
     name = fields.String(attribute="tenant.name")
     status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
     currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
-    currencies = fields.List(fields.String(), metadata={"description": "all that wallets may be in"})
+    currencies = fields.List(fields.String(), metadata={"description": "all currencies of wallets"})
     locale = fields.String(attribute="settings.locale")
     settings = fields.Nested(
-        LimitsSchema, allow_none=True, metadata={"description": "its limits; null if what is stored is wrong"}
+        LimitsSchema, allow_none=True, metadata={"description": "its limits; null if the stored settings are invalid"}
     )
     revision = fields.String(attribute="tenant.revision", metadata={"description": "where its schema is"})
     created_at = Moment(data_key="createdAt")
@@ -76,11 +73,15 @@ TenantPageSchema = page_schema(TenantSchema)
 
 
 class ProvisionTenantSchema(Schema):
-    slug = Text(required=True, max_length=SLUG_MAX_LENGTH, description="a lower-case letter, then those, digits or _")
-    name = Text(max_length=NAME_MAX_LENGTH, description="the name people see; the slug if not given")
+    slug = Text(
+        required=True,
+        max_length=SLUG_MAX_LENGTH,
+        description="a lower-case letter, then lower-case letters, digits or _",
+    )
+    name = Text(max_length=NAME_MAX_LENGTH, description="the display name; default: the slug")
     currency = MainCurrencyField()
     currencies = fields.List(CurrencyField(), error_messages=NOT_A_LIST)
-    locale = LocaleField(metadata={"description": "how statements on paper write, for instance bs_BA"})
+    locale = LocaleField(metadata={"description": "the locale of PDF statements, for instance bs_BA"})
     settings = fields.Nested(LimitsSchema)
 
 
@@ -88,7 +89,7 @@ class ConfigureTenantSchema(Schema):
     name = Text(max_length=NAME_MAX_LENGTH)
     status = Choice(*STATUSES)
     currencies = fields.List(
-        CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none is ever taken away"}
+        CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none can be removed"}
     )
     locale = LocaleField(allow_none=True)
     settings = fields.Nested(LimitChangesSchema)

@@ -1,6 +1,7 @@
-"""The verbs of an operator: list, show and configure tenants. On the shared side; totals are read in each tenant.
+"""The verbs of an operator: list, show and configure tenants. They work on the shared side and read totals in each
+tenant.
 
-What a tenant holds is read after the registry, so a tenant that was changed in between shows what it was.
+Totals are read after the registry, so a tenant that changes in between shows its old row.
 """
 
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.pagination import Position
-from app.audit.models import Actor
 from app.audit.service import note_in
+from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
 from app.tenancy import OLDEST_TENANT_REVISION
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a tenant's wallets of one currency hold together, in minor units."""
+    """The sums over a tenant's wallets of one currency, in minor units."""
 
     currency: str
     wallets: int
@@ -44,7 +45,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """A tenant as its operators see it. There are no totals of a tenant that can't be read now."""
+    """A tenant in the operator's view. `totals` is None if the tenant can't be read now."""
 
     tenant: Tenant
     created_at: datetime
@@ -52,13 +53,13 @@ class TenantView:
 
     @property
     def currencies(self) -> list[str]:
-        """In which its members may have wallets, the main one first."""
+        """The currencies of its members' wallets, the main one first."""
         settings = self.settings or {}
         return list(dict.fromkeys((*([settings["currency"]] if settings else ()), *settings.get("currencies", ()))))
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """None if they are wrong, which only SQL by hand can bring about."""
+        """The checked settings; None if they are invalid, which only SQL by hand can cause."""
         try:
             return stored_settings(self.tenant.settings)
         except Invalid:
@@ -67,7 +68,7 @@ class TenantView:
 
 @dataclass(slots=True)
 class TenantList:
-    """Some tenants; `position` is where to go on, None at the end."""
+    """Tenants, and the position of the next page; None at the end."""
 
     items: list[TenantView] = field(default_factory=list)
     position: Position | None = None
@@ -87,7 +88,7 @@ def list_tenants(*, after: Position | None, limit: int) -> TenantList:
 
 
 def show_tenant(slug: str) -> TenantView:
-    """Raises TenantNotFound."""
+    """The tenant with this slug. Raises TenantNotFound."""
     query = f"SELECT {COLUMNS}, t.created_at FROM shared.tenants t WHERE t.slug = %s"  # noqa: S608
     rows = connections().shared.one_statement(query, (_checked(slug),), retry=True)
     if not rows:
@@ -98,15 +99,17 @@ def show_tenant(slug: str) -> TenantView:
 def configure_tenant(
     slug: str, *, name: str | None, status: TenantStatus | None, settings: Mapping[str, Any], actor: Actor
 ) -> None:
-    """Change what is given; of `settings`, None takes one away. Counts from the tenant's next request on.
+    """Change the given values from the tenant's next request on; None removes one of `settings`.
 
-    Locks the tenant's row, notes before and after in its audit log, and commits. Raises TenantNotFound, Invalid,
+    Locks the tenant's row, writes before and after into its audit log, and commits. Raises TenantNotFound, Invalid,
     SchemaBehind.
     """
     connection = db.session.connection()
     before = registry.lock_tenant(connection, registry.get_tenant(connection, _checked(slug)).id)
     if before.revision < OLDEST_TENANT_REVISION and status in {None, TenantStatus.ACTIVE}:
-        raise SchemaBehind("This tenant is being migrated; it can be stopped now, and changed afterwards.")
+        raise SchemaBehind(
+            "This tenant is being migrated: it can be suspended or archived now; make other changes afterwards."
+        )
     if settings:
         registry.change_settings(connection, before.id, changed_settings(before.settings, settings))
     if name is not None:
@@ -118,10 +121,12 @@ def configure_tenant(
 
 
 def _note(actor: Actor, before: Tenant, after: Tenant) -> None:
-    """A tenant in trouble can be stopped even if its log can't be written; then the service's own log says it."""
+    """Write the audit entry. A tenant can be stopped even if its log can't be written; then the service's log has the
+    entry.
+    """
     told = {"before": _state(before), "after": _state(after)}
     try:
-        # Neither a limit of its own nor a wrong setting is to keep an operator from mending just that.
+        # Without its settings: a limit or an invalid setting must not keep an operator from correcting it.
         note_in(replace(before, settings={}), actor, "tenant.configure", **told)
     except (psycopg.Error, SQLAlchemyError, TenancyError) as error:
         if after.is_active:
@@ -136,7 +141,7 @@ def _state(tenant: Tenant) -> dict[str, Any]:
 
 
 def _checked(slug: str) -> str:
-    if not is_name(slug):  # Not even PostgreSQL needs to see it.
+    if not is_name(slug):  # No query for an impossible slug.
         raise TenantNotFound("There is no such tenant.")
     return slug
 
@@ -151,7 +156,7 @@ def _view(row: Any) -> TenantView:
     return TenantView(tenant, created_at, totals)
 
 
-# A hold whose time is over is in `held_minor` until somebody lets it go; only wallets with holds are asked for theirs.
+# `held_minor` includes expired holds until they are released; only wallets with holds need the subquery.
 _HELD_NOW: Final = Wallet.held_minor - sa.case((Wallet.held_minor > 0, Wallet.over_minor.expression), else_=0)
 
 

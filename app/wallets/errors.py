@@ -1,32 +1,38 @@
-"""What can go wrong with a wallet, by the SQLSTATE with which its functions refuse (migrations/tenant/0001)."""
+"""Refusals of wallets, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, NotFound, PreconditionFailed
+from app.refusals import sql_refusal
 
 
+@sql_refusal
 class WalletNotFound(NotFound):
     code = "wallet_not_found"
     sqlstate = "WA006"
     text = "There is no such wallet here."
 
 
+@sql_refusal
 class WalletFrozen(Conflict):
     code = "wallet_frozen"
     sqlstate = "WA002"
     text = "The wallet is frozen: payments and holds are blocked."
 
 
+@sql_refusal
 class WalletClosed(Conflict):
     code = "wallet_closed"
     sqlstate = "WA003"
     text = "The wallet is closed for good."
 
 
+@sql_refusal
 class CreditLimitBelowUsed(Conflict):
     code = "credit_limit_below_used"
     sqlstate = "WA009"
-    text = "The credit limit can't be lower than the credit in use and held."
+    text = "The credit limit can't be lower than used credit plus holds."
 
 
+@sql_refusal
 class CreditLimitAbovePolicy(Conflict):
     """`maxLimit` is the ceiling of the tenant's policy."""
 
@@ -35,12 +41,14 @@ class CreditLimitAbovePolicy(Conflict):
     text = "The tenant's credit policy allows no limit that high."
 
 
+@sql_refusal
 class WalletNotEmpty(Conflict):
     code = "wallet_not_empty"
     sqlstate = "WA010"
-    text = "A wallet is closed only with a balance of zero and nothing held."
+    text = "A wallet can be closed only with a balance of zero and without active holds."
 
 
+@sql_refusal
 class WalletVersionMismatch(PreconditionFailed):
     sqlstate = "WA011"
-    text = "The wallet's limit or status was changed meanwhile; read it again."
+    text = "The wallet's limit or status has changed since; read the wallet again."

@@ -1,4 +1,4 @@
-"""The wallet's table, and the log of what people did to wallets. Both are written by SQL functions only."""
+"""The wallet's table. Only SQL functions write it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +9,17 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
-from app.holds.models import Hold
-from app.members.models import User
+from app.users.models import User
+
+# The columns of `holds` that a wallet needs. The feature `holds` is above wallets, so its model can't be imported.
+_holds = sa.table(
+    "holds",
+    sa.column("wallet_id", sa.Uuid),
+    sa.column("status", sa.Text),
+    sa.column("expires_at", sa.DateTime(timezone=True)),
+    sa.column("amount_minor", sa.BigInteger),
+    sa.column("captured_minor", sa.BigInteger),
+).c
 
 
 class Wallet(TenantModel):
@@ -43,28 +52,30 @@ class Wallet(TenantModel):
     last_posted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
     over_minor: Mapped[int] = column_property(
-        sa.select(sa.func.coalesce(sa.func.sum(Hold.amount_minor - Hold.captured_minor), 0).cast(sa.BigInteger))
-        .where(Hold.wallet_id == id, Hold.status == "active", Hold.expires_at <= sa.func.statement_timestamp())
+        sa.select(sa.func.coalesce(sa.func.sum(_holds.amount_minor - _holds.captured_minor), 0).cast(sa.BigInteger))
+        .where(_holds.wallet_id == id, _holds.status == "active", _holds.expires_at <= sa.func.statement_timestamp())
         .scalar_subquery(),
         deferred=True,
     )
 
     @property
     def held_now_minor(self) -> int:
-        """What holds block now. One whose time is over blocks nothing, though it is in `held_minor` until the next
-        movement or `flask wallets expire-holds` lets it go.
+        """The amount that active holds block now. `held_minor` includes expired holds until the next movement, or
+        `flask wallets expire-holds`, releases them.
         """
         return self.held_minor - (self.over_minor if self.held_minor else 0)
 
     @property
     def available_minor(self) -> int:
-        """What can be paid now: balance + credit limit - held, as in the CHECK wallets_available_not_negative."""
+        """The amount that can be paid now: balance + credit limit - held, as in the CHECK
+        wallets_available_not_negative.
+        """
         return self.balance_minor + self.credit_limit_minor - self.held_now_minor
 
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet and whose it is: of which tenant, and as its directory says, of which member."""
+    """A wallet with its tenant's slug, and its member's address and name from the tenant's directory."""
 
     tenant_slug: str
     wallet: Wallet
@@ -72,5 +83,5 @@ class MemberWallet:
     name: str | None
 
     def __getattr__(self, attribute: str) -> Any:
-        """All that the wallet has, this has too."""
+        """All attributes of the wallet."""
         return getattr(self.wallet, attribute)

@@ -1,13 +1,11 @@
-"""What may be sent about wallets and how they look from outside."""
+"""Wallets on the wire."""
 
 from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
-from app.api.pagination import PageQuery, page_schema
-from app.money import AmountField, MoneyField
-from app.wallets.currencies import CurrencyField
+from app.api.fields import Answer, Choice, Identifier, Moment, Schema, coded
+from app.api.money_fields import AmountField, CurrencyField, MoneyField
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("active", "frozen", "closed")
@@ -31,7 +29,7 @@ class WalletSchema(Answer):
 
 
 class MemberWalletSchema(WalletSchema):
-    """A wallet as an admin sees it in the list: with whose it is."""
+    """A wallet in a list for staff, with its member's address and name."""
 
     tenant_id = fields.Function(
         lambda wallet: wallet.tenant_slug,
@@ -40,21 +38,6 @@ class MemberWalletSchema(WalletSchema):
     )
     email = fields.String(allow_none=True)
     name = fields.String(allow_none=True)
-
-
-class WalletListSchema(page_schema(MemberWalletSchema)):  # type: ignore[misc]  # made on the spot
-    """A page may be short or empty where several tenants are read: `nextCursor` alone says whether it is the last."""
-
-    may_lack = ("unavailable",)
-
-    unavailable = fields.List(
-        fields.String(), metadata={"description": "tenants that could not be read; only where no tenant was named"}
-    )
-
-
-class WalletListQuery(PageQuery):
-    q = Text(max_length=100, description="part of the member's address or name")
-    status = Choice(*STATUSES)
 
 
 class OpenWalletSchema(Schema):

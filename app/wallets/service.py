@@ -1,4 +1,4 @@
-"""The verbs of a wallet: open, find, list, configure. Each writes through the tenant's SQL functions only.
+"""The verbs of a wallet: open, find, list, configure. Writes go through the tenant's SQL functions only.
 
 They work on the bound tenant, in the session's db transaction, and commit nothing.
 """
@@ -11,11 +11,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
-from app.audit.models import SYSTEM, Actor, ActorKind
 from app.audit.service import speak_for
+from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
-from app.members.models import member_directory
 from app.refusals import named_refusals
+from app.users.models import member_directory
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
@@ -33,14 +33,14 @@ _CONFIGURE = sa.text(
 
 
 def own_wallet(user_id: UUID, currency: str) -> Wallet:
-    """The member's wallet in one of the tenant's currencies, opened at the first look. Raises MemberNotFound."""
+    """The member's wallet in one of the tenant's currencies, opened if it does not exist. Raises MemberNotFound."""
     query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == currency)
     return db.session.scalar(query) or open_wallet(user_id, currency, actor=Actor(ActorKind.USER, user_id))[0]
 
 
 def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple[Wallet, bool]:
-    """The member's wallet, and whether this call opened it, with the limit that the tenant's policy gives. Two calls at
-    once open one. Raises MemberNotFound.
+    """The member's wallet, and whether this call opened it, with the credit limit of the tenant's policy. Of two
+    simultaneous calls, one opens it. Raises MemberNotFound.
     """
     parameters = {"user_id": user_id, "currency": currency, "actor_id": actor.id, "request_id": actor.request_id}
     speak_for(actor)
@@ -51,7 +51,9 @@ def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple
 
 
 def currency_of(wallet_id: UUID) -> str:
-    """The wallet's currency, which never changes; read without a db transaction of its own. Raises WalletNotFound."""
+    """The wallet's currency, which never changes. One statement without an open db transaction. Raises
+    WalletNotFound.
+    """
     engine = connections().engine(current_tenant())
     found = engine.one_statement("SELECT currency FROM wallets WHERE id = %s", (wallet_id,), retry=True)
     if not found:
@@ -60,14 +62,14 @@ def currency_of(wallet_id: UUID) -> str:
 
 
 def currencies_of(wallet_ids: Iterable[UUID]) -> dict[UUID, str]:
-    """The currencies of these wallets, read like `currency_of`, all at once; there is none for an unknown wallet."""
+    """The currencies of these wallets, in one statement as `currency_of`. Unknown wallets are missing in the result."""
     engine = connections().engine(current_tenant())
     query = "SELECT id, currency FROM wallets WHERE id = ANY(%s)"
     return dict(engine.one_statement(query, (list(set(wallet_ids)),), retry=True))
 
 
 def get_wallet(wallet_id: UUID) -> Wallet:
-    """Raises WalletNotFound."""
+    """The wallet with this id. Raises WalletNotFound."""
     wallet = db.session.get(Wallet, wallet_id)
     if wallet is None:
         raise WalletNotFound(WalletNotFound.text)
@@ -77,7 +79,7 @@ def get_wallet(wallet_id: UUID) -> Wallet:
 def list_wallets(
     *, after: list[Any] | None, limit: int, q: str | None = None, status: str | None = None
 ) -> list[MemberWallet]:
-    """Wallets in the order they were opened, each with its member's address and name; `after` is (opened_at, id)."""
+    """Wallets in the order of opening, with their members' address and name; `after` is (opened_at, id)."""
     who = member_directory
     query = (
         sa.select(Wallet, who.c.email, who.c.name)
@@ -105,7 +107,7 @@ def configure_wallet(
     credit_limit_minor: int | None,
     status: str | None,
 ) -> Wallet:
-    """Change limit, status or both of the version the caller has seen; logged with before and after.
+    """Change limit, status or both of the given version. The audit log gets the state before and after.
 
     Locks the wallet's row. Raises WalletNotFound, WalletVersionMismatch, WalletClosed, CreditLimitBelowUsed,
     CreditLimitAbovePolicy, WalletNotEmpty.

@@ -73,7 +73,7 @@ class Way:
         begun = now = perf_counter()
         with_status: list[str] = []
         while now - begun < seconds:
-            body = self.app.wsgi_app(dict(environment), lambda status, *_: with_status.append(status))  # type: ignore[arg-type,func-returns-value]
+            body = self.app.wsgi_app(dict(environment), lambda status, *_: with_status.append(status))  # type: ignore[arg-type]
             if b"".join(body) != b"cash":
                 raise BenchmarkFailed(f"{self.title}: {with_status[-1]}")
             latencies_ms.append((perf_counter() - now) * 1000)

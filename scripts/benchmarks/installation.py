@@ -19,10 +19,10 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from app.auth.signing_keys import dump_keys, key_source, rotated
 from app.auth.tokens import TokenMint
 from app.config import DATABASE_NAME, Settings, read_settings
 from app.db import admin_engine
+from app.signing_keys import dump_keys, key_source, rotated
 from app.tenancy import MIGRATIONS
 from scripts import serve
 from scripts.benchmarks.clients import HOST

@@ -8,7 +8,7 @@ import orjson
 import psycopg
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.ledger.bulk.models import Item
 from app.ledger.bulk.service import post_many
 from app.ledger.service import Movement, post

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from app.db import admin_engine
-from app.tenancy import MIGRATIONS, ROLES
+from app.db import ROLES, admin_engine
+from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.roles import create_service_roles

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import config
-from app.auth.signing_keys import parse_keys
 from app.config import ConfigurationError, Settings, embedded_secrets, read_settings
+from app.signing_keys import parse_keys
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS
 
 RIGHT = {

@@ -12,7 +12,7 @@ import structlog
 from flask import Flask
 
 from app.auth.passwords import hash_password
-from app.members import service as members
+from app.users import service as users
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import running
 from tests.factories.api import Api
@@ -171,7 +171,7 @@ def test_an_unexpected_error_is_logged_in_full_with_the_request_and_told_to_nobo
         raise RuntimeError("the cause")
 
     person = log.people.make(eur="member")
-    monkeypatch.setattr(members, "memberships_of", fail)
+    monkeypatch.setattr(users, "memberships_of", fail)
     log.text()
     response = log.api.get("/api/me", person)
     error, request = log.lines()

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 
 from app.api.fields import Schema
+from app.api.money_fields import AmountField, MoneyField
 from app.errors import Invalid
-from app.money import MAX_MINOR, AmountField, MoneyField, format_minor, fraction_digits, to_minor
+from app.money import MAX_MINOR, format_minor, fraction_digits, to_minor
 
 CURRENCIES = {"EUR": 2, "BAM": 2, "JPY": 0, "KWD": 3}
 OVER_CURRENCIES = pytest.mark.parametrize("currency", CURRENCIES)

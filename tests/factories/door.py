@@ -1,7 +1,7 @@
 """The operators' door on a test's own database: its scripts, run in this process as they would be from a shell."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from click.testing import CliRunner, Result
@@ -24,9 +24,26 @@ def environment(database: Database, tenant_logins: str = "own") -> dict[str, str
     }
 
 
+def environment_of_backups(database: Database) -> dict[str, str]:
+    """The environment of a host that backs up: it has the login of backups, and none that may change anything."""
+    named = environment(database)
+    del named["ADMIN_DATABASE_URL"], named["TENANT_LOGINS"]
+    return named | {"BACKUP_DATABASE_URL": database.url(database.roles.backup)}
+
+
 def door(database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str = "own") -> Run:
     """`run("script", *arguments)`; `input` is what a person would type."""
-    for name, value in environment(database, tenant_logins).items():
+    return _door(environment(database, tenant_logins), monkeypatch)
+
+
+def door_of_backups(database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The same on a host that backs up."""
+    monkeypatch.delenv("ADMIN_DATABASE_URL", raising=False)
+    return _door(environment_of_backups(database), monkeypatch)
+
+
+def _door(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
     def run(script: str, *arguments: str, input: str | None = None) -> Result:

@@ -5,12 +5,13 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.auth.tokens import TokenMint
 from app.db import db
 from app.ledger.service import Movement, post
-from app.members.models import Role
-from app.members.service import add_membership, add_user
+from app.members.service import add_membership
+from app.users.models import Role
+from app.users.service import add_user
 from app.wallets.currencies import main_currency
 from app.wallets.service import configure_wallet, open_wallet
 from tenant_schemas.flask import connections, shared_side, tenant_context

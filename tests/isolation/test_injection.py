@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from flask import Flask, request
 
 from app import create_app
+from app.auth.access import Access, access
 from app.db import db
-from app.tenancy import Access, access
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for

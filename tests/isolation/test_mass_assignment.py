@@ -15,7 +15,7 @@ from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import refused_at
-from tests.app.test_bad_input import OVER_ROUTES, OVER_TENANTS, ROUTES, Route, World
+from tests.app.api.test_requests_bad_input import OVER_ROUTES, OVER_TENANTS, ROUTES, Route, World
 
 OTHER = {"eur": "km", "km": "eur"}
 WRITTEN = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments", "credit_policies")

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.api.requests import View
+from app.api.headers import View
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.factories.people import People

@@ -12,7 +12,7 @@ from scripts.doctor import main
 from tenant_schemas.doctor import examine
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
-from tests.tenant_schemas.doctor.test_examine import EXEMPT
+from tests.factories.doctor import EXEMPT
 
 Run = Callable[..., Result]
 

@@ -8,14 +8,14 @@ import pytest
 
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run, door
+from tests.factories.door import Run
 from tests.factories.histories import add_revision, copied_histories
 
 
 @pytest.fixture
-def status(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+def status(run: Run) -> Run:
     """The script on this test's database."""
-    return partial(door(fresh_database, monkeypatch), "migration_status")
+    return partial(run, "migration_status")
 
 
 def test_tenants_that_are_well_are_counted_and_shown_when_asked_for(status: Run) -> None:
@@ -116,3 +116,11 @@ def failed_run(fresh_database: Database, tmp_path: Path) -> str:
     row = fresh_database.as_superuser().execute("SELECT id::text FROM shared.migration_runs").fetchone()
     assert row
     return str(row[0])
+
+
+def test_status_shows_each_schema_and_exits_1_when_one_is_behind(status: Run, fresh_database: Database) -> None:
+    assert status().exit_code == 0
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0000' WHERE slug = 'km'")
+    result = status("--json")
+    assert result.exit_code == 1
+    assert {row["schema"]: row["revision"] for row in json.loads(result.output)}["km_schema"] == "0000"

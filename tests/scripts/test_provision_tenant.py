@@ -1,54 +1,41 @@
-"""Many tenants from a count or a file: all checked before the first is made, and one that fails stops nobody."""
+"""`scripts.provision_tenant` checks all tenants before it makes the first; one that fails stops no other."""
 
-from collections.abc import Callable
+import json
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
-from click.testing import CliRunner, Result
 
-from scripts import provision_tenant
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.conftest import SECRET_KEY, SIGNING_KEYS
+from tests.factories.door import Run
 
-pytestmark = pytest.mark.both_servers
-
-
-@pytest.fixture
-def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    settings = {
-        "DATABASE_URL": fresh_database.app_url,
-        "ADMIN_DATABASE_URL": fresh_database.admin_url,
-        "TENANT_SECRET": fresh_database.tenant_secret,
-        "SECRET_KEY": SECRET_KEY,
-        "SIGNING_KEYS": SIGNING_KEYS,
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return lambda *arguments: CliRunner().invoke(provision_tenant.main, [str(one) for one in arguments])
+SHARED_LOGINS = pytest.mark.parametrize("tenant_logins", ["shared"])
 
 
 def slugs(database: Database) -> set[str]:
     return {tenant.slug for tenant in database.tenants()}
 
 
-def test_so_many_are_made_and_numbered(run: Callable[..., Result], fresh_database: Database) -> None:
-    assert run("pop", "--currency", "EUR", "--count", 3).exit_code == 0
+@pytest.mark.both_servers
+def test_so_many_are_made_and_numbered(run: Run, fresh_database: Database) -> None:
+    assert run("provision_tenant", "pop", "--currency", "EUR", "--count", "3").exit_code == 0
     assert slugs(fresh_database) == {"eur", "km", "pop_1", "pop_2", "pop_3"}
     assert fresh_database.tenant("pop_2").schema_name == "pop_2_schema"
     assert_isolated(fresh_database, "pop_1", "pop_2")
 
 
-def test_a_file_makes_tenants_with_settings_of_their_own(
-    run: Callable[..., Result], fresh_database: Database, tmp_path: Path
-) -> None:
+@pytest.mark.both_servers
+def test_a_file_makes_tenants_with_settings_of_their_own(run: Run, fresh_database: Database, tmp_path: Path) -> None:
     file = tmp_path / "tenants.csv"
     file.write_text("slug,currency,name,schema_name,also\njp,JPY,Nippon,japan,KWD USD\nus,USD,,,\n")
-    assert run("--file", file).exit_code == 0
+    assert run("provision_tenant", "--file", str(file)).exit_code == 0
     japan = fresh_database.tenant("jp")
     assert (japan.name, japan.schema_name, japan.settings["currencies"]) == ("Nippon", "japan", ["JPY", "KWD", "USD"])
     assert fresh_database.tenant("us").name == "us"
 
 
+@pytest.mark.both_servers
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -62,22 +49,64 @@ def test_a_file_makes_tenants_with_settings_of_their_own(
     ],
 )
 def test_a_file_with_a_fault_makes_nobody_and_says_where(
-    run: Callable[..., Result], fresh_database: Database, tmp_path: Path, text: str, said: str
+    run: Run, fresh_database: Database, tmp_path: Path, text: str, said: str
 ) -> None:
     file = tmp_path / "tenants.csv"
     file.write_text(text)
-    result = run("--file", file)
+    result = run("provision_tenant", "--file", str(file))
     assert result.exit_code == 2
     assert said in result.output
     assert slugs(fresh_database) == {"eur", "km"}
 
 
+@pytest.mark.both_servers
 def test_one_that_is_there_already_is_named_and_stops_nobody(
-    run: Callable[..., Result], fresh_database: Database, tmp_path: Path
+    run: Run, fresh_database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "tenants.csv"
     file.write_text("slug,currency\none,EUR\nkm,EUR\ntwo,EUR\n")
-    result = run("--file", file)
+    result = run("provision_tenant", "--file", str(file))
     assert result.exit_code == 1
     assert "'km' has that slug" in result.output
     assert slugs(fresh_database) == {"eur", "km", "one", "two"}
+
+
+@SHARED_LOGINS
+def test_a_tenant_is_provisioned_and_can_be_logged_in_to(run: Run) -> None:
+    result = run("provision_tenant", "jp", "--currency", "JPY", "--schema-name", "japan", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["schema_name"] == "japan"
+    url = run("database_url", "--tenant", "jp").output.strip()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT current_user, current_schema()").fetchone() == ("tenant_jp", "japan")
+
+
+@SHARED_LOGINS
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("eur", "--currency", "EUR"), 1),
+        (("pg_x", "--currency", "EUR"), 2),
+        (("wallet", "--currency", "EUR"), 2),
+        (("new", "--currency", "XXX"), 2),
+        (("new", "--currency", "eur"), 2),
+        (("new",), 2),
+    ],
+)
+def test_what_cannot_be_provisioned_is_refused_with_a_reason(run: Run, arguments: Any, code: int) -> None:
+    result = run("provision_tenant", *arguments)
+    assert result.exit_code == code
+    assert result.output
+    assert "Traceback" not in result.output
+
+
+@SHARED_LOGINS
+def test_a_tenant_may_have_several_currencies_from_the_start_or_later(run: Run, fresh_database: Database) -> None:
+    made = run("provision_tenant", "jp", "--currency", "JPY", "--also", "KWD", "--locale", "ja-JP", "--json")
+    assert made.exit_code == 0, made.output
+    expected = {"currency": "JPY", "currencies": ["JPY", "KWD"], "locale": "ja_JP"}
+    assert json.loads(made.output)["settings"] == expected
+    assert run("configure_tenant", "jp", "--also", "USD", "--also", "JPY").exit_code == 0
+    assert fresh_database.tenant("jp").settings == expected | {"currencies": ["JPY", "KWD", "USD"]}
+    assert run("configure_tenant", "km", "--locale", "bs_BA").exit_code == 0
+    assert fresh_database.tenant("km").settings == {"currency": "BAM", "locale": "bs_BA"}

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import ConnectionsExhausted, TenancyError
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.registry import raise_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 from tenant_schemas.search_path import BindingEngine
@@ -116,12 +116,12 @@ def test_each_side_logs_in_as_itself(connect_either: Opener, eur: Tenant, km: Te
 
 
 def test_many_tenants_in_many_threads_never_hold_more_than_the_cap(
-    fresh_database: Database, connect_either: Opener
+    fresh_database: Database, connect_either: Opener, tenancy_migrations: Migrations
 ) -> None:
     """PostgreSQL itself is asked, all the while: how many are at work for us now?"""
     cap, threads, uses = 4, 10, 5
     for slug in ("aa", "bb", "cc"):
-        make_tenant(fresh_database, MIGRATIONS, slug, {})
+        make_tenant(fresh_database, tenancy_migrations, slug, {})
     tenants = fresh_database.tenants()
     connections = connect_either(fresh_database, max_connections=cap, wait_seconds=30)
     connections.shared.one_statement(PID, ())  # The first look at the server, once in a process, is not counted.
@@ -421,11 +421,11 @@ def test_a_connection_that_comes_back_while_its_pool_retires_is_closed_too(
 
 
 def test_a_new_epoch_is_a_new_password_and_the_old_connections_are_closed(
-    fresh_database: Database, connect: Opener
+    fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
 ) -> None:
     """As when a leaked password is replaced: who still has the old row can't log in any more."""
     connections = connect(fresh_database)
-    old = make_tenant(fresh_database, MIGRATIONS, "rotated", {})
+    old = make_tenant(fresh_database, tenancy_migrations, "rotated", {})
     idle = pid_of(connections.engine(old))
     new = replace(old, login_epoch=old.login_epoch + 1)
     password = tenant_password(fresh_database.tenant_secret, new.id, new.login_epoch)
@@ -436,9 +436,11 @@ def test_a_new_epoch_is_a_new_password_and_the_old_connections_are_closed(
         connections.engine(old).one_statement("SELECT 1", ())
 
 
-def test_an_epoch_is_raised_under_load_and_no_request_fails(fresh_database: Database, connect: Opener) -> None:
+def test_an_epoch_is_raised_under_load_and_no_request_fails(
+    fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
+) -> None:
     """The threads hold the row as it was at first, and open a connection for every statement."""
-    old = make_tenant(fresh_database, MIGRATIONS, "raised", {})
+    old = make_tenant(fresh_database, tenancy_migrations, "raised", {})
     connections = connect(fresh_database, max_connections=4, max_tenant_connections=4, wait_seconds=30)
     connections.shared.one_statement(PID, ())
     done = Event()
@@ -473,10 +475,10 @@ def test_an_epoch_is_raised_under_load_and_no_request_fails(fresh_database: Data
 
 
 def test_a_new_epoch_is_learned_though_all_connections_of_the_process_are_in_use(
-    fresh_database: Database, connect: Opener
+    fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
 ) -> None:
     """Whoever needs the registry holds the last place there is, so it asks on a connection past the cap, and once."""
-    old = make_tenant(fresh_database, MIGRATIONS, "full", {})
+    old = make_tenant(fresh_database, tenancy_migrations, "full", {})
     connections = connect(fresh_database, max_connections=1, wait_seconds=0.1)
     with fresh_database.as_superuser() as superuser:
         password = tenant_password(fresh_database.tenant_secret, old.id, 2)

@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 from psycopg import sql
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas.errors import NotPrepared
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import (
     ServiceRoles,
     become_owner,
@@ -605,9 +605,11 @@ def test_being_the_owner_ends_with_the_transaction(database: Database) -> None:
 # Logins of tenants.
 
 
-def test_setting_a_tenants_login_right_takes_back_what_the_tenant_gave_itself(fresh_database: Database) -> None:
+def test_setting_a_tenants_login_right_takes_back_what_the_tenant_gave_itself(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     """A role may always change its own password and defaults, and so may SQL injected into its connection."""
-    tenant = make_tenant(fresh_database, MIGRATIONS, "healed", {})
+    tenant = make_tenant(fresh_database, tenancy_migrations, "healed", {})
     connection = fresh_database.as_tenant("healed")
     for change in ("PASSWORD 'known'", "SET search_path TO shared", "SET statement_timeout TO 0", "SET role TO none"):
         connection.execute(sql.SQL("ALTER ROLE CURRENT_USER " + change))

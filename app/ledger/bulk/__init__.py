@@ -1,1 +1,1 @@
-"""Many movements of money in one request: all or nothing, or each on its own."""
+"""Bulk posting: many movements in one request, atomic or each on its own."""

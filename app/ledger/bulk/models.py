@@ -1,4 +1,4 @@
-"""One movement of many, and what became of it."""
+"""One item of a bulk request, and its outcome."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,8 +9,8 @@ from app.ledger.models import PostedTransaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What is to be posted. `amount_minor` is above zero, but signed for an adjustment; None if the wallet, and so its
-    currency, is unknown.
+    """A movement to post. `amount_minor` is above zero, signed for an adjustment, and None if the wallet and so its
+    currency are unknown.
     """
 
     wallet_id: UUID
@@ -24,7 +24,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Either a transaction, and whether an earlier request had posted it, or what refused it."""
+    """Either a transaction, with whether an earlier request posted it, or a refusal."""
 
     transaction: PostedTransaction | None
     is_replayed: bool

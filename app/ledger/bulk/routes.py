@@ -1,20 +1,21 @@
-"""The admin's movements of many wallets at once."""
+"""Movements of many wallets in one request, for staff."""
 
 from typing import Any
 
+from app.api.blueprint import Blueprint
+from app.api.headers import View, idempotency_key, needs_idempotency_key, takes_up_to
 from app.api.problems import problem_body
-from app.api.requests import Blueprint, View, idempotency_key, needs_idempotency_key, takes_up_to
+from app.auth.access import Access, access, actor, caller
 from app.auth.errors import AdminRequired
 from app.ledger.bulk import service
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.bulk.schemas import BulkSchema, OutcomesSchema
-from app.members.models import Role
 from app.money import to_minor
-from app.tenancy import Access, access, actor, caller
+from app.users.models import Role
 from app.wallets.service import currencies_of
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")
-MAX_BODY_BYTES = 4 * 1024 * 1024  # 1,000 items whose texts are all as long as they may be, in any language.
+MAX_BODY_BYTES = 4 * 1024 * 1024  # 1,000 items with texts of the maximum length in any script.
 
 
 def _needs_shorter_key(view: View) -> View:
@@ -44,7 +45,9 @@ def post_many(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]
 
 
 def _items(items: list[dict[str, Any]]) -> list[Item]:
-    """With each amount in the currency of its wallet. Where there is no wallet, the posting function refuses."""
+    """The items with their amounts in minor units of their wallets' currencies. The posting function refuses unknown
+    wallets.
+    """
     currencies = currencies_of(item["wallet_id"] for item in items)
     return [_item(item, index, currencies.get(item["wallet_id"])) for index, item in enumerate(items)]
 

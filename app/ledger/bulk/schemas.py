@@ -1,6 +1,4 @@
-"""What may be sent to move money many times, and how the outcomes look from outside. The fields of an item are those
-of the route that moves money once.
-"""
+"""Bulk posting on the wire. The fields of an item are those of the route for a single movement."""
 
 from typing import Any
 
@@ -28,7 +26,7 @@ class BulkAdjustmentSchema(AdjustmentSchema):
 
 
 class ItemsField(fields.List[Any]):
-    """One to MAX_ITEMS items. They are counted before any is read."""
+    """One to MAX_ITEMS items, counted before any is loaded."""
 
     default_error_messages = {  # noqa: RUF012  marshmallow's own way
         **REQUIRED,
@@ -44,7 +42,7 @@ class ItemsField(fields.List[Any]):
 
 
 class BulkSchema(Schema):
-    atomic = Flag(load_default=True, metadata={"description": "all or nothing; false: each item stands on its own"})
+    atomic = Flag(load_default=True, metadata={"description": "true: all or nothing; false: each item on its own"})
     items = ItemsField(
         OneOf({"deposit": BulkDepositSchema(), "payment": BulkPaymentSchema(), "adjustment": BulkAdjustmentSchema()}),
         required=True,
@@ -56,13 +54,13 @@ class OutcomeSchema(Answer):
     may_lack = ("replayed", "transaction", "problem")
 
     index = fields.Integer(metadata={"description": "of the item, from 0"})
-    status = fields.Integer(metadata={"description": "201, or that of the problem"})
-    replayed = fields.Boolean(metadata={"description": "an earlier request with this key had posted it"})
+    status = fields.Integer(metadata={"description": "201, or the problem's status"})
+    replayed = fields.Boolean(metadata={"description": "true if an earlier request with this key posted it"})
     transaction = fields.Nested(TransactionSchema)
     problem = fields.Dict(
-        metadata={"description": "why it was refused, as the route for one movement says it; no transaction then"}
+        metadata={"description": "the refusal, as of the route for one movement; then there is no transaction"}
     )
 
 
 class OutcomesSchema(Answer):
-    items = fields.List(fields.Nested(OutcomeSchema), metadata={"description": "one for each item, in their order"})
+    items = fields.List(fields.Nested(OutcomeSchema), metadata={"description": "one for each item, in the same order"})

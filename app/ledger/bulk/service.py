@@ -1,5 +1,5 @@
-"""Post many movements by one call of the tenant's function: one statement, its own db transaction, all wallets locked
-in one order. It is committed when it returns, and with any error nothing is.
+"""Posts many movements by one call of the tenant's SQL function: one statement, its own db transaction, all wallets
+locked in one order. It is committed when it returns; after an error nothing is posted.
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ from uuid import UUID
 
 import orjson
 
-from app.audit.models import Actor
 from app.audit.service import entry_of
+from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
@@ -20,8 +20,8 @@ from app.refusals import named_refusals, refusal
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
-MAX_KEY_LENGTH: Final = 190  # An item's key is this one, a slash and a number, in 200 characters.
-# The entry is written when all is posted: a materialised part of a query that reads another runs after it.
+MAX_KEY_LENGTH: Final = 190  # An item's key is this key, a slash and a number, in at most 200 characters.
+# The audit entry is written after all postings: a materialised CTE that reads another one runs after it.
 _POST_MANY: Final = f"""
     WITH outcome AS MATERIALIZED (
         SELECT * FROM wallet_post_many_v1(%s::jsonb, %s, %s, %s)
@@ -35,11 +35,12 @@ _TRIES: Final = 3
 
 
 def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_atomic: bool) -> list[Outcome]:
-    """Post to wallets of the bound tenant; returns what became of each item, in their order. Noted in the audit log.
+    """Post to wallets of the bound tenant and write one entry into the audit log. Returns the outcomes in the order of
+    the items.
 
-    Atomic: all or nothing, and whatever `app.ledger.service.post` raises names the item's place in its member `item`.
-    Else an item that is refused has that error as its outcome, and the others stand. Either way the whole is refused
-    with IdempotencyKeyReused if one of the wallets has seen the key with another request.
+    Atomic: all or nothing; an error of `app.ledger.service.post` has the index of its item in its member `item`.
+    Otherwise a refused item has its error as outcome, and the other items are posted. Raises IdempotencyKeyReused if
+    one of the wallets has the key with another request.
     """
     keyed = _keyed(items, idempotency_key)
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
@@ -51,14 +52,14 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
         except OrderAlreadyPaid as error:
             if "item" in error.members:
                 raise
-            # Somebody else paid an order in that very moment; asked again, the function sees which.
+            # Another request paid an order at the same moment. A second call sees which order.
     return _post_many(parameters)
 
 
 def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
-    """As `wallet_post_many_v1` wants them. A wallet's first item has the request's own key, so that no single request
-    can have it too; the others have their place among those of the wallet behind it, and not among all, so another
-    list under the same key is noticed also if it has the wallets in another order.
+    """The items as `wallet_post_many_v1` expects them. A wallet's first item has the request's own key, so that no
+    single request can use it again. Each further item of the wallet has its index within the wallet appended, not its
+    index in the list, so another list under the same key is detected even with the wallets in another order.
     """
     places: Counter[UUID] = Counter()
     keyed = []
@@ -73,7 +74,7 @@ def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
 def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
     engine = connections().engine(current_tenant())
     with named_refusals():
-        # If the connection breaks on the way, the same keys make the second try safe.
+        # After a broken connection, the same idempotency keys make the second try safe.
         rows = engine.one_statement(_POST_MANY, parameters, retry=True)
     return [
         Outcome(

@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from app import create_app, errors
 from app.api import problems
 from app.db import db
-from app.members import service as members
+from app.users import service as users
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import EXTENSION, connections, shared_side
 from tenant_schemas.testing.plugin import Database
@@ -116,7 +116,7 @@ def test_an_error_is_a_problem_and_an_unexpected_one_keeps_its_words(
         raise error
 
     person = people.make(eur="member")
-    monkeypatch.setattr(members, "memberships_of", fail)
+    monkeypatch.setattr(users, "memberships_of", fail)
     response = api.get("/api/me", person)
     problem_of(response, status, code)
     assert "secret" not in response.get_data(as_text=True)
@@ -206,8 +206,8 @@ def test_a_connection_lost_before_the_commit_may_come_again(
         hang_up_on_all(fresh_database)
         return found
 
-    find = members.memberships_of
-    monkeypatch.setattr(members, "memberships_of", look_and_lose)
+    find = users.memberships_of
+    monkeypatch.setattr(users, "memberships_of", look_and_lose)
     response = Api(fresh_app).get("/api/me", person)
     problem_of(response, 503, "database_unavailable")
     assert response.headers["Retry-After"] == "2"
@@ -264,11 +264,11 @@ def test_an_error_leaves_nothing_written(
     person = people.make(eur="member")
 
     def write_and_fail(user_id: Any) -> Any:
-        members.add_user("half-written@example.com", "Nobody", None)
+        users.add_user("half-written@example.com", "Nobody", None)
         raise errors.Conflict("no")
 
-    monkeypatch.setattr(members, "memberships_of", write_and_fail)
+    monkeypatch.setattr(users, "memberships_of", write_and_fail)
     problem_of(api.get("/api/me", person), 409, "conflict")
     with app.app_context(), shared_side():
-        assert members.find_user("half-written@example.com") is None
+        assert users.find_user("half-written@example.com") is None
         db.session.commit()

@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from app.auth import passwords
-from app.auth.passwords import CONCURRENT_HASHES, NOBODY, hash_password, is_right
+from app.auth.passwords import CONCURRENT_HASHES, UNKNOWN_USER_HASH, hash_password, is_right
 
 
 def test_a_hash_is_argon2id_and_right_for_its_password_only() -> None:
@@ -27,7 +27,7 @@ def test_what_is_no_hash_is_never_right(stored: str) -> None:
 
 def test_nobody_costs_what_somebody_costs() -> None:
     """The stand-in has the parameters that new hashes get, and verifying against it never succeeds."""
-    assert extract_parameters(NOBODY) == extract_parameters(PasswordHasher().hash("x"))
+    assert extract_parameters(UNKNOWN_USER_HASH) == extract_parameters(PasswordHasher().hash("x"))
     assert not is_right("nobody", None)
 
 
@@ -67,7 +67,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
 def test_without_a_hash_the_same_work_is_done_and_the_answer_is_no(counting: Counting) -> None:
     assert is_right("password", "a hash")
     assert not is_right("password", None)
-    assert counting.calls == ["verify a hash", f"verify {NOBODY}"]
+    assert counting.calls == ["verify a hash", f"verify {UNKNOWN_USER_HASH}"]
 
 
 def test_hashes_at_once_are_bounded(counting: Counting) -> None:

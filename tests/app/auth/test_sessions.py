@@ -33,7 +33,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "NOBODY", cheap.hash("nobody"))
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("nobody"))
 
 
 @pytest.fixture

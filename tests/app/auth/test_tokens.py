@@ -19,8 +19,8 @@ from flask import Flask
 
 from app.auth import tokens
 from app.auth.errors import BadToken
-from app.auth.signing_keys import KeyRing, make_key, parse_keys
 from app.auth.tokens import TokenMint
+from app.signing_keys import KeyRing, make_key, parse_keys
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS

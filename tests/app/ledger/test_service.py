@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.db import db
 from app.errors import ServiceError
 from app.ledger.errors import (

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from app import limits
-from app.limits.concurrency import Slots, TooManyConcurrentRequests
+from app.limits.concurrency import ConcurrencySlots, TooManyConcurrentRequests
 from app.statements.streams import BoundStream
 from tests.app.limits.conftest import Make, World
 
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 10
 
 
 def taken(world: World, slug: str) -> int:
-    slots: Slots = world.app.extensions[limits.EXTENSION].slots
+    slots: ConcurrencySlots = world.app.extensions[limits.EXTENSION].slots
     return slots.taken(world.database.tenant(slug).id)
 
 
@@ -63,7 +63,7 @@ def test_one_request_too_many_is_refused_at_once_while_the_other_tenant_is_answe
 
 
 def test_of_many_at_once_exactly_as_many_get_a_slot_as_there_are(threads: ThreadPoolExecutor) -> None:
-    slots, tenant_id = Slots(), uuid4()
+    slots, tenant_id = ConcurrencySlots(), uuid4()
 
     def try_to_take(_: int) -> bool:
         try:
@@ -73,7 +73,7 @@ def test_of_many_at_once_exactly_as_many_get_a_slot_as_there_are(threads: Thread
         return True
 
     assert sum(threads.map(try_to_take, range(2000))) == 50
-    list(threads.map(lambda _: slots.give_back(tenant_id), range(50)))
+    list(threads.map(lambda _: slots.release(tenant_id), range(50)))
     assert slots.taken(tenant_id) == 0
 
 

@@ -11,7 +11,7 @@ from limits import parse
 
 from app.auth.passwords import hash_password
 from app.limits import rate_limit
-from app.limits.counters import Counted, OwnCounts
+from app.limits.counters import ProcessCounters, WindowCount
 from tests.app.limits.conftest import Make, World
 
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After")
@@ -71,12 +71,12 @@ def test_of_many_requests_at_once_exactly_as_many_pass_as_the_limit_says(make: M
 
 
 def test_the_counts_in_memory_are_exact_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(number: int, ends_at: float) -> Counted:
+    def slowly(number: int, ends_at: float) -> WindowCount:
         sleep(0)  # It is another thread's turn between the look and the count.
-        return Counted(number, ends_at)
+        return WindowCount(number, ends_at)
 
-    monkeypatch.setattr("app.limits.counters.Counted", slowly)
-    counts = OwnCounts()
+    monkeypatch.setattr("app.limits.counters.WindowCount", slowly)
+    counts = ProcessCounters()
     with ThreadPoolExecutor(16) as threads:
         added = list(threads.map(lambda _: counts.add(parse("1/minute"), "key").number, range(4000)))
     assert sorted(added) == list(range(1, 4001))
@@ -85,7 +85,7 @@ def test_the_counts_in_memory_are_exact_between_threads(monkeypatch: pytest.Monk
 def test_a_window_that_is_over_is_forgotten_and_a_new_one_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("app.limits.counters.time", lambda: now)
-    counts, minute = OwnCounts(), parse("1/minute")
+    counts, minute = ProcessCounters(), parse("1/minute")
     assert [counts.add(minute, "one"), counts.add(minute, "one")] == [(1, 1060), (2, 1060)]
     assert counts.add(parse("1/second"), "two") == (1, 1001)
     now = 1060.0

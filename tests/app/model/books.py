@@ -81,13 +81,13 @@ class Books:
     def bulk(self, key: str, items: list[dict[str, Any]], atomic: bool) -> list[Any]:
         """Many deposits, payments and adjustments: all or nothing, or each on its own. Wallets take their turns in the
         order of their ids, and the items of a wallet in theirs: the first has the request's key, the others that and
-        their place. An item whose key another request has used refuses all.
+        their place. An item whose key another request has used refuses all. The key is part of the request.
         """
         after, answers, places = deepcopy(self), [None] * len(items), Counter[str]()
         for index in sorted(range(len(items)), key=lambda index: items[index]["wallet"]):
             wallet = items[index]["wallet"]
             item_key = f"{key}/{places[wallet]}" if places[wallet] else key
-            answers[index] = after._bulk_item(item_key, items[index], ("bulk", items, atomic), atomic)
+            answers[index] = after._bulk_item(item_key, items[index], ("bulk", key, items, atomic), atomic)
             places[wallet] += 1
         vars(self).update(vars(after))
         return answers

@@ -130,7 +130,7 @@ def test_a_failure_that_nobody_foresaw_shows_nothing_from_inside(own: Installati
     work_off(own.app)
     told = became(own, location)
     assert told["status"] == "failed"
-    assert told["error"] == "It could not be made. The reason is in the service's log, under this id."
+    assert told["error"] == "The tenant could not be created. The service's log has the reason under this id."
     assert remains(own.database, slug) == []
     own.database.as_superuser().execute("GRANT CREATE ON DATABASE " + own.database.name + " TO wallet_owner")
     location = asked(own, slug)

@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.db import db
 from app.wallets import service
 from app.wallets.currencies import main_currency

@@ -3,66 +3,36 @@
 import json
 import os
 import re
-import resource
 import shutil
-import signal
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
-from uuid import UUID, uuid4
+from threading import Thread
 
 import pytest
 from flask import Flask
 
-from app.backup_policy import BACKUP_POLICY
-from app.config import ROOT
-from app.ledger.service import Movement, post
-from app.tenancy import MIGRATIONS
 from tenant_schemas.backup import writer
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import back_up_all
 from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.table_io import tally_of
 from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import BackupError, BundleExists, TenantDrifted, TenantNotFound, TenantUnsettled
-from tenant_schemas.flask import tenant_context
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
-from tests.conftest import SECRET_KEY, SIGNING_KEYS
+from tests.factories.backups import MIGRATED, fill, paying, rows_in, source_of
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
 
 KEPT_OF_PEOPLE = ("id", "email", "name")
-
-
-def source_of(database: Database, role_name: str = "wallet_backup") -> Source:
-    return Source(url=database.url(role_name), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-
-
-def rows_in(bundle: Bundle, name: str) -> list[dict[str, str]]:
-    """A table's rows as COPY's texts. No test here writes what COPY would have to escape."""
-    (found,) = [each for each in (*bundle.manifest.tables, *bundle.manifest.shared) if each.name == name]
-    return [
-        dict(zip(found.columns, line.decode().rstrip("\n").split("\t"), strict=True)) for line in bundle.lines(found)
-    ]
-
-
-def fill(database: Database, rows: int) -> None:
-    """Rows that hardly compress, in a table of km's that refers to nothing."""
-    database.as_superuser().execute(
-        "INSERT INTO km_schema.reconciliations (user_id, currency, calculated_minor, posted_minor, source_rows,"
-        " source_hash, compared_at) SELECT gen_random_uuid(), 'BAM', 1, 1, 1, sha256(uuid_send(gen_random_uuid())),"
-        " now() FROM generate_series(1, %s)",
-        (rows,),
-    )
 
 
 def test_a_bundle_holds_every_row_of_the_tenant_and_nobody_elses(
@@ -128,27 +98,6 @@ def test_only_the_owner_of_a_bundle_may_read_it_whatever_the_umask(database: Dat
     assert {mode for path, mode in found.items() if path.is_file()} == {0o600}
 
 
-@contextmanager
-def paying(app: Flask, wallets: Sequence[UUID]) -> Iterator[list[int]]:
-    """Payments through the posting function, one after another, until the block ends; how many there were by then."""
-    done, stop = [0], Event()
-
-    def pay() -> None:
-        with app.app_context(), tenant_context("km"):
-            while not stop.is_set():
-                for wallet in wallets:
-                    post(wallet, Movement(type="payment", amount_minor=1, idempotency_key=uuid4().hex))
-                    done[0] += 1
-
-    thread = Thread(target=pay)
-    thread.start()
-    try:
-        yield done
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_members_go_on_paying_and_the_bundle_holds_in_itself(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path
 ) -> None:
@@ -156,7 +105,7 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
     wallets = [people.wallet(people.make(km="member"), "km", balance_minor=1_000_000) for _ in range(3)]
     fill(fresh_database, 20_000)
     deadline = time.monotonic() + 20
-    with paying(fresh_app, wallets) as paid:
+    with paying(fresh_database, wallets) as paid:
         while paid[0] < 20 and time.monotonic() < deadline:
             time.sleep(0.01)
         before = paid[0]
@@ -178,7 +127,7 @@ def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
     monkeypatch.setattr(writer, "_WORTH_A_CONNECTION_PAGES", 0)
     people = People(fresh_app)
     wallets = [people.wallet(people.make(km="member"), "km", balance_minor=1_000_000)]
-    with paying(fresh_app, wallets):
+    with paying(fresh_database, wallets):
         bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path, jobs=3))
     assert len(bundle.manifest.tables) > 10
     open_bundle(bundle.folder)
@@ -243,11 +192,6 @@ def test_a_schema_and_a_registry_that_disagree_on_the_revision_are_refused(
 
 
 # Migrations meanwhile.
-
-MIGRATED = """
-    ALTER TABLE km_schema.wallets ADD COLUMN nickname text;
-    UPDATE km_schema.alembic_version SET version_num = '9999';
-    UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'"""
 
 
 def test_a_migration_between_the_look_and_the_snapshot_is_noticed(
@@ -315,9 +259,11 @@ def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: P
 
 
 @pytest.mark.parametrize("role_name", ["wallet_app", "tenant_km"])
-def test_a_role_that_sees_only_some_rows_is_refused(database: Database, tmp_path: Path, role_name: str) -> None:
+def test_a_role_that_sees_only_some_rows_is_refused(
+    database: Database, tmp_path: Path, role_name: str, tenancy_migrations: Migrations, backup_policy: BackupPolicy
+) -> None:
     password = None if role_name == "wallet_app" else database.password_of(database.tenant("km"))
-    source = Source(url=database.url(role_name, password), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
+    source = Source(url=database.url(role_name, password), migrations=tenancy_migrations, backup_policy=backup_policy)
     with pytest.raises(BackupError, match=r"row-level security|permission denied"):
         back_up(source, "km", Shape(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -382,72 +328,6 @@ def test_a_full_disk_leaves_nothing_and_is_named(
         assert list(small_disk.iterdir()) == []
 
 
-Script = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def script(fresh_database: Database) -> Script:
-    """Starts the real script on the test's database, as wallet_backup."""
-    environment = os.environ | {
-        "DATABASE_URL": fresh_database.app_url,
-        "BACKUP_DATABASE_URL": fresh_database.url("wallet_backup"),
-        "TENANT_SECRET": fresh_database.tenant_secret,
-        "SECRET_KEY": SECRET_KEY,
-        "SIGNING_KEYS": SIGNING_KEYS,
-    }
-    command = [sys.executable, "-m", "scripts.backup_tenant"]
-
-    def start(*arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    return start
-
-
-def test_a_killed_backup_leaves_no_bundle_and_the_next_one_clears_up(
-    script: Script, fresh_database: Database, tmp_path: Path
-) -> None:
-    fill(fresh_database, 60_000)
-    left = 0
-    for moment in range(6):
-        with script("km", "--to", str(tmp_path)) as running:
-            while running.poll() is None and not list(tmp_path.glob("*.partial")):
-                time.sleep(0.001)
-            time.sleep(moment * 0.03)
-            running.send_signal(signal.SIGKILL)
-        for folder in tmp_path.iterdir():
-            if folder.suffix == ".partial":
-                left += 1
-                with pytest.raises(BackupError, match="no bundle"):
-                    open_bundle(folder)
-            else:
-                open_bundle(folder)
-                shutil.rmtree(folder)
-    assert left
-    with script("km", "--to", str(tmp_path)) as running:
-        assert running.wait() == 0, running.stderr
-    assert [folder.suffix for folder in tmp_path.iterdir()] == [""]
-
-
-def test_a_file_that_may_not_grow_ends_the_backup_with_the_reason(
-    script: Script, fresh_database: Database, tmp_path: Path
-) -> None:
-    fill(fresh_database, 20_000)
-    with script("km", "--to", str(tmp_path)) as running:
-        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
-        _, said = running.communicate()
-    assert running.returncode == 1
-    assert "km can't be written: File too large" in said
-    assert "Traceback" not in said
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,7 +350,7 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
 
 @pytest.mark.parametrize("is_all", [False, True])
 def test_members_and_people_are_locked_only_until_they_are_read(
-    fresh_database: Database, fresh_app: Flask, tmp_path: Path, is_all: bool
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path, is_all: bool, backup_policy: BackupPolicy
 ) -> None:
     """Or no schema of any tenant could be dropped for as long as a backup runs: that locks what it refers to."""
     person = People(fresh_app).make(km="member")
@@ -483,7 +363,7 @@ def test_members_and_people_are_locked_only_until_they_are_read(
         proved.append(True)
         return {}
 
-    source = replace(source_of(fresh_database), backup_policy=replace(BACKUP_POLICY, prove=prove))
+    source = replace(source_of(fresh_database), backup_policy=replace(backup_policy, prove=prove))
     if is_all:
         taken = {each.slug: each.bundle for each in back_up_all(source, Shape(folder=tmp_path))}
     else:
@@ -506,20 +386,3 @@ def test_whom_a_table_names_without_a_foreign_key_is_in_the_bundle(
     fresh_database.as_superuser().execute("DELETE FROM shared.memberships")
     bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
     assert {row["id"] for row in rows_in(bundle, "users")} == {str(actor.user_id), str(subject.user_id)}
-
-
-def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Database) -> None:
-    others = {
-        *("wallets.id", "wallet_transactions.id", "wallet_transactions.wallet_id", "wallet_transactions.refund_of"),
-        *("wallet_transactions.hold_id", "ledger_entries.transaction_id", "audit_log.id", "audit_log.wallet_id"),
-        *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
-        *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
-        *("order_items.product_id",),
-    }
-    query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
-        ON tablename = table_name AND schemaname = table_schema
-        WHERE table_schema = 'km_schema' AND data_type = 'uuid'"""
-    found = {name for (name,) in fresh_database.as_superuser().execute(query)}
-    named = {f"{table}.{column}" for table, columns in BACKUP_POLICY.people_named.items() for column in columns}
-    assert named - {"audit_log.subject"} == found - others
-    assert others <= found

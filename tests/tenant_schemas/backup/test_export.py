@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from app.auth.passwords import hash_password
 from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError
 from tenant_schemas.testing.plugin import Database
+from tests.factories.backups import source_of
 from tests.factories.people import People
-from tests.tenant_schemas.backup.test_backup import source_of
 
 pytestmark = pytest.mark.both_servers
 
@@ -43,7 +42,7 @@ def test_nothing_of_other_tenants_no_password_and_no_login_is_in_it(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path
 ) -> None:
     people = People(fresh_app)
-    password = hash_password("a password of many words")
+    password = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"
     both = people.make(km="member", eur="admin", password_hash=password)
     theirs = people.make(eur="member")
     for slug in ("km", "eur"):

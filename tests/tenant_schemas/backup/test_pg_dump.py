@@ -12,7 +12,7 @@ from tenant_schemas.backup.pg_dump import dump_schema, newest_pg_dump
 from tenant_schemas.backup.writer import Shape
 from tenant_schemas.errors import DumpFailed
 from tenant_schemas.testing.plugin import Database
-from tests.tenant_schemas.backup.test_backup import fill, source_of
+from tests.factories.backups import fill, source_of
 
 pytestmark = pytest.mark.both_servers
 

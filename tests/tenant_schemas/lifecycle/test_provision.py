@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas import registry, roles
 from tenant_schemas.connections import Connections
 from tenant_schemas.errors import NameRefused, NotPrepared, ProvisioningError, TenancyError, TenantExists
@@ -28,6 +27,7 @@ from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of
 pytestmark = pytest.mark.changes_roles
 
 SETTINGS = {"currency": "EUR"}
+Make = Callable[..., Tenant]
 
 
 class Fault(Exception):
@@ -46,10 +46,16 @@ def slug() -> str:
     return f"t{uuid4().hex[:12]}"
 
 
-def make(database: Database, slug: str, **changed: Any) -> Tenant:
-    arguments: dict[str, Any] = {"name": "Probe", "settings": SETTINGS, "tenant_secret": database.tenant_secret}
-    engine, histories = changed.pop("engine", database.admin_engine()), changed.pop("histories", MIGRATIONS)
-    return provision(engine, histories, slug=slug, **(arguments | changed))
+@pytest.fixture
+def make(tenancy_migrations: Migrations, make: Make) -> Make:
+    """`make(database, slug)` provisions a tenant; named arguments change how."""
+
+    def make(database: Database, slug: str, **changed: Any) -> Tenant:
+        arguments: dict[str, Any] = {"name": "Probe", "settings": SETTINGS, "tenant_secret": database.tenant_secret}
+        engine, histories = changed.pop("engine", database.admin_engine()), changed.pop("histories", tenancy_migrations)
+        return provision(engine, histories, slug=slug, **(arguments | changed))
+
+    return make
 
 
 def remains(database: Database, slug: str) -> list[str]:
@@ -90,19 +96,21 @@ def assert_works(database: Database, tenant: Tenant) -> None:
         connections.close()
 
 
-def test_a_tenant_is_made_whole_and_works_at_once(workshop: Database, slug: str) -> None:
+def test_a_tenant_is_made_whole_and_works_at_once(
+    workshop: Database, slug: str, make: Make, tenancy_migrations: Migrations
+) -> None:
     tenant = make(workshop, slug, name="Ünï", settings={"currency": "EUR", "x": [1]})
     assert tenant == workshop.tenant(slug)
     assert (tenant.schema_name, tenant.role_name) == (f"{slug}_schema", f"tenant_{slug}")
     assert (tenant.status, tenant.login_epoch, tenant.name) == (TenantStatus.ACTIVE, 1, "Ünï")
-    assert tenant.revision == MIGRATIONS.head(History.TENANT)
+    assert tenant.revision == tenancy_migrations.head(History.TENANT)
     assert remains(workshop, slug) == WHOLE
     assert_works(workshop, tenant)
     assert_isolated(workshop, slug, "km")
     assert_isolated(workshop, "km", slug)
 
 
-def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slug: str) -> None:
+def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slug: str, make: Make) -> None:
     schema_name = f"vault_{slug}"
     tenant = make(workshop, slug, schema_name=schema_name)
     assert tenant.schema_name == schema_name
@@ -144,7 +152,7 @@ def after(monkeypatch: pytest.MonkeyPatch, step: str, fault: Callable[..., None]
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_failure_after_any_step_leaves_nothing(
-    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, step: str
+    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, step: str, make: Make
 ) -> None:
     def fail(*_: Any) -> None:
         raise Fault
@@ -158,7 +166,7 @@ def test_a_failure_after_any_step_leaves_nothing(
 
 @pytest.mark.parametrize("step", ["making the role", "making the schema", "registering"])
 def test_a_backend_killed_after_any_step_leaves_nothing(
-    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, step: str
+    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, step: str, make: Make
 ) -> None:
     def kill(*arguments: Any) -> None:
         connection = next(argument for argument in arguments if isinstance(argument, Connection))
@@ -173,7 +181,7 @@ def test_a_backend_killed_after_any_step_leaves_nothing(
     assert make(workshop, slug) == workshop.tenant(slug)
 
 
-def test_a_failing_commit_leaves_nothing(workshop: Database, slug: str) -> None:
+def test_a_failing_commit_leaves_nothing(workshop: Database, slug: str, make: Make) -> None:
     engine = workshop.admin_engine()
 
     @sa.event.listens_for(engine, "commit")
@@ -187,7 +195,7 @@ def test_a_failing_commit_leaves_nothing(workshop: Database, slug: str) -> None:
 
 
 def test_the_registry_row_is_the_last_thing_to_be_made(
-    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch
+    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
     """While it is being made nobody can resolve it; a look from outside sees all of it or none."""
     seen: list[list[str]] = []
@@ -205,7 +213,7 @@ def test_the_registry_row_is_the_last_thing_to_be_made(
 # What is taken.
 
 
-def test_a_slug_is_taken_once(workshop: Database, slug: str) -> None:
+def test_a_slug_is_taken_once(workshop: Database, slug: str, make: Make) -> None:
     first = make(workshop, slug)
     with pytest.raises(TenantExists, match=slug):
         make(workshop, slug)
@@ -215,7 +223,7 @@ def test_a_slug_is_taken_once(workshop: Database, slug: str) -> None:
     assert_works(workshop, first)
 
 
-def test_the_slug_of_a_tenant_that_is_put_away_is_taken_too(workshop: Database, slug: str) -> None:
+def test_the_slug_of_a_tenant_that_is_put_away_is_taken_too(workshop: Database, slug: str, make: Make) -> None:
     """Its data is still there."""
     tenant = make(workshop, slug)
     with workshop.as_superuser() as superuser:
@@ -224,7 +232,7 @@ def test_the_slug_of_a_tenant_that_is_put_away_is_taken_too(workshop: Database, 
         make(workshop, slug)
 
 
-def test_a_schema_is_taken_once(workshop: Database, slug: str) -> None:
+def test_a_schema_is_taken_once(workshop: Database, slug: str, make: Make) -> None:
     """Asked for by name, or by the slug that it would be the default of."""
     make(workshop, slug)
     with pytest.raises(TenantExists, match=slug):
@@ -236,7 +244,7 @@ def test_a_schema_is_taken_once(workshop: Database, slug: str) -> None:
     assert "role" not in remains(workshop, f"{slug}_4")
 
 
-def test_a_schema_of_nobodys_is_not_taken_over(workshop: Database, slug: str) -> None:
+def test_a_schema_of_nobodys_is_not_taken_over(workshop: Database, slug: str, make: Make) -> None:
     """Whatever is in it, it is not this tenant's. The advice helps."""
     with workshop.as_superuser() as superuser:
         superuser.execute(f"CREATE SCHEMA {slug}_schema")  # type: ignore[arg-type]
@@ -246,7 +254,7 @@ def test_a_schema_of_nobodys_is_not_taken_over(workshop: Database, slug: str) ->
     assert make(workshop, slug, schema_name=f"{slug}_2") == workshop.tenant(slug)
 
 
-def test_a_role_of_nobodys_is_not_taken_over(workshop: Database, slug: str) -> None:
+def test_a_role_of_nobodys_is_not_taken_over(workshop: Database, slug: str, make: Make) -> None:
     """It may have a password that somebody knows. The advice, taken to the letter, helps."""
     with workshop.as_superuser() as superuser:
         superuser.execute(f"CREATE ROLE tenant_{slug} LOGIN PASSWORD 'known'")  # type: ignore[arg-type]
@@ -272,7 +280,7 @@ def at_once(*calls: Callable[[], Tenant]) -> list[Tenant | TenancyError]:
         return list(pool.map(run, calls))
 
 
-def test_of_two_calls_for_one_slug_at_once_one_wins(workshop: Database, slug: str) -> None:
+def test_of_two_calls_for_one_slug_at_once_one_wins(workshop: Database, slug: str, make: Make) -> None:
     outcomes = at_once(*[lambda: make(workshop, slug)] * 3)
     (winner,) = (outcome for outcome in outcomes if isinstance(outcome, Tenant))
     assert sum(isinstance(outcome, TenantExists) for outcome in outcomes) == 2
@@ -280,14 +288,16 @@ def test_of_two_calls_for_one_slug_at_once_one_wins(workshop: Database, slug: st
     assert_works(workshop, winner)
 
 
-def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str) -> None:
+def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str, make: Make) -> None:
     """Alembic's globals are not for threads; the queue at the registry keeps them apart."""
     outcomes = at_once(*[lambda number=number: make(workshop, f"{slug}_{number}") for number in range(2)])
     assert [type(outcome) for outcome in outcomes] == [Tenant, Tenant]
     assert {outcome.slug for outcome in outcomes} <= {tenant.slug for tenant in workshop.tenants()}
 
 
-def test_a_call_waits_for_no_lock_for_long(workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_waits_for_no_lock_for_long(
+    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
     """Whoever queues behind it would wait as long; so it gives up, leaves nothing, and can be made again."""
     monkeypatch.setattr(history, "LOCK_TIMEOUT_MS", 100)
     with ThreadPoolExecutor(1) as pool:
@@ -313,11 +323,13 @@ def test_a_call_waits_for_no_lock_for_long(workshop: Database, slug: str, monkey
         *('a"b', "a'b", "a;b", "a b", "a\n", "a\0b", "../a", "a.b", "wallet", "admin", "auth", "me"),
     ],
 )
-def test_a_name_outside_the_rule_is_refused_before_postgresql_is_asked(workshop: Database, slug: str) -> None:
+def test_a_name_outside_the_rule_is_refused_before_postgresql_is_asked(
+    workshop: Database, slug: str, make: Make, reserved_slugs: frozenset[str]
+) -> None:
     engine = workshop.admin_engine()
     sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
     with pytest.raises(NameRefused):
-        make(workshop, slug, engine=engine, reserved_slugs=RESERVED_SLUGS)
+        make(workshop, slug, engine=engine, reserved_slugs=reserved_slugs)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +337,7 @@ def test_a_name_outside_the_rule_is_refused_before_postgresql_is_asked(workshop:
     ["pg_x", "shared", "public", "information_schema", "X", "x" * 41, 'a"b', "a; DROP SCHEMA shared", "a b"],
 )
 def test_a_schema_name_outside_the_rule_is_refused_before_postgresql_is_asked(
-    workshop: Database, slug: str, schema_name: str
+    workshop: Database, slug: str, schema_name: str, make: Make
 ) -> None:
     engine = workshop.admin_engine()
     sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
@@ -333,7 +345,7 @@ def test_a_schema_name_outside_the_rule_is_refused_before_postgresql_is_asked(
         make(workshop, slug, engine=engine, schema_name=schema_name)
 
 
-def test_the_longest_names_work(workshop: Database) -> None:
+def test_the_longest_names_work(workshop: Database, make: Make) -> None:
     slug = f"l{uuid4().hex[:31]}"
     assert len(slug) == 32
     tenant = make(workshop, slug, schema_name=f"{slug}_longest")
@@ -342,7 +354,7 @@ def test_the_longest_names_work(workshop: Database) -> None:
 
 
 @pytest.mark.parametrize("slug", ["select", "null"])
-def test_words_of_sql_are_names_like_any_other(workshop: Database, slug: str) -> None:
+def test_words_of_sql_are_names_like_any_other(workshop: Database, slug: str, make: Make) -> None:
     """They are quoted wherever they go into SQL."""
     tenant = make(workshop, slug, schema_name=slug)
     row = workshop.as_tenant(slug).execute("SELECT current_user::text, current_schema()::text").fetchone()
@@ -353,7 +365,9 @@ def test_words_of_sql_are_names_like_any_other(workshop: Database, slug: str) ->
 # The ground it stands on.
 
 
-def test_without_the_shared_schema_at_its_head_no_tenant_is_made(fresh_database: Database, slug: str) -> None:
+def test_without_the_shared_schema_at_its_head_no_tenant_is_made(
+    fresh_database: Database, slug: str, make: Make
+) -> None:
     """Older, newer or never migrated: each is said, with what to do."""
     superuser = fresh_database.as_superuser()
     for revision, said in (("0000", "0000"), ("9999", "9999"), (None, "nothing")):
@@ -365,8 +379,10 @@ def test_without_the_shared_schema_at_its_head_no_tenant_is_made(fresh_database:
     assert remains(fresh_database, slug) == []
 
 
-def test_without_the_services_roles_no_tenant_is_made(workshop: Database, slug: str) -> None:
-    elsewhere = replace(MIGRATIONS, roles=ServiceRoles.named("nobodys"))
+def test_without_the_services_roles_no_tenant_is_made(
+    workshop: Database, slug: str, make: Make, tenancy_migrations: Migrations
+) -> None:
+    elsewhere = replace(tenancy_migrations, roles=ServiceRoles.named("nobodys"))
     with pytest.raises(NotPrepared, match=r"nobodys_owner.*create_roles"):
         make(workshop, slug, histories=elsewhere)
     assert remains(workshop, slug) == []
@@ -378,7 +394,9 @@ def test_what_goes_wrong_on_purpose_is_one_kind_of_error() -> None:
     assert issubclass(ProvisioningError, TenancyError)
 
 
-def test_the_tenants_password_is_never_sent(workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tenants_password_is_never_sent(
+    workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
     sent: list[Any] = []
     engine, send = workshop.admin_engine(), roles.send
     monkeypatch.setattr(roles, "send", lambda connection, text: sent.append(text) or send(connection, text))

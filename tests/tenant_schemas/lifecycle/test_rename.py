@@ -1,6 +1,5 @@
 """A renamed tenant keeps its money, members, tokens and login, and nothing reaches another tenant by its old name."""
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -14,51 +13,26 @@ import sqlalchemy as sa
 from flask import Flask
 from psycopg.rows import TupleRow
 
-from app.db import ROLES
-from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas.doctor import examine
 from tenant_schemas.errors import LifecycleError, NameRefused, RenameRefused, TenantExists, TenantNotFound
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas
-from tenant_schemas.migrations.history import set_timeouts
+from tenant_schemas.migrations.history import Migrations, set_timeouts
 from tenant_schemas.registry import lock_tenant
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, assert_isolated, make_tenant
 from tests.factories.api import Api
-from tests.factories.door import Run, door
 from tests.factories.people import People, Person
+from tests.factories.tenants import BAM, everything, renamed
 
-pytestmark = pytest.mark.both_servers
+pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
 Session = psycopg.Connection[TupleRow]
 POST = (
     "SELECT (posted).balance_after_minor FROM wallet_post_v2(%s, 'deposit', %s, %s,"
     " NULL, NULL, NULL, NULL, NULL, NULL) AS done"
 )
-BAM = {"currency": "BAM"}
-
-
-@pytest.fixture(autouse=True)
-def mark(fresh_database: Database) -> Tenant:
-    """A tenant of this database only: the roles of eur and km are those of all tests."""
-    return make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
-
-
-@pytest.fixture
-def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return door(fresh_database, monkeypatch)
-
-
-@pytest.fixture
-def own(fresh_app: Flask) -> People:
-    return People(fresh_app)
-
-
-def renamed(database: Database, new_slug: str = "bam", slug: str = "mark", **options: Any) -> Tenant:
-    with database.admin_engine().begin() as connection:
-        set_timeouts(connection)
-        return rename(connection, ROLES, slug, new_slug, reserved_slugs=RESERVED_SLUGS, **options)
 
 
 def post(session: Session, wallet_id: UUID) -> int:
@@ -73,14 +47,6 @@ def balance(database: Database, schema_name: str, wallet_id: UUID) -> int:
     row = database.as_superuser().execute(query, (wallet_id,)).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def everything(database: Database) -> Any:
-    """What a refused rename leaves as it was."""
-    server = database.as_superuser()
-    names = server.execute("SELECT nspname::text FROM pg_namespace UNION ALL SELECT rolname::text FROM pg_roles")
-    paths = server.execute("SELECT oid, proconfig FROM pg_proc WHERE proconfig IS NOT NULL ORDER BY oid").fetchall()
-    return database.tenants(), sorted(names.fetchall()), paths
 
 
 def twin_of(database: Database, wallet_id: UUID, schema_name: str, twin_schema_name: str) -> None:
@@ -154,10 +120,12 @@ def test_where_tenants_share_a_login_the_role_can_still_be_taken(fresh_database:
     assert balance(fresh_database, "bam_schema", wallet_id) == 200
 
 
-def test_the_renamed_schema_is_what_the_migrations_make_and_the_doctor_finds_nothing(fresh_database: Database) -> None:
+def test_the_renamed_schema_is_what_the_migrations_make_and_the_doctor_finds_nothing(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     renamed(fresh_database, schema_name="bam_schema")
     with fresh_database.admin_engine().connect() as connection:
-        found = [(each.check, each.where) for each in examine(connection, MIGRATIONS, shared_logins=True)]
+        found = [(each.check, each.where) for each in examine(connection, tenancy_migrations, shared_logins=True)]
     assert not [each for each in found if "bam" in each[1] or "mark" in each[1]]
     paths = fresh_database.as_superuser().execute(
         "SELECT DISTINCT unnest(proconfig) FROM pg_proc WHERE pronamespace = 'bam_schema'::regnamespace"
@@ -170,7 +138,9 @@ def test_the_renamed_schema_is_what_the_migrations_make_and_the_doctor_finds_not
 # The trap: a function that goes by the old name writes into whatever schema has that name now.
 
 
-def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(fresh_database: Database, own: People) -> None:
+def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(
+    fresh_database: Database, own: People, tenancy_migrations: Migrations
+) -> None:
     person = own.make(mark="member")
     wallet_id = own.wallet(person, "mark")
     opened, pool = fresh_database.as_tenant("mark"), fresh_database.as_pool()
@@ -182,7 +152,7 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(fresh_datab
 
     renamed(fresh_database, schema_name="bam_schema")
     assert [each.error for each in drop_retired_schemas(fresh_database.admin_engine(), ["mark_schema"])] == [None]
-    make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
+    make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
     twin_of(fresh_database, wallet_id, "bam_schema", "mark_schema")
 
     with pytest.raises(psycopg.errors.UndefinedFunction):  # By its path of before it finds nothing.
@@ -206,7 +176,9 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(fresh_datab
     assert_isolated(fresh_database, "bam", "mark")
 
 
-def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(fresh_database: Database, own: People) -> None:
+def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(
+    fresh_database: Database, own: People, tenancy_migrations: Migrations
+) -> None:
     """What has every right is stopped by no privilege: here only the functions' own paths stand."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     owner = fresh_database.as_superuser()
@@ -214,7 +186,7 @@ def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(fresh_datab
     assert post(owner, wallet_id) == 100
     renamed(fresh_database, schema_name="bam_schema")
     assert [each.error for each in drop_retired_schemas(fresh_database.admin_engine(), ["mark_schema"])] == [None]
-    make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
+    make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
     twin_of(fresh_database, wallet_id, "bam_schema", "mark_schema")
     owner.execute("SET search_path TO bam_schema, pg_temp")
     assert post(owner, wallet_id) == 200
@@ -224,13 +196,15 @@ def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(fresh_datab
     )
 
 
-def test_the_old_schema_name_rests_so_that_nobody_can_take_it_at_once(fresh_database: Database) -> None:
+def test_the_old_schema_name_rests_so_that_nobody_can_take_it_at_once(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     renamed(fresh_database, schema_name="bam_schema")
     with pytest.raises(TenantExists):
-        make_tenant(fresh_database, MIGRATIONS, "mark", BAM)
+        make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
     again = provision(
         fresh_database.admin_engine(),
-        MIGRATIONS,
+        tenancy_migrations,
         slug="mark",
         name="mark",
         settings=BAM,
@@ -414,15 +388,19 @@ def test_of_two_who_rename_one_tenant_at_once_one_wins(fresh_database: Database)
     assert_isolated(fresh_database, won[0].slug, "km")
 
 
-def test_of_a_rename_and_a_new_tenant_for_one_name_one_wins(fresh_database: Database) -> None:
+def test_of_a_rename_and_a_new_tenant_for_one_name_one_wins(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     found = at_once(
         lambda: renamed(fresh_database, "bam", schema_name="bam_schema"),
-        lambda: make_tenant(fresh_database, MIGRATIONS, "bam", BAM),
+        lambda: make_tenant(fresh_database, tenancy_migrations, "bam", BAM),
     )
     assert sum(isinstance(each, Tenant) for each in found) == 1
     assert sum(isinstance(each, RenameRefused | TenantExists) for each in found) == 1, found
     with fresh_database.admin_engine().connect() as connection:
-        found_wrong = [each for each in examine(connection, MIGRATIONS, shared_logins=True) if "bam" in each.where]
+        found_wrong = [
+            each for each in examine(connection, tenancy_migrations, shared_logins=True) if "bam" in each.where
+        ]
     assert found_wrong == []
 
 
@@ -436,14 +414,14 @@ def test_a_rename_waits_for_a_migration_of_that_tenant_and_no_other(fresh_databa
         with engine.connect() as connection:
             connection.exec_driver_sql("SET LOCAL lock_timeout TO 200")
             with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
-                rename(connection, ROLES, "bam", "bih")
+                rename(connection, fresh_database.roles, "bam", "bih")
 
 
 def test_a_rename_that_is_killed_before_its_commit_changes_nothing(fresh_database: Database) -> None:
     before = everything(fresh_database)
     with fresh_database.admin_engine().connect() as connection:
         set_timeouts(connection)
-        rename(connection, ROLES, "mark", "bam", schema_name="bam_schema")
+        rename(connection, fresh_database.roles, "mark", "bam", schema_name="bam_schema")
         pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
         fresh_database.as_superuser().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
         with pytest.raises(sa.exc.OperationalError):
@@ -453,47 +431,10 @@ def test_a_rename_that_is_killed_before_its_commit_changes_nothing(fresh_databas
     assert fresh_database.as_tenant("mark").execute("SELECT current_schema()::text").fetchone() == ("mark_schema",)
 
 
-# The script.
-
-
-def test_the_script_renames_and_writes_it_into_the_tenants_log(run: Run, fresh_database: Database) -> None:
-    done = run("rename_tenant", "mark", "bam", "--schema-name", "bam_schema", "--name", "Marks", "--json")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["schema_name"] == "bam_schema"
-    log = fresh_database.as_tenant("bam").execute("SELECT action, before ->> 'slug', after ->> 'slug' FROM audit_log")
-    assert log.fetchall() == [("tenant.rename", "mark", "bam")]
-    url = run("database_url", "--tenant", "bam").output.strip()
-    with psycopg.connect(url) as connection:
-        assert connection.execute("SELECT current_schema()::text").fetchone() == ("bam_schema",)
-    told = run("rename_tenant", "bam", "mark").output
-    assert "mark" in told
-    assert "bam_schema" in told
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        (("nobody", "bam"), 2),
-        (("mark", "wallet"), 2),
-        (("mark", "bam", "--schema-name", "pg_x"), 2),
-        (("mark",), 2),
-        (("mark", "km"), 1),
-        (("mark", "mark"), 1),
-    ],
-)
-def test_the_script_refuses_with_a_reason(run: Run, fresh_database: Database, arguments: Any, code: int) -> None:
-    before = everything(fresh_database)
-    done = run("rename_tenant", *arguments)
-    assert done.exit_code == code
-    assert done.output
-    assert "Traceback" not in done.output
-    assert everything(fresh_database) == before
-
-
 def test_nobody_waits_at_a_rename_but_who_means_that_tenant(fresh_database: Database) -> None:
     """An uncommitted rename of one tenant: another one posts, and the registry is read."""
     with fresh_database.admin_engine().connect() as connection:
-        rename(connection, ROLES, "mark", "bam", schema_name="bam_schema")
+        rename(connection, fresh_database.roles, "mark", "bam", schema_name="bam_schema")
         others = fresh_database.as_tenant("km")
         others.execute("SET statement_timeout TO 1000")
         assert others.execute("SELECT count(*) FROM wallets").fetchone() == (0,)

@@ -1,72 +1,26 @@
 """RetiredSchema schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Thread
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from app.db import ROLES
-from app.tenancy import MIGRATIONS
 from tenant_schemas.doctor import examine
 from tenant_schemas.errors import NameRefused, NotRetired
 from tenant_schemas.lifecycle.retired_schemas import (
     claim_retired_schema,
     drop_retired_schema,
     drop_retired_schemas,
-    list_retired_schemas,
     record_retired_schema,
 )
-from tenant_schemas.migrations.history import set_timeouts
-from tenant_schemas.roles import become_owner, role_exists
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.roles import role_exists
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.factories.door import Run, door
+from tests.factories.retired_schemas import TOMORROW, YESTERDAY, as_owner, make_spare, noted, schemas
 
 pytestmark = pytest.mark.both_servers
-
-NOW = datetime.now(UTC)
-YESTERDAY, TOMORROW = NOW - timedelta(days=1), NOW + timedelta(days=1)
-
-
-@pytest.fixture
-def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return door(fresh_database, monkeypatch)
-
-
-@contextmanager
-def as_owner(database: Database) -> Iterator[sa.Connection]:
-    with database.admin_engine().begin() as connection:
-        set_timeouts(connection)
-        become_owner(connection, ROLES)
-        yield connection
-
-
-def make_spare(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
-    """A schema with a table that refers to a table of `shared`, as those of tenants do."""
-    with as_owner(database) as connection:
-        record_retired_schema(
-            connection,
-            schema_name=name,
-            tenant=database.tenant("km"),
-            reason="replaced",
-            drop_after=drop_after,
-            role_name=role_name,
-        )
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-        connection.exec_driver_sql(f"CREATE TABLE {name}.things (user_id uuid REFERENCES shared.users (id))")
-
-
-def schemas(database: Database) -> set[str]:
-    return {name for (name,) in database.as_superuser().execute("SELECT nspname::text FROM pg_namespace")}
-
-
-def noted(database: Database) -> list[str]:
-    with database.admin_engine().connect() as connection:
-        return [retired.schema_name for retired in list_retired_schemas(connection)]
 
 
 def outcomes(database: Database, *names: str) -> dict[str, str | None]:
@@ -186,34 +140,18 @@ def test_a_spare_that_becomes_a_tenants_can_be_dropped_no_more(fresh_database: D
     assert "km_side" in schemas(fresh_database)
 
 
-def test_the_doctor_knows_spares_and_names_those_that_are_due(fresh_database: Database) -> None:
+def test_the_doctor_knows_spares_and_names_those_that_are_due(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     server = fresh_database.as_superuser()
     server.execute("CREATE ROLE tenant_spare LOGIN")
     try:
         make_spare(fresh_database, "km_new", TOMORROW, "tenant_spare")
         make_spare(fresh_database, "km_old", YESTERDAY)
         with fresh_database.admin_engine().connect() as connection:
-            found = {(each.severity.value, each.check, each.where) for each in examine(connection, MIGRATIONS)}
+            found = {(each.severity.value, each.check, each.where) for each in examine(connection, tenancy_migrations)}
     finally:
         server.execute("DROP ROLE tenant_spare")
     assert ("warning", "retired_schema_due", "schema km_old") in found
     assert not [each for each in found if each[1] == "schema_unregistered" or "km_new" in each[2]]
     assert not [each for each in found if each[1] == "role_unregistered" and "tenant_spare" in each[2]]
-
-
-def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_database: Database) -> None:
-    assert "No retired schema is due." in run("drop_retired_schemas").output
-    make_spare(fresh_database, "km_old", YESTERDAY)
-    make_spare(fresh_database, "km_new", TOMORROW)
-    listed = run("drop_retired_schemas", "--list", "--json")
-    assert [(each["schema_name"], each["is_due"]) for each in json.loads(listed.output)] == [
-        ("km_old", True),
-        ("km_new", False),
-    ]
-    assert "km_new" in run("drop_retired_schemas", "--list").output
-    assert json.loads(run("drop_retired_schemas", "--json").output) == [{"schema_name": "km_old", "error": None}]
-    named = run("drop_retired_schemas", "--now", "km_new", "--now", "eur_schema")
-    assert named.exit_code == 1
-    assert "no retired schema" in named.output
-    assert noted(fresh_database) == []
-    assert "eur_schema" in schemas(fresh_database)

@@ -1,6 +1,5 @@
 """A clone is the tenant with other people: its books balance, its chains hold, and nothing in it tells of anybody."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -11,7 +10,7 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.backup_policy import BACKUP_POLICY, MASKS
+from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.errors import NameRefused, ProofFailed, TenantExists, TenantNotFound
 from tenant_schemas.restore import clone as clone_module
 from tenant_schemas.restore.clone import clone
@@ -26,7 +25,6 @@ from tests.factories.bundles import (
     destination,
     world,
 )
-from tests.factories.door import Run
 from tests.factories.people import People, Person
 
 pytestmark = pytest.mark.both_servers
@@ -141,28 +139,8 @@ def test_the_people_of_a_clone_that_is_made_again_are_the_same(fresh_database: D
     assert {row[1] for row in shared_rows(fresh_database, "staging")} == before
 
 
-def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fresh_database: Database) -> None:
-    """A new column of text is to be masked, or to be named here as one that says nothing of anybody."""
-    harmless = {
-        *("alembic_version.version_num", "wallets.currency", "wallets.status", "wallet_transactions.currency"),
-        *("wallet_transactions.type", "ledger_accounts.code", "ledger_accounts.name", "ledger_accounts.kind"),
-        *("ledger_accounts.normal_side", "ledger_entries.debit_account", "ledger_entries.credit_account"),
-        *("holds.currency", "holds.status", "orders.currency", "orders.status", "order_items.sku", "order_items.name"),
-        *("credit_policies.currency", "reconciliations.currency", "reconciliations.refused_by", "audit_log.action"),
-        *("audit_log.actor_kind", "audit_log.refusal"),
-    }
-    query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
-        ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""
-    columns = dict(fresh_database.as_superuser().execute(query).fetchall())
-    masked = {f"{table}.{column}" for table, masks in MASKS.items() for column in masks}
-    shared = {name for name in masked if name.split(".")[0] in {BACKUP_POLICY.people, BACKUP_POLICY.members}}
-    assert masked - shared - set(columns) == set()
-    texts = {name for name, kind in columns.items() if kind in {"text", "jsonb", "character varying"}}
-    assert texts - masked == harmless
-
-
 def test_a_clone_that_fails_leaves_nothing(
-    fresh_database: Database, furnished: Furnished, monkeypatch: pytest.MonkeyPatch
+    fresh_database: Database, furnished: Furnished, monkeypatch: pytest.MonkeyPatch, backup_policy: BackupPolicy
 ) -> None:
     before = world(fresh_database)
     with pytest.raises(TenantNotFound):
@@ -171,7 +149,7 @@ def test_a_clone_that_fails_leaves_nothing(
         clone(destination(fresh_database), SLUG, "eur")
     with pytest.raises(NameRefused):
         clone(destination(fresh_database), SLUG, "wallet")
-    unsound = replace(BACKUP_POLICY, rechain=lambda _: None)
+    unsound = replace(backup_policy, rechain=lambda _: None)
     with pytest.raises(ProofFailed, match="hash"):
         clone(replace(destination(fresh_database), backup_policy=unsound), SLUG, "staging")
     done = clone_module.register
@@ -181,20 +159,13 @@ def test_a_clone_that_fails_leaves_nothing(
     assert world(fresh_database) == before
 
 
-def test_a_table_that_is_not_cloned_is_empty(fresh_database: Database, furnished: Furnished) -> None:
-    without = replace(BACKUP_POLICY, not_cloned=frozenset({"reconciliations"}))
+def test_a_table_that_is_not_cloned_is_empty(
+    fresh_database: Database, furnished: Furnished, backup_policy: BackupPolicy
+) -> None:
+    without = replace(backup_policy, not_cloned=frozenset({"reconciliations"}))
     clone(replace(destination(fresh_database), backup_policy=without), SLUG, "staging")
     found = content(fresh_database, "staging")
     assert [name for name, rows in found.items() if not rows] == ["reconciliations"]
-
-
-def test_the_script_makes_a_clone_and_says_so(fresh_database: Database, furnished: Furnished, run: Run) -> None:
-    done = run("clone_tenant", SLUG, "staging", "--name", "For tests", "--json")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["people"] == 2
-    assert fresh_database.tenant("staging").name == "For tests"
-    again = run("clone_tenant", SLUG, "staging")
-    assert (again.exit_code, "staging" in again.output) == (1, True)
 
 
 def test_a_tenant_whose_ledger_was_forged_is_not_cloned(fresh_database: Database, furnished: Furnished) -> None:

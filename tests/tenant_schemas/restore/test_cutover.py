@@ -11,15 +11,13 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app import create_app
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.errors import TenantBusy
-from tenant_schemas.flask import EXTENSION
 from tenant_schemas.restore import cutover
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database
-from tests.conftest import settings_for
 from tests.factories.api import Api
+from tests.factories.application import running
 from tests.factories.bundles import SLUG, Furnished, audit, content_of, destination, post, take, world
 from tests.factories.people import People, Person
 
@@ -118,9 +116,8 @@ def test_a_tenant_that_is_never_at_rest_is_not_replaced(
 @pytest.fixture(params=["own", "shared"])
 def serving(fresh_database: Database, request: pytest.FixtureRequest) -> Iterator[Flask]:
     """The service in both ways in which tenants may log in."""
-    app = create_app(settings_for(fresh_database, tenant_logins=request.param))
-    yield app
-    app.extensions[EXTENSION].close()
+    with running(fresh_database, tenant_logins=request.param) as app:
+        yield app
 
 
 def test_the_service_goes_on_and_sees_what_was_restored_at_once(

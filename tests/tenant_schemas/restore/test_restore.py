@@ -9,13 +9,11 @@ import psycopg
 import pytest
 from flask import Flask
 
-from app.backup_policy import BACKUP_POLICY
-from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.doctor import Finding, examine
 from tenant_schemas.errors import ProofFailed, RestoreRefused, TenantExists
-from tenant_schemas.migrations.history import History
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.restore import restore as restore_module
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database, assert_isolated
@@ -33,6 +31,7 @@ from tests.factories.bundles import (
     without_log,
     world,
 )
+from tests.factories.histories import HEAD
 
 pytestmark = pytest.mark.both_servers
 
@@ -85,16 +84,18 @@ def test_a_tenant_beside_is_another_with_the_same_rows_and_members(
     assert_isolated(fresh_database, "shop2", SLUG)
 
 
-def test_the_doctor_finds_nothing_that_a_restore_did(fresh_database: Database, bundle: Bundle) -> None:
-    before = examined(fresh_database)
+def test_the_doctor_finds_nothing_that_a_restore_did(
+    fresh_database: Database, bundle: Bundle, tenancy_migrations: Migrations
+) -> None:
+    before = examined(fresh_database, tenancy_migrations)
     restore(destination(fresh_database), bundle)
     restore(destination(fresh_database), bundle, slug="shop2")
-    assert examined(fresh_database) == before
+    assert examined(fresh_database, tenancy_migrations) == before
 
 
-def examined(database: Database) -> list[Finding]:
+def examined(database: Database, migrations: Migrations) -> list[Finding]:
     with database.admin_engine().connect() as connection:
-        return examine(connection, MIGRATIONS, shared_logins=True)
+        return examine(connection, migrations, shared_logins=True)
 
 
 def test_what_operators_decided_since_stays(fresh_database: Database, furnished: Furnished, bundle: Bundle) -> None:
@@ -179,21 +180,26 @@ def failing(error: BaseException) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    ("backup_policy", "error"),
+    ("broken", "error"),
     [
-        (replace(BACKUP_POLICY, prove=lambda _: {}), ProofFailed),
-        (replace(BACKUP_POLICY, find_faults=lambda _: ["a fault"]), ProofFailed),
-        (replace(BACKUP_POLICY, prove=failing(KeyboardInterrupt())), KeyboardInterrupt),
-        (replace(BACKUP_POLICY, note=failing(psycopg.errors.DiskFull("full"))), psycopg.errors.DiskFull),
+        ({"prove": lambda _: {}}, ProofFailed),
+        ({"find_faults": lambda _: ["a fault"]}, ProofFailed),
+        ({"prove": failing(KeyboardInterrupt())}, KeyboardInterrupt),
+        ({"note": failing(psycopg.errors.DiskFull("full"))}, psycopg.errors.DiskFull),
     ],
 )
 @pytest.mark.parametrize("slug", [None, "shop2"])
 def test_a_restore_that_fails_on_the_way_leaves_nothing(
-    fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy, error: type[BaseException], slug: str | None
+    fresh_database: Database,
+    bundle: Bundle,
+    broken: dict[str, Any],
+    error: type[BaseException],
+    slug: str | None,
 ) -> None:
+    to = destination(fresh_database)
     before, rows = world(fresh_database), content(fresh_database, SLUG)
     with pytest.raises(error):
-        restore(replace(destination(fresh_database), backup_policy=backup_policy), bundle, slug=slug)
+        restore(replace(to, backup_policy=replace(to.backup_policy, **broken)), bundle, slug=slug)
     assert (world(fresh_database), content(fresh_database, SLUG)) == (before, rows)
 
 
@@ -237,7 +243,9 @@ def test_a_restore_finds_what_a_killed_one_left(fresh_database: Database, bundle
     assert world(fresh_database)["retired"] == []
 
 
-def test_two_restores_of_one_tenant_are_not_at_work_at_once(fresh_database: Database, bundle: Bundle) -> None:
+def test_two_restores_of_one_tenant_are_not_at_work_at_once(
+    fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy
+) -> None:
     """The one that comes second says so, and takes nothing from the first."""
 
     def second(_: Any) -> list[str]:
@@ -247,7 +255,7 @@ def test_two_restores_of_one_tenant_are_not_at_work_at_once(fresh_database: Data
 
     with pytest.MonkeyPatch.context() as soon:
         soon.setattr("tenant_schemas.migrations.history.LOCK_TIMEOUT_MS", 200)
-        first = replace(destination(fresh_database), backup_policy=replace(BACKUP_POLICY, find_faults=second))
+        first = replace(destination(fresh_database), backup_policy=replace(backup_policy, find_faults=second))
         assert restore(first, bundle, slug="shop2").tenant == fresh_database.tenant("shop2")
 
 
@@ -264,13 +272,17 @@ def test_a_tenant_is_restored_again_and_again_into_schemas_of_their_own(
 @pytest.mark.parametrize("revision", ["0001", "0005"])
 @pytest.mark.parametrize("slug", [None, "shop2"])
 def test_a_bundle_of_an_older_revision_is_brought_to_the_head(
-    fresh_database: Database, fresh_app: Flask, tmp_path: Path, revision: str, slug: str | None
+    fresh_database: Database,
+    fresh_app: Flask,
+    tmp_path: Path,
+    revision: str,
+    slug: str | None,
 ) -> None:
     wallet_id = make_old(fresh_database, fresh_app, revision)
     taken = take(fresh_database, SLUG, tmp_path)
     assert taken.manifest.tenant.revision == revision
     restored = restore(destination(fresh_database), taken, slug=slug).tenant
-    assert restored.revision == MIGRATIONS.head(History.TENANT)
+    assert restored.revision == HEAD
     assert balance(fresh_database, restored.slug, wallet_id) == 300
     assert audit(fresh_database, restored.slug) == []
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pyrage
 import pytest
 
-from app.backup_policy import BACKUP_POLICY
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, RowsFile
+from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.errors import ProofFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, Furnished, audit, content, destination, forge, rewritten, take, world
+from tests.factories.bundles import SLUG, content, destination, forge, prove_otherwise, rewritten, world
 from tests.factories.door import Run
 
 pytestmark = pytest.mark.both_servers
@@ -80,10 +79,6 @@ def garble(bundle: Bundle) -> None:
 
 def raise_balance(line: bytes) -> bytes:
     return line.replace(b"\tBAM\tactive\t", b"\tBAM\tactive\t1")
-
-
-def prove_otherwise(bundle: Bundle) -> None:
-    forge(bundle, replace(bundle.manifest, proof={**bundle.manifest.proof, "wallets": []}))
 
 
 def form_otherwise(bundle: Bundle) -> None:
@@ -152,119 +147,15 @@ def test_whatever_was_done_to_a_bundle_is_found_and_named(
 
 
 def test_a_forged_row_whose_sums_and_proof_were_forged_along_is_found_by_the_audit(
-    fresh_database: Database, bundle: Bundle
+    fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy
 ) -> None:
     forged = rewritten(bundle, "wallet_transactions", lambda line: line.replace(b"Ana was billed twice", b"No reason"))
     with pytest.raises(ProofFailed, match="hash does not match the row"):
         verify(
-            replace(destination(fresh_database), backup_policy=replace(BACKUP_POLICY, prove=forged_proof(forged))),
+            replace(destination(fresh_database), backup_policy=replace(backup_policy, prove=forged_proof(forged))),
             forged,
         )
 
 
 def forged_proof(bundle: Bundle) -> Callable[[psycopg.Connection[Any]], dict[str, Any]]:
     return lambda _: dict(bundle.manifest.proof)
-
-
-def test_a_sealed_bundle_is_verified_and_restored_by_whoever_has_its_key(
-    fresh_database: Database, furnished: Furnished, run: Run, tmp_path: Path
-) -> None:
-    identity, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
-    (tmp_path / "key").write_text(str(identity))
-    (tmp_path / "other").write_text(str(other))
-    (tmp_path / "none").write_text("none")
-    folder = str(take(fresh_database, SLUG, tmp_path, str(identity.to_public())).folder)
-    before = world(fresh_database)
-    for key, code in (([], 1), (["other"], 1), (["none"], 2)):
-        option = [part for name in key for part in ("--identity", str(tmp_path / name))]
-        for script in ("verify_backup", "restore_tenant"):
-            assert run(script, *option, folder, *(["--yes"] if script == "restore_tenant" else [])).exit_code == code
-    assert world(fresh_database) == before
-    assert run("verify_backup", folder, "--identity", str(tmp_path / "key")).exit_code == 0
-    assert run("restore_tenant", folder, "--identity", str(tmp_path / "key"), "--yes").exit_code == 0
-    assert audit(fresh_database, SLUG) == []
-
-
-def test_a_restore_is_asked_for_twice_before_it_replaces_the_living(
-    fresh_database: Database, bundle: Bundle, run: Run
-) -> None:
-    before = world(fresh_database)
-    refused = run("restore_tenant", str(bundle.folder), input="km\n")
-    assert (refused.exit_code, world(fresh_database)) == (1, before)
-    done = run("restore_tenant", str(bundle.folder), input=f"{SLUG}\n")
-    assert done.exit_code == 0, done.output
-    replaced = fresh_database.tenant(SLUG).schema_name
-    again = run("restore_tenant", str(bundle.folder), "--yes", "--json", "--keep-days", "1")
-    assert json.loads(again.output)["replaced_schema"] == replaced != f"{SLUG}_schema"
-    beside = run("restore_tenant", str(bundle.folder), "--as", "shop2", "--name", "Second")
-    assert beside.exit_code == 0, beside.output
-    assert fresh_database.tenant("shop2").name == "Second"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(("--as", "eur"), 1), (("--as", "no slug"), 2), (("--as", "wallet"), 2), (("--name", "x"), 2)],
-)
-def test_what_can_not_be_restored_is_refused_with_a_reason(
-    fresh_database: Database, bundle: Bundle, run: Run, arguments: tuple[str, ...], code: int
-) -> None:
-    before = world(fresh_database)
-    result = run("restore_tenant", str(bundle.folder), *arguments)
-    assert (result.exit_code, world(fresh_database)) == (code, before)
-    assert result.output
-    assert "Traceback" not in result.output
-
-
-def test_each_of_several_bundles_is_told_of_whatever_is_wrong_with_another(
-    fresh_database: Database, bundle: Bundle, run: Run, tmp_path: Path
-) -> None:
-    folders = [str(tmp_path / "nothing"), str(bundle.folder), str(tmp_path)]
-    result = run("verify_backup", "--json", *folders)
-    told = json.loads(result.output)
-    assert (result.exit_code, [each["bundle"] for each in told]) == (1, folders)
-    assert [bool(each["error"]) for each in told] == [True, False, True]
-
-
-def test_a_verification_that_holds_beside_somebody_who_reads_only_warns(
-    fresh_database: Database, bundle: Bundle, run: Run
-) -> None:
-    """Nobody can drop a schema that refers to people while somebody reads them; so it is dropped later."""
-    reader = fresh_database.as_superuser()
-    with reader.transaction():
-        reader.execute("SELECT FROM shared.users")
-        result = run("verify_backup", "--json", str(bundle.folder))
-    (told,) = json.loads(result.output)
-    assert (result.exit_code, told["error"]) == (0, None)
-    (retired,) = world(fresh_database)["retired"]
-    assert f"drop_retired_schemas --now {retired[0]}" in told["warnings"][0]
-    assert run("drop_retired_schemas").exit_code == 0
-    assert world(fresh_database)["retired"] == []
-
-
-def test_a_restore_that_fails_beside_somebody_who_reads_says_what_is_left(
-    fresh_database: Database, bundle: Bundle, run: Run
-) -> None:
-    before = world(fresh_database)
-    prove_otherwise(bundle)
-    reader = fresh_database.as_superuser()
-    with reader.transaction():
-        reader.execute("SELECT FROM shared.users")
-        result = run("restore_tenant", str(bundle.folder), "--as", "shop2")
-    assert result.exit_code == 1
-    assert "The proof differs" in result.output
-    assert "Schema shop2_schema could not be dropped and is left" in result.output
-    assert run("drop_retired_schemas").exit_code == 0
-    assert world(fresh_database) == before
-
-
-def test_a_tenant_that_was_renamed_since_goes_back_only_by_its_name_of_today(
-    fresh_database: Database, bundle: Bundle, run: Run
-) -> None:
-    assert run("rename_tenant", SLUG, "store").exit_code == 0
-    before = world(fresh_database)
-    refused = run("restore_tenant", str(bundle.folder), "--yes")
-    assert (refused.exit_code, world(fresh_database)) == (2, before)
-    done = run("restore_tenant", str(bundle.folder), input="store\n")
-    assert done.exit_code == 0, done.output
-    for output in (refused.output, done.output):
-        assert "was taken as shop, and that tenant is store now" in output

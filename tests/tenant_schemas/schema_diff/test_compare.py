@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas import registry
 from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema
 from tenant_schemas.schema_diff import compare
 from tenant_schemas.schema_diff.compare import Drift, drifted, find_drift
@@ -23,23 +23,23 @@ OLD = "0007"
 VERSIONS = "SELECT version_num FROM {}_schema.alembic_version"
 
 
-def drift_in(database: Database, *statements: str) -> dict[str, list[str]]:
+def drift_in(database: Database, migrations: Migrations, *statements: str) -> dict[str, list[str]]:
     """What is found by the migrator after a superuser did this; all of it is rolled back."""
     with superuser(database) as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
-        return drifted(connection, MIGRATIONS, registry.all_tenants(connection))
+        return drifted(connection, migrations, registry.all_tenants(connection))
 
 
-def look_and_note(database: Database) -> None:
+def look_and_note(database: Database, migrations: Migrations) -> None:
     with database.admin_engine().begin() as connection:
-        assert drifted(connection, MIGRATIONS, registry.all_tenants(connection)) == {}
+        assert drifted(connection, migrations, registry.all_tenants(connection)) == {}
 
 
-def seen_by_backup(database: Database, slug: str) -> Drift:
+def seen_by_backup(database: Database, migrations: Migrations, slug: str) -> Drift:
     with connect(database.url("wallet_backup")) as connection:
-        return find_drift(connection, MIGRATIONS, [registry.get_tenant(connection, slug)])
+        return find_drift(connection, migrations, [registry.get_tenant(connection, slug)])
 
 
 def superuser(database: Database) -> Connection:
@@ -50,22 +50,22 @@ def connect(url: str) -> Connection:
     return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool).connect()
 
 
-def make_old_tenant(database: Database, slug: str, recorded_as: str = OLD) -> Tenant:
+def make_old_tenant(database: Database, migrations: Migrations, slug: str, recorded_as: str = OLD) -> Tenant:
     """A tenant whose schema has the history's first seven revisions, whatever is recorded of it."""
-    tenant = tenant_to_be(MIGRATIONS, slug=slug, name=slug, settings={})
+    tenant = tenant_to_be(migrations, slug=slug, name=slug, settings={})
     recorded = replace(tenant, revision=recorded_as)
     with database.admin_engine().begin() as connection:
-        create_tenant_role(connection, tenant, database.password_of(tenant), MIGRATIONS.roles)
-        become_owner(connection, MIGRATIONS.roles)
+        create_tenant_role(connection, tenant, database.password_of(tenant), migrations.roles)
+        become_owner(connection, migrations.roles)
         create_tenant_schema(connection, tenant)
-        MIGRATIONS.upgrade_tenant(connection, tenant, OLD)
+        migrations.upgrade_tenant(connection, tenant, OLD)
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (recorded_as,))
         registry.add_tenant(connection, recorded)
     return recorded
 
 
-def test_tenants_as_they_were_made_have_not_drifted(database: Database) -> None:
-    assert drift_in(database) == {}
+def test_tenants_as_they_were_made_have_not_drifted(database: Database, tenancy_migrations: Migrations) -> None:
+    assert drift_in(database, tenancy_migrations) == {}
 
 
 @pytest.mark.parametrize(
@@ -82,83 +82,99 @@ def test_tenants_as_they_were_made_have_not_drifted(database: Database) -> None:
         ("ALTER FUNCTION km_schema.refuse_change_v1() SET search_path TO shared", "function refuse_change_v1()"),
     ],
 )
-def test_the_objects_that_differ_are_named_for_the_tenant_alone(database: Database, statement: str, named: str) -> None:
-    found = drift_in(database, statement)
+def test_the_objects_that_differ_are_named_for_the_tenant_alone(
+    database: Database, statement: str, named: str, tenancy_migrations: Migrations
+) -> None:
+    found = drift_in(database, tenancy_migrations, statement)
     assert list(found) == ["km_schema"]
     assert named in found["km_schema"]
 
 
-def test_what_all_tenants_have_and_the_history_has_not_is_drift(database: Database) -> None:
+def test_what_all_tenants_have_and_the_history_has_not_is_drift(
+    database: Database, tenancy_migrations: Migrations
+) -> None:
     statements = [f"ALTER TABLE {slug}_schema.wallets ADD COLUMN nickname text" for slug in ("eur", "km")]
-    assert set(drift_in(database, *statements)) == {"eur_schema", "km_schema"}
+    assert set(drift_in(database, tenancy_migrations, *statements)) == {"eur_schema", "km_schema"}
 
 
-def test_a_copy_of_a_stale_schema_recorded_as_migrated_is_drift(fresh_database: Database) -> None:
+def test_a_copy_of_a_stale_schema_recorded_as_migrated_is_drift(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     """Registry and alembic_version both say the head; the objects do not."""
-    make_old_tenant(fresh_database, "stale", recorded_as=HEAD)
-    found = drift_in(fresh_database)
+    make_old_tenant(fresh_database, tenancy_migrations, "stale", recorded_as=HEAD)
+    found = drift_in(fresh_database, tenancy_migrations)
     assert list(found) == ["stale_schema"]
     assert {"relation audit_chain", "column audit_log.seq"} < set(found["stale_schema"])
 
 
-def test_a_tenant_behind_is_compared_with_the_history_at_its_own_revision(fresh_database: Database) -> None:
-    make_old_tenant(fresh_database, "old")
-    assert drift_in(fresh_database) == {}
-    found = drift_in(fresh_database, "DROP TABLE old_schema.reconciliations CASCADE")
+def test_a_tenant_behind_is_compared_with_the_history_at_its_own_revision(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    make_old_tenant(fresh_database, tenancy_migrations, "old")
+    assert drift_in(fresh_database, tenancy_migrations) == {}
+    found = drift_in(fresh_database, tenancy_migrations, "DROP TABLE old_schema.reconciliations CASCADE")
     assert list(found) == ["old_schema"]
     assert "relation reconciliations" in found["old_schema"]
 
 
-def test_what_the_schema_says_of_its_revision_counts_too(database: Database) -> None:
-    found = drift_in(database, "UPDATE km_schema.alembic_version SET version_num = '0003'")
+def test_what_the_schema_says_of_its_revision_counts_too(database: Database, tenancy_migrations: Migrations) -> None:
+    found = drift_in(database, tenancy_migrations, "UPDATE km_schema.alembic_version SET version_num = '0003'")
     assert found == {"km_schema": [f"alembic_version: 0003, and the registry says {HEAD}"]}
 
 
-def test_a_schema_that_is_gone_is_drift(fresh_database: Database) -> None:
-    found = drift_in(fresh_database, "DROP SCHEMA km_schema CASCADE")
+def test_a_schema_that_is_gone_is_drift(fresh_database: Database, tenancy_migrations: Migrations) -> None:
+    found = drift_in(fresh_database, tenancy_migrations, "DROP SCHEMA km_schema CASCADE")
     assert found == {"km_schema": [f"alembic_version: nothing, and the registry says {HEAD}"]}
 
 
-def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(fresh_database: Database) -> None:
+def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     """The others are looked at although only one was asked for."""
-    make_tenant(fresh_database, MIGRATIONS, "jp", {})
+    make_tenant(fresh_database, tenancy_migrations, "jp", {})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
-    found = seen_by_backup(fresh_database, "km")
+    found = seen_by_backup(fresh_database, tenancy_migrations, "km")
     assert found.objects == {"km_schema": ["column wallets.nickname"]}
     assert "owner's rights" in found.unproven[HEAD]
 
 
-def test_what_was_noted_is_known_to_who_may_not_make_it(fresh_database: Database) -> None:
-    look_and_note(fresh_database)
-    assert seen_by_backup(fresh_database, "km") == Drift({}, {})
+def test_what_was_noted_is_known_to_who_may_not_make_it(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    look_and_note(fresh_database, tenancy_migrations)
+    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
-    assert seen_by_backup(fresh_database, "km") == Drift({"km_schema": ["column wallets.nickname"]}, {})
+    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift(
+        {"km_schema": ["column wallets.nickname"]}, {}
+    )
 
 
-def test_with_a_note_the_most_are_not_right(fresh_database: Database) -> None:
-    look_and_note(fresh_database)
+def test_with_a_note_the_most_are_not_right(fresh_database: Database, tenancy_migrations: Migrations) -> None:
+    look_and_note(fresh_database, tenancy_migrations)
     for slug in ("eur", "km"):
         fresh_database.as_superuser().execute(f"ALTER TABLE {slug}_schema.wallets ADD COLUMN nickname text")  # type: ignore[arg-type]
-    found = seen_by_backup(fresh_database, "km")
+    found = seen_by_backup(fresh_database, tenancy_migrations, "km")
     assert (list(found.objects), found.unproven) == (["km_schema"], {})
-    assert drift_in(fresh_database)["km_schema"] == ["column wallets.nickname"]
+    assert drift_in(fresh_database, tenancy_migrations)["km_schema"] == ["column wallets.nickname"]
 
 
-def test_what_was_noted_is_not_made_again(fresh_database: Database) -> None:
+def test_what_was_noted_is_not_made_again(fresh_database: Database, tenancy_migrations: Migrations) -> None:
     """That would wait for whoever writes to a table of `shared`."""
-    look_and_note(fresh_database)
+    look_and_note(fresh_database, tenancy_migrations)
     holder = fresh_database.as_superuser()
     holder.execute("BEGIN; LOCK TABLE shared.users IN ROW EXCLUSIVE MODE")
     with fresh_database.admin_engine().connect() as connection:
-        found = find_drift(connection, MIGRATIONS, registry.all_tenants(connection))
-        reference = make_reference(connection, MIGRATIONS, registry.all_tenants(connection), HEAD)
+        found = find_drift(connection, tenancy_migrations, registry.all_tenants(connection))
+        reference = make_reference(connection, tenancy_migrations, registry.all_tenants(connection), HEAD)
     assert found == Drift({}, {})
     assert "LockNotAvailable" in (reference.failure or "")
 
 
-def test_a_note_is_of_the_files_as_they_were(fresh_database: Database, tmp_path: Path) -> None:
+def test_a_note_is_of_the_files_as_they_were(
+    fresh_database: Database, tmp_path: Path, tenancy_migrations: Migrations
+) -> None:
     """Of a draft at least, the text changes and the number does not."""
-    look_and_note(fresh_database)
+    look_and_note(fresh_database, tenancy_migrations)
     histories = copied_histories(tmp_path)
     last = next((tmp_path / "migrations" / "tenant").glob(f"{HEAD}_*.sql"))
     last.write_text(last.read_text() + "\nALTER TABLE wallets ADD COLUMN nickname text;\n")
@@ -167,15 +183,17 @@ def test_a_note_is_of_the_files_as_they_were(fresh_database: Database, tmp_path:
     assert found == {f"{slug}_schema": ["column wallets.nickname"] for slug in ("eur", "km")}
 
 
-def test_a_revision_that_the_history_has_not_is_unproven(database: Database) -> None:
+def test_a_revision_that_the_history_has_not_is_unproven(database: Database, tenancy_migrations: Migrations) -> None:
     with superuser(database) as connection:
         connection.exec_driver_sql("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
-        found = find_drift(connection, MIGRATIONS, registry.all_tenants(connection))
+        found = find_drift(connection, tenancy_migrations, registry.all_tenants(connection))
     assert list(found.unproven) == ["9999"]
     assert "9999" in found.unproven["9999"]
 
 
-def test_looking_leaves_the_db_transaction_as_it_was(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_leaves_the_db_transaction_as_it_was(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tenancy_migrations: Migrations
+) -> None:
     """No schema, no lock, no other role or path, though it looked at one tenant at a time."""
     monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
     state = """
@@ -185,19 +203,19 @@ def test_looking_leaves_the_db_transaction_as_it_was(database: Database, monkeyp
                 WHERE l.pid = pg_backend_pid() AND c.relnamespace <> 'pg_catalog'::regnamespace
                     AND c.relname !~ '^schema_fingerprints')"""
     tenants = database.tenants()
-    look_and_note(database)
+    look_and_note(database, tenancy_migrations)
     with superuser(database) as connection:
         before = connection.exec_driver_sql(state).one()
-        assert drifted(connection, MIGRATIONS, tenants) == {}
+        assert drifted(connection, tenancy_migrations, tenants) == {}
         assert connection.exec_driver_sql(state).one() == before
     assert before[-1] == 0
 
 
-def test_a_new_tenant_stamps_no_other(fresh_database: Database) -> None:
+def test_a_new_tenant_stamps_no_other(fresh_database: Database, tenancy_migrations: Migrations) -> None:
     """Another tool was seen to record all tenants as migrated when it made one."""
-    old = make_old_tenant(fresh_database, "old")
-    make_tenant(fresh_database, MIGRATIONS, "jp", {})
+    old = make_old_tenant(fresh_database, tenancy_migrations, "old")
+    make_tenant(fresh_database, tenancy_migrations, "jp", {})
     assert fresh_database.tenant("old") == old
     versions = [fresh_database.as_superuser().execute(VERSIONS.format(slug)).fetchall() for slug in ("old", "jp")]  # type: ignore[arg-type]
     assert versions == [[(OLD,)], [(HEAD,)]]
-    assert drift_in(fresh_database) == {}
+    assert drift_in(fresh_database, tenancy_migrations) == {}

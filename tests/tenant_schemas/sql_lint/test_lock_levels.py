@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas.lifecycle.provision import tenant_to_be
-from tenant_schemas.migrations.history import History
-from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema, send
+from tenant_schemas.migrations.history import History, Migrations
+from tenant_schemas.roles import ServiceRoles, become_owner, create_tenant_role, create_tenant_schema, send
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.sql_lint.lock_levels import Lock, Mode, locks_of
 from tenant_schemas.testing.plugin import Database, copy_of
@@ -93,8 +92,8 @@ SAMPLES = [
 ]
 
 
-def history_of(history: History, before: str | None = None) -> str:
-    return "\n".join(step.sql for step in MIGRATIONS.steps(history, None, before))
+def history_of(migrations: Migrations, history: History, before: str | None = None) -> str:
+    return "\n".join(step.sql for step in migrations.steps(history, None, before))
 
 
 def planned(sql: str, before: str) -> dict[str, Mode]:
@@ -127,55 +126,61 @@ class Truth:
 def prepared(template: Database) -> Iterator[Database]:
     with copy_of(template) as database:
         with database.admin_engine().begin() as connection:
-            bound_as_owner(connection, "km_schema")
+            bound_as_owner(connection, database.roles, "km_schema")
             send(connection, SETUP)
         yield database
 
 
-def bound_as_owner(connection: Connection, schema_name: str) -> None:
-    become_owner(connection, MIGRATIONS.roles)
+def bound_as_owner(connection: Connection, roles: ServiceRoles, schema_name: str) -> None:
+    become_owner(connection, roles)
     connection.exec_driver_sql("SET LOCAL tenant_schemas.tenant_role TO tenant_km")
     bind_migration(connection, schema_name)
 
 
 @pytest.mark.parametrize("statement", SAMPLES)
-def test_each_statement_is_planned_as_postgresql_locks(prepared: Database, statement: str) -> None:
+def test_each_statement_is_planned_as_postgresql_locks(
+    prepared: Database, statement: str, tenancy_migrations: Migrations
+) -> None:
     with prepared.admin_engine().connect() as connection:
-        bound_as_owner(connection, "km_schema")
+        bound_as_owner(connection, prepared.roles, "km_schema")
         truth = Truth(prepared, connection)
         send(connection, statement)
-        assert planned(statement, history_of(History.TENANT) + SETUP) == truth.locks("km_schema")
+        assert planned(statement, history_of(tenancy_migrations, History.TENANT) + SETUP) == truth.locks("km_schema")
     prepared.close()
 
 
-def test_each_revision_of_tenants_is_planned_as_postgresql_locks(fresh_database: Database) -> None:
-    tenant = tenant_to_be(MIGRATIONS, slug="old", name="old", settings={})
-    first, *others = MIGRATIONS.steps(History.TENANT, None)
+def test_each_revision_of_tenants_is_planned_as_postgresql_locks(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    tenant = tenant_to_be(tenancy_migrations, slug="old", name="old", settings={})
+    first, *others = tenancy_migrations.steps(History.TENANT, None)
     with fresh_database.admin_engine().begin() as connection:
-        create_tenant_role(connection, tenant, "x", MIGRATIONS.roles)
-        become_owner(connection, MIGRATIONS.roles)
+        create_tenant_role(connection, tenant, "x", tenancy_migrations.roles)
+        become_owner(connection, tenancy_migrations.roles)
         create_tenant_schema(connection, tenant)
-        MIGRATIONS.upgrade_tenant(connection, tenant, first.revision)
+        tenancy_migrations.upgrade_tenant(connection, tenant, first.revision)
     for step in others:
         with fresh_database.admin_engine().begin() as connection:
-            become_owner(connection, MIGRATIONS.roles)
+            become_owner(connection, tenancy_migrations.roles)
             truth = Truth(fresh_database, connection)
-            MIGRATIONS.upgrade_tenant(connection, tenant, step.revision)
-            plan = planned(step.sql, history_of(History.TENANT, step.before))
+            tenancy_migrations.upgrade_tenant(connection, tenant, step.revision)
+            plan = planned(step.sql, history_of(tenancy_migrations, History.TENANT, step.before))
             plan.pop("", None)
             assert plan == truth.locks(tenant.schema_name), step.revision
     with fresh_database.as_superuser() as superuser:
         superuser.execute("DROP OWNED BY tenant_old; DROP ROLE tenant_old")
 
 
-def test_each_revision_of_shared_is_planned_as_postgresql_locks(fresh_database: Database) -> None:
+def test_each_revision_of_shared_is_planned_as_postgresql_locks(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
     with fresh_database.as_superuser() as superuser:
         superuser.execute("DROP SCHEMA shared, eur_schema, km_schema CASCADE")
-    for step in MIGRATIONS.steps(History.SHARED, None):
+    for step in tenancy_migrations.steps(History.SHARED, None):
         with fresh_database.admin_engine().begin() as connection:
             truth = Truth(fresh_database, connection)
-            MIGRATIONS.upgrade_shared(connection, step.revision)
-            plan = planned(step.sql, history_of(History.SHARED, step.before) if step.before else "")
+            tenancy_migrations.upgrade_shared(connection, step.revision)
+            plan = planned(step.sql, history_of(tenancy_migrations, History.SHARED, step.before) if step.before else "")
             assert plan == truth.locks(), step.revision
 
 

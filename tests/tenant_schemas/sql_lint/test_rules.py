@@ -2,8 +2,7 @@
 
 import pytest
 
-from app.tenancy import MIGRATIONS
-from tenant_schemas.migrations.history import History
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.sql_lint.rules import breaches_of
 
 BREAKING = [
@@ -61,6 +60,6 @@ def test_what_only_looks_like_a_breach_is_let_through(statement: str) -> None:
 
 
 @pytest.mark.parametrize("history", History)
-def test_the_histories_keep_the_laws(history: History) -> None:
-    for step in MIGRATIONS.steps(history, None):
+def test_the_histories_keep_the_laws(history: History, tenancy_migrations: Migrations) -> None:
+    for step in tenancy_migrations.steps(history, None):
         assert breaches_of(step.sql) == (), step.revision

@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from app.tenancy import MIGRATIONS
+from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of, make_tenant
 
 pytestmark = pytest.mark.changes_roles
@@ -147,10 +147,12 @@ def test_what_is_broken_in_a_fresh_database_is_whole_elsewhere(database: Databas
     assert database.as_tenant("km").execute("SELECT current_schema()").fetchone() == ("km_schema",)
 
 
-def test_a_copy_takes_its_own_tenants_with_it_and_leaves_the_templates(template: Database, database: Database) -> None:
+def test_a_copy_takes_its_own_tenants_with_it_and_leaves_the_templates(
+    template: Database, database: Database, tenancy_migrations: Migrations
+) -> None:
     """Roles belong to the server, so they must not pile up on it."""
     with copy_of(template) as copy:
-        make_tenant(copy, MIGRATIONS, "passing", {})
+        make_tenant(copy, tenancy_migrations, "passing", {})
         assert copy.tenant("passing").role_name == "tenant_passing"
     with psycopg.connect(database.url()) as superuser:
         roles = superuser.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'tenant\\_%'").fetchall()

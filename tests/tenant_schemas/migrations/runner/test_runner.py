@@ -12,7 +12,6 @@ import pytest
 from flask import Flask
 from psycopg import sql
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas.errors import MigratorBusy, RevisionRefused, TenantNotFound
 from tenant_schemas.migrations.history import History, Migrations, Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, Plan, make_plan, migrate
@@ -37,10 +36,10 @@ def histories(tmp_path: Path) -> Migrations:
 
 
 @pytest.fixture
-def fleet(fresh_database: Database) -> Database:
+def fleet(fresh_database: Database, tenancy_migrations: Migrations) -> Database:
     """A database with six tenants at the head of today."""
     for slug in SLUGS[2:]:
-        make_tenant(fresh_database, MIGRATIONS, slug, {"currency": "EUR"})
+        make_tenant(fresh_database, tenancy_migrations, slug, {"currency": "EUR"})
     return fresh_database
 
 
@@ -91,8 +90,8 @@ def test_all_go_up_together_and_down_again(fleet: Database, histories: Migration
     assert revisions(fleet) == dict.fromkeys(SLUGS, BEFORE)
 
 
-def test_shared_goes_down_and_up_alone(fleet: Database, histories: Migrations) -> None:
-    number = int(MIGRATIONS.head(History.SHARED)) + 1
+def test_shared_goes_down_and_up_alone(fleet: Database, histories: Migrations, tenancy_migrations: Migrations) -> None:
+    number = int(tenancy_migrations.head(History.SHARED)) + 1
     add_revision(
         histories,
         'op.execute("CREATE TABLE shared.noted (id uuid PRIMARY KEY)")',
@@ -106,8 +105,8 @@ def test_shared_goes_down_and_up_alone(fleet: Database, histories: Migrations) -
     assert fleet.as_superuser().execute("SELECT to_regclass('shared.noted')").fetchone() == (None,)
 
 
-def test_a_run_with_nothing_to_do_writes_nothing(fleet: Database) -> None:
-    assert {outcome.attempts for slug, outcome in run(fleet, MIGRATIONS).items() if slug != "shared"} == {0}
+def test_a_run_with_nothing_to_do_writes_nothing(fleet: Database, tenancy_migrations: Migrations) -> None:
+    assert {outcome.attempts for slug, outcome in run(fleet, tenancy_migrations).items() if slug != "shared"} == {0}
     assert fleet.as_superuser().execute("SELECT count(*) FROM shared.migration_runs").fetchone() == (0,)
 
 
@@ -341,21 +340,23 @@ def test_an_interrupted_run_is_recorded_and_the_next_one_finishes(fleet: Databas
     assert revisions(fleet) == dict.fromkeys(SLUGS, FIRST)
 
 
-def test_what_can_not_be_undone_is_refused(fleet: Database) -> None:
-    outcomes = run(fleet, MIGRATIONS, to="0007")
+def test_what_can_not_be_undone_is_refused(fleet: Database, tenancy_migrations: Migrations) -> None:
+    outcomes = run(fleet, tenancy_migrations, to="0007")
     assert all("can't be undone" in (outcomes[slug].error or "") for slug in SLUGS)
 
 
-def test_a_target_or_a_canary_that_nobody_knows_stops_the_run_before_it_begins(fleet: Database) -> None:
+def test_a_target_or_a_canary_that_nobody_knows_stops_the_run_before_it_begins(
+    fleet: Database, tenancy_migrations: Migrations
+) -> None:
     with pytest.raises(RevisionRefused, match="not in this history"):
-        run(fleet, MIGRATIONS, to="7777")
+        run(fleet, tenancy_migrations, to="7777")
     with pytest.raises(TenantNotFound, match="nobody"):
-        run(fleet, MIGRATIONS, canaries=("nobody",))
+        run(fleet, tenancy_migrations, canaries=("nobody",))
 
 
-def test_a_tenant_ahead_of_the_history_is_left_and_named(fleet: Database) -> None:
+def test_a_tenant_ahead_of_the_history_is_left_and_named(fleet: Database, tenancy_migrations: Migrations) -> None:
     fleet.as_superuser().execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
-    assert "9999 is not in this history" in (run(fleet, MIGRATIONS)["km"].error or "")
+    assert "9999 is not in this history" in (run(fleet, tenancy_migrations)["km"].error or "")
 
 
 def test_provisioning_one_tenant_stamps_no_others(fleet: Database, histories: Migrations) -> None:

@@ -17,7 +17,8 @@ from werkzeug.test import TestResponse
 
 import app as application
 from app import create_app
-from app.tenancy import API_PREFIX, RESERVED_SLUGS, Access
+from app.auth.access import API_PREFIX, Access
+from app.tenancy import RESERVED_SLUGS
 from tenant_schemas import registry
 from tenant_schemas.flask import EXTENSION, first_segments
 from tenant_schemas.roles import become_owner
@@ -523,3 +524,11 @@ def test_a_token_for_one_tenant_does_nothing_to_others_even_an_operators(
     for method, path in (("GET", "/api/admin/tenants"), ("PATCH", "/api/admin/tenants/eur")):
         body = None if method == "GET" else {"name": "eur"}
         problem_of(api.send(method, path, headers=headers, json=body), 400, "tenant_ambiguous")
+
+
+def test_every_first_segment_of_a_real_route_is_reserved(app: Flask) -> None:
+    """Else a tenant of that name could be made, and its paths would never reach it."""
+    segments = first_segments(app, API_PREFIX)
+    assert segments
+    assert segments <= RESERVED_SLUGS
+    assert not [segment for segment in segments if not segment.isidentifier()]

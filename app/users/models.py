@@ -13,21 +13,25 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class Role(StrEnum):
-    """What somebody may do in one tenant. `Access` in app/tenancy.py says which role opens which route."""
+    """A user's or API key's role in one tenant. `OPENS` in app/auth/access.py lists the roles for each kind
+    of route.
+    """
 
     MEMBER = "member"  # has wallets
-    ADMIN = "admin"  # has wallets, and manages everybody's
+    ADMIN = "admin"  # has wallets, and manages all wallets of the tenant
     AUDITOR = "auditor"  # reads all, moves nothing
     SERVICE = "service"  # an API key: reads all and moves money, manages nothing
-    OPERATOR = "operator"  # of the installation, for the time of a request: what an admin may
+    OPERATOR = "operator"  # of the installation: an admin's rights, for one request
 
 
 MEMBERSHIP_ROLES: Final = (Role.MEMBER, Role.ADMIN, Role.AUDITOR)
+
+
 KEY_ROLES: Final = (Role.SERVICE, Role.AUDITOR)
 
 
 class User(SharedModel):
-    """A person, in all tenants. Anonymised when they leave, never deleted."""
+    """A user, in all tenants. Users are anonymised when they leave, and never deleted."""
 
     __tablename__ = "users"
     __table_args__ = (sa.UniqueConstraint("email", name="users_email_key"), {"schema": SHARED_SCHEMA})
@@ -42,8 +46,8 @@ class User(SharedModel):
 
 
 class Membership(SharedModel):
-    """A user's role in one tenant, and what they are called there if not by the user's own name. `tenant_role` repeats
-    the tenant's login for row-level security.
+    """A user's role in one tenant, and the user's name there if it differs. `tenant_role` repeats the tenant's login
+    for row-level security.
     """
 
     __tablename__ = "memberships"
@@ -69,7 +73,7 @@ class Membership(SharedModel):
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
 
 
-# A view, so in no metadata: it is read under a tenant's own role and shows that tenant's members only.
+# A view, so it is in no metadata. A tenant's login reads it and sees the tenant's own members only.
 member_directory = sa.table(
     "member_directory",
     sa.column("user_id", sa.Uuid),

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner, Result
 
-from app.auth import signing_keys
-from app.auth.signing_keys import KeyFile, dump_keys, ensure_key_file, parse_keys
+from app import signing_keys
 from app.auth.tokens import TokenMint
+from app.signing_keys import KeyFile, dump_keys, ensure_key_file, parse_keys
 from scripts import rotate_signing_key
 from tests.conftest import SIGNING_KEY
 from tests.factories.api import Api

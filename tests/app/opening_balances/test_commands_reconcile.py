@@ -104,7 +104,7 @@ def test_wrong_rows_stop_it_or_leave_their_users_out(old: OldSystem, members: li
     arguments = ("reconcile", "--tenant", "eur", *old.files())
     stopped = old.run(*arguments)
     assert stopped.exit_code == 1
-    assert "nothing was done" in stopped.output
+    assert "nothing was posted" in stopped.output
     skipped = old.run(*arguments, "--on-error", "skip")
     assert skipped.exit_code == 0, skipped.output
     assert f"left out: {members[0].email}" in skipped.output

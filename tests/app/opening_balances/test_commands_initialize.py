@@ -53,7 +53,7 @@ def test_a_currency_can_be_chosen_and_a_tenant_without_it_is_named(
     result = old.run("initialize", "--currency", "JPY")
     assert result.exit_code == 1
     assert "eur: 3 wallets opened in JPY" in result.output
-    assert "km: it has no wallets in JPY" in result.output
+    assert "km: the tenant does not allow wallets in JPY" in result.output
     assert Books(fresh_database, "eur").wallet(members[2], "currency") == ["EUR", "JPY"]
 
 

@@ -20,17 +20,17 @@ WRONG_ORDERS = {
     "fraction digits in yen": ("9,{ana},1.00,JPY,,", "JPY has 0 fraction digits."),
     "too many fraction digits in dinars": ("9,{ana},1.0001,KWD,,", "KWD has 3 fraction digits."),
     "more than can be kept": ("9,{ana},92233720368547758.08,,,", "The largest amount is 92233720368547758.07 EUR."),
-    "an unknown currency": ("9,{ana},1.00,EURO,,", "'EURO' is no currency of ISO 4217"),
-    "a currency in lower case": ("9,{ana},1.00,eur,,", "'eur' is no currency"),
+    "an unknown currency": ("9,{ana},1.00,EURO,,", "'EURO' is not an ISO 4217 currency"),
+    "a currency in lower case": ("9,{ana},1.00,eur,,", "'eur' is not an ISO 4217 currency"),
     "a currency that is not the tenant's": (
         "9,{ana},1.00,BAM,,",
-        "this tenant has no wallets in BAM, only in EUR, USD",
+        "this tenant does not allow wallets in BAM, only in EUR, USD",
     ),
-    "an unknown status": ("9,{ana},1.00,,pending,", "status 'pending' is not known, only: canceled, cancelled"),
+    "an unknown status": ("9,{ana},1.00,,pending,", "the status 'pending' is unknown; known are canceled, cancelled"),
     "no order id": (",{ana},1.00,,,", "orderId is empty"),
     "too few cells": ("9,{ana},1.00", "it has 3 cells"),
     "a decimal comma": ("9,{ana},1,00,,,", "it has 7 cells"),
-    "an order that was there before": ("1,{ana},1.00,,,", "order '1' is there 2 times, first in line 2"),
+    "an order that was there before": ("1,{ana},1.00,,,", "order '1' appears 2 times, first in line 2"),
     "bytes that are no UTF-8": ("9,{ana},1.00,,,\udcff", "it is not UTF-8"),
     "a NUL character": ("9,{ana},1.00,,,\x00", "it has a NUL character"),
     "a control character, shown harmlessly": ("9,\x1b[31m,1.00,,,", r"there is no user '\x1b[31m'"),
@@ -62,7 +62,7 @@ def test_a_wrong_row_is_named_and_stops_all(
     assert result.exit_code == 1, result.output
     assert "orders.csv line 3: " in result.output
     assert text in result.output
-    assert "nothing was done" in result.output
+    assert "nothing was posted" in result.output
     assert (books.openings(bob), books.wallet(bob, "id"), books.reconciled(bob)) == ([], [], [])
 
 
@@ -81,7 +81,7 @@ def test_to_skip_a_wrong_row_leaves_its_user_out_whole(
         assert f"left out: {ana.email} ({ana.user_id})" in result.output
     else:
         assert books.openings(ana) == [400, 5]
-        assert "0 users were left out whole" in result.output
+        assert "0 users were skipped" in result.output
 
 
 def test_a_user_of_another_tenant_is_told_from_one_nobody_knows(
@@ -101,8 +101,8 @@ def test_an_order_that_two_users_have_leaves_both_out(ana: Person, bob: Person, 
     old.orders(f"1,{ana.email},1.00,,,", f"1,{bob.email},1.00,,cancelled,")
     result = old.bring("--on-error", "skip")
     assert (books.openings(ana), books.openings(bob)) == ([], [])
-    assert "orders.csv line 2: order '1' is there 2 times, first in line 2" in result.output
-    assert "orders.csv line 3: order '1' is there 2 times, first in line 2" in result.output
+    assert "orders.csv line 2: order '1' appears 2 times, first in line 2" in result.output
+    assert "orders.csv line 3: order '1' appears 2 times, first in line 2" in result.output
 
 
 def test_rows_that_together_are_more_than_a_wallet_keeps_are_wrong(
@@ -111,7 +111,9 @@ def test_rows_that_together_are_more_than_a_wallet_keeps_are_wrong(
     old.orders()
     old.deposits(*[f"{ana.email},90000000000000000.00,,,"] * 2, f"{bob.email},1.00,,,")
     result = old.bring("--on-error", "skip")
-    assert "deposits.csv line 3: with the others of its user in EUR it is too much to keep" in result.output
+    assert (
+        "deposits.csv line 3: together with the user's other rows in EUR it exceeds the largest amount" in result.output
+    )
     assert (books.openings(ana), books.openings(bob)) == ([], [100])
 
 
@@ -120,27 +122,27 @@ def test_of_many_wrong_rows_the_first_are_listed_and_the_rest_counted(old: OldSy
     result = old.bring()
     assert result.output.count("there is no user") == 50
     assert "and 10 more" in result.output
-    assert "60 rows are wrong: nothing was done." in result.output
+    assert "60 rows are wrong: nothing was posted." in result.output
 
 
 # Files of which no row can be trusted stop all, whatever is asked.
 
 WRONG_FILES = {
-    "no header": ("1,{bob},1.00", "orders.csv line 1: there is no column orderId"),
-    "a missing column": ("orderId,user\n1,{bob}", "there is no column amount"),
-    "a misspelt column": ("orderId,user,amount,curency\n1,{bob},1.00,JPY", "the column 'curency' is not known"),
-    "a column twice": ("orderId,user,amount,amount\n1,{bob},1.00,2.00", "the column amount is there twice"),
-    "semicolons": ("orderId;user;amount\n1;{bob};1.00", "there is no column orderId"),
-    "nothing at all": ("", "there is no header line"),
+    "no header": ("1,{bob},1.00", "orders.csv line 1: the column orderId is missing"),
+    "a missing column": ("orderId,user\n1,{bob}", "the column amount is missing"),
+    "a misspelt column": ("orderId,user,amount,curency\n1,{bob},1.00,JPY", "the column 'curency' is unknown"),
+    "a column twice": ("orderId,user,amount,amount\n1,{bob},1.00,2.00", "the column amount appears twice"),
+    "semicolons": ("orderId;user;amount\n1;{bob};1.00", "the column orderId is missing"),
+    "nothing at all": ("", "the header line is missing"),
     "a quote that is not closed": (
         'orderId,user,amount\n1,{bob},1.00\n2,"{ana},1.00\n3,{bob},1.00\n',
-        "orders.csv line 3: this is not CSV",
+        "orders.csv line 3: invalid CSV",
     ),
     "a quote that is closed lines later": (
         'orderId,user,amount\n1,{bob},1.00\n2,"{ana},1.00\n3,{bob},1.00\n4,",1.00\n',
-        "orders.csv line 3: a cell goes on in the next line",
+        "orders.csv line 3: a cell continues in the next line",
     ),
-    "text after a quote": ('orderId,user,amount\n1,"{bob}"x,1.00\n', "orders.csv line 2: this is not CSV"),
+    "text after a quote": ('orderId,user,amount\n1,"{bob}"x,1.00\n', "orders.csv line 2: invalid CSV"),
 }
 
 

@@ -1,7 +1,7 @@
-"""The keys that sign access tokens: Ed25519 (RFC 9864), kept as a JWK Set in a file or a variable, newest first.
+"""The keys that sign access tokens: Ed25519 (RFC 9864), stored as a JWK Set in a file or a variable, newest first.
 
-All of them verify. The newest signs, but not before its `nbf`: until then every process, and whoever fetches
-/.well-known/jwks.json, has had time to learn of it. A file is read again when it changes, so a rotation stops nobody.
+All keys verify. The newest key signs, but not before its `nbf`, so that every process and every reader of
+/.well-known/jwks.json knows it by then. A changed file is read again, so a rotation needs no restart.
 """
 
 import json
@@ -27,8 +27,8 @@ ALGORITHM: Final = "Ed25519"
 TYPE: Final = "JWT"
 MAX_KID_LENGTH: Final = 100
 PUBLISHED_MEMBERS: Final = ("kty", "crv", "x", "kid", "use", "alg")
-PUBLISHED_SECONDS: Final = 300  # how long a copy of the published keys may be kept
-LEARNING_SECONDS: Final = 600  # how long a new key is known before it signs
+PUBLISHED_SECONDS: Final = 300  # lifetime of a cached copy of the published keys
+LEARNING_SECONDS: Final = 600  # time between the publication of a new key and its first signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +41,20 @@ class SigningKey:
 
 
 class KeyRing:
-    """The keys as they are at one time. Its identity stands for its contents."""
+    """An immutable set of keys. A changed file makes a new KeyRing, so its identity stands for its contents."""
 
     def __init__(self, keys: Sequence[SigningKey]) -> None:
         self.keys = tuple(keys)
 
     def signer(self) -> SigningKey:
-        """The newest key whose time has come; while none's has, the oldest."""
+        """The newest key that may sign now; if none may, the oldest."""
         now = time()
         return next((key for key in self.keys if key.signs_from <= now), self.keys[-1])
 
     @cached_property
     def by_header(self) -> Mapping[str, OKPKey]:
-        """The keys by the headers of their tokens, encoded. No other header is ever taken or even read, so that
-        nothing an attacker writes there (alg, kid, jku, jwk, crit, b64…) can choose how a token is checked.
+        """The keys by the encoded headers of their tokens. A token with any other header is refused unread, so header
+        members (alg, kid, jku, jwk, crit, b64…) can't choose how it is verified.
         """
         return {encoded_header(key.kid): key.pair for key in self.keys}
 
@@ -69,7 +69,7 @@ KeySource = Callable[[], KeyRing]
 
 
 def header_of(kid: str) -> dict[str, Any]:
-    """The header of all tokens that this key signs."""
+    """The header of all tokens of this key."""
     return {"typ": TYPE, "alg": ALGORITHM, "kid": kid}
 
 
@@ -78,14 +78,14 @@ def encoded_header(kid: str) -> str:
 
 
 def parse_keys(text: str) -> KeyRing:
-    """Read a JWK Set with private Ed25519 keys. Raises ValueError with no word of what is in it."""
+    """Read a JWK Set with private Ed25519 keys. Raises ValueError, without any part of the keys in its message."""
     try:
         ring = KeyRing([_parse_key(members) for members in json.loads(text)["keys"]])
     except (JoseError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise ValueError("it is no JWK Set of private Ed25519 keys") from None
+        raise ValueError("it is not a JWK Set of private Ed25519 keys") from None
     kids = {key.kid for key in ring.keys}
     if not kids or len(kids) != len(ring.keys):
-        raise ValueError("it has no key, or two with one kid")
+        raise ValueError("it has no key, or two keys with one kid")
     return ring
 
 
@@ -106,15 +106,15 @@ def _about(kid: str) -> Any:
 
 
 def make_key(signs_from: int) -> SigningKey:
-    """A new key pair, whose id is its thumbprint (RFC 7638)."""
+    """A new key pair. Its id is its thumbprint (RFC 7638)."""
     pair = OKPKey.generate_key(ALGORITHM)
     kid = pair.thumbprint()
     return SigningKey(kid, OKPKey.import_key(pair.as_dict(private=True), _about(kid)), signs_from)
 
 
 def rotated(ring: KeyRing | None, keep: int) -> KeyRing:
-    """The ring with a new key in front, and the oldest dropped until `keep` are left, but never the one that
-    signs now. A first key signs at once.
+    """The ring with a new key in front, and with the oldest keys dropped until `keep` are left; the key that signs now
+    is never dropped. A first key signs at once.
     """
     now = int(time())
     if ring is None:
@@ -125,19 +125,19 @@ def rotated(ring: KeyRing | None, keep: int) -> KeyRing:
 
 
 def dump_keys(ring: KeyRing) -> str:
-    """The ring as `parse_keys` reads it: a secret."""
+    """The ring as text for `parse_keys`. It is secret."""
     return json.dumps({"keys": [key.pair.as_dict(private=True) | {"nbf": key.signs_from} for key in ring.keys]})
 
 
 def ensure_key_file(path: Path) -> None:
-    """Make the file with a first key unless it is there. Of processes that start at once, one makes it."""
+    """Create the file with a first key unless it exists. Of several processes at once, one creates it."""
     if not path.exists():
         make_once(path, dump_keys(rotated(None, 1)))
 
 
 def write_key_file(path: Path, ring: KeyRing) -> None:
-    """Put the ring into the file, whole or not at all. A file that is there keeps its owner and mode, for the service
-    may be another user than whoever rotates. Raises OSError.
+    """Replace the file atomically. An existing file keeps its owner and mode, because the service may run as another
+    user. Raises OSError.
     """
     scratch = scratch_beside(path, dump_keys(ring))
     try:
@@ -152,8 +152,8 @@ def write_key_file(path: Path, ring: KeyRing) -> None:
 
 
 class KeyFile:
-    """The ring in a file, read again whenever the file is another than it was. One that can't be read then is in the
-    log, and the keys that are known go on.
+    """The keys in a file, read again after each change of the file. If that fails, the error is logged and the known
+    keys stay in use.
     """
 
     def __init__(self, path: Path) -> None:

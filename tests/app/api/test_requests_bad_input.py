@@ -303,7 +303,7 @@ def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many right bodies are sent to the login; what a hash costs is tested elsewhere."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "NOBODY", cheap.hash("nobody"))
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("nobody"))
 
 
 @pytest.fixture(scope="module")

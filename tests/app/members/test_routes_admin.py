@@ -8,11 +8,11 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.audit.models import Actor, ActorKind
+from app.auth.actors import Actor, ActorKind
 from app.auth.errors import AdminRequired
 from app.db import db
 from app.members import service
-from app.members.models import Role
+from app.users.models import Role
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import faults_of, problem_of

@@ -1,0 +1,30 @@
+"""Replacements for two parts of Flask: its JSON provider, and its session cookies, which this service does not use."""
+
+from typing import Any
+
+import orjson
+from flask import Flask, Request, Response
+from flask.json.provider import JSONProvider
+from flask.sessions import SessionInterface
+
+
+class NoSessions(SessionInterface):
+    """Disables Flask's session cookies: sessions are in app/auth/sessions.py, and the look-up would cost
+    every request.
+    """
+
+    def open_session(self, app: Flask, request: Request) -> None:
+        return None
+
+
+class FastJson(JSONProvider):
+    """Flask's JSON provider on orjson. It gets plain values only, because schemas have dumped the objects."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json")

@@ -1,0 +1,23 @@
+"""Records an operator's read requests in the tenant's audit log, before the view runs."""
+
+from flask import Flask, g, request
+
+from app.api.requests import SAFE_METHODS
+from app.audit.service import note_in
+from app.auth.access import actor, caller
+from app.users.models import Role
+from tenant_schemas.context import current_binding
+from tenant_schemas.tenant import Tenant
+
+
+def init_app(app: Flask) -> None:
+    """Register the hook. Call it after the gate's `init_app`, which sets the caller."""
+    app.before_request(_note)
+
+
+def _note() -> None:
+    if "caller" not in g or caller().role is not Role.OPERATOR or request.method not in SAFE_METHODS:
+        return
+    tenant = current_binding()
+    if isinstance(tenant, Tenant):
+        note_in(tenant, actor(), "look", subject=request.path)

@@ -1,0 +1,19 @@
+"""The `flask` commands: the groups `wallets`, `members` and `auth`, with the commands of each feature."""
+
+from flask import Flask
+from flask.cli import AppGroup
+
+from app.auth.commands import auth
+from app.holds.commands import COMMANDS as HOLDS
+from app.ledger.commands import COMMANDS as LEDGER
+from app.members.commands import members
+from app.opening_balances.commands import COMMANDS as OPENING_BALANCES
+
+
+def init_app(app: Flask) -> None:
+    """Register the commands with Flask."""
+    wallets = AppGroup("wallets", help="Wallets and their ledger.")
+    for command in (*LEDGER, *HOLDS, *OPENING_BALANCES):
+        wallets.add_command(command)
+    for group in (auth, wallets, members):
+        app.cli.add_command(group)

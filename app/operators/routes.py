@@ -1,0 +1,34 @@
+"""GET /api/admin/wallets: one tenant's wallets for its staff, and all tenants' wallets for operators."""
+
+from typing import Any
+
+from app.api.blueprint import Blueprint
+from app.api.pagination import Page, cursor_to, paginate, position_in
+from app.auth.access import Access, access, actor
+from app.operators.schemas import WalletListQuery, WalletListSchema
+from app.operators.wallets import AllTenantsWalletsPage, list_all_tenants_wallets
+from app.wallets.models import MemberWallet
+from app.wallets.service import list_wallets as list_tenant_wallets
+from tenant_schemas.context import SHARED, current_binding
+
+blueprint = Blueprint("operators", __name__, url_prefix="/api", description="Wallets of one tenant or of all.")
+
+
+@blueprint.get("/admin/wallets")
+@access(Access.READER, across_tenants=True)
+@blueprint.arguments(WalletListQuery, location="query")
+@blueprint.response(200, WalletListSchema)
+def list_wallets(query: dict[str, Any]) -> Page[MemberWallet] | AllTenantsWalletsPage:
+    """This tenant's wallets, oldest first. For an operator who names no tenant: the wallets of all active tenants, by
+    slug.
+    """
+    filters = {name: query.get(name) for name in ("q", "status")}
+    if current_binding() is SHARED:
+        found = list_all_tenants_wallets(after=position_in(query), limit=query["limit"], actor=actor(), **filters)
+        next_cursor = cursor_to(found.position, query) if found.position else None
+        return AllTenantsWalletsPage(found.items, found.unavailable, next_cursor)
+    return paginate(
+        query,
+        lambda after, limit: list_tenant_wallets(after=after, limit=limit, **filters),
+        lambda item: [item.opened_at, item.id],
+    )

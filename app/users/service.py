@@ -1,0 +1,84 @@
+"""Users: look-up by id and by address, credentials, memberships. All of it is in the shared schema."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db import db, tenants
+from app.users.errors import MemberNotFound, UserExists
+from app.users.models import Membership, User
+from tenant_schemas.flask import connections
+from tenant_schemas.tenant import TenantStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a password check needs: the user's id, the hash, and whether the user is active."""
+
+    user_id: UUID
+    password_hash: str | None
+    is_active: bool
+
+
+def credentials(email: str) -> Credentials | None:
+    """The credentials of the user with this address, in any case. It leaves no db transaction open, because hashing
+    follows.
+    """
+    query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE email = %s"
+    rows = connections().shared.one_statement(query, (email.strip().lower(),), retry=True)
+    return Credentials(*rows[0]) if rows else None
+
+
+def credentials_of(user_id: UUID) -> Credentials:
+    """The credentials of the user with this id. Raises MemberNotFound."""
+    query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE id = %s"
+    rows = connections().shared.one_statement(query, (user_id,), retry=True)
+    if not rows:
+        raise MemberNotFound("There is no such user.")
+    return Credentials(*rows[0])
+
+
+def find_user(email: str) -> User | None:
+    """The user with this address, in any case; None if there is none."""
+    return db.session.scalar(sa.select(User).where(User.email == email.strip().lower()))
+
+
+def get_user(user_id: UUID) -> User:
+    """The user with this id. Raises MemberNotFound."""
+    user = db.session.get(User, user_id)
+    if user is None:
+        raise MemberNotFound("There is no such user.")
+    return user
+
+
+def memberships_of(user_id: UUID) -> list[dict[str, Any]]:
+    """The user's memberships in active tenants, by slug."""
+    query = (
+        sa.select(tenants.c.slug.label("tenant_id"), Membership.role)
+        .join(tenants, tenants.c.id == Membership.tenant_id)
+        .where(Membership.user_id == user_id, tenants.c.status == TenantStatus.ACTIVE)
+        .order_by(tenants.c.slug)
+    )
+    return [row._asdict() for row in db.session.execute(query)]
+
+
+def add_user(email: str, name: str, password_hash: str | None, *, is_operator: bool = False) -> User:
+    """Create a user and flush. Raises UserExists."""
+    if find_user(email):
+        raise UserExists(f"A user with the address {email} exists already.")
+    user = User(email=email.strip().lower(), name=name, password_hash=password_hash, is_operator=is_operator)
+    db.session.add(user)
+    db.session.flush()
+    return user
+
+
+def set_password(email: str, password_hash: str) -> User:
+    """Set a user's password and flush; the caller must end the user's sessions. Raises MemberNotFound."""
+    user = find_user(email)
+    if user is None:
+        raise MemberNotFound(f"There is no user with the address {email}.")
+    user.password_hash = password_hash
+    db.session.flush()
+    return user

@@ -1,0 +1,68 @@
+"""The question of every request: who is the caller, and which role does the caller have in the named tenant?"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from app.users.models import Role
+from tenant_schemas.flask import connections
+from tenant_schemas.registry import COLUMNS, tenant_from_row
+from tenant_schemas.tenant import Tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A user or an API key, the named tenant, and the role in it. Tenant and role may be None."""
+
+    id: UUID
+    is_operator: bool
+    role: Role | None
+    tenant: Tenant | None
+
+
+# One query for a tenant that is unknown, suspended or foreign, so that all three cost the same.
+_STANDING: Final = f"""
+    SELECT u.id, u.is_operator, m.role, {COLUMNS}
+    FROM shared.users u
+    LEFT JOIN shared.tenants t ON {{named}}
+    LEFT JOIN shared.memberships m ON m.tenant_id = t.id AND m.user_id = u.id
+    WHERE u.id = %s AND u.status = 'active' AND (%s::uuid IS NULL OR EXISTS (
+        SELECT FROM shared.sessions s WHERE s.id = %s AND s.user_id = u.id AND s.ended_at IS NULL))"""  # noqa: S608
+
+
+_STANDING_BY_SLUG: Final = _STANDING.format(named="t.slug = %s")
+
+
+_STANDING_BY_ID: Final = _STANDING.format(named="t.id = %s")
+
+
+_KEY_STANDING: Final = f"""
+    SELECT k.id, false, k.role, {COLUMNS}
+    FROM shared.api_keys k JOIN shared.tenants t ON t.id = k.tenant_id
+    WHERE k.id = %s AND k.secret_hash = %s AND k.revoked_at IS NULL AND k.expires_at > now()"""  # noqa: S608
+
+
+def standing(user_id: UUID, session_id: UUID | None, slug: str | None, tenant_id: UUID | None) -> Standing | None:
+    """The user's standing in the tenant with this id, or else with this slug. None for an unknown or disabled user, and
+    for an ended session.
+
+    One round trip on the shared side, for every request.
+    """
+    query, named = (_STANDING_BY_SLUG, slug) if tenant_id is None else (_STANDING_BY_ID, tenant_id)
+    return _standing(query, (named, user_id, session_id, session_id))
+
+
+def standing_of_key(key_id: UUID, secret_hash: bytes) -> Standing | None:
+    """The tenant and the role of an API key. None for an unknown, revoked or expired key. One round trip, as
+    `standing`.
+    """
+    return _standing(_KEY_STANDING, (key_id, secret_hash))
+
+
+def _standing(query: str, parameters: tuple[Any, ...]) -> Standing | None:
+    rows = connections().shared.one_statement(query, parameters, retry=True)
+    if not rows:
+        return None
+    found_id, is_operator, role, *tenant_row = rows[0]
+    tenant = tenant_from_row(tenant_row) if tenant_row[0] else None
+    return Standing(found_id, is_operator, Role(role) if role else None, tenant)

@@ -1,0 +1,67 @@
+"""Write `requirements.lock`: the version and the SHA-256 hashes of every package that setup.cfg requires, directly or
+through another package. `make lock` runs it.
+
+A pin that still satisfies setup.cfg keeps its version; `--upgrade` takes the newest version of every package. `--check`
+writes nothing and needs no network: it compares the digest of setup.cfg's requirements with the one in the lock's first
+line. Exits 1 if uv finds no set of versions, or if `--check` finds the lock older than setup.cfg.
+"""
+
+import hashlib
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import rich_click as click
+
+from app.config import ROOT
+from scripts.support.console import FAILED, stop
+
+SETUP_CFG = ROOT / "setup.cfg"
+LOCK = ROOT / "requirements.lock"
+# One set of pins for every platform and every Python from python_requires on: markers tell them apart.
+UV_OPTIONS = ("--no-config", "--quiet", "--universal", "--fork-strategy=fewest", "--generate-hashes", "--no-header")
+
+
+@click.command(help=__doc__)
+@click.option("--upgrade", is_flag=True, help="Take the newest version of every package that setup.cfg allows.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock is older than setup.cfg.")
+def main(*, upgrade: bool, check: bool) -> None:
+    if not check:
+        _write(["--upgrade"] if upgrade else [])
+    elif not LOCK.exists() or LOCK.read_text("utf-8").partition("\n")[0] != _first_line():
+        stop(f"{LOCK.name} is older than the requirements in {SETUP_CFG.name}. Run `make lock` and commit it.", FAILED)
+
+
+def _write(options: list[str]) -> None:
+    uv = str(Path(sys.executable).with_name("uv"))
+    python = _setup_cfg()["options"]["python_requires"].removeprefix(">=")
+    # uv reads the pins to keep from the file that it writes. A relative name keeps this folder's path out of the lock.
+    files = ["--output-file", LOCK.name, SETUP_CFG.name, "--all-extras"]
+    command = [uv, "pip", "compile", *UV_OPTIONS, *options, "--python-version", python, *files]
+    if subprocess.run(command, cwd=SETUP_CFG.parent, check=False).returncode:
+        stop(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.", FAILED)
+    LOCK.write_text(f"{_first_line()}\n# Written by `make lock`; never edit it.\n{LOCK.read_text('utf-8')}", "utf-8")
+
+
+def _first_line() -> str:
+    return f"# The requirements in setup.cfg: sha256:{hashlib.sha256(_requirements().encode()).hexdigest()}"
+
+
+def _requirements() -> str:
+    """Every line that decides on a version, without its place in the file."""
+    setup_cfg = _setup_cfg()
+    options = setup_cfg["options"]
+    texts = [options["install_requires"], *setup_cfg["options.extras_require"].values()]
+    lines = {line.strip() for text in texts for line in text.splitlines()} - {""}
+    return "\n".join([options["python_requires"], *sorted(lines)])
+
+
+def _setup_cfg() -> ConfigParser:
+    parser = ConfigParser(interpolation=None)
+    parser.read_string(SETUP_CFG.read_text("utf-8"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

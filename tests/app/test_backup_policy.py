@@ -1,0 +1,45 @@
+"""The policy of backups names every column that holds a person's id, and masks every text that tells of a person."""
+
+import pytest
+
+from app.backup_policy import BACKUP_POLICY, MASKS
+from tenant_schemas.testing.plugin import Database
+
+pytestmark = pytest.mark.both_servers
+
+
+def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Database) -> None:
+    others = {
+        *("wallets.id", "wallet_transactions.id", "wallet_transactions.wallet_id", "wallet_transactions.refund_of"),
+        *("wallet_transactions.hold_id", "ledger_entries.transaction_id", "audit_log.id", "audit_log.wallet_id"),
+        *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
+        *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
+        *("order_items.product_id",),
+    }
+    query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
+        ON tablename = table_name AND schemaname = table_schema
+        WHERE table_schema = 'km_schema' AND data_type = 'uuid'"""
+    found = {name for (name,) in fresh_database.as_superuser().execute(query)}
+    named = {f"{table}.{column}" for table, columns in BACKUP_POLICY.people_named.items() for column in columns}
+    assert named - {"audit_log.subject"} == found - others
+    assert others <= found
+
+
+def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fresh_database: Database) -> None:
+    """A new column of text is to be masked, or to be named here as one that says nothing of anybody."""
+    harmless = {
+        *("alembic_version.version_num", "wallets.currency", "wallets.status", "wallet_transactions.currency"),
+        *("wallet_transactions.type", "ledger_accounts.code", "ledger_accounts.name", "ledger_accounts.kind"),
+        *("ledger_accounts.normal_side", "ledger_entries.debit_account", "ledger_entries.credit_account"),
+        *("holds.currency", "holds.status", "orders.currency", "orders.status", "order_items.sku", "order_items.name"),
+        *("credit_policies.currency", "reconciliations.currency", "reconciliations.refused_by", "audit_log.action"),
+        *("audit_log.actor_kind", "audit_log.refusal"),
+    }
+    query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
+        ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""
+    columns = dict(fresh_database.as_superuser().execute(query).fetchall())
+    masked = {f"{table}.{column}" for table, masks in MASKS.items() for column in masks}
+    shared = {name for name in masked if name.split(".")[0] in {BACKUP_POLICY.people, BACKUP_POLICY.members}}
+    assert masked - shared - set(columns) == set()
+    texts = {name for name, kind in columns.items() if kind in {"text", "jsonb", "character varying"}}
+    assert texts - masked == harmless

@@ -1,0 +1,59 @@
+"""The doctor's findings on a test's database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from app.tenancy import MIGRATIONS
+from tenant_schemas.doctor import Finding, examine
+from tenant_schemas.testing.plugin import Database
+
+# The tests' server is thrown away, so nothing on it must outlive a crash; and its other databases are nobody's.
+THROWN_AWAY = frozenset({"fsync", "full_page_writes", "synchronous_commit", "data_checksums", "other_database"})
+
+
+# Of a server that was given to the tests, and how it lets them in, nothing is known.
+THEIR_SERVER = frozenset({"pg_hba", "ssl", "max_prepared_transactions", "log_statement", "password_encryption"})
+
+
+EXEMPT = THROWN_AWAY | THEIR_SERVER
+
+
+def engine(database: Database) -> sa.Engine:
+    url = sa.make_url(database.url()).set(drivername="postgresql+psycopg")
+    return sa.create_engine(url, poolclass=sa.NullPool)
+
+
+@contextmanager
+def broken(database: Database, *statements: str) -> Iterator[Connection]:
+    """The superuser's connection after these statements. They are rolled back."""
+    with engine(database).connect() as connection, connection.begin() as transaction:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        yield connection
+        transaction.rollback()
+
+
+def findings(connection: Connection, **options: Any) -> list[Finding]:
+    return examine(connection, MIGRATIONS, **({"shared_logins": True, "exempt": EXEMPT} | options))
+
+
+def seen(connection: Connection, **options: Any) -> list[tuple[str, str]]:
+    """What was found, as the migrator would find it."""
+    connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
+    return [(finding.check, finding.where) for finding in findings(connection, **options)]
+
+
+def assert_found_alone(database: Database, statement: str, check: str, where: str) -> None:
+    """After the statement this finding is there, and no other of another object.
+
+    A grant may be wrong in two ways at once; then the second is of the same thing.
+    """
+    with broken(database, statement) as connection:
+        found = seen(connection)
+    assert (check, where) in found
+    others = set(found) - {(check, where)}
+    assert all(where.partition(" ")[2].rpartition(".")[2] in other for _, other in others), others

@@ -1,0 +1,3 @@
+"""Texts that are no slug."""
+
+NOT_SLUGS = ["EUR", "e ur", "é", "eur'; DROP TABLE shared.tenants; --", "%", "eur\0", "eur.km", "1", "_"]

@@ -1,0 +1,62 @@
+"""Tenants of a test's own, and what the database knows of a tenant."""
+
+from typing import Any
+
+import pytest
+
+from app.tenancy import RESERVED_SLUGS
+from tenant_schemas.lifecycle.archive import archive
+from tenant_schemas.lifecycle.rename import rename
+from tenant_schemas.migrations.history import Migrations, set_timeouts
+from tenant_schemas.tenant import Tenant
+from tenant_schemas.testing.plugin import Database, make_tenant
+
+BAM = {"currency": "BAM"}
+
+
+@pytest.fixture
+def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
+    """A tenant of this database only: the roles of eur and km are those of all tests."""
+    return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
+
+
+def set_aside(database: Database, slug: str = "mark") -> None:
+    """Archive the tenant."""
+    with database.admin_engine().begin() as connection:
+        archive(connection, slug)
+
+
+def renamed(database: Database, new_slug: str = "bam", slug: str = "mark", **options: Any) -> Tenant:
+    """Rename the tenant, and commit."""
+    with database.admin_engine().begin() as connection:
+        set_timeouts(connection)
+        return rename(connection, database.roles, slug, new_slug, reserved_slugs=RESERVED_SLUGS, **options)
+
+
+def traces(database: Database, tenant: Tenant) -> list[Any]:
+    """What of a tenant is in the catalogue, in `shared` and among the roles."""
+    server = database.as_superuser()
+    found = [
+        row
+        for query in (
+            "SELECT nspname FROM pg_namespace WHERE nspname = %(schema)s",
+            "SELECT rolname FROM pg_roles WHERE rolname = %(role)s",
+            "SELECT slug FROM shared.tenants WHERE id = %(id)s",
+            "SELECT user_id FROM shared.memberships WHERE tenant_id = %(id)s",
+            "SELECT id FROM shared.sessions WHERE tenant_id = %(id)s",
+            "SELECT id FROM shared.api_keys WHERE tenant_id = %(id)s",
+            "SELECT schema_name FROM shared.spare_schemas WHERE tenant_id = %(id)s",
+        )
+        for row in server.execute(
+            query, {"schema": tenant.schema_name, "role": tenant.role_name, "id": tenant.id}
+        ).fetchall()
+    ]
+    return [each for (each,) in found]
+
+
+def everything(database: Database) -> Any:
+    """What a refused rename leaves as it was."""
+    server = database.as_superuser()
+    names = server.execute("SELECT nspname::text FROM pg_namespace UNION ALL SELECT rolname::text FROM pg_roles")
+    paths = server.execute("SELECT oid, proconfig FROM pg_proc WHERE proconfig IS NOT NULL ORDER BY oid").fetchall()
+    return database.tenants(), sorted(names.fetchall()), paths

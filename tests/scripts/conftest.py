@@ -1,0 +1,28 @@
+"""The operators' scripts on a test's own database, in this process; and tenants and bundles for them to work on."""
+
+import pytest
+from flask import Flask
+
+from tenant_schemas.testing.plugin import Database
+from tests.factories.bundles import bundle, furnished  # noqa: F401
+from tests.factories.door import Run, door
+from tests.factories.people import People
+from tests.factories.tenants import mark  # noqa: F401
+
+
+@pytest.fixture
+def tenant_logins() -> str:
+    """The login mode of the installation. A module may override it."""
+    return "own"
+
+
+@pytest.fixture
+def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str) -> Run:
+    """`run("migrate", *arguments)` runs a script on the test's own database."""
+    return door(fresh_database, monkeypatch, tenant_logins)
+
+
+@pytest.fixture
+def own(fresh_app: Flask) -> People:
+    """People on the test's own database."""
+    return People(fresh_app)

@@ -1,0 +1,156 @@
+"""`scripts.backup_tenant` backs up one tenant or all; killed or out of space it leaves no half of a bundle."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from app.config import ROOT
+from tenant_schemas.backup.bundle import open_bundle
+from tenant_schemas.errors import BackupError
+from tenant_schemas.testing.plugin import Database
+from tests.factories.backups import fill
+from tests.factories.door import Run, door_of_backups, environment_of_backups
+
+pytestmark = pytest.mark.both_servers
+
+
+@pytest.fixture
+def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return door_of_backups(fresh_database, monkeypatch)
+
+
+def test_the_script_backs_up_one_or_all_and_says_from_where_to_where(
+    run: Run, fresh_database: Database, tmp_path: Path
+) -> None:
+    one = run("backup_tenant", "km", "--to", str(tmp_path / "one"))
+    assert one.exit_code == 0, one.output
+    assert str(next((tmp_path / "one").iterdir())) in one.output
+    url = sa.make_url(fresh_database.admin_url)
+    place = f"{url.host}:{url.port}/{url.database}"
+    assert place in one.output
+    assert place in run("backup_tenant", "nope", "--to", str(tmp_path / "one")).output
+    both = run("backup_tenant", "--all", "--to", str(tmp_path / "all"), "--jobs", "2", "--json")
+    assert both.exit_code == 0, both.output
+    told = json.loads(both.output)
+    assert {each["slug"] for each in told} == {"eur", "km"}
+    for each in told:
+        open_bundle(Path(each["bundle"]))
+        assert each["source"] == place
+
+
+def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(
+    run: Run, fresh_database: Database, tmp_path: Path
+) -> None:
+    for minute in range(3):
+        assert run("backup_tenant", "km", "--to", str(tmp_path)).exit_code == 0
+        newest = max(tmp_path.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        _move_back(newest, minute)
+    fresh_database.as_superuser().execute("UPDATE km_schema.alembic_version SET version_num = '0001'")
+    assert run("backup_tenant", "km", "--to", str(tmp_path), "--keep", "1").exit_code == 1
+    assert len(list(tmp_path.iterdir())) == 3
+    fresh_database.as_superuser().execute(
+        "UPDATE km_schema.alembic_version SET version_num = (SELECT revision FROM shared.tenants WHERE slug = 'km')"
+    )
+    kept = run("backup_tenant", "km", "--to", str(tmp_path), "--keep", "2", "--json")
+    assert kept.exit_code == 0, kept.output
+    assert len(json.loads(kept.output)[0]["removed"]) == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def _move_back(folder: Path, minute: int) -> None:
+    told = json.loads((folder / "manifest.json").read_text())
+    told["taken_at"] = f"2000-01-01T00:0{minute}:00Z"
+    (folder / "manifest.json").write_text(json.dumps(told))
+    folder.rename(folder.with_name(f"km-20000101T000{minute}00Z"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--to", "x"),
+        ("km", "--all", "--to", "x"),
+        ("km",),
+        ("nope", "--to", "x"),
+        ("km", "--to", "x", "--keep", "0"),
+        ("km", "--to", "x", "--seal-to", "age1x"),
+    ],
+)
+def test_what_can_not_be_asked_for_is_refused_with_a_reason(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("backup_tenant", *arguments)
+    assert result.exit_code == 2
+    assert result.output
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+Script = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def script(fresh_database: Database) -> Script:
+    """Starts the real script on the test's database, as wallet_backup."""
+    variables = os.environ | environment_of_backups(fresh_database)
+    command = [sys.executable, "-m", "scripts.backup_tenant"]
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            env=variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return start
+
+
+def test_a_killed_backup_leaves_no_bundle_and_the_next_one_clears_up(
+    script: Script, fresh_database: Database, tmp_path: Path
+) -> None:
+    fill(fresh_database, 60_000)
+    left = 0
+    for moment in range(6):
+        with script("km", "--to", str(tmp_path)) as running:
+            while running.poll() is None and not list(tmp_path.glob("*.partial")):
+                time.sleep(0.001)
+            time.sleep(moment * 0.03)
+            running.send_signal(signal.SIGKILL)
+        for folder in tmp_path.iterdir():
+            if folder.suffix == ".partial":
+                left += 1
+                with pytest.raises(BackupError, match="no bundle"):
+                    open_bundle(folder)
+            else:
+                open_bundle(folder)
+                shutil.rmtree(folder)
+    assert left
+    with script("km", "--to", str(tmp_path)) as running:
+        assert running.wait() == 0, running.stderr
+    assert [folder.suffix for folder in tmp_path.iterdir()] == [""]
+
+
+def test_a_file_that_may_not_grow_ends_the_backup_with_the_reason(
+    script: Script, fresh_database: Database, tmp_path: Path
+) -> None:
+    fill(fresh_database, 20_000)
+    with script("km", "--to", str(tmp_path)) as running:
+        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        _, said = running.communicate()
+    assert running.returncode == 1
+    assert "km can't be written: File too large" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []

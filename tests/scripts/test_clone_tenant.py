@@ -1,0 +1,23 @@
+"""`scripts.clone_tenant` makes a clone and says what is in it."""
+
+import json
+
+import pytest
+
+from tenant_schemas.testing.plugin import Database
+from tests.factories.bundles import (
+    SLUG,
+    Furnished,
+)
+from tests.factories.door import Run
+
+pytestmark = pytest.mark.both_servers
+
+
+def test_the_script_makes_a_clone_and_says_so(fresh_database: Database, furnished: Furnished, run: Run) -> None:
+    done = run("clone_tenant", SLUG, "staging", "--name", "For tests", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["people"] == 2
+    assert fresh_database.tenant("staging").name == "For tests"
+    again = run("clone_tenant", SLUG, "staging")
+    assert (again.exit_code, "staging" in again.output) == (1, True)

@@ -1,0 +1,55 @@
+"""`scripts.migrate` migrates every schema and reports each, or says what it would do."""
+
+import json
+
+import pytest
+
+from tenant_schemas.testing.plugin import Database
+from tests.factories.door import Run
+
+
+@pytest.fixture
+def tenant_logins() -> str:
+    """Tenants may log in themselves and by the pool."""
+    return "shared"
+
+
+def test_migrate_reports_every_schema(run: Run) -> None:
+    result = run("migrate", "--json")
+    assert result.exit_code == 0
+    assert [outcome["schema_name"] for outcome in json.loads(result.output)] == ["shared", "eur_schema", "km_schema"]
+
+
+def test_migrate_fails_for_the_tenant_that_is_in_the_way_alone(run: Run, fresh_database: Database) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'eur'")
+    result = run("migrate", "--json")
+    assert result.exit_code == 1
+    errors = {outcome["schema_name"]: outcome["error"] for outcome in json.loads(result.output)}
+    assert "9999 is not in this history" in errors["eur_schema"]
+    assert errors["km_schema"] is None
+
+
+def test_a_dry_run_shows_the_sql_and_does_nothing(run: Run, fresh_database: Database) -> None:
+    """To a tenant that has been at the first revision ever since."""
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0007' WHERE slug = 'eur'")
+    result = run("migrate", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "-- eur: 1 steps from 0007." in result.output
+    assert "audit_log: ACCESS EXCLUSIVE" in result.output
+    assert "CREATE TABLE audit_chain" in result.output
+    assert fresh_database.tenant("eur").revision == "0007"
+
+
+def test_migrate_refuses_a_tenant_that_does_not_exist(run: Run) -> None:
+    assert run("migrate", "--tenant", "nope").exit_code == 2
+
+
+def test_wrong_settings_exit_2_and_list_every_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "foo")
+    monkeypatch.setenv("STATEMENT_TIMEOUT_MS", "99999999999")
+    monkeypatch.setenv("SECRET_KEY", "short")
+    result = run("migrate")
+    assert result.exit_code == 2
+    for name in ("DATABASE_URL", "STATEMENT_TIMEOUT_MS", "SECRET_KEY"):
+        assert name in result.output

@@ -1,0 +1,52 @@
+"""A manifest is exactly one, or it is refused with the place of its fault."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.manifest import manifest_from_json
+from tenant_schemas.errors import BundleBroken
+from tests.factories.backups import edited
+
+pytestmark = pytest.mark.both_servers
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda told: told.update(format=2), "format 2"),
+        (lambda told: told.pop("format"), "format None"),
+        (lambda told: told.pop("proof"), r"lacks \['proof'\]"),
+        (lambda told: told.update(more=1), r"\['more'\] too much"),
+        (lambda told: told["tenant"].update(id="x"), "tenant.id"),
+        (lambda told: told["tenant"].update(status="sold"), "tenant.status"),
+        (lambda told: told["tables"][0].update(rows="3"), "rows"),
+        (lambda told: told["tables"][0].update(rows=-1), "rows"),
+        (lambda told: told["tables"][0].update(columns="id"), "columns"),
+        (lambda told: told["tables"][0].update(file="../../etc/passwd"), "outside"),
+        (lambda told: told["tables"][0].update(file="/etc/passwd"), "outside"),
+        (lambda told: told["tables"][0].update(sha256="0"), "sha256"),
+        (lambda told: told.update(taken_at="yesterday"), "taken_at"),
+        (lambda told: told.update(taken_at="2026-01-01T00:00:00"), "taken_at: it has no time zone"),
+        (lambda told: told.update(taken_at="0001-01-01T00:00:00+14:00"), "taken_at"),
+        (lambda told: told["tables"][0].update(file="tables/\0"), "NUL"),
+        (lambda told: told["tables"][0].update(file="tables/\ud800"), "surrogates"),
+    ],
+)
+def test_a_manifest_that_is_not_exactly_one_is_refused_with_the_place(
+    bundle: Bundle, edit: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    with pytest.raises(BundleBroken, match=says):
+        open_bundle(edited(bundle, edit))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{", '{"format": 1}', "\ud800", "[" * 100_000])
+def test_no_text_at_all_makes_reading_a_manifest_fail_otherwise(text: str) -> None:
+    with pytest.raises(BundleBroken):
+        manifest_from_json(text)
+
+
+def test_a_manifest_comes_back_from_its_json(bundle: Bundle) -> None:
+    assert manifest_from_json(bundle.manifest.to_json()) == bundle.manifest

@@ -1,0 +1,80 @@
+"""The newest whole bundles of a tenant are kept, and nothing else is touched."""
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.retention import keep_newest
+from tests.factories.backups import edited
+
+pytestmark = pytest.mark.both_servers
+
+
+def copies(bundle: Bundle, *days: int) -> list[Path]:
+    """The same bundle as of these days of an earlier year."""
+    made = []
+    for day in days:
+        folder = bundle.folder.with_name(f"km-200001{day:02}T000000Z")
+        shutil.copytree(bundle.folder, folder)
+        edited(
+            Bundle(folder, bundle.manifest), lambda told, day=day: told.update(taken_at=f"2000-01-{day:02}T00:00:00Z")
+        )
+        made.append(folder)
+    return made
+
+
+def test_the_newest_whole_bundles_are_kept_and_nothing_else_is_touched(bundle: Bundle) -> None:
+    parent = bundle.folder.parent
+    first, second, broken, fourth, _fifth = copies(bundle, 1, 2, 3, 4, 5)
+    (broken / "tables" / "wallets.copy.gz").write_bytes(b"")
+    another = parent / "km-20000101T000009Z"
+    shutil.copytree(bundle.folder, another)
+    edited(
+        Bundle(another, bundle.manifest),
+        lambda told: (
+            told["tenant"].update(id="00000000-0000-4000-8000-000000000000"),
+            told.update(taken_at="2000-01-01T00:00:09Z"),
+        ),
+    )
+    with_more = copies(bundle, 6)[0].rename(parent / "km-20000101T000001Z")
+    edited(Bundle(with_more, bundle.manifest), lambda told: told.update(taken_at="2000-01-01T00:00:01Z"))
+    (with_more / "notes.txt").write_text("mine")
+    (parent / "km-19990101T000000Z").mkdir()
+    (parent / "km-19990101T000001Z").symlink_to(first)
+    (parent / "readme").write_text("x")
+    before = set(os.listdir(parent))
+    assert sorted(keep_newest(bundle, 4)) == [first]
+    assert set(os.listdir(parent)) == before - {first.name}
+    open_bundle(second)
+    assert sorted(keep_newest(bundle, 2)) == [second, broken, fourth]
+    assert keep_newest(bundle, 2) == []
+
+
+def test_a_broken_bundle_does_not_count_as_one_that_is_kept(bundle: Bundle) -> None:
+    old, newer = copies(bundle, 1, 2)
+    (newer / "shared" / "users.copy.gz").unlink()
+    assert keep_newest(bundle, 2) == []
+    assert old.exists()
+
+
+def test_the_bundle_just_taken_stays_whatever_time_others_say(bundle: Bundle) -> None:
+    """As where a clock was wrong once, or somebody edited a manifest."""
+    for year in (2098, 2099):
+        folder = bundle.folder.with_name(f"km-{year}0101T000000Z")
+        shutil.copytree(bundle.folder, folder)
+        (folder / "manifest.json").write_text(
+            replace(bundle.manifest, taken_at=datetime(year, 1, 1, tzinfo=UTC)).to_json()
+        )
+    assert [folder.name for folder in keep_newest(bundle, 2)] == ["km-20980101T000000Z"]
+    open_bundle(bundle.folder)
+
+
+def test_a_bundle_beside_whose_time_has_no_zone_is_none_and_stops_nothing(bundle: Bundle) -> None:
+    (folder,) = copies(bundle, 1)
+    edited(Bundle(folder, bundle.manifest), lambda told: told.update(taken_at="2000-01-01T00:00:00"))
+    assert keep_newest(bundle, 1) == []

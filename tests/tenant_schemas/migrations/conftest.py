@@ -1,0 +1,23 @@
+"""A copy of the histories, to add to."""
+
+from pathlib import Path
+
+import pytest
+
+from tenant_schemas.migrations.history import History, Migrations
+from tests.factories.histories import copied_histories
+from tests.factories.scratch_revision import STEPS, migrations_in, next_number, write_revision
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of the histories, to add to."""
+    copied_histories(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scratch(repository: Path) -> Migrations:
+    """The repository's histories, and one more revision for tenants."""
+    write_revision(repository, History.TENANT, next_number(), STEPS)
+    return migrations_in(repository)
