@@ -1,4 +1,4 @@
-"""Servers to throw away. Their files lie in memory where the machine has room for them.
+"""Servers to throw away, and where their files lie.
 
 A run of the tests makes each cluster, with the template database in it, once: the first process that needs it makes it
 and stops it, and every process (a worker of pytest-xdist) starts a copy of its files. The last process removes the
@@ -36,7 +36,7 @@ Running = Callable[[Path], AbstractContextManager[str]]
 @contextmanager
 def server_folder() -> Iterator[Path]:
     """A new folder for a cluster."""
-    with tempfile.TemporaryDirectory(prefix="tenant-schemas-", dir=_roomy_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="tenant-schemas-") as folder:
         yield Path(folder)
 
 
@@ -128,7 +128,7 @@ def _alone(shared: Path) -> Iterator[None]:
 
 
 def _make_original(running: Running, furnish: Callable[[str], str]) -> str:
-    folder = Path(tempfile.mkdtemp(prefix="tenant-schemas-original-", dir=_roomy_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="tenant-schemas-original-"))
     try:
         with running(folder) as server_url:
             furnished = furnish(server_url)
@@ -142,12 +142,20 @@ def _remove_original(made: str) -> None:
     shutil.rmtree(json.loads(made)[0])
 
 
-def _roomy_memory() -> Path | None:
-    """The file system in memory, if it is one and has room. It may promise more than the machine has."""
-    if not os.access(MEMORY, os.W_OK) or not os.path.ismount(MEMORY):
-        return None
-    disk = os.statvfs(MEMORY)
-    return MEMORY if min(disk.f_bavail * disk.f_frsize, _available_bytes()) >= WANTED_BYTES else None
+def keep_temporary_files_in_memory() -> None:
+    """Let this process and its children make temporary files in memory, if there is room. TMPDIR has precedence."""
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # It is read from TMPDIR at the next use.
+
+
+def _has_room(folder: Path) -> bool:
+    """Some systems allow no programs there; and a file system in memory may promise more than the machine has."""
+    if not os.access(folder, os.W_OK) or not os.path.ismount(folder):
+        return False
+    disk = os.statvfs(folder)
+    free_bytes = min(disk.f_bavail * disk.f_frsize, _available_bytes())
+    return not disk.f_flag & os.ST_NOEXEC and free_bytes >= WANTED_BYTES
 
 
 def _available_bytes() -> int:

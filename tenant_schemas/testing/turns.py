@@ -18,7 +18,8 @@ LOCK_KEY: Final = 7_402_236
 class Turns:
     """Keeps a connection for the lock. Ends it with the session of the tests."""
 
-    def __init__(self, server_url: str) -> None:
+    def __init__(self, server_url: str, lock_key: int = LOCK_KEY) -> None:
+        self._lock_key = lock_key
         self._connection = psycopg.connect(server_url, autocommit=True)
 
     @pytest.hookimpl(wrapper=True)
@@ -26,11 +27,11 @@ class Turns:
         if "template" not in getattr(item, "fixturenames", ()):
             return (yield)
         kind = "" if may_change_roles(item) else "_shared"
-        self._connection.execute(f"SELECT pg_advisory_lock{kind}({LOCK_KEY})".encode())
+        self._connection.execute(f"SELECT pg_advisory_lock{kind}({self._lock_key})".encode())
         try:
             return (yield)
         finally:
-            self._connection.execute(f"SELECT pg_advisory_unlock{kind}({LOCK_KEY})".encode())
+            self._connection.execute(f"SELECT pg_advisory_unlock{kind}({self._lock_key})".encode())
 
     def pytest_unconfigure(self) -> None:
         self._connection.close()
