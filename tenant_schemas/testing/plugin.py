@@ -22,12 +22,8 @@ from psycopg.rows import TupleRow
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.databases import Database, copy_of, made_template, make_template, make_tenant
-from tenant_schemas.testing.servers import (
-    keep_temporary_files_in_memory,
-    own_template,
-    running_embedded,
-    shared_template,
-)
+from tenant_schemas.testing.folders import keep_temporary_files_in_memory, remove_left_overs
+from tenant_schemas.testing.servers import own_template, running_embedded, shared_template
 from tenant_schemas.testing.turns import MARKER, Turns
 
 GIVEN: Final = "TEST_DATABASE_URL"
@@ -38,9 +34,11 @@ __all__ = ["Database", "assert_isolated", "copy_of", "made_template", "make_tena
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARKER}: runs alone on a server that several workers share.")
-    keep_temporary_files_in_memory()
     given = os.environ.get(GIVEN)
-    if given and WORKER in os.environ:
+    if WORKER not in os.environ:
+        keep_temporary_files_in_memory()
+        remove_left_overs()
+    elif given:
         config.pluginmanager.register(Turns(given))
 
 

@@ -1,4 +1,4 @@
-"""Servers to throw away, and where their files lie.
+"""Servers to throw away.
 
 A run of the tests makes each cluster, with the template database in it, once: the first process that needs it makes it
 and stops it, and every process (a worker of pytest-xdist) starts a copy of its files. The last process removes the
@@ -7,10 +7,8 @@ original. Nothing outlives the run, so nothing can be stale.
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -19,25 +17,17 @@ from typing import Final
 
 from tenant_schemas import embedded
 from tenant_schemas.testing.databases import Database, drop_template, forget_server
+from tenant_schemas.testing.folders import claimed, new_folder
 
 # Nothing here must outlive a crash, so nothing waits for the disk. Compiling a query costs more than any query here.
 FAST_SETTINGS: Final = (
     *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=600"),
     *("checkpoint_timeout=1h", "autovacuum=off", "jit=off"),
 )
-MEMORY: Final = Path("/dev/shm")  # noqa: S108  Linux's file system in memory, which every user may write to.
-WANTED_BYTES: Final = 3 * 1024**3
 
 # Starts the server whose cluster is in the folder, makes the cluster if there is none, yields a superuser's URL, and
 # stops the server.
 Running = Callable[[Path], AbstractContextManager[str]]
-
-
-@contextmanager
-def server_folder() -> Iterator[Path]:
-    """A new folder for a cluster."""
-    with tempfile.TemporaryDirectory(prefix="tenant-schemas-") as folder:
-        yield Path(folder)
 
 
 @contextmanager
@@ -87,14 +77,16 @@ def shared_template(server_url: str, make: Callable[[str], Database], shared: Pa
 @contextmanager
 def copied_server(running: Running, furnish: Callable[[str], str], shared: Path) -> Iterator[tuple[str, str]]:
     """A superuser's URL on a server of this process's own, and what `furnish` returned for the original server."""
-    with (
-        made_once(shared, partial(_make_original, running, furnish), _remove_original) as made,
-        server_folder() as folder,
-    ):
+    with made_once(shared, partial(_make_original, running, furnish), _remove_original) as made:
         original, furnished = json.loads(made)
-        subprocess.run(["cp", "-a", f"{original}/.", str(folder)], check=True)  # noqa: S603, S607
-        with running(folder) as server_url:
-            yield server_url, furnished
+        folder = new_folder()
+        try:
+            with claimed(Path(original)), claimed(folder):
+                subprocess.run(["cp", "-a", f"{original}/.", str(folder)], check=True)  # noqa: S603, S607
+                with running(folder) as server_url:
+                    yield server_url, furnished
+        finally:
+            shutil.rmtree(folder)
 
 
 @contextmanager
@@ -128,9 +120,9 @@ def _alone(shared: Path) -> Iterator[None]:
 
 
 def _make_original(running: Running, furnish: Callable[[str], str]) -> str:
-    folder = Path(tempfile.mkdtemp(prefix="tenant-schemas-original-"))
+    folder = new_folder()
     try:
-        with running(folder) as server_url:
+        with claimed(folder), running(folder) as server_url:
             furnished = furnish(server_url)
     except BaseException:
         shutil.rmtree(folder)
@@ -140,27 +132,3 @@ def _make_original(running: Running, furnish: Callable[[str], str]) -> str:
 
 def _remove_original(made: str) -> None:
     shutil.rmtree(json.loads(made)[0])
-
-
-def keep_temporary_files_in_memory() -> None:
-    """Let this process and its children make temporary files in memory, if there is room. TMPDIR has precedence."""
-    if "TMPDIR" not in os.environ and _has_room(MEMORY):
-        os.environ["TMPDIR"] = str(MEMORY)
-        tempfile.tempdir = None  # It is read from TMPDIR at the next use.
-
-
-def _has_room(folder: Path) -> bool:
-    """Some systems allow no programs there; and a file system in memory may promise more than the machine has."""
-    if not os.access(folder, os.W_OK) or not os.path.ismount(folder):
-        return False
-    disk = os.statvfs(folder)
-    free_bytes = min(disk.f_bavail * disk.f_frsize, _available_bytes())
-    return not disk.f_flag & os.ST_NOEXEC and free_bytes >= WANTED_BYTES
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, value, *_ = line.split()
-        if name == "MemAvailable:":
-            return int(value) * 1024
-    return 0

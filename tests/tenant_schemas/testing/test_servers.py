@@ -1,8 +1,6 @@
 """Each process has a server of its own, copied from one that is made once; and nothing stays behind."""
 
-import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +8,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tenant_schemas.testing import servers
 from tenant_schemas.testing.plugin import Database, copy_of
 from tenant_schemas.testing.servers import made_once, own_template, running_embedded, shared_template
 
@@ -81,7 +78,7 @@ def test_processes_have_servers_of_their_own_with_the_same_template(
     """The same passwords open them, and what happens on one does not happen on the other."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
     (tmp_path / "folders").mkdir()
-    monkeypatch.setattr(servers.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     made: list[str] = []
 
     def make(server_url: str) -> Database:
@@ -127,23 +124,3 @@ def test_processes_on_one_server_share_its_template_and_the_last_one_out_drops_a
             databases = superuser.execute("SELECT datname FROM pg_database WHERE NOT datistemplate").fetchall()
             roles = superuser.execute("SELECT rolname FROM pg_roles WHERE rolname !~ '^pg_'").fetchall()
         assert databases == roles == [("postgres",)]
-
-
-def kept_in(environment: dict[str, str]) -> str:
-    program = (
-        "import tempfile; from tenant_schemas.testing import servers;"
-        " servers.keep_temporary_files_in_memory(); print(tempfile.gettempdir())"
-    )
-    kept = {name: value for name, value in os.environ.items() if name != "TMPDIR"} | environment
-    done = subprocess.run([sys.executable, "-c", program], env=kept, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def test_temporary_files_lie_in_memory_where_there_is_room_and_tmpdir_has_precedence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert servers._has_room(servers.MEMORY) == (kept_in({}) == str(servers.MEMORY))
-    assert kept_in({"TMPDIR": str(tmp_path)}) == str(tmp_path)
-    assert not servers._has_room(tmp_path), "it is no file system of its own"
-    monkeypatch.setattr(servers, "WANTED_BYTES", 10**18)
-    assert not servers._has_room(servers.MEMORY)
