@@ -20,9 +20,10 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.registry import all_tenants, get_tenant
+from tenant_schemas.registry import COLUMNS, tenant_from_row
 from tenant_schemas.roles import (
     ServiceRoles,
     close_entrance,
@@ -82,12 +83,17 @@ class Database:
         return sa.create_engine(sa.make_url(self.admin_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
 
     def tenants(self) -> list[Tenant]:
-        with self.admin_engine().connect() as connection:
-            return all_tenants(connection)
+        """Every tenant of any status, by slug."""
+        with psycopg.connect(self.url()) as superuser:
+            found = superuser.execute(f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.slug".encode())  # noqa: S608
+            return [tenant_from_row(row) for row in found]
 
     def tenant(self, slug: str) -> Tenant:
-        with self.admin_engine().connect() as connection:
-            return get_tenant(connection, slug)
+        """The tenant of any status with this slug. Raises TenantNotFound."""
+        for tenant in self.tenants():
+            if tenant.slug == slug:
+                return tenant
+        raise TenantNotFound(f"There is no tenant {slug!r}.")
 
     def as_superuser(self) -> psycopg.Connection[TupleRow]:
         return self._connect(self.url())
