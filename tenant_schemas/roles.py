@@ -119,11 +119,18 @@ REVOKED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
 
 def revoke_public_privileges(connection: Connection, roles: ServiceRoles) -> None:
     """Revoke PUBLIC's privileges on the current database and its catalogue. Needs a superuser; safe to repeat."""
-    database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
-    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+    restrict_connections(connection, roles, connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
     _revoke_catalogue(connection, roles)
     _revoke_set_config(connection, roles)
+
+
+def restrict_connections(connection: Connection, roles: ServiceRoles, database_name: str) -> None:
+    """Let only the service's roles connect to the database. PostgreSQL does not copy this part of
+    `revoke_public_privileges` with a template database. Needs a superuser; safe to repeat.
+    """
+    database = sql.Identifier(database_name)
+    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     # Behind PgBouncer the service's own TimeZone is lost, and psycopg can't read the end of 9999 in a zone east of UTC.
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))

@@ -30,6 +30,8 @@ from tenant_schemas.roles import (
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.people import People
 
+pytestmark = pytest.mark.changes_roles
+
 REFUSED = psycopg.errors.InsufficientPrivilege
 PAIRS = pytest.mark.parametrize(("slug", "other"), [("eur", "km"), ("km", "eur")])
 OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]

@@ -9,6 +9,8 @@ from tenant_schemas.schema_diff import compare
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.doctor import broken, engine, findings, seen
 
+pytestmark = pytest.mark.changes_roles
+
 DIFFERENT = [
     ("ALTER TABLE eur_schema.wallets ADD COLUMN nickname text", "column wallets.nickname"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN opened_at DROP DEFAULT", "column wallets.opened_at"),

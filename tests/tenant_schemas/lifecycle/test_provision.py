@@ -24,6 +24,8 @@ from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of
 
+pytestmark = pytest.mark.changes_roles
+
 SETTINGS = {"currency": "EUR"}
 Make = Callable[..., Tenant]
 

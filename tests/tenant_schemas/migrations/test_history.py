@@ -29,6 +29,8 @@ from tests.factories.scratch_revision import (
     write_revision,
 )
 
+pytestmark = pytest.mark.changes_roles
+
 # The shared history.
 
 

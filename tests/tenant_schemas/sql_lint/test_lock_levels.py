@@ -12,6 +12,8 @@ from tenant_schemas.search_path import bind_migration
 from tenant_schemas.sql_lint.lock_levels import Lock, LockMode, locks_of
 from tenant_schemas.testing.plugin import Database, copy_of
 
+pytestmark = pytest.mark.changes_roles
+
 # From here on somebody waits, if only another migration.
 NOTABLE = LockMode.SHARE_UPDATE_EXCLUSIVE
 SETUP = """
