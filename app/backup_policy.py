@@ -8,7 +8,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from app.audit.service import entry_of
+from app.audit.service import entry_json
 from app.auth.actors import SYSTEM
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.restore.clone import SALT
@@ -96,7 +96,7 @@ def rechain(connection: Connection) -> None:
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:
     """Write an entry about the tenant as a whole into its audit log."""
-    entry = entry_of(SYSTEM, action=action, after=dict(told))
+    entry = entry_json(SYSTEM, action=action, after=dict(told))
     connection.execute("SELECT audit_note_v1(%s::jsonb)", (entry,))
 
 
@@ -156,7 +156,7 @@ MASKS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 # In the log, `subject` is a user's id where a member was added, changed or removed.
-PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
+USER_ID_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "wallets": frozenset({"user_id"}),
     "wallet_transactions": frozenset({"admin_id"}),
     "orders": frozenset({"user_id"}),
@@ -166,9 +166,9 @@ PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
 
 BACKUP_POLICY: Final = BackupPolicy(
     members="memberships",
-    people="users",
-    people_columns=("id", "email", "name"),
-    people_named=PEOPLE_NAMED,
+    users="users",
+    user_columns=("id", "email", "name"),
+    user_id_columns=USER_ID_COLUMNS,
     prove=prove,
     find_faults=find_faults,
     rechain=rechain,

@@ -36,12 +36,12 @@ from scripts.support.console import (
     show_json,
 )
 from tenant_schemas.backup.backup import back_up
-from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused, TenancyError, TenantNotFound
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
 
 with_dump_option = click.option(
     "--with-dump",
@@ -92,11 +92,11 @@ def main(
         exit_with("Give the SLUG of one tenant, or --all.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
+    except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
-    shape = Shape(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
+    options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = backup_source(), []
-    for taken in _back_up(source, slug, shape):
+    for taken in _back_up(source, slug, options):
         reports.append({"source": source.place, **_report_of(taken, keep)})
         if not as_json:
             _show(reports[-1])
@@ -117,19 +117,19 @@ def source_at(url: str) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
-def _back_up(source: Source, slug: str | None, shape: Shape) -> Iterator[Taken]:
+def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:
     try:
         if slug is None:
-            yield from back_up_all(source, shape)
+            yield from back_up_all(source, options)
         else:
-            yield Taken(slug, back_up(source, slug, shape))
+            yield BackupOutcome(slug, back_up(source, slug, options))
     except TenantNotFound as error:
         exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
-        yield Taken(slug or "all", error=str(error))
+        yield BackupOutcome(slug or "all", error=str(error))
 
 
-def _report_of(taken: Taken, keep: int | None) -> dict[str, Any]:
+def _report_of(taken: BackupOutcome, keep: int | None) -> dict[str, Any]:
     """One tenant's result. Deletes its old bundles if the new one is complete."""
     report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": []}
     if taken.bundle is not None:

@@ -149,7 +149,7 @@ def ledger_(as_json: bool, **options: Any) -> None:
 @_number_option("--rounds", 5, "Slices of each way.")
 @_number_option("--clients", 2, "Clients of the quiet tenant.")
 @_number_option("--noise", 16, "Clients of the noisy tenant.")
-@_number_option("--cap", 2, "Limit of its concurrent requests in a process.")
+@_number_option("--cap", 2, "Requests of the noisy tenant at once in each process.")
 @_number_option("--wallets", 1000, "Wallets in each tenant.")
 @_number_option("--workers", 2, "gunicorn's worker processes.")
 @_number_option("--threads", 4, "Threads of each worker.")
@@ -216,7 +216,7 @@ def fleet_(as_json: bool, **options: Any) -> None:
     """Work on a whole fleet, compared with psql: provision, migrate, show the status, back up one tenant.
 
     psql runs a file of the same statements on the same server, a db transaction for each tenant. The migrator adds one
-    column, and runs once with nothing to do. The memory to visit all tenants once is measured too, of a service process
+    column, and also runs with nothing to do. The memory to visit all tenants once is measured too, of a service process
     and of its PostgreSQL backends. Targets are for 1,000 tenants on a quiet machine with two cores.
 
     Example:

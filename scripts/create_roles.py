@@ -19,7 +19,13 @@ from psycopg import sql
 from app.config import Settings
 from app.db import ROLES, admin_engine
 from scripts.support.console import BAD_ARGUMENTS, exit_on_error, exit_with, settings_or_exit
-from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
+from tenant_schemas.roles import (
+    create_pool_role,
+    create_service_roles,
+    disable_pool_role,
+    pool_password,
+    revoke_public_on_default_databases,
+)
 
 
 @click.command(help=__doc__)
@@ -59,11 +65,11 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
     with admin_engine(own_database).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":
-            open_pool(connection, ROLES, pool_password(settings.tenant_secret))
+            create_pool_role(connection, ROLES, pool_password(settings.tenant_secret))
         else:
-            close_pool(connection, ROLES)
+            disable_pool_role(connection, ROLES)
         if settings.is_embedded:
-            close_other_databases(connection)
+            revoke_public_on_default_databases(connection)
 
 
 def _create_database(superuser_url: str, name: str) -> None:

@@ -32,8 +32,8 @@ from scripts.support.console import (
 )
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.encryption import read_recipients
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, KeyRefused
 from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
@@ -60,12 +60,12 @@ def main(
         exit_with("Give a folder for the last bundle (--to), or --no-backup.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
+    except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
     if not yes:
         _confirm_twice(slug)
-    shape = Shape(folder=folder, with_dump=with_dump, sealed_for=sealed_for) if folder else None
-    bundle = _drop(slug, shape)
+    options = BackupOptions(folder=folder, with_dump=with_dump, sealed_for=sealed_for) if folder else None
+    bundle = _drop(slug, options)
     if as_json:
         show_json({"slug": slug, "bundle": bundle})
     else:
@@ -78,19 +78,19 @@ def _confirm_twice(slug: str) -> None:
             exit_with(f"That is not the slug {slug!r}: nothing was dropped.", BAD_ARGUMENTS)
 
 
-def _drop(slug: str, shape: Shape | None) -> Path | None:
+def _drop(slug: str, options: BackupOptions | None) -> Path | None:
     url = admin_url_or_exit(settings_or_exit())
 
     def back_up_first(tenant: Tenant) -> Path | None:
-        return _back_up(url, tenant, shape) if shape else None
+        return _back_up(url, tenant, options) if options else None
 
     with exit_on_error():
         return drop(admin_engine(url), slug, back_up_first)
 
 
-def _back_up(url: str, tenant: Tenant, shape: Shape) -> Path:
+def _back_up(url: str, tenant: Tenant, options: BackupOptions) -> Path:
     """Raises BackupError if it read another tenant: a URL may name several servers, and connect to any of them."""
-    bundle = back_up(source_at(url), tenant.slug, shape)
+    bundle = back_up(source_at(url), tenant.slug, options)
     if bundle.manifest.tenant.id != tenant.id:
         raise BackupError(
             f"Nothing was dropped: the backup in {bundle.folder} is of another tenant {tenant.slug!r}, with id "

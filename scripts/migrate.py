@@ -44,7 +44,7 @@ from scripts.support.migration_progress import MigrationProgress
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 
 _MAX_OUTCOMES_SHOWN: Final = 20
 
@@ -174,7 +174,7 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
     _show(outcomes, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
-    note_history(engine, MIGRATIONS)
+    store_head_fingerprint(engine, MIGRATIONS)
 
 
 def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

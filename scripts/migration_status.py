@@ -36,7 +36,7 @@ from scripts.support.console import (
     show_table,
 )
 from tenant_schemas.migrations.history import History, current_revision
-from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_of
+from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_in_run
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.compare import Drift, find_drift
 from tenant_schemas.tenant import SHARED_SCHEMA
@@ -100,7 +100,7 @@ def _rows(connection: sa.Connection, *, with_drift: bool) -> Iterator[dict[str, 
 
 def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
     """By revision of this checkout's history: the head, and the number of revisions from there to the head."""
-    revisions = [None, *(script.revision for script in MIGRATIONS.line(history).revisions)]
+    revisions = [None, *(script.revision for script in MIGRATIONS.history(history).revisions)]
     return {revision: {"head": revisions[-1], "behind": behind} for behind, revision in enumerate(reversed(revisions))}
 
 
@@ -150,7 +150,7 @@ def _show_run(connection: sa.Connection, run_id: str, *, shows_all: bool, as_jso
     runs = last_runs(connection, 1, run_id.lower())
     if not runs:
         exit_with(f"There is no run whose id begins with {run_id!r}: --runs lists the runs.", BAD_ARGUMENTS)
-    tenants = tenants_of(connection, runs[0])
+    tenants = tenants_in_run(connection, runs[0])
     if as_json:
         return show_json({**asdict(runs[0]), "tenants": [asdict(tenant) for tenant in tenants]})
     _show_runs(runs, as_json=False)

@@ -42,8 +42,8 @@ from scripts.support.console import (
     show_json,
 )
 from tenant_schemas.errors import NameRefused
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
@@ -85,7 +85,7 @@ def main(
     tenants = _planned_tenants(rows)
     settings = settings_or_exit()
     failed = _provision(settings, tenants, as_json=as_json)
-    note_history(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
+    store_head_fingerprint(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
     sys.exit(FAILED if failed else 0)
 
 
@@ -133,7 +133,7 @@ def _planned_tenant(row: dict[str, Any]) -> Tenant:
         settings["currencies"] = list(dict.fromkeys((row["currency"], *row["also"].split())))
     if row.get("locale"):
         settings["locale"] = row["locale"]
-    return tenant_to_be(
+    return new_tenant(
         MIGRATIONS,
         slug=row["slug"],
         name=row.get("name") or row["slug"],

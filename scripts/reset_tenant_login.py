@@ -15,7 +15,7 @@ import rich_click as click
 from app.db import ROLES, admin_engine
 from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
 from tenant_schemas.errors import TenantNotFound
-from tenant_schemas.registry import get_tenant, raise_epoch
+from tenant_schemas.registry import get_tenant, increment_login_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 
 
@@ -35,7 +35,7 @@ def main(slug: str, is_raised: bool) -> None:
             tenant = get_tenant(connection, slug)
             if is_raised:
                 become_owner(connection, ROLES)
-                tenant = raise_epoch(connection, tenant.id)
+                tenant = increment_login_epoch(connection, tenant.id)
                 stop_being_owner(connection)
         except TenantNotFound as error:
             exit_with(str(error), BAD_ARGUMENTS)

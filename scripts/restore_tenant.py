@@ -43,9 +43,9 @@ from scripts.support.console import (
     show_json,
 )
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.errors import NameRefused, SealRefused, TenancyError
-from tenant_schemas.restore.restore import KEEP, Destination, Restored, living_tenant, restore
-from tenant_schemas.restore.user_mapping import Users
+from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
+from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
+from tenant_schemas.restore.user_mapping import MissingUsers
 
 bundle_argument = click.argument(
     "folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -67,8 +67,8 @@ identity_option = click.option(
 @click.option("--name", help="Display name of the new tenant. Default: the name in the bundle.")
 @click.option(
     "--users",
-    type=click.Choice([users.value for users in Users]),
-    default=Users.FAIL.value,
+    type=click.Choice([users.value for users in MissingUsers]),
+    default=MissingUsers.FAIL.value,
     show_default=True,
     help="If users of the bundle are missing here, or have another id. fail: list them and stop. recreate-disabled: "
     "create the missing ones, disabled. remap: use the user with the same e-mail address, create the others, disabled.",
@@ -106,7 +106,7 @@ def main(
         if slug is None:
             _confirm(destination, bundle, yes=yes)
         keep = timedelta(days=keep_days)
-        restored = restore(destination, bundle, slug=slug, name=name, users=Users(users), keep=keep)
+        restored = restore(destination, bundle, slug=slug, name=name, users=MissingUsers(users), keep=keep)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         exit_with_error(error)
     if as_json:
@@ -129,7 +129,7 @@ def restore_destination() -> Destination:
 
 def exit_with_error(error: Exception) -> NoReturn:
     """Print the error and exit: 2 for an invalid name or key, else 1."""
-    exit_with(error_text(error), BAD_ARGUMENTS if isinstance(error, NameRefused | SealRefused) else FAILED)
+    exit_with(error_text(error), BAD_ARGUMENTS if isinstance(error, NameRefused | KeyRefused) else FAILED)
 
 
 def error_text(error: Exception) -> str:
@@ -138,7 +138,7 @@ def error_text(error: Exception) -> str:
 
 
 def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
-    living, old_slug = living_tenant(destination, bundle.manifest), bundle.manifest.tenant.slug
+    living, old_slug = tenant_to_replace(destination, bundle.manifest), bundle.manifest.tenant.slug
     if living is None:
         return
     renamed = f"The tenant {old_slug} of the bundle is now {living.slug}. " if old_slug != living.slug else ""

@@ -34,7 +34,7 @@ from scripts.support.console import (
     show_table,
 )
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, ask_all
+from tenant_schemas.fan_out import Answer, query_all_tenants
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
@@ -75,7 +75,7 @@ def main(
     try:
         with exit_on_error():
             tenants = _tenants(connections, slugs)
-        result = _Result(ask_all(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
+        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
         _show(result, output_format)
     finally:
         connections.close()
@@ -104,7 +104,7 @@ class _Result:
             if error is not None:
                 self.failures.append({"tenant": answer.slug, "sqlstate": answer.sqlstate, "error": error})
                 continue
-            if answer.is_cut:
+            if answer.is_truncated:
                 self.cut.append(answer.slug)
             for row in answer.rows:
                 yield answer.slug, *row

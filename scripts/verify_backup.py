@@ -26,7 +26,7 @@ from scripts.restore_tenant import error_text, identity_option, restore_destinat
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_identities
-from tenant_schemas.errors import SealRefused, TenancyError
+from tenant_schemas.errors import KeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.verify import verify
 
@@ -59,7 +59,7 @@ def _check_identity(identity: Path | None) -> None:
     try:
         if identity:
             read_identities(identity)
-    except SealRefused as error:
+    except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
 
 

@@ -20,7 +20,7 @@ from scripts.benchmarks.footprint import OWN, POOL, Footprint, visit_all
 from scripts.benchmarks.posting import Announce
 from scripts.benchmarks.psql_baseline import copy_out, run_psql
 from tenant_schemas.migrations.history import History
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 MEMBERS = 100
@@ -100,7 +100,7 @@ def run(plan: Plan, announce: Announce) -> Report:
         begin("provisioning")
         psql_tenants = [planned_tenant(f"f{number:05}") for number in range(plan.tenants)]
         comparisons = [_provision(fleet, plan, psql_tenants)]
-        note_history(fleet.engine, MIGRATIONS)  # As `provision_tenant` does at its end.
+        store_head_fingerprint(fleet.engine, MIGRATIONS)  # As `provision_tenant` does at its end.
         begin("reading")
         comparisons += [_migrate_nothing(fleet, plan), _show_status(fleet, plan), _back_up(fleet, plan)]
         begin("visiting")

@@ -28,12 +28,12 @@ from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.psql_baseline import PsqlBaseline
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
-from tenant_schemas.roles import close_database
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.tenant import Tenant
 
 BASELINE_DATABASE = "baseline"
@@ -84,7 +84,7 @@ class FleetInstallation:
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
         source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-        back_up(source, tenant.slug, Shape(folder=folder / "bundles"))
+        back_up(source, tenant.slug, BackupOptions(folder=folder / "bundles"))
 
     def tables_of(self, tenant: Tenant) -> list[str]:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
@@ -104,7 +104,7 @@ class FleetInstallation:
 
 def planned_tenant(slug: str) -> Tenant:
     """A tenant that is not provisioned yet."""
-    return tenant_to_be(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
+    return new_tenant(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
 
 
 @contextmanager
@@ -123,6 +123,6 @@ def _make_baseline(installation: Installation) -> PsqlBaseline:
         names = [sql.Identifier(name) for name in (BASELINE_DATABASE, DATABASE_NAME)]
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     with admin_engine(installation.server.superuser_url(BASELINE_DATABASE)).begin() as connection:
-        close_database(connection, ROLES)
+        revoke_public_privileges(connection, ROLES)
     url = sa.make_url(installation.settings.admin_database_url).set(database=BASELINE_DATABASE)
     return PsqlBaseline(url.render_as_string(hide_password=False), ROLES)

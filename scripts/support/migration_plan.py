@@ -40,13 +40,14 @@ def show_sql(engine: sa.Engine, migrations: Migrations, options: MigrateOptions)
             if revision is None:
                 return
         plan = make_plan(connection, migrations, options)
-    for outcome in plan.settled:
+    for outcome in plan.without_steps:
         if outcome.error:
             print(f"-- {outcome.slug}: {outcome.error}")
     works_by_steps: dict[tuple[str | None, ...], list[TenantMigration]] = defaultdict(list)
-    for work in plan.works:
+    for work in plan.tenant_migrations:
         works_by_steps[tuple(step.before for step in work.steps)].append(work)
-    print(f"-- Tenants: {len(plan.works)} to migrate to {plan.target}, {len(plan.settled)} with no steps.")
+    stay = len(plan.without_steps)
+    print(f"-- Tenants: {len(plan.tenant_migrations)} to migrate to {plan.target}, {stay} with no steps.")
     for works in works_by_steps.values():
         print(f"-- {_slugs(works)}: {len(works[0].steps)} steps from {works[0].tenant.revision}.")
         for step in works[0].steps:

@@ -48,7 +48,7 @@ class MigrationProgress:
         """Print the plan and start the clock. Call it once, before the first tenant."""
         for line in plan_lines(self._migrations, plan):
             self._console.print(line, markup=False, highlight=False)
-        self._total = len(plan.works)
+        self._total = len(plan.tenant_migrations)
         self._started = self._last_line_at = monotonic()
         self._bar.update(self._task, total=self._total)
 

@@ -17,7 +17,7 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import History, Step
 from tenant_schemas.sql_lint.lexer import statements_of
-from tenant_schemas.sql_lint.rules import breaches_of
+from tenant_schemas.sql_lint.rules import violations_of
 
 # The first revisions to review: the ones before are frozen, and were reviewed by people.
 FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
@@ -72,8 +72,8 @@ def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyTyp
     """
     found = _squawk(texts)
     for where, sql in texts.items():
-        breaches = breaches_of(sql, before.get(where, ""))
-        found += [Violation(where, "law", breach.law, breach.statement) for breach in breaches]
+        rule_violations = violations_of(sql, before.get(where, ""))
+        found += [Violation(where, "rule", each.rule, each.statement) for each in rule_violations]
     return sorted(found, key=lambda violation: violation.where)
 
 
@@ -103,6 +103,6 @@ def _squawk(texts: Mapping[str, str]) -> list[Violation]:
 def _violation(texts: Mapping[str, str], where: str, report: Mapping[str, Any]) -> Violation:
     lines = texts[where].splitlines(keepends=True)
     offset = len("".join(lines[: report["line"]])) + report["column"]
-    begun = [statement.shown for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
+    begun = [statement.summary for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
     message = f"{report['message']} {report['help'] or ''}".strip()
     return Violation(where, report["rule_name"], message, begun[-1] if begun else "")

@@ -86,7 +86,7 @@ def test_a_function_of_an_earlier_revision_is_not_rewritten_by_a_new_one(histori
     body = "'CREATE OR REPLACE FUNCTION hold_void_v1(p_wallet_id uuid, p_hold_id uuid, OUT hold holds) RETURN NULL'"
     number = add_revision(histories, f"op.execute({body})")
     found = [(violation.where, violation.rule) for violation in migration_review.review_histories()]
-    assert found == [(f"tenant {number}", "law")]
+    assert found == [(f"tenant {number}", "rule")]
 
 
 def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: p
         ("constraint-missing-not-valid", "ALTER TABLE wallets ADD CONSTRAINT a CHECK (b > 0)"),
         ("renaming-column", "ALTER TABLE wallets RENAME COLUMN a TO b"),
         ("syntax-error", "ALTER TABLE wallets ADD CONSTRAINT CHECK"),
-        ("law", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
+        ("sql-lint", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
     ],
 )
 def test_what_is_unsafe_is_told_with_its_statement(rule: str, statement: str) -> None:
