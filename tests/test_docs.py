@@ -1,4 +1,4 @@
-"""What the documents name exists, and what exists is documented."""
+"""Everything that the documents name exists, and everything that exists is documented."""
 
 import importlib
 import re
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from app.config import ROOT, Settings
 
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
-# Settings that the embedded server decides, or that are not read from the environment.
+# Settings that the embedded server sets, or that are not read from the environment.
 NOT_A_VARIABLE = {"is_embedded"}
 
 

@@ -1,5 +1,5 @@
-"""A backup and a restore struck in the middle of their work: no bundle that is none, no tenant that is half restored,
-and the next one clears up what is left.
+"""A backup or restore is killed in the middle of its work: it leaves no invalid bundle and no half restored tenant, and
+the next one removes the leftovers.
 """
 
 import signal
@@ -25,15 +25,15 @@ from tests.faults.server import STRIKES, StrikableServer
 
 SLUG, OTHER = "struck", "t04"
 ROWS = 20_000
-# What either takes on a machine that is not busy, once it is connected. Later than that nothing is interrupted.
+# The duration of either, once connected, on an idle machine. A later fault interrupts nothing.
 WORK_SECONDS = 0.6
 CONNECTED = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
 
 
 @pytest.fixture
 def filled(fleet: Database) -> Database:
-    """The fleet and one tenant more, with rows for two of them in a table that refers to nothing. A restore changes the
-    tenant's login, and logins are the whole server's: so it is none that other tests have.
+    """The fleet and one more tenant, two of them with rows in a table that refers to nothing. A restore changes the
+    tenant's login, and logins belong to the whole server: so no other test has this tenant.
     """
     make_tenant(fleet, MIGRATIONS, SLUG, {"currency": "EUR"})
     add_rows(fleet, SLUG, ROWS)
@@ -80,7 +80,7 @@ def bundles_in(folder: Path) -> list[Path]:
 
 
 def rows_in(bundle: Path) -> int:
-    """Read all of it, by which its hashes are compared."""
+    """The number of rows, read completely so that the hashes are verified."""
     opened = open_bundle(bundle)
     return sum(len(list(opened.lines(rows))) for rows in opened.manifest.tables if rows.name == "reconciliations")
 
@@ -133,14 +133,14 @@ def test_a_full_disk_ends_the_backup_with_its_reason_and_leaves_the_older_one(fi
 
 
 def assert_whole(fleet: Database) -> None:
-    """The tenant is as it was before the restore, with one row more than the bundle, or is restored."""
+    """The tenant is as before the restore, with one row more than the bundle, or is restored."""
     assert rows_of(fleet, SLUG) in {ROWS, ROWS + 1}
     assert rows_of(fleet, OTHER) == 10
     assert fleet.as_tenant(SLUG).execute("SELECT current_schema()").fetchone() == (fleet.tenant(SLUG).schema_name,)
 
 
 def assert_restored_by_the_next(fleet: Database, bundle: Path) -> None:
-    """And of the one before nothing is left but what a restore keeps."""
+    """The killed restore leaves nothing except what every restore keeps."""
     restore(destination(fleet), open_bundle(bundle))
     assert rows_of(fleet, SLUG) == ROWS
     with psycopg.connect(fleet.url()) as superuser:

@@ -1,7 +1,7 @@
-"""Nobody gives themselves, another or another tenant anything by a field that a route did not ask for.
+"""Unexpected fields grant nothing: not to the caller, to another user or to another tenant.
 
-Every route that takes a body is sent its right body with one field more, as it is named outside or inside, with the
-value that an attacker would like it to have.
+Every route that takes a body is sent its valid body with one more field, named as in the API or as in the database,
+with the value that an attacker would choose.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.app.api.test_requests_bad_input import OVER_ROUTES, OVER_TENANTS, ROU
 OTHER = {"eur": "km", "km": "eur"}
 WRITTEN = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments", "credit_policies")
 SHARED = ("users", "memberships", "tenants", "api_keys", "sessions", "refresh_tokens", "provisionings")
-# What may be sent under such a name to a route that says so is meant; everything else is refused.
+# A route may describe a field of such a name; every other such field is refused.
 FIELDS = ("tenantId", "tenant_id", "tenant", "tenantRole", "tenant_role", "schemaName", "schema_name", "settings")
 FIELDS += ("userId", "user_id", "adminId", "admin_id", "actorId", "actorKind", "isOperator", "is_operator", "status")
 FIELDS += ("balance", "balance_minor", "balanceMinor", "balanceAfter", "held_minor", "depositBalance", "creditUsed")
@@ -45,7 +45,7 @@ def eye(database: Database) -> psycopg.Connection:
 
 @pytest.fixture
 def unchanged(world: World, eye: psycopg.Connection, slug: str) -> Iterator[World]:
-    """The world, of which not one row may be another when the test is over."""
+    """The world, in which no row may have changed at the end of the test."""
 
     def rows() -> dict[str, Any]:
         query = "SELECT md5(string_agg(r::text, ';' ORDER BY r::text)) FROM {} r"
@@ -57,7 +57,7 @@ def unchanged(world: World, eye: psycopg.Connection, slug: str) -> Iterator[Worl
 
 
 def wished(world: World, slug: str, name: str) -> list[Any]:
-    """What an attacker would like the field to hold."""
+    """The values that an attacker would choose for the field."""
     other = OTHER[slug]
     if "tenant" in name or "schema" in name:
         return [other, f"tenant_{other}", f"{other}_schema"]

@@ -1,7 +1,7 @@
-"""A server of Debian's PostgreSQL 15 in a folder of its own, for one session of tests.
+"""A server of Debian's PostgreSQL 15 in its own folder, for one session of tests.
 
-It starts as the embedded one does: passwords (SCRAM), 127.0.0.1 only, and as another user where we are root, because
-PostgreSQL refuses root.
+It starts as the embedded server does: passwords (SCRAM), 127.0.0.1 only, and as another user under root, because
+PostgreSQL refuses to run as root.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 
 BINARIES = Path(os.environ.get("POSTGRES_15_BIN", "/usr/lib/postgresql/15/bin"))
 SUPERUSER = "postgres"
-# Debian's package makes it. Who has other binaries (POSTGRES_15_BIN) and is root needs it, too.
+# Debian's package makes it. Root needs it with other binaries (POSTGRES_15_BIN) too.
 ACCOUNT = "postgres"
 
 
@@ -26,7 +26,7 @@ def is_installed() -> bool:
 
 @contextmanager
 def running(settings: Sequence[str]) -> Iterator[str]:
-    """A superuser's URL on a new server with these settings of postgresql.conf; afterwards it is gone."""
+    """A superuser's URL on a new server with these settings of postgresql.conf; the server is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="debian-15-") as folder:
         cluster, password, port = Path(folder) / "data", secrets.token_urlsafe(), _free_port()
         _hand_over(Path(folder))
