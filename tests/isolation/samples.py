@@ -247,7 +247,7 @@ class World:
             text = text.replace(f"{{{name}}}", str(value))
         return text
 
-    def nothing(self, text: str) -> str:
+    def with_unknown_ids(self, text: str) -> str:
         """Fill the placeholders with unknown ids."""
         for name in OWNED:
             text = text.replace(name, str(uuid4()))
@@ -258,7 +258,7 @@ class World:
         `unknown`.
         """
         of = things_of or slug
-        text = self.nothing(sample.text) if of == "unknown" else sample.text
+        text = self.with_unknown_ids(sample.text) if of == "unknown" else sample.text
         path, body = json.loads(self.fill(text, slug if of == "unknown" else of))
         headers = {"Idempotency-Key": uuid4().hex, "X-Tenant": slug}
         if sample.method == "PATCH":

@@ -36,7 +36,7 @@ WHO = "SELECT current_user::text, current_schema()::text"
 
 
 @pytest.fixture(scope="module")
-def narrow(database: Database, tenant_logins: str) -> Iterator[Flask]:
+def small_app(database: Database, tenant_logins: str) -> Iterator[Flask]:
     """The application with a limit of two connections, so that the next use gets the connection of the previous one."""
     changed: dict[str, Any] = {"max_connections": 2, "max_tenant_connections": 1, "connection_wait_seconds": 2}
     app = create_app(settings_for(database, tenant_logins=tenant_logins, **changed))
@@ -45,8 +45,8 @@ def narrow(database: Database, tenant_logins: str) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def connections(narrow: Flask) -> Connections:
-    connections: Connections = narrow.extensions[EXTENSION]
+def connections(small_app: Flask) -> Connections:
+    connections: Connections = small_app.extensions[EXTENSION]
     return connections
 
 
@@ -291,7 +291,9 @@ def test_a_thread_that_a_bound_one_starts_has_no_tenant(app: Flask, eur: Tenant)
         assert pool.submit(copy_context().run, read).result() == "tenant_eur"
 
 
-def test_a_streamed_answer_cut_off_halfway_leaves_nothing(narrow: Flask, connections: Connections, eur: Tenant) -> None:
+def test_a_streamed_answer_cut_off_halfway_leaves_nothing(
+    small_app: Flask, connections: Connections, eur: Tenant
+) -> None:
     """The client disconnects between two chunks, and the server closes the response."""
     engine = connections.engine(eur)
     before = state(engine)
@@ -304,7 +306,7 @@ def test_a_streamed_answer_cut_off_halfway_leaves_nothing(narrow: Flask, connect
                 for (number,) in rows:
                     yield str(number)
 
-    with narrow.test_request_context():
+    with small_app.test_request_context():
         answer = Response(pieces())
         stream = iter(answer.response)
         assert [next(stream) for _ in range(15)][-1] == "15"

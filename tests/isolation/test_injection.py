@@ -73,7 +73,7 @@ def inject(app: Flask, person: Person, slug: str, sql: str) -> tuple[int, str]:
     return answer.status_code, answer.get_data(as_text=True)
 
 
-def all_is_well(app: Flask, person: Person) -> None:
+def assert_unchanged(app: Flask, person: Person) -> None:
     """Every connection is unchanged: a request still sees its own tenant's wallet."""
     for slug in ("eur", "km", "eur", "km"):
         answer = Api(app).get("/api/wallet", person, slug)
@@ -132,7 +132,7 @@ CROSSINGS = {
 def test_no_injected_sql_crosses(app: Flask, victim: Person, slug: str, other: str, attack: str) -> None:
     text, sqlstate = CROSSINGS[attack]
     assert inject(app, victim, slug, text.replace("{other}", other)) == (500, sqlstate)
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
@@ -145,7 +145,7 @@ def test_what_was_crossed_by_other_means_is_not_in_the_answer(
     ((wallet_id,),) = database.as_superuser().execute(query.encode(), (victim.user_id,)).fetchall()
     assert str(wallet_id) not in said
     assert status in {200, 500}
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
@@ -158,7 +158,7 @@ def test_history_stays_what_it_was(app: Flask, victim: Person, slug: str, other:
     ):
         status, said = inject(app, victim, slug, attack)
         assert (status, said) in {(500, REFUSED), (500, SYNTAX), (500, "0A000")}, said
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
@@ -186,7 +186,7 @@ SHARED_ATTACKS = {
 def test_from_the_shared_side_no_money_is_reached(app: Flask, victim: Person, attack: str) -> None:
     answer = Api(app).get("/api/me/hole", victim, query_string={"name": attack})
     assert (answer.status_code, answer.text) == (500, REFUSED)
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 def test_known_and_open_the_shared_side_reads_password_hashes(app: Flask, victim: Person) -> None:

@@ -36,7 +36,7 @@ def where() -> tuple[str, str]:
     return str(user), str(schema_name)
 
 
-def home(slug: str) -> tuple[str, str]:
+def bound_to(slug: str) -> tuple[str, str]:
     return f"tenant_{slug}", f"{slug}_schema"
 
 
@@ -82,10 +82,10 @@ def test_overlapping_contexts_of_two_threads_never_swap(app: Flask) -> None:
             for _ in range(ROUNDS):
                 with tenant_context(slug):
                     together.wait()
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     together.wait()
                     db.session.commit()
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     db.session.remove()
                 assert is_unbound()
 
@@ -109,11 +109,11 @@ def test_a_decorated_job_remembers_nothing_of_another_thread(app: Flask) -> None
             if slug:
                 stack.enter_context(tenant_context(slug))
             found = job()
-            assert where() == home(slug) if slug else is_unbound()
+            assert where() == bound_to(slug) if slug else is_unbound()
             db.session.remove()
             return found
 
-    assert in_threads(lambda: work("eur"), lambda: work("km"), lambda: work(None)) == [home("km")] * 3
+    assert in_threads(lambda: work("eur"), lambda: work("km"), lambda: work(None)) == [bound_to("km")] * 3
 
 
 @pytest.mark.usefixtures("inside")
@@ -154,7 +154,7 @@ def test_a_pool_of_threads_keeps_no_tenant_between_jobs(app: Flask) -> None:
                 if end == "raise":
                     assert isinstance(future.exception(timeout=30), ZeroDivisionError)
                 else:
-                    assert future.result(timeout=30) == home(slug)
+                    assert future.result(timeout=30) == bound_to(slug)
 
 
 @pytest.mark.usefixtures("inside")
@@ -166,14 +166,14 @@ def test_a_context_that_is_carried_into_a_thread_is_carried_on_purpose_and_not_b
             found = where()
             db.session.remove()
             with tenant_context("km"):
-                assert where() == home("km")
+                assert where() == bound_to("km")
                 db.session.remove()
             return found
 
     with tenant_context("eur"):
         carried: Context = copy_context()
-        assert in_threads(lambda: carried.run(work)) == [home("eur")]
-        assert where() == home("eur")
+        assert in_threads(lambda: carried.run(work)) == [bound_to("eur")]
+        assert where() == bound_to("eur")
     db.session.remove()
     assert is_unbound()
 
@@ -182,7 +182,7 @@ def test_a_context_that_is_carried_into_a_thread_is_carried_on_purpose_and_not_b
 def test_a_session_handed_to_another_thread_takes_that_threads_binding_or_none(app: Flask) -> None:
     """The session stores no tenant. Another thread's tenant is refused inside its open db transaction."""
     with tenant_context("eur"):
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
         session: Session = db.session()
 
         def ask(slug: str | None) -> Any:
@@ -194,7 +194,7 @@ def test_a_session_handed_to_another_thread_takes_that_threads_binding_or_none(a
 
         in_threads(lambda: ask(None))
         in_threads(lambda: ask("km"))
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
 
 
 # Exceptions, rollbacks and cached state of the session.
@@ -204,7 +204,7 @@ def test_a_session_handed_to_another_thread_takes_that_threads_binding_or_none(a
 @pytest.mark.parametrize("failure", ["in Python", "in PostgreSQL", "of the binding"])
 def test_an_exception_inside_gives_back_the_outer_tenant_and_its_rows(wallets: dict[str, UUID], failure: str) -> None:
     def fail() -> None:
-        assert where() == home("km")
+        assert where() == bound_to("km")
         if failure == "in Python":
             raise ZeroDivisionError
         if failure == "in PostgreSQL":
@@ -217,7 +217,7 @@ def test_an_exception_inside_gives_back_the_outer_tenant_and_its_rows(wallets: d
             with pytest.raises((ZeroDivisionError, sa.exc.DataError, BindingChanged)), tenant_context("km"):
                 fail()
             db.session.rollback()
-            assert where() == home("eur")
+            assert where() == bound_to("eur")
             assert db.session.scalars(sa.select(Wallet.id).where(Wallet.id.in_(wallets.values()))).all() == [
                 wallets["eur"]
             ]
@@ -231,7 +231,7 @@ def test_after_a_rollback_the_next_read_is_the_same_tenants(wallets: dict[str, U
     for slug, other in (SLUGS, SLUGS[::-1]):
         with tenant_context(slug):
             for _ in range(3):
-                assert where() == home(slug)
+                assert where() == bound_to(slug)
                 assert db.session.get(Wallet, wallets[slug])
                 assert db.session.get(Wallet, wallets[other]) is None
                 db.session.rollback()
@@ -244,15 +244,15 @@ def test_after_a_savepoint_is_rolled_back_the_next_read_is_the_same_tenants(wall
     for slug, other in (SLUGS, SLUGS[::-1]):
         with tenant_context(slug):
             savepoint = db.session.begin_nested()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             savepoint.rollback()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             with pytest.raises(sa.exc.DataError), db.session.begin_nested():
                 db.session.execute(sa.text("SELECT 1 / 0"))
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             assert db.session.get(Wallet, wallets[other]) is None
             db.session.commit()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
         db.session.remove()
 
 
@@ -293,10 +293,10 @@ def test_a_generator_that_is_left_halfway_does_not_keep_its_tenant() -> None:
     eur, km = rows("eur"), rows("km")
     with tenant_context("km"):
         for _ in range(2):
-            assert next(eur) == home("eur")
-            assert where() == home("km")
+            assert next(eur) == bound_to("eur")
+            assert where() == bound_to("km")
             db.session.commit()
-            assert next(km) == home("km")
+            assert next(km) == bound_to("km")
             assert current_tenant().slug == "km"
     eur.close()
     assert is_unbound()
@@ -311,7 +311,7 @@ def test_tasks_of_one_loop_never_swap(app: Flask) -> None:
             for _ in range(ROUNDS):
                 await turns.wait()
                 assert current_tenant().slug == slug
-                assert where() == home(slug)
+                assert where() == bound_to(slug)
                 db.session.remove()
                 await asyncio.sleep(0)
         assert is_unbound()
@@ -334,7 +334,7 @@ def test_greenlets_never_swap(app: Flask) -> None:
             with tenant_context(slug):
                 for _ in range(ROUNDS):
                     assert current_tenant().slug == slug
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     db.session.remove()
                     main.switch()
             assert is_unbound()
@@ -362,7 +362,7 @@ def test_a_thread_that_a_request_has_started_outlives_it_unbound(app: Flask) -> 
     with app.test_request_context(), tenant_context("eur"):
         thread = Thread(target=work)
         thread.start()
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
         db.session.remove()
     is_over.set()
     thread.join(30)

@@ -56,7 +56,7 @@ def unchanged(world: World, eye: psycopg.Connection, slug: str) -> Iterator[Worl
     assert rows() == before
 
 
-def wished(world: World, slug: str, name: str) -> list[Any]:
+def attack_values(world: World, slug: str, name: str) -> list[Any]:
     """The values that an attacker would choose for the field."""
     other = OTHER[slug]
     if "tenant" in name or "schema" in name:
@@ -77,7 +77,9 @@ def asks_for(route: Route, name: str) -> bool:
 @OVER_ROUTES
 @OVER_TENANTS
 def test_a_field_that_was_not_asked_for_is_refused_whatever_it_says(unchanged: World, route: Route, slug: str) -> None:
-    sent = [(name, value) for name in FIELDS if not asks_for(route, name) for value in wished(unchanged, slug, name)]
+    sent = [
+        (name, value) for name in FIELDS if not asks_for(route, name) for value in attack_values(unchanged, slug, name)
+    ]
     assert len(sent) > len(FIELDS) / 2
     wrong = {(name, str(value)): unchanged.answer(route, slug, **{name: value}) for name, value in sent}
     assert wrong == {(name, str(value)): refused_at(name, "unknown_field") for name, value in sent}
@@ -92,7 +94,7 @@ def test_nor_is_one_inside_of_an_item_taken(unchanged: World, route: Route, slug
     assert len(NESTED) > 1
     for name in ("tenantId", "userId", "adminId", "balance", "id", "price", "seq"):
         body = unchanged.body(route, slug)
-        body["items"][0][name] = wished(unchanged, slug, name)[0]
+        body["items"][0][name] = attack_values(unchanged, slug, name)[0]
         answer = unchanged.send_text(route, slug, json.dumps(body))
         faults = answer.get_json(force=True)["errors"]
         assert (answer.status_code, [fault["code"] for fault in faults]) == (422, ["unknown_field"]), name

@@ -60,7 +60,7 @@ def write_configuration(folder: Path, database: Database, port: int) -> Path:
     return configuration
 
 
-def hand_over(folder: Path) -> list[str]:
+def options_under_root(folder: Path) -> list[str]:
     """The arguments that make PgBouncer run as the OS user nobody under root, because it refuses to run as root."""
     if os.geteuid() != 0:
         return []
@@ -77,7 +77,7 @@ def pgbouncer(database: Database, tmp_path_factory: pytest.TempPathFactory) -> I
     """The URL of the shared side through PgBouncer."""
     folder, port = tmp_path_factory.mktemp("pgbouncer"), free_port()
     configuration = write_configuration(folder, database, port)
-    process = subprocess.Popen([str(PGBOUNCER), "-q", *hand_over(folder), str(configuration)])
+    process = subprocess.Popen([str(PGBOUNCER), "-q", *options_under_root(folder), str(configuration)])
     try:
         deadline = monotonic() + 10
         while monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The operators' scripts on a test's own database, in this process; and tenants and bundles for them to work on."""
+"""The operators' scripts on a test's own database, in this process, and tenants and bundles for them."""
 
 import pytest
 from flask import Flask

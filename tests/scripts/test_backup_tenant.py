@@ -1,4 +1,4 @@
-"""`scripts.backup_tenant` backs up one tenant or all; killed or out of space it leaves no half of a bundle."""
+"""`scripts.backup_tenant` backs up one tenant or all; killed or out of space it leaves no partial bundle."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`scripts.clone_tenant` makes a clone and says what is in it."""
+"""`scripts.clone_tenant` makes a clone and prints its contents."""
 
 import json
 

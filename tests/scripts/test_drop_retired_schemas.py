@@ -1,4 +1,4 @@
-"""`scripts.drop_retired_schemas` lists the retired schemas, drops those that are due or named, and says which stay."""
+"""`scripts.drop_retired_schemas` lists the retired schemas, drops those that are due or named, and lists the rest."""
 
 import json
 

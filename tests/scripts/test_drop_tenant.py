@@ -28,7 +28,7 @@ def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     person = own.make(mark="member")
     own.wallet(person, "mark", balance_minor=500)
     assert run("archive_tenant", "mark").exit_code == 0
-    look(own.app.extensions[EXTENSION])  # As a process that serves does every two seconds.
+    look(own.app.extensions[EXTENSION])  # A serving process does this every two seconds.
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
     bundle = json.loads(done.output)["bundle"]
@@ -81,7 +81,7 @@ def test_the_script_drops_what_a_person_has_named_twice(run: Run, fresh_database
 def backed_up_elsewhere(
     other_database: Database, tenancy_migrations: Migrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Backups read another server, which has another tenant of the name."""
+    """Backups read another server, which has another tenant with this slug."""
     make_tenant(other_database, tenancy_migrations, "mark", BAM)
     monkeypatch.setenv("BACKUP_DATABASE_URL", other_database.url(other_database.roles.backup))
 
@@ -102,7 +102,7 @@ def test_its_last_backup_is_taken_where_it_is_destroyed(
 def test_a_backup_of_another_tenant_destroys_nothing(
     run: Run, fresh_database: Database, mark: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a URL names several servers."""
+    """For example if a URL names several servers."""
     monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, shape: back_up(source, "km", shape))
     set_aside(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes")

@@ -1,4 +1,4 @@
-"""`scripts.export_tenant` refuses what it can't export, with a reason."""
+"""`scripts.export_tenant` refuses an export that it can't make, with a reason."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`scripts.provision_tenant` checks all tenants before it makes the first; one that fails stops no other."""
+"""`scripts.provision_tenant` checks all tenants before it makes the first; a tenant that fails stops no other."""
 
 import json
 from pathlib import Path

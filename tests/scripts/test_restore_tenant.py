@@ -1,4 +1,4 @@
-"""`scripts.restore_tenant` asks before it replaces a living tenant; after a failure it says what is left."""
+"""`scripts.restore_tenant` asks before it replaces a living tenant; after a failure it prints the leftovers."""
 
 import json
 

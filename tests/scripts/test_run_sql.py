@@ -1,4 +1,4 @@
-"""`scripts.run_sql` asks one tenant or all, and shows the answers as a table, as JSON or as CSV."""
+"""`scripts.run_sql` queries one tenant or all, and prints the rows as a table, as JSON or as CSV."""
 
 import csv
 import io

@@ -7,7 +7,7 @@ from tests.factories.door import Run
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Tenants may log in themselves and by the pool."""
+    """Tenants may log in themselves and through the pool."""
     return "shared"
 
 

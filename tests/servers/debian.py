@@ -29,7 +29,7 @@ def running(settings: Sequence[str]) -> Iterator[str]:
     """A superuser's URL on a new server with these settings of postgresql.conf; the server is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="debian-15-") as folder:
         cluster, password, port = Path(folder) / "data", secrets.token_urlsafe(), _free_port()
-        _hand_over(Path(folder))
+        _give_to_account(Path(folder))
         _initialize(cluster, password)
         options = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *settings)
         given = " ".join(f"-c {option}" for option in options)
@@ -44,7 +44,7 @@ def _initialize(cluster: Path, password: str) -> None:
     handed = cluster.with_name("password")
     handed.touch(mode=0o600)
     handed.write_text(password)
-    _hand_over(handed)
+    _give_to_account(handed)
     _run(
         *("initdb", "--pgdata", cluster, "--username", SUPERUSER, "--pwfile", handed, "--no-sync"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
@@ -70,7 +70,7 @@ def _run(program: str, *arguments: str | Path) -> None:
         assert finished.returncode == 0, output.read()
 
 
-def _hand_over(path: Path) -> None:
+def _give_to_account(path: Path) -> None:
     account = _account()
     if account:
         os.chown(path, account.pw_uid, account.pw_gid)

@@ -1,4 +1,4 @@
-"""A dropped tenant is gone whole, after its backup, and no other tenant loses anything."""
+"""A dropped tenant is removed completely, after its backup, and no other tenant loses anything."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +63,7 @@ def test_all_of_a_tenant_is_dropped_and_nothing_of_anybody_else(
         )
     for name in ("mark_old", "km_old"):
         server.execute(f"CREATE SCHEMA {name} AUTHORIZATION wallet_owner")
-    login = fresh_database.as_tenant("mark")  # Which has done what stops a plain DROP ROLE.
+    login = fresh_database.as_tenant("mark")  # Default privileges stop a plain DROP ROLE.
     login.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
     set_aside(fresh_database)
 
@@ -126,7 +126,7 @@ def test_a_backup_that_fails_destroys_nothing(fresh_database: Database, mark: Te
 
 
 def test_nothing_is_written_between_the_backup_and_the_end(fresh_database: Database, own: People) -> None:
-    """A request that came in before the tenant was archived posts late: before the backup, or not at all."""
+    """A request from before the archiving posts late: before the backup, or not at all."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     late = fresh_database.as_tenant("mark")
     late.execute("SET statement_timeout TO 300")
@@ -211,7 +211,7 @@ def test_a_login_that_another_database_uses_is_not_dropped_nor_is_its_tenant(
 def test_rows_that_refer_to_a_tenants_rows_go_first_whatever_their_keys_say(
     fresh_database: Database, mark: Tenant
 ) -> None:
-    """Of tables that a later migration of `shared` may bring; what says SET NULL outlives the tenant."""
+    """In tables that a later migration of `shared` may add; a row with ON DELETE SET NULL survives the tenant."""
     server = fresh_database.as_superuser()
     server.execute("SET ROLE wallet_owner")
     server.execute("""

@@ -1,4 +1,4 @@
-"""A tenant with something in every table and a backup of it, for the tests of restores."""
+"""A tenant with rows in every table and a backup of it, for the tests of restore."""
 
 import pytest
 

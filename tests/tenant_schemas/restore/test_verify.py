@@ -1,4 +1,4 @@
-"""A verification finds whatever was done to a bundle, names it, and leaves nothing."""
+"""A verification finds every change of a bundle, names it, and leaves nothing."""
 
 import json
 from collections.abc import Callable
@@ -60,14 +60,14 @@ def cut(bundle: Bundle) -> None:
 
 
 def tell(bundle: Bundle, **told: Any) -> None:
-    """Let the manifest say something else of the wallets."""
+    """Change fields of the wallets in the manifest."""
     manifest = bundle.manifest
     tables = tuple(replace(each, **told) if each.name == "wallets" else each for each in manifest.tables)
     forge(bundle, replace(manifest, tables=tables))
 
 
 def cut_with_its_sum(bundle: Bundle) -> None:
-    """The manifest is changed along, so that only unpacking can find it."""
+    """The manifest is changed to match, so that only unpacking can find it."""
     cut(bundle)
     data = file_of(bundle).read_bytes()
     tell(bundle, sha256=sha256(data).hexdigest(), bytes=len(data))
@@ -86,7 +86,7 @@ def form_otherwise(bundle: Bundle) -> None:
 
 
 def keep_sums(bundle: Bundle, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Other rows of a table of `shared`; only the file's own sum is made to fit."""
+    """Change rows of a table of `shared`; only the file's own checksum is made to match."""
     (file,) = (each for each in bundle.manifest.shared if each.name == name)
     lines = [change(line) for line in bundle.lines(file)]
     (bundle.folder / file.file).unlink()
@@ -140,7 +140,7 @@ def test_whatever_was_done_to_a_bundle_is_found_and_named(
     (told,) = json.loads(result.output)
     assert (result.exit_code, told["bundle"]) == (1, str(bundle.folder))
     assert said in told["error"]
-    if spoil is not form_otherwise:  # A restore makes the form of the revision.
+    if spoil is not form_otherwise:  # A restore makes the revision's form.
         restored = run("restore_tenant", "--as", "shop2", str(bundle.folder))
         assert (restored.exit_code, said in restored.output) == (1, True), restored
     assert world(fresh_database) == before

@@ -1,4 +1,4 @@
-"""What a plan says of locks is what PostgreSQL then takes."""
+"""The locks in a plan are the locks that PostgreSQL takes."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from tenant_schemas.search_path import bind_migration
 from tenant_schemas.sql_lint.lock_levels import Lock, Mode, locks_of
 from tenant_schemas.testing.plugin import Database, copy_of
 
-# From here on somebody waits, if only another migration.
+# From this level on another session waits, at least another migration.
 NOTABLE = Mode.SHARE_UPDATE_EXCLUSIVE
 SETUP = """
     CREATE TABLE parents (id uuid PRIMARY KEY);
@@ -99,7 +99,7 @@ def planned(sql: str, before: str) -> dict[str, Mode]:
 
 
 class Truth:
-    """The locks that one db transaction takes on what was there before it."""
+    """The locks that one db transaction takes on the objects that existed before it."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._superuser = database.as_superuser()

@@ -1,4 +1,4 @@
-"""Each law of DESIGN §8 refuses the SQL that breaks it, and lets through what only looks like it."""
+"""Each rule of DESIGN §8 refuses the SQL that breaks it, and accepts SQL that only resembles it."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_what_only_looks_like_a_breach_is_let_through(statement: str) -> None:
     assert breaches_of(statement) == ()
 
 
-# What a revision finds: two versions of a function, another function, and a table.
+# The objects before a revision: two versions of a function, another function, and a table.
 BEFORE = """
     CREATE TABLE wallets (id uuid PRIMARY KEY);
     CREATE FUNCTION pay_v1(a int) RETURNS int LANGUAGE sql RETURN a;
@@ -128,7 +128,7 @@ def test_a_new_function_and_a_view_that_is_replaced_are_no_rewrites(statement: s
 
 
 def test_the_histories_replace_functions_by_pointers_but_once(tenancy_migrations: Migrations) -> None:
-    """Revision 0008 came before the law, and is frozen."""
+    """Revision 0008 is older than the rule, and frozen."""
     found = []
     for history in History:
         before = ""
