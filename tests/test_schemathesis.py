@@ -60,7 +60,7 @@ expected-statuses = ["400", "401", "403", "404", "409", "412", "413", "415", "42
 [checks.missing_required_header]
 expected-statuses = ["400", "401", "403", "404", "422", "428"]
 
-# What an earlier run found must not change what this one sends.
+# The findings of an earlier run must not change the requests of this one.
 [cache]
 enabled = false
 [generation]

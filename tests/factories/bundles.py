@@ -201,5 +201,5 @@ def world(database: Database) -> dict[str, Any]:
     return {name: superuser.execute(question.encode()).fetchall() for name, question in questions.items()}
 
 
-def prove_otherwise(bundle: Bundle) -> None:
+def change_proof(bundle: Bundle) -> None:
     forge(bundle, replace(bundle.manifest, proof={**bundle.manifest.proof, "wallets": []}))

@@ -20,7 +20,7 @@ def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
     return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
 
 
-def set_aside(database: Database, slug: str = "mark") -> None:
+def archive_tenant(database: Database, slug: str = "mark") -> None:
     """Archive the tenant."""
     with database.admin_engine().begin() as connection:
         archive(connection, slug)

@@ -25,7 +25,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.factories.door import environment
 from tests.faults.probes import probing_histories
-from tests.faults.server import StrikableServer
+from tests.faults.server import KillableServer
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 TENANTS = 12
@@ -47,7 +47,7 @@ def moments(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(autouse=True)
-def none_left_at_work() -> Iterator[None]:
+def no_program_left() -> Iterator[None]:
     yield
     for program in [*Program.at_work]:
         program.send(signal.SIGKILL)
@@ -55,9 +55,9 @@ def none_left_at_work() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[StrikableServer]:
+def server() -> Iterator[KillableServer]:
     with tempfile.TemporaryDirectory(prefix="tenant-schemas-") as folder:
-        server = StrikableServer(Path(folder))
+        server = KillableServer(Path(folder))
         try:
             yield server
         finally:
@@ -65,17 +65,17 @@ def server() -> Iterator[StrikableServer]:
 
 
 @pytest.fixture(scope="session")
-def fleet_template(server: StrikableServer) -> Iterator[Database]:
+def fleet_template(server: KillableServer) -> Iterator[Database]:
     with made_template(server.url, MIGRATIONS, SLUGS, {slug: {"currency": "EUR"} for slug in SLUGS}) as template:
         yield template
 
 
 @pytest.fixture
-def fleet(server: StrikableServer, fleet_template: Database) -> Iterator[Database]:
+def fleet(server: KillableServer, fleet_template: Database) -> Iterator[Database]:
     """A database of this test's own with all tenants, all behind `histories`."""
     with copy_of(fleet_template) as fleet:
         yield fleet
-        server.bring_back()
+        server.restart()
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +148,6 @@ def wait_for(database: Database, query: str, *params: object, program: Program |
         while not (superuser.execute(query.encode(), params).fetchone() or (False,))[0]:
             if program and not program.is_running:
                 return False
-            assert monotonic() < deadline, f"In vain: {query}"
+            assert monotonic() < deadline, f"Never true: {query}"
             sleep(0.002)
     return True

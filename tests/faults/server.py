@@ -12,11 +12,11 @@ from tenant_schemas import embedded
 # The machine stays up, so no write has to reach the disk; commits are synchronous, as in a real installation.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60")
 KILL = signal.SIGKILL
-STRIKES = (signal.SIGQUIT, KILL)  # `pg_ctl stop -m immediate`, and kill -9.
+KILL_SIGNALS = (signal.SIGQUIT, KILL)  # `pg_ctl stop -m immediate`, and kill -9.
 GONE_SECONDS = 20
 
 
-class StrikableServer:
+class KillableServer:
     """It keeps its port, so that its URL stays valid."""
 
     def __init__(self, folder: Path) -> None:
@@ -24,7 +24,7 @@ class StrikableServer:
         self._server = embedded.start(folder, SETTINGS)
         self.url = self._server.superuser_url()
 
-    def strike(self, number: signal.Signals) -> None:
+    def kill(self, number: signal.Signals) -> None:
         """Send the postmaster a signal, and wait until it is gone."""
         os.kill(self._pid(), number)
         deadline = monotonic() + GONE_SECONDS
@@ -32,7 +32,7 @@ class StrikableServer:
             assert monotonic() < deadline, f"The server survived signal {number}"
             sleep(0.01)
 
-    def strike_backend(self, role_name: str) -> None:
+    def kill_backend(self, role_name: str) -> None:
         """kill -9 a working backend of this role, if there is one. PostgreSQL then restarts all backends."""
         query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND state = 'active' LIMIT 1"
         with psycopg.connect(self.url) as superuser:
@@ -40,7 +40,7 @@ class StrikableServer:
         for (pid,) in found:
             os.kill(pid, KILL)
 
-    def bring_back(self) -> None:
+    def restart(self) -> None:
         """Start it again if it is down, and wait until it has recovered."""
         if not self._is_alive():
             self._server.release()

@@ -21,7 +21,7 @@ from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.bundles import destination
 from tests.factories.disks import small_disk
 from tests.faults.conftest import Program, wait_for
-from tests.faults.server import STRIKES, StrikableServer
+from tests.faults.server import KILL_SIGNALS, KillableServer
 
 SLUG, OTHER = "struck", "t04"
 ROWS = 20_000
@@ -103,13 +103,13 @@ def test_a_killed_backup_leaves_the_older_ones_and_none_that_is_half(
 
 
 def test_a_backup_whose_server_goes_down_leaves_nothing_and_says_why(
-    server: StrikableServer, filled: Database, tmp_path: Path, moments: Random
+    server: KillableServer, filled: Database, tmp_path: Path, moments: Random
 ) -> None:
     program = start_backup(filled, tmp_path)
     wait_for_a_moment(filled, program, filled.roles.backup, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     assert "Traceback" not in ended.errors, ended
     if ended.code:
         assert ended.code == 1, ended
@@ -163,15 +163,15 @@ def test_a_killed_restore_leaves_the_tenant_whole(filled: Database, tmp_path: Pa
 
 
 def test_a_restore_whose_server_goes_down_leaves_the_tenant_whole_and_says_why(
-    server: StrikableServer, filled: Database, tmp_path: Path, moments: Random
+    server: KillableServer, filled: Database, tmp_path: Path, moments: Random
 ) -> None:
     bundle = take(filled, tmp_path)
     add_rows(filled, SLUG, 1)
     program = start_restore(filled, bundle)
     wait_for_a_moment(filled, program, filled.roles.migrator, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     filled.close()
     assert ended.code in {0, 1}, ended
     assert "Traceback" not in ended.errors, ended

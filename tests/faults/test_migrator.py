@@ -13,7 +13,7 @@ from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.testing.plugin import Database
 from tests.faults.conftest import TENANTS, Program, wait_for
 from tests.faults.probes import AFTER, WHOLE_AFTER, State, states
-from tests.faults.server import STRIKES, StrikableServer
+from tests.faults.server import KILL_SIGNALS, KillableServer
 
 LAST_RUN = "SELECT id FROM shared.migration_runs ORDER BY started_at DESC LIMIT 1"
 DONE = f"SELECT count(*) >= %s FROM shared.migration_outcomes WHERE status = 'done' AND run_id = ({LAST_RUN})"
@@ -30,7 +30,7 @@ def wait_for_a_moment(fleet: Database, program: Program, moments: Random) -> Non
     sleep(moments.random() * 0.05)
 
 
-def halves(fleet: Database) -> dict[str, State]:
+def half_migrated(fleet: Database) -> dict[str, State]:
     """The tenants that are neither at the old revision nor at the new one."""
     return {slug: state for slug, state in states(fleet).items() if not state.is_whole}
 
@@ -75,9 +75,9 @@ def test_a_killed_migrator_leaves_no_half(fleet: Database, either_histories: Mig
     wait_for_a_moment(fleet, program, moments)
     program.send(signal.SIGKILL)
     program.end()
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     wait_until_idle(fleet)
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     status, _ = last_run(fleet)
     assert_next_run_finishes(fleet, either_histories)
@@ -104,7 +104,7 @@ def test_an_interrupted_migrator_undoes_what_it_was_at_and_says_so(
     program.send(signal.SIGINT)
     ended = program.end()
     assert "Traceback" not in ended.errors, ended
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     status, outcomes = last_run(fleet)
     assert (ended.code, status) in {(1, "stopped"), (0, "done")}, ended  # It may have come too late.
@@ -132,32 +132,32 @@ def test_a_worker_whose_connection_is_ended_goes_on(
 
 
 def test_a_worker_whose_backend_is_killed_leaves_no_half(
-    server: StrikableServer, fleet: Database, histories: Migrations, moments: Random
+    server: KillableServer, fleet: Database, histories: Migrations, moments: Random
 ) -> None:
     """kill -9 of one backend: PostgreSQL drops all connections and recovers. The run may end; the next run finishes."""
     program = start(fleet, histories)
     wait_for_a_moment(fleet, program, moments)
-    server.strike_backend("wallet_migrator")
+    server.kill_backend("wallet_migrator")
     ended = program.end()
     assert ended.code in {0, 1}, ended
     assert "Traceback" not in ended.errors, ended
-    server.bring_back()
-    assert halves(fleet) == {}
+    server.restart()
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     assert_next_run_finishes(fleet, histories)
 
 
 def test_a_server_that_goes_down_leaves_no_half(
-    server: StrikableServer, fleet: Database, histories: Migrations, moments: Random
+    server: KillableServer, fleet: Database, histories: Migrations, moments: Random
 ) -> None:
     """`pg_ctl stop -m immediate`, and kill -9 of the postmaster: a lost commit is lost as a whole."""
     program = start(fleet, histories)
     wait_for_a_moment(fleet, program, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     assert ended.code == 1, ended
     assert "Traceback" not in ended.errors, ended
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     assert_next_run_finishes(fleet, histories)

@@ -82,7 +82,7 @@ def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_b
     assert old.execute("SELECT * FROM ledger_audit_v1()").fetchall() == []
     after = old.execute("SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq")
     assert after.fetchall() == before
-    assert old.execute(POST, again).fetchall() == first_answer, "by yesterday's code"
+    assert old.execute(POST, again).fetchall() == first_answer, "yesterday's code gives another answer"
     by_todays = old.execute(POST.replace("_v1", "_v2"), again).fetchall()
     assert by_todays == first_answer
     assert first_answer[0][2] is True

@@ -17,7 +17,7 @@ from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
 from tests.factories.door import Run
 from tests.factories.people import People
-from tests.factories.tenants import BAM, set_aside, traces
+from tests.factories.tenants import BAM, archive_tenant, traces
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
@@ -60,7 +60,7 @@ def test_the_script_drops_nothing_that_is_not_meant(
     run: Run, fresh_database: Database, arguments: Any, typed: str | None, code: int
 ) -> None:
     mark = fresh_database.tenant("mark")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", *arguments, input=typed)
     assert done.exit_code == code, done.output
     assert done.output
@@ -70,7 +70,7 @@ def test_the_script_drops_nothing_that_is_not_meant(
 
 
 def test_the_script_drops_what_a_person_has_named_twice(run: Run, fresh_database: Database, mark: Tenant) -> None:
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--no-backup", input="mark\nmark\n")
     assert done.exit_code == 0, done.output
     assert "There is no backup." in done.output
@@ -91,7 +91,7 @@ def test_its_last_backup_is_taken_where_it_is_destroyed(
     run: Run, fresh_database: Database, own: People, mark: Tenant, tmp_path: Path
 ) -> None:
     own.wallet(own.make(mark="member"), "mark", balance_minor=500)
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
     manifest = open_bundle(Path(json.loads(done.output)["bundle"])).manifest
@@ -104,7 +104,7 @@ def test_a_backup_of_another_tenant_destroys_nothing(
 ) -> None:
     """For example if a URL names several servers."""
     monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, shape: back_up(source, "km", shape))
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes")
     assert (done.exit_code, "another tenant" in done.output) == (1, True)
     assert len(traces(fresh_database, mark)) == 3

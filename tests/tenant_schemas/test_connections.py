@@ -511,7 +511,7 @@ def test_a_tenants_password_is_not_in_what_its_engine_says_of_itself(
     assert database.password_of(eur) not in f"{engine!r} {engine.url!r} {engine.url}"
 
 
-# What tenants share, and what they don't.
+# Shared by tenants, or not.
 
 
 class Counted(sa.sql.functions.GenericFunction[int]):

@@ -394,7 +394,7 @@ def test_the_service_login_can_become_nobody(database: Database) -> None:
 
 def test_the_migrator_can_not_become_a_tenant(database: Database) -> None:
     if database.as_superuser().info.server_version < 160000:
-        pytest.skip("Before PostgreSQL 16 who makes roles may become them.")
+        pytest.skip("Before PostgreSQL 16 a role may become the roles that it creates.")
     connection = database.as_role("wallet_migrator")
     for slug in ("eur", "km"):
         with pytest.raises(REFUSED):

@@ -89,7 +89,7 @@ def test_a_role_that_may_not_read_everything_leaves_no_file(fresh_database: Data
         except DumpFailed as error:
             said = str(error)
         assert "row-level security" in said
-        assert pieces, "the trap is gone; then this test proves nothing"
+        assert pieces, "pg_dump wrote nothing, so this test proves nothing"
     finally:
         superuser.execute("ALTER ROLE wallet_backup BYPASSRLS")
 

@@ -123,8 +123,8 @@ def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slu
 # All or nothing.
 
 STEPS: dict[str, tuple[object, str]] = {
-    "looking at the shared schema": (provision_module, "refuse_unprepared"),
-    "looking for what is taken": (provision_module, "_refuse_taken"),
+    "checking the shared schema": (provision_module, "refuse_unprepared"),
+    "checking for taken names": (provision_module, "_refuse_taken"),
     "deriving the password": (provision_module, "tenant_password"),
     "making the role": (provision_module, "create_tenant_role"),
     "becoming the owner": (provision_module, "become_owner"),
@@ -325,7 +325,7 @@ def test_a_name_outside_the_rule_is_refused_before_postgresql_is_asked(
     workshop: Database, slug: str, make: Make, reserved_slugs: frozenset[str]
 ) -> None:
     engine = workshop.admin_engine()
-    sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
+    sa.event.listen(engine, "connect", lambda *_: pytest.fail("PostgreSQL was asked"))
     with pytest.raises(NameRefused):
         make(workshop, slug, engine=engine, reserved_slugs=reserved_slugs)
 
@@ -338,7 +338,7 @@ def test_a_schema_name_outside_the_rule_is_refused_before_postgresql_is_asked(
     workshop: Database, slug: str, schema_name: str, make: Make
 ) -> None:
     engine = workshop.admin_engine()
-    sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
+    sa.event.listen(engine, "connect", lambda *_: pytest.fail("PostgreSQL was asked"))
     with pytest.raises(NameRefused):
         make(workshop, slug, engine=engine, schema_name=schema_name)
 

@@ -135,7 +135,7 @@ def test_the_renamed_schema_is_what_the_migrations_make_and_the_doctor_finds_not
     assert_isolated(fresh_database, "km", "bam")
 
 
-# The trap: a function that goes by the old name writes into whatever schema has that name now.
+# The trap: a function that uses the old name writes into the schema that has this name now.
 
 
 def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(

@@ -17,7 +17,7 @@ from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.errors import ProofFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, content, destination, forge, prove_otherwise, rewritten, world
+from tests.factories.bundles import SLUG, change_proof, content, destination, forge, rewritten, world
 from tests.factories.door import Run
 
 pytestmark = pytest.mark.both_servers
@@ -122,7 +122,7 @@ def make_admin(line: bytes) -> bytes:
         (lambda bundle: rewritten(bundle, "orders", lambda _: b"no row\n"), "orders"),
         (lambda bundle: rewritten(bundle, "wallet_transactions", lambda _: b""), "wallet_transactions"),
         (lambda bundle: rewritten(bundle, "wallets", raise_balance), "proof"),
-        (prove_otherwise, "proof"),
+        (change_proof, "proof"),
         (form_otherwise, "fingerprint"),
         (lambda bundle: keep_sums(bundle, "memberships", lambda _: b""), "Table memberships has 0 rows"),
         (lambda bundle: keep_sums(bundle, "memberships", make_admin), "Table memberships has other rows"),
