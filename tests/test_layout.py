@@ -21,7 +21,7 @@ EXCEPTIONS: Final = {
     "faults": "kills servers and programs in the middle of a migration, a backup or a restore",
     "isolation": "attacks the isolation of tenants: roles, sessions, routes, pools",
     "migrations/test_upgrade.py": "takes a ledger through both histories, from the first revision to the last",
-    "scripts/test_runbook.py": "runs the commands of scripts/README.md",
+    "scripts/test_runbook.py": "runs the commands of docs/operations.md",
     "servers": "starts the second server for the tests marked both_servers, and tests itself",
     "test_docs.py": "compares the documents with the code",
     "test_layout.py": "compares the tests with the code",

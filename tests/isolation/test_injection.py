@@ -1,7 +1,7 @@
 """A route with an SQL injection hole, made for this test: the reach of injected SQL, in both login modes.
 
 The hole is of the worst kind: text from the request is part of the statement, which has no parameters, and the response
-contains PostgreSQL's answer. ARCHITECTURE describes the attacks tried here.
+contains PostgreSQL's answer. docs/architecture/security.md describes the attacks tried here.
 """
 
 from collections.abc import Iterator

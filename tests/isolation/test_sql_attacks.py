@@ -343,7 +343,7 @@ def test_a_function_does_not_tell_a_stranger_from_nobody(attack: Attack, people:
     assert stranger[0] == "answered" or stranger[0].startswith("WA"), stranger
 
 
-# Known gaps, documented in ARCHITECTURE.md.
+# Known gaps, documented in docs/architecture/security.md.
 
 KNOWN = {
     "the names of other tenants' schemas and roles, by number": (
@@ -372,7 +372,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("statement", KNOWN.values(), ids=KNOWN.keys())
 def test_what_is_known_to_be_open_is_still_open(attack: Attack, statement: str) -> None:
-    """When PostgreSQL closes one of these, remove its sentence from ARCHITECTURE.md."""
+    """When PostgreSQL closes one of these, remove its sentence from docs/architecture/security.md."""
     attack(statement)
 
 

@@ -1,5 +1,5 @@
 """Point-in-time recovery of one tenant: a side server is recovered to a moment before the mishap, the tenant is backed
-up there, and restored on the main server. The commands are those of scripts/README.md.
+up there, and restored on the main server. The commands are those of docs/operations.md.
 """
 
 import os
@@ -123,7 +123,7 @@ def on(server: EmbeddedServer, database: Database) -> Database:
 
 def runbooks_settings(side: Database) -> dict[str, str]:
     """The runbook's environment variables of the command that backs up from the side server."""
-    text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     ((line,),) = [re.findall(r"^ +(.*=.*) python -m scripts\.backup_tenant km", text, re.MULTILINE)]
     given = {"DATABASE_URL": side.app_url, "ADMIN_DATABASE_URL": side.admin_url}
     return {name: given[name] if value else "" for name, value in re.findall(r"(\w+)=(\S*)", line)}

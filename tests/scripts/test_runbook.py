@@ -45,7 +45,7 @@ def test_the_runbook_can_be_pasted(installation: Database, tmp_path: Path) -> No
         admin = People(app).make(km="admin", eur="admin")
         for tenant in ("eur", "km"):
             assert Api(app).get("/api/wallet", admin, tenant).status_code == 200
-    text = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8").partition(RUN_ELSEWHERE)[0]
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").partition(RUN_ELSEWHERE)[0]
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5
     script = tmp_path / "runbook.sh"

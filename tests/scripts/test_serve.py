@@ -164,9 +164,9 @@ def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str
     assert httpx.get(f"{server[0]}/readyz").status_code == 200, "the command must leave the server running"
 
 
-def test_the_readmes_tour_works_when_pasted(server: tuple[str, str], folder: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tour = re.findall(r"```\n(.*?)```", readme[readme.index("API=") - 10 : readme.index("## Where")], re.DOTALL)
+def test_the_tour_of_the_readme_and_its_page_works_when_pasted(server: tuple[str, str], folder: Path) -> None:
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md"))
+    tour = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(tour) == 7
     script = "\n".join(tour).replace("http://127.0.0.1:8000", server[0])
     script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
