@@ -23,7 +23,7 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
-from tests.factories.door import environment
+from tests.factories.script_runner import environment
 from tests.faults.probes import probing_histories
 from tests.faults.server import KillableServer
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture

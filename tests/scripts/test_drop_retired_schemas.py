@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
 from tests.factories.retired_schemas import TOMORROW, YESTERDAY, make_retired_schema, noted, schemas
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

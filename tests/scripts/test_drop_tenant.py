@@ -15,8 +15,8 @@ from tenant_schemas.registry_watcher import look
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
-from tests.factories.door import Run
 from tests.factories.people import People
+from tests.factories.script_runner import Run
 from tests.factories.tenants import BAM, archive_tenant, traces
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture

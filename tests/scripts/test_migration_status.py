@@ -8,8 +8,8 @@ import pytest
 
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
 from tests.factories.histories import add_revision, copied_histories
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 SHARED_LOGINS = pytest.mark.parametrize("tenant_logins", ["shared"])
 

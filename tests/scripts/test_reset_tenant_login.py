@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import SLUG, change_proof, world
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

@@ -27,7 +27,7 @@ from tenant_schemas.embedded import EmbeddedServer, binary
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
 from tests.factories.bundles import SLUG, audit, balance, content, furnish, post, without_log
-from tests.factories.door import door
+from tests.factories.script_runner import script_runner
 
 pytestmark = pytest.mark.both_servers
 
@@ -150,12 +150,12 @@ def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
         with pytest.MonkeyPatch.context() as set_for_command:
             for name, value in runbooks_settings(side).items():
                 set_for_command.setenv(name, value)
-            taken = door(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
+            taken = script_runner(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
         assert taken.exit_code == 0, taken.output
         assert f":{sa.make_url(side.admin_url).port}/" in taken.output
 
     (bundle,) = (folder / "bundles").iterdir()
-    run = door(main_database, monkeypatch)
+    run = script_runner(main_database, monkeypatch)
     beside = run("restore_tenant", str(bundle), "--as", "shop2")
     assert beside.exit_code == 0, beside.output
     assert balance(main_database, "shop2", furnished.wallet_id) == was

@@ -8,7 +8,7 @@ import pytest
 
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

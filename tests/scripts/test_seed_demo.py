@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture

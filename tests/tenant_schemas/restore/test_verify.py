@@ -18,7 +18,7 @@ from tenant_schemas.errors import ProofFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import SLUG, change_proof, content, destination, forge, rewritten, world
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

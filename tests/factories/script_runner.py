@@ -31,18 +31,18 @@ def environment_of_backups(database: Database) -> dict[str, str]:
     return named | {"BACKUP_DATABASE_URL": database.url(database.roles.backup)}
 
 
-def door(database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str = "own") -> Run:
+def script_runner(database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str = "own") -> Run:
     """`run("script", *arguments)`; `input` is typed into standard input."""
-    return _door(environment(database, tenant_logins), monkeypatch)
+    return _runner(environment(database, tenant_logins), monkeypatch)
 
 
-def door_of_backups(database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+def backup_script_runner(database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The same on a backup host."""
     monkeypatch.delenv("ADMIN_DATABASE_URL", raising=False)
-    return _door(environment_of_backups(database), monkeypatch)
+    return _runner(environment_of_backups(database), monkeypatch)
 
 
-def _door(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def _runner(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
