@@ -10,8 +10,9 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 run: .venv/installed
 	@$(BIN)/python -m scripts.serve
 
+# Two processes, each with servers of its own; ARGS="-n 0" runs the tests in one.
 test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 $(ARGS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

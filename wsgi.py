@@ -6,10 +6,10 @@ from app import create_app
 from app.holds.expiry_worker import start_timer
 from app.tenants.provisioning_worker import start_provisioner
 from tenant_schemas.flask import EXTENSION
-from tenant_schemas.registry_watcher import start_watch
+from tenant_schemas.registry_watcher import start_registry_watcher
 
 app = create_app()
-if "FLASK_RUN_FROM_CLI" not in os.environ:  # A command does its own work, and none of the service's.
+if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
     start_timer(app, app.config["HOLD_EXPIRY_SECONDS"])
     start_provisioner(app)
-    start_watch(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])
+    start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

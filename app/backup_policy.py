@@ -156,7 +156,7 @@ MASKS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 # In the log, `subject` is a user's id where a member was added, changed or removed.
-PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
+USER_ID_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
     "wallets": frozenset({"user_id"}),
     "wallet_transactions": frozenset({"admin_id"}),
     "orders": frozenset({"user_id"}),
@@ -166,9 +166,9 @@ PEOPLE_NAMED: Final[Mapping[str, frozenset[str]]] = {
 
 BACKUP_POLICY: Final = BackupPolicy(
     members="memberships",
-    people="users",
-    people_columns=("id", "email", "name"),
-    people_named=PEOPLE_NAMED,
+    users="users",
+    user_columns=("id", "email", "name"),
+    user_id_columns=USER_ID_COLUMNS,
     prove=prove,
     find_faults=find_faults,
     rechain=rechain,

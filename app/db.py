@@ -14,7 +14,7 @@ from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.registry import registry_table
 from tenant_schemas.roles import ServiceRoles
-from tenant_schemas.tables import fleet_tables
+from tenant_schemas.tables import engine_tables
 
 ROLES: Final = ServiceRoles.named("wallet")
 
@@ -34,7 +34,7 @@ class SharedModel(DeclarativeBase):
 
 
 tenants = registry_table(SharedModel.metadata)
-fleet_tables(SharedModel.metadata)
+engine_tables(SharedModel.metadata)
 
 
 def init_app(app: Flask, settings: Settings) -> None:

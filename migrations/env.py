@@ -1,5 +1,5 @@
-"""Alembic's door into one schema. The engine opens it (`tenant_schemas.migrations.history`), with a connection whose
-search_path is that schema alone; `alembic upgrade` typed by hand has no connection and is refused.
+"""Alembic's environment for one schema. `tenant_schemas.migrations.history` runs it with a connection whose search_path
+is that schema only. `alembic upgrade` on the command line passes no connection and is refused.
 """
 
 from alembic import context
@@ -9,7 +9,9 @@ from tenant_schemas.migrations.history import comparison_options
 
 attributes = context.config.attributes
 if "connection" not in attributes:
-    raise CommandError("Run `python -m scripts.migrate`: it binds one schema at a time and keeps the registry true.")
+    raise CommandError(
+        "Run `python -m scripts.migrate` instead: it binds one schema at a time and updates the registry."
+    )
 
 context.configure(
     connection=attributes["connection"],

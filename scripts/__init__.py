@@ -1,1 +1,4 @@
-"""The operators' door: each script parses, calls one function and tells the result. `python -m scripts.NAME --help`."""
+"""Commands for operators. Each parses its arguments, calls one function and prints the result.
+
+`python -m scripts.NAME --help` explains a command.
+"""

@@ -1,9 +1,20 @@
-"""Back up one tenant, or all: `python -m scripts.backup_tenant km --to /backups`. Members go on paying meanwhile.
+"""Back up one tenant, or all tenants, while the service goes on.
 
-It reads the server of BACKUP_DATABASE_URL, else of ADMIN_DATABASE_URL, and says which.
-A bundle is a private folder SLUG-TIME with every table's rows, what of `shared` is the tenant's, and a manifest by
-which all of it can be proved. It appears whole or not at all, and none is ever overwritten. Exits 1 if any tenant has
-none.
+A bundle is a new folder SLUG-TIME in the folder --to, readable by its owner only. It contains all rows of the tenant's
+tables, the tenant's rows of the shared schema, and a manifest with the counts, hashes and totals that verify them. An
+incomplete bundle never gets this name, and an existing bundle is never overwritten.
+
+The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL.
+
+Examples:
+    python -m scripts.backup_tenant km --to /backups
+    python -m scripts.backup_tenant --all --to /backups --keep 14 --jobs 2
+
+Prints for each tenant the number of rows and bytes, the server they were read from, the bundle's folder, and the old
+bundles that --keep deleted.
+
+Exit codes: 0 each tenant has its new bundle; 1 a tenant has none, or old bundles could not be deleted: the errors on
+standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
 """
 
 import sys
@@ -19,28 +30,52 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    exit_with,
     json_option,
     settings_or_exit,
     show_json,
-    stop,
 )
 from tenant_schemas.backup.backup import back_up
-from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.retention import keep_newest
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused, TenancyError, TenantNotFound
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
+
+with_dump_option = click.option(
+    "--with-dump",
+    is_flag=True,
+    help="Add pg_dump's file of the schema to the bundle. A tenant whose schema has drifted needs it.",
+)
+seal_to_option = click.option(
+    "--seal-to",
+    "sealed_for",
+    multiple=True,
+    help="Encrypt the bundle for this recipient, an age public key (age1…); may be repeated.",
+)
 
 
 @click.command(help=__doc__)
 @click.argument("slug", required=False)
-@click.option("--all", "is_all", is_flag=True, help="Every tenant of any status, under one snapshot.")
-@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where to.")
-@click.option("--keep", type=click.IntRange(1), help="Then remove all but the N newest whole bundles of the tenant.")
-@click.option("--with-dump", is_flag=True, help="Take pg_dump's file of the schema along; needed for a drifted tenant.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=1, help="Connections: for one large tenant, or for --all.")
-@click.option("--seal-to", "sealed_for", multiple=True, help="Encrypt for this recipient, age1…; may be repeated.")
+@click.option("--all", "is_all", is_flag=True, help="Back up every tenant, of any status, as of one moment.")
+@click.option(
+    "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for bundles."
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    help="Keep this number of complete bundles for each tenant, the new one included, and delete older ones.",
+)
+@with_dump_option
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Connections that read at once: the tables of one large tenant or, with --all, several tenants.",
+)
+@seal_to_option
 @json_option
 def main(
     *,
@@ -54,24 +89,26 @@ def main(
     as_json: bool,
 ) -> None:
     if is_all == bool(slug):
-        stop("Name one tenant, or say --all.", BAD_ARGUMENTS)
+        exit_with("Give the SLUG of one tenant, or --all.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
-        stop(str(error), BAD_ARGUMENTS)
-    shape = Shape(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
-    source, told = backup_source(), []
-    for taken in _take(source, slug, shape):
-        told.append({"source": source.place, **_told(taken, keep)})
+    except KeyRefused as error:
+        exit_with(str(error), BAD_ARGUMENTS)
+    options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
+    source, reports = backup_source(), []
+    for taken in _back_up(source, slug, options):
+        reports.append({"source": source.place, **_report_of(taken, keep)})
         if not as_json:
-            _show(told[-1])
+            _show(reports[-1])
     if as_json:
-        show_json(told)
-    sys.exit(FAILED if any(each["error"] for each in told) else 0)
+        show_json(reports)
+    sys.exit(FAILED if any(report["error"] for report in reports) else 0)
 
 
 def backup_source() -> Source:
-    """The installation of the settings, by the login that is for backups if there is one."""
+    """The installation of the settings, through the login of BACKUP_DATABASE_URL or, if that is not set, the
+    migrator's.
+    """
     settings = settings_or_exit()
     return source_at(settings.backup_database_url or admin_url_or_exit(settings))
 
@@ -80,40 +117,40 @@ def source_at(url: str) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
-def _take(source: Source, slug: str | None, shape: Shape) -> Iterator[Taken]:
+def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:
     try:
         if slug is None:
-            yield from back_up_all(source, shape)
+            yield from back_up_all(source, options)
         else:
-            yield Taken(slug, back_up(source, slug, shape))
+            yield BackupOutcome(slug, back_up(source, slug, options))
     except TenantNotFound as error:
-        stop(f"{error} Looked for at {source.place}.", BAD_ARGUMENTS)
+        exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
-        yield Taken(slug or "all", error=str(error))
+        yield BackupOutcome(slug or "all", error=str(error))
 
 
-def _told(taken: Taken, keep: int | None) -> dict[str, Any]:
-    """The old ones go only when the new one is in place."""
-    told: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": []}
+def _report_of(taken: BackupOutcome, keep: int | None) -> dict[str, Any]:
+    """One tenant's result. Deletes its old bundles if the new one is complete."""
+    report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": []}
     if taken.bundle is not None:
         files = taken.bundle.manifest.files
-        told |= {"bundle": taken.bundle.folder, "bytes": sum(file.bytes for file in files)}
-        told["rows"] = sum(rows.rows for rows in taken.bundle.manifest.tables)
+        report |= {"bundle": taken.bundle.folder, "bytes": sum(file.bytes for file in files)}
+        report["rows"] = sum(rows.rows for rows in taken.bundle.manifest.tables)
         try:
-            told["removed"] = keep_newest(taken.bundle, keep) if keep else []
+            report["removed"] = keep_newest(taken.bundle, keep) if keep else []
         except (OSError, TenancyError) as error:
-            told["error"] = f"It is taken, but older ones can't be removed: {error}"
-    return told
+            report["error"] = f"The backup is complete, but older bundles could not be deleted: {error}"
+    return report
 
 
-def _show(told: dict[str, Any]) -> None:
-    slug = told["slug"]
-    if told["bundle"]:
-        print(f"{slug}: {told['rows']} rows, {told['bytes']} bytes of {told['source']} in {told['bundle']}")
-    for removed in told["removed"]:
-        print(f"{slug}: removed {removed}")
-    if told["error"]:
-        print(f"{slug}: {told['error']}", file=sys.stderr)
+def _show(report: dict[str, Any]) -> None:
+    slug = report["slug"]
+    if report["bundle"]:
+        print(f"{slug}: {report['rows']} rows, {report['bytes']} bytes from {report['source']} in {report['bundle']}")
+    for folder in report["removed"]:
+        print(f"{slug}: deleted {folder}")
+    if report["error"]:
+        print(f"{slug}: {report['error']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

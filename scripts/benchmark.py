@@ -1,6 +1,13 @@
-"""Measure the service on a throw-away server of its own, which is made for the run and leaves nothing behind.
+"""Measure the service on a throw-away server, which is started for the run and removed afterwards.
 
-Numbers compare only with others of the same run: run it on a quiet machine, and compare ratios.
+Figures compare only with figures of the same run: use a quiet machine, and compare ratios. Each benchmark measures
+several ways of doing the same work, in short slices that take turns, and prints the median of the slices.
+
+Example:
+    python -m scripts.benchmark posting --rounds 3
+
+Exit codes: 0 the figures are printed; 1 a call was refused or failed, or the ledger is wrong afterwards; 2 bad
+arguments.
 """
 
 import signal
@@ -13,109 +20,124 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scripts.benchmarks import binding, fleet, importing, neighbours
-from scripts.benchmarks import ledger as history
-from scripts.benchmarks import posting as payments
-from scripts.benchmarks.slices import BenchmarkFailed, Figures
-from scripts.support.console import FAILED, json_option, show_json, show_table, stop
+from scripts.benchmarks import binding, fleet, ledger, neighbours, posting, wallet_import
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures
+from scripts.support.console import FAILED, exit_with, json_option, show_json, show_table
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Plan = TypeVar("Plan", posting.Plan, wallet_import.Plan, ledger.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
+Report = TypeVar("Report")
+
+
+def _number_option(name: str, default: int, text: str, least: int = 1) -> Callable[[Command], Command]:
+    return click.option(name, type=click.IntRange(least), default=default, show_default=True, help=text)
+
+
+def _seconds_option(default: float) -> Callable[[Command], Command]:
+    text = "Length of a slice, in seconds."
+    return click.option("--seconds", type=click.FloatRange(0.1), default=default, show_default=True, help=text)
 
 
 @click.group(help=__doc__)
 def main() -> None:
-    # As with Ctrl-C, what was started is stopped: servers and client processes do not outlive this one.
+    # SIGTERM ends servers and client processes too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-@main.command()
-@click.option("--seconds", type=click.FloatRange(0.1), default=3.0, show_default=True, help="The length of a slice.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Slices of each way.")
-@click.option("--clients", type=click.IntRange(1), default=8, show_default=True, help="Payers at once, in every way.")
-@click.option("--wallets", type=click.IntRange(1), default=1000, show_default=True, help="Wallets in each tenant.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="gunicorn's worker processes.")
-@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each worker.")
+@main.command("posting")
+@_seconds_option(3.0)
+@_number_option("--rounds", 5, "Slices of each way.")
+@_number_option("--clients", 8, "Clients that pay at once.")
+@_number_option("--wallets", 1000, "Wallets in each tenant.")
+@_number_option("--workers", 2, "gunicorn's worker processes.")
+@_number_option("--threads", 4, "Threads of each worker.")
 @json_option
-def posting(as_json: bool, **options: Any) -> None:
+def posting_(as_json: bool, **options: Any) -> None:
     """Payments per second: through HTTP, through the service layer, and by pgbench with the same statement.
 
-    The three, and pgbench's own TPC-B-like script for reference, run in turns: a warm-up, then ROUNDS slices of
-    SECONDS each. The server is an embedded one with PostgreSQL's default durability: every payment waits for its
-    fsync. Afterwards the ledger is audited, and must hold exactly the payments that the clients counted. Exits 1 if
-    it does not, or if any payment is refused.
+    pgbench's own script, which is like TPC-B, runs for comparison. Each way has a warm-up and ROUNDS slices of SECONDS.
+    The embedded server has PostgreSQL's default durability: every payment waits for its fsync.
+
+    Example:
+        python -m scripts.benchmark posting --clients 8
+
+    Exit codes: 0 the ledger contains exactly the payments that the clients counted, and its audit has no findings; 1
+    otherwise, or if a payment was refused; 2 bad arguments.
     """
-    plan = payments.Plan(**options)
-    try:
-        report = _with_progress(payments.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    plan = posting.Plan(**options)
+    report = _run(posting.run, plan)
     if as_json:
-        show_json(_as_json(plan, report))
+        show_json({"benchmark": "posting", "options": asdict(plan), **posting.as_json(report)})
     else:
-        _show(plan, report)
+        _show_posting(plan, report)
     if not all(books.agree for books in report.books):
         sys.exit(FAILED)
 
 
 @main.command("import")
-@click.option("--users", type=click.IntRange(1), default=100_000, show_default=True, help="Users of the old system.")
+@_number_option("--users", 100_000, "Users in the imported files.")
 @json_option
 def import_(as_json: bool, **options: Any) -> None:
-    """The move of a whole old system by `flask wallets import`, and by plain SQL without any rule.
+    """Users per second that `flask wallets import` imports, and the same files by plain SQL without constraints.
 
-    Each user has three orders and a deposit in the files. Exits 1 unless afterwards each balance stands once, though
-    the import was run twice, and the audit finds nothing.
+    The files have three orders and a deposit for each user. The import runs twice: the second run must post nothing.
+
+    Example:
+        python -m scripts.benchmark import --users 10000
+
+    Exit codes: 0 each balance was posted once, and the audit has no findings; 1 otherwise; 2 bad arguments.
     """
-    plan = importing.Plan(**options)
-    try:
-        report = _with_progress(importing.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    plan = wallet_import.Plan(**options)
+    report = _run(wallet_import.run, plan)
     if as_json:
-        show_json({"benchmark": "import", "options": asdict(plan), **asdict(report)})
+        show_json({"benchmark": "import", "options": asdict(plan), **wallet_import.as_json(report)})
     else:
         _show_import(plan, report)
     if not report.is_sound:
         sys.exit(FAILED)
 
 
-def _show_import(plan: importing.Plan, report: importing.Report) -> None:
+def _show_import(plan: wallet_import.Plan, report: wallet_import.Report) -> None:
     ways = {
-        "plain SQL, no rules": report.floor_seconds,
+        "plain SQL, no constraints": report.baseline_seconds,
         "flask wallets import": report.import_seconds,
-        "the same again": report.again_seconds,
+        "flask wallets import, again": report.again_seconds,
     }
     rows = [
-        (title, f"{seconds:.1f}", f"{plan.users / seconds:,.0f}", f"{seconds / report.floor_seconds:.1f} ×")
+        (title, f"{seconds:.1f}", f"{plan.users / seconds:,.0f}", f"{seconds / report.baseline_seconds:.1f} ×")
         for title, seconds in ways.items()
     ]
     show_table(
-        f"Import: {plan.users} users, {report.rows} rows", ("way", "seconds", "users per second", "of the floor"), rows
+        f"Import: {plan.users} users, {report.rows} rows",
+        ("way", "seconds", "users per second", "time to plain SQL"),
+        rows,
     )
     _show_machine(report.machine)
-    print(f"{'sound' if report.is_sound else 'NOT SOUND'}: {report.posted} balances stand, after two imports")
+    print(f"{'sound' if report.is_sound else 'NOT SOUND'}: {report.posted} balances posted by two imports")
     print(report.audit)
 
 
-@main.command()
-@click.option(
-    "--transactions", type=click.IntRange(100), default=1_000_000, show_default=True, help="In the wallet that is read."
-)
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Slices of each way.")
-@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="The length of a slice.")
+@main.command("ledger")
+@_number_option("--transactions", 1_000_000, "Transactions of the wallet that is read.", least=100)
+@_number_option("--rounds", 3, "Slices of each way.")
+@_seconds_option(2.0)
 @json_option
-def ledger(as_json: bool, **options: Any) -> None:
-    """One long history read, and many movements posted: by the service, and by plain SQL.
+def ledger_(as_json: bool, **options: Any) -> None:
+    """Reads of a wallet with many transactions, and deposits, through the service layer and in plain SQL.
 
-    Statements, the balance at a moment, the first and the thousandth page; single posts and bulks of 1,000. All in
-    turns, by one client, without HTTP. Exits 1 unless afterwards the ledger has grown by exactly what was posted, and
-    the audit finds nothing.
+    Account statements, the balance at a moment, the first and the thousandth page; single deposits and bulks of 1,000.
+    One client does all of it in turns, without HTTP.
+
+    Example:
+        python -m scripts.benchmark ledger --transactions 100000
+
+    Exit codes: 0 the ledger has grown by exactly the posted deposits, and its audit has no findings; 1 otherwise; 2 bad
+    arguments.
     """
-    plan = history.Plan(**options)
-    try:
-        report = _with_progress(history.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    plan = ledger.Plan(**options)
+    report = _run(ledger.run, plan)
     if as_json:
-        show_json({"benchmark": "ledger", "options": options, **history.as_json(report)})
+        show_json({"benchmark": "ledger", "options": options, **ledger.as_json(report)})
     else:
         _show_ledger(plan, report)
     if not all(books.agree for books in report.books):
@@ -123,137 +145,125 @@ def ledger(as_json: bool, **options: Any) -> None:
 
 
 @main.command("neighbours")
-@click.option("--seconds", type=click.FloatRange(0.1), default=4.0, show_default=True, help="The length of a slice.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Slices of each way.")
-@click.option("--clients", type=click.IntRange(1), default=2, show_default=True, help="Payers of the quiet tenant.")
-@click.option("--noise", type=click.IntRange(1), default=16, show_default=True, help="Clients of the noisy tenant.")
-@click.option("--cap", type=click.IntRange(1), default=2, show_default=True, help="Its requests at once in a process.")
-@click.option("--wallets", type=click.IntRange(1), default=1000, show_default=True, help="Wallets in each tenant.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="gunicorn's worker processes.")
-@click.option("--threads", type=click.IntRange(1), default=4, show_default=True, help="Threads of each worker.")
+@_seconds_option(4.0)
+@_number_option("--rounds", 5, "Slices of each way.")
+@_number_option("--clients", 2, "Clients of the quiet tenant.")
+@_number_option("--noise", 16, "Clients of the noisy tenant.")
+@_number_option("--cap", 2, "Requests of the noisy tenant at once in each process.")
+@_number_option("--wallets", 1000, "Wallets in each tenant.")
+@_number_option("--workers", 2, "gunicorn's worker processes.")
+@_number_option("--threads", 4, "Threads of each worker.")
 @json_option
 def neighbours_(as_json: bool, **options: Any) -> None:
-    """One tenant's payments through HTTP, alone and beside another tenant that saturates the service with slow work.
+    """Latency of one tenant's payments through HTTP, alone and while another tenant saturates the service.
 
-    The noisy tenant's payments hang on a locked row, half a second at a time. With the cap on its requests at once
-    most of them are refused, and the other tenant's p99 should stay within twice its quiet p99; without, it waits.
+    The payments of the noisy tenant wait for a locked row, half a second at a time. With the cap on its concurrent
+    requests most of them are refused, and the p99 of the quiet tenant should at most double. Without the cap the quiet
+    tenant has to wait.
+
+    Example:
+        python -m scripts.benchmark neighbours --noise 16 --cap 2
+
+    Exit codes: 0 the figures are printed; 1 a call failed; 2 bad arguments.
     """
     plan = neighbours.Plan(**options)
-    try:
-        report = _with_progress(neighbours.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    report = _run(neighbours.run, plan)
     if as_json:
         show_json({"benchmark": "neighbours", "options": asdict(plan), **neighbours.as_json(report)})
         return
-    show_table(f"Neighbours: {plan.clients} clients beside {plan.noise}", neighbours.COLUMNS, neighbours.rows(report))
+    show_table(
+        f"Neighbours: {plan.clients} clients beside {plan.noise} noisy ones",
+        neighbours.COLUMNS,
+        neighbours.rows(report),
+    )
     _show_machine(report.machine)
     print(f"gunicorn {plan.workers} × {plan.threads} threads")
 
 
 @main.command("binding")
-@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="The length of a slice.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Slices of each way.")
-@click.option("--tenants", type=click.IntRange(3), default=500, show_default=True, help="Of the longer rotations.")
+@_seconds_option(2.0)
+@_number_option("--rounds", 5, "Slices of each way.")
+@_number_option("--tenants", 500, "Tenants in the long rotations.", least=3)
 @json_option
 def binding_(as_json: bool, **options: Any) -> None:
-    """A one-row read through Flask bound to tenants in turn, beside the same read with no tenancy at all.
+    """One-row reads through Flask, bound to tenants in turn, compared with the same read without tenants.
 
-    With a login for each tenant and with one pool for all, and with a SET for the session beside; over two tenants
-    and over TENANTS. The binding is in the BEGIN message and should cost no round trip.
+    Three ways of binding, each in rotation over two tenants and over TENANTS: a login for each tenant, one pool for all
+    tenants, and a SET search_path for the session. The first two bind in the BEGIN message, without a round trip.
+
+    Example:
+        python -m scripts.benchmark binding --tenants 100
+
+    Exit codes: 0 the figures are printed; 1 a call failed; 2 bad arguments.
     """
     plan = binding.Plan(**options)
-    try:
-        report = _with_progress(binding.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    report = _run(binding.run, plan)
     if as_json:
         show_json({"benchmark": "binding", "options": asdict(plan), **binding.as_json(report)})
         return
-    rows = [_row(each, report.yardstick) for each in report.figures]
-    columns = ("way", "per second", "slowest–fastest", "of no tenancy", "p50 ms", "p99 ms")
+    rows = [_row(each, report.baseline_rate) for each in report.figures]
+    columns = ("way", "per second", "slowest–fastest", "of no tenants", "p50 ms", "p99 ms")
     show_table(f"Binding: {plan.rounds} slices of {plan.seconds:g} s each", columns, rows)
     _show_machine(report.machine)
 
 
 @main.command("fleet")
-@click.option("--tenants", type=click.IntRange(5), default=1000, show_default=True, help="In the fleet.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Of each work; medians count.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="The migrator's.")
+@_number_option("--tenants", 1000, "Tenants in the fleet.", least=5)
+@_number_option("--rounds", 5, "Measurements of each kind of work; their median counts.")
+@_number_option("--jobs", 2, "Tenants that the migrator migrates at once.")
 @json_option
 def fleet_(as_json: bool, **options: Any) -> None:
-    """What is done to a whole fleet: provision, migrate one column, migrate nothing, look at the status, back up one.
+    """Work on a whole fleet, compared with psql: provision, migrate, show the status, back up one tenant.
 
-    Each beside psql with a file of the same statements, a db transaction for each tenant, on the same server. And how
-    much memory it takes to visit all tenants once, in a service process and in PostgreSQL's. Targets are for 1,000
-    tenants on a quiet machine of two cores; none of them fails the run.
+    psql runs a file of the same statements on the same server, a db transaction for each tenant. The migrator adds one
+    column, and also runs with nothing to do. The memory to visit all tenants once is measured too, of a service process
+    and of its PostgreSQL backends. Targets are for 1,000 tenants on a quiet machine with two cores.
+
+    Example:
+        python -m scripts.benchmark fleet --tenants 1000
+
+    Exit codes: 0 the figures are printed, whether the targets are met or not; 1 a tenant failed; 2 bad arguments.
     """
     plan = fleet.Plan(**options)
-    try:
-        report = _with_progress(fleet.run, plan)
-    except BenchmarkFailed as error:
-        stop(str(error), FAILED)
+    report = _run(fleet.run, plan)
     if as_json:
         show_json({"benchmark": "fleet", "options": asdict(plan), **fleet.as_json(report)})
         return
     show_table(f"Fleet: {plan.tenants} tenants, {plan.rounds} rounds", fleet.COLUMNS, fleet.rows(report))
-    show_table("Each visited once", fleet.FOOTPRINT_COLUMNS, fleet.footprint_rows(report))
+    show_table("Memory to visit each tenant once", fleet.FOOTPRINT_COLUMNS, fleet.footprint_rows(report))
     _show_machine(report.machine)
 
 
-def _show_ledger(plan: history.Plan, report: history.Report) -> None:
+def _show_ledger(plan: ledger.Plan, report: ledger.Report) -> None:
     title = f"Ledger: a wallet with {plan.transactions:,} transactions, {plan.rounds} slices of {plan.seconds:g} s each"
-    show_table(title, history.COLUMNS, history.rows(report))
-    print("Per second: movements where a call is about many, else calls.")
+    show_table(title, ledger.COLUMNS, ledger.rows(report))
+    print("Per second: the movements of a call if it has several, else calls.")
     _show_machine(report.machine)
     _show_books(report.books)
 
 
-Plan = TypeVar("Plan", payments.Plan, importing.Plan, history.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
-Made = TypeVar("Made")
-
-
-def _with_progress(run: Callable[[Plan, payments.Announce], Made], plan: Plan) -> Made:
-    """A bar on standard error, where that is a terminal. Its unit is the second that a step is expected to take."""
+def _run(benchmark: Callable[[Plan, posting.Announce], Report], plan: Plan) -> Report:
+    """Run a benchmark, with a progress bar on standard error if that is a terminal. Exits 1 if the benchmark fails."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("ETA"))
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=plan.expected_seconds)
-        begun_seconds = 0.0
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=plan.expected_seconds)
+    begun_seconds = 0.0
 
-        def announce(what: str, expected_seconds: float) -> None:
-            nonlocal begun_seconds
-            progress.update(task, description=what, completed=begun_seconds)
-            begun_seconds += expected_seconds
+    def announce(step: str, expected_seconds: float) -> None:
+        nonlocal begun_seconds
+        bar.update(task, description=step, completed=begun_seconds)
+        begun_seconds += expected_seconds
 
-        return run(plan, announce)
-
-
-def _as_json(plan: payments.Plan, report: payments.Report) -> dict[str, Any]:
-    return {
-        "benchmark": "posting",
-        "options": asdict(plan),
-        "machine": report.machine,
-        "ways": {each.name: _way_as_json(each, report.yardstick) for each in report.figures},
-        "books": {books.tenant: {**asdict(books), "agree": books.agree} for books in report.books},
-    }
+    try:
+        with bar:
+            return benchmark(plan, announce)
+    except BenchmarkFailed as error:
+        exit_with(str(error), FAILED)
 
 
-def _way_as_json(figures: Figures, yardstick: float) -> dict[str, Any]:
-    return {
-        "title": figures.title,
-        "median_per_second": round(figures.median_rate, 1),
-        "slices_per_second": [round(rate, 1) for rate in figures.rates],
-        "ratio_to_pgbench": round(figures.median_rate / yardstick, 3),
-        "p50_ms": round(figures.p50_ms, 3),
-        "p99_ms": round(figures.p99_ms, 3),
-    }
-
-
-def _show(plan: payments.Plan, report: payments.Report) -> None:
-    rows = [_row(each, report.yardstick) for each in report.figures]
+def _show_posting(plan: posting.Plan, report: posting.Report) -> None:
+    rows = [_row(each, report.baseline_rate) for each in report.figures]
     title = f"Posting: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each, {plan.wallets} wallets"
     show_table(title, ("way", "per second", "slowest–fastest", "of pgbench", "p50 ms", "p99 ms"), rows)
     _show_machine(report.machine)
@@ -261,10 +271,10 @@ def _show(plan: payments.Plan, report: payments.Report) -> None:
     _show_books(report.books)
 
 
-def _show_books(all_books: Sequence[payments.Books]) -> None:
+def _show_books(all_books: Sequence[posting.Books]) -> None:
     for books in all_books:
         verdict = "sound" if books.agree else "NOT SOUND"
-        print(f"{books.tenant}: {verdict}: {books.counted} posts counted, {books.posted} in the ledger")
+        print(f"{books.tenant}: {verdict}: {books.counted} transactions counted, {books.posted} in the ledger")
         for finding in books.findings:
             print(f"  wallet {finding.wallet_id} seq {finding.seq}: {finding.text}")
 
@@ -277,12 +287,12 @@ def _show_machine(machine: dict[str, Any]) -> None:
     )
 
 
-def _row(figures: Figures, yardstick: float) -> tuple[str, ...]:
+def _row(figures: Figures, baseline_rate: float) -> tuple[str, ...]:
     return (
         figures.title,
         f"{figures.median_rate:,.0f}",
         f"{min(figures.rates):,.0f}–{max(figures.rates):,.0f}",
-        f"{figures.median_rate / yardstick:.0%}",
+        f"{figures.median_rate / baseline_rate:.0%}",
         f"{figures.p50_ms:.2f}",
         f"{figures.p99_ms:.2f}",
     )

@@ -1,9 +1,11 @@
-"""Read the SQL of the revisions that are not frozen, by squawk's rules and by the laws of this house; run both
-histories from nothing on a throw-away server and compare the result with the models, and with what current.sql makes.
-`make check` runs it.
+"""Check the migrations: review the SQL of every revision that is not frozen, with squawk and with this project's own
+rules; then run both histories from the start on a throw-away server and compare the objects with the models, and with
+those that each current.sql makes.
 
-Exits 1 if a revision is unsafe, if a model was changed without a migration, or the reverse, or if a current.sql is
-stale or makes other objects than the revisions.
+`make check` runs this. Prints each unsafe statement with its rule, and each difference.
+
+Exit codes: 0 the revisions are safe, and agree with the models and with current.sql; 1 a revision is unsafe, something
+differs, or squawk is not installed; 2 bad arguments.
 """
 
 import sys
@@ -12,11 +14,11 @@ from collections.abc import Iterator
 import rich_click as click
 import sqlalchemy as sa
 
-import app  # noqa: F401  With it come the tables of all features.
+import app  # noqa: F401  Importing it registers the tables of all features.
 from app.tenancy import MIGRATIONS
 from app.users.models import User
 from app.wallets.models import Wallet
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 from scripts.support.current_sql.files import COMMAND, current_path, stale_files
 from scripts.support.current_sql.fold import NotFolded
 from scripts.support.current_sql.proof import differing_objects
@@ -29,30 +31,30 @@ from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 @click.command(help=__doc__)
 def main() -> None:
     try:
-        complaints = review_histories()
+        violations = review_histories()
     except SquawkMissing as error:
-        stop(str(error), FAILED)
-    for complaint in complaints:
-        print(complaint)
+        exit_with(str(error), FAILED)
+    for violation in violations:
+        print(violation)
     with scratch_installation() as (engine, tenant):
-        unlike_models = list(_unlike_models(engine, tenant))
-        unlike_current_sql = list(_unlike_current_sql(engine, tenant))
-    for difference in [*unlike_models, *unlike_current_sql]:
+        model_differences = list(_model_differences(engine, tenant))
+        current_sql_differences = list(_current_sql_differences(engine, tenant))
+    for difference in [*model_differences, *current_sql_differences]:
         print(difference)
-    print(f"Migrations and models {'differ' if unlike_models else 'agree'}.")
-    print(f"Migrations and current.sql {'differ' if unlike_current_sql else 'agree'}.")
-    sys.exit(FAILED if complaints or unlike_models or unlike_current_sql else 0)
+    print(f"Migrations and models {'differ' if model_differences else 'agree'}.")
+    print(f"Migrations and current.sql {'differ' if current_sql_differences else 'agree'}.")
+    sys.exit(FAILED if violations or model_differences or current_sql_differences else 0)
 
 
-def _unlike_models(engine: sa.Engine, tenant: Tenant) -> Iterator[str]:
+def _model_differences(engine: sa.Engine, tenant: Tenant) -> Iterator[str]:
     for schema_name, metadata in ((SHARED_SCHEMA, User.metadata), (tenant.schema_name, Wallet.metadata)):
         with engine.begin() as connection:
             for difference in differences(connection, metadata, schema_name):
                 yield f"{schema_name}: {difference}"
 
 
-def _unlike_current_sql(engine: sa.Engine, tenant: Tenant) -> Iterator[str]:
-    """Whether each file has its text, and whether the text makes what the revisions make."""
+def _current_sql_differences(engine: sa.Engine, tenant: Tenant) -> Iterator[str]:
+    """Each file that is stale, and each object that a file makes differently from the revisions."""
     try:
         for path in stale_files(MIGRATIONS):
             yield f"{path} is stale: run `{COMMAND}`."

@@ -1,6 +1,15 @@
-"""Change the settings of a tenant: what its members may keep wallets in, and what it may take of the service. Takes
-effect on the next request. A currency is never taken away, since wallets may be kept in it, and the main one never
-changes. A limit that is set to `default` is the service's again.
+"""Change the settings of a tenant: its currencies, its locale and its limits.
+
+The service applies them from the tenant's next request on. A currency can be added but not removed, because wallets may
+use it, and the main currency can't be changed. A limit set to `default` is the service's default again.
+
+Example:
+    python -m scripts.configure_tenant km --rate-limit 600/minute --max-connections default
+
+Prints the settings that were changed.
+
+Exit codes: 0 the settings are changed; 1 the database refused the change; 2 bad arguments, or there is no tenant SLUG.
+With 1 and 2 nothing has changed.
 """
 
 from collections.abc import Sequence
@@ -12,10 +21,10 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
 from app.tenants.audit import note_as_system
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations.history import set_timeouts
-from tenant_schemas.registry import change_settings, lock_named
+from tenant_schemas.registry import change_settings, lock_tenant_by_slug
 
 DEFAULT = "default"
 
@@ -31,31 +40,31 @@ class Limit(click.ParamType[int | str, Any]):
 
 @click.command(help=__doc__)
 @click.argument("slug")
-@click.option("--also", multiple=True, help="A currency to allow, as an ISO 4217 code; may be repeated.")
-@click.option("--locale", help="For instance bs_BA.")
-@click.option("--rate-limit", help="Requests of all its callers together, like 600/minute.")
+@click.option("--also", multiple=True, help="Currency to allow, an ISO 4217 code; may be repeated.")
+@click.option("--locale", help="How account statements write amounts and times, for example bs_BA.")
+@click.option("--rate-limit", help="Requests of all callers together, for example 600/minute.")
 @click.option("--max-concurrent-requests", type=Limit(), help="Requests at once in each process of the service.")
-@click.option("--max-body-bytes", type=Limit(), help="The largest body of any request.")
-@click.option("--statement-timeout-ms", type=Limit(), help="How long one of its statements may take.")
-@click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="How long its db transactions may do nothing.")
-@click.option("--max-connections", type=Limit(), help="Connections to PostgreSQL in each process of the service.")
-@refusals_exit()
-def main(slug: str, also: tuple[str, ...], **told: Any) -> None:
-    changes = {name: None if value == DEFAULT else value for name, value in told.items() if value is not None}
+@click.option("--max-body-bytes", type=Limit(), help="Largest request body, in bytes.")
+@click.option("--statement-timeout-ms", type=Limit(), help="Longest SQL statement, in milliseconds.")
+@click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="Longest idle time in a db transaction, in ms.")
+@click.option("--max-connections", type=Limit(), help="PostgreSQL connections in each process of the service.")
+@exit_on_error()
+def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
+    changes = {name: None if value == DEFAULT else value for name, value in options.items() if value is not None}
     if not also and not changes:
-        stop("Nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
+        exit_with("There is nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         set_timeouts(connection)
         try:
-            tenant = lock_named(connection, slug)
+            tenant = lock_tenant_by_slug(connection, slug)
             if also:
                 changes["currencies"] = _currencies(tenant.settings, also)
             changed = changed_settings(tenant.settings, changes)
         except (TenantNotFound, Invalid) as error:
-            stop(str(error), BAD_ARGUMENTS)
+            exit_with(str(error), BAD_ARGUMENTS)
         change_settings(connection, tenant.id, changed)
-        told = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
-        note_as_system(connection, tenant, "tenant.configure", **told)
+        change = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
+        note_as_system(connection, tenant, "tenant.configure", **change)
     print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
 
 

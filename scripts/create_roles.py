@@ -1,4 +1,16 @@
-"""Once for a server: the service's roles and its database, made by a superuser. Safe to repeat."""
+"""Create the service's roles and its database on a PostgreSQL server, as a superuser. Run it once for each server; it
+is safe to repeat.
+
+Creates the database of DATABASE_URL if it is missing, and the roles of the owner, the migrator, the service and the
+backup. The logins get the passwords that ADMIN_DATABASE_URL, DATABASE_URL and BACKUP_DATABASE_URL contain.
+TENANT_LOGINS decides whether the login that all tenants share is opened or closed.
+
+Example:
+    PGPASSWORD=… python -m scripts.create_roles --superuser-url postgresql://postgres@db/postgres
+
+Exit codes: 0 the database and the roles are ready; 1 the server can't be reached or refused a statement; 2 bad
+arguments or settings.
+"""
 
 import rich_click as click
 import sqlalchemy as sa
@@ -6,8 +18,14 @@ from psycopg import sql
 
 from app.config import Settings
 from app.db import ROLES, admin_engine
-from scripts.support.console import BAD_ARGUMENTS, refusals_exit, settings_or_exit, stop
-from tenant_schemas.roles import close_other_databases, close_pool, create_service_roles, open_pool, pool_password
+from scripts.support.console import BAD_ARGUMENTS, exit_on_error, exit_with, settings_or_exit
+from tenant_schemas.roles import (
+    create_pool_role,
+    create_service_roles,
+    disable_pool_role,
+    pool_password,
+    revoke_public_on_default_databases,
+)
 
 
 @click.command(help=__doc__)
@@ -15,16 +33,17 @@ from tenant_schemas.roles import close_other_databases, close_pool, create_servi
     "--superuser-url",
     envvar="SUPERUSER_DATABASE_URL",
     required=True,
-    help="postgresql://postgres@host/postgres; a password is better put in PGPASSWORD.",
+    help="URL of a superuser's login, for example postgresql://postgres@host/postgres. Put its password into the "
+    "environment variable PGPASSWORD. Default: SUPERUSER_DATABASE_URL.",
 )
-@refusals_exit()
+@exit_on_error()
 def main(superuser_url: str) -> None:
     settings = settings_or_exit()
     app, admin = sa.make_url(settings.database_url), sa.make_url(settings.admin_database_url or settings.database_url)
     if app.username != ROLES.app or admin.username != ROLES.migrator:
-        stop(
+        exit_with(
             f"DATABASE_URL must log in as {ROLES.app} and ADMIN_DATABASE_URL as {ROLES.migrator}: "
-            "the roles get the passwords that stand there.",
+            "the roles get the passwords of these URLs.",
             BAD_ARGUMENTS,
         )
     create_roles(superuser_url, settings)
@@ -32,31 +51,31 @@ def main(superuser_url: str) -> None:
 
 
 def create_roles(superuser_url: str, settings: Settings) -> None:
-    """Make the database that DATABASE_URL names if it is missing, and the roles with the passwords of both URLs.
+    """Create the database of DATABASE_URL if it is missing, and the roles with the passwords of the settings' URLs.
 
-    The login that tenants share is opened or closed, as TENANT_LOGINS says. PostgreSQL's own databases are closed on
-    the embedded server only; on another they are the DBA's.
+    TENANT_LOGINS decides whether the login that tenants share is opened or closed. PostgreSQL's own databases are
+    closed to PUBLIC on the embedded server only; on any other server they belong to the DBA.
     """
     app, admin = sa.make_url(settings.database_url), sa.make_url(settings.admin_database_url)
     _create_database(superuser_url, str(app.database))
-    own = sa.make_url(superuser_url).set(database=app.database).render_as_string(hide_password=False)
+    own_database = sa.make_url(superuser_url).set(database=app.database).render_as_string(hide_password=False)
     passwords = {ROLES.app: str(app.password), ROLES.migrator: str(admin.password)}
     if settings.backup_database_url:
         passwords[ROLES.backup] = str(sa.make_url(settings.backup_database_url).password)
-    with admin_engine(own).begin() as connection:
+    with admin_engine(own_database).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":
-            open_pool(connection, ROLES, pool_password(settings.tenant_secret))
+            create_pool_role(connection, ROLES, pool_password(settings.tenant_secret))
         else:
-            close_pool(connection, ROLES)
+            disable_pool_role(connection, ROLES)
         if settings.is_embedded:
-            close_other_databases(connection)
+            revoke_public_on_default_databases(connection)
 
 
 def _create_database(superuser_url: str, name: str) -> None:
     with admin_engine(superuser_url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        known = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)"
-        if not connection.exec_driver_sql(known, (name,)).scalar_one():
+        exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %s)"
+        if not connection.exec_driver_sql(exists, (name,)).scalar_one():
             connection.exec_driver_sql(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)).as_string())
 
 

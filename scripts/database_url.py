@@ -1,6 +1,10 @@
-"""Print the URL with which psql logs in: `psql "$(python -m scripts.database_url --tenant eur)"`.
+"""Print the connection URL of one login, with its password. Keep it out of logs.
 
-It contains the password; keep it out of logs.
+Examples:
+    psql "$(python -m scripts.database_url --tenant eur)"
+    psql "$(python -m scripts.database_url --as migrator)"
+
+Exit codes: 0 the URL is printed; 1 the registry can't be read; 2 bad arguments, or there is no such tenant.
 """
 
 from urllib.parse import quote
@@ -10,26 +14,26 @@ import sqlalchemy as sa
 
 from app.config import Settings, data_dir, embedded_server
 from app.db import admin_engine
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, refusals_exit, settings_or_exit, stop
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.roles import tenant_password
 
 
 @click.command(help=__doc__)
-@click.option("--tenant", "slug", help="The tenant's own login.")
-@click.option("--as", "who", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
-@refusals_exit()
-def main(slug: str | None, who: str | None) -> None:
-    print(database_url(slug, who))
+@click.option("--tenant", "slug", help="Slug of a tenant: its own login.")
+@click.option("--as", "login", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
+@exit_on_error()
+def main(slug: str | None, login: str | None) -> None:
+    print(database_url(slug, login))
 
 
-def database_url(slug: str | None, who: str | None) -> str:
-    """The URL of one login: a tenant's, or one of the service's."""
-    if bool(slug) == bool(who):
-        stop("Say --tenant SLUG or --as app, migrator or superuser.", BAD_ARGUMENTS)
+def database_url(slug: str | None, login: str | None) -> str:
+    """The URL of a tenant's login, or of a login of the service. Exits 2 for bad arguments."""
+    if bool(slug) == bool(login):
+        exit_with("Give either --tenant SLUG, or --as app, migrator or superuser.", BAD_ARGUMENTS)
     settings = settings_or_exit()
-    return _tenant_url(settings, slug) if slug else _service_url(settings, str(who))
+    return _tenant_url(settings, slug) if slug else _service_url(settings, str(login))
 
 
 def _tenant_url(settings: Settings, slug: str) -> str:
@@ -37,19 +41,21 @@ def _tenant_url(settings: Settings, slug: str) -> str:
         try:
             tenant = get_tenant(connection, slug)
         except TenantNotFound as error:
-            stop(str(error), BAD_ARGUMENTS)
+            exit_with(str(error), BAD_ARGUMENTS)
     password = tenant_password(settings.tenant_secret, tenant.id, tenant.login_epoch)
     url = sa.make_url(settings.database_url).set(username=tenant.role_name, password=quote(password))
     return url.render_as_string(hide_password=False)
 
 
-def _service_url(settings: Settings, who: str) -> str:
-    if who == "app":
+def _service_url(settings: Settings, login: str) -> str:
+    if login == "app":
         return settings.database_url
-    if who == "migrator":
+    if login == "migrator":
         return admin_url_or_exit(settings)
     if not settings.is_embedded:
-        stop("Only the embedded server's superuser is known here.", BAD_ARGUMENTS)
+        exit_with(
+            "Only the embedded server's superuser has a known password: use your own URL on this server.", BAD_ARGUMENTS
+        )
     database = sa.make_url(settings.database_url).database
     return embedded_server(data_dir()).superuser_url(str(database))
 

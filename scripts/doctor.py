@@ -1,6 +1,16 @@
-"""Examine this installation, and change nothing: the server's settings, the roles and what each may do, row-level
-security, functions with the owner's rights, the registry, and whether tenants' schemas differ. Exits 1 on any error;
-warnings are for somebody to know and decide.
+"""Check this installation and report every problem. Changes nothing.
+
+Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
+rights, the registry, and whether each tenant's schema is as the migrations make it.
+
+Examples:
+    python -m scripts.doctor
+    PGPASSWORD=… python -m scripts.doctor --superuser-url postgresql://postgres@db/wallet
+
+Prints a table of findings: severity, object, problem, remedy.
+
+Exit codes: 0 no errors, but perhaps warnings: read them and decide; 1 at least one error, or the database can't be
+read; 2 bad arguments or settings.
 """
 
 import sys
@@ -14,8 +24,8 @@ from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     FAILED,
     admin_url_or_exit,
+    exit_on_error,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
@@ -27,17 +37,18 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
 @click.option(
     "--superuser-url",
     envvar="SUPERUSER_DATABASE_URL",
-    help="A superuser's URL of this database: it sees more. A password is better put in PGPASSWORD.",
+    help="URL of a superuser's login to this database, for the checks that need one. Put its password into the "
+    "environment variable PGPASSWORD. Default: SUPERUSER_DATABASE_URL; without both, these checks are skipped.",
 )
 @json_option
-@refusals_exit()
+@exit_on_error()
 def main(superuser_url: str | None, as_json: bool) -> None:
     settings = settings_or_exit()
-    findings, not_seen = _examine(superuser_url or admin_url_or_exit(settings), settings)
+    findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings)
     if as_json:
-        show_json({"findings": [asdict(finding) for finding in findings], "unseen": not_seen})
+        show_json({"findings": [asdict(finding) for finding in findings], "unseen": unchecked})
     else:
-        _show(findings, not_seen)
+        _show(findings, unchecked)
     if any(finding.severity is Severity.ERROR for finding in findings):
         sys.exit(FAILED)
 
@@ -53,14 +64,14 @@ def _examine(url: str, settings: Settings) -> tuple[list[Finding], list[str]]:
         return findings, unseen(connection)
 
 
-def _show(findings: list[Finding], not_seen: list[str]) -> None:
+def _show(findings: list[Finding], unchecked: list[str]) -> None:
     rows = [(finding.severity.value, finding.where, finding.what, finding.remedy) for finding in findings]
     if rows:
-        show_table("Findings", ("severity", "where", "what", "what to do"), rows)
+        show_table("Findings", ("severity", "object", "problem", "remedy"), rows)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     print(f"{errors} errors, {len(findings) - errors} warnings.")
-    if not_seen:
-        print(f"Not looked at, for want of a superuser: {'; '.join(not_seen)}.")
+    if unchecked:
+        print(f"Not checked, needs --superuser-url: {'; '.join(unchecked)}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,16 @@
-"""Drop the schemas that are no tenant's and whose time is over: what a restored tenant replaced, what a restore or a
-verification that was killed left behind, and names that rest after a tenant was renamed. Each is dropped in a db
-transaction of its own; a schema of a tenant never is. Exits 1 if one could not be dropped.
+"""Drop the retired schemas that are due.
+
+A retired schema belongs to no tenant: a restore replaced it, a killed restore or verification left it behind, or it
+keeps the old name of a renamed tenant from being used again too soon. Each is dropped in its own db transaction. The
+schema of a registered tenant is never dropped.
+
+Examples:
+    python -m scripts.drop_retired_schemas --list
+    python -m scripts.drop_retired_schemas
+
+Prints each schema and whether it was dropped.
+
+Exit codes: 0 all were dropped, or none was due; 1 a schema could not be dropped: the table says why; 2 bad arguments.
 """
 
 import sys
@@ -13,8 +23,8 @@ from app.db import admin_engine
 from scripts.support.console import (
     FAILED,
     admin_url_or_exit,
+    exit_on_error,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
@@ -23,10 +33,16 @@ from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas, list_
 
 
 @click.command(help=__doc__)
-@click.option("--list", "is_list", is_flag=True, help="Show them all, and drop none.")
-@click.option("--now", "names", multiple=True, help="Only this one, also before its time; may be repeated.")
+@click.option("--list", "is_list", is_flag=True, help="List all retired schemas and when each is due; drop none.")
+@click.option(
+    "--now",
+    "names",
+    metavar="SCHEMA",
+    multiple=True,
+    help="Drop only this retired schema, even if it is not due; may be repeated.",
+)
 @json_option
-@refusals_exit()
+@exit_on_error()
 def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
     if is_list:
@@ -37,7 +53,7 @@ def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
         show_json([asdict(outcome) for outcome in outcomes])
     elif outcomes:
         rows = [(outcome.schema_name, outcome.error or "dropped") for outcome in outcomes]
-        show_table("RetiredSchema schemas", ("schema", "outcome"), rows)
+        show_table("Retired schemas", ("schema", "outcome"), rows)
     else:
         print("No retired schema is due.")
     if any(outcome.error for outcome in outcomes):
@@ -46,12 +62,12 @@ def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
 
 def _show_retired_schemas(engine: Engine, *, as_json: bool) -> None:
     with engine.connect() as connection:
-        retired = list_retired_schemas(connection)
+        schemas = list_retired_schemas(connection)
     if as_json:
-        show_json([asdict(retired) for retired in retired])
+        show_json([asdict(schema) for schema in schemas])
         return
-    rows = [(each.schema_name, each.slug, each.reason, each.since, each.drop_after, each.role_name) for each in retired]
-    show_table("RetiredSchema schemas", ("schema", "tenant", "reason", "since", "drop after", "login"), rows)
+    rows = [(each.schema_name, each.slug, each.reason, each.since, each.drop_after, each.role_name) for each in schemas]
+    show_table("Retired schemas", ("schema", "tenant", "reason", "since", "drop after", "login"), rows)
 
 
 if __name__ == "__main__":

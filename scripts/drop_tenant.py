@@ -1,9 +1,18 @@
-"""Destroy an archived tenant: its schema, its login, its members' place in it, its keys and its retired schemas. People
-and the other tenants stay. All or nothing.
+"""Drop an archived tenant for good: its schema, its login, its memberships, sessions and API keys, and its retired
+schemas. All or nothing; users and other tenants are not touched.
 
-It is backed up first, into a bundle in the folder --to, from ADMIN_DATABASE_URL, where it is destroyed, whatever
-BACKUP_DATABASE_URL says; nobody can write to it from then on, and a backup that fails destroys nothing. Asks for the
-slug twice; --yes is for machines.
+The tenant is backed up first, to a bundle in the folder --to. The backup reads the server of ADMIN_DATABASE_URL, from
+which the tenant is dropped, and never that of BACKUP_DATABASE_URL. The tenant's tables are locked against writing from
+before the backup until they are dropped. If the backup fails, nothing is dropped.
+
+Example:
+    python -m scripts.archive_tenant km
+    python -m scripts.drop_tenant km --to /backups
+
+Asks for the slug twice, unless --yes is given. Prints the bundle's folder.
+
+Exit codes: 0 the tenant is dropped; 1 it is not archived, its tables are in use, or the backup failed; 2 bad arguments,
+another slug was typed, or there is no tenant SLUG. With 1 and 2 nothing was dropped.
 """
 
 from pathlib import Path
@@ -11,30 +20,30 @@ from pathlib import Path
 import rich_click as click
 
 from app.db import admin_engine
-from scripts.backup_tenant import source_at
+from scripts.backup_tenant import seal_to_option, source_at, with_dump_option
 from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
+    exit_on_error,
+    exit_with,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
-    stop,
 )
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.encryption import read_recipients
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, SealRefused
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, KeyRefused
 from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
 
 @click.command(help=__doc__)
 @click.argument("slug")
-@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where its last backup goes.")
-@click.option("--no-backup", is_flag=True, help="Take none: all of it is lost.")
-@click.option("--with-dump", is_flag=True, help="Take pg_dump's file of the schema along; needed for a drifted tenant.")
-@click.option("--seal-to", "sealed_for", multiple=True, help="Encrypt for this recipient, age1…; may be repeated.")
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for its last bundle.")
+@click.option("--no-backup", is_flag=True, help="Drop it without a backup: its data is lost.")
+@with_dump_option
+@seal_to_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def main(
@@ -48,42 +57,45 @@ def main(
     as_json: bool,
 ) -> None:
     if (folder is None) != no_backup:
-        stop("Say where its last backup goes (--to), or --no-backup.", BAD_ARGUMENTS)
+        exit_with("Give a folder for the last bundle (--to), or --no-backup.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
-    except SealRefused as error:
-        stop(str(error), BAD_ARGUMENTS)
+    except KeyRefused as error:
+        exit_with(str(error), BAD_ARGUMENTS)
     if not yes:
-        _ask_twice(slug)
-    shape = Shape(folder=folder, with_dump=with_dump, sealed_for=sealed_for) if folder else None
-    bundle = _drop(slug, shape)
+        _confirm_twice(slug)
+    options = BackupOptions(folder=folder, with_dump=with_dump, sealed_for=sealed_for) if folder else None
+    bundle = _drop(slug, options)
     if as_json:
         show_json({"slug": slug, "bundle": bundle})
     else:
-        print(f"Tenant {slug} is no more. " + (f"Its backup is {bundle}." if bundle else "There is no backup."))
+        print(f"Tenant {slug} is dropped. " + (f"Its last bundle is {bundle}." if bundle else "There is no backup."))
 
 
-def _ask_twice(slug: str) -> None:
-    for question in ("Type the slug of the tenant that is to be destroyed", "Type it again"):
+def _confirm_twice(slug: str) -> None:
+    for question in ("Type the slug of the tenant to drop", "Type the slug again"):
         if click.prompt(question, err=True) != slug:
-            stop("That is another slug: nothing was done.", BAD_ARGUMENTS)
+            exit_with(f"That is not the slug {slug!r}: nothing was dropped.", BAD_ARGUMENTS)
 
 
-def _drop(slug: str, shape: Shape | None) -> Path | None:
+def _drop(slug: str, options: BackupOptions | None) -> Path | None:
     url = admin_url_or_exit(settings_or_exit())
 
-    def take(tenant: Tenant) -> Path | None:
-        return _back_up(url, tenant, shape) if shape else None
+    def back_up_first(tenant: Tenant) -> Path | None:
+        return _back_up(url, tenant, options) if options else None
 
-    with refusals_exit():
-        return drop(admin_engine(url), slug, take)
+    with exit_on_error():
+        return drop(admin_engine(url), slug, back_up_first)
 
 
-def _back_up(url: str, tenant: Tenant, shape: Shape) -> Path:
-    """A URL may name several servers, and lead to another one each time."""
-    bundle = back_up(source_at(url), tenant.slug, shape)
+def _back_up(url: str, tenant: Tenant, options: BackupOptions) -> Path:
+    """Raises BackupError if it read another tenant: a URL may name several servers, and connect to any of them."""
+    bundle = back_up(source_at(url), tenant.slug, options)
     if bundle.manifest.tenant.id != tenant.id:
-        raise BackupError(f"Nothing was dropped: {bundle.folder} is of another tenant {tenant.slug!r} than this one.")
+        raise BackupError(
+            f"Nothing was dropped: the backup in {bundle.folder} is of another tenant {tenant.slug!r}, with id "
+            f"{bundle.manifest.tenant.id}. Set ADMIN_DATABASE_URL to one server."
+        )
     return bundle.folder
 
 

@@ -1,5 +1,15 @@
-"""One tenant's data for it to take away: `python -m scripts.export_tenant km --to DIR` makes a folder of plain CSV with
-headers, and a manifest. It has nothing of other tenants, no password and no login.
+"""Export one tenant's data as CSV, for the tenant to take away.
+
+Makes a folder in the folder --to with one CSV file for each table (the first line has the column names), one for the
+members, one for the users they refer to, and a manifest. It contains no data of other tenants, no password and no
+login.
+
+Example:
+    python -m scripts.export_tenant km --to /exports
+
+Prints the number of rows and tables, and the folder.
+
+Exit codes: 0 the export is complete; 1 it failed and left no files; 2 bad arguments, or there is no tenant SLUG.
 """
 
 from pathlib import Path
@@ -7,22 +17,24 @@ from pathlib import Path
 import rich_click as click
 
 from scripts.backup_tenant import backup_source
-from scripts.support.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
+from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
 from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError, TenantNotFound
 
 
 @click.command(help=__doc__)
 @click.argument("slug")
-@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where to.")
+@click.option(
+    "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for exports."
+)
 @json_option
 def main(slug: str, folder: Path, *, as_json: bool) -> None:
     try:
         export = export_tenant(backup_source(), slug, folder)
     except TenantNotFound as error:
-        stop(str(error), BAD_ARGUMENTS)
+        exit_with(str(error), BAD_ARGUMENTS)
     except BackupError as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     rows = {table.name: table.rows for table in export.tables}
     if as_json:
         show_json({"slug": slug, "folder": export.folder, "rows": rows})

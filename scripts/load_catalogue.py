@@ -1,12 +1,22 @@
-"""Bring categories, products and prices of a JSON file into the catalogue that all tenants share.
+"""Load categories, products and prices from a JSON file into the catalogue that all tenants share.
 
+Categories are identified by code, products by sku. Existing ones are updated, missing ones are created, and those that
+the file does not contain stay as they are. A price of null is deleted. The file is loaded completely or, if it has a
+fault, not at all. Orders that exist keep their prices.
+
+Example:
+    python -m scripts.load_catalogue catalogue.json
+
+The file:
     {"categories": [{"code": "books", "name": "Books"}],
-     "products": [{"sku": "book-1", "name": "Atlas", "category": "books", "description": "With maps",
-                   "status": "active", "prices": {"EUR": "12.50", "BAM": "24.45", "JPY": null}}]}
+     "products": [{"sku": "book-1", "name": "Atlas", "category": "books",
+                   "description": "With maps", "status": "active",
+                   "prices": {"EUR": "12.50", "BAM": "24.45", "JPY": null}}]}
 
-What is there is changed (categories are known by code, products by sku), what is missing is made, what the file does
-not name stays as it is. A price of null is taken away. All of the file or, with any fault in it, nothing; each fault
-is named by its place. Orders that were placed keep their prices.
+Prints how many categories, products and prices were loaded.
+
+Exit codes: 0 the file is loaded; 1 the database can't be reached or refused a statement; 2 bad arguments, or the file
+has faults: each is printed with its place in the file.
 """
 
 import json
@@ -30,17 +40,24 @@ from app.catalogue.schemas import MAX_CODE, MAX_SKU, STATUSES
 from app.db import ROLES, admin_engine
 from app.errors import Invalid
 from app.money import to_minor
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, json_option, settings_or_exit, show_json, stop
+from scripts.support.console import (
+    BAD_ARGUMENTS,
+    admin_url_or_exit,
+    exit_with,
+    json_option,
+    settings_or_exit,
+    show_json,
+)
 from tenant_schemas.roles import become_owner
 
 
 class CatalogueFaulty(Exception):
-    """What is wrong with a catalogue, place by place."""
+    """The catalogue has faults. The message has one line for each, with its place in the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """How many of each the file named."""
+    """The numbers of categories, products and prices in the file; `prices_taken_away` are the null ones."""
 
     categories: int
     products: int
@@ -79,7 +96,7 @@ def main(file: Path, as_json: bool) -> None:
     try:
         loaded = load_catalogue(engine, read_json(file))
     except CatalogueFaulty as error:
-        stop(f"{file}: nothing was loaded.\n{error}", BAD_ARGUMENTS)
+        exit_with(f"{file} has faults, nothing was loaded:\n{error}", BAD_ARGUMENTS)
     if as_json:
         show_json(asdict(loaded))
     else:
@@ -87,7 +104,7 @@ def main(file: Path, as_json: bool) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Raises CatalogueFaulty with the line that is no JSON, or with a key that an object has twice."""
+    """Raises CatalogueFaulty for invalid JSON, with its line, and for an object with a repeated key."""
     try:
         return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_object_without_repeats)
     except json.JSONDecodeError as error:
@@ -96,13 +113,15 @@ def read_json(file: Path) -> Any:
         raise CatalogueFaulty(str(error)) from None
 
 
-def load_catalogue(engine: sa.Engine, told: Any) -> Loaded:
-    """Bring a catalogue, as its file says it, into `shared`, as the migrator, in one db transaction.
+def load_catalogue(engine: sa.Engine, content: Any) -> Loaded:
+    """Write the content of a catalogue file to the shared schema, as the migrator, in one db transaction.
 
-    Locks the rows it names, which no order waits for. Raises CatalogueFaulty, and then nothing was loaded.
+    Locks the rows it changes; orders only read them and don't wait. Raises CatalogueFaulty, and then commits nothing.
     """
-    catalogue = _checked(told)
-    products = sorted(catalogue["products"], key=lambda product: str(product["sku"]))  # One order: no deadlocks.
+    catalogue = _checked(content)
+    products = sorted(
+        catalogue["products"], key=lambda product: str(product["sku"])
+    )  # Sorted, so that two loads can't deadlock.
     priced = [(product, *price) for product in products for price in product["prices"].items()]
     kept = [(product, currency, amount) for product, currency, amount in priced if amount is not None]
     with engine.begin() as connection:
@@ -112,14 +131,14 @@ def load_catalogue(engine: sa.Engine, told: Any) -> Loaded:
         _write_prices(connection, kept, product_ids)
         for product, currency, amount in priced:
             if amount is None:
-                _take_price_away(connection, product_ids[product["sku"]], currency)
+                _delete_price(connection, product_ids[product["sku"]], currency)
     return Loaded(len(catalogue["categories"]), len(products), len(kept), len(priced) - len(kept))
 
 
-def _checked(told: Any) -> dict[str, Any]:
-    """The catalogue with its prices in minor units. Raises CatalogueFaulty with all that is wrong in itself."""
+def _checked(content: Any) -> dict[str, Any]:
+    """The catalogue with its prices in minor units. Raises CatalogueFaulty with every fault that needs no database."""
     try:
-        catalogue: dict[str, Any] = CatalogueFile().load(told)
+        catalogue: dict[str, Any] = CatalogueFile().load(content)
     except marshmallow.ValidationError as error:
         raise CatalogueFaulty("\n".join(_faults("", error.messages))) from None
     faults = [
@@ -138,13 +157,13 @@ def _checked(told: Any) -> dict[str, Any]:
 
 
 def _price_minor(amount: Decimal | None, currency: str) -> int | None:
-    """Raises ValueError for what is no currency, Invalid for what is no amount of it."""
+    """Raises ValueError for an unknown currency, Invalid for a wrong amount of it."""
     exact = to_minor(amount or Decimal(0), currency, "price")
     return None if amount is None else exact
 
 
 def _repeated(kind: str, names: list[str]) -> list[str]:
-    return [f"{kind}: {name} is there {count} times" for name, count in Counter(names).items() if count > 1]
+    return [f"{kind}: {name} occurs {count} times" for name, count in Counter(names).items() if count > 1]
 
 
 def _place(number: int, product: dict[str, Any]) -> str:
@@ -154,11 +173,11 @@ def _place(number: int, product: dict[str, Any]) -> str:
 def _faults(place: str, found: Any) -> list[str]:
     """marshmallow's messages with their places: `products[3].prices.EUR: …`."""
     if not isinstance(found, dict):
-        return [f"{place.removesuffix('._schema').removesuffix('_schema') or 'file'}: {said}" for said in found]
+        return [f"{place.removesuffix('._schema').removesuffix('_schema') or 'file'}: {message}" for message in found]
     lines = []
     for name, deeper in found.items():
         inside = f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}".removeprefix(".")
-        # Of a key and its value in an object, marshmallow speaks apart.
+        # For an entry of a dict, marshmallow reports the faults of its key and of its value separately.
         lines += _faults(place if name in {"key", "value"} and ".prices." in place else inside, deeper)
     return lines
 
@@ -166,7 +185,7 @@ def _faults(place: str, found: Any) -> list[str]:
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if repeated:
-        raise ValueError(f"the key {repeated[0]!r} is there twice in one object, beside {pairs[0]}")
+        raise ValueError(f"the key {repeated[0]!r} occurs twice in one object, the one with {pairs[0]}")
     return dict(pairs)
 
 
@@ -179,27 +198,27 @@ def _write_categories(connection: sa.Connection, categories: list[dict[str, Any]
 
 
 def _category_ids(connection: sa.Connection, products: list[dict[str, Any]]) -> dict[str, UUID]:
-    """Of all categories there are, by code. Raises CatalogueFaulty for a product in none of them."""
-    known = {row.code: row.id for row in connection.execute(sa.select(Category.code, Category.id))}
+    """The ids of all categories, by code. Raises CatalogueFaulty for a product whose category does not exist."""
+    ids = {row.code: row.id for row in connection.execute(sa.select(Category.code, Category.id))}
     faults = [
         f"{_place(number, product)}.category: there is no category {product['category']}"
         for number, product in enumerate(products)
-        if product["category"] not in known
+        if product["category"] not in ids
     ]
     if faults:
         raise CatalogueFaulty("\n".join(faults))
-    return known
+    return ids
 
 
 def _write_products(
     connection: sa.Connection, products: list[dict[str, Any]], category_ids: dict[str, UUID]
 ) -> dict[str, UUID]:
-    """Returns the products' ids by sku."""
+    """Returns the products' ids, by sku."""
     if not products:
         return {}
-    told = ("sku", "name", "description", "status")
+    columns = ("sku", "name", "description", "status")
     rows = [
-        {name: product[name] for name in told} | {"category_id": category_ids[product["category"]]}
+        {name: product[name] for name in columns} | {"category_id": category_ids[product["category"]]}
         for product in products
     ]
     statement = insert(Product)
@@ -223,9 +242,9 @@ def _write_prices(
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
 
-def _take_price_away(connection: sa.Connection, product_id: UUID, currency: str) -> None:
-    is_this = (ProductPrice.product_id == product_id, ProductPrice.currency == currency)
-    connection.execute(sa.delete(ProductPrice).where(*is_this))
+def _delete_price(connection: sa.Connection, product_id: UUID, currency: str) -> None:
+    is_price = (ProductPrice.product_id == product_id, ProductPrice.currency == currency)
+    connection.execute(sa.delete(ProductPrice).where(*is_price))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Write `requirements.lock`: the version and the SHA-256 hashes of every package that setup.cfg requires, directly or
-through another package. `make lock` runs it.
+through another package. `make lock` runs this.
 
 A pin that still satisfies setup.cfg keeps its version; `--upgrade` takes the newest version of every package. `--check`
 writes nothing and needs no network: it compares the digest of setup.cfg's requirements with the one in the lock's first
-line. Exits 1 if uv finds no set of versions, or if `--check` finds the lock older than setup.cfg.
+line.
+
+Exit codes: 0 the lock is written or, with --check, up to date; 1 uv finds no set of versions or, with --check, the lock
+is older than setup.cfg; 2 bad arguments.
 """
 
 import hashlib
@@ -15,7 +18,7 @@ from pathlib import Path
 import rich_click as click
 
 from app.config import ROOT
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 
 SETUP_CFG = ROOT / "setup.cfg"
 LOCK = ROOT / "requirements.lock"
@@ -30,7 +33,8 @@ def main(*, upgrade: bool, check: bool) -> None:
     if not check:
         _write(["--upgrade"] if upgrade else [])
     elif not LOCK.exists() or LOCK.read_text("utf-8").partition("\n")[0] != _first_line():
-        stop(f"{LOCK.name} is older than the requirements in {SETUP_CFG.name}. Run `make lock` and commit it.", FAILED)
+        fault = f"{LOCK.name} is older than the requirements in {SETUP_CFG.name}"
+        exit_with(f"{fault}. Run `make lock` and commit it.", FAILED)
 
 
 def _write(options: list[str]) -> None:
@@ -40,7 +44,7 @@ def _write(options: list[str]) -> None:
     files = ["--output-file", LOCK.name, SETUP_CFG.name, "--all-extras"]
     command = [uv, "pip", "compile", *UV_OPTIONS, *options, "--python-version", python, *files]
     if subprocess.run(command, cwd=SETUP_CFG.parent, check=False).returncode:
-        stop(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.", FAILED)
+        exit_with(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.", FAILED)
     LOCK.write_text(f"{_first_line()}\n# Written by `make lock`; never edit it.\n{LOCK.read_text('utf-8')}", "utf-8")
 
 

@@ -1,20 +1,27 @@
-"""Draft the next revision from the models: `python -m scripts.make_migration tenant "add nickname to wallets"`.
+"""Draft the next revision of a history by comparing the models with a throw-away server at the head.
 
-The draft compares the models with a throw-away server at the head of the history. One that squawk or a law of this
-house finds unsafe is not kept: the complaints are shown with their statements, and it exits 1. Read what is kept, move
-its SQL into a .sql file beside it if it is more than a line, and grant what the roles need. current.sql is written
-anew; run `python -m scripts.write_current_sql` after each change of the revision.
+A draft that squawk or a rule of this project finds unsafe is not kept: each unsafe statement is printed with its rule.
+Read a draft before you commit it, move its SQL into a .sql file beside it if it is longer than a line, and grant the
+roles what they need. The current.sql of the history is written too: run `python -m scripts.write_current_sql` again
+after each change of the revision.
+
+Example:
+    python -m scripts.make_migration tenant "add nickname to wallets"
+
+Prints the files that it wrote.
+
+Exit codes: 0 the draft is written; 1 it is unsafe, or squawk is not installed; 2 bad arguments.
 """
 
 from pathlib import Path
 
 import rich_click as click
 
-import app  # noqa: F401  With it come the tables of all features.
+import app  # noqa: F401  Importing it registers the tables of all features.
 from app.tenancy import MIGRATIONS
 from app.users.models import User
 from app.wallets.models import Wallet
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 from scripts.support.current_sql.files import write_stale_files
 from scripts.support.current_sql.fold import NotFolded
 from scripts.support.migration_review import SquawkMissing, find_squawk, review_steps
@@ -28,23 +35,23 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 @click.command(help=__doc__)
 @click.argument("history", type=click.Choice(["tenant", "shared"]))
 @click.argument("message")
-@click.option(
-    "--keep-unsafe", is_flag=True, help="Keep an unsafe draft to rewrite it; `make check` refuses it as it is."
-)
+@click.option("--keep-unsafe", is_flag=True, help="Keep an unsafe draft, to rewrite it: `make check` refuses it.")
 def main(history: str, message: str, *, keep_unsafe: bool) -> None:
     try:
         find_squawk()
     except SquawkMissing as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     line = History[history.upper()]
     paths = _draft(line, message)
-    complaints = _complaints(line)
-    for complaint in complaints:
-        print(complaint)
-    if complaints and not keep_unsafe:
+    violations = _violations(line)
+    for violation in violations:
+        print(violation)
+    if violations and not keep_unsafe:
         for path in paths:
             path.unlink()
-        stop("The draft is unsafe and was not kept. Change the models in steps, or see --keep-unsafe.", FAILED)
+        exit_with(
+            "The draft is unsafe and was not kept. Change the models in smaller steps, or see --keep-unsafe.", FAILED
+        )
     try:
         paths = [*write_stale_files(MIGRATIONS), *paths]
     except (NotFolded, RevisionRefused) as error:
@@ -61,13 +68,13 @@ def _draft(history: History, message: str) -> list[Path]:
         return MIGRATIONS.draft(connection, history, metadata, message)
 
 
-def _complaints(history: History) -> list[str]:
+def _violations(history: History) -> list[str]:
     """What is wrong with the last revision, the draft."""
     try:
         steps = MIGRATIONS.steps(history, None)
     except RevisionRefused as error:
         return [str(error)]
-    return [str(complaint) for complaint in review_steps(steps, "revision ", first=MIGRATIONS.head(history))]
+    return [str(violation) for violation in review_steps(steps, "revision ", first=MIGRATIONS.head(history))]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,19 @@
-"""Bring `shared` and then every tenant to the head of its history, and say what became of each.
+"""Migrate the shared schema, and then every tenant's schema, to the head of its history.
 
-Each tenant has a db transaction of its own. One that fails stays as it was and stops nobody; one whose table is busy is
-tried again after the others, and the report names who was in the way. A run may be interrupted at any moment: run it
-again. Exits 1 if any tenant is not where it should be.
+Each tenant is migrated in its own db transaction. A tenant that fails stays at its old revision, and the others go on.
+A tenant whose tables are locked by another session is tried again after the others; the report names that session. A
+run can be interrupted at any time: run it again.
+
+Examples:
+    python -m scripts.migrate --dry-run
+    python -m scripts.migrate
+    python -m scripts.migrate --canary eur --share 10
+
+Prints the plan and the progress on standard error, then a table of the schemas that failed (of all schemas, if there
+are at most 20) and the totals. `migration_status --run` shows the record of a run.
+
+Exit codes: 0 every schema is at its target revision; 1 a schema failed or was not reached; 2 bad arguments, or there is
+no such tenant or revision: nothing was migrated.
 """
 
 import sys
@@ -21,43 +32,76 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    exit_on_error,
+    exit_with,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
-    stop,
 )
 from scripts.support.migration_plan import show_sql
-from scripts.support.migration_progress import Watch
+from scripts.support.migration_progress import MigrationProgress
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 
-_SHOWN_AT_MOST: Final = 20
+_MAX_OUTCOMES_SHOWN: Final = 20
 
 
 @click.command(help=__doc__)
-@click.option("--tenant", "slugs", multiple=True, help="After shared, only this tenant; may be repeated.")
-@click.option("--to", metavar="REVISION", help="Take tenants to this revision, up or down, and leave shared alone.")
-@click.option("--shared-to", metavar="REVISION", help="Take shared to this revision, and leave tenants alone.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and the SQL, and do nothing.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Tenants at a time.")
 @click.option(
-    "--lock-timeout", type=click.IntRange(1, 3_600_000), default=2_000, show_default=True, help="In milliseconds."
+    "--tenant", "slugs", multiple=True, help="Migrate the shared schema, then only this tenant; may be repeated."
 )
-@click.option("--attempts", type=click.IntRange(1), default=6, show_default=True, help="At a tenant that is busy.")
-@click.option("--canary", "canaries", multiple=True, metavar="SLUG", help="Goes first, alone; may be repeated.")
-@click.option("--share", type=click.FloatRange(0, 100), help="Then this per cent of the others, before the rest.")
+@click.option("--to", metavar="REVISION", help="Migrate tenants, up or down, to this revision; not the shared schema.")
+@click.option("--shared-to", metavar="REVISION", help="Migrate the shared schema to this revision; no tenant.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the SQL; change nothing.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Tenants migrated at once.")
+@click.option(
+    "--lock-timeout",
+    type=click.IntRange(1, 3_600_000),
+    default=2_000,
+    show_default=True,
+    help="Longest wait for a table's lock, in milliseconds.",
+)
+@click.option(
+    "--attempts",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Attempts at a tenant whose tables another session has locked.",
+)
+@click.option(
+    "--canary",
+    "canaries",
+    multiple=True,
+    metavar="SLUG",
+    help="Migrate this tenant in the first wave, before all others; may be repeated.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 100),
+    help="Migrate this percentage of the other tenants in a wave of their own, before the rest.",
+)
 @click.option(
     "--failure-budget",
     type=click.IntRange(0),
-    help="Begin no more after so many failures.",
+    help="Start no more tenants when more than this number have failed. Default: 0 with --canary or --share, else no "
+    "limit.",
 )
-@click.option("--atomic", "is_atomic", is_flag=True, help="All in one db transaction, for small fleets.")
 @click.option(
-    "--wait", "wait_seconds", type=click.IntRange(0, 86_400), default=0, help="Seconds, for another migrator."
+    "--atomic",
+    "is_atomic",
+    is_flag=True,
+    help="Migrate all schemas in one db transaction: all or none. For small installations.",
+)
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.IntRange(0, 86_400),
+    default=0,
+    show_default=True,
+    help="Longest wait for another migrator to finish, in seconds.",
 )
 @json_option
 def main(
@@ -77,9 +121,11 @@ def main(
     as_json: bool,
 ) -> None:
     if to is not None and shared_to is not None:
-        stop("Give --to or --shared-to; one history is moved at a time.", BAD_ARGUMENTS)
-    if "" in (to, shared_to) or (dry_run and as_json):
-        stop("A revision has a number, and a dry run shows SQL, not JSON.", BAD_ARGUMENTS)
+        exit_with("Give --to or --shared-to, not both: a run with a target migrates one history.", BAD_ARGUMENTS)
+    if "" in (to, shared_to):
+        exit_with("--to and --shared-to need a revision, for example 0009.", BAD_ARGUMENTS)
+    if dry_run and as_json:
+        exit_with("Give --dry-run or --json, not both: a dry run prints SQL.", BAD_ARGUMENTS)
     options = MigrateOptions(
         slugs=slugs,
         to=to,
@@ -94,27 +140,32 @@ def main(
         wait_seconds=wait_seconds,
     )
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
-    with refusals_exit():
+    with exit_on_error():
         try:
             if dry_run:
                 show_sql(engine, MIGRATIONS, options)
             else:
-                _carry_out(engine, options, as_json=as_json)
+                _run(engine, options, as_json=as_json)
         except RevisionRefused as error:
-            stop(str(error), BAD_ARGUMENTS)
+            exit_with(str(error), BAD_ARGUMENTS)
 
 
-def _carry_out(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
-    """Run, and report also what was done before an interruption or an error. Exits 1 if anything is not done."""
+def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
+    """Migrate, and print the outcomes, also those before an interruption or an error. Exits 1 if a schema failed or was
+    not reached.
+    """
     outcomes: list[Outcome] = []
-    watch = Watch(MIGRATIONS, is_quiet=as_json)
+    progress = MigrationProgress(MIGRATIONS, is_quiet=as_json)
     try:
-        with watch, closing(migrate(engine, MIGRATIONS, options, watch.plan)) as run:
+        with progress, closing(migrate(engine, MIGRATIONS, options, progress.show_plan)) as run:
             for outcome in run:
                 outcomes.append(outcome)
-                watch.tell(outcome)
+                progress.count(outcome)
     except KeyboardInterrupt:
-        print("Stopped. What is not listed may be done: `migration_status` knows. Run it again.", file=sys.stderr)
+        print(
+            "Interrupted. Schemas that are not listed may be migrated: see `migration_status`. Run `migrate` again.",
+            file=sys.stderr,
+        )
         _show(outcomes, as_json=as_json)
         sys.exit(FAILED)
     except (MigrationError, DBAPIError):
@@ -123,30 +174,32 @@ def _carry_out(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> 
     _show(outcomes, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
-    note_history(engine, MIGRATIONS)
+    store_head_fingerprint(engine, MIGRATIONS)
 
 
 def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
-    """All of them for a machine; for people those that are not well, and all of a small fleet."""
+    """As JSON all outcomes; as a table those that failed or, if they are few, all."""
     if as_json:
         return show_json([asdict(outcome) for outcome in outcomes])
-    shown = [outcome for outcome in outcomes if outcome.has_failed or len(outcomes) <= _SHOWN_AT_MOST]
-    rows = [(each.schema_name, each.before or "-", each.after or "-", _words(each)) for each in shown]
+    shown = [outcome for outcome in outcomes if outcome.has_failed or len(outcomes) <= _MAX_OUTCOMES_SHOWN]
+    rows = [(each.schema_name, each.before or "-", each.after or "-", _outcome_text(each)) for each in shown]
     if rows:
         show_table("Migrations", ("schema", "before", "after", "outcome"), rows)
     failed = sum(outcome.has_failed and not outcome.was_skipped for outcome in outcomes)
     skipped = sum(outcome.was_skipped for outcome in outcomes)
-    print(f"{len(outcomes) - failed - skipped} schemas are there, {failed} failed, {skipped} were not reached.")
+    print(
+        f"{len(outcomes) - failed - skipped} schemas are at their target, {failed} failed, {skipped} were not reached."
+    )
     return None
 
 
-def _words(outcome: Outcome) -> str:
+def _outcome_text(outcome: Outcome) -> str:
     if outcome.error is None:
-        return "ok" if outcome.before != outcome.after else "nothing to do"
+        return "migrated" if outcome.before != outcome.after else "nothing to do"
     state = f" (SQLSTATE {outcome.sqlstate})" if outcome.sqlstate else ""
-    tried = f" {outcome.attempts} attempts." if outcome.attempts > 1 else ""
-    blocked = f" In the way: {outcome.blocked_by}" if outcome.blocked_by else ""
-    return f"{outcome.error}{state}{tried}{blocked}"
+    attempts = f" {outcome.attempts} attempts." if outcome.attempts > 1 else ""
+    blocked = f" Blocked by: {outcome.blocked_by}" if outcome.blocked_by else ""
+    return f"{outcome.error}{state}{attempts}{blocked}"
 
 
 if __name__ == "__main__":

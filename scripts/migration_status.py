@@ -1,8 +1,17 @@
-"""Show at which revision `shared` and every tenant are, and how far behind: those that are not well, and a count of the
-rest. Exits 1 if one is behind, or with --drift, not what the history makes at its revision.
+"""Show the revision of the shared schema and of each tenant's schema, and how far each is behind the head of its
+history.
 
-With --runs, the last runs of the migrator and how many tenants came to each outcome; with --run, what became of each
-tenant in one of them: after how many attempts, the SQLSTATE and who was in the way.
+Lists the schemas that are behind or, with --drift, have drifted, and counts the others. With --runs it lists the last
+runs of `migrate` instead, with the number of tenants for each outcome. With --run it shows one of them: each tenant's
+outcome, attempts, SQLSTATE, error and the session that blocked it.
+
+Examples:
+    python -m scripts.migration_status --drift
+    python -m scripts.migration_status --run 1f0c3a9b
+
+Exit codes: 0 every schema is at its head and, with --drift, as the migrations make it; 1 a schema is not, or the
+database can't be read; 2 bad arguments. --runs and --run exit 0 for a failed run too, and --run exits 2 for an unknown
+one.
 """
 
 import sys
@@ -19,32 +28,38 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    exit_on_error,
+    exit_with,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
     show_table,
-    stop,
 )
 from tenant_schemas.migrations.history import History, current_revision
-from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_of
+from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_in_run
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.compare import Drift, find_drift
 from tenant_schemas.tenant import SHARED_SCHEMA
 
-_NAMED_AT_MOST: Final = 10
+_MAX_OBJECTS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 10
-_DIGITS_SHOWN: Final = 8
+_ID_DIGITS_SHOWN: Final = 8
 _UNKNOWN: Final = {"head": None, "behind": None}
 
 
 @click.command(help=__doc__)
-@click.option("--drift", "with_drift", is_flag=True, help="Compare each schema with what the history makes.")
-@click.option("--all", "shows_all", is_flag=True, help="Show the tenants that are well too.")
-@click.option("--runs", type=click.IntRange(1), is_flag=False, flag_value=_RUNS_SHOWN, help="So many, or the last 10.")
-@click.option("--run", "run_id", metavar="ID", help="Its id, or how that begins.")
+@click.option("--drift", "with_drift", is_flag=True, help="Compare each schema with what the migrations make.")
+@click.option("--all", "shows_all", is_flag=True, help="List all schemas or, with --run, all tenants.")
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    is_flag=False,
+    flag_value=_RUNS_SHOWN,
+    help="List this number of runs, the latest first; without a number the last 10.",
+)
+@click.option("--run", "run_id", metavar="ID", help="Show the run with this id, or whose id begins with this.")
 @json_option
-@refusals_exit()
+@exit_on_error()
 def main(*, with_drift: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool) -> None:
     with admin_engine(admin_url_or_exit(settings_or_exit())).connect() as connection:
         if run_id:
@@ -56,13 +71,13 @@ def main(*, with_drift: bool, shows_all: bool, runs: int | None, run_id: str | N
 
 
 def _show_status(connection: sa.Connection, *, with_drift: bool, shows_all: bool, as_json: bool) -> None:
-    """Exits 1 if anybody is not well."""
+    """Exits 1 if a schema is behind or has drifted."""
     rows = list(_rows(connection, with_drift=with_drift))
     if as_json:
         show_json(rows)
     else:
         _show_rows(rows, with_drift=with_drift, shows_all=shows_all)
-    if not all(map(_is_well, rows)):
+    if not all(map(_is_current, rows)):
         sys.exit(FAILED)
 
 
@@ -73,8 +88,8 @@ def _rows(connection: sa.Connection, *, with_drift: bool) -> Iterator[dict[str, 
     tenants = all_tenants(connection) if at else []
     drift = find_drift(connection, MIGRATIONS, tenants) if with_drift else Drift({}, {})
     connection.commit()
-    for revision, why in drift.unproven.items():
-        warning = f"At {revision} tenants were only compared with each other, not with the history: {why}."
+    for revision, reason in drift.unproven.items():
+        warning = f"At {revision} tenants were only compared with each other, not with the history: {reason}."
         print(warning, file=sys.stderr)
     distances = _distances(History.TENANT)
     for tenant in tenants:
@@ -84,24 +99,24 @@ def _rows(connection: sa.Connection, *, with_drift: bool) -> Iterator[dict[str, 
 
 
 def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
-    """The head, and by how many revisions a schema at each revision of this checkout's history is behind it."""
-    revisions = [None, *(script.revision for script in MIGRATIONS.line(history).revisions)]
+    """By revision of this checkout's history: the head, and the number of revisions from there to the head."""
+    revisions = [None, *(script.revision for script in MIGRATIONS.history(history).revisions)]
     return {revision: {"head": revisions[-1], "behind": behind} for behind, revision in enumerate(reversed(revisions))}
 
 
-def _is_well(row: Mapping[str, Any]) -> bool:
+def _is_current(row: Mapping[str, Any]) -> bool:
     return row["behind"] == 0 and not row.get("drift")
 
 
 def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool) -> None:
     columns = ("slug", "schema", "status", "revision", "behind by", *(("drift",) if with_drift else ()))
-    shown = [row for row in rows if shows_all or not _is_well(row)]
+    shown = [row for row in rows if shows_all or not _is_current(row)]
     if shown:
         show_table("Revisions", columns, [_cells(row, with_drift=with_drift) for row in shown])
-    well = sum(map(_is_well, rows))
+    current = sum(map(_is_current, rows))
     heads = f"{SHARED_SCHEMA} {MIGRATIONS.head(History.SHARED)}, tenants {MIGRATIONS.head(History.TENANT)}"
     drifted = ", none of them drifted" if with_drift else ""
-    print(f"{well} of {len(rows)} schemas are at their head{drifted} ({heads}).")
+    print(f"{current} of {len(rows)} schemas are at their head{drifted} ({heads}).")
 
 
 def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
@@ -109,8 +124,8 @@ def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
     cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind]
     if with_drift:
         objects = row.get("drift") or []
-        more = f" and {len(objects) - _NAMED_AT_MOST} more" if len(objects) > _NAMED_AT_MOST else ""
-        cells.append(", ".join(objects[:_NAMED_AT_MOST]) + more)
+        more = f" and {len(objects) - _MAX_OBJECTS_SHOWN} more" if len(objects) > _MAX_OBJECTS_SHOWN else ""
+        cells.append(", ".join(objects[:_MAX_OBJECTS_SHOWN]) + more)
     return cells
 
 
@@ -120,7 +135,7 @@ def _show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
     if not runs:
         print("No run is on record.")
         return None
-    columns = ("run", "started", "seconds", "by", "to", "status", "tenants")
+    columns = ("run", "started", "seconds", "started by", "target", "status", "tenants")
     return show_table("Runs", columns, [_run_cells(run) for run in runs])
 
 
@@ -128,21 +143,21 @@ def _run_cells(run: Run) -> list[object]:
     seconds = f"{(run.finished_at - run.started_at).total_seconds():.1f}" if run.finished_at else "-"
     counts = ", ".join(f"{count} {status}" for status, count in sorted(run.counts.items()))
     started = f"{run.started_at:%Y-%m-%d %H:%M:%S%z}"
-    return [str(run.id)[:_DIGITS_SHOWN], started, seconds, run.started_by, run.target, run.status, counts or "none"]
+    return [str(run.id)[:_ID_DIGITS_SHOWN], started, seconds, run.started_by, run.target, run.status, counts or "none"]
 
 
 def _show_run(connection: sa.Connection, run_id: str, *, shows_all: bool, as_json: bool) -> None:
     runs = last_runs(connection, 1, run_id.lower())
     if not runs:
-        stop(f"There is no run whose id begins with {run_id!r}: see --runs.", BAD_ARGUMENTS)
-    tenants = tenants_of(connection, runs[0])
+        exit_with(f"There is no run whose id begins with {run_id!r}: --runs lists the runs.", BAD_ARGUMENTS)
+    tenants = tenants_in_run(connection, runs[0])
     if as_json:
         return show_json({**asdict(runs[0]), "tenants": [asdict(tenant) for tenant in tenants]})
     _show_runs(runs, as_json=False)
     shown = [tenant for tenant in tenants if shows_all or tenant.status != "done" or tenant.attempts > 1]
     names = ("slug", "wave", "revision_before", "status", "attempts", "sqlstate", "error", "blocked_by")
     rows = [[getattr(each, name) for name in names] for each in shown]
-    columns = ("slug", "wave", "from", "status", "attempts", "SQLSTATE", "error", "in the way")
+    columns = ("slug", "wave", "from", "status", "attempts", "SQLSTATE", "error", "blocked by")
     if rows:
         show_table("Tenants", columns, rows)
     if len(shown) < len(tenants):

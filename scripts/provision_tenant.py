@@ -1,9 +1,19 @@
-"""Make a tenant: its role, its schema at the head of the history, and its row in the registry. All or nothing.
+"""Provision a tenant: its login role, its schema at the head of the history, and its row in the registry. All or
+nothing.
 
-With --count N it makes SLUG_1 to SLUG_N, alike but for their names. With --file it makes those of a CSV file, whose
-header names its columns: slug, currency, and if you like name, schema_name, locale and also (currencies with spaces
-between). All names and settings are checked before the first is made; then each is a db transaction of its own, and one
-that can't be made stops nobody. Exits 1 if any was not made.
+With --count N it provisions the tenants SLUG_1 to SLUG_N with the same settings. With --file it provisions the tenants
+of a CSV file. Its header names the columns: slug and currency, and optionally name, schema_name, locale and also
+(currencies, separated by spaces). All rows are checked before the first tenant is provisioned. Then each has its own
+db transaction, and one that fails does not stop the others.
+
+Examples:
+    python -m scripts.provision_tenant km --currency BAM --also EUR --locale bs_BA
+    python -m scripts.provision_tenant --file tenants.csv
+
+Prints one line for each new tenant: slug, schema, login role and currency.
+
+Exit codes: 0 all tenants are provisioned; 1 a tenant could not be provisioned, for example because its slug is taken:
+the errors are on standard error; 2 bad arguments, or the file has a fault: no tenant was provisioned.
 """
 
 import csv
@@ -25,15 +35,15 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    exit_on_error,
+    exit_with,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
-    stop,
 )
 from tenant_schemas.errors import NameRefused
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
@@ -41,13 +51,18 @@ _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
 
 @click.command(help=__doc__)
 @click.argument("slug", required=False)
-@click.option("--currency", help="ISO 4217 code of the tenant's wallets, for instance EUR.")
-@click.option("--also", multiple=True, help="Another currency that members may have a wallet in; may be repeated.")
-@click.option("--locale", help="How statements on paper write amounts and times, for instance bs_BA.")
-@click.option("--name", help="The name people see. Default: the slug.")
-@click.option("--schema-name", help="Default: SLUG_schema.")
-@click.option("--count", type=click.IntRange(1, 100_000), help="Make so many, numbered.")
-@click.option("--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A CSV file.")
+@click.option("--currency", help="Main currency of the tenant, an ISO 4217 code, for example EUR.")
+@click.option("--also", multiple=True, help="Another currency for wallets; may be repeated.")
+@click.option("--locale", help="How account statements write amounts and times, for example bs_BA.")
+@click.option("--name", help="Display name. Default: SLUG.")
+@click.option("--schema-name", help="Name of the PostgreSQL schema. Default: SLUG_schema.")
+@click.option("--count", type=click.IntRange(1, 100_000), help="Provision this number of tenants, SLUG_1 and so on.")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file with one tenant in each row.",
+)
 @json_option
 def main(
     *,
@@ -62,13 +77,15 @@ def main(
     as_json: bool,
 ) -> None:
     if (slug is None) == (file is None) or (slug and not currency) or (schema_name and count):
-        stop("Give a SLUG and its --currency, or a --file. Numbered tenants have schemas of their own.", BAD_ARGUMENTS)
+        exit_with(
+            "Give SLUG and --currency, or --file. --schema-name is for one tenant, not with --count.", BAD_ARGUMENTS
+        )
     row = {"slug": slug, "currency": currency, "name": name, "schema_name": schema_name, "locale": locale}
     rows = _read(file) if file else _numbered(row | {"also": " ".join(also)}, count)
-    tenants = _checked(rows)
+    tenants = _planned_tenants(rows)
     settings = settings_or_exit()
-    failed = _make(settings, tenants, as_json=as_json)
-    note_history(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
+    failed = _provision(settings, tenants, as_json=as_json)
+    store_head_fingerprint(admin_engine(admin_url_or_exit(settings)), MIGRATIONS)
     sys.exit(FAILED if failed else 0)
 
 
@@ -84,69 +101,71 @@ def _read(file: Path) -> list[dict[str, Any]]:
         try:
             header, rows = set(reader.fieldnames or ()), list(reader)
         except (csv.Error, UnicodeDecodeError) as error:
-            stop(f"{file}, line {reader.line_num}: {error}", BAD_ARGUMENTS)
+            exit_with(f"{file}, line {reader.line_num}: {error}", BAD_ARGUMENTS)
     if not {"slug", "currency"} <= header <= set(_COLUMNS):
-        stop(f"{file} needs a header of slug, currency and, if you like, {', '.join(_COLUMNS[2:])}.", BAD_ARGUMENTS)
+        allowed = ", ".join(_COLUMNS[2:])
+        exit_with(f"{file} has a wrong header: it needs slug and currency, and may have {allowed}.", BAD_ARGUMENTS)
     return rows
 
 
-def _checked(rows: Sequence[dict[str, Any]]) -> list[Tenant]:
-    """The tenants as they will be. Names every row that is wrong, and then makes none."""
+def _planned_tenants(rows: Sequence[dict[str, Any]]) -> list[Tenant]:
+    """The tenants of the rows, not yet provisioned. Exits 2 with a message for every row that has a fault."""
     tenants: list[Tenant] = []
     faults: list[str] = []
     for number, row in enumerate(rows, start=1):
         try:
-            tenants.append(_tenant_of(row))
+            tenants.append(_planned_tenant(row))
         except (Invalid, NameRefused) as error:
             faults.append(f"{f'Row {number}: ' if len(rows) > 1 else ''}{error}")
-    for what in ("slug", "schema_name"):
-        counted = Counter(getattr(tenant, what) for tenant in tenants)
-        faults += [f"{what} {name!r} is there twice." for name, times in counted.items() if times > 1]
+    for column in ("slug", "schema_name"):
+        counts = Counter(getattr(tenant, column) for tenant in tenants)
+        faults += [f"{column} {name!r} occurs twice." for name, count in counts.items() if count > 1]
     if faults:
-        stop("\n".join(faults), BAD_ARGUMENTS)
+        exit_with("\n".join(faults), BAD_ARGUMENTS)
     return tenants
 
 
-def _tenant_of(row: dict[str, Any]) -> Tenant:
+def _planned_tenant(row: dict[str, Any]) -> Tenant:
     if None in row or None in (row["slug"], row["currency"]):
-        raise NameRefused("It has not as many cells as the header.")
-    told: dict[str, Any] = {"currency": row["currency"]}
+        raise NameRefused("The row does not have as many cells as the header.")
+    settings: dict[str, Any] = {"currency": row["currency"]}
     if row.get("also"):
-        told["currencies"] = list(dict.fromkeys((row["currency"], *row["also"].split())))
+        settings["currencies"] = list(dict.fromkeys((row["currency"], *row["also"].split())))
     if row.get("locale"):
-        told["locale"] = row["locale"]
-    return tenant_to_be(
+        settings["locale"] = row["locale"]
+    return new_tenant(
         MIGRATIONS,
         slug=row["slug"],
         name=row.get("name") or row["slug"],
-        settings=new_settings(told),
+        settings=new_settings(settings),
         schema_name=row.get("schema_name") or None,
         reserved_slugs=RESERVED_SLUGS,
     )
 
 
-def _make(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) -> int:
-    """Make them and tell of each; returns how many were not made."""
+def _provision(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) -> int:
+    """Provision the tenants and print each result; returns the number of failures."""
     engine = admin_engine(admin_url_or_exit(settings))
-    made: list[Tenant] = []
+    provisioned: list[Tenant] = []
     failed = 0
     try:
-        with refusals_exit():
+        with exit_on_error():
             for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
                 if error:
                     failed += 1
                     print(str(error), file=sys.stderr)
                     continue
-                made.append(tenant)
+                provisioned.append(tenant)
                 if not as_json:
-                    print(_words(tenant))
+                    print(_summary(tenant))
     finally:
         if as_json:
-            show_json([asdict(tenant) for tenant in made] if len(tenants) > 1 else asdict(made[0]) if made else None)
+            shown = [asdict(tenant) for tenant in provisioned]
+            show_json(shown if len(tenants) > 1 else shown[0] if shown else None)
     return failed
 
 
-def _words(tenant: Tenant) -> str:
+def _summary(tenant: Tenant) -> str:
     currency = tenant.settings["currency"]
     return f"Tenant {tenant.slug} is ready: schema {tenant.schema_name}, login {tenant.role_name}, {currency}."
 

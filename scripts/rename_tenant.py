@@ -1,9 +1,17 @@
-"""Give a tenant another slug, and so its login another name; with --schema-name its schema too, and with --name what
-people call it. All or nothing. Tokens and members go on, and so does the service.
+"""Rename a tenant: its slug and its login role, with --schema-name also its schema, and with --name its display name.
+All or nothing. NEW_SLUG may be SLUG itself.
 
-While a schema's name changes, requests under way for that tenant may fail; they can be sent again with the same
-Idempotency-Key. Its old name rests for a day, taken by an empty schema, before another tenant may have it
-(`drop_retired_schemas`).
+Access tokens and memberships stay valid, and the service goes on. While the schema is renamed, requests of this tenant
+may fail; clients can repeat them with the same Idempotency-Key. The old schema name stays reserved for one day, by an
+empty retired schema, before another tenant can have it (`drop_retired_schemas`).
+
+Example:
+    python -m scripts.rename_tenant gbp pounds --schema-name pounds_schema
+
+Prints the new slug, schema and login role.
+
+Exit codes: 0 the tenant is renamed; 1 it could not be renamed, for example because a name is taken or its tables are in
+use; 2 bad arguments, or there is no tenant SLUG. With 1 and 2 nothing has changed.
 """
 
 from dataclasses import asdict
@@ -17,11 +25,11 @@ from app.tenants.schemas import NAME_MAX_LENGTH
 from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
+    exit_on_error,
+    exit_with,
     json_option,
-    refusals_exit,
     settings_or_exit,
     show_json,
-    stop,
 )
 from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.migrations.history import set_timeouts
@@ -32,18 +40,18 @@ from tenant_schemas.tenant import Tenant
 @click.command(help=__doc__)
 @click.argument("slug")
 @click.argument("new_slug")
-@click.option("--schema-name", help="Another name for its schema. Default: it stays.")
-@click.option("--name", help="Another name for people to see. Default: it stays.")
+@click.option("--schema-name", help="New name of its schema. Default: unchanged.")
+@click.option("--name", help="New display name. Default: unchanged.")
 @json_option
 def main(*, slug: str, new_slug: str, schema_name: str | None, name: str | None, as_json: bool) -> None:
     if name is not None and not (0 < len(name) <= NAME_MAX_LENGTH and name.isprintable()):
-        stop(f"A name has 1 to {NAME_MAX_LENGTH} characters that can be printed.", BAD_ARGUMENTS)
-    with refusals_exit():
+        exit_with(f"--name needs 1 to {NAME_MAX_LENGTH} printable characters.", BAD_ARGUMENTS)
+    with exit_on_error():
         tenant = _rename(slug, new_slug, schema_name, name)
     if as_json:
         show_json(asdict(tenant))
     else:
-        print(f"Tenant {slug} is {tenant.slug} now: schema {tenant.schema_name}, login {tenant.role_name}.")
+        print(f"Tenant {slug} is now {tenant.slug}: schema {tenant.schema_name}, login {tenant.role_name}.")
 
 
 def _rename(slug: str, new_slug: str, schema_name: str | None, name: str | None) -> Tenant:
@@ -53,12 +61,12 @@ def _rename(slug: str, new_slug: str, schema_name: str | None, name: str | None)
         after = rename(
             connection, ROLES, slug, new_slug, schema_name=schema_name, name=name, reserved_slugs=RESERVED_SLUGS
         )
-        told = {"before": _called(before), "after": _called(after)}
-        note_as_system(connection, after, "tenant.rename", subject=after.slug, **told)
+        change = {"before": _names(before), "after": _names(after)}
+        note_as_system(connection, after, "tenant.rename", subject=after.slug, **change)
     return after
 
 
-def _called(tenant: Tenant) -> dict[str, str]:
+def _names(tenant: Tenant) -> dict[str, str]:
     return {"slug": tenant.slug, "schemaName": tenant.schema_name, "name": tenant.name}
 
 

@@ -1,13 +1,24 @@
-"""Make a tenant of a bundle again: `python -m scripts.restore_tenant /backups/km-20260101T000000Z`, or another beside
-the living one: `… --as km2`.
+"""Restore a tenant from a bundle, in place or, with --as, as a new tenant beside the existing one.
 
-As it was, the tenant of the bundle gets its data back, in one moment; what it had until then is kept, closed, for some
-days. Its members, settings and login stay as they are today; a tenant that is not there comes back with those of the
-bundle. Beside a tenant that is there, only its members of today get in, in their roles of today. All rows, totals and
-chains are proved before; what fails leaves nothing behind, or says what and how to drop it.
+In place, all of the tenant's data is replaced at one moment. Its members, settings and login stay as they are today.
+The replaced data is kept in a retired schema for --keep-days. If the tenant no longer exists, it is created again with
+the members and settings of the bundle.
 
-Versions of what is restored, as ETags show them, are the bundle's again: let clients read anew before they change what
-they read before. Until people who are made anew are committed with all else, no tenant can be made or dropped.
+With --as, the new tenant gets the members that the existing tenant has today, in their roles of today. Members removed
+after the backup are not restored. If the tenant of the bundle no longer exists, the new one gets the bundle's members.
+
+All rows, totals and hash chains are verified before the tenant is touched. If the restore fails, the tenant is
+unchanged and nothing is left, or the error says what to remove. Restored wallets have the version numbers (ETags) of
+the bundle, so clients must read a wallet again before they change it. While the restore creates users (see --users), no
+other tenant can be provisioned, restored or dropped.
+
+Examples:
+    python -m scripts.restore_tenant /backups/km-20260101T000000Z
+    python -m scripts.restore_tenant /backups/km-20260101T000000Z --as km2
+
+Asks for the slug before it replaces data, unless --yes is given. Prints the number of rows and the schemas.
+
+Exit codes: 0 the tenant is restored; 1 it could not be restored, or another slug was typed; 2 bad arguments.
 """
 
 from dataclasses import asdict
@@ -26,15 +37,15 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    exit_with,
     json_option,
     settings_or_exit,
     show_json,
-    stop,
 )
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.errors import NameRefused, SealRefused, TenancyError
-from tenant_schemas.restore.restore import KEEP, Destination, Restored, living_tenant, restore
-from tenant_schemas.restore.user_mapping import Users
+from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
+from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
+from tenant_schemas.restore.user_mapping import MissingUsers
 
 bundle_argument = click.argument(
     "folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -42,7 +53,7 @@ bundle_argument = click.argument(
 identity_option = click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The file with the key of a sealed bundle.",
+    help="File with the age identity (the secret key) that opens an encrypted bundle.",
 )
 
 
@@ -51,24 +62,29 @@ identity_option = click.option(
 @click.option(
     "--as",
     "slug",
-    help="Make another tenant of it, with this slug, and leave the living one alone. It has the members that one has "
-    "today; if there is none, the bundle's.",
+    help="Make a new tenant with this slug, and leave the existing one unchanged.",
 )
-@click.option("--name", help="The name people see of that. Default: the bundle's.")
+@click.option("--name", help="Display name of the new tenant. Default: the name in the bundle.")
 @click.option(
     "--users",
-    type=click.Choice([users.value for users in Users]),
-    default=Users.FAIL.value,
+    type=click.Choice([users.value for users in MissingUsers]),
+    default=MissingUsers.FAIL.value,
     show_default=True,
-    help="What to do if people are missing here or have other ids: fail and list them, make the missing anew without a "
-    "way to log in, or take those who are here under the same e-mail.",
+    help="If users of the bundle are missing here, or have another id. fail: list them and stop. recreate-disabled: "
+    "create the missing ones, disabled. remap: use the user with the same e-mail address, create the others, disabled.",
 )
 @click.option(
-    "--keep-days", type=click.IntRange(0, 3650), default=KEEP.days, show_default=True, help="Of what it replaces."
+    "--keep-days",
+    type=click.IntRange(0, 3650),
+    default=KEEP.days,
+    show_default=True,
+    help="Days to keep the replaced schema.",
 )
 @identity_option
 @click.option(
-    "--yes", is_flag=True, help="Do not ask before a living tenant is replaced. One that was renamed since is not."
+    "--yes",
+    is_flag=True,
+    help="Replace the tenant's data without asking. Refused if the tenant was renamed after the backup.",
 )
 @json_option
 def main(
@@ -83,16 +99,16 @@ def main(
     as_json: bool,
 ) -> None:
     if name and not slug:
-        stop("--name is for a tenant that is made with --as.", BAD_ARGUMENTS)
+        exit_with("--name needs --as: a restore in place keeps the name of the tenant.", BAD_ARGUMENTS)
     destination = restore_destination()
     try:
         bundle = open_bundle(folder, identity)
         if slug is None:
             _confirm(destination, bundle, yes=yes)
         keep = timedelta(days=keep_days)
-        restored = restore(destination, bundle, slug=slug, name=name, users=Users(users), keep=keep)
+        restored = restore(destination, bundle, slug=slug, name=name, users=MissingUsers(users), keep=keep)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
-        stop_for(error)
+        exit_with_error(error)
     if as_json:
         show_json(asdict(restored))
     else:
@@ -111,40 +127,41 @@ def restore_destination() -> Destination:
     )
 
 
-def stop_for(error: Exception) -> NoReturn:
-    """Exit with what went wrong: 2 for names and keys that are none, else 1."""
-    stop(told_of(error), BAD_ARGUMENTS if isinstance(error, NameRefused | SealRefused) else FAILED)
+def exit_with_error(error: Exception) -> NoReturn:
+    """Print the error and exit: 2 for an invalid name or key, else 1."""
+    exit_with(error_text(error), BAD_ARGUMENTS if isinstance(error, NameRefused | KeyRefused) else FAILED)
 
 
-def told_of(error: Exception) -> str:
-    """What went wrong, and what is left."""
+def error_text(error: Exception) -> str:
+    """The error's message and its notes, which name what could not be removed."""
     return "\n".join([str(getattr(error, "orig", None) or error), *getattr(error, "__notes__", ())])
 
 
 def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
-    living, was = living_tenant(destination, bundle.manifest), bundle.manifest.tenant.slug
+    living, old_slug = tenant_to_replace(destination, bundle.manifest), bundle.manifest.tenant.slug
     if living is None:
         return
-    renamed = f"The bundle was taken as {was}, and that tenant is {living.slug} now. " if was != living.slug else ""
+    renamed = f"The tenant {old_slug} of the bundle is now {living.slug}. " if old_slug != living.slug else ""
     if yes and renamed:
-        stop(f"{renamed}Nothing was done: if that is meant, run it without --yes.", BAD_ARGUMENTS)
+        exit_with(f"{renamed}Nothing was restored: to replace its data, run this without --yes.", BAD_ARGUMENTS)
     moment = f"{bundle.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
-    told = (
-        f"{renamed}{living.slug} goes back to {moment}; what came since is kept aside, closed.\nType its slug to go on"
+    question = (
+        f"{renamed}The data of tenant {living.slug} is replaced by its data of {moment}. Today's data is kept in a "
+        "retired schema.\nType the slug of the tenant to go on"
     )
-    if not yes and click.prompt(told, default="", show_default=False, err=True) != living.slug:
-        stop("Nothing was done.", FAILED)
+    if not yes and click.prompt(question, default="", show_default=False, err=True) != living.slug:
+        exit_with(f"That is not the slug {living.slug!r}: nothing was restored.", FAILED)
 
 
 def _show(restored: Restored, keep_days: int) -> None:
     tenant = restored.tenant
-    print(f"Tenant {tenant.slug} is restored: {restored.rows} rows, proved, in schema {tenant.schema_name}.")
+    print(f"Tenant {tenant.slug} is restored: {restored.rows} rows, verified, in schema {tenant.schema_name}.")
     if not tenant.is_active:
-        print(f"It is {tenant.status}, as it was.")
+        print(f"Its status is {tenant.status}, as before.")
     if restored.ids_replaced:
-        print(f"{restored.ids_replaced} people have other ids here; the chains were made anew with those.")
+        print(f"{restored.ids_replaced} users have other ids here: ids replaced, hash chains computed anew.")
     if restored.replaced_schema:
-        print(f"Schema {restored.replaced_schema} is what it had before: closed, and kept for {keep_days} days.")
+        print(f"Its replaced data is kept in the retired schema {restored.replaced_schema} for {keep_days} days.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
-"""Ask many tenants one question: `python -m scripts.run_sql --all "SELECT count(*) FROM wallets"`. One table comes out,
-with a first column that says whose row it is.
+"""Run one SQL statement in many tenants, read-only, and print one table. Its first column is the tenant's slug.
 
-Each tenant is asked under its own role, in its own schema, read-only: whatever the statement is, nothing is changed. A
-tenant that fails is named, and the others go on; then it exits 1, as when a tenant's answer has other columns than the
-first one's.
+The statement runs under each tenant's own role, in its own schema, in a read-only db transaction, so it can't change
+anything. A tenant that fails does not stop the others.
+
+Examples:
+    python -m scripts.run_sql --all "SELECT count(*) FROM wallets"
+    python -m scripts.run_sql --tenant eur --tenant km --csv "SELECT id FROM wallets"
+
+Prints the rows on standard output; on standard error the tenants that failed, and those with more rows than --max-rows.
+
+Exit codes: 0 every tenant answered; 1 a tenant failed, or its result has other columns than the first one's; 2 bad
+arguments, or there is no such tenant.
 """
 
 import csv
@@ -17,22 +24,40 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import ROLES
-from scripts.support.console import BAD_ARGUMENTS, FAILED, refusals_exit, settings_or_exit, show_json, show_table, stop
+from scripts.support.console import (
+    BAD_ARGUMENTS,
+    FAILED,
+    exit_on_error,
+    exit_with,
+    settings_or_exit,
+    show_json,
+    show_table,
+)
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, ask_all
+from tenant_schemas.fan_out import Answer, query_all_tenants
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
 
 @click.command(help=__doc__)
 @click.argument("statement")
-@click.option("--all", "is_all", is_flag=True, help="Every tenant, also suspended and archived ones.")
-@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
-@click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Tenants asked at once.")
-@click.option("--max-rows", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Of each tenant.")
-@click.option("--timeout-ms", type=click.IntRange(1, 2**31 - 1), help="For each tenant. Default: the service's own.")
-@click.option("--json", "form", flag_value="json", help="Print JSON for machines.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV, tenant by tenant as they answer.")
+@click.option("--all", "is_all", is_flag=True, help="Run it in every tenant, of any status.")
+@click.option("--tenant", "slugs", multiple=True, help="Slug of a tenant; may be repeated.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Tenants at once.")
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1, 10_000_000),
+    default=1000,
+    show_default=True,
+    help="Most rows to read from one tenant.",
+)
+@click.option(
+    "--timeout-ms",
+    type=click.IntRange(1, 2**31 - 1),
+    help="Longest run in one tenant, in milliseconds. Default: STATEMENT_TIMEOUT_MS.",
+)
+@click.option("--json", "output_format", flag_value="json", help="Print the result as JSON.")
+@click.option("--csv", "output_format", flag_value="csv", help="Print the result as CSV, each tenant when it answers.")
 def main(
     *,
     statement: str,
@@ -41,25 +66,27 @@ def main(
     jobs: int,
     max_rows: int,
     timeout_ms: int | None,
-    form: str | None,
+    output_format: str | None,
 ) -> None:
     if is_all == bool(slugs):
-        stop("Say --all, or name tenants with --tenant.", BAD_ARGUMENTS)
+        exit_with("Give --all, or one or more --tenant SLUG.", BAD_ARGUMENTS)
     settings = settings_or_exit()
     connections = _connections(settings, jobs, timeout_ms or settings.statement_timeout_ms)
     try:
-        with refusals_exit():
+        with exit_on_error():
             tenants = _tenants(connections, slugs)
-        sheet = _Sheet(ask_all(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
-        _show(sheet, form)
+        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
+        _show(result, output_format)
     finally:
         connections.close()
-    sheet.tell()
-    sys.exit(FAILED if sheet.failures else 0)
+    _warn(result)
+    sys.exit(FAILED if result.failures else 0)
 
 
-class _Sheet:
-    """The rows of all answers that have the columns of the first one; what became of the others."""
+class _Result:
+    """Iterates over the rows of all tenants that have the first one's columns. Afterwards `failures` has the other
+    tenants, and `cut` the tenants with more rows than were read.
+    """
 
     def __init__(self, answers: Iterable[Answer]) -> None:
         self._answers = answers
@@ -73,22 +100,14 @@ class _Sheet:
             if error is None and self.columns is None:
                 self.columns = answer.columns
             elif error is None and answer.columns != self.columns:
-                error = f"Its columns are other ones: {', '.join(answer.columns)}."
+                error = f"Its columns differ from the first tenant's: {', '.join(answer.columns)}."
             if error is not None:
                 self.failures.append({"tenant": answer.slug, "sqlstate": answer.sqlstate, "error": error})
                 continue
-            if answer.is_cut:
+            if answer.is_truncated:
                 self.cut.append(answer.slug)
             for row in answer.rows:
                 yield answer.slug, *row
-
-    def tell(self) -> None:
-        """Say on the side what is missing."""
-        if self.cut:
-            print(f"There are more rows, cut at --max-rows, of: {', '.join(self.cut)}.", file=sys.stderr)
-        for failure in self.failures:
-            code = f" ({failure['sqlstate']})" if failure["sqlstate"] else ""
-            print(f"{failure['tenant']} failed{code}: {_printable(failure['error'])}", file=sys.stderr)
 
 
 def _connections(settings: Settings, jobs: int, timeout_ms: int) -> Connections:
@@ -102,22 +121,31 @@ def _tenants(connections: Connections, slugs: tuple[str, ...]) -> list[Tenant]:
         return [get_tenant(connection, slug) for slug in dict.fromkeys(slugs)] or all_tenants(connection)
 
 
-def _show(sheet: _Sheet, form: str | None) -> None:
-    rows = iter(sheet)
-    first = list(islice(rows, 1))  # Now the columns are known.
-    columns = ("tenant", *(sheet.columns or ()))
-    if form == "csv":
+def _show(result: _Result, output_format: str | None) -> None:
+    rows = iter(result)
+    first = list(islice(rows, 1))  # The columns are known with the first row.
+    columns = ("tenant", *(result.columns or ()))
+    if output_format == "csv":
         csv.writer(sys.stdout).writerows(chain([columns], first, rows))
         return
     rows_of_all = [*first, *rows]
-    if form == "json":
-        show_json({"columns": columns, "rows": rows_of_all, "failures": sheet.failures, "cut": sheet.cut})
+    if output_format == "json":
+        show_json({"columns": columns, "rows": rows_of_all, "failures": result.failures, "cut": result.cut})
     else:
         show_table("", [*map(_printable, columns)], [[_printable(cell) for cell in row] for row in rows_of_all])
 
 
+def _warn(result: _Result) -> None:
+    """Print on standard error the tenants that failed, and those whose rows were not all read."""
+    if result.cut:
+        print(f"Not all rows were read (see --max-rows) of: {', '.join(result.cut)}.", file=sys.stderr)
+    for failure in result.failures:
+        code = f" ({failure['sqlstate']})" if failure["sqlstate"] else ""
+        print(f"{failure['tenant']} failed{code}: {_printable(failure['error'])}", file=sys.stderr)
+
+
 def _printable(cell: Any) -> str:
-    """What a tenant has written must not move the cursor of whoever reads it."""
+    """Escapes control characters: data of a tenant must not control the operator's terminal."""
     text = "" if cell is None else json.dumps(cell, default=str) if isinstance(cell, dict | list) else str(cell)
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 

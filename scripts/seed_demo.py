@@ -1,7 +1,13 @@
-"""Demo people, wallets, movements and a small catalogue for the embedded server. Safe to repeat: nothing is made or
-posted twice.
+"""Create demo users, wallets, payments and a small catalogue on the embedded server. Safe to repeat: nothing is created
+or posted twice.
 
-Refuses to run with DATABASE_URL set: it makes users with a known password.
+It needs the tenants eur and km. It refuses to run if DATABASE_URL is set, because the users have a known password
+(DEMO_PASSWORD, or wallet-demo).
+
+Example:
+    python -m scripts.seed_demo
+
+Exit codes: 0 the demo data is there; 1 it could not be created; 2 bad arguments, or DATABASE_URL is set.
 """
 
 import os
@@ -27,7 +33,7 @@ from app.users.service import add_user, find_user
 from app.wallets.currencies import main_currency
 from app.wallets.service import open_wallet
 from scripts.load_catalogue import load_catalogue
-from scripts.support.console import BAD_ARGUMENTS, settings_or_exit, stop
+from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
 from tenant_schemas.flask import shared_side, tenant_context
 
 TENANTS: dict[str, dict[str, Any]] = {
@@ -69,7 +75,7 @@ CATALOGUE: dict[str, list[dict[str, Any]]] = {
 def main() -> None:
     settings = settings_or_exit()
     if not settings.is_embedded:
-        stop("The demo data is for the embedded server only: unset DATABASE_URL.", BAD_ARGUMENTS)
+        exit_with("The demo data is for the embedded server only, and DATABASE_URL is set: unset it.", BAD_ARGUMENTS)
     seed(settings)
 
 
@@ -78,18 +84,19 @@ def demo_password() -> str:
 
 
 def seed(settings: Settings) -> None:
-    """Make what is missing of the demo in the tenants eur and km, which must exist. The catalogue is loaded as the
-    migrator; all else is made as the service would.
+    """Create the missing demo data in the tenants eur and km, which must exist. The catalogue is loaded as the
+    migrator, all other data through the service's own functions.
     """
     load_catalogue(admin_engine(settings.admin_database_url), CATALOGUE)
     app = create_app(settings)
     with app.app_context():
-        people = {email: _person(email) for email in PEOPLE}
+        people = {email: _add_person(email) for email in PEOPLE}
         for slug in TENANTS:
-            _tenant(app, slug, people)
+            _fill_tenant(app, slug, people)
 
 
-def _person(email: str) -> UUID:
+def _add_person(email: str) -> UUID:
+    """Returns the id of the user, who may exist."""
     with shared_side():
         user = find_user(email)
         if user is None:
@@ -103,30 +110,30 @@ def _person(email: str) -> UUID:
     return user_id
 
 
-def _tenant(app: Flask, slug: str, people: dict[str, UUID]) -> None:
-    belonging = {email: roles[slug] for email, roles in PEOPLE.items() if slug in roles}
+def _fill_tenant(app: Flask, slug: str, people: dict[str, UUID]) -> None:
+    roles_here = {email: roles[slug] for email, roles in PEOPLE.items() if slug in roles}
     with tenant_context(slug) as tenant:
         pass
     with shared_side():
-        for email, role in belonging.items():
+        for email, role in roles_here.items():
             user = db.session.get_one(User, people[email])
             add_membership(user, tenant, role)
         db.session.commit()
     with tenant_context(tenant):
-        wallet_ids = {email: open_wallet(people[email], main_currency())[0].id for email in belonging}
+        wallet_ids = {email: open_wallet(people[email], main_currency())[0].id for email in roles_here}
         db.session.commit()
-        for type_, amount_minor, key, told in MOVEMENTS:
+        for type_, amount_minor, key, texts in MOVEMENTS:
             admin_id = people["admin@example.com"] if type_ == "deposit" else None
-            movement = Movement(type=type_, amount_minor=amount_minor, idempotency_key=key, admin_id=admin_id, **told)
+            movement = Movement(type=type_, amount_minor=amount_minor, idempotency_key=key, admin_id=admin_id, **texts)
             post(wallet_ids["member@example.com"], movement)
         try:
-            _shop(people["member@example.com"])
-        except (Conflict, IdempotencyKeyReused):  # The member has spent or frozen it all, or the catalogue is another.
+            _place_order_and_hold(people["member@example.com"])
+        except (Conflict, IdempotencyKeyReused):  # The wallet has no funds or is frozen, or the catalogue has changed.
             db.session.rollback()
 
 
-def _shop(member_id: UUID) -> None:
-    """An order of bread and honey, and something held for a room."""
+def _place_order_and_hold(member_id: UUID) -> None:
+    """An order of bread and honey, and a hold for a room."""
     currency = main_currency()
     found = [product for sku in BOUGHT for product in list_products(currency, after=None, limit=200, q=sku)]
     items = [(product.id, 2) for product in found if product.sku in BOUGHT]

@@ -1,10 +1,17 @@
-"""Take an archived tenant back: it is served again from the next request on."""
+"""Make an archived tenant active again: the service answers all its members from its next request on.
+
+Example:
+    python -m scripts.unarchive_tenant km
+
+Exit codes: 0 the tenant is active; 1 it could not be made active, or is not archived; 2 bad arguments, or there is no
+tenant SLUG. With 1 and 2 nothing has changed.
+"""
 
 import rich_click as click
 
 from app.db import admin_engine
 from app.tenants.audit import note_as_system
-from scripts.support.console import admin_url_or_exit, refusals_exit, settings_or_exit
+from scripts.support.console import admin_url_or_exit, exit_on_error, settings_or_exit
 from tenant_schemas.lifecycle.archive import unarchive
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.tenant import TenantStatus
@@ -13,12 +20,12 @@ from tenant_schemas.tenant import TenantStatus
 @click.command(help=__doc__)
 @click.argument("slug")
 def main(slug: str) -> None:
-    with refusals_exit(), admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
+    with exit_on_error(), admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         set_timeouts(connection)
         before = unarchive(connection, slug)
-        told = {"before": {"status": before.status}, "after": {"status": TenantStatus.ACTIVE}}
-        note_as_system(connection, before, "tenant.unarchive", subject=slug, **told)
-    print(f"Tenant {slug} is served again.")
+        change = {"before": {"status": before.status}, "after": {"status": TenantStatus.ACTIVE}}
+        note_as_system(connection, before, "tenant.unarchive", subject=slug, **change)
+    print(f"Tenant {slug} is active again.")
 
 
 if __name__ == "__main__":

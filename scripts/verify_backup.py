@@ -1,9 +1,16 @@
-"""Prove that bundles can be restored: load each into a schema that nobody gets, and recompute its whole manifest. Exits
-1 if anything differs, and names the file or table.
+"""Verify bundles: load each one into a temporary schema and recompute everything in its manifest.
 
-It makes and drops a schema, which locks `shared.users` for a moment: on a busy installation, do it on another server.
-Where the schema can't be dropped, since somebody else reads there all the while, a warning says so; it is due from then
-on, and `drop_retired_schemas` drops it.
+The schema belongs to no tenant and is dropped afterwards. Creating and dropping it locks `shared.users` for a moment:
+on a busy installation, verify on another server. If another session's lock prevents the drop, a warning says so, and
+`drop_retired_schemas` drops the schema later.
+
+Example:
+    python -m scripts.verify_backup /backups/km-*
+
+Prints one line for each bundle: tenant, revision, number of files, rows and tables.
+
+Exit codes: 0 every bundle is valid; 1 a bundle is not, or could not be loaded: the error names the file or the table; 2
+bad arguments.
 """
 
 import sys
@@ -15,11 +22,11 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from scripts.restore_tenant import identity_option, restore_destination, told_of
-from scripts.support.console import BAD_ARGUMENTS, FAILED, json_option, show_json, stop
+from scripts.restore_tenant import error_text, identity_option, restore_destination
+from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_identities
-from tenant_schemas.errors import SealRefused, TenancyError
+from tenant_schemas.errors import KeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.verify import verify
 
@@ -35,45 +42,48 @@ from tenant_schemas.restore.verify import verify
 @identity_option
 @json_option
 def main(folders: tuple[Path, ...], identity: Path | None, as_json: bool) -> None:
-    _refuse_no_identity(identity)
+    _check_identity(identity)
     destination = restore_destination()
-    told = []
+    reports = []
     for folder in folders:
-        told.append(_verified(destination, folder, identity))
+        reports.append(_verify(destination, folder, identity))
         if not as_json:
-            _show(told[-1])
+            _show(reports[-1])
     if as_json:
-        show_json(told)
-    sys.exit(FAILED if any(each["error"] for each in told) else 0)
+        show_json(reports)
+    sys.exit(FAILED if any(report["error"] for report in reports) else 0)
 
 
-def _refuse_no_identity(identity: Path | None) -> None:
+def _check_identity(identity: Path | None) -> None:
+    """Exits 2 if the file has no valid identity."""
     try:
         if identity:
             read_identities(identity)
-    except SealRefused as error:
-        stop(str(error), BAD_ARGUMENTS)
+    except KeyRefused as error:
+        exit_with(str(error), BAD_ARGUMENTS)
 
 
-def _verified(destination: Destination, folder: Path, identity: Path | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"bundle": folder, "error": None}
+def _verify(destination: Destination, folder: Path, identity: Path | None) -> dict[str, Any]:
+    report: dict[str, Any] = {"bundle": folder, "error": None}
     try:
-        return told | asdict(verify(destination, open_bundle(folder, identity)))
+        return report | asdict(verify(destination, open_bundle(folder, identity)))
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
-        return told | {"error": told_of(error)}
+        return report | {"error": error_text(error)}
 
 
-def _show(told: dict[str, Any]) -> None:
-    if told["error"]:
-        print(f"{told['bundle']}: {told['error']}", file=sys.stderr)
+def _show(report: dict[str, Any]) -> None:
+    bundle = report["bundle"]
+    if report["error"]:
+        print(f"{bundle}: {report['error']}", file=sys.stderr)
         return
-    form = "" if told["same_form"] is not None else " Its form was not compared: another PostgreSQL has other words."
+    uncompared = " The schema's definition was not compared: the bundle is from another PostgreSQL version."
     print(
-        f"{told['bundle']} holds: {told['slug']} at revision {told['revision']}, {told['files']} files, {told['rows']} "
-        f"rows in {told['tables']} tables, by count, hash, totals, chains and audit.{form}"
+        f"{bundle} is valid: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
+        f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."
+        f"{uncompared if report['same_form'] is None else ''}"
     )
-    for warning in told["warnings"]:
-        print(f"{told['bundle']}: {warning}", file=sys.stderr)
+    for warning in report["warnings"]:
+        print(f"{bundle}: {warning}", file=sys.stderr)
 
 
 if __name__ == "__main__":

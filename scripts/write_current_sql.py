@@ -1,14 +1,17 @@
-"""Write `migrations/shared/current.sql` and `migrations/tenant/current.sql` from the revisions, and print the path of
-each file that changed. Each file shows what its history makes at the head. It is there to read: no migration runs it.
+"""Write `migrations/shared/current.sql` and `migrations/tenant/current.sql`: the schema at the head of each history,
+generated from its revisions. The files are for reading: no migration runs them.
 
-Exits 1 if a revision has a statement that can't be folded into the file. With --check it writes nothing, and exits 1 if
-a file is stale: it then prints which file, and the command to run.
+Prints the path of each file that changed. With --check it writes nothing, and prints each stale file with the command
+to run.
+
+Exit codes: 0 the files are written or, with --check, up to date; 1 a revision has a statement that can't be folded into
+a file or, with --check, a file is stale; 2 bad arguments.
 """
 
 import rich_click as click
 
 from app.tenancy import MIGRATIONS
-from scripts.support.console import FAILED, stop
+from scripts.support.console import FAILED, exit_with
 from scripts.support.current_sql.files import COMMAND, stale_files, write_stale_files
 from scripts.support.current_sql.fold import NotFolded
 from tenant_schemas.errors import RevisionRefused
@@ -21,11 +24,11 @@ def main(*, only_checks: bool) -> None:
         stale = stale_files(MIGRATIONS) if only_checks else {}
         written = [] if only_checks else write_stale_files(MIGRATIONS)
     except (NotFolded, RevisionRefused) as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     for path in written:
         print(path)
     if stale:
-        stop("\n".join(f"{path} is stale: run `{COMMAND}`." for path in stale), FAILED)
+        exit_with("\n".join(f"{path} is stale: run `{COMMAND}`." for path in stale), FAILED)
 
 
 if __name__ == "__main__":

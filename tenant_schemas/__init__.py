@@ -1,5 +1,4 @@
-"""A tenancy engine for SQLAlchemy applications: one PostgreSQL schema and one login role for each tenant.
+"""A tenancy engine for SQLAlchemy applications: one PostgreSQL schema and one login role per tenant.
 
-It knows tenants, schemas, roles and PostgreSQL. It knows nothing of what the schemas hold, and Flask in
-`flask.py` only.
+It knows tenants, schemas, roles and PostgreSQL, but not the contents of the schemas. Only `flask.py` imports Flask.
 """

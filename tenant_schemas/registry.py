@@ -1,7 +1,7 @@
-"""The registry: one row in `shared.tenants` for every tenant there is. No row, no tenant.
+"""The registry: one row in `shared.tenants` for each tenant. Without a row there is no tenant.
 
-The application's first shared migration makes the table (`registry_table` describes it); the functions here are the
-only ones that write it. They run on an open db transaction and commit nothing.
+The application's first shared migration creates the table (`registry_table` describes it). Only the functions here
+write it. They run in an open db transaction and commit nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from sqlalchemy.dialects import postgresql
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, TenantStatus
 
-# In the order of Tenant's fields, so that a row is a Tenant; `t` is the table's alias wherever this is selected.
+# In the order of Tenant's fields. `t` must be the table's alias in the query.
 COLUMNS: Final = "t.id, t.slug, t.schema_name, t.role_name, t.name, t.status, t.login_epoch, t.revision, t.settings"
 
 
 def registry_table(metadata: sa.MetaData) -> sa.Table:
-    """The table as the engine expects it, for the application's metadata and its foreign keys."""
+    """The registry's table, for the application's metadata and foreign keys."""
     return sa.Table(
         "tenants",
         metadata,
@@ -44,13 +44,13 @@ def registry_table(metadata: sa.MetaData) -> sa.Table:
 
 
 def tenant_from_row(row: Sequence[Any]) -> Tenant:
-    """The Tenant of a row that was selected with COLUMNS."""
+    """The Tenant of a row selected with COLUMNS."""
     tenant_id, slug, schema_name, role_name, name, status, login_epoch, revision, settings = row
     return Tenant(tenant_id, slug, schema_name, role_name, name, TenantStatus(status), login_epoch, revision, settings)
 
 
 def all_tenants(connection: Connection) -> list[Tenant]:
-    """Every tenant of any status, by slug."""
+    """All tenants of any status, ordered by slug."""
     rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.slug")  # noqa: S608
     return [tenant_from_row(row) for row in rows]
 
@@ -64,13 +64,13 @@ def get_tenant(connection: Connection, slug: str) -> Tenant:
     return tenant_from_row(row)
 
 
-def tenant_of_id(connection: Connection, tenant_id: UUID) -> Tenant:
+def get_tenant_by_id(connection: Connection, tenant_id: UUID) -> Tenant:
     """The tenant of any status with this id. Raises TenantNotFound."""
     return _tenant_by_id(connection, tenant_id)
 
 
 def lock_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
-    """The tenant's row, kept from all other writers until the db transaction ends. Raises TenantNotFound."""
+    """Lock the tenant's row against other writers until the db transaction ends. Raises TenantNotFound."""
     return _tenant_by_id(connection, tenant_id, "FOR NO KEY UPDATE")
 
 
@@ -82,8 +82,8 @@ def _tenant_by_id(connection: Connection, tenant_id: UUID, lock: str = "") -> Te
     return tenant_from_row(row)
 
 
-def lock_named(connection: Connection, slug: str) -> Tenant:
-    """The same by its slug. Raises TenantNotFound, also if it was renamed or dropped while this waited."""
+def lock_tenant_by_slug(connection: Connection, slug: str) -> Tenant:
+    """`lock_tenant` by slug. Raises TenantNotFound, also if the tenant was renamed or dropped during the wait."""
     tenant = lock_tenant(connection, get_tenant(connection, slug).id)
     if tenant.slug != slug:
         raise TenantNotFound(f"There is no tenant {slug!r}: it was just renamed to {tenant.slug!r}.")
@@ -91,7 +91,7 @@ def lock_named(connection: Connection, slug: str) -> Tenant:
 
 
 def add_tenant(connection: Connection, tenant: Tenant) -> None:
-    """Register a tenant whose schema is ready. This is the last step of making one."""
+    """Register a tenant whose schema is ready: the last step of provisioning."""
     connection.exec_driver_sql(
         "INSERT INTO shared.tenants"
         " (id, slug, schema_name, role_name, name, status, login_epoch, revision, settings)"
@@ -111,39 +111,39 @@ def add_tenant(connection: Connection, tenant: Tenant) -> None:
 
 
 def set_revision(connection: Connection, tenant_id: UUID, revision: str) -> None:
-    """Note at which revision the tenant's schema is, in the db transaction that brought it there."""
+    """Record the revision of the tenant's schema, in the db transaction that migrated it."""
     connection.exec_driver_sql("UPDATE shared.tenants SET revision = %s WHERE id = %s", (revision, tenant_id))
 
 
 def set_schema(connection: Connection, tenant_id: UUID, schema_name: str, revision: str) -> None:
-    """Let the tenant be in another schema, which is at this revision. Its login's path must be set in the same db
-    transaction.
+    """Record another schema for the tenant, and that schema's revision. The caller must set the login's search_path in
+    the same db transaction.
     """
     statement = "UPDATE shared.tenants SET schema_name = %s, revision = %s WHERE id = %s"
     connection.exec_driver_sql(statement, (schema_name, revision, tenant_id))
 
 
 def set_status(connection: Connection, tenant_id: UUID, status: TenantStatus) -> None:
-    """Serve a tenant again, suspend it or archive it. Takes effect on its next request."""
+    """Activate, suspend or archive a tenant. Takes effect on its next request."""
     connection.exec_driver_sql("UPDATE shared.tenants SET status = %s WHERE id = %s", (status, tenant_id))
 
 
 def set_name(connection: Connection, tenant_id: UUID, name: str) -> None:
-    """Give a tenant another name for people to see. Its slug is another matter."""
+    """Change a tenant's display name. Its slug stays."""
     connection.exec_driver_sql("UPDATE shared.tenants SET name = %s WHERE id = %s", (name, tenant_id))
 
 
 def set_names(connection: Connection, tenant: Tenant) -> None:
-    """Write all that a tenant is called by: its slug, role, schema and name. Roles and schemas are the caller's."""
+    """Record a tenant's slug, role, schema and display name. The caller renames the role and the schema themselves."""
     connection.exec_driver_sql(
         "UPDATE shared.tenants SET slug = %s, role_name = %s, schema_name = %s, name = %s WHERE id = %s",
         (tenant.slug, tenant.role_name, tenant.schema_name, tenant.name, tenant.id),
     )
 
 
-def raise_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
-    """Count the tenant's login epoch up, so that its password is to be another; returns the row as it then is. The
-    login's password must be set in the same db transaction.
+def increment_login_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
+    """Increment the tenant's login epoch, which changes its derived password; locks and returns the row. The caller
+    must set the login's password in the same db transaction.
     """
     locked = lock_tenant(connection, tenant_id)
     epoch = locked.login_epoch + 1
@@ -152,8 +152,8 @@ def raise_epoch(connection: Connection, tenant_id: UUID) -> Tenant:
 
 
 def change_settings(connection: Connection, tenant_id: UUID, changed: Mapping[str, Any]) -> None:
-    """Set these settings and leave the others as they are; None takes one away. What a setting means is the
-    application's to check. Takes effect on the tenant's next request.
+    """Change these settings and keep the others; None removes a setting. The application must validate them. Takes
+    effect on the tenant's next request.
     """
     connection.exec_driver_sql(
         "UPDATE shared.tenants SET settings = pg_catalog.jsonb_strip_nulls(settings || %s) WHERE id = %s",

@@ -1,38 +1,28 @@
-"""Looks at the registry every few seconds, so that a tenant's connections are closed soon after it was suspended or its
-row was changed, in every process, also in one that gets no more requests for it.
+"""Reads the registry every few seconds and closes the connections of tenants that were suspended or whose row changed,
+also in a process that gets no more requests for them.
 
-No request depends on it: each asks the registry itself. It asks only while this process knows any tenant.
+No request depends on it: each request reads the registry itself. A process without tenant engines sends no query.
 """
 
-import logging
-from threading import Event, Thread
+from functools import partial
+from threading import Event
 
 from tenant_schemas.connections import Connections
 from tenant_schemas.registry import COLUMNS, tenant_from_row
+from tenant_schemas.worker_loop import start_worker
 
-log = logging.getLogger(__name__)
 
-
-def start_watch(connections: Connections, seconds: float) -> Event:
-    """Look every so many seconds, or never if it is 0, in a thread that ends with the process or when the event that
-    is returned is set. To be called in the process that serves, after it was forked.
+def start_registry_watcher(connections: Connections, seconds: float) -> Event:
+    """Call `check_registry` every `seconds`, or never if it is 0, until the returned event is set. Call this after the
+    process was forked. If the registry can't be read, connections stay as they are.
     """
-    stop = Event()
-    if seconds:
-        Thread(target=_look_every, args=(connections, seconds, stop), name="registry-watch", daemon=True).start()
-    return stop
+    return start_worker("registry-watcher", seconds, partial(check_registry, connections))
 
 
-def _look_every(connections: Connections, seconds: float, stop: Event) -> None:
-    while not stop.wait(seconds):
-        try:
-            look(connections)
-        except Exception:  # Whatever it is, the next look may find the database well again.
-            log.warning("The registry can't be read; the tenants' connections stay as they are.", exc_info=True)
-
-
-def look(connections: Connections) -> None:
-    """Compare what this process knows of its tenants with the registry, by one query. Raises what that raises."""
+def check_registry(connections: Connections) -> None:
+    """Compare the tenants that this process knows with the registry, in one query; retire the engines of those that
+    differ. Raises what the query raises.
+    """
     known = connections.known_tenants()
     if known:
         query = f"SELECT {COLUMNS} FROM shared.tenants t WHERE t.id = ANY(%s)"  # noqa: S608

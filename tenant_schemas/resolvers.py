@@ -1,7 +1,7 @@
-"""How a request names its tenant, and what happens when it does so twice.
+"""Finds the tenant that a request names, and refuses a request that names two.
 
-A resolver is a function from a request to a Hint or None. The signed claim says which tenant it is by id; the others
-say it by slug and must agree with the claim and with each other. No resolver asks the database.
+A resolver is a function from a request to a Hint or None. The signed claim names a tenant by id. The other resolvers
+name it by slug, and must agree with the claim and with each other. No resolver queries the database.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from tenant_schemas.tenant import Tenant, TenantStatus, is_name
 
 
 class RequestParts(Protocol):
-    """What a resolver may look at."""
+    """The parts of a request that a resolver may read."""
 
     @property
     def host(self) -> str: ...
@@ -27,7 +27,7 @@ class RequestParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """One naming of a tenant: by slug, or by id when the name is signed."""
+    """The name of a tenant in a request: its slug, or its id if the name is signed."""
 
     slug: str | None = None
     tenant_id: UUID | None = None
@@ -37,13 +37,13 @@ Resolver = Callable[[RequestParts], Hint | None]
 
 
 def by_claim(request: RequestParts) -> Hint | None:
-    """The claim `tenant` of the access token: the tenant's id, so that a slug used again revives no old token."""
+    """The claim `tenant` of the access token. It is the tenant's id, so that a reused slug revives no old token."""
     claimed = request.claims.get("tenant")
     return Hint(tenant_id=UUID(claimed)) if claimed else None
 
 
 def by_header(request: RequestParts) -> Hint | None:
-    """`X-Tenant: eur`. A server joins repeated headers with commas; two that differ are two tenants."""
+    """The header `X-Tenant: eur`. Servers join repeated headers with commas. Raises TenantAmbiguous if they differ."""
     slugs = {slug.strip() for slug in (request.header("X-Tenant") or "").split(",")} - {""}
     if len(slugs) > 1:
         raise TenantAmbiguous("X-Tenant names more than one tenant.")
@@ -51,12 +51,12 @@ def by_header(request: RequestParts) -> Hint | None:
 
 
 def by_path(request: RequestParts) -> Hint | None:
-    """`/api/eur/wallet`, with the slug taken out of the path before routing."""
+    """The path `/api/eur/wallet`. The slug is removed from the path before routing."""
     return Hint(slug=request.path_slug) if request.path_slug else None
 
 
 def by_subdomain(base_domain: str) -> Resolver:
-    """`eur.wallet.example` where the base domain is `wallet.example`. Host names have no case (RFC 4343)."""
+    """The host `eur.wallet.example` for the base domain `wallet.example`. Case does not matter (RFC 4343)."""
     suffix = "." + base_domain.lower()
 
     def resolve(request: RequestParts) -> Hint | None:
@@ -69,28 +69,27 @@ def by_subdomain(base_domain: str) -> Resolver:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What all hints of a request say together."""
+    """The combined hints of a request."""
 
     slug: str | None
     tenant_id: UUID | None
 
-    def confirm(self, tenant: Tenant | None, *, archived_too: bool = False) -> Tenant:
-        """Return the tenant that was looked up by `tenant_id` if there is one, else by `slug`.
+    def confirm(self, tenant: Tenant | None, *, allow_archived: bool = False) -> Tenant:
+        """Return `tenant`, which was looked up by `tenant_id` if there is one, otherwise by `slug`.
 
-        Raises TenantAmbiguous if the claim and a slug differ: whether the slug exists plays no part in that, so
-        nothing can be probed with it. Raises TenantNotFound for a tenant that is unknown or not active, unless it is
-        archived and that will do.
+        Raises TenantAmbiguous if the claim and the slug differ, whether the slug exists or not, so that slugs can't be
+        probed. Raises TenantNotFound if the tenant is unknown or not active; `allow_archived` accepts archived too.
         """
         if tenant is not None and self.slug is not None and tenant.slug != self.slug:
-            raise TenantAmbiguous("The access token is for another tenant than the one the request names.")
-        will_do = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if archived_too else [])}
-        if tenant is None or tenant.status not in will_do:
+            raise TenantAmbiguous("The access token is for another tenant than the request names.")
+        allowed = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if allow_archived else [])}
+        if tenant is None or tenant.status not in allowed:
             raise TenantNotFound("There is no such tenant, or you do not belong to it.")
         return tenant
 
 
 def select(request: RequestParts, resolvers: Iterable[Resolver]) -> Selection:
-    """Collect what the request says. Raises TenantRequired if it says nothing, TenantAmbiguous if two slugs differ."""
+    """Combine the hints of a request. Raises TenantRequired if there are none, TenantAmbiguous if two differ."""
     hints = [hint for resolver in resolvers if (hint := resolver(request))]
     slugs = {hint.slug for hint in hints if hint.slug is not None}
     tenant_ids = {hint.tenant_id for hint in hints if hint.tenant_id is not None}
@@ -100,5 +99,5 @@ def select(request: RequestParts, resolvers: Iterable[Resolver]) -> Selection:
         raise TenantAmbiguous("The request names more than one tenant.")
     slug = next(iter(slugs), None)
     if slug is not None and not is_name(slug):
-        slug = ""  # Nobody's slug, and unlike what was sent it can be asked for without care.
+        slug = ""  # No tenant has this slug, and it is safe in a query.
     return Selection(slug, next(iter(tenant_ids), None))

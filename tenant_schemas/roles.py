@@ -1,7 +1,7 @@
-"""Who may log in, and how far each role reaches before any table is made.
+"""The roles of an installation: their logins, memberships, and privileges on the database and the catalogue.
 
-Roles belong to the whole PostgreSQL server, so one server holds one installation. What roles may do with single tables
-stands beside those tables, in the migrations.
+Roles belong to the whole PostgreSQL server, so a server has one installation. Privileges on tables are granted by the
+migrations that create the tables.
 """
 
 import hashlib
@@ -19,19 +19,18 @@ from tenant_schemas import search_path
 from tenant_schemas.errors import NotPrepared
 from tenant_schemas.tenant import Tenant
 
-# The setting in which a migration finds the role to grant to. A migration's text so never names a tenant, and is the
-# same for all of them.
+# The setting from which a migration reads the role to grant to. So its SQL names no tenant and is the same for all.
 TENANT_ROLE_SETTING = "tenant_schemas.tenant_role"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoles:
-    """The roles of the service itself.
+    """The names of the service's own roles.
 
-    `owner` can't log in and owns everything; `migrator` runs the scripts as a member of owner; `app` is the service's
-    shared side; `backup` reads everything. `tenants` can't log in: it is the group of all tenant logins, to which
-    what they have in common is granted once, so that no access list grows with the fleet. `pool` exists where tenants
-    share a login: a member of every tenant's role that inherits from none, so it has no right before it takes one.
+    `owner` can't log in and owns everything. `migrator` runs the scripts, as a member of owner. `app` is the login of
+    the shared side. `backup` reads everything. `tenants` can't log in: it is the group of all tenant logins, and holds
+    their common privileges, so that access lists do not grow with the number of tenants. `pool` exists only if tenants
+    share a login: it is a member of every tenant's role with NOINHERIT, so it has no privileges before SET ROLE.
     """
 
     owner: str
@@ -47,27 +46,27 @@ class ServiceRoles:
 
 
 def tenant_password(secret: str, tenant_id: UUID, epoch: int) -> str:
-    """The password of a tenant's login: HMAC-SHA256 (RFC 2104) of the master secret, never stored. A new epoch is a
-    new password.
+    """The password of a tenant's login: HMAC-SHA256 (RFC 2104) with the master secret, never stored. A new epoch gives
+    a new password.
     """
-    return _derived(secret, f"tenant-login:{tenant_id}:{epoch}")
+    return _derive_password(secret, f"tenant-login:{tenant_id}:{epoch}")
 
 
 def pool_password(secret: str) -> str:
-    """The password of the pool's login, from the same master secret."""
-    return _derived(secret, "pool-login")
+    """The password of the pool role, derived from the same master secret."""
+    return _derive_password(secret, "pool-login")
 
 
-def _derived(secret: str, label: str) -> str:
+def _derive_password(secret: str, label: str) -> str:
     digest = hmac.new(secret.encode(), label.encode(), hashlib.sha256).digest()
     return urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def create_service_roles(connection: Connection, roles: ServiceRoles, passwords: dict[str, str]) -> None:
-    """Make the roles that are missing and close the database to PUBLIC. Needs a superuser; safe to repeat.
+    """Create the missing roles and revoke PUBLIC's privileges on the database. Needs a superuser; safe to repeat.
+    Commits nothing.
 
-    `passwords` are those of the migrator, app and backup roles, by role name; a role without one keeps what it has.
-    Commits nothing itself.
+    `passwords` are those of the migrator, app and backup roles by role name. A role without an entry keeps its own.
     """
     attributes = {
         roles.owner: "NOLOGIN",
@@ -89,24 +88,24 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(roles.tenants), migrator))
     backup = sql.Identifier(roles.backup)
     _run(connection, sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}").format(backup))
-    # So that a migration can name who is in its way.
+    # A migration reports the sessions that block it.
     _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
-    # What the owner makes is nobody's until it is granted; PostgreSQL would give functions to PUBLIC.
+    # By default PostgreSQL lets PUBLIC execute every new function.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
-    close_database(connection, roles)
+    revoke_public_privileges(connection, roles)
 
 
-# What every role may call in a new database, and the service needs not: to make large objects, which no schema owns; to
-# keep others waiting or send them messages; to see what others are doing, how much and how large. PostgreSQL keeps the
-# names and arguments of these from version to version, so that `pg_upgrade` can carry the rights over.
-CLOSED_FUNCTIONS = r"""
+# Functions of a new database that every role may call and the service does not need: they create large objects, which
+# belong to no schema; take advisory locks or notify other sessions; show prepared transactions. PostgreSQL keeps their
+# names and arguments between versions, so `pg_upgrade` keeps the revoked privileges.
+REVOKED_FUNCTIONS = r"""
     SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND (
         proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_notify', 'pg_prepared_xact')
         OR proname ~ '^pg_(try_)?advisory_')
     ORDER BY 1"""
-# The part of it that those who watch the server keep: the numbers of one table, index or session.
-WATCHED_FUNCTIONS = r"""
+# Functions that only monitoring roles keep: statistics and sizes of other tenants' tables, indexes and sessions.
+MONITORING_FUNCTIONS = r"""
     SELECT oid::regprocedure::text FROM pg_catalog.pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND (
         proname IN ('pg_stat_get_activity', 'pg_lock_status', 'pg_blocking_pids', 'pg_safe_snapshot_blocking_pids')
@@ -114,18 +113,25 @@ WATCHED_FUNCTIONS = r"""
         OR proname ~ '^pg_stat_get_(?!xact_)' AND proargtypes = 'oid'::regtype::oid::text::oidvector
         OR proname ~ '^pg_stat_get_backend_')
     ORDER BY 1"""
-# Estimates of how many rows a table has.
-CLOSED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
+# The columns of pg_class that show how many rows a table has.
+REVOKED_COLUMNS = ("relpages", "reltuples", "relallvisible", "relallfrozen")
 
 
-def close_database(connection: Connection, roles: ServiceRoles) -> None:
-    """Leave PUBLIC nothing on the current database that can be taken. Needs a superuser; safe to repeat."""
-    database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
-    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+def revoke_public_privileges(connection: Connection, roles: ServiceRoles) -> None:
+    """Revoke PUBLIC's privileges on the current database and its catalogue. Needs a superuser; safe to repeat."""
+    restrict_connections(connection, roles, connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("REVOKE ALL ON SCHEMA public FROM PUBLIC"))
-    _close_catalogue(connection, roles)
-    _close_settings(connection, roles)
-    # Behind PgBouncer the service's own wish for it is lost; psycopg reads no time past 9999 in a zone east of UTC.
+    _revoke_catalogue(connection, roles)
+    _revoke_set_config(connection, roles)
+
+
+def restrict_connections(connection: Connection, roles: ServiceRoles, database_name: str) -> None:
+    """Let only the service's roles connect to the database. PostgreSQL does not copy this part of
+    `revoke_public_privileges` with a template database. Needs a superuser; safe to repeat.
+    """
+    database = sql.Identifier(database_name)
+    _run(connection, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+    # Behind PgBouncer the service's own TimeZone is lost, and psycopg can't read the end of 9999 in a zone east of UTC.
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
     may_connect = [roles.migrator, roles.app, roles.backup, roles.tenants]
@@ -133,18 +139,18 @@ def close_database(connection: Connection, roles: ServiceRoles) -> None:
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))
 
 
-def _close_catalogue(connection: Connection, roles: ServiceRoles) -> None:
-    """Leave PUBLIC no look at how much others have and do, and no code of its own (DO) on the server."""
-    closed, watched = (
-        ", ".join(connection.exec_driver_sql(query).scalars()) for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS)
+def _revoke_catalogue(connection: Connection, roles: ServiceRoles) -> None:
+    """Revoke from PUBLIC functions that it does not need, statistics of other tenants, and plpgsql (DO blocks)."""
+    revoked, monitoring = (
+        ", ".join(connection.exec_driver_sql(query).scalars()) for query in (REVOKED_FUNCTIONS, MONITORING_FUNCTIONS)
     )
-    connection.exec_driver_sql(f"REVOKE EXECUTE ON FUNCTION {closed}, {watched} FROM PUBLIC")
-    connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {watched} TO pg_read_all_stats")
+    connection.exec_driver_sql(f"REVOKE EXECUTE ON FUNCTION {revoked}, {monitoring} FROM PUBLIC")
+    connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {monitoring} TO pg_read_all_stats")
     owner, migrator = sql.Identifier(roles.owner), sql.Identifier(roles.migrator)
     _run(connection, sql.SQL("REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC"))
     _run(connection, sql.SQL("GRANT USAGE ON LANGUAGE plpgsql TO {}").format(owner))
     columns = "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = 'pg_class'::regclass AND attnum > 0"
-    names = [name for name in connection.exec_driver_sql(columns).scalars() if name not in CLOSED_COLUMNS]
+    names = [name for name in connection.exec_driver_sql(columns).scalars() if name not in REVOKED_COLUMNS]
     shown = sql.SQL(", ").join(map(sql.Identifier, names))
     _run(connection, sql.SQL("REVOKE SELECT ON pg_catalog.pg_class FROM PUBLIC"))
     _run(connection, sql.SQL("GRANT SELECT ({}) ON pg_catalog.pg_class TO PUBLIC").format(shown))
@@ -152,22 +158,22 @@ def _close_catalogue(connection: Connection, roles: ServiceRoles) -> None:
     _run(connection, sql.SQL("GRANT SELECT ON pg_catalog.pg_class TO {}").format(readers))
 
 
-def _close_settings(connection: Connection, roles: ServiceRoles) -> None:
-    """A SELECT must change no setting: not the role, not the path, not the time-out. Migrations and pg_dump need to."""
+def _revoke_set_config(connection: Connection, roles: ServiceRoles) -> None:
+    """A SELECT must not change the role, search_path or time-out. Only migrations and pg_dump need set_config."""
     setter = sql.SQL("FUNCTION pg_catalog.set_config(text, text, boolean)")
     _run(connection, sql.SQL("REVOKE EXECUTE ON {} FROM PUBLIC").format(setter))
     for role_name in (roles.owner, roles.migrator, roles.backup):
         _run(connection, sql.SQL("GRANT EXECUTE ON {} TO {}").format(setter, sql.Identifier(role_name)))
 
 
-def close_other_databases(connection: Connection) -> None:
-    """Leave PUBLIC no way into PostgreSQL's own databases. Needs a superuser; for a server that is ours alone."""
+def revoke_public_on_default_databases(connection: Connection) -> None:
+    """Revoke PUBLIC's CONNECT and TEMP on PostgreSQL's own databases. Needs a superuser; for a dedicated server."""
     _run(connection, sql.SQL("REVOKE CONNECT, TEMP ON DATABASE postgres, template1 FROM PUBLIC"))
 
 
-def open_pool(connection: Connection, roles: ServiceRoles, password: str) -> None:
-    """Let all tenants share the pool's login: make it, and make it a member of every tenant's role. Needs a superuser;
-    safe to repeat. Commits nothing itself.
+def create_pool_role(connection: Connection, roles: ServiceRoles, password: str) -> None:
+    """Create the pool role, a login that all tenants share, and make it a member of every tenant's role. Needs a
+    superuser; safe to repeat. Commits nothing.
     """
     pool = sql.Identifier(roles.pool)
     if not role_exists(connection, roles.pool):
@@ -178,12 +184,12 @@ def open_pool(connection: Connection, roles: ServiceRoles, password: str) -> Non
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
     for role_name in _tenant_roles(connection, roles):
         _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
-    close_database(connection, roles)
+    revoke_public_privileges(connection, roles)
 
 
-def close_pool(connection: Connection, roles: ServiceRoles) -> None:
-    """Let nobody log in as the pool, and take its memberships away, if it was ever made. Needs a superuser. Commits
-    nothing itself.
+def disable_pool_role(connection: Connection, roles: ServiceRoles) -> None:
+    """Set the pool role to NOLOGIN and revoke its memberships, if it exists. Needs a superuser; safe to repeat. Commits
+    nothing.
     """
     if not role_exists(connection, roles.pool):
         return
@@ -207,7 +213,7 @@ def _tenant_roles(connection: Connection, roles: ServiceRoles) -> list[str]:
 
 
 def create_tenant_role(connection: Connection, tenant: Tenant, password: str, roles: ServiceRoles) -> None:
-    """Make the tenant's login: its own schema's path, the group's rights, and no more. Commits nothing itself."""
+    """Create the tenant's login with its search_path and as a member of the tenants' group. Commits nothing."""
     role = sql.Identifier(tenant.role_name)
     statements = [
         sql.SQL("CREATE ROLE {} LOGIN").format(role).as_string(),
@@ -221,33 +227,33 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
 
 
 def set_tenant_login(connection: Connection, tenant: Tenant, password: str) -> None:
-    """Set the login's password and its path, and none of the other defaults that a role may give itself."""
+    """Set the login's password and search_path and reset its other defaults, which it can change. Commits nothing."""
     role = sql.Identifier(tenant.role_name)
     _set_password(connection, tenant.role_name, password)
     _run(connection, sql.SQL("ALTER ROLE {} RESET ALL").format(role))
-    # A default for one database would win over that for all.
+    # A default for one database would override the default for all.
     database = sql.Identifier(connection.exec_driver_sql("SELECT current_database()").scalar_one())
     _run(connection, sql.SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(role, database))
     connection.exec_driver_sql(search_path.set_role_default(tenant.role_name, tenant.schema_name))
 
 
 def create_tenant_schema(connection: Connection, tenant: Tenant) -> None:
-    """Make the tenant's schema, as the owner, and let the tenant use it. Commits nothing itself."""
+    """Create the tenant's schema, as the owner, and grant its use to the tenant. Commits nothing."""
     names = {"schema": sql.Identifier(tenant.schema_name), "role": sql.Identifier(tenant.role_name)}
     text = sql.SQL("CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {role}").format(**names)
     send(connection, text.as_string())
 
 
 def become_owner(connection: Connection, roles: ServiceRoles) -> None:
-    """Act as the owner until the db transaction ends, so that everything it makes is the owner's. Raises NotPrepared,
-    and the db transaction is then over.
+    """SET LOCAL ROLE to the owner, who then owns all new objects of the db transaction. Raises NotPrepared if the role
+    is missing; the db transaction is then aborted.
     """
     try:
         _run(connection, sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.owner)))
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg.errors.InvalidParameterValue):
             raise
-        reason = f"Role {roles.owner} is missing on this server: run `python -m scripts.create_roles` first."
+        reason = f"Role {roles.owner} does not exist on this server. Run `python -m scripts.create_roles`."
         raise NotPrepared(reason) from None
 
 
@@ -270,7 +276,7 @@ def _set_password(connection: Connection, role_name: str, password: str) -> None
 
 
 def _password_statement(connection: Connection, role_name: str, password: str) -> str:
-    """It has the SCRAM verifier, made here: the password itself reaches neither the server nor its log."""
+    """The statement contains the SCRAM verifier: the password itself reaches neither the server nor its log."""
     pgconn = driver_of(connection).pgconn
     verifier = pgconn.encrypt_password(password.encode(), role_name.encode(), b"scram-sha-256").decode()
     statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role_name), sql.Literal(verifier))
@@ -278,7 +284,7 @@ def _password_statement(connection: Connection, role_name: str, password: str) -
 
 
 def send(connection: Connection, text: str) -> None:
-    """Send any number of statements as one message, within the open db transaction. Raises psycopg's errors."""
+    """Send several statements as one message, in the open db transaction. Raises psycopg's errors."""
     driver_of(connection).execute(text.encode(), prepare=False)
 
 
@@ -286,7 +292,9 @@ def driver_of(connection: Connection) -> psycopg.Connection:
     """psycopg's own connection, in the same db transaction."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
-        raise TypeError("Roles, rows and migrations go through psycopg connections only.")
+        raise TypeError(
+            f"This needs a psycopg connection, not {type(driver).__name__}: use the driver postgresql+psycopg."
+        )
     return driver
 
 

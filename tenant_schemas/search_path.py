@@ -1,9 +1,9 @@
-"""The only place where a search_path is set, and where a tenant's role is taken.
+"""Sets the search_path and a tenant's role. No other module does.
 
-Every db transaction begins with one message that says BEGIN, the path and the time-out together, and the role where
-tenants share a login, all LOCAL: no extra round trip, and nothing stays on the pooled connection. The ways round that
-(AUTOCOMMIT, raw connections, several statements in one, SQLAlchemy's own transaction options, which a BEGIN of ours
-would ignore in silence) are refused.
+Each db transaction begins with one message: BEGIN, search_path, statement_timeout and, if tenants share a login, the
+tenant's role, all LOCAL. It costs no extra round trip and leaves nothing on the pooled connection. Ways round it are
+refused: AUTOCOMMIT, raw connections, several statements in one string, and SQLAlchemy's transaction options, which this
+BEGIN would ignore without an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
 from tenant_schemas.context import Binding
-from tenant_schemas.errors import BindingRefused, BindingUnproven
+from tenant_schemas.errors import BindingMismatch, BindingRefused
 from tenant_schemas.tenant import Tenant
 
-# pg_temp is searched first unless it is named; named last, no temporary table can stand in for a real one. Shared
-# tables are always written `shared.…`, so the shared side needs no path at all, and a missing table fails loudly.
+# PostgreSQL searches pg_temp first unless it is named; named last, no temporary table can hide a real one. Shared
+# tables are always written `shared.…`, so the shared side needs no schema in its path, and a missing table is an error.
 SHARED_PATH = sql.SQL("pg_catalog, pg_temp")
 LEAVE_SCHEMA: Final = "SET LOCAL search_path TO pg_catalog, pg_temp"
 
-# What a pooled connection keeps of itself: the BEGIN message of whoever has it now, and whether its session was made
-# for one binding, with nobody's server connection in between. Then a statement may go without BEGIN.
+# Keys in a pooled connection's info: the BEGIN message of its current binding, and whether its session belongs to one
+# binding only and has a server process of its own (no PgBouncer). In such a session a statement may go without BEGIN.
 BEGIN = "tenant_schemas.begin"
 IS_OWN_SESSION = "tenant_schemas.is_own_session"
 
@@ -44,13 +44,13 @@ def begin_message(binding: Binding, statement_timeout_ms: int) -> str:
     return _begin(sql.SQL(""), binding, statement_timeout_ms).as_string()
 
 
-def whole_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeout_ms: int, *, takes_role: bool) -> str:
-    """The same for a session that is not the binding's own: it says all that holds, and may take the tenant's role."""
+def full_begin_message(binding: Binding, statement_timeout_ms: int, idle_timeout_ms: int, *, takes_role: bool) -> str:
+    """`begin_message` for a session that is not the binding's own: it also resets all settings and may set the role."""
     role: sql.Composable = sql.SQL("")
     if takes_role and isinstance(binding, Tenant):
         role = sql.SQL(" SET LOCAL ROLE {};").format(sql.Identifier(binding.role_name))
     idle = sql.SQL("; SET LOCAL idle_in_transaction_session_timeout TO {}").format(idle_timeout_ms)
-    # What somebody set for the session, with a statement of their own, is nobody else's.
+    # Settings of the session's previous user must not apply to the next.
     return (sql.SQL("RESET ALL; ") + _begin(role, binding, statement_timeout_ms) + idle).as_string()
 
 
@@ -62,13 +62,13 @@ def _begin(role: sql.Composable, binding: Binding, statement_timeout_ms: int) ->
 
 
 def set_role_default(role_name: str, schema_name: str | None) -> str:
-    """The path with which a role's connections start; None for a role of the shared side."""
+    """The statement that sets a role's default search_path; `schema_name` is None for a role of the shared side."""
     path = SHARED_PATH if schema_name is None else path_of(schema_name)
     return sql.SQL("ALTER ROLE {} SET search_path TO {}").format(sql.Identifier(role_name), path).as_string()
 
 
 def pin_functions(connection: Connection, schema_name: str) -> None:
-    """Give the functions of a schema that keep a path for good that of this schema. Open sessions compile them anew."""
+    """Set the search_path of the schema's pinned functions to this schema. Open sessions recompile them."""
     pinned = """
         SELECT oid::regprocedure::text FROM pg_catalog.pg_proc WHERE pronamespace = %s::regnamespace
             AND EXISTS (SELECT FROM unnest(proconfig) AS setting WHERE setting ~ '^search_path=')"""
@@ -78,62 +78,63 @@ def pin_functions(connection: Connection, schema_name: str) -> None:
 
 
 def bind_migration(connection: Connection, schema_name: str) -> None:
-    """Make `schema_name` the only schema of the open db transaction, and prove it. Migrations begin with this."""
+    """Make `schema_name` the only schema of the open db transaction, and verify it. Migrations begin with this. Raises
+    BindingMismatch.
+    """
     reachable = "SELECT has_schema_privilege(nspname, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = %s"
     if schema_name.startswith("pg_") or not connection.exec_driver_sql(reachable, (schema_name,)).scalar():
-        raise BindingUnproven(f"Schema {schema_name!r} is missing, or this role may not use it.")
+        raise BindingMismatch(f"Schema {schema_name!r} does not exist, or this role has no USAGE on it.")
     path = sql.Identifier(schema_name).as_string()
     connection.exec_driver_sql(f"SET LOCAL search_path TO {path}, pg_temp")
     bound = connection.exec_driver_sql("SELECT current_schemas(false)").scalar_one()
     if bound != [schema_name]:
-        raise BindingUnproven(f"Migrating {schema_name!r}, but the search_path reaches {bound}.")
+        raise BindingMismatch(f"The search_path must reach only schema {schema_name!r}, but it reaches {bound}.")
 
 
 def migration_message(schema_name: str) -> str:
-    """The same for texts that are sent whole, within a db transaction. What follows must prove where it is."""
+    """The statement of `bind_migration`, for SQL that is sent as one message. The caller must verify the schema."""
     return sql.SQL("SET LOCAL search_path TO {};").format(path_of(schema_name)).as_string()
 
 
-def bind_reading(connection: psycopg.Connection[Any], schema_name: str) -> None:
+def bind_driver_connection(connection: psycopg.Connection[Any], schema_name: str) -> None:
     """Make `schema_name` the only schema of a psycopg connection's open db transaction."""
     connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(path_of(schema_name)))
 
 
-def prove(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
-    """Ask a new connection who and where it is, once, before its first use. Closes it and raises if it is elsewhere.
+def verify_session(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
+    """Check the role and schema of a new connection, before its first use. Closes it and raises BindingMismatch if they
+    differ.
 
-    PgBouncer is noticed too, for it gives its clients numbers of its own. Behind it one session's prepared statements
-    would come to another, so none are made.
+    A backend number that differs from the client's shows PgBouncer. Behind it a session may get another's prepared
+    statements, so they are switched off.
     """
     expected = (role_name, schema_name or "pg_catalog")
     try:
         query = "SELECT current_user, current_schema(), pg_catalog.pg_backend_pid()"
         *found, pid = connection.execute(query, prepare=False).fetchone() or (None,)
     except psycopg.errors.InsufficientPrivilege:
-        found, pid = (
-            [],
-            None,
-        )  # The schema is gone or closed, and PostgreSQL came to pg_temp, where nothing may be made.
+        # The schema is gone or revoked, so PostgreSQL tried pg_temp, which this role may not create.
+        found, pid = [], None
     except BaseException:
         connection.close()
         raise
     if tuple(found) != expected:
         connection.close()
-        raise BindingUnproven(
-            f"A new connection is (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
+        raise BindingMismatch(
+            f"A new connection has (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
         )
     if pid != connection.info.backend_pid:
         connection.prepare_threshold = None
 
 
 def is_direct(connection: psycopg.Connection[TupleRow]) -> bool:
-    """Whether a proved connection has a server process of its own."""
+    """Whether a verified connection has a server process of its own, without PgBouncer in between."""
     return connection.prepare_threshold is not None
 
 
 class OneStatementCursor(psycopg.Cursor[TupleRow]):
-    """A cursor that lets no second statement through. Without parameters psycopg would send the text as a simple query,
-    and PostgreSQL takes several of those at once; by the extended protocol it takes one, in as many round trips.
+    """A cursor that refuses several statements in one string. Without parameters psycopg would use the simple protocol,
+    which allows them; the extended protocol does not, and needs no more round trips.
     """
 
     def _execute_send(self, query: PostgresQuery, *, force_extended: bool = True, binary: bool | None = None) -> None:
@@ -141,58 +142,57 @@ class OneStatementCursor(psycopg.Cursor[TupleRow]):
 
 
 class BindingDialect(PGDialect_psycopg):
-    """psycopg with our BEGIN. It stands in the dialect, not in an event, so that SQLAlchemy treats its failures as
-    its own and discards a dead connection. The connections are in autocommit: psycopg adds no BEGIN of its own.
+    """psycopg's dialect with this module's BEGIN. It is in the dialect, not in an event, so that SQLAlchemy handles its
+    errors and discards a dead connection. The connections are in autocommit mode, so psycopg adds no BEGIN.
     """
 
     supports_statement_cache = True
 
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
-        _say_begin(dbapi_connection)
+        _send_begin(dbapi_connection)
 
     def set_isolation_level(self, dbapi_connection: DBAPIConnection, level: str) -> NoReturn:
-        raise BindingRefused(f"isolation_level={level!r} would leave the tenant's search_path out of BEGIN.")
+        raise BindingRefused(f"isolation_level={level!r} is not allowed: the tenant's search_path is set in BEGIN.")
 
     def set_readonly(self, connection: DBAPIConnection, value: bool) -> NoReturn:
-        raise BindingRefused("postgresql_readonly is ignored by our BEGIN; write SET TRANSACTION READ ONLY instead.")
+        raise BindingRefused("postgresql_readonly is not supported: execute SET TRANSACTION READ ONLY instead.")
 
     def set_deferrable(self, connection: DBAPIConnection, value: bool) -> NoReturn:
-        raise BindingRefused("postgresql_deferrable is ignored by our BEGIN; write SET TRANSACTION instead.")
+        raise BindingRefused("postgresql_deferrable is not supported: execute SET TRANSACTION DEFERRABLE instead.")
 
 
-def _say_begin(dbapi_connection: PoolProxiedConnection) -> None:
-    """The only message of several statements that is ever sent, by psycopg's own cursor. Raises BindingUnproven if the
-    tenant's role is missing, or is not the pool's to take.
+def _send_begin(dbapi_connection: PoolProxiedConnection) -> None:
+    """Send the BEGIN message: the only one with several statements, so it needs psycopg's own cursor. Raises
+    BindingMismatch if the tenant's role is missing or the pool role is not a member of it.
     """
     connection = cast("psycopg.Connection[TupleRow]", dbapi_connection.driver_connection)
     try:
         psycopg.Cursor(connection).execute(cast(LiteralString, dbapi_connection.info[BEGIN]), prepare=False)
     except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
-        raise BindingUnproven(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
+        raise BindingMismatch(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
 
 
 registry.register("postgresql.tenant_schemas", __name__, BindingDialect.__name__)
 
 
 class BindingEngine(Engine):
-    """An engine for one tenant or for the shared side. Its connections begin bound; it hands out no others."""
+    """An engine for one tenant or for the shared side. All its db transactions begin bound."""
 
     def connect(self) -> Connection:
         return Connection(self, connection=self._checkout())
 
     def raw_connection(self) -> NoReturn:
-        raise BindingRefused("raw_connection() has no tenant bound; use connect(), begin() or one_statement().")
+        raise BindingRefused("raw_connection() would bypass the binding: use connect(), begin() or one_statement().")
 
     def one_statement(
         self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any], *, retry: bool = False
     ) -> list[TupleRow]:
-        """Run one statement as a db transaction of its own: committed when it returns. Raises psycopg's errors as they
-        are, and then nothing was done.
+        """Run one statement in its own db transaction, which is committed when this returns. Raises psycopg's errors;
+        the statement then had no effect.
 
-        On a session of the tenant's own it goes with no BEGIN and COMMIT round it, in one round trip, for that starts
-        in the right schema; on any other between a BEGIN that binds it and a COMMIT. If the connection breaks on the
-        way, also during COMMIT, nobody knows; with `retry` all is then sent once more, so ask for that only where
-        twice is as good as once.
+        A session that belongs to the tenant starts in the right schema and needs one round trip, without BEGIN and
+        COMMIT. Other sessions send a binding BEGIN and a COMMIT. If the connection breaks, also during COMMIT, the
+        outcome is unknown. `retry` then runs the statement once more: use it only if running twice does no harm.
         """
         try:
             return self._one_statement(query, params)
@@ -207,7 +207,7 @@ class BindingEngine(Engine):
         try:
             is_own = proxied.info[IS_OWN_SESSION]
             if not is_own:
-                _say_begin(proxied)
+                _send_begin(proxied)
             cursor = connection.execute(query, params)
             rows = cursor.fetchall() if cursor.description else []
             if not is_own:
@@ -229,7 +229,7 @@ class BindingEngine(Engine):
 
 
 class _BindingEngineWithOptions(OptionEngineMixin, BindingEngine):
-    """What `execution_options` returns: it refuses and begins like the engine it came from."""
+    """The result of `execution_options`: it binds and refuses like the original engine."""
 
     def update_execution_options(self, **options: Any) -> None:
         Engine.update_execution_options(self, **options)
@@ -242,12 +242,11 @@ BindingEngine._option_cls = _BindingEngineWithOptions  # type: ignore[assignment
 DISCONNECTED = frozenset({None, "08006", "57P01", "57P02", "57P03"})
 
 
-def make_engine(pool: Pool, like: Engine) -> BindingEngine:
-    """An engine over `pool` with the dialect and the cache of compiled statements of `like`.
+def make_engine(pool: Pool, template: Engine) -> BindingEngine:
+    """An engine over `pool` with the dialect and the cache of compiled statements of `template`.
 
-    Tenants differ in their search_path only, so a statement compiled for one is right for all; a thousand tenants do
-    not compile it a thousand times.
+    Tenants differ only in their search_path, so all of them share compiled statements.
     """
-    engine = BindingEngine(pool, like.dialect, like.url, hide_parameters=True)
-    engine._compiled_cache = like._compiled_cache
+    engine = BindingEngine(pool, template.dialect, template.url, hide_parameters=True)
+    engine._compiled_cache = template._compiled_cache
     return engine

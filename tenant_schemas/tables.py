@@ -1,12 +1,12 @@
-"""The engine's own tables of `shared` beside the registry, for the application's metadata. Its migrations make them."""
+"""The engine's tables of `shared` besides the registry, for the application's metadata. Its migrations create them."""
 
 import sqlalchemy as sa
 
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
-def fleet_tables(metadata: sa.MetaData) -> None:
-    """What is kept of runs of the migrator, of schemas that are no tenant's, and of what the history makes."""
+def engine_tables(metadata: sa.MetaData) -> None:
+    """Runs of the migrator and their outcomes, retired schemas, and fingerprints of reference schemas."""
     runs = sa.Table(
         "migration_runs",
         metadata,

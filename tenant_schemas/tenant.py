@@ -1,7 +1,7 @@
-"""What a tenant is, and the one rule its names obey.
+"""The tenant, and the rule for its names.
 
-A name that passes `check_name` is safe in a URL, in a host name but for `_`, and in PostgreSQL without quotes.
-It is quoted at the SQL boundary all the same.
+A name that passes `check_name` is safe in a URL, in a host name except for `_`, and in PostgreSQL without quotes. SQL
+quotes it nevertheless.
 """
 
 import re
@@ -13,8 +13,8 @@ from uuid import UUID
 
 from tenant_schemas.errors import NameRefused
 
-# PostgreSQL cuts identifiers at 63 bytes in silence. With these lengths `tenant_<slug>` has 39 and a schema name with
-# a dated suffix (`_restored_20260101`) still fits, so no name is ever cut.
+# PostgreSQL truncates identifiers at 63 bytes without an error. With these limits `tenant_<slug>` has at most 39 bytes,
+# and a schema name with a dated suffix (`_restored_20260101`) fits, so no name is ever truncated.
 SLUG_MAX_LENGTH = 32
 SCHEMA_NAME_MAX_LENGTH = 40
 SHARED_SCHEMA = "shared"
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 class TenantStatus(StrEnum):
-    """`active` is served. `suspended` and `archived` are not; their data stays."""
+    """Requests are served only for `active` tenants. `suspended` and `archived` ones keep their data."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -33,7 +33,7 @@ class TenantStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One row of the registry. Equal rows are equal tenants; a changed row is another value."""
+    """One row of the registry. Tenants are equal if all columns of their rows are."""
 
     id: UUID
     slug: str
@@ -55,10 +55,10 @@ def is_name(name: str) -> bool:
 
 
 def check_name(name: str, max_length: int) -> str:
-    """Return `name` if the rule allows it, else raise `NameRefused` saying what would be allowed."""
+    """Return `name` if the rule allows it. Raises NameRefused, whose message states the rule."""
     if not is_name(name) or len(name) > max_length:
         raise NameRefused(
-            f"{name!r} is not a name: use a lower-case letter, then lower-case letters, digits or _, "
+            f"{name!r} is not a valid name: use a lower-case letter, then lower-case letters, digits or _, "
             f"{max_length} characters at most."
         )
     if name in RESERVED_NAMES or name.startswith("pg_"):
@@ -67,14 +67,14 @@ def check_name(name: str, max_length: int) -> str:
 
 
 def check_slug(slug: str, reserved: frozenset[str] = frozenset()) -> str:
-    """Return `slug` if it may name a tenant. `reserved` are the first path segments of the application's routes."""
+    """Return `slug` if it is valid. Raises NameRefused. `reserved`: the first segments of the application's routes."""
     if slug in reserved:
-        raise NameRefused(f"{slug!r} is reserved: it is the first segment of a route.")
+        raise NameRefused(f"{slug!r} is reserved: it is the first segment of a route. Choose another slug.")
     return check_name(slug, SLUG_MAX_LENGTH)
 
 
 def check_schema_name(schema_name: str) -> str:
-    """Return `schema_name` if it may be a tenant's schema."""
+    """Return `schema_name` if it is valid for a tenant's schema. Raises NameRefused."""
     return check_name(schema_name, SCHEMA_NAME_MAX_LENGTH)
 
 

@@ -168,6 +168,7 @@ def test_every_script_explains_itself(name: str) -> None:
     said = CliRunner().invoke(scripts()[name], ["--help"], prog_name=name)
     assert said.exit_code == 0
     assert "Usage" in said.output
+    assert "Exit codes: " in said.output
 
 
 # Settings.

@@ -30,6 +30,8 @@ from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 from tests.factories.served import served
 
+pytestmark = pytest.mark.changes_roles
+
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES")
 PASSWORD = "correct horse battery staple"
 CURRENCIES = {"eur": "EUR", "km": "BAM"}

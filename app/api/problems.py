@@ -125,7 +125,7 @@ def _service_error(error: errors.ServiceError) -> Response:
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:
     known = TENANCY.get(type(error))
-    if isinstance(error, tenancy.BindingUnproven):
+    if isinstance(error, tenancy.BindingMismatch):
         log.error("binding_unproven", error=str(error))
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", NOT_NOW)
     if known is None:

@@ -223,8 +223,8 @@ def _tenant_of(credential: Token | ApiKey, *, archived_for_auditors: bool = Fals
     else:
         selection = select(FlaskRequestParts(request, credential.claims), known)
         found = _known(standing(credential.user_id, credential.session_id, selection.slug, selection.tenant_id))
-    archived_too = archived_for_auditors and found.role is Role.AUDITOR
-    return selection.confirm(found.tenant, archived_too=archived_too), found
+    allow_archived = archived_for_auditors and found.role is Role.AUDITOR
+    return selection.confirm(found.tenant, allow_archived=allow_archived), found
 
 
 def _known(found: Standing | None) -> Standing:

@@ -5,7 +5,8 @@ the tenants that have an idle connection in this process, opens none, and leaves
 tenants that nobody asks for are swept by `flask wallets expire-holds`. Several processes may do the same at once.
 """
 
-from threading import Event, Thread
+from functools import partial
+from threading import Event
 
 import structlog
 from flask import Flask
@@ -13,29 +14,26 @@ from flask import Flask
 from app.db import db
 from app.holds.service import expire_holds
 from tenant_schemas.flask import connections, tenant_context
+from tenant_schemas.worker_loop import start_worker
 
 log = structlog.get_logger(__name__)
 
 
 def start_timer(app: Flask, seconds: float) -> Event:
-    """Sweep every so many seconds, or never if it is 0, in a thread that ends with the process or when the event that
-    is returned is set. To be called in the process that serves, after it was forked.
+    """Sweep every `seconds`, or never if it is 0, until the returned event is set. Call this after the process was
+    forked.
     """
-    stop = Event()
-    if seconds:
-        Thread(target=_sweep_every, args=(app, seconds, stop), name="hold-expiry", daemon=True).start()
-    return stop
+    return start_worker("hold-expiry", seconds, partial(_sweep_in_context, app))
 
 
-def _sweep_every(app: Flask, seconds: float, stop: Event) -> None:
-    while not stop.wait(seconds):
-        with app.app_context():
-            sweep()
+def _sweep_in_context(app: Flask) -> None:
+    with app.app_context():
+        sweep()
 
 
 def sweep() -> None:
     """One round. What fails for one tenant is logged and stops no other; the next round tries again."""
-    for tenant in connections().tenants_at_hand():
+    for tenant in connections().tenants_with_idle_connections():
         if not tenant.is_active:
             continue
         try:

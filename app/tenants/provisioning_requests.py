@@ -43,11 +43,11 @@ def ask_for_tenant(*, slug: str, name: str, settings: Mapping[str, Any], actor: 
         )
     _check_name(slug)
     stored = new_settings(settings)
-    _refuse_taken(slug)
+    _check_names_free(slug)
     asked = (slug, name, Jsonb(stored), actor.id, actor.request_id, actor.address, MOST_PENDING)
     made = connections().shared.one_statement(_ASK, asked)
     if not made:
-        _refuse_taken(slug)
+        _check_names_free(slug)
         raise TooManyProvisionings(f"{MOST_PENDING} requests for tenants are pending; try again when some are done.")
     provisioner().wake()
     return get_provisioning(made[0][0])
@@ -69,6 +69,6 @@ def _check_name(slug: str) -> None:
         raise Invalid.at("slug", "name_refused", str(error)) from None
 
 
-def _refuse_taken(slug: str) -> None:
+def _check_names_free(slug: str) -> None:
     if connections().shared.one_statement(_IS_TAKEN, {"slug": slug}, retry=True)[0][0]:
         raise TenantTaken(f"Tenant {slug!r} exists already, or is requested.")

@@ -24,7 +24,7 @@ from app.db import admin_engine
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections
-from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.roles import become_owner, stop_being_owner
 from tenant_schemas.tenant import Tenant
@@ -101,7 +101,7 @@ class Provisioner:
         return True
 
     def _make(self, connection: Connection, request: _Request) -> None:
-        tenant = tenant_to_be(
+        tenant = new_tenant(
             MIGRATIONS,
             slug=request.slug,
             name=request.name,

@@ -1,1 +1,1 @@
-"""What `python -m scripts.benchmark` measures, and the throw-away installation it measures on."""
+"""The benchmarks of `python -m scripts.benchmark`, and the throw-away installation that they run on."""

@@ -1,8 +1,9 @@
-"""What binding costs: a one-row read through Flask, bound to tenants in turn, beside the same read with no tenancy.
+"""The cost of binding: a one-row read through Flask, bound to tenants in turn, compared with the same read without
+tenants.
 
-Each way is a Flask application of its own with one view, called as a WSGI server calls it, by one client without HTTP
-between. A read is BEGIN, SELECT and COMMIT in every way, so what differs is only how the tenant is bound: in the BEGIN
-message, or by a `SET search_path` of its own for the session, as it is often done.
+Each way is a Flask application with one view. One client calls it as a WSGI server would, without HTTP. In every way a
+read is BEGIN, SELECT and COMMIT, so only the binding differs: it is part of the BEGIN message or, as in many other
+projects, a `SET search_path` of its own for the session.
 """
 
 import os
@@ -21,9 +22,9 @@ from werkzeug.test import EnvironBuilder
 
 from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
-from scripts.benchmarks.installation import Installation, throw_away
+from scripts.benchmarks.installation import Installation, throwaway_installation
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures, Slice, measure
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import EXTENSION, TenantDatabase, bind_request
 from tenant_schemas.lifecycle.provision import provision
@@ -31,14 +32,14 @@ from tenant_schemas.tenant import Tenant
 
 READ = sa.text("SELECT code FROM ledger_accounts WHERE code = 'cash'")
 FEW = 2
-YARDSTICK = "untenanted"
+BASELINE = "untenanted"
 MAKING = "making the tenants"
 SECONDS_A_TENANT = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. `tenants` are what the longer rotations go over."""
+    """The options. `tenants` is the number of tenants in the long rotations."""
 
     seconds: float
     rounds: int
@@ -55,13 +56,13 @@ class Report:
     figures: Sequence[Figures]
 
     @property
-    def yardstick(self) -> float:
-        return next(each.median_rate for each in self.figures if each.name == YARDSTICK)
+    def baseline_rate(self) -> float:
+        return next(each.median_rate for each in self.figures if each.name == BASELINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Requests to one application, one after the other."""
+    """A way (see measurement.Way): requests to one application, one after the other."""
 
     name: str
     title: str
@@ -71,25 +72,25 @@ class Way:
         environment = EnvironBuilder(path="/").get_environ()
         latencies_ms: list[float] = []
         begun = now = perf_counter()
-        with_status: list[str] = []
+        statuses: list[str] = []
         while now - begun < seconds:
-            body = self.app.wsgi_app(dict(environment), lambda status, *_: with_status.append(status))  # type: ignore[arg-type]
+            body = self.app.wsgi_app(dict(environment), lambda status, *_: statuses.append(status))  # type: ignore[arg-type]
             if b"".join(body) != b"cash":
-                raise BenchmarkFailed(f"{self.title}: {with_status[-1]}")
+                raise BenchmarkFailed(f"{self.title}: {statuses[-1]}")
             latencies_ms.append((perf_counter() - now) * 1000)
             now = perf_counter()
         return Slice(now - begun, latencies_ms, {})
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, and remove everything. Raises BenchmarkFailed."""
     announce(MAKING, 4 + plan.tenants * SECONDS_A_TENANT)
-    os.environ["TENANT_LOGINS"] = "shared"  # So that the pool's role is made; here each way says which login it takes.
-    with throw_away(1, with_wallets=False, max_connections=plan.tenants + 100) as installation:
+    os.environ["TENANT_LOGINS"] = "shared"  # It creates the pool's role; each way chooses its own login mode.
+    with throwaway_installation(1, with_wallets=False, max_connections=plan.tenants + 100) as installation:
         tenants = [*installation.tenants, *_more_tenants(installation, plan.tenants - len(installation.tenants))]
         with _ways(installation, tenants) as ways:
             figures, _ = measure(
-                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda what: announce(what, plan.seconds)
+                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda step: announce(step, plan.seconds)
             )
         return Report(installation.machine(), figures)
 
@@ -98,8 +99,8 @@ def _more_tenants(installation: Installation, count: int) -> Iterator[Tenant]:
     engine = admin_engine(installation.settings.admin_database_url)
     for number in range(count):
         slug = f"t{number}"
-        told = {"slug": slug, "name": slug, "settings": {"currency": "EUR"}}
-        yield provision(engine, MIGRATIONS, tenant_secret=installation.settings.tenant_secret, **told)  # type: ignore[arg-type]
+        names = {"slug": slug, "name": slug, "settings": {"currency": "EUR"}}
+        yield provision(engine, MIGRATIONS, tenant_secret=installation.settings.tenant_secret, **names)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -108,13 +109,13 @@ def _ways(installation: Installation, tenants: Sequence[Tenant]) -> Iterator[Seq
     apps = [_bound(installation, rotation, is_pool=is_pool) for is_pool in (False, True) for rotation in (few, many)]
     try:
         yield (
-            Way(YARDSTICK, "no tenancy", _untenanted(installation, tenants[:1], lambda _: None)),
-            Way("own-few", f"a login each, {len(few)} tenants", apps[0]),
-            Way("own-many", f"a login each, {len(many)} tenants", apps[1]),
+            Way(BASELINE, "no tenants", _untenanted(installation, tenants[:1], lambda _: None)),
+            Way("own-few", f"own logins, {len(few)} tenants", apps[0]),
+            Way("own-many", f"own logins, {len(many)} tenants", apps[1]),
             Way("pool-few", f"one pool, {len(few)} tenants", apps[2]),
             Way("pool-many", f"one pool, {len(many)} tenants", apps[3]),
-            Way("set-few", f"SET for the session, {len(few)} tenants", _untenanted(installation, few, _set_path)),
-            Way("set-many", f"SET for the session, {len(many)} tenants", _untenanted(installation, many, _set_path)),
+            Way("set-few", f"SET search_path, {len(few)} tenants", _untenanted(installation, few, _set_path)),
+            Way("set-many", f"SET search_path, {len(many)} tenants", _untenanted(installation, many, _set_path)),
         )
     finally:
         for app in apps:
@@ -122,7 +123,7 @@ def _ways(installation: Installation, tenants: Sequence[Tenant]) -> Iterator[Seq
 
 
 def _bound(installation: Installation, tenants: Sequence[Tenant], *, is_pool: bool) -> Flask:
-    """An application on our engine."""
+    """An application on `tenant_schemas`."""
     app, database, turns = Flask(__name__), TenantDatabase(), cycle(tenants)
     limits = Limits(max_connections=len(tenants) + 10, tenants_per_connection=len(tenants) + 1)
     settings = installation.settings
@@ -140,7 +141,7 @@ def _bound(installation: Installation, tenants: Sequence[Tenant], *, is_pool: bo
 def _untenanted(
     installation: Installation, tenants: Sequence[Tenant], bind: Callable[[Tenant], sql.Composed | None]
 ) -> Flask:
-    """An application on plain Flask-SQLAlchemy, logged in as a superuser, who sees each tenant's schema."""
+    """An application on plain Flask-SQLAlchemy, logged in as a superuser, who can read each tenant's schema."""
     app, database, turns = Flask(__name__), SQLAlchemy(), cycle(tenants)
     url = sa.make_url(installation.server.superuser_url("wallet")).set(drivername="postgresql+psycopg")
     default = {"options": f"-c search_path={tenants[0].schema_name},pg_temp"}
@@ -173,7 +174,7 @@ def as_json(report: Report) -> dict[str, Any]:
             each.name: {
                 "title": each.title,
                 "median_per_second": round(each.median_rate, 1),
-                "ratio_to_no_tenancy": round(each.median_rate / report.yardstick, 3),
+                "ratio_to_no_tenancy": round(each.median_rate / report.baseline_rate, 3),
                 "p50_ms": round(each.p50_ms, 3),
                 "p99_ms": round(each.p99_ms, 3),
             }

@@ -1,7 +1,7 @@
-"""The payers: over HTTP as cheaply as Python can, so that the machine's time goes to the service; and through the
-service layer, with no HTTP.
+"""Clients that pay: over HTTP, with as little Python as possible, so that the machine's time goes to the service; and
+through the service layer, without HTTP.
 
-Each payment is of one minor unit, by a random member, in the tenants alternately, under a key of its own.
+Each payment is of one minor unit, from a random member's wallet, in the tenants in turn, with a new idempotency key.
 """
 
 import socket
@@ -31,11 +31,11 @@ _REQUEST = (
 
 
 class PaymentRefused(Exception):
-    """The service answered, and not with 201."""
+    """The service answered a payment with another status than 201."""
 
 
 class HttpClient:
-    """One keep-alive connection, made anew for each slice: how connections fall to workers is part of the chance."""
+    """One keep-alive connection, new in each slice, because it is random which worker process accepts it."""
 
     def __init__(self, port: int, tokens: Sequence[str], currencies: dict[str, str]) -> None:
         self._port = port
@@ -60,28 +60,28 @@ class HttpClient:
         token = self._tokens[randrange(len(self._tokens))]  # noqa: S311
         parts = (self._host, token, tenant, self._name, self._count, len(body), body)
         self._connection.sendall(_REQUEST % parts)
-        answer = self._answer()
-        if answer[9:12] != CREATED:
-            raise PaymentRefused(answer.decode(errors="replace"))
+        response = self._read_response()
+        if response[9:12] != CREATED:
+            raise PaymentRefused(response.decode(errors="replace"))
         return slug
 
-    def _answer(self) -> bytes:
-        """One answer, whole. The service always sends a Content-Length."""
-        answer = b""
+    def _read_response(self) -> bytes:
+        """One complete response. The service always sends a Content-Length."""
+        response = b""
         needed = None
-        while needed is None or len(answer) < needed:
+        while needed is None or len(response) < needed:
             read = self._connection.recv(READ_BYTES)
             if not read:
-                raise PaymentRefused(f"the connection was closed after {answer!r}")
-            answer += read
-            if needed is None and (end := answer.find(b"\r\n\r\n")) >= 0:
-                length = answer[:end].lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+                raise PaymentRefused(f"the connection was closed after {response!r}")
+            response += read
+            if needed is None and (end := response.find(b"\r\n\r\n")) >= 0:
+                length = response[:end].lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
                 needed = end + 4 + int(length)
-        return answer
+        return response
 
 
 class ServiceClient:
-    """The very call that the HTTP route makes, in an application context, and nothing else of a request."""
+    """Calls the function that the HTTP route calls, in an application context, without the rest of a request."""
 
     def __init__(self, app: Flask, tenants: Sequence[Tenant], members: int) -> None:
         self._app = app
@@ -106,16 +106,16 @@ class ServiceClient:
 
 
 def member_id(number: int) -> UUID:
-    """Members are numbered from 0, so that pgbench, which has no text but knows numbers, can name one at random."""
+    """Members are numbered from 0, so that a pgbench script, which has numbers but no strings, can choose one."""
     return UUID(int=number)
 
 
 def http_clients(port: int, tokens: Sequence[str], currencies: dict[str, str]) -> list[HttpClient]:
-    """A process of its own for each: a client must never wait for another one's turn in the interpreter."""
+    """One client for each process: in threads of one process they would wait for each other's interpreter lock."""
     return [HttpClient(port, tokens, currencies)]
 
 
 def service_clients(settings: Settings, tenants: Sequence[Tenant], members: int, threads: int) -> list[ServiceClient]:
-    """The threads of one worker process, which share its application as gunicorn's do."""
+    """The clients of one process, which share its application, as the threads of a gunicorn worker do."""
     app = create_app(settings)
     return [ServiceClient(app, tenants, members) for _ in range(threads)]

@@ -1,7 +1,7 @@
-"""What is done to a whole fleet of tenants, each work beside psql with a file of the same statements, in turns.
+"""Work on a whole fleet of tenants, compared with psql and a file of the same statements, in turns.
 
-The engine's calls are timed in a process that is up, and psql from its start to its end. Every outcome is looked at: a
-tenant that failed fails the run.
+The engine's functions are timed in a running process, psql from its start to its end. A tenant that fails ends the
+benchmark.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,25 +15,25 @@ from typing import Any
 
 from app.config import DATABASE_NAME
 from app.tenancy import MIGRATIONS
-from scripts.benchmarks.fleet_ground import Ground, prepared, to_be
+from scripts.benchmarks.fleet_installation import FleetInstallation, fleet_installation, planned_tenant
 from scripts.benchmarks.footprint import OWN, POOL, Footprint, visit_all
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.psql_floor import copy_out, run_psql
+from scripts.benchmarks.psql_baseline import copy_out, run_psql
 from tenant_schemas.migrations.history import History
-from tenant_schemas.schema_diff.reference import note_history
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 
 MEMBERS = 100
-# About how long each step takes, for the progress bar, in seconds for a tenant.
+# The expected seconds of each step for one tenant, for the progress bar.
 MAKING_SECONDS = 6.0
-EXPECTED_SECONDS = {"provisioning": 0.08, "looking": 0.005, "visiting": 0.03, "migrating": 0.02}
-# Seconds of our work and of the floor's.
+EXPECTED_SECONDS = {"provisioning": 0.08, "reading": 0.005, "visiting": 0.03, "migrating": 0.02}
+# The seconds of the engine and of psql.
 Timing = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. Everything is measured in so many `rounds`; the migrator has so many `jobs`."""
+    """The options. Each kind of work is measured `rounds` times; the migrator works on `jobs` tenants at once."""
 
     tenants: int
     rounds: int
@@ -46,27 +46,29 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is to be reached. Where a number is missing, that doesn't count."""
+    """The goal for one kind of work. A number that is not given does not count."""
 
     ratio: float = float("inf")
     seconds: float = float("inf")
     per_second: float = 0.0
 
     def __str__(self) -> str:
-        words = {f"≤ {self.ratio:g} ×": self.ratio, f"< {self.seconds:g} s": self.seconds}
-        told = [word for word, number in words.items() if number != float("inf")]
-        return ", ".join([*told, *([f"≥ {self.per_second:g}/s"] if self.per_second else [])])
+        limits = {f"≤ {self.ratio:g} ×": self.ratio, f"< {self.seconds:g} s": self.seconds}
+        given = [text for text, number in limits.items() if number != float("inf")]
+        return ", ".join([*given, *([f"≥ {self.per_second:g}/s"] if self.per_second else [])])
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One kind of work: medians of its rounds. The ratio is the median of the rounds' own, for one noise hits both."""
+class Comparison:
+    """One kind of work by the engine and by psql, as medians of the rounds. `ratio` is the median of the rounds'
+    ratios, because other load on the machine slows both times of a round.
+    """
 
     name: str
     title: str
     tenants_a_round: int
     seconds: float
-    floor_seconds: float
+    psql_seconds: float
     ratio: float
     target: Target
 
@@ -83,96 +85,104 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Report:
     machine: dict[str, Any]
-    lines: Sequence[Line]
+    comparisons: Sequence[Comparison]
     footprints: Sequence[Footprint]
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, and remove everything. Raises BenchmarkFailed."""
 
-    def begin(what: str) -> None:
-        announce(what, EXPECTED_SECONDS[what] * plan.tenants)
+    def begin(step: str) -> None:
+        announce(step, EXPECTED_SECONDS[step] * plan.tenants)
 
     announce("making the server", MAKING_SECONDS)
-    with prepared(MEMBERS, plan.jobs) as ground:
+    with fleet_installation(MEMBERS, plan.jobs) as fleet:
         begin("provisioning")
-        floor_tenants = [to_be(f"f{number:05}") for number in range(plan.tenants)]
-        lines = [_provision(ground, plan, floor_tenants)]
-        note_history(ground.engine, MIGRATIONS)  # As the scripts do after they have made tenants.
-        begin("looking")
-        lines += [_do_nothing(ground, plan), _show_status(ground, plan), _back_up(ground, plan)]
+        psql_tenants = [planned_tenant(f"f{number:05}") for number in range(plan.tenants)]
+        comparisons = [_provision(fleet, plan, psql_tenants)]
+        store_head_fingerprint(fleet.engine, MIGRATIONS)  # As `provision_tenant` does at its end.
+        begin("reading")
+        comparisons += [_migrate_nothing(fleet, plan), _show_status(fleet, plan), _back_up(fleet, plan)]
         begin("visiting")
-        footprints = [_visit_all(ground, logins) for logins in (OWN, POOL)]
+        footprints = [_visit_all(fleet, logins) for logins in (OWN, POOL)]
         begin("migrating")
-        lines += _migrate(ground, plan, floor_tenants)
-        return Report(ground.installation.machine(), lines, footprints)
+        comparisons += _migrate(fleet, plan, psql_tenants)
+        return Report(fleet.installation.machine(), comparisons, footprints)
 
 
-def _provision(ground: Ground, plan: Plan, floor_tenants: Sequence[Tenant]) -> Line:
-    """A part of the fleet in each round."""
+def _provision(fleet: FleetInstallation, plan: Plan, psql_tenants: Sequence[Tenant]) -> Comparison:
+    """Provisions a part of the fleet in each round."""
     steps = MIGRATIONS.steps(History.TENANT, None)
     timings = []
     for number in range(plan.rounds):
-        part = floor_tenants[number :: plan.rounds]
-        ours = [to_be(tenant.slug.replace("f", "t")) for tenant in part]
-        timings.append(_pair(number, partial(ground.provision, ours), partial(ground.floor.provision, part, steps)))
-    return _line("provision", "provision", len(floor_tenants) // plan.rounds, timings, Target(ratio=1.0))
+        part = psql_tenants[number :: plan.rounds]
+        own_part = [planned_tenant(tenant.slug.replace("f", "t")) for tenant in part]
+        timings.append(
+            _time_both(number, partial(fleet.provision, own_part), partial(fleet.baseline.provision, part, steps))
+        )
+    return _comparison("provision", "provision", len(psql_tenants) // plan.rounds, timings, Target(ratio=1.0))
 
 
-def _migrate(ground: Ground, plan: Plan, floor_tenants: Sequence[Tenant]) -> list[Line]:
-    """A column for each tenant in each round. The psql of the second line waits for the disk at no COMMIT either."""
-    timings, unwaiting = [], []
+def _migrate(fleet: FleetInstallation, plan: Plan, psql_tenants: Sequence[Tenant]) -> list[Comparison]:
+    """Adds a column in each tenant in each round. In the second comparison psql commits asynchronously, as the engine
+    does.
+    """
+    timings, asynchronous = [], []
     for number in range(plan.rounds):
-        before = ground.migrations.head(History.TENANT)
-        ground.add_revision(number)
-        steps = ground.migrations.steps(History.TENANT, before)
-        timing = _pair(number, ground.migrate, partial(ground.floor.migrate, floor_tenants, steps))
+        before = fleet.migrations.head(History.TENANT)
+        fleet.add_revision(number)
+        steps = fleet.migrations.steps(History.TENANT, before)
+        timing = _time_both(number, fleet.migrate, partial(fleet.baseline.migrate, psql_tenants, steps))
         again = [replace(step, sql=step.sql.replace("round", "again")) for step in steps]
         timings.append(timing)
-        unwaiting.append((timing[0], _timed(partial(ground.floor.migrate, floor_tenants, again, waits=False))))
+        asynchronous.append(
+            (timing[0], _timed(partial(fleet.baseline.migrate, psql_tenants, again, waits_for_disk=False)))
+        )
     title = f"migrate one column, {plan.jobs} jobs"
     return [
-        _line("migrate", title, plan.tenants, timings, Target(ratio=1.0, per_second=800)),
-        _line("migrate-unwaiting", f"{title}, psql waits for no disk", plan.tenants, unwaiting, Target()),
+        _comparison("migrate", title, plan.tenants, timings, Target(ratio=1.0, per_second=800)),
+        _comparison(
+            "migrate-unwaiting", f"{title}, psql with asynchronous commit", plan.tenants, asynchronous, Target()
+        ),
     ]
 
 
-def _do_nothing(ground: Ground, plan: Plan) -> Line:
+def _migrate_nothing(fleet: FleetInstallation, plan: Plan) -> Comparison:
     query = f"SELECT count(*) FROM shared.tenants WHERE revision <> '{MIGRATIONS.head(History.TENANT)}'"  # noqa: S608
-    floor = partial(run_psql, ground.floor.url, f"--command={query}")
-    timings = [_pair(number, ground.migrate, floor) for number in range(plan.rounds)]
-    return _line("no-op", "migrate with nothing to do", plan.tenants, timings, Target(seconds=0.2))
+    psql = partial(run_psql, fleet.baseline.url, f"--command={query}")
+    timings = [_time_both(number, fleet.migrate, psql) for number in range(plan.rounds)]
+    return _comparison("no-op", "migrate with nothing to do", plan.tenants, timings, Target(seconds=0.2))
 
 
-def _show_status(ground: Ground, plan: Plan) -> Line:
-    floor = partial(run_psql, ground.floor.url, "--command=SELECT slug, revision FROM shared.tenants")
-    timings = [_pair(number, ground.show_status, floor) for number in range(plan.rounds)]
-    return _line("status", "migration_status", plan.tenants, timings, Target(seconds=0.2))
+def _show_status(fleet: FleetInstallation, plan: Plan) -> Comparison:
+    psql = partial(run_psql, fleet.baseline.url, "--command=SELECT slug, revision FROM shared.tenants")
+    timings = [_time_both(number, fleet.show_status, psql) for number in range(plan.rounds)]
+    return _comparison("status", "migration_status", plan.tenants, timings, Target(seconds=0.2))
 
 
-def _back_up(ground: Ground, plan: Plan) -> Line:
-    """The floor reads the same tables under one snapshot into compressed files, and proves nothing."""
-    tenant = ground.installation.tenants[0]
-    tables = ground.tables_of(tenant)
+def _back_up(fleet: FleetInstallation, plan: Plan) -> Comparison:
+    """psql copies the same tables, as of one snapshot, to compressed files, and verifies nothing."""
+    tenant = fleet.installation.tenants[0]
+    tables = fleet.tables_of(tenant)
     timings = []
     for number in range(plan.rounds):
         with TemporaryDirectory(prefix="wallet-backup-") as folder:
-            floor = partial(copy_out, ground.settings.backup_database_url, tenant.schema_name, tables, Path(folder))
-            timings.append(_pair(number, partial(ground.back_up, tenant, Path(folder)), floor))
-    return _line("backup", f"backup of one, {MEMBERS} members", 1, timings, Target(seconds=0.1))
+            psql = partial(copy_out, fleet.settings.backup_database_url, tenant.schema_name, tables, Path(folder))
+            timings.append(_time_both(number, partial(fleet.back_up, tenant, Path(folder)), psql))
+    return _comparison("backup", f"backup of one, {MEMBERS} members", 1, timings, Target(seconds=0.1))
 
 
-def _visit_all(ground: Ground, logins: str) -> Footprint:
-    superuser_url = ground.installation.server.superuser_url(DATABASE_NAME)
-    return visit_all(ground.settings, superuser_url, ground.tenants(), logins)
+def _visit_all(fleet: FleetInstallation, logins: str) -> Footprint:
+    superuser_url = fleet.installation.server.superuser_url(DATABASE_NAME)
+    return visit_all(fleet.settings, superuser_url, fleet.tenants(), logins)
 
 
-def _pair(number: int, ours: Callable[[], object], floor: Callable[[], object]) -> Timing:
-    """Time both; in every second round the other way round, so that neither is always first."""
+def _time_both(number: int, engine: Callable[[], object], psql: Callable[[], object]) -> Timing:
+    """Time both, in every second round in the other order, so that neither is always first."""
     if number % 2:
-        floor_seconds = _timed(floor)
-        return _timed(ours), floor_seconds
-    return _timed(ours), _timed(floor)
+        psql_seconds = _timed(psql)
+        return _timed(engine), psql_seconds
+    return _timed(engine), _timed(psql)
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -181,28 +191,28 @@ def _timed(work: Callable[[], object]) -> float:
     return perf_counter() - begun
 
 
-def _line(name: str, title: str, tenants_a_round: int, timings: Sequence[Timing], target: Target) -> Line:
-    seconds, floor_seconds = (median(each) for each in zip(*timings, strict=True))
-    ratio = median(ours / floors for ours, floors in timings)
-    return Line(name, title, tenants_a_round, seconds, floor_seconds, ratio, target)
+def _comparison(name: str, title: str, tenants_a_round: int, timings: Sequence[Timing], target: Target) -> Comparison:
+    seconds, psql_seconds = (median(each) for each in zip(*timings, strict=True))
+    ratio = median(engine / psql for engine, psql in timings)
+    return Comparison(name, title, tenants_a_round, seconds, psql_seconds, ratio, target)
 
 
-COLUMNS = ("work", "seconds", "psql seconds", "of psql", "tenants per second", "target", "")
+COLUMNS = ("work", "seconds", "psql seconds", "ratio to psql", "tenants per second", "target", "")
 FOOTPRINT_COLUMNS = ("logins", "seconds", "backends", "service MiB more", "backends MiB", "largest backend MiB")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
     return [
         (
-            line.title,
-            f"{line.seconds:.3f}",
-            f"{line.floor_seconds:.3f}",
-            f"{line.ratio:.2f} ×",
-            f"{line.per_second:,.0f}",
-            str(line.target),
-            "" if line.target == Target() else "met" if line.is_met else "NOT MET",
+            each.title,
+            f"{each.seconds:.3f}",
+            f"{each.psql_seconds:.3f}",
+            f"{each.ratio:.2f} ×",
+            f"{each.per_second:,.0f}",
+            str(each.target),
+            "" if each.target == Target() else "met" if each.is_met else "NOT MET",
         )
-        for line in report.lines
+        for each in report.comparisons
     ]
 
 
@@ -222,15 +232,15 @@ def footprint_rows(report: Report) -> list[tuple[str, ...]]:
 
 def as_json(report: Report) -> dict[str, Any]:
     works = {
-        line.name: {
-            "title": line.title,
-            "seconds": round(line.seconds, 4),
-            "psql_seconds": round(line.floor_seconds, 4),
-            "ratio_to_psql": round(line.ratio, 3),
-            "tenants_per_second": round(line.per_second, 1),
-            "target": str(line.target),
-            "is_met": line.is_met,
+        each.name: {
+            "title": each.title,
+            "seconds": round(each.seconds, 4),
+            "psql_seconds": round(each.psql_seconds, 4),
+            "ratio_to_psql": round(each.ratio, 3),
+            "tenants_per_second": round(each.per_second, 1),
+            "target": str(each.target),
+            "is_met": each.is_met,
         }
-        for line in report.lines
+        for each in report.comparisons
     }
     return {"machine": report.machine, "works": works, "footprints": [asdict(each) for each in report.footprints]}

@@ -1,6 +1,6 @@
-"""A throw-away installation on an embedded server with PostgreSQL's default durability, made as a real one is made.
+"""A throw-away installation on an embedded server with PostgreSQL's default durability, set up as a real one is.
 
-Only its members are made by shortcuts: users, memberships, wallets and one large deposit each, a statement for all.
+Only users, memberships, wallets and a large deposit for each wallet are made by shortcuts, one statement for all.
 """
 
 import os
@@ -26,7 +26,7 @@ from app.signing_keys import dump_keys, key_source, rotated
 from app.tenancy import MIGRATIONS
 from scripts import serve
 from scripts.benchmarks.clients import HOST
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.create_roles import create_roles
 from scripts.seed_demo import TENANTS
 from tenant_schemas import embedded
@@ -42,7 +42,7 @@ DURABILITY = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_metho
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A server with the service's database and two tenants, each with a wallet for every member."""
+    """A server with the service's database and two tenants. Each tenant has a wallet for every member."""
 
     server: embedded.EmbeddedServer
     settings: Settings
@@ -53,39 +53,41 @@ class Installation:
         return {tenant.slug: tenant.settings["currency"] for tenant in self.tenants}
 
     def tenant_url(self, tenant: Tenant) -> str:
-        """The tenant's own login."""
+        """The URL of the tenant's own login."""
         password = tenant_password(self.settings.tenant_secret, tenant.id, tenant.login_epoch)
         return self.server.url(tenant.role_name, password, DATABASE_NAME)
 
     def member_tokens(self, count: int) -> list[str]:
-        """An access token for each of the first members, made without a log-in."""
+        """Access tokens of the first members, issued without a login."""
         mint = TokenMint(key_source("", self.settings.signing_keys), self.settings.token_seconds)
         return [mint.issue(UUID(int=number), None, UUID(int=number)) for number in range(count)]
 
     def machine(self) -> dict[str, Any]:
-        """What the numbers depend on. Durability is asked of the server, not assumed."""
+        """What the figures depend on: hardware, versions, and the durability settings that the server reports."""
         with psycopg.connect(self.server.superuser_url()) as connection:
-            asked = connection.execute(
+            rows = connection.execute(
                 "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [["server_version", *DURABILITY]]
             )
-            told: dict[str, str] = dict(asked.fetchall())
+            settings: dict[str, str] = dict(rows.fetchall())
         return {
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "architecture": platform.machine(),
             "python": platform.python_version(),
-            "postgresql": told["server_version"],
+            "postgresql": settings["server_version"],
             "filesystem": _filesystem(self.server.folder),
-            "durability": {name: told[name] for name in DURABILITY},
+            "durability": {name: settings[name] for name in DURABILITY},
         }
 
 
 @contextmanager
-def throw_away(members: int, *, with_wallets: bool = True, max_connections: int = 200) -> Iterator[Installation]:
-    """Nothing of it is left afterwards. Without wallets the members have none yet, and no deposit.
+def throwaway_installation(
+    members: int, *, with_wallets: bool = True, max_connections: int = 200
+) -> Iterator[Installation]:
+    """An installation that is removed afterwards. Without wallets the members have no wallets and no deposits.
 
-    Settings have one door, the environment, so this process's is changed; a setting that is not about the database
-    counts as it was given.
+    Settings are read from the environment only, so this changes the environment of this process. Variables that it does
+    not set keep their values.
     """
     with tempfile.TemporaryDirectory(prefix="wallet-benchmark-") as folder:
         server = embedded.start(Path(folder), (f"max_connections={max_connections}",))
@@ -115,7 +117,7 @@ def _environment(server: embedded.EmbeddedServer) -> dict[str, str]:
         "SIGNING_KEYS": dump_keys(rotated(None, 1)),
         "LOG_LEVEL": "error",
         "TOKEN_SECONDS": str(TOKEN_SECONDS),
-        # What is measured is the work and not the limits; whoever measures those sets a tenant's own.
+        # Limits so high that they limit nothing; a benchmark that measures limits sets a tenant's own.
         "TENANT_RATE_LIMIT": "999999999/day",
         "TENANT_CONCURRENCY": "1000000",
     }
@@ -133,10 +135,10 @@ def _make_tenants(settings: Settings) -> list[Tenant]:
             MIGRATIONS,
             slug=slug,
             name=slug,
-            settings=told,
+            settings=tenant_settings,
             tenant_secret=settings.tenant_secret,
         )
-        for slug, told in TENANTS.items()
+        for slug, tenant_settings in TENANTS.items()
     ]
 
 
@@ -147,7 +149,7 @@ def _make_members(settings: Settings, members: int) -> None:
             " format('member%%s@example.com', n), format('Member %%s', n) FROM generate_series(0, %s) n",
             (members - 1,),
         )
-        # A session each, with the member's own id, for tokens that are made without a log-in.
+        # A session for each member, with the member's id, for the tokens that are issued without a login.
         connection.execute(
             "INSERT INTO shared.sessions (id, user_id, expires_at) SELECT id, id, now() + interval '1 day'"
             " FROM shared.users"
@@ -173,7 +175,7 @@ def _make_wallets(installation: Installation) -> None:
 
 
 def _filesystem(folder: Path) -> str:
-    """The kind of file system below `folder`: on a tmpfs an fsync costs nothing, and the rates mean little."""
+    """The type of the folder's file system: on a tmpfs an fsync costs nothing, and the rates mean little."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
@@ -183,35 +185,35 @@ def _filesystem(folder: Path) -> str:
 
 
 def make_database(installation: Installation, name: str) -> str:
-    """A database beside the service's, for work that is not ours; returns the superuser's URL for it."""
+    """Create an empty database on the same server, for a baseline; returns the superuser's URL for it."""
     with psycopg.connect(installation.server.superuser_url(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return installation.server.superuser_url(name)
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """The API as operators serve it: gunicorn with threads, started by the functions of scripts.serve."""
+class RunningService:
+    """The service as `scripts.serve` runs it: gunicorn with threads."""
 
     port: int
     gunicorn: subprocess.Popen[bytes]
 
     def wait_until_ready(self) -> None:
-        if not serve._wait_until_ready(self.gunicorn, HOST, self.port):
+        if not serve.wait_until_ready(self.gunicorn, HOST, self.port):
             status = self.gunicorn.poll()
-            why = "in time" if status is None else f"and ended with status {status}"
-            raise BenchmarkFailed(f"The service did not become ready {why}; what it said stands above.")
+            reason = "is not ready in time" if status is None else f"ended with status {status}"
+            raise BenchmarkFailed(f"The service {reason}: its messages are printed above.")
 
 
 @contextmanager
-def served(workers: int, threads: int) -> Iterator[Api]:
-    """Start the service; it gets ready while the caller goes on. Ctrl-C does not reach it: we stop it ourselves."""
+def running_service(workers: int, threads: int) -> Iterator[RunningService]:
+    """Start the service, without waiting until it is ready, and stop it afterwards. Ctrl-C does not reach it."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    gunicorn = serve._start_gunicorn(HOST, port, workers, threads)
+    gunicorn = serve.start_gunicorn(HOST, port, workers, threads)
     try:
-        yield Api(port, gunicorn)
+        yield RunningService(port, gunicorn)
     finally:
         gunicorn.terminate()
         gunicorn.wait()

@@ -1,7 +1,7 @@
-"""Reading a wallet with a long history, and posting many movements at once, each beside the same thing in plain SQL.
+"""Reads of a wallet with many transactions, and deposits into many wallets, compared with the same in plain SQL.
 
-All is done by one client in this process. Afterwards the ledger is audited, and must have grown by exactly what was
-posted.
+One client in this process does all of it. Afterwards the ledger is audited, and must have grown by exactly the posted
+movements.
 """
 
 from collections import Counter
@@ -15,23 +15,23 @@ import psycopg
 
 from app import create_app
 from app.ledger.audit import audit_ledger
-from scripts.benchmarks.installation import Installation, throw_away
-from scripts.benchmarks.long_history import LongHistory, make_history
-from scripts.benchmarks.many_posts import BULK, ManyPosts
+from scripts.benchmarks.deposits import BULK, Deposits
+from scripts.benchmarks.installation import Installation, throwaway_installation
+from scripts.benchmarks.measurement import Figures, Slice, measure
 from scripts.benchmarks.posting import Announce, Books
-from scripts.benchmarks.slices import Figures, Slice, measure
+from scripts.benchmarks.wallet_reads import WalletReads, fill_wallet
 from tenant_schemas.flask import EXTENSION, tenant_context
 
 MAKING, AUDITING = "making the server", "auditing the ledger"
 MAKING_SECONDS = 5.0
-HISTORY_PER_SECOND, AUDITED_PER_SECOND = 12_000, 30_000
-WALLETS = BULK + 1  # The first has the history, the others are posted to.
+FILLED_PER_SECOND, AUDITED_PER_SECOND = 12_000, 30_000
+WALLETS = BULK + 1  # The first one is filled and read, the others get deposits.
 WAYS = 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. A slice has at least one call, however long that takes."""
+    """The options. A slice has at least one call, even if that takes longer than `seconds`."""
 
     transactions: int
     rounds: int
@@ -40,11 +40,11 @@ class Plan:
     @property
     def expected_seconds(self) -> float:
         slices = WAYS * (self.rounds + 1) * self.seconds
-        return MAKING_SECONDS + self.making_history_seconds + slices + self.auditing_seconds
+        return MAKING_SECONDS + self.filling_seconds + slices + self.auditing_seconds
 
     @property
-    def making_history_seconds(self) -> float:
-        return self.transactions / HISTORY_PER_SECOND
+    def filling_seconds(self) -> float:
+        return self.transactions / FILLED_PER_SECOND
 
     @property
     def auditing_seconds(self) -> float:
@@ -52,8 +52,8 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Repeated:
-    """A way (see slices.Way): a call that is made again and again, and how many movements one call is about."""
+class RepeatedCall:
+    """A way (see measurement.Way): calls a function repeatedly. `movements` is the number of movements in one call."""
 
     name: str
     title: str
@@ -73,26 +73,26 @@ class Repeated:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One way's figures beside those of another. `ratio` is that of movements per second, or of calls where a call is
-    not about movements.
+class Comparison:
+    """The figures of one way, compared with another. `ratio` is that of their movements per second (of their calls per
+    second, if a call has no movements).
     """
 
     figures: Figures
     per_second: float
-    beside: str
+    compared_with: str
     ratio: float
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     machine: dict[str, Any]
-    lines: Sequence[Line]
+    comparisons: Sequence[Comparison]
     books: Sequence[Books]
 
 
-# Which way is compared with which.
-BESIDE = (
+# Each way, and the way it is compared with.
+COMPARED = (
     ("statement_json", "statement_sql"),
     ("statement_csv", "statement_sql"),
     ("statement_sql", "statement_sql"),
@@ -110,63 +110,65 @@ BESIDE = (
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, check the books, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, audit the ledger, and remove everything. Raises BenchmarkFailed."""
     announce(MAKING, MAKING_SECONDS)
-    with throw_away(WALLETS) as installation:
-        announce(f"making {plan.transactions:,} transactions", plan.making_history_seconds)
-        make_history(installation, plan.transactions)
-        before = _counted(installation)
+    with throwaway_installation(WALLETS) as installation:
+        announce(f"posting {plan.transactions:,} transactions", plan.filling_seconds)
+        fill_wallet(installation, plan.transactions)
+        before = _count_transactions(installation)
         with _ways(plan, installation) as ways:
             figures, posted = measure(
-                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda what: announce(what, plan.seconds)
+                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda step: announce(step, plan.seconds)
             )
         announce(AUDITING, plan.auditing_seconds)
-        return Report(installation.machine(), _lines(ways, figures), _books(installation, before, posted))
+        return Report(installation.machine(), _comparisons(ways, figures), _books(installation, before, posted))
 
 
 @contextmanager
-def _ways(plan: Plan, installation: Installation) -> Iterator[list[Repeated]]:
+def _ways(plan: Plan, installation: Installation) -> Iterator[list[RepeatedCall]]:
     tenant = installation.tenants[0]
     with ExitStack() as stack:
         app = create_app(installation.settings)
         stack.callback(app.extensions[EXTENSION].close)
         login = stack.enter_context(psycopg.connect(installation.tenant_url(tenant), autocommit=True))
         login.prepare_threshold = 0
-        reads, posts = LongHistory(app, tenant, login), ManyPosts(app, tenant, login)
+        reads, deposits = WalletReads(app, tenant, login), Deposits(app, tenant, login)
         yield [
-            Repeated("statement_json", "statement as JSON", reads.statement_json, reads.count),
-            Repeated("statement_csv", "statement as CSV", reads.statement_csv, reads.count),
-            Repeated("statement_sql", "the same rows by COPY", reads.statement_sql, reads.count),
-            Repeated("balance_at", "balance at a moment", reads.balance_at),
-            Repeated("balance_at_sql", "balance at a moment, plain SQL", reads.balance_at_sql),
-            Repeated("first_page", "history, page 1", reads.first_page),
-            Repeated("thousandth_page", f"history, page {reads.deep_page:,}", reads.deep),
-            Repeated("first_page_of_tenant", "all wallets, page 1", reads.first_page_of_tenant),
-            Repeated("thousandth_page_of_tenant", f"all wallets, page {reads.deep_page:,}", reads.deep_of_tenant),
-            Repeated("single", "single posts", posts.single, 1, tenant.slug),
-            Repeated("single_sql", "single posts, plain SQL", posts.single_sql, 1, tenant.slug),
-            Repeated("bulk", f"bulk of {BULK:,}", posts.bulk, BULK, tenant.slug),
-            Repeated("bulk_sql", f"bulk of {BULK:,}, plain SQL", posts.bulk_sql, BULK, tenant.slug),
+            RepeatedCall("statement_json", "statement as JSON", reads.statement_json, reads.count),
+            RepeatedCall("statement_csv", "statement as CSV", reads.statement_csv, reads.count),
+            RepeatedCall("statement_sql", "the same rows by COPY", reads.statement_sql, reads.count),
+            RepeatedCall("balance_at", "balance at a moment", reads.balance_at),
+            RepeatedCall("balance_at_sql", "balance at a moment, plain SQL", reads.balance_at_sql),
+            RepeatedCall("first_page", "transactions, page 1", reads.first_page_of_wallet),
+            RepeatedCall("thousandth_page", f"transactions, page {reads.deep_page:,}", reads.deep_page_of_wallet),
+            RepeatedCall("first_page_of_tenant", "all wallets, page 1", reads.first_page_of_tenant),
+            RepeatedCall(
+                "thousandth_page_of_tenant", f"all wallets, page {reads.deep_page:,}", reads.deep_page_of_tenant
+            ),
+            RepeatedCall("single", "single deposits", deposits.single, 1, tenant.slug),
+            RepeatedCall("single_sql", "single deposits, plain SQL", deposits.single_sql, 1, tenant.slug),
+            RepeatedCall("bulk", f"bulks of {BULK:,} deposits", deposits.bulk, BULK, tenant.slug),
+            RepeatedCall("bulk_sql", f"bulks of {BULK:,} deposits, plain SQL", deposits.bulk_sql, BULK, tenant.slug),
         ]
 
 
-def _lines(ways: Sequence[Repeated], figures: Sequence[Figures]) -> list[Line]:
+def _comparisons(ways: Sequence[RepeatedCall], figures: Sequence[Figures]) -> list[Comparison]:
     movements = {way.name: way.movements for way in ways}
     titles = {way.name: way.title for way in ways}
     found = {each.name: each for each in figures}
     rates = {each.name: each.median_rate * movements[each.name] for each in figures}
     return [
-        Line(found[name], rates[name], "" if other == name else titles[other], rates[name] / rates[other])
-        for name, other in BESIDE
+        Comparison(found[name], rates[name], "" if other == name else titles[other], rates[name] / rates[other])
+        for name, other in COMPARED
     ]
 
 
-def _counted(installation: Installation) -> dict[str, int]:
-    counted = {}
+def _count_transactions(installation: Installation) -> dict[str, int]:
+    counts = {}
     for tenant in installation.tenants:
         with psycopg.connect(installation.tenant_url(tenant)) as login:
-            (counted[tenant.slug],) = login.execute("SELECT count(*) FROM wallet_transactions").fetchone() or (0,)
-    return counted
+            (counts[tenant.slug],) = login.execute("SELECT count(*) FROM wallet_transactions").fetchone() or (0,)
+    return counts
 
 
 def _books(installation: Installation, before: dict[str, int], posted: Counter[str]) -> list[Books]:
@@ -184,33 +186,33 @@ def _books_of(slug: str, before: int, posted: int) -> Books:
         return Books(slug, posted, report.transactions - before, report.findings)
 
 
-COLUMNS = ("way", "per second", "p50 ms", "p99 ms", "rate beside another")
+COLUMNS = ("way", "per second", "p50 ms", "p99 ms", "rate compared")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
     return [
         (
-            line.figures.title,
-            f"{line.per_second:,.0f}",
-            f"{line.figures.p50_ms:,.2f}",
-            f"{line.figures.p99_ms:,.2f}",
-            f"{line.ratio:.2f} × {line.beside}" if line.beside else "",
+            each.figures.title,
+            f"{each.per_second:,.0f}",
+            f"{each.figures.p50_ms:,.2f}",
+            f"{each.figures.p99_ms:,.2f}",
+            f"{each.ratio:.2f} × {each.compared_with}" if each.compared_with else "",
         )
-        for line in report.lines
+        for each in report.comparisons
     ]
 
 
 def as_json(report: Report) -> dict[str, Any]:
     ways = {
-        line.figures.name: {
-            "title": line.figures.title,
-            "median_per_second": round(line.per_second, 1),
-            "p50_ms": round(line.figures.p50_ms, 3),
-            "p99_ms": round(line.figures.p99_ms, 3),
-            "beside": line.beside,
-            "ratio": round(line.ratio, 3),
+        each.figures.name: {
+            "title": each.figures.title,
+            "median_per_second": round(each.per_second, 1),
+            "p50_ms": round(each.figures.p50_ms, 3),
+            "p99_ms": round(each.figures.p99_ms, 3),
+            "beside": each.compared_with,
+            "ratio": round(each.ratio, 3),
         }
-        for line in report.lines
+        for each in report.comparisons
     }
     books = {each.tenant: {**asdict(each), "agree": each.agree} for each in report.books}
     return {"machine": report.machine, "ways": ways, "books": books}

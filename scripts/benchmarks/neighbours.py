@@ -1,8 +1,8 @@
-"""How long one tenant's payments take beside another tenant that saturates the service with slow work.
+"""The latency of one tenant's payments while another tenant saturates the service with slow requests.
 
-The noisy tenant's clients all pay from one wallet whose row somebody else keeps locked, half a second at a time, so
-that whatever the service gives them hangs. The other tenant's clients pay as ever: alone, beside the noise with the cap
-on its requests at once, and beside it without. All in turns, in one run.
+All clients of the noisy tenant pay from one wallet. A session keeps its row locked, half a second at a time, so that
+every request that the service accepts from them hangs. The quiet tenant's clients pay as usual: alone, beside the noisy
+tenant with a cap on its concurrent requests, and beside it without a cap. All three take turns in one run.
 """
 
 from collections import Counter
@@ -17,11 +17,11 @@ import psycopg
 
 from app.config import DATABASE_NAME
 from app.db import admin_engine
+from scripts.benchmarks.client_pool import ClientPool, client_pool
 from scripts.benchmarks.clients import HttpClient, PaymentRefused, http_clients, member_id
-from scripts.benchmarks.crew import Crew, crew
-from scripts.benchmarks.installation import Installation, served, throw_away
+from scripts.benchmarks.installation import Installation, running_service, throwaway_installation
+from scripts.benchmarks.measurement import BenchmarkFailed, Figures, Slice, measure
 from scripts.benchmarks.posting import EXPECTED_SECONDS, MAKING, STARTING, Announce
-from scripts.benchmarks.slices import BenchmarkFailed, Figures, Slice, measure
 from tenant_schemas.registry import change_settings
 from tenant_schemas.tenant import Tenant
 
@@ -29,14 +29,14 @@ NOISY = "eur"
 QUIET, CAPPED, UNCAPPED = "quiet", "beside", "uncapped"
 LOCKED_SECONDS = 0.5
 RELEASED_SECONDS = 0.02
-# How soon a refused client of the noisy tenant is back. It was told to wait a second.
-IMPATIENCE_SECONDS = 0.1
-TOO_MANY = " 429 "
+# A refused client of the noisy tenant tries again after this time, though the service tells it to wait a second.
+RETRY_SECONDS = 0.1
+TOO_MANY_REQUESTS = " 429 "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. `noise` is how many clients the noisy tenant has, `cap` what it may have at once in a
+    """The options. `noise` is the number of the noisy tenant's clients, `cap` its limit of concurrent requests in each
     process.
     """
 
@@ -56,50 +56,50 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`answers` says for each way what the noisy tenant's clients got: payments, and refusals."""
+    """`answers` has for each way the numbers of paid and refused requests of the noisy tenant."""
 
     machine: dict[str, Any]
     figures: Sequence[Figures]
     answers: Mapping[str, Mapping[str, int]]
 
     def ratio(self, name: str) -> float:
-        """The p99 of a way beside the quiet one's."""
+        """The p99 of a way, divided by that of the quiet tenant alone."""
         p99_ms = {each.name: each.p99_ms for each in self.figures}
         return p99_ms[name] / p99_ms[QUIET]
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, and remove everything. Raises BenchmarkFailed."""
     announce(MAKING, EXPECTED_SECONDS[MAKING])
-    with throw_away(plan.wallets) as installation:
+    with throwaway_installation(plan.wallets) as installation:
         announce(STARTING, EXPECTED_SECONDS[STARTING])
         with _ways(plan, installation) as ways:
             figures, _ = measure(
-                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda what: announce(what, plan.seconds)
+                ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda step: announce(step, plan.seconds)
             )
         return Report(installation.machine(), figures, {way.name: dict(way.answers) for way in ways})
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """The noisy tenant: clients of one wallet, and somebody who locks its row."""
+class NoisyTenant:
+    """Clients that pay from one wallet, and a session that locks its row."""
 
     installation: Installation
     tenant: Tenant
     clients: Sequence[HttpClient]
 
     @contextmanager
-    def beside(self, answers: Counter[str], cap: int | None) -> Iterator[None]:
-        """Saturate the service; without a cap the service's default counts, which here is none."""
+    def make_noise(self, answers: Counter[str], cap: int | None) -> Iterator[None]:
+        """Saturate the service. Without a cap the service's default applies, which is no limit here."""
         self._configure(cap)
-        over = Event()
+        stopped = Event()
         with ThreadPoolExecutor(len(self.clients) + 1) as threads:
-            work = [threads.submit(self._lock, over)]
-            work += [threads.submit(_pay, client, over, answers) for client in self.clients]
+            work = [threads.submit(self._lock_wallet, stopped)]
+            work += [threads.submit(_pay, client, stopped, answers) for client in self.clients]
             try:
                 yield
             finally:
-                over.set()
+                stopped.set()
             for each in work:
                 each.result()
 
@@ -107,77 +107,78 @@ class Noise:
         with admin_engine(self.installation.settings.admin_database_url).begin() as connection:
             change_settings(connection, self.tenant.id, {"max_concurrent_requests": cap})
 
-    def _lock(self, over: Event) -> None:
+    def _lock_wallet(self, stopped: Event) -> None:
         url = self.installation.server.superuser_url(DATABASE_NAME)
         with psycopg.connect(url, options=f"-c search_path={self.tenant.schema_name}") as connection:
-            while not over.is_set():
+            while not stopped.is_set():
                 connection.execute("SELECT FROM wallets WHERE user_id = %s FOR UPDATE", (member_id(0),))
-                over.wait(LOCKED_SECONDS)
+                stopped.wait(LOCKED_SECONDS)
                 connection.rollback()
-                over.wait(RELEASED_SECONDS)
+                stopped.wait(RELEASED_SECONDS)
 
 
-def _pay(client: HttpClient, over: Event, answers: Counter[str]) -> None:
+def _pay(client: HttpClient, stopped: Event, answers: Counter[str]) -> None:
     with client.session():
-        while not over.is_set():
+        while not stopped.is_set():
             try:
                 client.pay()
                 answers["paid"] += 1
             except PaymentRefused as refusal:
-                if TOO_MANY not in str(refusal)[:20]:
-                    over.set()
-                    raise BenchmarkFailed(f"The noisy tenant was refused for another reason: {refusal}") from None
+                if TOO_MANY_REQUESTS not in str(refusal)[:20]:
+                    stopped.set()
+                    raise BenchmarkFailed(
+                        f"A request of the noisy tenant was refused, but not with 429: {refusal}"
+                    ) from None
                 answers["refused"] += 1
-                over.wait(IMPATIENCE_SECONDS)
+                stopped.wait(RETRY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """A way (see slices.Way): the quiet tenant's clients, with something going on beside them."""
+class QuietTenant:
+    """A way (see measurement.Way): the quiet tenant's clients pay, while `noise` goes on."""
 
     name: str
     title: str
-    crew: Crew
+    clients: ClientPool
     noise: Callable[[Counter[str]], Any]
     answers: Counter[str] = field(default_factory=Counter)
 
     def run(self, seconds: float) -> Slice:
         with self.noise(self.answers):
-            return self.crew.run(seconds)
+            return self.clients.run(seconds)
 
 
 @contextmanager
-def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[Beside]]:
+def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[QuietTenant]]:
     with ExitStack() as stack:
-        api = stack.enter_context(served(plan.workers, plan.threads))
+        service = stack.enter_context(running_service(plan.workers, plan.threads))
         tokens = installation.member_tokens(plan.wallets)
         currencies = installation.currencies
-        noisy = next(tenant for tenant in installation.tenants if tenant.slug == NOISY)
+        noisy_tenant = next(tenant for tenant in installation.tenants if tenant.slug == NOISY)
         noisy_currency = {NOISY: currencies.pop(NOISY)}
-        clients = [HttpClient(api.port, tokens[:1], noisy_currency) for _ in range(plan.noise)]
-        payers = stack.enter_context(
-            crew("payers", "payers", http_clients, [(api.port, tokens, currencies)] * plan.clients)
-        )
-        noise = Noise(installation, noisy, clients)
-        api.wait_until_ready()
+        noisy_clients = [HttpClient(service.port, tokens[:1], noisy_currency) for _ in range(plan.noise)]
+        arguments = [(service.port, tokens, currencies)] * plan.clients
+        clients = stack.enter_context(client_pool("payers", "payers", http_clients, arguments))
+        noisy = NoisyTenant(installation, noisy_tenant, noisy_clients)
+        service.wait_until_ready()
         yield (
-            Beside(QUIET, "alone", payers, _silence),
-            Beside(
+            QuietTenant(QUIET, "alone", clients, _no_noise),
+            QuietTenant(
                 CAPPED,
-                f"beside it, {plan.cap} of its requests at once",
-                payers,
-                lambda told: noise.beside(told, plan.cap),
+                f"beside noise, capped at {plan.cap} requests at once",
+                clients,
+                lambda answers: noisy.make_noise(answers, plan.cap),
             ),
-            Beside(UNCAPPED, "beside it, with no cap", payers, lambda told: noise.beside(told, None)),
+            QuietTenant(UNCAPPED, "beside noise, no cap", clients, lambda answers: noisy.make_noise(answers, None)),
         )
 
 
 @contextmanager
-def _silence(_: Counter[str]) -> Iterator[None]:
+def _no_noise(_: Counter[str]) -> Iterator[None]:
     yield
 
 
-COLUMNS = ("the quiet tenant", "per second", "p50 ms", "p99 ms", "p99 to quiet", "noisy: paid", "refused")
+COLUMNS = ("the quiet tenant", "per second", "p50 ms", "p99 ms", "p99 to alone", "noisy: paid", "noisy: refused")
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:

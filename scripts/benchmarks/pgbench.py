@@ -1,4 +1,4 @@
-"""PostgreSQL's own load generator as a way: what the database can do when no Python stands before it."""
+"""PostgreSQL's own load generator as a way: the rate of the database without Python in front of it."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from scripts.benchmarks.slices import BenchmarkFailed, Slice
+from scripts.benchmarks.measurement import BenchmarkFailed, Slice
 from tenant_schemas.embedded import binary
 
 _RATE = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.MULTILINE)
@@ -19,9 +19,9 @@ _RATE = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.
 
 @dataclass(slots=True)
 class Pgbench:
-    """One custom script, or pgbench's built-in one without; each slice runs as the next of the logins.
+    """Runs a script for each tenant or, without `scripts`, pgbench's built-in one. Each slice uses the next login.
 
-    `logins` are URLs by the slug of the tenant that is paid in; under "" nothing is counted as a payment.
+    `logins` has the URLs by slug of the tenant; transactions under the slug "" are not counted as payments.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Pgbench:
     _slices: int = 0
 
     def run(self, seconds: float) -> Slice:
-        """pgbench knows whole seconds only, so a slice is rounded up."""
+        """pgbench runs for whole seconds only, so the time is rounded up."""
         slug, url = list(self.logins.items())[self._slices % len(self.logins)]
         self._slices += 1
         with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
-            said = _pgbench(url, *self._arguments(Path(folder), slug, seconds))
+            output = _pgbench(url, *self._arguments(Path(folder), slug, seconds))
             latencies_ms = _latencies_ms(Path(folder))
-        found = _RATE.search(said)
+        found = _RATE.search(output)
         if found is None:
-            raise BenchmarkFailed(f"pgbench gave no rate:\n{said}")
+            raise BenchmarkFailed(f"pgbench printed no rate:\n{output}")
         paid = {slug: len(latencies_ms)} if slug else {}
         return Slice(len(latencies_ms) / float(found[1]), latencies_ms, paid)
 
@@ -57,25 +57,25 @@ class Pgbench:
 
 
 def prepare_tpcb(url: str, scale: int) -> None:
-    """Make the tables of pgbench's built-in script, TPC-B-like."""
+    """Create the tables of pgbench's built-in script, which is like TPC-B."""
     _pgbench(url, "--initialize", "--quiet", f"--scale={scale}")
 
 
 def own_payment_script(statement: str, *, currency: str, members: int, amount_minor: int) -> str:
-    """The service's own statement (its %s in the order of post_own's parameters), for a random member.
+    """The service's own statement, whose %s are in the order of post_own's parameters, for a random member.
 
-    `slice` and `number` are variables of pgbench's; with the client's number they make the key unique.
+    `slice` and `number` are variables of pgbench; with the client's number they make the idempotency key unique.
     """
     member = "lpad(to_hex(:member::int), 32, '0')::uuid"
     key = "'pgbench-' || :slice || '-' || :client_id || '-' || :number"
     values = (member, f"'{currency}'", "'payment'", str(amount_minor), key)
-    nothing = ("NULL",) * (statement.count("%s") - len(values))
-    payment = statement % (*values, *nothing)
+    rest = ("NULL",) * (statement.count("%s") - len(values))
+    payment = statement % (*values, *rest)
     return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{payment};\n"
 
 
-def login_to(url: str) -> dict[str, str]:
-    """The environment in which PostgreSQL's programs log in there."""
+def login_environment(url: str) -> dict[str, str]:
+    """This process's environment with libpq's variables, with which PostgreSQL's programs log in."""
     parts = sa.make_url(url)
     login = {
         "PGHOST": parts.host,
@@ -93,7 +93,7 @@ def _pgbench(url: str, *arguments: str) -> str:
         check=False,
         capture_output=True,
         text=True,
-        env=login_to(url),
+        env=login_environment(url),
     )
     if done.returncode:
         raise BenchmarkFailed(f"pgbench failed:\n{done.stderr}")
@@ -101,6 +101,6 @@ def _pgbench(url: str, *arguments: str) -> str:
 
 
 def _latencies_ms(folder: Path) -> Sequence[float]:
-    """The third word of each line of the log is the transaction's time in µs; each thread has a file."""
+    """Each thread has a log file with a line for each transaction; the third field is its latency in µs."""
     lines = [line for log in folder.glob("log.*") for line in log.read_text().splitlines()]
     return [int(line.split(" ", 3)[2]) / 1000 for line in lines]

@@ -1,13 +1,13 @@
 """Payments per second: through HTTP, through the service layer, and by pgbench with the same statement.
 
-All three pay from random wallets of the same tenants on the same server, interleaved. Afterwards the books must agree:
-the ledger is audited, and holds exactly the payments that the clients were told of.
+All three pay from random wallets of the same tenants on the same server, in turns. Afterwards the ledger is audited,
+and must contain exactly the payments that the clients counted.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,28 +16,28 @@ from app import create_app
 from app.db import db
 from app.ledger import service
 from app.ledger.audit import Finding, audit_ledger
+from scripts.benchmarks.client_pool import client_pool
 from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients, service_clients
-from scripts.benchmarks.crew import crew
-from scripts.benchmarks.installation import Installation, make_database, served, throw_away
+from scripts.benchmarks.installation import Installation, make_database, running_service, throwaway_installation
+from scripts.benchmarks.measurement import Figures, Way, measure
 from scripts.benchmarks.pgbench import Pgbench, own_payment_script, prepare_tpcb
-from scripts.benchmarks.slices import Figures, Way, measure
 from tenant_schemas.flask import EXTENSION, tenant_context
 
-YARDSTICK = "pgbench"
+BASELINE = "pgbench"
 WAYS = 4
-# pgbench's manual wants at least as many branches as clients, or they mostly wait for each other.
+# pgbench's manual: with fewer branches than clients, the clients mostly wait for each other.
 TPCB_BRANCHES_PER_CLIENT = 2
 MAKING, STARTING, AUDITING = "making the server", "starting gunicorn and its clients", "auditing the ledger"
 EXPECTED_SECONDS = {MAKING: 4.0, STARTING: 4.0, AUDITING: 3.0}
 
-# Says what begins now, and about how many seconds it will take.
+# Called when a step begins, with its name and the expected seconds.
 Announce = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was asked for. `workers` and `threads` are gunicorn's; the service layer without HTTP runs in as many
-    processes, in which the clients are the threads.
+    """The options. `workers` and `threads` are gunicorn's. The service layer without HTTP runs in the same number of
+    processes, with the clients as their threads.
     """
 
     seconds: float
@@ -54,7 +54,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """A tenant's ledger after the run, beside what the clients counted."""
+    """The payments in a tenant's ledger after the run, and those that the clients counted."""
 
     tenant: str
     counted: int
@@ -73,21 +73,21 @@ class Report:
     books: Sequence[Books]
 
     @property
-    def yardstick(self) -> float:
-        return next(each.median_rate for each in self.figures if each.name == YARDSTICK)
+    def baseline_rate(self) -> float:
+        return next(each.median_rate for each in self.figures if each.name == BASELINE)
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, check the books, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, audit the ledger, and remove everything. Raises BenchmarkFailed."""
     announce(MAKING, EXPECTED_SECONDS[MAKING])
-    with throw_away(plan.wallets) as installation:
+    with throwaway_installation(plan.wallets) as installation:
         announce(STARTING, EXPECTED_SECONDS[STARTING])
         with _ways(plan, installation) as ways:
             figures, paid = measure(
                 ways,
                 rounds=plan.rounds,
                 seconds=plan.seconds,
-                announce=lambda what: announce(what, plan.seconds),
+                announce=lambda step: announce(step, plan.seconds),
             )
         announce(AUDITING, EXPECTED_SECONDS[AUDITING])
         return Report(installation.machine(), figures, _books(installation, paid))
@@ -96,28 +96,30 @@ def run(plan: Plan, announce: Announce) -> Report:
 @contextmanager
 def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[Way]]:
     with ExitStack() as stack:
-        api = stack.enter_context(served(plan.workers, plan.threads))
-        shifts = [
+        service_process = stack.enter_context(running_service(plan.workers, plan.threads))
+        arguments = [
             (installation.settings, installation.tenants, plan.wallets, threads)
-            for threads in _shares(plan.clients, plan.workers)
+            for threads in _clients_of_each(plan.clients, plan.workers)
         ]
-        bare = stack.enter_context(crew("service", "through the service layer", service_clients, shifts))
+        without_http = stack.enter_context(
+            client_pool("service", "through the service layer", service_clients, arguments)
+        )
         by_pgbench = _pgbench_ways(plan, installation)
         tokens = installation.member_tokens(plan.wallets)
-        payer = (api.port, tokens, installation.currencies)
-        http = stack.enter_context(crew("http", "through HTTP", http_clients, [payer] * plan.clients))
-        api.wait_until_ready()
-        yield (http, bare, *by_pgbench)
+        one_client = (service_process.port, tokens, installation.currencies)
+        http = stack.enter_context(client_pool("http", "through HTTP", http_clients, [one_client] * plan.clients))
+        service_process.wait_until_ready()
+        yield (http, without_http, *by_pgbench)
 
 
-def _shares(clients: int, workers: int) -> list[int]:
-    """How many of the clients are threads of each worker."""
-    shares = Counter(number % workers for number in range(clients))
-    return list(shares.values())
+def _clients_of_each(clients: int, workers: int) -> list[int]:
+    """The number of clients in each process, if they are divided evenly."""
+    counts = Counter(number % workers for number in range(clients))
+    return list(counts.values())
 
 
 def _pgbench_ways(plan: Plan, installation: Installation) -> tuple[Pgbench, Pgbench]:
-    """pgbench logs in as one tenant at a time, so its slices take the tenants in turns."""
+    """pgbench logs in as one tenant at a time, so its slices alternate between the tenants."""
     logins = {tenant.slug: installation.tenant_url(tenant) for tenant in installation.tenants}
     scripts = {
         slug: own_payment_script(service._POST_OWN, currency=currency, members=plan.wallets, amount_minor=AMOUNT_MINOR)
@@ -126,7 +128,7 @@ def _pgbench_ways(plan: Plan, installation: Installation) -> tuple[Pgbench, Pgbe
     tpcb = make_database(installation, "tpcb")
     prepare_tpcb(tpcb, TPCB_BRANCHES_PER_CLIENT * plan.clients)
     return (
-        Pgbench(YARDSTICK, "by pgbench, same statement", logins, plan.clients, scripts),
+        Pgbench(BASELINE, "by pgbench, same statement", logins, plan.clients, scripts),
         Pgbench("tpcb", "pgbench's own TPC-B-like", {"": tpcb}, plan.clients),
     )
 
@@ -146,3 +148,22 @@ def _books_of(slug: str, counted: int) -> Books:
         posted = db.session.execute(payments).scalar_one()
         db.session.commit()
         return Books(slug, counted, posted, audit_ledger().findings)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    return {
+        "machine": report.machine,
+        "ways": {each.name: _way_as_json(each, report.baseline_rate) for each in report.figures},
+        "books": {books.tenant: {**asdict(books), "agree": books.agree} for books in report.books},
+    }
+
+
+def _way_as_json(figures: Figures, baseline_rate: float) -> dict[str, Any]:
+    return {
+        "title": figures.title,
+        "median_per_second": round(figures.median_rate, 1),
+        "slices_per_second": [round(rate, 1) for rate in figures.rates],
+        "ratio_to_pgbench": round(figures.median_rate / baseline_rate, 3),
+        "p50_ms": round(figures.p50_ms, 3),
+        "p99_ms": round(figures.p99_ms, 3),
+    }

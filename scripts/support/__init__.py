@@ -1,1 +1,1 @@
-"""What the commands share. No command is in this package."""
+"""Code that several commands share. No command is in this package."""

@@ -1,4 +1,4 @@
-"""What all scripts share: settings with exit code 2 if they are wrong, and results for people or machines."""
+"""Shared by all commands: settings or exit code 2, errors as messages and exit codes, results as tables or JSON."""
 
 import json
 import sys
@@ -16,46 +16,53 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from app.config import ConfigurationError, Settings, read_settings
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
 
+# Help texts: a blank line between paragraphs, also after the first one.
+click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
+click.rich_click.PADDING_HELPTEXT_FIRST_LINE = (0, 0, 1, 0)
+
 FAILED = 1
 BAD_ARGUMENTS = 2
-_BOXED_AT_MOST = 100
+_MAX_BOXED_ROWS = 100
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def settings_or_exit() -> Settings:
+    """The settings of the environment. Exits 2 with a list of all faults."""
     try:
         return read_settings()
     except ConfigurationError as error:
-        stop(str(error), BAD_ARGUMENTS)
+        exit_with(str(error), BAD_ARGUMENTS)
 
 
 def admin_url_or_exit(settings: Settings) -> str:
+    """ADMIN_DATABASE_URL. Exits 2 if it is not set."""
     if not settings.admin_database_url:
-        stop("Set ADMIN_DATABASE_URL: scripts log in as the migrator.", BAD_ARGUMENTS)
+        exit_with("ADMIN_DATABASE_URL is not set: set it to the URL of the migrator's login.", BAD_ARGUMENTS)
     return settings.admin_database_url
 
 
-def stop(message: str, code: int) -> NoReturn:
+def exit_with(message: str, code: int) -> NoReturn:
+    """Print the message on standard error and exit."""
     print(message, file=sys.stderr)
     sys.exit(code)
 
 
 @contextmanager
-def refusals_exit() -> Iterator[None]:
-    """Say why something was refused or failed, and exit: 2 for what can't be meant, 1 for what can't be done."""
+def exit_on_error() -> Iterator[None]:
+    """Print an error of the engine or the database as a message and exit: 2 for a wrong argument, 1 for a failure."""
     try:
         yield
     except (NameRefused, TenantNotFound, ArgumentError) as error:
-        stop(str(error), BAD_ARGUMENTS)
+        exit_with(str(error), BAD_ARGUMENTS)
     except UnicodeEncodeError:
-        stop("An argument is no UTF-8.", BAD_ARGUMENTS)
+        exit_with("An argument is not valid UTF-8.", BAD_ARGUMENTS)
     except TenancyError as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
     except DBAPIError as error:
-        stop(str(error.orig), FAILED)
+        exit_with(str(error.orig), FAILED)
     except psycopg.Error as error:
-        stop(str(error), FAILED)
+        exit_with(str(error), FAILED)
 
 
 def show_json(value: Any) -> None:
@@ -64,18 +71,18 @@ def show_json(value: Any) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    if len(texts) > _BOXED_AT_MOST:
+    if len(texts) > _MAX_BOXED_ROWS:
         return _show_lines(title, [columns, *texts])
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(Text(column), overflow="fold")  # What looks like Rich's markup is data.
+        table.add_column(Text(column), overflow="fold")  # As Text, so that Rich does not read data as markup.
     for text in texts:
         table.add_row(*map(Text, text))
     return Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _show_lines(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """A box of a thousand rows takes most of a second."""
+    """Plain lines for many rows: Rich takes most of a second to lay out a table of a thousand."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(title)
     for row in rows:

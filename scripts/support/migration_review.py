@@ -1,5 +1,5 @@
-"""Static review of the SQL of revisions: squawk finds statements that block or break, `tenant_schemas.sql_lint.rules`
-finds statements that this project does not allow. squawk's settings are in .squawk.toml.
+"""Static review of the SQL of revisions. squawk (settings in .squawk.toml) finds statements that block or break running
+clients, `tenant_schemas.sql_lint.rules` finds statements that this project does not allow.
 """
 
 import json
@@ -17,44 +17,44 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import History, Step
 from tenant_schemas.sql_lint.lexer import statements_of
-from tenant_schemas.sql_lint.rules import breaches_of
+from tenant_schemas.sql_lint.rules import violations_of
 
-# The revisions before these are frozen and were read by people.
+# The first revisions to review: the ones before are frozen, and were reviewed by people.
 FIRST_REVIEWED: Final = {History.SHARED: "0004", History.TENANT: "0009"}
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """What is wrong with one statement of a revision, and the rule that says so."""
+class Violation:
+    """A statement of a revision that breaks a rule. `where` is the revision, `message` the rule in words."""
 
     where: str
     rule: str
-    what: str
+    message: str
     statement: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.rule}: {self.what}\n    {self.statement}"
+        return f"{self.where}: {self.rule}: {self.message}\n    {self.statement}"
 
 
 class SquawkMissing(Exception):
-    """It comes with the extra `dev`, and nothing is drafted or passed without it."""
+    """squawk is not installed: without it no migration is drafted or passes the check."""
 
     def __str__(self) -> str:
         return "squawk is not installed: run `pip install --editable '.[dev]'`."
 
 
-def review_histories() -> list[Complaint]:
-    """Everything wrong with the revisions that are not frozen. Raises SquawkMissing."""
+def review_histories() -> list[Violation]:
+    """The violations in the revisions that are not frozen. Raises SquawkMissing."""
     return [
-        complaint
+        violation
         for history, first in FIRST_REVIEWED.items()
-        for complaint in review_steps(MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
+        for violation in review_steps(MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
     ]
 
 
-def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Complaint]:
-    """Everything wrong with a history's revisions from the first one to review on. `steps` begin with the history.
-    Raises SquawkMissing.
+def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Violation]:
+    """The violations in a history's revisions, from revision `first` on. `steps` are those of the whole history.
+    `prefix` and the revision are the printed name. Raises SquawkMissing.
     """
     texts: dict[str, str] = {}
     before: dict[str, str] = {}
@@ -66,26 +66,26 @@ def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Comp
     return review(texts, before)
 
 
-def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> list[Complaint]:
-    """Everything wrong with these texts, which are named as people shall see them. `before` has the SQL that runs
-    before a text, under the text's name. Raises SquawkMissing.
+def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> list[Violation]:
+    """The violations in these SQL texts; the keys are the printed names. `before` has under the same names the SQL that
+    runs before each text. Raises SquawkMissing.
     """
     found = _squawk(texts)
     for where, sql in texts.items():
-        breaches = breaches_of(sql, before.get(where, ""))
-        found += [Complaint(where, "law", breach.law, breach.statement) for breach in breaches]
-    return sorted(found, key=lambda complaint: complaint.where)
+        rule_violations = violations_of(sql, before.get(where, ""))
+        found += [Violation(where, "rule", each.rule, each.statement) for each in rule_violations]
+    return sorted(found, key=lambda violation: violation.where)
 
 
 def find_squawk() -> str:
-    """Its path, beside this Python first. Raises SquawkMissing."""
+    """The path of squawk: beside this Python, else on the PATH. Raises SquawkMissing."""
     found = shutil.which("squawk", path=str(Path(sys.executable).parent)) or shutil.which("squawk")
     if not found:
         raise SquawkMissing
     return found
 
 
-def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
+def _squawk(texts: Mapping[str, str]) -> list[Violation]:
     squawk = find_squawk()
     with tempfile.TemporaryDirectory(prefix="review-") as folder:
         names = {Path(folder) / f"{number}.sql": where for number, where in enumerate(texts)}
@@ -97,12 +97,12 @@ def _squawk(texts: Mapping[str, str]) -> list[Complaint]:
         return []
     if done.returncode not in (0, 1):
         raise RuntimeError(f"squawk ended with {done.returncode}: {done.stderr}")
-    return [_complaint(texts, names[Path(told["file"])], told) for told in json.loads(done.stdout)]
+    return [_violation(texts, names[Path(report["file"])], report) for report in json.loads(done.stdout)]
 
 
-def _complaint(texts: Mapping[str, str], where: str, told: Mapping[str, Any]) -> Complaint:
+def _violation(texts: Mapping[str, str], where: str, report: Mapping[str, Any]) -> Violation:
     lines = texts[where].splitlines(keepends=True)
-    offset = len("".join(lines[: told["line"]])) + told["column"]
-    begun = [statement.shown for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
-    what = f"{told['message']} {told['help'] or ''}".strip()
-    return Complaint(where, told["rule_name"], what, begun[-1] if begun else "")
+    offset = len("".join(lines[: report["line"]])) + report["column"]
+    begun = [statement.summary for statement in statements_of(texts[where]) if statement.tokens[0].start <= offset]
+    message = f"{report['message']} {report['help'] or ''}".strip()
+    return Violation(where, report["rule_name"], message, begun[-1] if begun else "")

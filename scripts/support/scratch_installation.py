@@ -1,4 +1,4 @@
-"""A throw-away installation: embedded server, roles, `shared` and one tenant at the head of their histories."""
+"""A throw-away installation: embedded server, roles, and the shared schema and one tenant at their heads."""
 
 import secrets
 import tempfile
@@ -18,7 +18,7 @@ from tenant_schemas.tenant import Tenant
 
 @contextmanager
 def scratch_installation() -> Iterator[tuple[sa.Engine, Tenant]]:
-    """The superuser's engine, and the tenant. Raises RuntimeError if `shared` can't be migrated."""
+    """Yields the superuser's engine and the tenant. Raises RuntimeError if the shared schema can't be migrated."""
     with tempfile.TemporaryDirectory(prefix="wallet-scratch-") as folder:
         server = embedded.start(Path(folder), settings=("fsync=off",))
         try:

@@ -1,1 +1,1 @@
-"""Backups: one tenant as a bundle, a folder of its rows and the proof that they are all there."""
+"""Backups: writes one tenant as a bundle, a folder with its rows and a manifest to verify them."""

@@ -1,8 +1,7 @@
-"""Takes one tenant's backup, while its members go on paying.
+"""Backs up one tenant while its members keep using it.
 
-Its tables are locked against a change of form before the snapshot is taken in which all is read, and the registry's row
-is the same before and in it. So no migration falls between what was looked at and what is written; where one did, the
-tenant is taken again.
+The tenant's tables are locked against DDL before the snapshot is taken, and the registry row must be the same before
+and in the snapshot. So no migration falls between the introspection and the rows. If one did, the backup starts again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,89 +12,107 @@ import psycopg
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.drift_check import Fingerprints, check_drift, find_drift
-from tenant_schemas.backup.introspection import Registered, Table, find_registered, lock_tables, own_revision, tables_of
+from tenant_schemas.backup.introspection import (
+    RegistryRow,
+    Table,
+    find_registry_row,
+    lock_tables,
+    schema_revision,
+    tables_of,
+)
 from tenant_schemas.backup.pg_dump import check_pg_dump
-from tenant_schemas.backup.source import Source, frozen_reading, reading, saying_what_failed
-from tenant_schemas.backup.staging import remove_left_overs
-from tenant_schemas.backup.writer import Frozen, Shape, write_bundle
-from tenant_schemas.errors import TenantDrifted, TenantUnsettled
+from tenant_schemas.backup.source import Source, read_committed, repeatable_read, translate_errors
+from tenant_schemas.backup.staging import remove_abandoned_folders
+from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
+from tenant_schemas.errors import TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.tenant import Tenant
 
 _ATTEMPTS: Final = 5
 
 
-def back_up(source: Source, slug: str, shape: Shape) -> Bundle:
-    """Write a bundle of the tenant, of whatever status. Raises BackupError or TenantNotFound, and then leaves none."""
-    with saying_what_failed(slug), source.connect(slug) as connection:
-        remove_left_overs(shape.folder, slug)
-        return back_up_alone(connection, source, slug, shape)
+def back_up(source: Source, slug: str, options: BackupOptions) -> Bundle:
+    """Write a bundle of the tenant, of any status. Raises BackupError or TenantNotFound, and then leaves no bundle."""
+    with translate_errors(slug), source.connect(slug) as connection:
+        remove_abandoned_folders(options.folder, slug)
+        return back_up_in_own_snapshot(connection, source, slug, options)
 
 
-def back_up_alone(connection: psycopg.Connection[Any], source: Source, slug: str, shape: Shape) -> Bundle:
-    """Take it under a snapshot of its own."""
+def back_up_in_own_snapshot(
+    connection: psycopg.Connection[Any], source: Source, slug: str, options: BackupOptions
+) -> Bundle:
+    """Write a bundle of the tenant from a new snapshot. Raises BackupError or TenantNotFound."""
 
-    def judge(tenant: Tenant, fingerprints: Fingerprints) -> None:
-        if not shape.with_dump:  # pg_dump's file tells of whatever form it has.
+    def check(tenant: Tenant, fingerprints: Fingerprints) -> None:
+        if not options.with_dump:  # pg_dump's file has the structure of a drifted schema too.
             check_drift(tenant, find_drift(connection, source, [tenant], fingerprints))
 
-    with settled(connection, source, slug, judge) as frozen:
-        return write_checked(connection, source, frozen, shape)
+    with stable_snapshot(connection, source, slug, check) as snapshot:
+        return check_and_write(connection, source, snapshot, options)
 
 
 @contextmanager
-def settled(
-    connection: psycopg.Connection[Any], source: Source, slug: str, judge: Callable[[Tenant, Fingerprints], None]
-) -> Iterator[Frozen]:
-    """The tenant in a snapshot that no migration falls into, for as long as the block lasts. `judge` may refuse it
-    before. Raises TenantUnsettled if it is migrated again and again.
+def stable_snapshot(
+    connection: psycopg.Connection[Any], source: Source, slug: str, check: Callable[[Tenant, Fingerprints], None]
+) -> Iterator[TenantSnapshot]:
+    """A snapshot of the tenant, with its tables locked against DDL until the block ends. `check` runs before the locks
+    and may raise. Raises TenantChanged if the tenant is migrated during every attempt.
     """
     for _ in range(_ATTEMPTS):
-        with reading(connection):
-            registered = find_registered(connection, slug)
-            tables = tables_of(connection, registered.tenant.schema_name, source.backup_policy)
-            fingerprints = fingerprints_of(connection, [registered.tenant])
-        judge(registered.tenant, fingerprints)
-        with frozen_reading(connection):
-            frozen = _freeze(connection, source, registered, tables, fingerprints)
-            if frozen is not None:
-                yield frozen
+        with read_committed(connection):
+            row = find_registry_row(connection, slug)
+            tables = tables_of(connection, row.tenant.schema_name, source.backup_policy)
+            fingerprints = fingerprints_of(connection, [row.tenant])
+        check(row.tenant, fingerprints)
+        with repeatable_read(connection):
+            snapshot = _lock_and_take_snapshot(connection, source, row, tables, fingerprints)
+            if snapshot is not None:
+                yield snapshot
                 return
-    raise TenantUnsettled(f"{slug} was migrated again and again meanwhile; try when the migrator has done.")
+    raise TenantChanged(f"{slug} was migrated during each of {_ATTEMPTS} attempts: run it again after the migration.")
 
 
-def _freeze(
+def _lock_and_take_snapshot(
     connection: psycopg.Connection[Any],
     source: Source,
-    registered: Registered,
+    row: RegistryRow,
     tables: Sequence[Table],
     fingerprints: Fingerprints,
-) -> Frozen | None:
-    """Lock first; the first statement after that takes the snapshot. None if the tenant is not as it was found."""
-    tenant = registered.tenant
+) -> TenantSnapshot | None:
+    """Lock the tables; the first statement after that takes the snapshot. None if the tenant has changed since `row`
+    was read.
+    """
+    tenant = row.tenant
     try:
         lock_tables(connection, tenant.schema_name, tables, source.backup_policy)
     except psycopg.errors.UndefinedTable:
         return None
     ((moment,),) = connection.execute("SELECT clock_timestamp()")
-    seen = find_registered(connection, tenant.slug), tables_of(connection, tenant.schema_name, source.backup_policy)
-    if seen != (registered, tables):
+    now = find_registry_row(connection, tenant.slug), tables_of(connection, tenant.schema_name, source.backup_policy)
+    if now != (row, tables):
         return None
-    return Frozen(
-        registered=registered,
+    return TenantSnapshot(
+        registry_row=row,
         tables=tuple(tables),
         fingerprint=fingerprints.get(tenant.schema_name, ""),
-        snapshot=None,
+        exported_id=None,
         taken_at=moment,
     )
 
 
-def write_checked(connection: psycopg.Connection[Any], source: Source, frozen: Frozen, shape: Shape) -> Bundle:
-    """Write a tenant that is locked and settled, if its schema is at the revision that the registry says."""
-    tenant = frozen.tenant
-    own = own_revision(connection, tenant.schema_name)
-    if own != tenant.revision:
-        raise TenantDrifted(f"{tenant.slug} is registered at revision {tenant.revision}, and its schema says {own}.")
-    if shape.with_dump:
+def check_and_write(
+    connection: psycopg.Connection[Any], source: Source, snapshot: TenantSnapshot, options: BackupOptions
+) -> Bundle:
+    """Write the bundle of a snapshot. Raises TenantDrifted if registry and schema name different revisions, DumpFailed
+    if a dump is wanted and pg_dump is too old.
+    """
+    tenant = snapshot.tenant
+    revision = schema_revision(connection, tenant.schema_name)
+    if revision != tenant.revision:
+        raise TenantDrifted(
+            f"{tenant.slug} is at revision {tenant.revision} in the registry, but at {revision} in its schema "
+            f"{tenant.schema_name}: correct the registry or the schema."
+        )
+    if options.with_dump:
         check_pg_dump(connection)
-    return write_bundle(connection, source, frozen, shape)
+    return write_bundle(connection, source, snapshot, options)

@@ -1,7 +1,7 @@
-"""Takes every tenant's backup, some at once, under one snapshot. One that fails stops no other.
+"""Backs up all tenants from one snapshot, several at once. After a failed tenant the others are still backed up.
 
-A tenant that was migrated after the snapshot, or was being migrated, is taken under a snapshot of its own instead: the
-form of its tables is no longer what the common snapshot has. Its manifest shows it.
+A tenant that is migrated while the run reads it gets a snapshot of its own, because the structure of its tables is no
+longer the one in the common snapshot. Its manifest names that snapshot.
 """
 
 from collections import deque
@@ -14,23 +14,29 @@ from typing import Any
 
 import psycopg
 
-from tenant_schemas.backup.backup import back_up_alone, write_checked
+from tenant_schemas.backup.backup import back_up_in_own_snapshot, check_and_write
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.drift_check import check_drift, find_drift
-from tenant_schemas.backup.introspection import Registered, all_registered, find_registered, lock_tables, tables_of
-from tenant_schemas.backup.source import Drift, Source, frozen_reading, reading, saying_what_failed
-from tenant_schemas.backup.staging import remove_left_overs
-from tenant_schemas.backup.writer import Frozen, Shape
-from tenant_schemas.errors import TenancyError, TenantUnsettled
+from tenant_schemas.backup.introspection import (
+    RegistryRow,
+    find_registry_row,
+    list_registry_rows,
+    lock_tables,
+    tables_of,
+)
+from tenant_schemas.backup.source import Drift, Source, read_committed, repeatable_read, translate_errors
+from tenant_schemas.backup.staging import remove_abandoned_folders
+from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot
+from tenant_schemas.errors import TenancyError, TenantChanged
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 
-# PostgreSQL locks the tables of each view that it describes, and its table of locks is not endless.
-_DESCRIBED_AT_ONCE = 50
+# PostgreSQL locks the tables of each view that it describes, and its lock table is limited.
+_FINGERPRINTS_PER_QUERY = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of one tenant: its bundle, or why there is none."""
+class BackupOutcome:
+    """The outcome for one tenant: its bundle, or the error."""
 
     slug: str
     bundle: Bundle | None = None
@@ -38,116 +44,125 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class _Common:
-    """What was found of all tenants before the snapshot, and the snapshot."""
+class _CommonSnapshot:
+    """The exported snapshot of the run, with the registry, fingerprints and drift that were read before it."""
 
-    registered: dict[str, Registered]
+    registry: dict[str, RegistryRow]
     fingerprints: dict[str, str]
     drift: Drift
-    snapshot: str
+    exported_id: str
     taken_at: datetime
 
 
-def back_up_all(source: Source, shape: Shape) -> Iterator[Taken]:
-    """Each tenant's outcome as it comes, in `shape.jobs` at once. Raises BackupError if none can be read at all."""
-    with saying_what_failed("the registry"), source.connect("all") as connection:
-        remove_left_overs(shape.folder)
-        with reading(connection):
-            registered = all_registered(connection)
-            fingerprints = _fingerprints(connection, registered)
-        tenants = [each.tenant for each in registered]
-        drift = {} if shape.with_dump else find_drift(connection, source, tenants, fingerprints)
-        with frozen_reading(connection):
-            ((snapshot, moment),) = connection.execute("SELECT pg_export_snapshot(), clock_timestamp()")
-            frozen = all_registered(connection)
-            known = {each.tenant.slug: each for each in registered}
-            common = _Common(known, fingerprints, drift, snapshot, moment)
-            yield from _take_all(source, shape, common, frozen)
+def back_up_all(source: Source, options: BackupOptions) -> Iterator[BackupOutcome]:
+    """Back up all tenants, `options.jobs` at once; yields each outcome as it comes. Raises BackupError if the registry
+    can't be read.
+    """
+    with translate_errors("the registry"), source.connect("all") as connection:
+        remove_abandoned_folders(options.folder)
+        with read_committed(connection):
+            before = list_registry_rows(connection)
+            fingerprints = _fingerprints(connection, before)
+        tenants = [row.tenant for row in before]
+        drift = {} if options.with_dump else find_drift(connection, source, tenants, fingerprints)
+        with repeatable_read(connection):
+            ((exported_id, moment),) = connection.execute("SELECT pg_export_snapshot(), clock_timestamp()")
+            rows = list_registry_rows(connection)
+            registry = {row.tenant.slug: row for row in before}
+            common = _CommonSnapshot(registry, fingerprints, drift, exported_id, moment)
+            yield from _back_up_tenants(source, options, common, rows)
 
 
-def _fingerprints(connection: psycopg.Connection[Any], registered: Sequence[Registered]) -> dict[str, str]:
+def _fingerprints(connection: psycopg.Connection[Any], rows: Sequence[RegistryRow]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for start in range(0, len(registered), _DESCRIBED_AT_ONCE):
-        with _letting_go(connection):
-            some = [each.tenant for each in registered[start : start + _DESCRIBED_AT_ONCE]]
+    for start in range(0, len(rows), _FINGERPRINTS_PER_QUERY):
+        with _releasing_locks(connection):
+            some = [row.tenant for row in rows[start : start + _FINGERPRINTS_PER_QUERY]]
             found |= fingerprints_of(connection, some)
     return found
 
 
-def _take_all(source: Source, shape: Shape, common: _Common, frozen: Sequence[Registered]) -> Iterator[Taken]:
-    pool = ThreadPoolExecutor(shape.jobs)
-    shape = replace(shape, jobs=1)  # The connections are for other tenants, not for one that is large.
-    with closing(_Pairs(source, common.snapshot)) as pairs:
+def _back_up_tenants(
+    source: Source, options: BackupOptions, common: _CommonSnapshot, rows: Sequence[RegistryRow]
+) -> Iterator[BackupOutcome]:
+    threads = ThreadPoolExecutor(options.jobs)
+    options = replace(options, jobs=1)  # The connections serve several tenants, not one large tenant.
+    with closing(_ConnectionPairs(source, common.exported_id)) as pairs:
         try:
-            for taken in as_completed([pool.submit(_take, source, shape, common, pairs, each) for each in frozen]):
-                yield taken.result()
+            backups = [threads.submit(_back_up_tenant, source, options, common, pairs, row) for row in rows]
+            for backup in as_completed(backups):
+                yield backup.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
 
 
-def _take(source: Source, shape: Shape, common: _Common, pairs: "_Pairs", registered: Registered) -> Taken:
-    slug = registered.tenant.slug
+def _back_up_tenant(
+    source: Source, options: BackupOptions, common: _CommonSnapshot, pairs: "_ConnectionPairs", row: RegistryRow
+) -> BackupOutcome:
+    slug = row.tenant.slug
     try:
-        with saying_what_failed(slug), pairs.one() as pair:
+        with translate_errors(slug), pairs.take() as pair:
             try:
-                return Taken(slug, _take_in_snapshot(pair, source, shape, common, registered))
-            except (psycopg.errors.UndefinedTable, TenantUnsettled):
-                return Taken(slug, back_up_alone(pair.live, source, slug, shape))
+                return BackupOutcome(slug, _back_up_in_common_snapshot(pair, source, options, common, row))
+            except (psycopg.errors.UndefinedTable, TenantChanged):
+                return BackupOutcome(slug, back_up_in_own_snapshot(pair.live, source, slug, options))
     except TenancyError as error:
-        return Taken(slug, error=str(error))
+        return BackupOutcome(slug, error=str(error))
 
 
-def _take_in_snapshot(pair: "_Pair", source: Source, shape: Shape, common: _Common, registered: Registered) -> Bundle:
-    """Raises TenantUnsettled if the tenant's row was another before the snapshot, or is another with all locks held."""
-    tenant = registered.tenant
-    with _letting_go(pair.frozen):
-        tables = tables_of(pair.frozen, tenant.schema_name, source.backup_policy)
-        lock_tables(pair.frozen, tenant.schema_name, tables, source.backup_policy)
-        if not common.registered.get(tenant.slug) == registered == find_registered(pair.live, tenant.slug):
-            raise TenantUnsettled(f"{tenant.slug} was changed meanwhile.")
+def _back_up_in_common_snapshot(
+    pair: "_ConnectionPair", source: Source, options: BackupOptions, common: _CommonSnapshot, row: RegistryRow
+) -> Bundle:
+    """Raises TenantChanged if the registry row is not the same before the snapshot, in it, and after all locks."""
+    tenant = row.tenant
+    with _releasing_locks(pair.snapshot):
+        tables = tables_of(pair.snapshot, tenant.schema_name, source.backup_policy)
+        lock_tables(pair.snapshot, tenant.schema_name, tables, source.backup_policy)
+        if not common.registry.get(tenant.slug) == row == find_registry_row(pair.live, tenant.slug):
+            raise TenantChanged(f"{tenant.slug} was changed during the backup.")
         check_drift(tenant, common.drift)
         fingerprint = common.fingerprints.get(tenant.schema_name, "")
-        frozen = Frozen(
-            registered=registered,
+        snapshot = TenantSnapshot(
+            registry_row=row,
             tables=tables,
             fingerprint=fingerprint,
-            snapshot=common.snapshot,
+            exported_id=common.exported_id,
             taken_at=common.taken_at,
         )
-        return write_checked(pair.frozen, source, frozen, shape)
+        return check_and_write(pair.snapshot, source, snapshot, options)
 
 
-class _Pair:
-    """Two connections: one that sees the common snapshot, and one that sees what is committed by now."""
+class _ConnectionPair:
+    """Two connections: `snapshot` sees the common snapshot, `live` the current data."""
 
-    def __init__(self, source: Source, snapshot: str) -> None:
+    def __init__(self, source: Source, exported_id: str) -> None:
         with ExitStack() as opened:
             self.live = opened.enter_context(source.connect("all"))
-            self.frozen = opened.enter_context(source.join("all", snapshot))
+            self.snapshot = opened.enter_context(source.join("all", exported_id))
             self.close = opened.pop_all().close
 
     @property
-    def is_sound(self) -> bool:
-        return not (self.live.closed or self.frozen.closed)
+    def is_open(self) -> bool:
+        return not (self.live.closed or self.snapshot.closed)
 
 
-class _Pairs:
-    """Pairs of connections, as many as are in use at once. One that broke is not used again."""
+class _ConnectionPairs:
+    """A pool of connection pairs. A pair with a broken connection is not used again."""
 
-    def __init__(self, source: Source, snapshot: str) -> None:
-        self._source, self._snapshot = source, snapshot
-        self._idle: deque[_Pair] = deque()
+    def __init__(self, source: Source, exported_id: str) -> None:
+        self._source, self._exported_id = source, exported_id
+        self._idle: deque[_ConnectionPair] = deque()
 
     @contextmanager
-    def one(self) -> Iterator[_Pair]:
+    def take(self) -> Iterator[_ConnectionPair]:
         try:
             pair = self._idle.pop()
         except IndexError:
-            pair = _Pair(self._source, self._snapshot)
+            pair = _ConnectionPair(self._source, self._exported_id)
         try:
             yield pair
         finally:
-            if pair.is_sound:
+            if pair.is_open:
                 self._idle.append(pair)
             else:
                 pair.close()
@@ -158,8 +173,10 @@ class _Pairs:
 
 
 @contextmanager
-def _letting_go(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Going back to a savepoint lets go of the locks of one tenant, or a thousand would fill the server's table."""
+def _releasing_locks(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Release the locks that the block took, by a rollback to a savepoint: the locks of a thousand tenants would exceed
+    the server's lock table.
+    """
     connection.execute("SAVEPOINT tenant")
     try:
         yield

@@ -1,4 +1,6 @@
-"""Whether a tenant may be backed up as rows alone: only if its schema is what the history makes at its revision."""
+"""Checks that a tenant's schema has not drifted from its revision: a backup has rows only, and a restore makes the
+schema from the history.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -7,33 +9,33 @@ import psycopg
 
 from tenant_schemas.backup.source import Drift, Source
 from tenant_schemas.errors import TenantDrifted
-from tenant_schemas.schema_diff.reference import noted_fingerprint
+from tenant_schemas.schema_diff.reference import stored_fingerprint
 from tenant_schemas.tenant import Tenant
 
 _NAMED_AT_MOST: Final = 20
-# By schema.
+# Fingerprints by schema name.
 Fingerprints = Mapping[str, str]
 
 
 def find_drift(
     connection: psycopg.Connection[Any], source: Source, tenants: Sequence[Tenant], fingerprints: Fingerprints
 ) -> Drift:
-    """What differs in each of these tenants. A schema that is, word for word, what was noted of the history is not
-    looked at again.
+    """The differing objects of each tenant's schema. A schema whose fingerprint equals the stored one of its revision
+    has no drift and is not compared again.
     """
     revisions = {tenant.revision for tenant in tenants}
-    noted = {revision: noted_fingerprint(connection, source.migrations, revision) for revision in revisions}
-    unproven = [tenant for tenant in tenants if fingerprints.get(tenant.schema_name) != noted[tenant.revision]]
+    stored = {revision: stored_fingerprint(connection, source.migrations, revision) for revision in revisions}
+    unproven = [tenant for tenant in tenants if fingerprints.get(tenant.schema_name) != stored[tenant.revision]]
     return source.find_drift(unproven) if unproven else {}
 
 
 def check_drift(tenant: Tenant, drift: Drift) -> None:
-    """Raises TenantDrifted, naming what differs."""
+    """Raises TenantDrifted, which names the differing objects."""
     differing = drift.get(tenant.schema_name, ())
     if differing:
         named = ", ".join(differing[:_NAMED_AT_MOST])
         more = f" and {len(differing) - _NAMED_AT_MOST} more" if len(differing) > _NAMED_AT_MOST else ""
         raise TenantDrifted(
-            f"{tenant.slug} is not what revision {tenant.revision} makes, in {named}{more}."
-            " Mend it, or take pg_dump's file along (--with-dump)."
+            f"Schema {tenant.schema_name} of {tenant.slug} has drifted from revision {tenant.revision}: {named}{more}."
+            " Repair these objects, or back up with --with-dump."
         )

@@ -1,5 +1,5 @@
-"""Encryption of a bundle's files in the age format, by the package pyrage: for recipients who need not be here, read
-with an identity. Both ways it streams, in pieces of 64 KiB, so memory does not grow with the file.
+"""Encryption of a bundle's files in the age format, with the package pyrage: for recipients (public keys), and read
+with an identity (a secret key). Both directions stream in pieces of 64 KiB, so memory does not grow with the file.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyrage
 
-from tenant_schemas.errors import BundleBroken, BundleSealed, SealRefused
+from tenant_schemas.errors import BundleBroken, BundleEncrypted, KeyRefused
 
 SUFFIX = ".age"
 
@@ -29,81 +29,86 @@ Identities = Sequence[Any]
 
 
 def read_recipients(texts: Sequence[str]) -> Recipients:
-    """Public keys as `age-keygen` prints them, `age1…`. Raises SealRefused."""
+    """Public keys as `age-keygen` prints them, `age1…`. Raises KeyRefused for an invalid one."""
     try:
         return [pyrage.x25519.Recipient.from_str(text) for text in texts]
     except pyrage.RecipientError as error:
-        raise SealRefused(f"{', '.join(texts)}: not a recipient like age1…: {error}") from None
+        raise KeyRefused(
+            f"One of these is no valid recipient: {', '.join(texts)}: {error}. Give a public key age1… of age-keygen."
+        ) from None
 
 
 def read_identities(file: Path) -> Identities:
-    """The secret keys in a file of `age-keygen`. Raises SealRefused."""
+    """The secret keys in a file of `age-keygen`. Raises KeyRefused if there is none or one is invalid."""
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
         found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
     except (OSError, ValueError, pyrage.IdentityError) as error:
-        raise SealRefused(f"{file} can't be read as a file of AGE-SECRET-KEY-1… lines: {error}") from None
+        raise KeyRefused(f"{file} can't be read as an identity file with lines AGE-SECRET-KEY-1…: {error}") from None
     if not found:
-        raise SealRefused(f"{file} holds no identity.")
+        raise KeyRefused(f"{file} contains no identity: give a file of age-keygen with a line AGE-SECRET-KEY-1….")
     return found
 
 
-def seal(source: Reader, target: Writer, recipients: Recipients) -> None:
-    """Encrypt all of `source`. What reading and writing raise is raised as it is, not as pyrage's error."""
-    watched = _Watched(source, target)
+def encrypt(source: Reader, target: Writer, recipients: Recipients) -> None:
+    """Encrypt all of `source`. Errors of reading and writing are raised unchanged, not as pyrage's error."""
+    recorder = _ErrorRecorder(source, target)
     try:
-        pyrage.encrypt_io(watched, watched, recipients)
+        pyrage.encrypt_io(recorder, recorder, recipients)
     except (pyrage.EncryptError, OSError):
-        if watched.error is None:
+        if recorder.error is None:
             raise
-        raise watched.error from None
+        raise recorder.error from None
 
 
 @contextmanager
-def unsealed(path: Path, identities: Identities) -> Iterator[BinaryIO]:
-    """The plain content of a sealed file. Raises BundleSealed if no identity opens it, BundleBroken if it is damaged.
+def decrypted(path: Path, identities: Identities) -> Iterator[BinaryIO]:
+    """The plain content of an encrypted file. Raises BundleEncrypted if no identity decrypts it, BundleBroken if it is
+    damaged.
 
-    pyrage pushes and we pull, so a thread stands between.
+    pyrage writes into a file and the caller reads from one, so a thread decrypts into a pipe.
     """
     if not identities:
-        raise BundleSealed(f"{path.name} is sealed: name a file with the identity of one of its recipients.")
+        raise BundleEncrypted(f"{path.name} is encrypted: name a file with the identity of a recipient (--identity).")
     reading, writing = os.pipe()
-    opener = _Opener(path, writing, identities)
-    opener.start()
+    decryption = _Decryption(path, writing, identities)
+    decryption.start()
     try:
         with os.fdopen(reading, "rb") as plain:
             yield plain
             plain.read()
     except Exception:
-        opener.join()
-        if opener.error is None:
+        decryption.join()
+        if decryption.error is None:
             raise
-        raise opener.error from None  # What was read ended early for the opener's reason.
-    opener.join()
-    if opener.error is not None:
-        raise opener.error
+        raise decryption.error from None  # The reader's error follows from it: the content ended early.
+    decryption.join()
+    if decryption.error is not None:
+        raise decryption.error
 
 
-class _Opener(Thread):
+class _Decryption(Thread):
+    """Decrypts a file into the write end of a pipe; `error` is set when it failed."""
+
     def __init__(self, path: Path, writing: int, identities: Identities) -> None:
-        super().__init__(name=f"unsealing {path.name}", daemon=True)
+        super().__init__(name=f"decrypting {path.name}", daemon=True)
         self.path, self.writing, self.identities = path, writing, identities
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            with os.fdopen(self.writing, "wb") as plain, self.path.open("rb") as sealed:
-                pyrage.decrypt_io(sealed, plain, self.identities)
+            with os.fdopen(self.writing, "wb") as plain, self.path.open("rb") as encrypted:
+                pyrage.decrypt_io(encrypted, plain, self.identities)
         except pyrage.DecryptError as error:
-            self.error = BundleSealed(f"{self.path.name} can't be opened with this identity: {error}")
+            self.error = BundleEncrypted(f"{self.path.name} can't be decrypted with this identity: {error}")
         except BrokenPipeError:
-            pass  # Whoever reads wanted no more.
+            pass  # The reader closed the pipe early.
         except OSError as error:
             self.error = BundleBroken(f"{self.path.name} can't be decrypted: {error}")
 
 
-class _Watched:
-    """A reader and a writer that remember what they raised."""
+class _ErrorRecorder:
+    """Passes reads and writes on, and keeps the error that one of them raised."""
 
     def __init__(self, source: Reader, target: Writer) -> None:
         self.source, self.target = source, target

@@ -1,5 +1,6 @@
-"""One tenant's data for it to take away: plain CSV with headers, and a manifest. Of `shared` it has the tenant's
-members and the people it refers to, with what a bundle keeps of them; nothing of its login or of other tenants.
+"""Exports one tenant's data for the tenant itself: CSV files with headers, and a manifest. From `shared` it includes
+the tenant's members and the users that its tables reference, with the same columns as a bundle; no data of its login
+role or of other tenants.
 """
 
 import json
@@ -13,22 +14,22 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.backup.backup import settled
-from tenant_schemas.backup.introspection import let_go_of_shared, select_members, select_people, shared_columns
+from tenant_schemas.backup.backup import stable_snapshot
+from tenant_schemas.backup.introspection import release_shared_tables, select_members, select_users, shared_columns
 from tenant_schemas.backup.manifest import MANIFEST_NAME
-from tenant_schemas.backup.source import Source, saying_what_failed
-from tenant_schemas.backup.staging import folder_name, remove_left_overs, staged
+from tenant_schemas.backup.source import Source, translate_errors
+from tenant_schemas.backup.staging import folder_name, remove_abandoned_folders, staged
 from tenant_schemas.backup.table_io import lines_of, write_file
-from tenant_schemas.backup.writer import Frozen
+from tenant_schemas.backup.writer import TenantSnapshot
 
 _SUFFIX: Final = "-export"
-# What the engine itself keeps of a member, and the tenant need not know: its own id again, and its login.
-_ENGINES_OWN: Final = frozenset({"tenant_id", "tenant_role"})
+# Columns of a member that only the engine needs.
+_ENGINE_COLUMNS: Final = frozenset({"tenant_id", "tenant_role"})
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedTable:
-    """One file of CSV, the first row being the columns' names."""
+    """One CSV file; its first row has the column names."""
 
     name: str
     file: str
@@ -39,76 +40,76 @@ class ExportedTable:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written, and where."""
+    """The folder of an export and its tables."""
 
     folder: Path
     tables: tuple[ExportedTable, ...]
 
 
 def export_tenant(source: Source, slug: str, folder: Path) -> Export:
-    """Write the tenant, of whatever status, to a folder of its own in `folder`. Raises BackupError or TenantNotFound,
-    and then leaves nothing.
+    """Export the tenant, of any status, into a new folder in `folder`, from one snapshot. Raises BackupError or
+    TenantNotFound, and then leaves nothing.
     """
     with (
-        saying_what_failed(slug),
+        translate_errors(slug),
         source.connect(slug) as connection,
-        settled(connection, source, slug, lambda *_: None) as frozen,
+        stable_snapshot(connection, source, slug, lambda *_: None) as snapshot,
     ):
-        remove_left_overs(folder, slug)
-        target = folder / (folder_name(slug, frozen.taken_at) + _SUFFIX)
+        remove_abandoned_folders(folder, slug)
+        target = folder / (folder_name(slug, snapshot.taken_at) + _SUFFIX)
         with staged(target) as partial:
             tables = tuple(
                 _write(connection, partial, name, columns, query)
-                for name, columns, query in _parts(connection, source, frozen)
+                for name, columns, query in _parts(connection, source, snapshot)
             )
-            write_file(iter([_manifest(frozen, tables)]), partial, MANIFEST_NAME)
+            write_file(iter([_manifest(snapshot, tables)]), partial, MANIFEST_NAME)
     return Export(target, tables)
 
 
 _Part = tuple[str, Sequence[str], sql.Composed]
 
 
-def _parts(connection: psycopg.Connection[Any], source: Source, frozen: Frozen) -> Iterator[_Part]:
-    tenant, backup_policy = frozen.tenant, source.backup_policy
-    shown = [name for name in shared_columns(connection, backup_policy.members) if name not in _ENGINES_OWN]
+def _parts(connection: psycopg.Connection[Any], source: Source, snapshot: TenantSnapshot) -> Iterator[_Part]:
+    tenant, backup_policy = snapshot.tenant, source.backup_policy
+    shown = [name for name in shared_columns(connection, backup_policy.members) if name not in _ENGINE_COLUMNS]
     yield backup_policy.members, shown, select_members(tenant, shown, backup_policy)
-    yield backup_policy.people, backup_policy.people_columns, select_people(tenant, frozen.tables, backup_policy)
-    let_go_of_shared(connection)
-    for table in frozen.tables:
+    yield backup_policy.users, backup_policy.user_columns, select_users(tenant, snapshot.tables, backup_policy)
+    release_shared_tables(connection)
+    for table in snapshot.tables:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.all_columns))
-        place = sql.Identifier(tenant.schema_name, table.name)
-        yield table.name, table.all_columns, sql.SQL("SELECT {} FROM {}").format(columns, place)
+        source_table = sql.Identifier(tenant.schema_name, table.name)
+        yield table.name, table.all_columns, sql.SQL("SELECT {} FROM {}").format(columns, source_table)
 
 
 def _write(
     connection: psycopg.Connection[Any], partial: Path, name: str, columns: Sequence[str], query: sql.Composed
 ) -> ExportedTable:
     copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(query)
-    counted = _Counted()
+    counter = _LineCounter()
     with closing(lines_of(connection, copy)) as lines:
-        written = write_file(counted.of(lines), partial, f"{quote(name, safe='')}.csv")
-    return ExportedTable(name, written.file, tuple(columns), counted.lines - 1, written.sha256)
+        written = write_file(counter.count(lines), partial, f"{quote(name, safe='')}.csv")
+    return ExportedTable(name, written.file, tuple(columns), counter.lines - 1, written.sha256)
 
 
-class _Counted:
-    """Counts what passes: PostgreSQL sends each row, and the header, in one piece."""
+class _LineCounter:
+    """Counts the lines that it passes on. PostgreSQL sends each row, and the header, as one piece."""
 
     def __init__(self) -> None:
         self.lines = 0
 
-    def of(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+    def count(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         for line in lines:
             self.lines += 1
             yield line
 
 
-def _manifest(frozen: Frozen, tables: Sequence[ExportedTable]) -> bytes:
-    tenant = frozen.tenant
-    told = {
+def _manifest(snapshot: TenantSnapshot, tables: Sequence[ExportedTable]) -> bytes:
+    tenant = snapshot.tenant
+    document = {
         "tenant": {"id": tenant.id, "slug": tenant.slug, "name": tenant.name, "settings": dict(tenant.settings)},
         "revision": tenant.revision,
-        "taken_at": frozen.taken_at,
+        "taken_at": snapshot.taken_at,
         "encoding": "UTF-8",
         "tables": [asdict(table) for table in tables],
     }
-    return (json.dumps(told, indent=1, default=str, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(document, indent=1, default=str, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,6 @@
-"""The manifest of a bundle: what is in it and what must hold, as JSON. Reading refuses whatever is not exactly that."""
+"""The manifest of a bundle: a JSON file with the tenant, the files with their digests, and the proof. Reading it is
+strict: a missing, unknown or wrongly typed field raises BundleBroken.
+"""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ MANIFEST_NAME: Final = "manifest.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsFile:
-    """The rows of one table: where they are, how many, and two digests: of the rows in any order, and of the file."""
+    """The file with one table's rows: their number, `hash` over the rows in any order, and `sha256` of the file."""
 
     name: str
     file: str
@@ -30,7 +32,7 @@ class RowsFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DumpFile:
-    """pg_dump's own file of the schema."""
+    """The file that pg_dump wrote of the schema."""
 
     file: str
     sha256: str
@@ -39,7 +41,7 @@ class DumpFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackedUpTenant:
-    """The tenant's row of the registry, without what belongs to its login."""
+    """The tenant's row of the registry, without the columns of its login role."""
 
     id: UUID
     slug: str
@@ -52,7 +54,7 @@ class BackedUpTenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All of a bundle but the rows. It tells of no person."""
+    """All facts of a bundle except the rows. It contains no personal data."""
 
     format: int = FORMAT
     tenant: BackedUpTenant
@@ -69,7 +71,7 @@ class Manifest:
 
     @property
     def files(self) -> tuple[RowsFile | DumpFile, ...]:
-        """Every file of the bundle but the manifest."""
+        """Every file of the bundle except the manifest."""
         return (*self.tables, *self.shared, *((self.dump,) if self.dump else ()))
 
     def to_json(self) -> str:
@@ -77,43 +79,46 @@ class Manifest:
 
 
 def manifest_from_json(text: str | bytes) -> Manifest:
-    """Raises BundleBroken for what is no manifest, or one of a format that this code does not know."""
+    """Raises BundleBroken if the text is no manifest, or has a format that this code does not know."""
     try:
-        told = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BundleBroken(f"{MANIFEST_NAME} is no JSON: {error}") from None
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        found = told.get("format") if isinstance(told, dict) else None
-        raise BundleBroken(f"{MANIFEST_NAME} has the format {found!r}; this code reads format {FORMAT}.")
-    manifest: Manifest = _read(told, Manifest, MANIFEST_NAME)
+        raise BundleBroken(f"{MANIFEST_NAME} is no valid JSON: {error}") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else None
+        raise BundleBroken(
+            f"{MANIFEST_NAME} has the format {found!r}, and this code reads only format {FORMAT}: "
+            "use the version of this software that wrote the bundle."
+        )
+    manifest: Manifest = _read(value, Manifest, MANIFEST_NAME)
     return manifest
 
 
-def _read(told: Any, wanted: Any, where: str) -> Any:
-    """`told` as the type `wanted`; exactly that, for JSON that was tampered with or cut may hold anything."""
-    if get_origin(wanted) is tuple and isinstance(told, list):
-        return tuple(_read(each, get_args(wanted)[0], f"{where}[{number}]") for number, each in enumerate(told))
-    if isinstance(wanted, UnionType):
-        return None if told is None else _read(told, get_args(wanted)[0], where)
-    if hasattr(wanted, "__dataclass_fields__"):
-        return _read_fields(told, wanted, where)
-    if get_origin(wanted) is Mapping and isinstance(told, dict):
-        return told
-    if wanted is int and type(told) is int and told >= 0:
-        return told
-    if isinstance(told, str) and wanted in _FROM_TEXT:
+def _read(value: Any, expected: Any, path: str) -> Any:
+    """`value` as the type `expected`. Strict, because a forged or truncated JSON file may contain anything."""
+    if get_origin(expected) is tuple and isinstance(value, list):
+        return tuple(_read(each, get_args(expected)[0], f"{path}[{number}]") for number, each in enumerate(value))
+    if isinstance(expected, UnionType):
+        return None if value is None else _read(value, get_args(expected)[0], path)
+    if hasattr(expected, "__dataclass_fields__"):
+        return _read_fields(value, expected, path)
+    if get_origin(expected) is Mapping and isinstance(value, dict):
+        return value
+    if expected is int and type(value) is int and value >= 0:
+        return value
+    if isinstance(value, str) and expected in _FROM_TEXT:
         try:
-            return _FROM_TEXT[wanted](told)
+            return _FROM_TEXT[expected](value)
         except (ValueError, OverflowError) as error:
-            raise BundleBroken(f"{where}: {error}") from None
-    raise BundleBroken(f"{where} can't be {str(told)[:40]!r}.")
+            raise BundleBroken(f"{path}: {error}") from None
+    raise BundleBroken(f"{path} has the invalid value {str(value)[:40]!r}.")
 
 
 def _text(text: str) -> str:
-    """What PostgreSQL and file systems take: no NUL, and nothing that UTF-8 can't say."""
+    """Raises ValueError for a text that PostgreSQL and file systems refuse: with NUL, or not encodable as UTF-8."""
     text.encode()
     if "\0" in text:
-        raise ValueError("there is a NUL in it")
+        raise ValueError("it contains a NUL character")
     return text
 
 
@@ -132,10 +137,11 @@ _FROM_TEXT: Final[Mapping[Any, Any]] = {
 }
 
 
-def _read_fields(told: Any, wanted: type, where: str) -> Any:
-    names = {each.name for each in fields(wanted)}
-    if not isinstance(told, dict) or set(told) != names:
-        found = set(told) if isinstance(told, dict) else set()
-        raise BundleBroken(f"{where} lacks {sorted(names - found)} and has {sorted(found - names)} too much.")
-    types = get_type_hints(wanted)
-    return wanted(**{name: _read(told[name], types[name], f"{where}.{name}") for name in told})
+def _read_fields(value: Any, expected: type, path: str) -> Any:
+    names = {each.name for each in fields(expected)}
+    if not isinstance(value, dict) or set(value) != names:
+        found = set(value) if isinstance(value, dict) else set()
+        missing, unknown = sorted(names - found), sorted(found - names)
+        raise BundleBroken(f"{path} has missing fields {missing} and unknown fields {unknown}.")
+    types = get_type_hints(expected)
+    return expected(**{name: _read(value[name], types[name], f"{path}.{name}") for name in value})

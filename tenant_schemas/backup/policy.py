@@ -1,4 +1,4 @@
-"""What the application tells the engine of its tenants, so that one can be backed up, proved, restored and cloned."""
+"""The application's part of a backup: its shared tables, its proof of a tenant's data, and its masks for a clone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,27 +9,26 @@ import psycopg
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupPolicy:
-    """What the engine can't know of an application's tenants.
+    """The tables, columns and checks of the application that backup, restore and clone need.
 
-    `members` is the table of `shared` that says who belongs to a tenant, by tenant_id, tenant_role and user_id;
-    `people` the table of `shared` that members and tenants' tables refer to. A bundle keeps `people_columns` of each
-    person: the first is the primary key, the second finds the person on another server. `people_named` are the columns
-    by table, of ids or of texts that may be ids, that name people, with a foreign key or without: a bundle keeps whom
-    they name, and a remap and a clone replace the ids there and nowhere else. A text among them must have a mask, and
-    what a revision lacks is passed over.
+    `members` and `users` name tables of `shared`. `members` has the columns tenant_id, tenant_role and user_id. A
+    bundle keeps `user_columns` of each user: the first is the primary key, the second identifies the user on another
+    server. `user_id_columns` lists, by table, the columns with user ids (uuids, or texts that may be uuids), with or
+    without a foreign key. A bundle includes the users with these ids; a remap and a clone replace ids in these columns
+    only. A text column among them needs a mask. A column that an older revision lacks is ignored.
 
-    `prove` tells totals and heads of chains, as JSON; `find_faults` what does not hold after loading; both run bound to
-    the tenant. `rechain` runs bound and as the owner after ids or texts were replaced on purpose. `masks` are SQL
-    expressions by table and column, and `not_cloned` tables, both for clones.
+    `prove` returns totals and heads of hash chains, as JSON; `find_faults` returns what its audit finds after loading.
+    Both run bound to the tenant. `rechain` recomputes the hash chains after ids or texts were replaced; it runs bound,
+    as the owner. `masks` are SQL expressions by table and column, and `not_cloned` are tables, both for clones.
 
-    `recreated` are SQL expressions by column for a person who is missing where a bundle is restored and is made there
-    to be named and not to act; `note` runs bound, at the head, and writes into the tenant's own records what was done.
+    `recreated` are SQL expressions by column for a user whom a restore creates without a way to log in. `note` writes
+    an entry into the tenant's own audit log; it runs bound, at the head.
     """
 
     members: str
-    people: str
-    people_columns: tuple[str, ...]
-    people_named: Mapping[str, frozenset[str]]
+    users: str
+    user_columns: tuple[str, ...]
+    user_id_columns: Mapping[str, frozenset[str]]
     prove: Callable[[psycopg.Connection[Any]], dict[str, Any]]
     find_faults: Callable[[psycopg.Connection[Any]], list[str]]
     rechain: Callable[[psycopg.Connection[Any]], None]

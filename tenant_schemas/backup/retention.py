@@ -1,4 +1,4 @@
-"""Retention: older bundles of a tenant go when enough newer ones are whole. Nothing else in the folder is touched."""
+"""Retention: removes a tenant's older bundles when enough newer ones are intact. Other files in the folder stay."""
 
 import os
 from pathlib import Path
@@ -10,25 +10,25 @@ from tenant_schemas.errors import BundleBroken
 
 
 def keep_newest(bundle: Bundle, keep: int) -> list[Path]:
-    """Keep the tenant's new bundle, whatever time the others say, and with it the `keep` newest whole ones and what is
-    newer than the oldest of them; remove and return the others. A bundle with anything in it that its manifest doesn't
-    name stays.
+    """Remove the tenant's older bundles and return their folders. `bundle`, the new one, always stays and counts as the
+    first of `keep`. The others are checked newest first, until `keep` bundles are intact; only the bundles after that
+    are removed. A bundle with a file that its manifest does not name stays.
     """
-    whole = 1
+    intact = 1
     removed = []
     for folder, manifest in _newest_first(bundle):
         if folder == bundle.folder:
             continue
-        if whole < keep:
-            whole += _is_whole(folder)
-        elif _holds_nothing_else(folder, manifest):
+        if intact < keep:
+            intact += _is_intact(folder)
+        elif _has_no_other_files(folder, manifest):
             remove(folder)
             removed.append(folder)
     return removed
 
 
 def _newest_first(bundle: Bundle) -> list[tuple[Path, Manifest]]:
-    """All bundles with the tenant's slug and its id: the same name may have been another tenant's before."""
+    """All bundles with the tenant's slug and id: an earlier tenant may have had the same slug."""
     found = []
     parent = bundle.folder.parent
     for name in folders_by_slug(parent).get(bundle.manifest.tenant.slug, ()):
@@ -42,7 +42,7 @@ def _newest_first(bundle: Bundle) -> list[tuple[Path, Manifest]]:
     return sorted(found, key=lambda each: each[1].taken_at, reverse=True)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
         open_bundle(folder)
     except BundleBroken:
@@ -50,7 +50,7 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _holds_nothing_else(folder: Path, manifest: Manifest) -> bool:
+def _has_no_other_files(folder: Path, manifest: Manifest) -> bool:
     named = {MANIFEST_NAME, *(each.file for each in manifest.files)}
     found = {os.path.relpath(os.path.join(path, file), folder) for path, _, files in os.walk(folder) for file in files}
     return found <= named

@@ -1,5 +1,5 @@
-"""The installation that backups are taken from, and the db transactions in which it is read: they write nothing, and
-see all rows or fail.
+"""The installation that backups read, and the read-only db transactions in which they read it. Row-level security makes
+a query fail instead of hiding rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +17,19 @@ from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations, first_line
-from tenant_schemas.schema_diff.compare import drifted
+from tenant_schemas.schema_diff.compare import drifted_objects
 from tenant_schemas.tenant import Tenant
 
-# A migration may hold a tenant's tables for as long as it runs.
+# Long, because a migration may lock a tenant's tables for as long as it runs.
 LOCK_TIMEOUT_MS: Final = 60_000
 
-# By schema, the objects that are not as the history makes them.
+# By schema name, the objects that differ from the history's.
 Drift = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where to read, who may, and what the application says of it. `url` logs in a role that may read everything."""
+    """An installation to back up. `url` logs in as a role that may read everything."""
 
     url: str = field(repr=False)
     migrations: Migrations
@@ -41,48 +41,49 @@ class Source:
 
     @property
     def place(self) -> str:
-        """The server and the database, for people."""
-        told = conninfo_to_dict(self.conninfo)
-        return f"{told.get('host', 'localhost')}:{told.get('port', 5432)}/{told.get('dbname', '')}"
+        """Host, port and database, for messages."""
+        parameters = conninfo_to_dict(self.conninfo)
+        host, port = parameters.get("host", "localhost"), parameters.get("port", 5432)
+        return f"{host}:{port}/{parameters.get('dbname', '')}"
 
     def find_drift(self, tenants: Sequence[Tenant]) -> Drift:
         url = sa.make_url(self.url).set(drivername="postgresql+psycopg")
         with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection, connection.begin():
-            return drifted(connection, self.migrations, tenants)
+            return drifted_objects(connection, self.migrations, tenants)
 
     @contextmanager
     def connect(self, slug: str) -> Iterator[psycopg.Connection[Any]]:
-        """A connection whose name tells a waiting migrator who holds its lock."""
+        """A connection whose application_name shows a waiting migrator which backup blocks it."""
         with psycopg.connect(self.conninfo, autocommit=True, application_name=f"backup of {slug}") as connection:
             yield connection
 
     @contextmanager
-    def join(self, slug: str, snapshot: str) -> Iterator[psycopg.Connection[Any]]:
-        """Another connection that sees what the snapshot's own sees."""
-        with self.connect(slug) as connection, frozen_reading(connection, snapshot):
+    def join(self, slug: str, exported_id: str) -> Iterator[psycopg.Connection[Any]]:
+        """A further connection in an exported snapshot."""
+        with self.connect(slug) as connection, repeatable_read(connection, exported_id):
             yield connection
 
 
 @contextmanager
-def reading(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """A db transaction in which each statement sees what is committed by then."""
-    with _reading(connection, sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")):
+def read_committed(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A read-only db transaction in which each statement sees the rows committed before it."""
+    with _transaction(connection, sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")):
         yield
 
 
 @contextmanager
-def frozen_reading(connection: psycopg.Connection[Any], snapshot: str | None = None) -> Iterator[None]:
-    """A db transaction in which all statements see one snapshot: the first statement's that needs one, or another's.
-    LOCK TABLE needs none.
+def repeatable_read(connection: psycopg.Connection[Any], exported_id: str | None = None) -> Iterator[None]:
+    """A read-only db transaction in which all statements see one snapshot: the exported one that is named, or else one
+    taken by the first statement other than LOCK TABLE.
     """
     begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    joining = sql.SQL("; SET TRANSACTION SNAPSHOT {}").format(snapshot) if snapshot else sql.SQL("")
-    with _reading(connection, begin + joining):
+    joining = sql.SQL("; SET TRANSACTION SNAPSHOT {}").format(exported_id) if exported_id else sql.SQL("")
+    with _transaction(connection, begin + joining):
         yield
 
 
 @contextmanager
-def _reading(connection: psycopg.Connection[Any], begin: sql.SQL | sql.Composed) -> Iterator[None]:
+def _transaction(connection: psycopg.Connection[Any], begin: sql.SQL | sql.Composed) -> Iterator[None]:
     connection.execute(begin)
     try:
         pin_session(connection)
@@ -94,8 +95,8 @@ def _reading(connection: psycopg.Connection[Any], begin: sql.SQL | sql.Composed)
 
 
 @contextmanager
-def saying_what_failed(slug: str) -> Iterator[None]:
-    """PostgreSQL's and the disk's own errors become one that an operator can read."""
+def translate_errors(slug: str) -> Iterator[None]:
+    """Raises errors of PostgreSQL and of the file system as BackupError, with the tenant and the cause."""
     try:
         yield
     except OSError as error:
@@ -106,5 +107,5 @@ def saying_what_failed(slug: str) -> Iterator[None]:
 
 
 def _notes(error: Exception) -> str:
-    """What else is to be known: that something could not be removed."""
+    """The notes of an error, for example that a folder could not be removed."""
     return "".join(f" {note}" for note in getattr(error, "__notes__", ()))

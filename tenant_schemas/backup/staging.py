@@ -1,7 +1,8 @@
-"""A folder that appears whole or not at all: made as `<name>.partial`, synced to disk, and then renamed.
+"""Writes a folder so that it appears complete or not at all: it is filled as `<name>.partial`, synced to disk and then
+renamed.
 
-A process holds a lock on the partial folder that it fills, and the kernel lets go of it when the process ends, however
-it ends: what nobody holds is left over, and the next run that makes such a folder removes it.
+A process locks the partial folder while it fills it, and the kernel releases the lock when the process ends. So an
+unlocked partial folder is abandoned, and the next run that writes such a folder removes it.
 """
 
 import fcntl
@@ -20,7 +21,7 @@ from tenant_schemas.errors import BackupError, BundleExists
 
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*-\d{8}T\d{6}Z")
-_LEFT_OVER: Final = re.compile(rf"([a-z][a-z0-9_]*)-\d{{8}}T\d{{6}}Z(-\w+)?{re.escape(PARTIAL)}")
+_ABANDONED: Final = re.compile(rf"([a-z][a-z0-9_]*)-\d{{8}}T\d{{6}}Z(-\w+)?{re.escape(PARTIAL)}")
 _SYNCED_AT_ONCE: Final = 8
 
 
@@ -29,7 +30,7 @@ def folder_name(slug: str, moment: datetime) -> str:
 
 
 def folders_by_slug(parent: Path) -> dict[str, list[str]]:
-    """The names in `parent` that `folder_name` gave, the newest first. The folder is read once for all tenants."""
+    """The folders in `parent` with a name from `folder_name`, newest first, by slug."""
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(parent) if parent.exists() else (), reverse=True):
         if _NAME.fullmatch(name):
@@ -39,15 +40,15 @@ def folders_by_slug(parent: Path) -> dict[str, list[str]]:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A private folder to fill. It becomes `target` when the block ends, and is removed if it fails.
+    """A private folder to fill. It is renamed to `target` when the block ends, and removed if the block raises.
 
-    Raises BundleExists rather than touch what is there already.
+    Raises BundleExists if the target exists or another process is writing it.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.path.lexists(target):
-        raise BundleExists(f"{target} is there already, and no backup is ever overwritten.")
+        raise BundleExists(f"{target} exists, and no backup is ever overwritten: run the backup again.")
     partial = target.with_name(target.name + PARTIAL)
-    with _made_and_held(partial):
+    with _created_and_locked(partial):
         try:
             yield partial
             _sync_tree(partial)
@@ -55,54 +56,56 @@ def staged(target: Path) -> Iterator[Path]:
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if partial.exists():
-                error.add_note(f"{partial} could not be removed; it is no bundle, and the next run tries again.")
+                error.add_note(f"Could not remove {partial}. It is no bundle; the next run tries to remove it again.")
             raise
 
 
-def remove_left_overs(parent: Path, slug: str | None = None) -> None:
-    """Remove what killed runs left of one tenant's folders, or of all tenants'."""
+def remove_abandoned_folders(parent: Path, slug: str | None = None) -> None:
+    """Remove the partial folders that killed runs left, of one tenant or of all."""
     for name in os.listdir(parent) if parent.exists() else ():
-        found = _LEFT_OVER.fullmatch(name)
+        found = _ABANDONED.fullmatch(name)
         if found and slug in {None, found[1]}:
-            with suppress(BundleExists, OSError), _held(parent / name):
+            with suppress(BundleExists, OSError), _locked(parent / name):
                 shutil.rmtree(parent / name, ignore_errors=True)
 
 
 def remove(bundle: Path) -> None:
-    """Remove a folder so that, whenever this is interrupted, it is whole or no bundle."""
-    doomed = bundle.with_name(bundle.name + PARTIAL)
-    bundle.rename(doomed)
-    with _held(doomed):
-        shutil.rmtree(doomed)
+    """Remove a bundle. It is renamed first, so that an interruption never leaves an incomplete bundle."""
+    partial = bundle.with_name(bundle.name + PARTIAL)
+    bundle.rename(partial)
+    with _locked(partial):
+        shutil.rmtree(partial)
 
 
 @contextmanager
-def _made_and_held(partial: Path) -> Iterator[None]:
+def _created_and_locked(partial: Path) -> Iterator[None]:
     try:
         partial.mkdir(mode=0o700)
     except FileExistsError:
-        raise BundleExists(f"{partial} is being written by another backup.") from None
-    with _held(partial):
+        raise BundleExists(f"{partial} is being written by another backup: wait until it has ended.") from None
+    with _locked(partial):
         yield
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The kernel lets go of the lock when the process ends, however it ends."""
+def _locked(folder: Path) -> Iterator[None]:
+    """An exclusive lock on a folder. The kernel releases it when the process ends. Raises BundleExists if another
+    process holds it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), os.stat(folder, follow_symlinks=False)):
-            raise BundleExists(f"{folder} is another one by now.")
+            raise BundleExists(f"{folder} was replaced by another process: run the backup again.")
         yield
     except BlockingIOError:
-        raise BundleExists(f"{folder} is being written by another backup.") from None
+        raise BundleExists(f"{folder} is being written by another backup: wait until it has ended.") from None
     finally:
         os.close(descriptor)
 
 
 def _sync_tree(folder: Path) -> None:
-    """Together, for the disk writes its journal once for all that wait for it."""
+    """Sync all files concurrently: the file system then writes its journal once for several of them."""
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
         list(pool.map(_sync, (folder, *folder.rglob("*"))))
 

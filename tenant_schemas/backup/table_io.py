@@ -1,7 +1,8 @@
-"""The rows of one table: out of PostgreSQL by COPY, counted and hashed, into a compressed and perhaps sealed file.
+"""Writes the rows of one table: reads them by COPY, counts and hashes them, and writes a compressed file, encrypted if
+there are recipients.
 
-The hash adds up the SHA-256 of each row's line, so it is the same in whatever order the rows come; and COPY's text is
-the same on every version of PostgreSQL in a session with the settings of `pin_session`.
+The hash is the sum of the SHA-256 of each row's line, so it does not depend on the order of rows. With the settings of
+`pin_session`, COPY writes the same text on every version of PostgreSQL.
 """
 
 import os
@@ -15,14 +16,14 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from tenant_schemas.backup.encryption import SUFFIX, Recipients, Writer, seal
+from tenant_schemas.backup.encryption import SUFFIX, Recipients, Writer, encrypt
 from tenant_schemas.backup.manifest import RowsFile
 
 PIECE_BYTES: Final = 1 << 18
-# Hashes and ids hardly compress, so more effort would cost time and win little.
+# Hashes and ids hardly compress, so a higher level costs time and saves little.
 COMPRESSION_LEVEL: Final = 1
-GZIP_FORMAT: Final = 31  # zlib's word for it: a window of 2^15, with gzip's head and tail.
-_PINNED: Final = """
+GZIP_FORMAT: Final = 31  # zlib's `wbits`: a window of 2^15 bytes, with gzip's header and trailer.
+_SESSION_SETTINGS: Final = """
     SET LOCAL TimeZone TO 'UTC'; SET LOCAL DateStyle TO 'ISO'; SET LOCAL IntervalStyle TO 'postgres';
     SET LOCAL extra_float_digits TO 3; SET LOCAL bytea_output TO 'hex'; SET LOCAL client_encoding TO 'UTF8';
     SET LOCAL row_security TO off; SET LOCAL statement_timeout TO 0; SET LOCAL jit TO off;
@@ -46,8 +47,10 @@ class Tally:
 
 
 def pin_session(connection: psycopg.Connection[Any]) -> None:
-    """Let COPY write alike everywhere, and refuse rather than hide rows, until the open db transaction ends."""
-    connection.execute(_PINNED)
+    """Until the open db transaction ends, make COPY write the same text on every server, make queries fail if row-level
+    security would hide rows, and disable the timeouts of statements and of an idle db transaction.
+    """
+    connection.execute(_SESSION_SETTINGS)
 
 
 def copy_table(schema_name: str, table: str, columns: Sequence[str]) -> sql.Composed:
@@ -60,11 +63,11 @@ def copy_query(query: sql.Composed) -> sql.Composed:
 
 
 def lines_of(connection: psycopg.Connection[Any], copy: sql.Composed) -> Generator[bytes, None, None]:
-    """What a COPY … TO STDOUT says, a row at a time, each with its line feed. To be closed by whoever may stop early:
-    until then the connection does nothing else.
+    """The output of a COPY … TO STDOUT, one row at a time, each with its line feed. A caller that may stop early must
+    close the generator: until then the connection can run no other statement.
     """
-    with connection.cursor().copy(copy) as said:
-        for line in said:
+    with connection.cursor().copy(copy) as output:
+        for line in output:
             yield bytes(line)
 
 
@@ -78,8 +81,8 @@ def tally_of(lines: Iterable[bytes]) -> Tally:
 def write_rows(
     lines: Iterable[bytes], folder: Path, file: str, *, name: str, columns: Sequence[str], recipients: Recipients = ()
 ) -> RowsFile:
-    """Write `folder`/`file`, which must not exist, and say what is in it. With recipients it is sealed, and its name
-    says so. The caller makes it durable.
+    """Write `folder`/`file`, which must not exist, and describe it. With recipients the file is encrypted and its name
+    ends in `.age`. The caller syncs it to disk.
     """
     tally = Tally()
     written = write_file(_compressed(lines, tally), folder, file, recipients)
@@ -90,48 +93,48 @@ def write_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A file as it lies on disk."""
+class StoredFile:
+    """A file on disk: its name, digest and size."""
 
     file: str
     sha256: str
     bytes: int
 
 
-def write_file(pieces: Iterator[bytes], folder: Path, file: str, recipients: Recipients = ()) -> Written:
-    """Write a private file, sealed for its recipients if there are any."""
+def write_file(pieces: Iterator[bytes], folder: Path, file: str, recipients: Recipients = ()) -> StoredFile:
+    """Write a file with mode 0600, encrypted if there are recipients."""
     file += SUFFIX if recipients else ""
     with open(folder / file, "xb", opener=_open_private) as stored:
-        target = _Hashing(stored)
+        target = _HashingWriter(stored)
         if recipients:
-            seal(_Reader(pieces), target, recipients)
+            encrypt(_PieceReader(pieces), target, recipients)
         else:
             for piece in pieces:
                 target.write(piece)
-    return Written(file, target.sha256.hexdigest(), target.bytes)
+    return StoredFile(file, target.sha256.hexdigest(), target.bytes)
 
 
 def _compressed(lines: Iterable[bytes], tally: Tally) -> Iterator[bytes]:
-    squeeze = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, GZIP_FORMAT)
-    waiting: list[bytes] = []
+    compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, GZIP_FORMAT)
+    pending: list[bytes] = []
     size = 0
     for line in lines:
         tally.add(line)
-        waiting.append(line)
+        pending.append(line)
         size += len(line)
         if size >= PIECE_BYTES:
-            yield squeeze.compress(b"".join(waiting))
-            waiting, size = [], 0
-    yield squeeze.compress(b"".join(waiting))
-    yield squeeze.flush()
+            yield compressor.compress(b"".join(pending))
+            pending, size = [], 0
+    yield compressor.compress(b"".join(pending))
+    yield compressor.flush()
 
 
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-class _Hashing:
-    """A file that is hashed and measured while it is written."""
+class _HashingWriter:
+    """Hashes and measures a file while it is written."""
 
     def __init__(self, stored: Writer) -> None:
         self.stored, self.sha256, self.bytes = stored, sha256(), 0
@@ -142,8 +145,8 @@ class _Hashing:
         return self.stored.write(data)
 
 
-class _Reader:
-    """Pieces of any size as a file to read from."""
+class _PieceReader:
+    """Lets a file be read from pieces of any size."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.pieces, self.rest = pieces, memoryview(b"")
@@ -154,5 +157,5 @@ class _Reader:
             if piece is None:
                 return b""
             self.rest = memoryview(piece)
-        taken, self.rest = self.rest[:size], self.rest[size:]
-        return bytes(taken)
+        result, self.rest = self.rest[:size], self.rest[size:]
+        return bytes(result)

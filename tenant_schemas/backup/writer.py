@@ -1,4 +1,4 @@
-"""Writes what one snapshot has of a tenant: rows, proof, perhaps pg_dump's file, and last the manifest."""
+"""Writes the bundle of one tenant's snapshot: rows, proof, optionally pg_dump's file, and the manifest last."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from psycopg import sql
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.encryption import Recipients, read_recipients
 from tenant_schemas.backup.introspection import (
-    Registered,
+    RegistryRow,
     Table,
-    let_go_of_shared,
+    release_shared_tables,
     select_members,
-    select_people,
+    select_users,
     shared_columns,
 )
 from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DumpFile, Manifest, RowsFile
@@ -28,17 +28,19 @@ from tenant_schemas.backup.pg_dump import dump_schema
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.staging import folder_name, staged
 from tenant_schemas.backup.table_io import copy_query, copy_table, lines_of, write_file, write_rows
-from tenant_schemas.search_path import bind_reading
+from tenant_schemas.search_path import bind_driver_connection
 from tenant_schemas.tenant import Tenant
 
 TABLES, SHARED, DUMP = "tables", "shared", "schema.dump"
-# Below this another connection costs more than it saves. PostgreSQL's pages have 8 KiB.
-_WORTH_A_CONNECTION_PAGES: Final = 4096
+# A smaller table is not worth a connection of its own. PostgreSQL's pages have 8 KiB.
+_LARGE_TABLE_PAGES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """How a bundle is to be. `jobs` are connections for one large tenant, or tenants at once where all are taken."""
+class BackupOptions:
+    """Options of a backup. `jobs` is the number of connections for one tenant, or of tenants at once in a backup of
+    all. `sealed_for` are the recipients for whom the files are encrypted; none for plain files.
+    """
 
     folder: Path
     jobs: int = 1
@@ -47,39 +49,43 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frozen:
-    """A tenant as one snapshot has it, with all locks of `lock_tables`. `snapshot` is its name, if it has one yet."""
+class TenantSnapshot:
+    """A tenant in one snapshot, with all locks of `lock_tables`. `exported_id` names the snapshot once it is
+    exported.
+    """
 
-    registered: Registered
+    registry_row: RegistryRow
     tables: tuple[Table, ...]
     fingerprint: str
-    snapshot: str | None
+    exported_id: str | None
     taken_at: datetime
 
     @property
     def tenant(self) -> Tenant:
-        return self.registered.tenant
+        return self.registry_row.tenant
 
 
-def write_bundle(connection: psycopg.Connection[Any], source: Source, frozen: Frozen, shape: Shape) -> Bundle:
-    """Write it all, from a connection that is in the snapshot. What fails leaves nothing."""
-    recipients = read_recipients(shape.sealed_for)
-    target = shape.folder / folder_name(frozen.tenant.slug, frozen.taken_at)
+def write_bundle(
+    connection: psycopg.Connection[Any], source: Source, snapshot: TenantSnapshot, options: BackupOptions
+) -> Bundle:
+    """Write the bundle, on a connection that is in the snapshot. After an error no bundle is left."""
+    recipients = read_recipients(options.sealed_for)
+    target = options.folder / folder_name(snapshot.tenant.slug, snapshot.taken_at)
     with staged(target) as partial:
-        manifest = _Writing(source, frozen, shape, partial, recipients).write(connection)
+        manifest = _BundleWriter(source, snapshot, options, partial, recipients).write(connection)
         write_file(iter([manifest.to_json().encode()]), partial, MANIFEST_NAME)
     return Bundle(target, manifest)
 
 
 def server_version(connection: psycopg.Connection[Any]) -> str:
-    """Like 18.4."""
+    """The server's version, such as 18.4."""
     version = connection.info.server_version
     return f"{version // 10_000}.{version % 10_000}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
-    """What of one table is to be written, and where."""
+class _TableCopy:
+    """One table to write: its folder in the bundle, columns and COPY statement."""
 
     name: str
     folder: str
@@ -88,12 +94,12 @@ class _Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Writing:
-    """A bundle on its way to disk."""
+class _BundleWriter:
+    """Writes one bundle into its partial folder."""
 
     source: Source
-    frozen: Frozen
-    shape: Shape
+    snapshot: TenantSnapshot
+    options: BackupOptions
     partial: Path
     recipients: Recipients
 
@@ -101,65 +107,65 @@ class _Writing:
         for folder in (TABLES, SHARED):
             (self.partial / folder).mkdir(mode=0o700)
         shared = tuple(self._write_copy(connection, copy) for copy in self._shared(connection))
-        let_go_of_shared(connection)
-        snapshot = self.frozen.snapshot or _export_snapshot(connection)
+        release_shared_tables(connection)
+        exported_id = self.snapshot.exported_id or _export_snapshot(connection)
         return Manifest(
-            tenant=_row_of(self.frozen.tenant),
-            shared_revision=self.frozen.registered.shared_revision,
-            fingerprint=self.frozen.fingerprint,
+            tenant=_manifest_row(self.snapshot.tenant),
+            shared_revision=self.snapshot.registry_row.shared_revision,
+            fingerprint=self.snapshot.fingerprint,
             server_version=server_version(connection),
-            taken_at=self.frozen.taken_at,
-            snapshot=snapshot,
-            tables=self._write_tables(connection, snapshot),
+            taken_at=self.snapshot.taken_at,
+            snapshot=exported_id,
+            tables=self._write_tables(connection, exported_id),
             shared=shared,
             proof=self._prove(connection),
-            dump=self._write_dump(snapshot) if self.shape.with_dump else None,
-            sealed_for=self.shape.sealed_for,
+            dump=self._write_dump(exported_id) if self.options.with_dump else None,
+            sealed_for=self.options.sealed_for,
         )
 
-    def _write_tables(self, connection: psycopg.Connection[Any], snapshot: str) -> tuple[RowsFile, ...]:
-        """Over several connections if there are several large tables; the largest first, so that none is left to one
-        connection at the end.
+    def _write_tables(self, connection: psycopg.Connection[Any], exported_id: str) -> tuple[RowsFile, ...]:
+        """Several large tables are written over several connections, the largest table first, so that no connection is
+        left alone with a large one at the end.
         """
-        waiting = deque(sorted(self.frozen.tables, key=lambda table: -table.pages))
-        large = sum(table.pages >= _WORTH_A_CONNECTION_PAGES for table in waiting)
-        others = max(0, min(self.shape.jobs, large) - 1)
-        with ThreadPoolExecutor(max(1, others)) as pool:
-            beside = [pool.submit(self._write_beside, waiting, snapshot) for _ in range(others)]
-            written = self._write_waiting(connection, waiting)
-            for other in beside:
-                written += other.result()
+        pending = deque(sorted(self.snapshot.tables, key=lambda table: -table.pages))
+        large = sum(table.pages >= _LARGE_TABLE_PAGES for table in pending)
+        extra = max(0, min(self.options.jobs, large) - 1)
+        with ThreadPoolExecutor(max(1, extra)) as pool:
+            futures = [pool.submit(self._write_on_own_connection, pending, exported_id) for _ in range(extra)]
+            written = self._write_pending(connection, pending)
+            for future in futures:
+                written += future.result()
         return tuple(sorted(written, key=lambda each: each.name))
 
-    def _write_beside(self, waiting: deque[Table], snapshot: str) -> list[RowsFile]:
-        with self.source.join(self.frozen.tenant.slug, snapshot) as connection:
-            return self._write_waiting(connection, waiting)
+    def _write_on_own_connection(self, pending: deque[Table], exported_id: str) -> list[RowsFile]:
+        with self.source.join(self.snapshot.tenant.slug, exported_id) as connection:
+            return self._write_pending(connection, pending)
 
-    def _write_waiting(self, connection: psycopg.Connection[Any], waiting: deque[Table]) -> list[RowsFile]:
+    def _write_pending(self, connection: psycopg.Connection[Any], pending: deque[Table]) -> list[RowsFile]:
         written = []
         try:
-            while (table := _next(waiting)) is not None:
+            while (table := _next(pending)) is not None:
                 written.append(self._write_copy(connection, self._copy_of(table)))
         except BaseException:
-            waiting.clear()  # The others need not go on.
+            pending.clear()  # The other connections stop after their current table.
             raise
         return written
 
-    def _copy_of(self, table: Table) -> _Copy:
-        copy = copy_table(self.frozen.tenant.schema_name, table.name, table.columns)
-        return _Copy(table.name, TABLES, table.columns, copy)
+    def _copy_of(self, table: Table) -> _TableCopy:
+        copy = copy_table(self.snapshot.tenant.schema_name, table.name, table.columns)
+        return _TableCopy(table.name, TABLES, table.columns, copy)
 
-    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_Copy, _Copy]:
-        tenant, backup_policy = self.frozen.tenant, self.source.backup_policy
+    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_TableCopy, _TableCopy]:
+        tenant, backup_policy = self.snapshot.tenant, self.source.backup_policy
         columns = shared_columns(connection, backup_policy.members)
         members = select_members(tenant, columns, backup_policy)
-        people = select_people(tenant, self.frozen.tables, backup_policy)
+        users = select_users(tenant, self.snapshot.tables, backup_policy)
         return (
-            _Copy(backup_policy.members, SHARED, columns, copy_query(members)),
-            _Copy(backup_policy.people, SHARED, backup_policy.people_columns, copy_query(people)),
+            _TableCopy(backup_policy.members, SHARED, columns, copy_query(members)),
+            _TableCopy(backup_policy.users, SHARED, backup_policy.user_columns, copy_query(users)),
         )
 
-    def _write_copy(self, connection: psycopg.Connection[Any], copy: _Copy) -> RowsFile:
+    def _write_copy(self, connection: psycopg.Connection[Any], copy: _TableCopy) -> RowsFile:
         file = f"{copy.folder}/{quote(copy.name, safe='')}.copy.gz"
         with closing(lines_of(connection, copy.query)) as lines:
             return write_rows(
@@ -167,30 +173,30 @@ class _Writing:
             )
 
     def _prove(self, connection: psycopg.Connection[Any]) -> dict[str, Any]:
-        bind_reading(connection, self.frozen.tenant.schema_name)
+        bind_driver_connection(connection, self.snapshot.tenant.schema_name)
         return self.source.backup_policy.prove(connection)
 
-    def _write_dump(self, snapshot: str) -> DumpFile:
-        dump = dump_schema(self.source.conninfo, self.frozen.tenant.schema_name, snapshot)
+    def _write_dump(self, exported_id: str) -> DumpFile:
+        dump = dump_schema(self.source.conninfo, self.snapshot.tenant.schema_name, exported_id)
         with closing(dump) as pieces:
             written = write_file(pieces, self.partial, DUMP, self.recipients)
         return DumpFile(file=written.file, sha256=written.sha256, bytes=written.bytes)
 
 
 def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
-    """Its name, for other connections. PostgreSQL gives none within a savepoint."""
-    ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()")
-    return str(snapshot)
+    """The identifier with which other connections join the snapshot. PostgreSQL exports none within a savepoint."""
+    ((exported_id,),) = connection.execute("SELECT pg_export_snapshot()")
+    return str(exported_id)
 
 
-def _next(waiting: deque[Table]) -> Table | None:
+def _next(pending: deque[Table]) -> Table | None:
     try:
-        return waiting.popleft()
+        return pending.popleft()
     except IndexError:
         return None
 
 
-def _row_of(tenant: Tenant) -> BackedUpTenant:
+def _manifest_row(tenant: Tenant) -> BackedUpTenant:
     return BackedUpTenant(
         id=tenant.id,
         slug=tenant.slug,

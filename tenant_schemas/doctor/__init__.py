@@ -1,9 +1,8 @@
-"""Examines a live installation: is every wall where it should be, on this server, today? It changes nothing:
-what it writes is one new tenant's schema, to compare the others with, in a savepoint that is rolled back.
+"""Examines a live installation and reports every deviation from the engine's rules. It changes nothing: it creates one
+reference schema, to compare the tenants' schemas with, in a savepoint, and rolls it back.
 
-What is looked for follows from the catalogue and from the rules of this engine, not from a list of the application's
-tables: a new table, function or tenant is examined like the old ones. `examine` may run as the migrator; `unseen` says
-what only a superuser would have seen.
+The checks read PostgreSQL's catalogue, not a list of the application's tables: a new table, function or tenant is
+examined too. `examine` may run as the migrator; `unseen` lists the checks that need a superuser.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,14 +37,14 @@ def examine(
     max_connections: int | None = None,
     exempt: frozenset[str] = frozenset(),
 ) -> list[Finding]:
-    """Everything that is not as it should be, errors first; empty is good. Changes and commits nothing.
+    """Return all findings, errors first; an empty list means a sound installation. Changes and commits nothing.
 
-    While the migrations make the schema that is rolled back (a fraction of a second) nobody may write to the tables of
-    `shared` that tenants' tables refer to; if it must wait for these, it gives up soon and says so. Where the db
-    transaction may only read, or who looks may not act as the owner, nothing is made or locked.
+    While the migrations create the reference schema (a fraction of a second), writers of the `shared` tables that
+    tenants' tables reference must wait. If those tables are in use, it gives up after the lock time-out and reports
+    that. In a read-only db transaction, or if the login can't act as the owner, it creates and locks nothing.
 
-    `max_connections` is what one process of the service may open. `exempt` are the names of checks whose findings are
-    left out, for a server that is thrown away.
+    `max_connections` is the number of connections that one process of the service may open. Findings of the checks
+    named in `exempt` are left out, for a throw-away server.
     """
     savepoint = connection.begin_nested()
     try:
@@ -57,10 +56,10 @@ def examine(
 
 
 def unseen(connection: Connection) -> list[str]:
-    """What this login can't see and `examine` therefore says nothing about."""
+    """The checks that `examine` leaves out because this login is no superuser."""
     if _is_superuser(connection):
         return []
-    return ["how passwords are stored (pg_authid)", "who is let in without a password (pg_hba_file_rules)"]
+    return ["password storage (pg_authid)", "logins without a password (pg_hba_file_rules)"]
 
 
 def _examine(
@@ -69,10 +68,15 @@ def _examine(
     prepared = "SELECT to_regclass('shared.tenants') IS NOT NULL AND to_regrole(%s) IS NOT NULL"
     if not connection.exec_driver_sql(prepared, (migrations.roles.owner,)).scalar_one():
         remedy = "Run `python -m scripts.create_roles`, then `python -m scripts.migrate`."
-        yield error("prepared", "the database", "there is no installation here", remedy)
+        yield error(
+            "prepared",
+            "the database",
+            f"the registry shared.tenants or the role {migrations.roles.owner} does not exist",
+            remedy,
+        )
         return
     tenants = tuple(all_tenants(connection))
-    new_schema = make_reference(connection, migrations, tenants, migrations.head(History.TENANT))
+    reference = make_reference(connection, migrations, tenants, migrations.head(History.TENANT))
     connection.exec_driver_sql("SET LOCAL transaction_read_only TO on")
     installation = Installation(
         connection,
@@ -82,7 +86,7 @@ def _examine(
         shared_logins,
         int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()),
         _is_superuser(connection),
-        new_schema,
+        reference,
     )
     for check in _CHECKS:
         yield from check(installation)

@@ -1,4 +1,4 @@
-"""What the doctor says, and whom it examines."""
+"""The doctor's findings, and the installation that it examines."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ from tenant_schemas.tenant import Tenant
 
 
 class Severity(StrEnum):
-    """An `error` breaks a promise of this house. A `warning` is for somebody to know and decide."""
+    """An `error` breaks a guarantee of the engine. A `warning` needs an operator's decision."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be: which check found it, where, what it is, and what to do about it."""
+    """One deviation: the check that found it, the object (`where`), the deviation (`what`) and the remedy."""
 
     severity: Severity
     check: str
@@ -40,7 +40,7 @@ def warning(check: str, where: str, what: str, remedy: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The installation under examination, as one open db transaction sees it."""
+    """The installation under examination, read in one open db transaction."""
 
     connection: Connection
     roles: ServiceRoles
@@ -49,10 +49,10 @@ class Installation:
     shared_logins: bool
     version: int
     is_superuser: bool
-    new_schema: Reference
+    reference: Reference
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
-        """All rows of a query, as SQLAlchemy's Row. A percent sign in it is written twice."""
+        """All rows of a query, as SQLAlchemy's Row. Write a percent sign in the query twice."""
         return list(self.connection.exec_driver_sql(query, parameters))
 
     @property

@@ -1,4 +1,4 @@
-"""Who may do what. Every entry of every access list is looked at; one that no rule allows is a finding."""
+"""Who has which privilege. Every entry of every access list is checked; an entry that no rule allows is a finding."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +8,10 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
 from tenant_schemas.migrations.history import VERSION_TABLE
-from tenant_schemas.roles import CLOSED_COLUMNS, CLOSED_FUNCTIONS, WATCHED_FUNCTIONS
+from tenant_schemas.roles import MONITORING_FUNCTIONS, REVOKED_COLUMNS, REVOKED_FUNCTIONS
 from tenant_schemas.tenant import SHARED_SCHEMA
 
-_AGAIN = "Run `python -m scripts.create_roles` again."
+_RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
 _GRANTS = """
     WITH ours AS (
         SELECT oid, nspname, nspacl, nspowner FROM pg_namespace
@@ -38,9 +38,9 @@ _GRANTS = """
     FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
     WHERE a.grantee = 0 OR (r.rolname <> %(owner)s AND NOT coalesce(r.rolsuper, false))"""
 
-_SHOWN = {"schema": {"USAGE"}, "relation": {"SELECT"}, "column": {"SELECT"}, "function": {"EXECUTE"}}
-_WRITTEN = {
-    **_SHOWN,
+_READ = {"schema": {"USAGE"}, "relation": {"SELECT"}, "column": {"SELECT"}, "function": {"EXECUTE"}}
+_READ_WRITE = {
+    **_READ,
     "relation": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     "column": {"SELECT", "INSERT", "UPDATE"},
 }
@@ -50,16 +50,16 @@ _NOTHING: dict[str, set[str]] = {}
 def check(installation: Installation) -> Iterator[Finding]:
     role_of = {tenant.schema_name: tenant.role_name for tenant in installation.tenants}
     for grant in installation.rows(_GRANTS, schemas=installation.tenant_schemas, owner=installation.roles.owner):
-        if not _is_meant(installation, grant, role_of.get(grant.schema_name)):
+        if not _is_allowed(installation, grant, role_of.get(grant.schema_name)):
             yield _finding(grant)
     yield from _check_defaults(installation)
-    yield from _check_elsewhere(installation)
+    yield from _check_outside_schemas(installation)
     yield from _check_catalogue(installation)
     yield from _check_initial(installation)
 
 
-def _is_meant(installation: Installation, grant: Row[Any], tenant_role: str | None) -> bool:
-    """The rules. `tenant_role` is the login of the tenant whose schema it is."""
+def _is_allowed(installation: Installation, grant: Row[Any], tenant_role: str | None) -> bool:
+    """The rules. `tenant_role` is the login of the tenant to which the schema belongs."""
     roles = installation.roles
     if grant.is_grantable:
         return False
@@ -70,17 +70,17 @@ def _is_meant(installation: Installation, grant: Row[Any], tenant_role: str | No
     if grant.schema_name == "public":
         return bool(grant.grantee == "pg_database_owner")
     if grant.schema_name != SHARED_SCHEMA:
-        return grant.grantee == tenant_role and grant.privilege in _SHOWN[grant.kind]
+        return grant.grantee == tenant_role and grant.privilege in _READ[grant.kind]
     if grant.grantee == roles.app:
-        # Which tenants there are and where their schemas stand is the migrator's to say.
+        # Only the migrator writes the registry and the revision of `shared`.
         registry = grant.name in ("tenants", VERSION_TABLE)
-        return grant.privilege in (_SHOWN if registry else _WRITTEN)[grant.kind]
-    return grant.grantee == roles.tenants and grant.privilege in _SHOWN[grant.kind]
+        return grant.privilege in (_READ if registry else _READ_WRITE)[grant.kind]
+    return grant.grantee == roles.tenants and grant.privilege in _READ[grant.kind]
 
 
 def _finding(grant: Row[Any]) -> Finding:
     name = grant.name if grant.kind in ("database", "schema", "function") else f"{grant.schema_name}.{grant.name}"
-    what = f"{grant.grantee} has {grant.privilege}" + (" and may grant it on" if grant.is_grantable else "")
+    what = f"{grant.grantee} has {grant.privilege}" + (" WITH GRANT OPTION" if grant.is_grantable else "")
     where = f"{grant.kind} {name}"
     check = "public_privilege" if grant.grantee == "PUBLIC" else "privilege"
     if grant.kind == "column":
@@ -91,7 +91,7 @@ def _finding(grant: Row[Any]) -> Finding:
 
 
 def _check_defaults(installation: Installation) -> Iterator[Finding]:
-    """What the owner makes is nobody's until it is granted, and nobody else's makings are given away either."""
+    """New objects of the owner are granted to no other role, and no other role has default privileges."""
     query = """
         SELECT pg_describe_object('pg_default_acl'::regclass, d.oid, 0) AS name,
             d.defaclrole = to_regrole(%(owner)s) AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f' AS is_ours,
@@ -99,18 +99,19 @@ def _check_defaults(installation: Installation) -> Iterator[Finding]:
         FROM pg_default_acl d"""
     rows = installation.rows(query, owner=installation.roles.owner)
     if not any(row.is_ours for row in rows):
-        what = "functions that the owner will make are PUBLIC's"
-        yield error("default_privileges", f"role {installation.roles.owner}", what, _AGAIN)
+        what = "PUBLIC may execute every function that the owner creates"
+        yield error("default_privileges", f"role {installation.roles.owner}", what, _RUN_CREATE_ROLES)
     for row in rows:
         if not (row.is_ours and row.is_closed):
-            what = "what will be made is given away before anybody looked at it"
-            yield error("default_privileges", row.name, what, "ALTER DEFAULT PRIVILEGES … REVOKE.")
+            what = "new objects are granted to other roles by default"
+            remedy = "Revoke that: ALTER DEFAULT PRIVILEGES FOR ROLE … REVOKE …;"
+            yield error("default_privileges", row.name, what, remedy)
 
 
-def _check_elsewhere(installation: Installation) -> Iterator[Finding]:
-    """What logins own, and what they were granted outside of the schemas above, by PostgreSQL's own book-keeping."""
+def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
+    """Objects that logins own, and privileges that they have outside of the installation's schemas (pg_shdepend)."""
     query = """
-        SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'something') AS name
+        SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'an unknown object') AS name
         FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
         LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
         LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
@@ -123,23 +124,23 @@ def _check_elsewhere(installation: Installation) -> Iterator[Finding]:
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
         GROUP BY 1, 2, 3"""
     names = [installation.roles.app, installation.roles.tenants, installation.roles.pool, *installation.tenant_roles]
-    # In a schema that is being made its tenant has rights already, and no way in.
-    made = [
+    # A staging schema grants privileges to its future tenant before the registry names it.
+    staging = [
         retired.schema_name for retired in list_retired_schemas(installation.connection) if retired.reason != "replaced"
     ]
-    schemas = [*installation.tenant_schemas, *made, SHARED_SCHEMA, "public"]
+    schemas = [*installation.tenant_schemas, *staging, SHARED_SCHEMA, "public"]
     for row in installation.rows(query, names=names, schemas=schemas):
         if row.deptype == "o":
-            remedy = f"ALTER … OWNER TO {installation.roles.owner}, or drop it."
+            remedy = f"ALTER {row.name} OWNER TO {installation.roles.owner}; or drop it."
             yield error("owns", f"role {row.rolname}", f"it owns {row.name}", remedy)
         else:
             remedy = f"REVOKE ALL ON {row.name} FROM {row.rolname};"
-            yield error("privilege_elsewhere", f"role {row.rolname}", f"it has rights on {row.name}", remedy)
+            yield error("privilege_elsewhere", f"role {row.rolname}", f"it has privileges on {row.name}", remedy)
 
 
 def _check_catalogue(installation: Installation) -> Iterator[Finding]:
-    """What `close_database` took from PUBLIC, and what somebody gave back."""
-    functions = [name for query in (CLOSED_FUNCTIONS, WATCHED_FUNCTIONS) for (name,) in installation.rows(query)]
+    """Objects of the catalogue that PUBLIC may use although `revoke_public_privileges` revoked that."""
+    functions = [name for query in (REVOKED_FUNCTIONS, MONITORING_FUNCTIONS) for (name,) in installation.rows(query)]
     query = """
         WITH lists (name, acl, closed) AS (
             SELECT p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner)), 'EXECUTE'
@@ -153,12 +154,12 @@ def _check_catalogue(installation: Installation) -> Iterator[Finding]:
         WHERE a.grantee = 0 AND a.privilege_type = l.closed ORDER BY 1"""
     functions.append("pg_catalog.set_config(text,text,boolean)")
     for (name,) in installation.rows(query, functions=functions):
-        yield error("catalogue_open", name, "every login may use it", _AGAIN)
+        yield error("catalogue_open", name, "every login may use it: PUBLIC has the privilege", _RUN_CREATE_ROLES)
 
 
 def _check_initial(installation: Installation) -> Iterator[Finding]:
-    """What PUBLIC was given in PostgreSQL's own schemas since then, but for what `close_database` gives."""
-    # PostgreSQL makes the views of information_schema too late to note what it gave of them.
+    """Privileges on PostgreSQL's own schemas that PUBLIC has neither from initdb nor by `revoke_public_privileges`."""
+    # pg_init_privs does not have the views of information_schema: initdb creates them later.
     query = r"""
         WITH lists (schema_oid, class, oid, part, name, target, acl, initial) AS (
             SELECT relnamespace, 'pg_class'::regclass, oid, 0, oid::regclass::text, ' ON ' || oid::regclass, relacl,
@@ -181,6 +182,6 @@ def _check_initial(installation: Installation) -> Iterator[Finding]:
                 AND l.name <> ALL(%(closed)s))
             AND NOT (l.part = 0 AND l.name ~ '^information_schema\.[^_]' AND a.privilege_type = 'SELECT')
         ORDER BY 1, 2"""
-    for name, privilege, target in installation.rows(query, closed=[f"pg_class.{name}" for name in CLOSED_COLUMNS]):
-        what = f"every login was given {privilege} on it"
+    for name, privilege, target in installation.rows(query, closed=[f"pg_class.{name}" for name in REVOKED_COLUMNS]):
+        what = f"every login has {privilege} on it, through PUBLIC"
         yield error("catalogue_open", name, what, f"REVOKE {privilege}{target} FROM PUBLIC;")

@@ -1,5 +1,5 @@
-"""The registry and reality: each row has its schema and its role, at its revision, and there are no others but those
-noted as retired, for as long as they are to be kept.
+"""The registry agrees with the database: each row has its schema and its role, at its revision. There are no other
+schemas and roles, except retired ones that are not yet due for dropping.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 _MIGRATE = "Run `python -m scripts.migrate`."
 _DROP_RETIRED = "Run `python -m scripts.drop_retired_schemas`."
-_BY_HAND = "Find out who did this; restore it from a backup, or take the row out."
+_RESTORE_OR_CORRECT = "Find the cause. Then restore the tenant from a backup, or correct its row in shared.tenants."
 
 
 def check(installation: Installation) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def check(installation: Installation) -> Iterator[Finding]:
 
 
 def _retired_schemas(installation: Installation) -> list[RetiredSchema]:
-    """None where `shared` is not yet at the revision that knows of them."""
+    """The retired schemas; none if `shared` is older than their table."""
     (is_known,) = installation.rows("SELECT to_regclass('shared.spare_schemas') IS NOT NULL")[0]
     return list_retired_schemas(installation.connection) if is_known else []
 
@@ -32,7 +32,7 @@ def _retired_schemas(installation: Installation) -> list[RetiredSchema]:
 def _check_shared(installation: Installation) -> Iterator[Finding]:
     at, head = current_revision(installation.connection, SHARED_SCHEMA), installation.migrations.head(History.SHARED)
     if at is None or at < head:
-        yield error("behind", f"schema {SHARED_SCHEMA}", f"it is at {at or 'nothing'}, not at {head}", _MIGRATE)
+        yield error("behind", f"schema {SHARED_SCHEMA}", f"it is at revision {at or 'none'}; head is {head}", _MIGRATE)
 
 
 def _check_schemas(installation: Installation, retired: list[RetiredSchema]) -> Iterator[Finding]:
@@ -42,20 +42,20 @@ def _check_schemas(installation: Installation, retired: list[RetiredSchema]) -> 
     found = dict(tuple(row) for row in installation.rows(query, owner=installation.roles.owner))
     for tenant in installation.tenants:
         if tenant.schema_name not in found:
-            what = f"it does not exist, and tenant {tenant.slug} should be there"
-            yield error("schema_missing", f"schema {tenant.schema_name}", what, _BY_HAND)
+            what = f"it does not exist; it is the schema of tenant {tenant.slug}"
+            yield error("schema_missing", f"schema {tenant.schema_name}", what, _RESTORE_OR_CORRECT)
     for each in retired:
         if each.is_due and each.schema_name in found:
-            what = f"it is retired ({each.reason}) and was to be dropped after {each.drop_after:%Y-%m-%d}"
+            what = f"it is retired ({each.reason}) and due for dropping since {each.drop_after:%Y-%m-%d}"
             yield warning("retired_schema_due", f"schema {each.schema_name}", what, _DROP_RETIRED)
     for name in sorted(found.keys() - set(installation.tenant_schemas) - {each.schema_name for each in retired}):
-        what = "no tenant of the registry is there"
+        what = "no tenant of the registry has it"
         finding = error if found[name] else warning
-        yield finding("schema_unregistered", f"schema {name}", what, "If nobody needs it: DROP SCHEMA.")
+        yield finding("schema_unregistered", f"schema {name}", what, f"If it is not needed: DROP SCHEMA {name};")
 
 
 def _check_roles(installation: Installation, retired: list[RetiredSchema]) -> Iterator[Finding]:
-    """A missing role is found with the attributes. One that is in the group or named like a login, and is nobody's."""
+    """Roles in the tenants' group, or named tenant_…, that no tenant has. (`roles.check` finds missing roles.)"""
     query = """
         SELECT r.rolname FROM pg_roles r
         WHERE r.rolname <> ALL(%(known)s) AND (r.rolname ~ '^tenant_' OR EXISTS (SELECT FROM pg_auth_members m
@@ -64,7 +64,7 @@ def _check_roles(installation: Installation, retired: list[RetiredSchema]) -> It
     of_retired = [each.role_name for each in retired if each.role_name]
     known = [*installation.tenant_roles, *of_retired, roles.migrator, roles.app, roles.backup, roles.pool, roles.owner]
     for (name,) in installation.rows(query, known=known, tenants=roles.tenants):
-        what = "no tenant of the registry logs in as it"
+        what = "no tenant of the registry has it"
         yield error("role_unregistered", f"role {name}", what, f"If no other database uses it: DROP ROLE {name};")
 
 
@@ -73,7 +73,7 @@ def _check_revisions(installation: Installation) -> Iterator[Finding]:
     for tenant, found in revisions_of(installation.connection, installation.tenants):
         where = f"schema {tenant.schema_name}"
         if found != tenant.revision:
-            what = f"it is at {found or 'nothing'}, and the registry says {tenant.revision}"
-            yield error("revision", where, what, _BY_HAND)
+            what = f"it is at revision {found or 'none'}; the registry says {tenant.revision}"
+            yield error("revision", where, what, _RESTORE_OR_CORRECT)
         elif tenant.revision < head:
-            yield warning("behind", where, f"it is at {tenant.revision}, not at {head}", _MIGRATE)
+            yield warning("behind", where, f"it is at revision {tenant.revision}; head is {head}", _MIGRATE)

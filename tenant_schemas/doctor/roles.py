@@ -1,4 +1,4 @@
-"""The roles: each with exactly its attributes, memberships and defaults."""
+"""The roles: each has exactly its attributes, memberships and defaults."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,10 +7,11 @@ from sqlalchemy import Row
 
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 
-_AGAIN = "Run `python -m scripts.create_roles` again."
-_RESET = "Run `python -m scripts.reset_tenant_login {}`."
-_OPTIONS_BY_MEMBERSHIP = 160_000
-# As PostgreSQL calls them in ALTER ROLE; INHERIT is everybody's but the pool's.
+_RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
+_RESET_LOGIN = "Run `python -m scripts.reset_tenant_login {}`."
+_RESTORE_ROLE = "If it was renamed, rename it back; otherwise restore the database and its roles from a backup."
+_HAS_MEMBERSHIP_OPTIONS = 160_000
+# Their names in ALTER ROLE. Every role except the pool has INHERIT.
 _ATTRIBUTES = {
     "rolcanlogin": "LOGIN",
     "rolsuper": "SUPERUSER",
@@ -29,7 +30,7 @@ def check(installation: Installation) -> Iterator[Finding]:
     yield from _check_defaults(installation)
     yield from _check_defaults_of_all(installation)
     yield from _check_logins(installation)
-    yield from _check_strangers(installation)
+    yield from _check_other_logins(installation)
     if installation.is_superuser:
         yield from _check_passwords(installation)
 
@@ -53,12 +54,15 @@ def _check_attributes(installation: Installation) -> Iterator[Finding]:
     for name, wanted in expected.items():
         if name not in found:
             if name != installation.roles.pool or installation.shared_logins:
-                yield error("role_missing", f"role {name}", "it does not exist", _AGAIN)
+                remedy = _RESTORE_ROLE if name in installation.tenant_roles else _RUN_CREATE_ROLES
+                yield error("role_missing", f"role {name}", "it does not exist", remedy)
             continue
         for attribute in sorted(found[name] - wanted):
-            yield error("role_attribute", f"role {name}", f"it is {attribute}", f"ALTER ROLE {name} NO{attribute};")
+            what = f"it has the attribute {attribute} and must not"
+            yield error("role_attribute", f"role {name}", what, f"ALTER ROLE {name} NO{attribute};")
         for attribute in sorted(wanted - found[name]):
-            yield error("role_attribute", f"role {name}", f"it is not {attribute}", f"ALTER ROLE {name} {attribute};")
+            what = f"it lacks the attribute {attribute}"
+            yield error("role_attribute", f"role {name}", what, f"ALTER ROLE {name} {attribute};")
 
 
 def _attributes(row: Row[Any]) -> set[str]:
@@ -66,27 +70,28 @@ def _attributes(row: Row[Any]) -> set[str]:
 
 
 def _check_memberships(installation: Installation) -> Iterator[Finding]:
-    """Who may become whom. From PostgreSQL 16 on each membership says so: the migrator administers the logins it made
-    and may not become them. Before that, only the pool's own attribute says that it inherits nothing.
+    """From PostgreSQL 16 on each membership has its own options: the migrator administers the logins that it created
+    and may not SET ROLE to them. Before 16, only the pool's attribute NOINHERIT says that it inherits nothing.
     """
-    inherits, may_become = (
+    inherits, may_set_role = (
         ("m.inherit_option", "m.set_option")
-        if installation.version >= _OPTIONS_BY_MEMBERSHIP
+        if installation.version >= _HAS_MEMBERSHIP_OPTIONS
         else ("r.rolname <> %(pool)s", "true")
     )
     query = f"""
-        SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_become})
+        SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_set_role})
         FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
         WHERE r.rolname = ANY(%(names)s) OR g.rolname = ANY(%(names)s) GROUP BY 1, 2"""  # noqa: S608
     names = list(_expected_attributes(installation))
     found = {tuple(row) for row in installation.rows(query, names=names, pool=installation.roles.pool)}
     wanted = _expected_memberships(installation)
-    for member, role, inherits, may_become in sorted(found - wanted - _allowed_memberships(installation)):
-        kind = "inherits its rights" if inherits else "may become it" if may_become else "administers it"
-        what = f"{member} is a member of it and {kind}"
+    for member, role, inherits, may_set_role in sorted(found - wanted - _allowed_memberships(installation)):
+        kind = "inherits its privileges" if inherits else "may SET ROLE to it" if may_set_role else "administers it"
+        what = f"unexpected membership: {member} {kind}"
         yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
     for member, role, *_ in sorted(wanted - found):
-        yield error("membership", f"role {role}", f"{member} is no member of it as it should be", _AGAIN)
+        remedy = f"GRANT {role} TO {member};" if member in installation.tenant_roles else _RUN_CREATE_ROLES
+        yield error("membership", f"role {role}", f"{member} is not a member, or has other options", remedy)
 
 
 Membership = tuple[str, str, bool, bool]
@@ -115,22 +120,22 @@ def _allowed_memberships(installation: Installation) -> set[Membership]:
 
 
 def _check_administrators(installation: Installation) -> Iterator[Finding]:
-    """Who administers a role lets others in. The migrator does so for tenants, and nobody else of ours for anything."""
+    """A role with ADMIN OPTION can add members. Only the migrator may have it, for tenants' roles and the pool."""
     query = """
         SELECT DISTINCT r.rolname, g.rolname FROM pg_auth_members m
         JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
         WHERE m.admin_option AND r.rolname = ANY(%(names)s)
-            AND NOT (r.rolname = %(migrator)s AND g.rolname = ANY(%(its)s))
+            AND NOT (r.rolname = %(migrator)s AND g.rolname = ANY(%(managed)s))
         ORDER BY 1, 2"""
     roles = installation.roles
-    names, its = list(_expected_attributes(installation)), [roles.tenants, roles.pool, *installation.tenant_roles]
-    for member, role in installation.rows(query, names=names, migrator=roles.migrator, its=its):
-        what = f"{member} may make others members of it"
+    names, managed = list(_expected_attributes(installation)), [roles.tenants, roles.pool, *installation.tenant_roles]
+    for member, role in installation.rows(query, names=names, migrator=roles.migrator, managed=managed):
+        what = f"{member} may add members to it (ADMIN OPTION)"
         yield error("membership", f"role {role}", what, f"REVOKE ADMIN OPTION FOR {role} FROM {member};")
 
 
 def _check_defaults(installation: Installation) -> Iterator[Finding]:
-    """A role may give itself any default, and so may SQL injected into its connection."""
+    """A role can change its own defaults, and so can SQL injected into its connection."""
     query = """
         SELECT r.rolname, d.datname, setting, t.slug,
             s.setdatabase = 0 AND setting = 'search_path=' || coalesce(quote_ident(t.schema_name), 'pg_catalog')
@@ -142,19 +147,20 @@ def _check_defaults(installation: Installation) -> Iterator[Finding]:
     found = installation.rows(query, names=list(names))
     for row in found:
         if not row.is_its_own:
-            what = f"it starts with {row.setting}" + (f" in database {row.datname}" if row.datname else "")
-            remedy = _RESET.format(row.slug) if row.slug else f"ALTER ROLE {row.rolname} RESET ALL; then {_AGAIN}"
+            what = f"its sessions start with {row.setting}" + (f" in database {row.datname}" if row.datname else "")
+            by_hand = f"ALTER ROLE {row.rolname} RESET ALL; {_RUN_CREATE_ROLES}"
+            remedy = _RESET_LOGIN.format(row.slug) if row.slug else by_hand
             yield error("role_default", f"role {row.rolname}", what, remedy)
     settled = {row.rolname for row in found if row.is_its_own}
     may_log_in = {name for name, attributes in _expected_attributes(installation).items() if "LOGIN" in attributes}
     slugs = {tenant.role_name: tenant.slug for tenant in installation.tenants}
     for name in sorted(may_log_in - settled):
-        remedy = _RESET.format(slugs[name]) if name in slugs else _AGAIN
-        yield error("role_default", f"role {name}", "it does not start with a search_path of its own", remedy)
+        remedy = _RESET_LOGIN.format(slugs[name]) if name in slugs else _RUN_CREATE_ROLES
+        yield error("role_default", f"role {name}", "its sessions do not start with its own search_path", remedy)
 
 
 def _check_defaults_of_all(installation: Installation) -> Iterator[Finding]:
-    """What every role starts with: the database's time zone, and nothing else. It is where triggers can be stopped."""
+    """Defaults of all roles: the database's time zone and nothing else. Such a default could also disable triggers."""
     query = """
         SELECT s.setdatabase <> 0 AS is_databases, setting
         FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
@@ -165,50 +171,52 @@ def _check_defaults_of_all(installation: Installation) -> Iterator[Finding]:
     wanted = {(True, "TimeZone=UTC")}
     for is_databases, setting in sorted(found - wanted):
         whose, sql = (f"database {name}", f"DATABASE {name}") if is_databases else ("every role", "ROLE ALL")
-        remedy = f"ALTER {sql} RESET {setting.partition('=')[0]}; then {_AGAIN}"
+        remedy = f"ALTER {sql} RESET {setting.partition('=')[0]}; {_RUN_CREATE_ROLES}"
         yield error("role_default", whose, f"every session starts with {setting}", remedy)
     if not found >= wanted:
-        yield error("role_default", f"database {name}", "sessions do not start in UTC", _AGAIN)
+        yield error("role_default", f"database {name}", "sessions do not start in UTC", _RUN_CREATE_ROLES)
 
 
 def _check_logins(installation: Installation) -> Iterator[Finding]:
-    """Logins that look alive and let nobody in."""
+    """Logins that exist but can not be used."""
     query = """
-        SELECT rolname, rolvaliduntil <= now() AS is_over, rolconnlimit = 0 AS is_full FROM pg_roles
+        SELECT rolname, rolvaliduntil <= now() AS is_expired, rolconnlimit = 0 AS is_full FROM pg_roles
         WHERE rolname = ANY(%(names)s) AND (rolvaliduntil <= now() OR rolconnlimit = 0) ORDER BY 1"""
-    for name, is_over, is_full in installation.rows(query, names=list(_expected_attributes(installation))):
-        if is_over:
-            yield error(
-                "login", f"role {name}", "its password is no longer valid", f"ALTER ROLE {name} VALID UNTIL 'infinity';"
-            )
+    for name, is_expired, is_full in installation.rows(query, names=list(_expected_attributes(installation))):
+        if is_expired:
+            remedy = f"ALTER ROLE {name} VALID UNTIL 'infinity';"
+            yield error("login", f"role {name}", "its password has expired", remedy)
         if is_full:
-            yield error("login", f"role {name}", "it may open no connection", f"ALTER ROLE {name} CONNECTION LIMIT -1;")
+            yield error("login", f"role {name}", "its connection limit is 0", f"ALTER ROLE {name} CONNECTION LIMIT -1;")
 
 
-def _check_strangers(installation: Installation) -> Iterator[Finding]:
-    """Logins that are none of ours and stand above every wall here. The server's first superuser is no stranger."""
+def _check_other_logins(installation: Installation) -> Iterator[Finding]:
+    """Other logins that can read or change everything here, except the server's first superuser."""
     query = """
         SELECT rolname, concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
             CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
-            CASE WHEN pg_has_role(oid, 'pg_read_all_data', 'MEMBER') THEN 'reads everything' END,
-            CASE WHEN pg_has_role(oid, 'pg_write_all_data', 'MEMBER') THEN 'writes everything' END) AS powers
+            CASE WHEN pg_has_role(oid, 'pg_read_all_data', 'MEMBER') THEN 'pg_read_all_data' END,
+            CASE WHEN pg_has_role(oid, 'pg_write_all_data', 'MEMBER') THEN 'pg_write_all_data' END) AS powers
         FROM pg_roles WHERE rolcanlogin AND oid <> 10 AND rolname <> ALL(%(names)s) ORDER BY 1"""
     for name, powers in installation.rows(query, names=list(_expected_attributes(installation))):
         if powers:
-            remedy = "If nobody needs it: DROP ROLE."
-            yield warning("powerful_login", f"role {name}", f"it is none of ours, and: {powers}", remedy)
+            what = f"it does not belong to this installation and has {powers}"
+            yield warning("powerful_login", f"role {name}", what, f"If it is not needed: DROP ROLE {name};")
 
 
 def _check_passwords(installation: Installation) -> Iterator[Finding]:
     query = r"""
         SELECT rolname, rolpassword IS NULL FROM pg_authid WHERE rolname = ANY(%(names)s)
-            AND (rolpassword !~ '^SCRAM-SHA-256\$' OR rolpassword IS NULL AND rolname = ANY(%(theirs)s)) ORDER BY 1"""
-    # How the migrator and the backup log in is their operator's affair.
-    theirs = [
+            AND (rolpassword !~ '^SCRAM-SHA-256\$' OR rolpassword IS NULL AND rolname = ANY(%(required)s)) ORDER BY 1"""
+    # The operator decides how the migrator and the backup role log in.
+    required = [
         installation.roles.app,
         *installation.tenant_roles,
         *([installation.roles.pool] if installation.shared_logins else ()),
     ]
-    for name, is_missing in installation.rows(query, names=list(_expected_attributes(installation)), theirs=theirs):
+    slugs = {tenant.role_name: tenant.slug for tenant in installation.tenants}
+    names = list(_expected_attributes(installation))
+    for name, is_missing in installation.rows(query, names=names, required=required):
         what = "it has no password" if is_missing else "its password is not stored as a SCRAM verifier"
-        yield error("password", f"role {name}", what, "Set its password anew.")
+        remedy = _RESET_LOGIN.format(slugs[name]) if name in slugs else _RUN_CREATE_ROLES
+        yield error("password", f"role {name}", what, remedy)

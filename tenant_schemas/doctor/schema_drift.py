@@ -1,7 +1,8 @@
-"""Tenants' schemas differ from what the migrations make, and from each other, in nothing but their names.
+"""Tenants' schemas equal the schema that the migrations create, and each other, in everything but the name.
 
-Schemas at the head are compared with a new one that the migrations make and that is rolled back; those behind it, and
-all where none can be made, with each other. `shared` is like nothing.
+Schemas at head are compared with the reference schema, which is rolled back. Schemas that are behind are compared with
+each other, and so are all schemas if the reference can't be created. The shared schema has no reference and is not
+compared.
 """
 
 from collections.abc import Iterator
@@ -10,21 +11,22 @@ from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 from tenant_schemas.migrations.history import History
 from tenant_schemas.schema_diff.compare import Difference, compare, fingerprints_by_schema
 
-_NAMED_AT_MOST = 20
+_MAX_NAMED_OBJECTS = 20
 
 
 def check(installation: Installation) -> Iterator[Finding]:
-    if installation.new_schema.failure:
-        what = f"the migrations could make no schema to compare the others with: {installation.new_schema.failure}"
-        yield warning("likeness", "the migrations", what, "Mend what else was found, and look again.")
-    references = {installation.migrations.head(History.TENANT): installation.new_schema}
+    reference = installation.reference
+    if reference.failure:
+        what = f"the reference schema could not be created: {reference.failure}"
+        yield warning("schema_drift", "the migrations", what, "Fix the other findings and run the doctor again.")
+    references = {installation.migrations.head(History.TENANT): reference}
     fingerprints = fingerprints_by_schema(installation.connection, installation.tenants)
     yield from map(_finding, compare(installation.connection, installation.tenants, fingerprints, references))
 
 
 def _finding(difference: Difference) -> Finding:
     objects = difference.objects
-    more = f" and {len(objects) - _NAMED_AT_MOST} more" if len(objects) > _NAMED_AT_MOST else ""
-    what = f"it differs from {difference.model} in {', '.join(objects[:_NAMED_AT_MOST])}{more}"
-    remedy = "Find out which of the two is right; bring the other to it by hand, as the owner."
-    return error("likeness", f"schema {difference.tenant.schema_name}", what, remedy)
+    more = f" and {len(objects) - _MAX_NAMED_OBJECTS} more" if len(objects) > _MAX_NAMED_OBJECTS else ""
+    what = f"it differs from {difference.reference_name} in {', '.join(objects[:_MAX_NAMED_OBJECTS])}{more}"
+    remedy = "Find out which of the two is right, and change the other by hand, as the owner."
+    return error("schema_drift", f"schema {difference.tenant.schema_name}", what, remedy)

@@ -1,4 +1,4 @@
-"""What tenants see of `shared`: each table is under row-level security, and each policy asks who asks, nothing else."""
+"""Tables of `shared` have row-level security, and each policy only compares a column with current_user."""
 
 import re
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.migrations.history import VERSION_TABLE
 
-_WRITE_POLICY = "In a migration of shared: a policy for each role that may see the table."
-# A policy that reads a table, calls a function or asks for a setting can be deceived, or makes a shared table hot.
+_WRITE_POLICY = "In a migration of shared: create a policy for each role that may read the table."
+# A policy that calls a function or reads a setting or a table can be deceived, or makes a shared table hot.
 _PLAIN = re.compile(r"true|false|\(\w+ = CURRENT_USER\)", re.ASCII)
 _BOUND = re.compile(r"false|\(\w+ = CURRENT_USER\)", re.ASCII)
 
-# A table has tenants' data if it says whose it is, or if a chain of foreign keys leads to tenants or to users.
+# A table has tenants' data if it has a tenant column, or if a chain of foreign keys leads to tenants or users.
 _TABLES = """
     WITH RECURSIVE of_tenants (oid) AS (
         SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'shared'::regnamespace AND (
@@ -33,7 +33,7 @@ _POLICIES = """
     SELECT p.polname AS name, p.polrelid, c.relname, p.polpermissive,
         0 = ANY(p.polroles) AS is_publics, to_regrole(%(tenants)s) = ANY(p.polroles) AS is_tenants,
         ARRAY(SELECT r.rolname::text FROM pg_roles r
-            WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(tenants)s) ORDER BY 1) AS strangers,
+            WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(tenants)s) ORDER BY 1) AS other_roles,
         array_remove(ARRAY[pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)], NULL)
             AS conditions
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'shared'::regnamespace
@@ -62,44 +62,45 @@ def _check_table(table: Row[Any], policies: list[Row[Any]]) -> Iterator[Finding]
     if table.name == VERSION_TABLE and not table.is_shown:
         return
     if not table.is_guarded:
-        remedy = f"In a migration: ALTER TABLE shared.{table.name} ENABLE ROW LEVEL SECURITY; and policies."
-        yield error("row_security", where, "it is not under row-level security", remedy)
+        remedy = f"In a migration: ALTER TABLE shared.{table.name} ENABLE ROW LEVEL SECURITY; and its policies."
+        yield error("row_security", where, "row-level security is not enabled", remedy)
     elif not policies:
-        yield error("policy_missing", where, "it has no policy, so that nobody sees a row of it", _WRITE_POLICY)
+        yield error("policy_missing", where, "it has no policy, so no role sees its rows", _WRITE_POLICY)
     if not (table.is_shown and table.has_tenants_data):
         return
     of_tenants = [policy for policy in policies if policy.is_tenants or policy.is_publics]
     if not of_tenants:
-        yield error("policy_missing", where, "tenants may read it and no policy is theirs", _WRITE_POLICY)
+        yield error("policy_missing", where, "tenants may read it, but it has no policy for them", _WRITE_POLICY)
     for policy in of_tenants:
         if policy.polpermissive and not all(_BOUND.fullmatch(condition) for condition in policy.conditions):
-            what = f"policy {policy.name} shows tenants rows that are not their own"
-            yield error("policy_unbound", where, what, "Compare a column with current_user.")
+            what = f"policy {policy.name} shows each tenant the rows of other tenants"
+            yield error("policy_unbound", where, what, "In its policy, compare a column with current_user.")
 
 
 def _check_policy(policy: Row[Any]) -> Iterator[Finding]:
     where = f"policy {policy.name} on shared.{policy.relname}"
     if policy.is_publics:
-        yield error("policy_of_public", where, "it is for every role", "Name the roles it is for.")
-    if policy.strangers:
-        what = f"it is for {', '.join(policy.strangers)}"
-        yield error("policy_of_stranger", where, what, "A policy is for the app or for all tenants: drop it.")
+        yield error("policy_of_public", where, "it applies to every role", "Name its roles: ALTER POLICY … TO …;")
+    if policy.other_roles:
+        what = f"it applies to {', '.join(policy.other_roles)}"
+        remedy = "Drop it: a policy may apply only to the app role or to all tenants."
+        yield error("policy_of_other_role", where, what, remedy)
     for condition in policy.conditions:
         if not _PLAIN.fullmatch(condition):
-            what = f"{' '.join(condition.split())} is no plain comparison with current_user"
-            yield error("policy_not_plain", where, what, "Compare a column with current_user, or say true.")
+            what = f"its condition does more than compare with current_user: {' '.join(condition.split())}"
+            yield error("policy_not_plain", where, what, "Compare a column with current_user, or use true.")
 
 
 def _check_view(view: Row[Any]) -> Iterator[Finding]:
-    """A view reads with its owner's rights, above row-level security, unless it says otherwise."""
+    """Without security_invoker a view reads with its owner's rights and bypasses row-level security."""
     if not view.is_shown or "security_invoker=true" in view.options:
         return
     where = f"view shared.{view.name}"
     if "security_barrier=true" not in view.options:
-        what = "a condition that fails could see what the view hides"
+        what = "without security_barrier a condition can read the rows that the view hides"
         yield error("view_open", where, what, f"In a migration: ALTER VIEW shared.{view.name} SET (security_barrier);")
     if "CURRENT_USER" not in view.definition:
-        yield error("view_open", where, "it shows tenants rows that are not their own", "Compare with current_user.")
+        yield error("view_open", where, "it shows each tenant the rows of other tenants", "Compare with current_user.")
 
 
 def _check_views_of_tenants(installation: Installation) -> Iterator[Finding]:
@@ -108,5 +109,5 @@ def _check_views_of_tenants(installation: Installation) -> Iterator[Finding]:
         WHERE n.nspname = ANY(%(schemas)s) AND (c.relkind = 'm' OR (c.relkind = 'v'
             AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false))) ORDER BY 1, 2"""
     for schema_name, name, kind in installation.rows(query, schemas=installation.tenant_schemas):
-        what = "it is a materialised view" if kind == "m" else "it reads with its owner's rights"
-        yield error("view_open", f"view {schema_name}.{name}", what, "Make it a view WITH (security_invoker).")
+        what = "a materialised view has no row-level security" if kind == "m" else "it reads with its owner's rights"
+        yield error("view_open", f"view {schema_name}.{name}", what, "Replace it by a view WITH (security_invoker).")

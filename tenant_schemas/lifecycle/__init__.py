@@ -1,1 +1,1 @@
-"""What befalls a tenant after it is made: another name, the archive, the end."""
+"""The lifecycle of a tenant: provision, rename, archive and drop."""

@@ -1,5 +1,5 @@
-"""Puts a tenant away and takes it back. Its schema, its login and its data stay as they are: who may still read of an
-archived tenant is for the application to say, and that it lets nobody write. Migrations go on in it.
+"""Archives and unarchives a tenant by its status in the registry. Schema, login role and data stay unchanged, and
+migrations still run on an archived tenant. The application decides who may read it and must refuse every write.
 """
 
 from typing import Final
@@ -7,33 +7,34 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tenant_schemas.errors import StatusRefused
-from tenant_schemas.registry import lock_named, set_status
+from tenant_schemas.registry import lock_tenant_by_slug, set_status
 from tenant_schemas.tenant import Tenant, TenantStatus
 
-# Which statuses a tenant may have before it gets this one.
-_BEFORE: Final = {
+# The statuses from which each status may be reached.
+_ALLOWED_BEFORE: Final = {
     TenantStatus.ARCHIVED: {TenantStatus.ACTIVE, TenantStatus.SUSPENDED},
     TenantStatus.ACTIVE: {TenantStatus.ARCHIVED},
 }
 
 
 def archive(connection: Connection, slug: str) -> Tenant:
-    """Archive a tenant that is active or suspended, in the open db transaction; returns it as it was. Takes effect on
-    its next request. Raises TenantNotFound, StatusRefused.
+    """Archive an active or suspended tenant within the open db transaction; returns the tenant before the change.
+    Takes effect on its next request. Raises TenantNotFound, StatusRefused.
     """
-    return _move(connection, slug, TenantStatus.ARCHIVED)
+    return _change_status(connection, slug, TenantStatus.ARCHIVED)
 
 
 def unarchive(connection: Connection, slug: str) -> Tenant:
-    """Serve an archived tenant again, in the open db transaction; returns it as it was. Raises TenantNotFound,
-    StatusRefused.
+    """Activate an archived tenant within the open db transaction; returns the tenant before the change. Raises
+    TenantNotFound, StatusRefused.
     """
-    return _move(connection, slug, TenantStatus.ACTIVE)
+    return _change_status(connection, slug, TenantStatus.ACTIVE)
 
 
-def _move(connection: Connection, slug: str, status: TenantStatus) -> Tenant:
-    before = lock_named(connection, slug)
-    if before.status not in _BEFORE[status]:
-        raise StatusRefused(f"Tenant {slug!r} is {before.status}.")
+def _change_status(connection: Connection, slug: str, status: TenantStatus) -> Tenant:
+    before = lock_tenant_by_slug(connection, slug)
+    if before.status not in _ALLOWED_BEFORE[status]:
+        allowed = " or ".join(sorted(_ALLOWED_BEFORE[status]))
+        raise StatusRefused(f"Tenant {slug!r} is {before.status}; only an {allowed} tenant can become {status}.")
     set_status(connection, before.id, status)
     return before

@@ -1,5 +1,5 @@
-"""The two acts that destroy: a schema with all that is in it, and a tenant's login. Who may be destroyed, and when, is
-for the callers to know; nothing is asked here, and nothing committed.
+"""Drops a schema with its contents, or a tenant's login role. The caller decides whether that is allowed; nothing is
+checked or committed here.
 """
 
 from typing import Final
@@ -16,21 +16,22 @@ from tenant_schemas.roles import role_exists
 _DEPENDENT_OBJECTS: Final = "2BP01"
 
 
-def remove_schema(connection: Connection, schema_name: str) -> None:
-    """As the owner or the migrator. PostgreSQL takes triggers away from the tables of `shared` that the schema refers
-    to, and so locks these against everybody until the db transaction ends: it is to end soon.
+def drop_schema(connection: Connection, schema_name: str) -> None:
+    """Drop a schema, as the owner or the migrator. Dropping its foreign keys locks the referenced tables of `shared`
+    ACCESS EXCLUSIVE until the db transaction ends, so commit soon. Raises LifecycleError if tables are in use.
     """
-    run_with_lock_retry(connection, sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema_name)))
+    dropping = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema_name))
+    run_with_lock_retry(connection, dropping, f"the tables of schema {schema_name} or the shared tables they reference")
 
 
-def remove_role(connection: Connection, role_name: str) -> None:
-    """As the migrator. Sessions that are open as the role go on with no rights. Raises LifecycleError if it is used in
-    another database of the server.
+def drop_role(connection: Connection, role_name: str) -> None:
+    """Drop a login role and its grants, as the migrator. Open sessions of the role keep running without rights. Raises
+    LifecycleError if another database of the server uses the role.
     """
     if not role_exists(connection, role_name):
         return
     role = sql.Identifier(role_name)
-    # It may have given itself default privileges, and only a member with its rights can take those away.
+    # The role may have default privileges of its own, which only a member of the role can revoke.
     for statement in ("GRANT {} TO CURRENT_USER", "DROP OWNED BY {}"):
         connection.exec_driver_sql(sql.SQL(statement).format(role).as_string())
     try:
@@ -38,4 +39,7 @@ def remove_role(connection: Connection, role_name: str) -> None:
     except DBAPIError as error:
         if sqlstate_of(error) != _DEPENDENT_OBJECTS:
             raise
-        raise LifecycleError(f"Nothing was dropped: role {role_name} is used elsewhere too. {error.orig}") from error
+        raise LifecycleError(
+            f"Could not drop role {role_name}: it is used elsewhere, in another database of this server. "
+            f"Nothing was changed. {error.orig}"
+        ) from error

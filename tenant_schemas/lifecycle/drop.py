@@ -1,7 +1,7 @@
-"""Destroys a tenant: its schema, its rows in `shared`, its login and its retired schemas, all or nothing.
+"""Drops a tenant in one db transaction: its schema, its rows in `shared`, its login role and its retired schemas.
 
-The tenant must be archived, so that nobody is served there any more. From before its backup begins until it is gone
-nobody can write to its tables, so the backup has all there was. People are not destroyed: `shared` keeps them.
+The tenant must be archived, so it serves no requests. Its tables are locked against writes before the backup begins
+and until the drop commits, so the backup is complete. Rows of `shared.users` stay.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +12,17 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from tenant_schemas.errors import StatusRefused
-from tenant_schemas.lifecycle.ddl import remove_role, remove_schema
+from tenant_schemas.lifecycle.ddl import drop_role, drop_schema
 from tenant_schemas.lifecycle.lock_retry import lock_tables
 from tenant_schemas.lifecycle.retired_schemas import drop_retired_schema, list_retired_schemas
 from tenant_schemas.migrations.history import set_timeouts
-from tenant_schemas.registry import lock_named
+from tenant_schemas.registry import lock_tenant_by_slug
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, TenantStatus
 
-BackedUp = TypeVar("BackedUp")
+BackupResult = TypeVar("BackupResult")
 
-# A tenant's rows are those from which a chain of foreign keys leads to its row of the registry. Where a key says SET
-# NULL or SET DEFAULT, a row outlives what it refers to.
+# A row of `shared` belongs to a tenant if foreign keys lead from it, in one or several steps, to the tenant's registry
+# row. Keys with ON DELETE SET NULL or SET DEFAULT do not count: their rows stay.
 _KEYS: Final = """
     SELECT c.relname, p.relname,
         array(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS n (number, place)
@@ -37,7 +37,7 @@ _KEYS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A foreign key within `shared`."""
+    """A foreign key between two tables of `shared`."""
 
     table: str
     parent: str
@@ -45,42 +45,42 @@ class _Key:
     parent_columns: Sequence[str]
 
 
-def drop(engine: Engine, slug: str, back_up: Callable[[Tenant], BackedUp]) -> BackedUp:
-    """Back an archived tenant up and destroy it, committed; or raise, and all of it is still there. `engine` logs in as
-    the migrator; `back_up` reads through connections of its own, and what it returns is returned.
+def drop(engine: Engine, slug: str, back_up: Callable[[Tenant], BackupResult]) -> BackupResult:
+    """Back up and drop an archived tenant; commits. Returns the result of `back_up`, which must open its own
+    connections. `engine` logs in as the migrator.
 
-    Sessions open as the tenant's login go on with no rights. Raises TenantNotFound, StatusRefused, LifecycleError, and
-    what `back_up` raises.
+    The tenant's open sessions keep running without rights. Raises TenantNotFound, StatusRefused, LifecycleError and
+    any error of `back_up`; after an error nothing was dropped.
     """
     with engine.begin() as connection:
         set_timeouts(connection)
-        tenant = lock_named(connection, slug)
+        tenant = lock_tenant_by_slug(connection, slug)
         if tenant.status is not TenantStatus.ARCHIVED:
             raise StatusRefused(
-                f"Tenant {slug!r} is {tenant.status}: archive it first, so that nobody is served there."
+                f"Tenant {slug!r} is {tenant.status}, and only an archived tenant can be dropped: archive it first."
             )
         lock_tables(connection, tenant.schema_name, "SHARE")
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO 0")
-        backed_up = back_up(tenant)
-        _destroy(connection, tenant)
-    return backed_up
+        result = back_up(tenant)
+        _drop_all(connection, tenant)
+    return result
 
 
-def _destroy(connection: Connection, tenant: Tenant) -> None:
-    """The schemas first: their tables may refer to rows of `shared`."""
+def _drop_all(connection: Connection, tenant: Tenant) -> None:
+    """Drop the schemas before the rows of `shared`, which the schemas' tables may reference."""
     for retired in list_retired_schemas(connection):
         if retired.tenant_id == tenant.id:
             drop_retired_schema(connection, retired.schema_name)
-    remove_schema(connection, tenant.schema_name)
+    drop_schema(connection, tenant.schema_name)
     keys = [_Key(*row) for row in connection.exec_driver_sql(_KEYS, {"shared": SHARED_SCHEMA})]
-    own_row = sql.SQL("id = {}").format(str(tenant.id))
-    for statement in (*_deletions(keys, ("tenants",), own_row), _deletion("tenants", own_row)):
+    registry_row = sql.SQL("id = {}").format(str(tenant.id))
+    for statement in (*_deletions(keys, ("tenants",), registry_row), _deletion("tenants", registry_row)):
         connection.exec_driver_sql(statement.as_string())
-    remove_role(connection, tenant.role_name)
+    drop_role(connection, tenant.role_name)
 
 
 def _deletions(keys: Sequence[_Key], path: tuple[str, ...], rows: sql.Composed) -> Iterator[sql.Composed]:
-    """What deletes the rows that refer to `rows` of the last table on the path; those that refer to them before."""
+    """The DELETE statements for all rows that reference `rows` of the last table in `path`, referencing rows first."""
     for key in keys:
         if key.parent == path[-1] and key.table not in path:
             referring = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})").format(

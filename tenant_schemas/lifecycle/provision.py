@@ -1,7 +1,7 @@
-"""Makes a tenant: role, schema, grants, migrations, and the registry row last, in one db transaction.
+"""Provisions a tenant in one db transaction: role, schema, grants, migrations, and the registry row last.
 
-PostgreSQL's DDL is transactional, roles included, so a crash at any step leaves nothing at all and the same call can
-be made again. No code path makes a tenant but this one.
+DDL in PostgreSQL is transactional, roles included: after a crash at any step nothing is left, and the same call can be
+repeated. `provision_in` is the only code that adds a new, empty tenant.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ from tenant_schemas.tenant import (
 )
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-_TAKEN: Final = """
+_USED_NAMES: Final = """
     SELECT (SELECT slug FROM shared.tenants WHERE slug = %(slug)s OR schema_name = %(schema)s LIMIT 1) AS slug,
         EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
             OR EXISTS (SELECT FROM shared.spare_schemas WHERE schema_name = %(schema)s) AS has_schema,
@@ -51,13 +51,13 @@ def provision(
     schema_name: str | None = None,
     reserved_slugs: frozenset[str] = frozenset(),
 ) -> Tenant:
-    """Make an active tenant and return it, committed; or raise and leave nothing.
+    """Provision an active tenant; commits and returns it.
 
-    `engine` logs in as the migrator. `tenant_secret` is the master secret from which the service derives the same
-    password. Raises NameRefused, TenantExists, NotPrepared. Two calls for one slug at once: one wins, the other
-    raises TenantExists.
+    `engine` logs in as the migrator. `tenant_secret` is the service's master secret, from which the tenant's password
+    is derived. Raises NameRefused, TenantExists, NotPrepared, and then nothing is left. Of two concurrent calls for one
+    slug, one raises TenantExists.
     """
-    tenant = tenant_to_be(
+    tenant = new_tenant(
         migrations, slug=slug, name=name, settings=settings, schema_name=schema_name, reserved_slugs=reserved_slugs
     )
     with engine.begin() as connection:
@@ -69,8 +69,9 @@ def provision(
 def provision_many(
     engine: Engine, migrations: Migrations, tenants: Iterable[Tenant], tenant_secret: str
 ) -> Iterator[tuple[Tenant, ProvisioningError | None]]:
-    """Make tenants that `tenant_to_be` has checked, one after another, each committed by itself; yields what became of
-    each as it happens. One that can't be made leaves nothing and stops nobody; what is no fault of its own is raised.
+    """Provision tenants from `new_tenant` one after another, each in its own db transaction; yields each with its
+    error or None. A tenant that fails with TenantExists or a lock timeout leaves nothing, and the next one follows;
+    any other error is raised.
     """
     with engine.connect() as connection:
         for tenant in tenants:
@@ -83,12 +84,13 @@ def provision_many(
             except (psycopg.errors.LockNotAvailable, OperationalError) as error:
                 if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
                     raise
-                yield tenant, ProvisioningError(f"{tenant.slug}: somebody was changing tenants all the while.")
+                reason = "a lock timed out, because another session is changing tenants. Try again."
+                yield tenant, ProvisioningError(f"Tenant {tenant.slug!r} was not provisioned: {reason}")
             else:
                 yield tenant, None
 
 
-def tenant_to_be(
+def new_tenant(
     migrations: Migrations,
     *,
     slug: str,
@@ -97,9 +99,9 @@ def tenant_to_be(
     schema_name: str | None = None,
     reserved_slugs: frozenset[str] = frozenset(),
 ) -> Tenant:
-    """A tenant as it will be when it is made. Asks no database. Raises NameRefused."""
+    """A new tenant's registry values, checked without a database. Raises NameRefused."""
     if "\0" in name:
-        raise NameRefused("A name can't have a NUL in it.")
+        raise NameRefused(f"The name of tenant {slug!r} contains a NUL character: remove it.")
     return Tenant(
         id=uuid4(),
         slug=check_slug(slug, reserved_slugs),
@@ -114,13 +116,11 @@ def tenant_to_be(
 
 
 def provision_in(connection: Connection, migrations: Migrations, tenant: Tenant, tenant_secret: str) -> None:
-    """Make the tenant within the migrator's open db transaction, for whoever has something to add to that: it then acts
-    as the owner, in the new tenant's schema. Commits nothing itself; time-outs are the caller's to set.
-
-    Raises TenantExists, NotPrepared.
+    """Provision a tenant within the migrator's open db transaction, which then acts as the owner, bound to the new
+    schema. The caller sets the timeouts and commits. Locks the registry. Raises TenantExists, NotPrepared.
     """
-    refuse_unprepared(connection, migrations)
-    _refuse_taken(connection, tenant, migrations)
+    check_prepared(connection, migrations)
+    _check_names_free(connection, tenant, migrations)
     password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)
     create_tenant_role(connection, tenant, password, migrations.roles)
     become_owner(connection, migrations.roles)
@@ -129,34 +129,38 @@ def provision_in(connection: Connection, migrations: Migrations, tenant: Tenant,
 
 
 def make_schema(connection: Connection, migrations: Migrations, tenant: Tenant) -> None:
-    """Make the tenant's schema at its revision by replaying the history, within the open db transaction, as the owner,
-    and leave that bound to it. The login must be there; the registry is the caller's to write.
+    """Create the tenant's schema and migrate it to the tenant's revision, within the owner's open db transaction, which
+    is then bound to the schema. The login role must exist; the caller writes the registry.
     """
     create_tenant_schema(connection, tenant)
     migrations.upgrade_tenant(connection, tenant, tenant.revision)
 
 
-def refuse_unprepared(connection: Connection, migrations: Migrations) -> None:
+def check_prepared(connection: Connection, migrations: Migrations) -> None:
     """Raises NotPrepared unless `shared` is at its head."""
     at, head = current_revision(connection, SHARED_SCHEMA), migrations.head(History.SHARED)
     if at != head:
         raise NotPrepared(
-            f"Schema {SHARED_SCHEMA} is at {at or 'nothing'}, not {head}: run `python -m scripts.migrate`."
+            f"Schema {SHARED_SCHEMA} is at {at or 'nothing'}, not at its head {head}: run `python -m scripts.migrate`."
         )
 
 
-def _refuse_taken(connection: Connection, tenant: Tenant, migrations: Migrations) -> None:
-    """Say what is taken. Provisioning runs are few, so they queue at the registry rather than race."""
+def _check_names_free(connection: Connection, tenant: Tenant, migrations: Migrations) -> None:
+    """Lock the registry until the db transaction ends, so that concurrent provisioning waits here, and raise
+    TenantExists if slug, schema or role is in use.
+    """
     become_owner(connection, migrations.roles)
     connection.exec_driver_sql("LOCK TABLE shared.tenants IN SHARE ROW EXCLUSIVE MODE")
     stop_being_owner(connection)
     names = {"slug": tenant.slug, "schema": tenant.schema_name, "role": tenant.role_name}
-    taken = connection.exec_driver_sql(_TAKEN, names).one()
-    if taken.slug:
-        raise TenantExists(f"Tenant {taken.slug!r} has that slug or schema.")
-    if taken.has_schema:
-        raise TenantExists(f"Schema {tenant.schema_name!r} exists and belongs to no tenant; choose another name.")
-    if taken.has_role:
+    used = connection.exec_driver_sql(_USED_NAMES, names).one()
+    if used.slug:
+        raise TenantExists(
+            f"Tenant {used.slug!r} has that slug or schema ({tenant.slug!r}, {tenant.schema_name!r}): choose others."
+        )
+    if used.has_schema:
+        raise TenantExists(f"Schema {tenant.schema_name!r} exists and belongs to no tenant: choose another name.")
+    if used.has_role:
         raise TenantExists(
             f"Role {tenant.role_name!r} exists on this server and belongs to no tenant of this database. "
             f"If no other database uses it: DROP ROLE {tenant.role_name};"

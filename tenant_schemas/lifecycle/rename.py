@@ -1,9 +1,8 @@
-"""Gives a tenant another slug, and so its role another name, and its schema another one too if that is wanted.
+"""Renames a tenant: its slug and role, and optionally its schema and display name.
 
-A function that keeps its path for good knows its schema by name: after a rename it would write into whatever schema
-takes the old name. So each is given the new path in the db transaction of the rename, which is refused unless nothing
-in the schema goes by the old name any more; and the old name rests, taken by an empty schema, until nobody can mean
-the tenant by it.
+A function with a pinned search_path names its schema: without a new path it would write into whatever schema gets the
+old name next. So the rename sets the new path of every function in the same db transaction, and is refused if any other
+text in the schema still contains an old name. An empty retired schema reserves the old schema name for a day.
 """
 
 import re
@@ -21,15 +20,15 @@ from tenant_schemas.errors import RenameRefused
 from tenant_schemas.lifecycle.lock_retry import lock_tables
 from tenant_schemas.lifecycle.retired_schemas import record_retired_schema
 from tenant_schemas.migrations.history import sqlstate_of
-from tenant_schemas.registry import lock_named, set_names
+from tenant_schemas.registry import lock_tenant_by_slug, set_names
 from tenant_schemas.roles import ServiceRoles, become_owner
 from tenant_schemas.schema_diff.catalog import fingerprints_of, objects_of
 from tenant_schemas.search_path import pin_functions, set_role_default
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, check_schema_name, check_slug, role_name_of
 
-NAME_RESTS: Final = timedelta(days=1)
+OLD_NAME_RESERVED: Final = timedelta(days=1)
 # unique_violation, duplicate_object, duplicate_schema
-_TAKEN: Final = frozenset({"23505", "42710", "42P06"})
+_NAME_IN_USE: Final = frozenset({"23505", "42710", "42P06"})
 
 
 def rename(
@@ -43,14 +42,14 @@ def rename(
     reserved_slugs: frozenset[str] = frozenset(),
 ) -> Tenant:
     """Rename a tenant within the migrator's open db transaction, which then acts as the owner, bound to no schema;
-    returns it as it then is. The new slug may be the old one, for a new schema name or name alone. Commits nothing.
+    returns the renamed tenant. The slug may stay the same. The caller commits, or rolls back after an error.
 
-    Open connections and tokens go on after a change of slug. After a change of the schema's name, for which nobody may
-    be using its tables, they find nothing by the old one and fail, until they are opened anew for the changed registry
-    row. Raises TenantNotFound, NameRefused, LifecycleError, and then the db transaction is to be rolled back.
+    A new slug leaves open connections and tokens working. A new schema name takes ACCESS EXCLUSIVE locks on the
+    tenant's tables, and open connections then fail until they are reopened for the changed registry row. Raises
+    TenantNotFound, NameRefused, LifecycleError.
     """
     check_slug(new_slug, reserved_slugs)
-    before = lock_named(connection, slug)
+    before = lock_tenant_by_slug(connection, slug)
     after = replace(
         before,
         slug=new_slug,
@@ -59,70 +58,77 @@ def rename(
         name=name or before.name,
     )
     if after == before:
-        raise RenameRefused(f"That is what tenant {slug!r} is called already.")
+        raise RenameRefused(f"Tenant {slug!r} already has these names. Nothing was changed.")
     _rename(connection, roles, before, after)
     return after
 
 
 def _rename(connection: Connection, roles: ServiceRoles, before: Tenant, after: Tenant) -> None:
-    words = fingerprints_of(connection, [before])
-    with _unless_taken(f"Slug {after.slug!r} or schema {after.schema_name!r} is another tenant's."):
+    fingerprints = fingerprints_of(connection, [before])
+    with _refused_if_in_use(f"Another tenant has slug {after.slug!r} or schema {after.schema_name!r}: choose others."):
         set_names(connection, after)
     if after.role_name != before.role_name:
-        with _unless_taken(f"Role {after.role_name!r} exists on this server and is no tenant's of this database."):
+        with _refused_if_in_use(
+            f"Role {after.role_name!r} exists on this server and belongs to no tenant of this database: "
+            "choose another slug, or drop the role."
+        ):
             _run(connection, "ALTER ROLE {} RENAME TO {}", before.role_name, after.role_name)
     if after.schema_name != before.schema_name:
         connection.exec_driver_sql(set_role_default(after.role_name, after.schema_name))
         become_owner(connection, roles)
         _rename_schema(connection, before, after)
     become_owner(connection, roles)
-    _prove(connection, before, after, words.get(before.schema_name))
+    _check_old_names_gone(connection, before, after, fingerprints.get(before.schema_name))
 
 
 def _rename_schema(connection: Connection, before: Tenant, after: Tenant) -> None:
-    # A db transaction that has used its tables learns of no change until it needs another one: it would go on with the
-    # functions' old paths in the middle of a posting.
+    # A db transaction that has used the tables keeps its cached function paths until it takes a new lock: it could
+    # write through an old path in the middle of a posting. So wait until no db transaction uses the tables.
     lock_tables(connection, before.schema_name, "ACCESS EXCLUSIVE")
-    taken = (
-        f"Schema {after.schema_name!r} exists and is no tenant's; `drop_retired_schemas --list` may tell what it is."
-    )
-    with _unless_taken(taken):
+    with _refused_if_in_use(
+        f"Schema {after.schema_name!r} exists and belongs to no tenant: choose another name, "
+        "or look for it in `python -m scripts.drop_retired_schemas --list`."
+    ):
         _run(connection, "ALTER SCHEMA {} RENAME TO {}", before.schema_name, after.schema_name)
     pin_functions(connection, after.schema_name)
     _run(connection, "CREATE SCHEMA {}", before.schema_name)
-    rests_until = datetime.now(UTC) + NAME_RESTS
+    reserved_until = datetime.now(UTC) + OLD_NAME_RESERVED
     record_retired_schema(
-        connection, schema_name=before.schema_name, tenant=after, reason="replaced", drop_after=rests_until
+        connection, schema_name=before.schema_name, tenant=after, reason="replaced", drop_after=reserved_until
     )
 
 
-def _prove(connection: Connection, before: Tenant, after: Tenant, words: str | None) -> None:
-    """The schema is word for word what it was but for its own name, and no text in it or in `shared` has the old names:
-    before a dot, or in quotation marks, as in a path or a condition.
+def _check_old_names_gone(connection: Connection, before: Tenant, after: Tenant, fingerprint: str | None) -> None:
+    """Raises RenameRefused if the schema's fingerprint changed, or if any object's text in the schema or in `shared`
+    still has an old name before a dot or in quotation marks.
     """
-    if words is None or fingerprints_of(connection, [after]).get(after.schema_name) != words:
+    if fingerprint is None or fingerprints_of(connection, [after]).get(after.schema_name) != fingerprint:
         raise RenameRefused(
-            f"As {after.schema_name} it would read otherwise than as {before.schema_name}: some text in it has one of "
-            "the two names. Nothing was changed."
+            f"Some object in schema {before.schema_name} contains that name or {after.schema_name} in its text, so its "
+            "meaning would change. Nothing was changed: correct the object, or choose another schema name."
         )
-    old = {before.schema_name, before.role_name} - {after.schema_name, after.role_name}
-    forms = re.compile("|".join(rf"\b{name}\.|'{name}'|\"{name}\"" for name in old) or "(?!)")
+    old_names = {before.schema_name, before.role_name} - {after.schema_name, after.role_name}
+    mention = re.compile("|".join(rf"\b{name}\.|'{name}'|\"{name}\"" for name in old_names) or "(?!)")
     found = [
         f"{kind} {schema.schema_name}.{name}"
         for schema in (after, replace(after, schema_name=SHARED_SCHEMA))
         for (kind, name), text in objects_of(connection, schema).items()
-        if forms.search(text)
+        if mention.search(text)
     ]
     if found:
-        raise RenameRefused(f"These go by the old name in their text: {', '.join(sorted(found))}. Nothing was changed.")
+        raise RenameRefused(
+            f"These objects contain the old name in their text: {', '.join(sorted(found))}. "
+            "Nothing was changed: correct them first."
+        )
 
 
 @contextmanager
-def _unless_taken(message: str) -> Iterator[None]:
+def _refused_if_in_use(message: str) -> Iterator[None]:
+    """Raises RenameRefused with this message if a statement of the block needs a name that exists."""
     try:
         yield
     except DBAPIError as error:
-        if sqlstate_of(error) in _TAKEN:
+        if sqlstate_of(error) in _NAME_IN_USE:
             raise RenameRefused(f"{message} Nothing was changed.") from error
         raise
 

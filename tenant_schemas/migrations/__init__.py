@@ -1,1 +1,1 @@
-"""Migrations of every schema: the histories, their SQL, what is sent for one schema, and the runs over many."""
+"""Migrations: the histories and their SQL, the statements for one schema, and the runner for all schemas."""

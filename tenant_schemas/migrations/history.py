@@ -1,6 +1,6 @@
-"""The histories, and what takes one schema along them within an open db transaction.
+"""The two migration histories, and the upgrade of one schema within an open db transaction.
 
-Every schema's db transaction is its own: the one of `shared` here, those of tenants in
+Every schema is migrated in its own db transaction: `shared` by `migrate_shared`, tenants by
 `tenant_schemas.migrations.runner`.
 """
 
@@ -19,8 +19,21 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from tenant_schemas.errors import RevisionRefused
-from tenant_schemas.migrations.render import History, Line, Step, alembic_config, line_of, operating
-from tenant_schemas.migrations.replay import VERSION_TABLE, checks_text, steps_text, version_note, version_table
+from tenant_schemas.migrations.render import (
+    History,
+    LinearHistory,
+    Step,
+    alembic_config,
+    alembic_operations,
+    read_history,
+)
+from tenant_schemas.migrations.replay import (
+    VERSION_TABLE,
+    checks_text,
+    steps_text,
+    version_table_text,
+    version_update_text,
+)
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, become_owner, send
 from tenant_schemas.search_path import bind_migration, migration_message
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
@@ -38,12 +51,12 @@ __all__ = [
 
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 600_000
-_SAID_CHARACTERS = 1_000
+_ERROR_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one schema: at `before`, now at `after`; with an `error` it is still at `before`."""
+    """The outcome of a migration for one schema: its revisions `before` and `after`. With an `error` both are equal."""
 
     schema_name: str
     slug: str | None
@@ -62,58 +75,64 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Migrations:
-    """The histories that a setup.cfg names, and the roles in whose name they run."""
+    """The histories that a setup.cfg names, and the roles that run them."""
 
     setup_cfg: Path
     roles: ServiceRoles
 
     def head(self, history: History) -> str:
-        head = self.line(history).head
+        head = self.history(history).head
         if head is None:
             raise LookupError(f"[{history}] in {self.setup_cfg} has no revisions.")
         return head
 
-    def line(self, history: History) -> Line:
-        return line_of(self.setup_cfg, history)
+    def history(self, history: History) -> LinearHistory:
+        return read_history(self.setup_cfg, history)
 
     def steps(self, history: History, after: str | None, to: str | None = None) -> tuple[Step, ...]:
-        """The way from a revision to another, by default to the head, as SQL. Raises RevisionRefused."""
-        return self.line(history).steps(after, to or self.head(history))
+        """The steps from one revision to another, by default to the head, as SQL. Raises RevisionRefused."""
+        return self.history(history).steps(after, to or self.head(history))
 
     def migrate_shared(self, engine: Engine, to: str | None = None, *, lock_timeout_ms: int | None = None) -> Outcome:
-        """Make `shared` if it is missing and bring it to a revision, by default its head, in a db transaction."""
+        """Create `shared` if it is missing and migrate it to a revision, by default its head, in its own db
+        transaction. An error is returned in the outcome.
+        """
         before = None
         try:
             with engine.begin() as connection:
                 set_timeouts(connection, lock_timeout_ms)
                 before = current_revision(connection, SHARED_SCHEMA)
                 after = self.upgrade_shared(connection, to)
-        except Exception as error:  # noqa: BLE001  Whatever it is, it is this schema's outcome.
+        except Exception as error:  # noqa: BLE001  Any error is this schema's outcome.
             return Outcome(SHARED_SCHEMA, None, before, before, first_line(error), sqlstate_of(error))
         return Outcome(SHARED_SCHEMA, None, before, after)
 
     def upgrade_shared(self, connection: Connection, to: str | None = None) -> str:
-        """The same within the open db transaction, which then acts as the owner; returns the revision."""
+        """Create `shared` if it is missing and migrate it, within the open db transaction, which then acts as the
+        owner; returns the revision.
+        """
         become_owner(connection, self.roles)
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA}")
         return self.upgrade(connection, History.SHARED, SHARED_SCHEMA, to)
 
     def upgrade_tenant(self, connection: Connection, tenant: Tenant, to: str | None = None) -> str:
-        """Bring one tenant's schema from where it is to a revision, by default the head, within the open db
-        transaction, as the owner; returns the revision. The registry is the caller's to write.
+        """Migrate one tenant's schema to a revision, by default the head, within the owner's open db transaction;
+        returns the revision. The caller writes the registry.
         """
         connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (TENANT_ROLE_SETTING, tenant.role_name))
         return self.upgrade(connection, History.TENANT, tenant.schema_name, to)
 
     def upgrade(self, connection: Connection, history: History, schema_name: str, to: str | None = None) -> str:
-        """Run a history's steps in one schema, within the open db transaction, as the owner; returns the revision."""
+        """Run a history's steps in one schema, within the owner's open db transaction; returns the revision."""
         bind_migration(connection, schema_name)
         steps = self.steps(history, current_revision(connection, schema_name), to)
         run_steps(connection, steps, schema_name)
         return (steps[-1].after if steps else None) or to or self.head(history)
 
     def draft(self, connection: Connection, history: History, metadata: sa.MetaData, message: str) -> list[Path]:
-        """Write the next numbered revision file: what takes the bound schema to the models. Returns its path."""
+        """Write the next numbered revision file, with the changes from the bound schema to the models. Returns its
+        path.
+        """
         schema_name = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
         config = alembic_config(self.setup_cfg, history)
         config.attributes |= {"connection": connection, "schema_name": schema_name, "metadata": metadata}
@@ -123,31 +142,34 @@ class Migrations:
 
 
 def run_steps(connection: Connection, steps: Sequence[Step], schema_name: str) -> None:
-    """Take the bound schema these steps and note where it then is. Raises psycopg's errors as they are, among them
-    that a check finds something (SQLSTATE TS002), and RevisionRefused for Python that ends the db transaction.
+    """Run the steps in the bound schema and write its revision into the version table. Raises psycopg's errors
+    unchanged (SQLSTATE TS002 if a check finds rows), and RevisionRefused if a revision's Python ends the db
+    transaction.
     """
     for python, together in groupby(steps, key=lambda step: step.python):
         if python is None:
             send(connection, steps_text(list(together), schema_name))
             continue
         for step in together:
-            send(connection, migration_message(schema_name) + version_table(step, schema_name))
+            send(connection, migration_message(schema_name) + version_table_text(step, schema_name))
             _run_python(connection, step.revision, python, schema_name)
-            send(connection, version_note(step, schema_name) + checks_text(step))
+            send(connection, version_update_text(step, schema_name) + checks_text(step))
 
 
 def _run_python(connection: Connection, revision: str, python: Callable[[], None], schema_name: str) -> None:
-    """Let nothing of it be kept or lost before the rest: neither by SQLAlchemy's commit and rollback nor by SQL."""
+    """Run a revision's Python. Raises RevisionRefused if it commits or rolls back, by SQLAlchemy or by SQL."""
 
     def refuse(_: Connection) -> None:
-        raise RevisionRefused(f"Revision {revision} ends its db transaction, which is not its to end.")
+        raise RevisionRefused(
+            f"Revision {revision} commits or rolls back its db transaction: remove that, the migrator commits."
+        )
 
     current = "SELECT pg_current_xact_id()::text"
     before = connection.exec_driver_sql(current).scalar_one()
     for end in ("commit", "rollback"):
         sa.event.listen(connection, end, refuse)
     try:
-        with operating(_context(connection, schema_name)):
+        with alembic_operations(_context(connection, schema_name)):
             python()
     finally:
         for end in ("commit", "rollback"):
@@ -157,15 +179,15 @@ def _run_python(connection: Connection, revision: str, python: Callable[[], None
 
 
 def set_timeouts(connection: Connection, lock_timeout_ms: int | None = None) -> None:
-    """Wait for no lock for long, until the db transaction ends, so that whoever queues behind us goes on soon. The
-    first statement of everything that changes schemas.
+    """Set the lock and statement timeouts until the db transaction ends. Call this first in every db transaction that
+    changes schemas: sessions that queue behind its lock request then wait only briefly.
     """
-    waits_ms = LOCK_TIMEOUT_MS if lock_timeout_ms is None else lock_timeout_ms
-    send(connection, f"SET LOCAL lock_timeout TO {waits_ms}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
+    timeout_ms = LOCK_TIMEOUT_MS if lock_timeout_ms is None else lock_timeout_ms
+    send(connection, f"SET LOCAL lock_timeout TO {timeout_ms}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:
-    """The revision a schema is at, None before its first. A schema of ours has one line of history, so one row."""
+    """The revision in a schema's version table, None before its first. A linear history has one row there."""
     table = sql.Identifier(schema_name, VERSION_TABLE).as_string()
     if connection.exec_driver_sql("SELECT to_regclass(%s)", (table,)).scalar() is None:
         return None
@@ -173,13 +195,13 @@ def current_revision(connection: Connection, schema_name: str) -> str | None:
 
 
 def differences(connection: Connection, metadata: sa.MetaData, schema_name: str) -> list[Any]:
-    """What the models say that the schema does not, and the reverse, in Alembic's words. Empty is good."""
+    """The differences between the models and a schema, as Alembic's operations. Empty if they agree."""
     bind_migration(connection, schema_name)
     return list(compare_metadata(_context(connection, schema_name), metadata))
 
 
 def comparison_options(schema_name: str) -> dict[str, Any]:
-    """How Alembic looks at one schema only, and not at the table in which it keeps its own revision."""
+    """Options that make Alembic compare one schema only, without its version table."""
 
     def is_ours(name: str | None, kind: str, _: object) -> bool:
         if kind == "schema":
@@ -187,7 +209,7 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
         return not (kind == "table" and name == VERSION_TABLE)
 
     return {
-        "version_table": VERSION_TABLE,
+        "version_table_text": VERSION_TABLE,
         "version_table_schema": schema_name,
         "include_schemas": True,
         "include_name": is_ours,
@@ -197,13 +219,13 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, short enough for a record and with nothing that PostgreSQL could not keep."""
-    said = str(error).replace("\0", " ").splitlines()
-    return f"{type(error).__name__}: {said[0] if said else ''}"[:_SAID_CHARACTERS]
+    """Type and first line of an error, shortened, and without NUL, which PostgreSQL can't store."""
+    lines = str(error).replace("\0", " ").splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_ERROR_CHARACTERS]
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """PostgreSQL's own code of what went wrong, also where SQLAlchemy has wrapped it."""
+    """The SQLSTATE of an error, also if SQLAlchemy has wrapped it; None for other errors."""
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return original.sqlstate if isinstance(original, psycopg.Error) else None
 

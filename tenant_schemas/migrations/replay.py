@@ -1,7 +1,7 @@
-"""What is sent to PostgreSQL to take one schema along its history: whole statements, with nothing but literals.
+"""The SQL text that migrates one schema: complete statements with literals only.
 
-The steps themselves are the same text for every schema. What is made for each is round them: the db transaction, its
-path and role, a guard that looks before anything is done, and the notes of what was done.
+The text of a step is the same for every schema. Around it stands text for one schema: the settings, role and
+search_path of the db transaction, a guard that checks the schema first, and the updates of version table and registry.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,23 @@ from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.tenant import Tenant
 
 VERSION_TABLE: Final = "alembic_version"
-# SQLSTATEs of our own (class TS is nobody's): the registry or the schema is not where the plan found it; a check of a
-# revision finds something.
+# Our own SQLSTATEs, in the unused class TS. PLAN_IS_STALE: registry or schema has changed since the plan was made.
+# CHECK_FINDS: a check of a revision returned rows.
 PLAN_IS_STALE: Final = "TS001"
 CHECK_FINDS: Final = "TS002"
 
 
 def step_text(step: Step, schema_name: str) -> str:
-    """One step that was rendered, noted and checked, each on the schema's path, whatever was done to that before."""
+    """One rendered step, the update of the version table and the step's checks. The search_path is set before the step
+    and again before its checks, because a step may change it.
+    """
     path = search_path.migration_message(schema_name)
     checks = path + checks_text(step) if step.checks else ""
-    return path + version_table(step, schema_name) + step.sql + version_note(step, schema_name) + checks
+    return path + version_table_text(step, schema_name) + step.sql + version_update_text(step, schema_name) + checks
 
 
-def version_table(step: Step, schema_name: str) -> str:
-    """Before the first revision, the table in which Alembic looks; like Alembic's own."""
+def version_table_text(step: Step, schema_name: str) -> str:
+    """Creates the version table before the first revision, the same table that Alembic creates."""
     if step.before is not None:
         return ""
     text = "CREATE TABLE IF NOT EXISTS {} (version_num varchar(32) NOT NULL, CONSTRAINT {} PRIMARY KEY (version_num));"
@@ -37,8 +39,10 @@ def version_table(step: Step, schema_name: str) -> str:
     return sql.SQL(text).format(sql.Identifier(schema_name, VERSION_TABLE), key).as_string()
 
 
-def version_note(step: Step, schema_name: str) -> str:
-    """Where the schema now is, in its own table, which is written with its schema whatever the step did to the path."""
+def version_update_text(step: Step, schema_name: str) -> str:
+    """Writes the schema's revision into its version table, by its qualified name because a step may change the
+    search_path.
+    """
     table = sql.Identifier(schema_name, VERSION_TABLE)
     if step.before is None:
         return sql.SQL("INSERT INTO {} VALUES ({});").format(table, sql.Literal(step.after)).as_string()
@@ -50,16 +54,17 @@ def version_note(step: Step, schema_name: str) -> str:
 def checks_text(step: Step) -> str:
     return "".join(
         f"DO $check$BEGIN IF EXISTS ({check}\n) THEN RAISE EXCEPTION USING ERRCODE = '{CHECK_FINDS}', MESSAGE = "
-        + sql.Literal(f"A check of revision {step.revision} finds something: {check}").as_string()
+        + sql.Literal(f"A check of revision {step.revision} finds rows: {check}").as_string()
         + "; END IF; END$check$;"
         for check in step.checks
     )
 
 
-def opening(tenant: Tenant, roles: ServiceRoles, *, lock_timeout_ms: int, statement_timeout_ms: int) -> str:
-    """The start of a tenant's db transaction, after BEGIN: who, where, for how long, and the guard.
+def opening_text(tenant: Tenant, roles: ServiceRoles, *, lock_timeout_ms: int, statement_timeout_ms: int) -> str:
+    """The start of a tenant's db transaction, after BEGIN: timeouts, role, search_path and the guard.
 
-    It need not wait for the disk: what is lost in a crash is lost whole, and the end of the run waits for all of it.
+    synchronous_commit is off: a crash of the server loses db transactions only as a whole, and the commit at the end of
+    the run waits until all of them are on disk.
     """
     return (
         sql.SQL(
@@ -80,12 +85,12 @@ def opening(tenant: Tenant, roles: ServiceRoles, *, lock_timeout_ms: int, statem
 
 
 def _guard(tenant: Tenant) -> str:
-    """Lock the registry's row, and raise unless all is as the plan found it: the path reaches this schema alone, and
-    registry and schema say that it is where the steps begin.
+    """Locks the tenant's registry row and raises PLAN_IS_STALE unless the search_path resolves to this schema alone,
+    and registry and version table have the revision where the steps begin.
     """
     guard = sql.SQL(
         "DO $guard$BEGIN"
-        # Asked for its path where no schema of it exists, PostgreSQL would make a temporary one.
+        # current_schemas() would create a temporary schema if no schema of the search_path exists.
         " IF to_regnamespace({name}) IS NULL OR (current_schemas(false))[1] IS DISTINCT FROM {schema}::name"
         " THEN RAISE EXCEPTION USING ERRCODE = {stale}, MESSAGE = {unreachable}; END IF;"
         " PERFORM FROM shared.tenants WHERE id = {id} AND schema_name = {schema} AND role_name = {role}"
@@ -102,15 +107,20 @@ def _guard(tenant: Tenant) -> str:
         role=sql.Literal(tenant.role_name),
         revision=sql.Literal(tenant.revision),
         versions=sql.Identifier(tenant.schema_name, VERSION_TABLE),
-        unreachable=sql.Literal(f"The search_path does not reach {tenant.schema_name} alone: is it there?"),
-        moved=sql.Literal(f"The registry no longer says that {tenant.slug} is at {tenant.revision}: run it again."),
+        unreachable=sql.Literal(
+            f"The search_path does not resolve to schema {tenant.schema_name} alone: check that the schema exists."
+        ),
+        moved=sql.Literal(
+            f"The registry no longer says that {tenant.slug} is at revision {tenant.revision}: run migrate again."
+        ),
         differs=sql.Literal(
-            f"{tenant.schema_name} is not at {tenant.revision}, as the registry says: somebody changed it by hand."
+            f"Schema {tenant.schema_name} is not at revision {tenant.revision}, as the registry says: it was changed "
+            "by hand. Correct its version table or the registry."
         ),
     ).as_string()
 
 
-def registry_note(tenant: Tenant, revision: str) -> str:
+def registry_update_text(tenant: Tenant, revision: str) -> str:
     text = "UPDATE shared.tenants SET revision = {} WHERE id = {};"
     return sql.SQL(text).format(sql.Literal(revision), sql.Literal(str(tenant.id))).as_string()
 

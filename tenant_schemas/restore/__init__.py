@@ -1,5 +1,5 @@
-"""Restores: a bundle becomes a tenant again, is tried out, or a living tenant is cloned.
+"""Restores: makes a tenant from a bundle, verifies a bundle, or clones an existing tenant.
 
-A schema that carries functions is never renamed: they would go on writing where they were made. A fresh one is made at
-the bundle's revision, filled, proved and migrated, and then it is the tenant's.
+A schema with functions is never renamed, because its functions would keep writing into the old name. Instead a new
+schema is made at the bundle's revision, filled, proved and migrated, and then assigned to the tenant.
 """

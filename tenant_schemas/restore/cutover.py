@@ -1,7 +1,7 @@
-"""The last step: a schema that is ready becomes a new tenant's, or takes the place of a living one's.
+"""The last step of a restore: assigns a filled schema to a new tenant, or swaps it for an existing tenant's schema.
 
-The replaced schema is kept and closed, so that nobody writes into it: neither the tenant nor, through a function with
-the owner's rights that was called before and waited, the owner.
+The replaced schema is kept for a while without write rights: neither the tenant can write into it, nor a waiting call
+of a SECURITY DEFINER function, which runs with the owner's rights.
 """
 
 import random
@@ -30,14 +30,14 @@ from tenant_schemas.roles import (
 from tenant_schemas.search_path import LEAVE_SCHEMA
 from tenant_schemas.tenant import Tenant
 
-# Below PostgreSQL's deadlock_timeout (1 s): where a payment and the swap wait for each other, the swap gives way.
+# Below PostgreSQL's deadlock_timeout (1 s): if a payment and the swap wait for each other, the swap times out first.
 _LOCK_TIMEOUT_MS: Final = 400
-_PATIENCE_SECONDS: Final = 30
+_SWAP_TIMEOUT_SECONDS: Final = 30
 
 
 def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
-    """Make the tenant of a schema that is ready, within the open db transaction, which then acts as the owner. Its
-    members are the caller's to add.
+    """Add the tenant of a filled schema to the registry and let its role log in, within the migrator's open db
+    transaction, which then acts as the owner. The caller adds the members. Raises NotRetired.
     """
     set_timeouts(connection)
     stop_being_owner(connection)
@@ -45,66 +45,72 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
     become_owner(connection, roles)
     claim_retired_schema(connection, tenant.schema_name)
     registry.add_tenant(connection, tenant)
-    open_schema(connection, tenant)
+    grant_schema_usage(connection, tenant)
 
 
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret: str, keep: timedelta) -> str | None:
-    """Put the schema that `tenant` is to have in the place of the one that the tenant has now, within the open db
-    transaction. Returns the one that was replaced, None if somebody had dropped it. Waits for the tenant's own db
-    transactions that have begun to write; raises TenantBusy if that takes too long.
+    """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
+    Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
+    attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
+    the tenant was renamed meanwhile.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
         savepoint = connection.begin_nested()
         try:
             replaced = _swap(connection, tenant, roles, secret, keep)
         except Exception as error:
             savepoint.rollback()
-            if not _is_of_locks(error):
+            if not _is_lock_error(error):
                 raise
             if time.monotonic() > deadline:
-                raise TenantBusy(f"Tenant {tenant.slug} was never at rest for {_PATIENCE_SECONDS} s.") from error
+                raise TenantBusy(
+                    f"Could not lock the tables of tenant {tenant.slug} within {_SWAP_TIMEOUT_SECONDS} s: they are in "
+                    "use. The tenant was not changed. Restore again at a quieter time, or suspend the tenant first."
+                ) from error
         else:
             savepoint.commit()
             return replaced
         time.sleep(random.uniform(0.05, 0.5))  # noqa: S311
 
 
-def _is_of_locks(error: Exception) -> bool:
+def _is_lock_error(error: Exception) -> bool:
     original = getattr(error, "orig", error)
     return isinstance(original, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
 
 
 def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, secret: str, keep: timedelta) -> str | None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT_MS}")
-    living = registry.lock_tenant(connection, tenant.id)
-    if living.role_name != tenant.role_name:
-        raise RestoreRefused(f"{tenant.slug} was renamed to {living.slug} meanwhile; restore it again.")
-    moved = replace(living, schema_name=tenant.schema_name, revision=tenant.revision)
+    current = registry.lock_tenant(connection, tenant.id)
+    if current.role_name != tenant.role_name:
+        raise RestoreRefused(f"{tenant.slug} was renamed to {current.slug} during the restore: restore again.")
+    restored = replace(current, schema_name=tenant.schema_name, revision=tenant.revision)
     become_owner(connection, roles)
-    claim_retired_schema(connection, moved.schema_name)
-    replaced = _put_aside(connection, living, roles, keep) if living.schema_name != moved.schema_name else None
-    registry.set_schema(connection, moved.id, moved.schema_name, moved.revision)
-    open_schema(connection, moved)
+    claim_retired_schema(connection, restored.schema_name)
+    replaced = _retire_schema(connection, current, roles, keep) if current.schema_name != restored.schema_name else None
+    registry.set_schema(connection, restored.id, restored.schema_name, restored.revision)
+    grant_schema_usage(connection, restored)
     stop_being_owner(connection)
-    set_tenant_login(connection, moved, tenant_password(secret, living.id, living.login_epoch))
+    set_tenant_login(connection, restored, tenant_password(secret, current.id, current.login_epoch))
     return replaced
 
 
-def _put_aside(connection: Connection, living: Tenant, roles: ServiceRoles, keep: timedelta) -> str | None:
+def _retire_schema(connection: Connection, current: Tenant, roles: ServiceRoles, keep: timedelta) -> str | None:
     exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
-    if not connection.exec_driver_sql(exists, (living.schema_name,)).scalar_one():
+    if not connection.exec_driver_sql(exists, (current.schema_name,)).scalar_one():
         return None
-    _wait_for_writers(connection, living)
-    close_schema(connection, living, roles)
+    _wait_for_writers(connection, current)
+    revoke_schema_rights(connection, current, roles)
     due = datetime.now(UTC) + keep
-    record_retired_schema(connection, schema_name=living.schema_name, tenant=living, reason="replaced", drop_after=due)
-    return living.schema_name
+    record_retired_schema(
+        connection, schema_name=current.schema_name, tenant=current, reason="replaced", drop_after=due
+    )
+    return current.schema_name
 
 
 def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:
-    """Let those end who have begun to write, in the order in which they lock; who comes now waits, and is then refused.
-    Readers go on.
+    """Lock the tables EXCLUSIVE, in the order of foreign keys, until writing db transactions have ended. New writers
+    wait and then fail; readers are not blocked.
     """
     tables = tables_in_order(driver_of(connection), tenant.schema_name)
     if tables:
@@ -112,15 +118,15 @@ def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:
         _run(connection, sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(names))
 
 
-def open_schema(connection: Connection, tenant: Tenant) -> None:
-    """As the owner: let the tenant use its schema."""
+def grant_schema_usage(connection: Connection, tenant: Tenant) -> None:
+    """As the owner, grant the tenant's role USAGE on its schema."""
     schema, role = sql.Identifier(tenant.schema_name), sql.Identifier(tenant.role_name)
     _run(connection, sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
 
 
-# The schema, its relations and its functions, as GRANT names them, with everybody who has any right. By way of
-# pg_depend, which knows a schema's objects without a look at those of all others.
-_GRANTED: Final = """
+# Schema, relations and functions, as GRANT names them, with each role that has a right on them. They are found through
+# pg_depend, whose index by schema avoids a scan of the objects of all schemas.
+_GRANTS: Final = """
     WITH ours AS MATERIALIZED (
         SELECT classid, objid FROM pg_depend
         WHERE refclassid = 'pg_namespace'::regclass AND refobjid = %(schema)s::regnamespace
@@ -139,14 +145,14 @@ _GRANTED: Final = """
     FROM owned o CROSS JOIN LATERAL aclexplode(o.acl) a ORDER BY 1, 2"""
 
 
-def close_schema(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
-    """Leave nobody a right in the schema but the owner's to read it, as the owner. A prepared statement looks its
-    schema up no more, but its tables' and functions' rights it does.
+def revoke_schema_rights(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> None:
+    """As the owner, revoke all rights on the schema, its tables and functions, except the owner's right to read. A
+    right on the schema alone is not enough: a prepared statement no longer checks it.
     """
     driver = driver_of(connection)
     driver.execute(LEAVE_SCHEMA)
     names = {"schema": sql.Identifier(tenant.schema_name).as_string(), "owner": sql.Identifier(roles.owner).as_string()}
-    for kind, name, grantee, is_owner in driver.execute(_GRANTED, names).fetchall():
+    for kind, name, grantee, is_owner in driver.execute(_GRANTS, names).fetchall():
         if not is_owner:
             driver.execute(f"REVOKE ALL ON {kind} {name} FROM {grantee}")
         elif kind == "TABLE":

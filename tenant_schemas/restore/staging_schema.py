@@ -1,5 +1,5 @@
-"""A retired schema for as long as something is made of it: noted in `shared.spare_schemas` before all else, and dropped
-again unless a tenant has got it by then. After a kill the note is left, and who comes next finds it.
+"""The staging schema of a restore, clone or verification: recorded as retired before it is filled, and dropped at the
+end unless a tenant has claimed it. After a kill the record stays, and the next restore drops the schema.
 """
 
 from collections.abc import Iterator
@@ -24,42 +24,45 @@ from tenant_schemas.migrations.history import Migrations, first_line, set_timeou
 from tenant_schemas.roles import become_owner, create_tenant_role
 from tenant_schemas.tenant import SCHEMA_NAME_MAX_LENGTH, Tenant
 
-# Nothing that runs takes this long; what is found noted after it was killed.
-_LEFT_OVER_AFTER: Final = timedelta(days=1)
+# Longer than any restore: a staging schema with an older record was left by a killed process.
+_ABANDONED_AFTER: Final = timedelta(days=1)
 
 
 @contextmanager
 def staging_schema(
     engine: Engine, migrations: Migrations, tenant: Tenant, *, reason: str, password: str | None = None
 ) -> Iterator[list[str]]:
-    """Make the tenant's schema at its revision and empty, committed; with a password its login too, which can't yet log
-    in. Nobody but the owner may use the schema. Drop all of it if the block raises, or nobody has claimed it; where it
-    can't be, since somebody has locked what it refers to, it is due from then on, and said to be left: in the error's
-    notes, or in the list that the block is given.
+    """Make the tenant's schema at its revision, usable by the owner only; commits. With a password also make its login
+    role, still NOLOGIN. At the end drop both, unless a tenant has claimed the schema.
+
+    If the drop fails because tables are in use, the schema becomes due for `drop_retired_schemas`, and a warning is
+    added to the error's notes, or to the list that the block gets.
     """
-    left: list[str] = []
+    warnings: list[str] = []
     with engine.begin() as connection:
         set_timeouts(connection)
-        _make(connection, migrations, tenant, reason, password)
+        _make_schema(connection, migrations, tenant, reason, password)
     try:
-        yield left
+        yield warnings
     except BaseException as error:
-        for told in _drop(engine, tenant.schema_name):
-            error.add_note(told)
+        for warning in _drop_schema(engine, tenant.schema_name):
+            error.add_note(warning)
         raise
-    left += _drop(engine, tenant.schema_name)
+    warnings += _drop_schema(engine, tenant.schema_name)
 
 
-def _make(connection: Connection, migrations: Migrations, tenant: Tenant, reason: str, password: str | None) -> None:
-    due = datetime.now(UTC) + _LEFT_OVER_AFTER
-    makes_role = tenant.role_name if password else None
+def _make_schema(
+    connection: Connection, migrations: Migrations, tenant: Tenant, reason: str, password: str | None
+) -> None:
+    due = datetime.now(UTC) + _ABANDONED_AFTER
+    role_name = tenant.role_name if password else None
     record_retired_schema(
         connection,
         schema_name=tenant.schema_name,
         tenant=tenant,
         reason=reason,
         drop_after=due,
-        role_name=makes_role,
+        role_name=role_name,
     )
     names = {"schema": sql.Identifier(tenant.schema_name), "role": sql.Identifier(tenant.role_name)}
     if password:
@@ -70,8 +73,10 @@ def _make(connection: Connection, migrations: Migrations, tenant: Tenant, reason
     connection.exec_driver_sql(sql.SQL("REVOKE USAGE ON SCHEMA {schema} FROM {role}").format(**names).as_string())
 
 
-def _drop(engine: Engine, schema_name: str) -> list[str]:
-    """What is to be told if it could not be. No error: what was made of the schema failed or held before."""
+def _drop_schema(engine: Engine, schema_name: str) -> list[str]:
+    """Drop the schema if no tenant has claimed it. Returns a warning if that fails, because the outcome of the block is
+    already decided.
+    """
     try:
         with suppress(NotRetired):  # Claimed: a tenant has it now.
             drop_retired_schema_now(engine, schema_name)
@@ -81,45 +86,48 @@ def _drop(engine: Engine, schema_name: str) -> list[str]:
             due = "UPDATE shared.spare_schemas SET drop_after = now() WHERE schema_name = %s"
             connection.exec_driver_sql(due, (schema_name,))
         command = f"python -m scripts.drop_retired_schemas --now {schema_name}"
-        return [f"Schema {schema_name} could not be dropped and is left: {first_line(error)} Later, run `{command}`."]
+        return [f"Could not drop schema {schema_name}: {first_line(error)} Run `{command}` later."]
     return []
 
 
-def hold_retired_schema(connection: psycopg.Connection[Any], schema_name: str) -> None:
-    """Keep the note from whoever drops retired until the db transaction ends. Raises RestoreRefused if it is gone."""
+def lock_retired_schema(connection: psycopg.Connection[Any], schema_name: str) -> None:
+    """Lock the record of a retired schema until the db transaction ends, so that it is not dropped. Raises
+    RestoreRefused if there is no record.
+    """
     query = "SELECT FROM shared.spare_schemas WHERE schema_name = %s FOR UPDATE"
     if connection.execute(query, (schema_name,)).fetchone() is None:
-        raise RestoreRefused(f"Somebody dropped {schema_name} while it was being made.")
+        raise RestoreRefused(f"Schema {schema_name} was dropped by another session before it was filled: run it again.")
 
 
-def clear_left_over(engine: Engine, tenant: Tenant) -> None:
-    """Drop what a restore of this tenant left when it was killed. Raises RestoreRefused if it is still at work."""
+def drop_abandoned_schemas(engine: Engine, tenant: Tenant) -> None:
+    """Drop the staging schemas that killed restores of this tenant left. Raises RestoreRefused if one is in use."""
     with engine.connect() as connection:
-        left = [
+        abandoned = [
             retired
             for retired in list_retired_schemas(connection)
             if retired.reason == "restoring" and (retired.tenant_id == tenant.id or retired.slug == tenant.slug)
         ]
-    for retired in left:
+    for retired in abandoned:
         try:
             drop_retired_schema_now(engine, retired.schema_name)
         except NotRetired:
-            continue  # It has just ended.
+            continue  # That restore has ended meanwhile.
         except DBAPIError as error:
             if isinstance(error.orig, psycopg.errors.LockNotAvailable):
                 raise RestoreRefused(
-                    f"{retired.schema_name} is being made for {retired.slug} at this moment."
+                    f"Another restore or clone is filling schema {retired.schema_name} for {retired.slug} at this "
+                    "moment: wait until it has ended."
                 ) from None
             raise
 
 
-def in_free_schema(connection: Connection, tenant: Tenant) -> Tenant:
-    """The tenant in its schema if that name is free, else in one with the time behind a cut name."""
+def with_free_schema_name(connection: Connection, tenant: Tenant) -> Tenant:
+    """The tenant with its schema name if that is unused, else with a shortened name and a timestamp."""
     now = datetime.now(UTC)
     suffixes = ("", *((now + timedelta(seconds=number)).strftime("_r%Y%m%d%H%M%S") for number in range(60)))
     names = [tenant.schema_name[: SCHEMA_NAME_MAX_LENGTH - len(suffix)] + suffix for suffix in suffixes]
-    taken = """
+    query = """
         SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname::text = ANY(%(names)s)
         UNION SELECT schema_name FROM shared.spare_schemas WHERE schema_name = ANY(%(names)s)"""
-    found = set(connection.exec_driver_sql(taken, {"names": names}).scalars())
-    return replace(tenant, schema_name=next(name for name in names if name not in found))
+    used = set(connection.exec_driver_sql(query, {"names": names}).scalars())
+    return replace(tenant, schema_name=next(name for name in names if name not in used))

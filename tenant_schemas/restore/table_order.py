@@ -1,4 +1,4 @@
-"""The tables of a schema in the order in which they can be filled, read from the catalogue."""
+"""The tables of a schema, from the catalogue, in an order in which foreign keys allow to fill them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,15 +26,15 @@ _TABLES: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with the columns that hold data: generated ones make themselves."""
+    """A table and its columns, without generated ones."""
 
     name: str
     columns: tuple[str, ...]
 
 
 def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tuple[Table, ...]:
-    """All tables but the one of the revision, each after those that it refers to. Raises RestoreRefused where they
-    refer to each other in a circle.
+    """All tables except Alembic's version table, each after the tables that its foreign keys reference. Raises
+    RestoreRefused if foreign keys form a cycle.
     """
     rows = connection.execute(_TABLES, (schema_name, VERSION_TABLE)).fetchall()
     tables = {name: Table(name, tuple(columns)) for name, columns, _ in rows}
@@ -42,17 +42,19 @@ def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tu
         order = TopologicalSorter({name: refers_to for name, _, refers_to in rows}).static_order()
         return tuple(tables[name] for name in order)
     except CycleError as error:
-        raise RestoreRefused(f"Tables refer to each other in a circle: {', '.join(error.args[1])}.") from None
+        raise RestoreRefused(
+            f"The foreign keys of these tables of schema {schema_name} form a cycle: {', '.join(error.args[1])}."
+        ) from None
 
 
 @contextmanager
 def user_triggers_off(connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table]) -> Iterator[None]:
-    """As the owner: what is loaded is history, and triggers would refuse it or write it anew. Those of foreign keys
-    stay on.
+    """As the owner, disable user triggers while old rows are loaded: they would refuse or change them. Foreign keys are
+    still checked. Locks the tables until the db transaction ends.
     """
     _switch(connection, schema_name, tables, "ALTER TABLE {} DISABLE TRIGGER USER")
     yield
-    # After an error there is no going on in this db transaction, and its end undoes the first of these.
+    # Not in `finally`: after an error the db transaction can only roll back, which enables the triggers again.
     _switch(connection, schema_name, tables, "ALTER TABLE {} ENABLE TRIGGER USER")
 
 

@@ -1,6 +1,6 @@
-"""The people whom a bundle refers to, where it is restored: they may be missing there, or have other ids.
+"""Maps the users of a bundle to the users of the installation: they may be missing there, or have other ids.
 
-A person is the same one where the id is the same, whatever else has changed since. Nobody who is there is ever changed.
+Users with the same id are the same user, whatever else has changed. An existing user is never changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,20 +13,21 @@ from psycopg import sql
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.introspection import shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
-from tenant_schemas.errors import PeopleDiffer
-from tenant_schemas.restore.loader import copy_in, file_named
+from tenant_schemas.errors import UsersDiffer
+from tenant_schemas.restore.loader import copy_in, find_file
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 Ids = Mapping[str, str]
 
-# For as long as the db transaction lasts; no table of a tenant may be called so.
-_SCRATCH: Final = "people_of_the_bundle"
-_NAMED_AT_MOST: Final = 20
+# A table in the tenant's schema until the db transaction ends; no table of a tenant may have this name.
+_LOADED_USERS: Final = "users_of_the_bundle"
+_SHOWN_USERS: Final = 20
 
 
-class Users(StrEnum):
-    """What to do about people who are missing or have other ids: nothing, and fail; make them anew, with the id of the
-    bundle and unable to act; or take those who are there under the same name for them, and make the others anew.
+class MissingUsers(StrEnum):
+    """What to do about users of the bundle that are missing or have another id here: fail; recreate them, with the
+    bundle's id and without a way to log in; or remap them to the users with the same identifying column (such as the
+    e-mail) and recreate the rest.
     """
 
     FAIL = "fail"
@@ -34,23 +35,29 @@ class Users(StrEnum):
     REMAP = "remap"
 
 
-def settle_people(
-    connection: psycopg.Connection[Any], backup_policy: BackupPolicy, bundle: Bundle, schema_name: str, users: Users
+def map_users(
+    connection: psycopg.Connection[Any],
+    backup_policy: BackupPolicy,
+    bundle: Bundle,
+    schema_name: str,
+    users: MissingUsers,
 ) -> Ids:
-    """Make everybody be there, within the open db transaction, and return which ids are to be replaced by which.
-    `schema_name` is where something may lie meanwhile. Raises PeopleDiffer.
+    """Make every user of the bundle exist, within the open db transaction, and return the user ids to replace (old id
+    to new id). Uses a scratch table in `schema_name`. Raises UsersDiffer.
     """
     names = _names(backup_policy, schema_name)
-    connection.execute(_in(_LAY_OUT, names))
-    people = file_named(bundle.manifest.shared, backup_policy.people)
-    copy_in(connection, schema_name, _SCRATCH, people.columns, bundle.lines(people))
-    differing = connection.execute(_in(_DIFFERING, names)).fetchall()
-    if differing and users is Users.FAIL:
-        raise PeopleDiffer(_told(differing))
-    ids = {old: here for old, _, here in differing if here is not None and users is Users.REMAP}
-    _refuse_mergers(connection, names, ids)
-    _make_anew(connection, backup_policy, names, [old for old, _, _ in differing if old not in ids])
-    connection.execute(_in("DROP TABLE {scratch}", names))
+    connection.execute(_format(_CREATE_TABLE, names))
+    file = find_file(bundle.manifest.shared, backup_policy.users)
+    copy_in(connection, schema_name, _LOADED_USERS, file.columns, bundle.lines(file))
+    differing = connection.execute(_format(_DIFFERING, names)).fetchall()
+    if differing and users is MissingUsers.FAIL:
+        raise UsersDiffer(_describe(differing))
+    ids = {
+        old: current_id for old, _, current_id in differing if current_id is not None and users is MissingUsers.REMAP
+    }
+    _check_no_mergers(connection, names, ids)
+    _create_users(connection, backup_policy, names, [old for old, _, _ in differing if old not in ids])
+    connection.execute(_format("DROP TABLE {loaded}", names))
     return ids
 
 
@@ -61,8 +68,8 @@ def copy_members(
     tenant: Tenant,
     value: Callable[[str], sql.Composable] = sql.Identifier,
 ) -> None:
-    """Make whoever is a member of one tenant a member of the other, within the open db transaction; `value` of a column
-    is what it is there.
+    """Copy the members of one tenant to another, within the open db transaction. `value` gives the SQL expression for
+    each column.
     """
     own = {"tenant_id": sql.Literal(tenant.id), "tenant_role": sql.Literal(tenant.role_name)}
     columns = shared_columns(connection, backup_policy.members)
@@ -77,63 +84,72 @@ def copy_members(
     )
 
 
-_LAY_OUT: Final = "CREATE TABLE {scratch} AS SELECT {columns} FROM {people} WITH NO DATA"
-# Who is not there by id; and whose id somebody has who is there by what a person is known by.
+_CREATE_TABLE: Final = "CREATE TABLE {loaded} AS SELECT {columns} FROM {users} WITH NO DATA"
+# The bundle's users whose id does not exist here, each with the id of the user here with the same identifying column.
 _DIFFERING: Final = """
-    SELECT b.{key}::text, b.{known}::text, known.{key}::text
-    FROM {scratch} b LEFT JOIN {people} known ON known.{known} = b.{known}
-    WHERE NOT EXISTS (SELECT FROM {people} same WHERE same.{key} = b.{key}) ORDER BY 2"""
+    SELECT b.{key}::text, b.{identifier}::text, other.{key}::text
+    FROM {loaded} b LEFT JOIN {users} other ON other.{identifier} = b.{identifier}
+    WHERE NOT EXISTS (SELECT FROM {users} same WHERE same.{key} = b.{key}) ORDER BY 2"""
 
 
 def _names(backup_policy: BackupPolicy, schema_name: str) -> dict[str, sql.Composable]:
-    key, known, *others = (sql.Identifier(column) for column in backup_policy.people_columns)
+    key, identifier, *others = (sql.Identifier(column) for column in backup_policy.user_columns)
     return {
-        "scratch": sql.Identifier(schema_name, _SCRATCH),
-        "people": sql.Identifier(SHARED_SCHEMA, backup_policy.people),
-        "columns": sql.SQL(", ").join((key, known, *others)),
+        "loaded": sql.Identifier(schema_name, _LOADED_USERS),
+        "users": sql.Identifier(SHARED_SCHEMA, backup_policy.users),
+        "columns": sql.SQL(", ").join((key, identifier, *others)),
         "key": key,
-        "known": known,
+        "identifier": identifier,
     }
 
 
-def _in(text: Any, names: Mapping[str, sql.Composable]) -> sql.Composed:
+def _format(text: Any, names: Mapping[str, sql.Composable]) -> sql.Composed:
     return sql.SQL(text).format(**names)
 
 
-def _told(differing: list[tuple[str, str, str | None]]) -> str:
+def _describe(differing: list[tuple[str, str, str | None]]) -> str:
     lines = [
-        f"{known} ({old}) " + (f"has the id {here} here" if here else "is missing here")
-        for old, known, here in differing[:_NAMED_AT_MOST]
+        f"{identifier} ({old}) " + (f"has the id {current_id} here" if current_id else "is missing here")
+        for old, identifier, current_id in differing[:_SHOWN_USERS]
     ]
     more = f"\nand {len(differing) - len(lines)} more" if len(differing) > len(lines) else ""
-    return f"{len(differing)} people of the bundle are not here as they were there:\n" + "\n".join(lines) + more
+    return (
+        f"{len(differing)} users of the bundle are missing here or have another id; restore with --users "
+        "recreate-disabled or --users remap, or create them first:\n" + "\n".join(lines) + more
+    )
 
 
-def _refuse_mergers(connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable], ids: Ids) -> None:
-    """Where somebody took over another's name since, two people of the bundle would become one."""
-    query = _in("SELECT {known} FROM {scratch} WHERE {key}::text = ANY(%s) ORDER BY 1", names)
+def _check_no_mergers(connection: psycopg.Connection[Any], names: Mapping[str, sql.Composable], ids: Ids) -> None:
+    """Raises UsersDiffer if a remap would turn two users of the bundle into one, because a user here has the
+    identifying column of the one and the id of the other.
+    """
+    query = _format("SELECT {identifier} FROM {loaded} WHERE {key}::text = ANY(%s) ORDER BY 1", names)
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
-    found = ", ".join(known for (known,) in merged)
+    found = ", ".join(identifier for (identifier,) in merged)
     if found:
-        raise PeopleDiffer(f"Others of the bundle would become these people, who are in it themselves: {found}.")
+        raise UsersDiffer(
+            f"A remap would merge other users of the bundle into these users, who are in it too: {found}. "
+            "Nothing was changed: restore with --users recreate-disabled."
+        )
 
 
-def _make_anew(
+def _create_users(
     connection: psycopg.Connection[Any],
     backup_policy: BackupPolicy,
     names: Mapping[str, sql.Composable],
     ids: list[str],
 ) -> None:
-    """Who is known here by a name already keeps it, and the one who is made is known by the id (RFC 2606: `.invalid` is
-    nobody's).
+    """Insert users of the bundle with their old ids. If another user has the same identifying column, the new one gets
+    an address made from the id (`.invalid` is reserved by RFC 2606).
     """
-    _, _, *others = backup_policy.people_columns
+    _, _, *others = backup_policy.user_columns
     made: dict[str, sql.Composable] = {column: sql.SQL("b.{}").format(sql.Identifier(column)) for column in others}
     made |= {column: sql.SQL(expression) for column, expression in backup_policy.recreated.items()}
     statement = sql.SQL(
-        "INSERT INTO {people} ({key}, {known}, {made}) SELECT b.{key}, CASE"
-        " WHEN EXISTS (SELECT FROM {people} u WHERE u.{known} = b.{known}) THEN b.{key}::text || '@recreated.invalid'"
-        " ELSE b.{known} END, {values} FROM {scratch} b WHERE b.{key}::text = ANY(%s)"
+        "INSERT INTO {users} ({key}, {identifier}, {made}) SELECT b.{key}, CASE"
+        " WHEN EXISTS (SELECT FROM {users} u WHERE u.{identifier} = b.{identifier})"
+        " THEN b.{key}::text || '@recreated.invalid' ELSE b.{identifier} END,"
+        " {values} FROM {loaded} b WHERE b.{key}::text = ANY(%s)"
     )
     connection.execute(
         statement.format(

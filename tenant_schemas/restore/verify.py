@@ -1,7 +1,7 @@
-"""A bundle is tried out: loaded into a schema that nobody gets, proved like a restore, and dropped. That it can't
-be dropped at once says nothing of the bundle, and is a warning.
+"""Verifies a bundle: loads it into a staging schema, proves it like a restore, and drops the schema.
 
-People who are missing are made within the db transaction that loads, and with it rolled back.
+Missing users are created in the db transaction that loads, which is rolled back. A schema that can't be dropped is a
+warning, not a fault of the bundle.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
-from tenant_schemas.errors import ProofFailed
-from tenant_schemas.lifecycle.provision import refuse_unprepared
-from tenant_schemas.restore.cutover import open_schema
+from tenant_schemas.errors import VerificationFailed
+from tenant_schemas.lifecycle.provision import check_prepared
+from tenant_schemas.restore.cutover import grant_schema_usage
 from tenant_schemas.restore.loader import check_shared, load
-from tenant_schemas.restore.restore import Destination, begin_filling, refuse_newer
+from tenant_schemas.restore.restore import Destination, begin_load, check_revisions_known
 from tenant_schemas.restore.staging_schema import staging_schema
-from tenant_schemas.restore.user_mapping import Users, settle_people
+from tenant_schemas.restore.user_mapping import MissingUsers, map_users
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.tenant import Tenant, TenantStatus, role_name_of
@@ -29,8 +29,9 @@ _SLUG_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What was looked at. `same_form` tells whether the schema had the form of its revision when it was backed up; None
-    where another version of PostgreSQL describes it in other words. `warnings` are of what could not be cleared away.
+    """The result of a verification. `same_form` says whether the backed up schema had its revision's structure; None if
+    the bundle is from another major version of PostgreSQL, whose fingerprints are not comparable. `warnings` name what
+    could not be dropped.
     """
 
     tenant_id: UUID
@@ -44,24 +45,24 @@ class Verified:
 
 
 def verify(destination: Destination, bundle: Bundle) -> Verified:
-    """Try the bundle out. Raises RestoreError or BackupError for what does not hold. Leaves nothing either way, or
-    says what.
+    """Verify a bundle; nothing is committed except the staging schema, which is dropped again. Raises RestoreError or
+    BackupError if the bundle is not valid. Anything left behind is named in `warnings` or in the error's notes.
     """
     manifest = bundle.manifest
     check_shared(destination.backup_policy, bundle)
     with destination.engine.connect() as connection:
-        refuse_unprepared(connection, destination.migrations)
-    refuse_newer(destination.migrations, manifest)
+        check_prepared(connection, destination.migrations)
+    check_revisions_known(destination.migrations, manifest)
     tenant = _scratch_tenant(manifest)
     password = tenant_password(destination.tenant_secret, tenant.id, tenant.login_epoch)
     with (
         staging_schema(
             destination.engine, destination.migrations, tenant, reason="verifying", password=password
-        ) as left,
-        destination.engine.connect() as connection,  # Nothing is committed.
+        ) as warnings,
+        destination.engine.connect() as connection,  # Never committed.
     ):
-        driver = begin_filling(connection, destination.migrations, tenant)
-        settle_people(driver, destination.backup_policy, bundle, tenant.schema_name, Users.RECREATE_DISABLED)
+        driver = begin_load(connection, destination.migrations, tenant)
+        map_users(driver, destination.backup_policy, bundle, tenant.schema_name, MissingUsers.RECREATE_DISABLED)
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
         same_form = _check_form(connection, bundle, tenant)
     return Verified(
@@ -72,35 +73,38 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         rows=rows,
         files=len(manifest.files),
         same_form=same_form,
-        warnings=tuple(left),
+        warnings=tuple(warnings),
     )
 
 
 def _scratch_tenant(manifest: Manifest) -> Tenant:
-    """One that is never registered, with a schema and a login of its own: the rights are a part of the form."""
-    was = manifest.tenant
-    name = f"verify_{was.slug[:_SLUG_SHOWN]}_{token_hex(4)}"
+    """A tenant that is never registered, with its own schema and role: the fingerprint includes the role's rights."""
+    backed_up = manifest.tenant
+    name = f"verify_{backed_up.slug[:_SLUG_SHOWN]}_{token_hex(4)}"
     return Tenant(
-        id=was.id,
-        slug=was.slug,
+        id=backed_up.id,
+        slug=backed_up.slug,
         schema_name=name,
         role_name=role_name_of(name),
-        name=was.name,
+        name=backed_up.name,
         status=TenantStatus.SUSPENDED,
         login_epoch=1,
-        revision=was.revision,
-        settings=was.settings,
+        revision=backed_up.revision,
+        settings=backed_up.settings,
     )
 
 
 def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool | None:
-    """Raises ProofFailed for another form, unless the bundle owns up to it by pg_dump's file."""
+    """Compare the structures by fingerprint. Raises VerificationFailed on drift without a pg_dump file."""
     manifest = bundle.manifest
     server = driver_of(connection).info.server_version // 10_000
     if manifest.server_version.partition(".")[0] != str(server):
         return None
-    open_schema(connection, tenant)
+    grant_schema_usage(connection, tenant)
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
     if not same and manifest.dump is None:
-        raise ProofFailed(f"The fingerprint differs: the tenant had not the form of revision {tenant.revision}.")
+        raise VerificationFailed(
+            f"The fingerprint differs: the schema of {tenant.slug} did not have the structure of revision "
+            f"{tenant.revision} when it was backed up."
+        )
     return same

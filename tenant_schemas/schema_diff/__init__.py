@@ -1,1 +1,1 @@
-"""Schema drift: the objects of a tenant's schema, compared with those that its history makes at its revision."""
+"""Schema drift: compares the objects of a tenant's schema with those that the history makes at its revision."""

@@ -1,6 +1,6 @@
-"""A tenant's schema in words: every object of it, as PostgreSQL describes it, without the schema's own name.
+"""Describes every object of a tenant's schema, as PostgreSQL does, but without the schema's own name.
 
-The functions here want an open db transaction, of SQLAlchemy's or of psycopg's, and leave it bound to no schema.
+The functions need an open db transaction of SQLAlchemy or psycopg, and leave it bound to no schema.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,9 @@ from tenant_schemas.tenant import Tenant
 Objects = Mapping[tuple[str, str], str]
 AnyConnection = Connection | psycopg.Connection[TupleRow]
 
-# The description of each object of each schema: (schema, kind, name, words). `own` takes the schema's name out of what
-# PostgreSQL wrote; a role is written as what it is to the tenant. Objects are found by what depends on their schema,
-# for which PostgreSQL has an index, so that one schema among thousands costs as much as one alone.
+# Returns (schema_name, kind, name, words) for each object of each schema; `words` is its description. The pattern `own`
+# removes the schema's name from PostgreSQL's text, and the tenant's role is written as 'the tenant'. Objects are found
+# through pg_depend, which has an index by schema, so one schema among thousands costs as much as one alone.
 _OBJECTS: Final = r"""
     WITH ours AS (
         SELECT n.oid, n.nspname, n.nspacl, n.nspowner, t.role_name,
@@ -132,33 +132,34 @@ _OBJECTS: Final = r"""
 _FINGERPRINTS: Final = """
     SELECT schema_name, md5(string_agg(md5(concat_ws('|', kind, name, words)), '' ORDER BY kind, name))
     FROM described GROUP BY 1"""
-_FEW: Final = 5
-_WORDS: Final = "SELECT kind, name, words FROM described"
-# Fingerprints of another wording are not to be compared.
-WORDING: Final = sha256((_OBJECTS + _FINGERPRINTS).encode()).hexdigest()
+_FEW_TENANTS: Final = 5
+_DESCRIPTIONS: Final = "SELECT kind, name, words FROM described"
+# Part of the key of a stored fingerprint: fingerprints of another query are not comparable.
+QUERY_HASH: Final = sha256((_OBJECTS + _FINGERPRINTS).encode()).hexdigest()
 
 
 def objects_of(connection: AnyConnection, tenant: Tenant) -> Objects:
-    rows = _described(connection, _WORDS, [tenant])
-    return {(str(kind), str(name)): str(words) for kind, name, words in rows}
+    """The description of each object of the tenant's schema, by kind and name."""
+    rows = _described(connection, _DESCRIPTIONS, [tenant])
+    return {(str(kind), str(name)): str(description) for kind, name, description in rows}
 
 
 def fingerprints_of(connection: AnyConnection, tenants: Sequence[Tenant]) -> dict[str, str]:
-    """One short text for all the words of each schema that exists, by its name. Servers of one major version say the
-    same of the same objects; others need not.
+    """The hash of all descriptions of each existing schema, by schema name. Equal objects have equal fingerprints on
+    servers of one major version; other versions may describe them differently.
     """
     return {str(name): str(fingerprint) for name, fingerprint in _described(connection, _FINGERPRINTS, tenants)}
 
 
-def _described(connection: AnyConnection, question: LiteralString, tenants: Sequence[Tenant]) -> list[tuple[Any, ...]]:
+def _described(connection: AnyConnection, selection: LiteralString, tenants: Sequence[Tenant]) -> list[tuple[Any, ...]]:
     execute: Callable[..., Any]
     execute = connection.exec_driver_sql if isinstance(connection, Connection) else connection.execute
-    # PostgreSQL leaves out the names of schemas that are on the path. To compile the query takes longer than to run it.
-    # It does not know how few objects one schema has, and would read the whole catalogue for them.
-    seqscan = "off" if len(tenants) <= _FEW else "on"
+    # Without a search_path PostgreSQL writes every schema name. JIT is off, because compiling this query takes longer
+    # than running it. For few schemas sequential scans are off: the planner would scan the whole catalogue.
+    seqscan = "off" if len(tenants) <= _FEW_TENANTS else "on"
     execute(f"{LEAVE_SCHEMA}; SET LOCAL jit TO off; SET LOCAL enable_seqscan TO {seqscan}")
     names = {
         "schemas": [tenant.schema_name for tenant in tenants],
         "roles": [tenant.role_name for tenant in tenants],
     }
-    return [tuple(row) for row in execute(_OBJECTS + question, names)]
+    return [tuple(row) for row in execute(_OBJECTS + selection, names)]

@@ -1,8 +1,7 @@
-"""Whether tenants' schemas are what the history makes at their revision, and in which objects they are not.
+"""Finds schema drift: the objects in which a tenant's schema differs from the reference of its revision.
 
-PostgreSQL describes every object of every schema in words, without the schema's own name. Where the history's own is
-not known and can't be made, schemas of one revision are compared with each other: the most alike are right, so a fault
-that they all have is not seen.
+If there is no reference and none can be made, the schemas of one revision are compared with each other, and the
+majority counts as correct. A difference that all of them share is then not found.
 """
 
 from collections import Counter
@@ -17,66 +16,67 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.catalog import Objects, fingerprints_of, objects_of
-from tenant_schemas.schema_diff.reference import Reference, make_reference, note_fingerprint, noted_fingerprint
+from tenant_schemas.schema_diff.reference import Reference, make_reference, store_fingerprint, stored_fingerprint
 from tenant_schemas.tenant import Tenant
 
 TENANTS_AT_ONCE = 100
-_WITNESSES = 10
-_THE_HISTORY = "what the migrations make"
-_NO_RIGHTS = "it takes the owner's rights, and a server that may be written to"
-_NAMELESS = "something that can only be named with the owner's rights"
+_PEERS_PER_REVISION = 10
+_HISTORY = "the schema that the migrations make"
+_NO_RIGHTS = "a comparison with the migrations needs the owner's rights and a writable server"
+_UNNAMED_OBJECTS = "objects that only a login with the owner's rights can name"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The objects of a tenant's schema that are not like `model`'s, which is the history's own or another schema."""
+    """The objects in which a tenant's schema differs from `reference_name`: the history, or another tenant's schema."""
 
     tenant: Tenant
-    model: str
+    reference_name: str
     objects: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """`objects` names what differs, by schema, and no schema in which nothing does. `unproven` says for which revisions
-    the history's own could not be made, and why.
+    """The drift of some tenants. `objects` are the differing objects by schema name, without schemas that have none.
+    `unproven` are the revisions without a reference, with the reason.
     """
 
     objects: dict[str, list[str]]
     unproven: dict[str, str]
 
 
-def drifted(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
-    """What differs in each of these schemas, by its name, and nothing for those in which nothing does."""
+def drifted_objects(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
+    """The differing objects by schema name, without schemas that have none."""
     return find_drift(connection, migrations, tenants).objects
 
 
 def find_drift(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> Drift:
-    """The same, and how well it is known. It keeps no lock, but for the note that it makes of a new reference's
-    fingerprint; to keep that, commit the open db transaction.
+    """Compare the tenants' schemas with the references of their revisions. A new reference's fingerprint is stored
+    within the open db transaction: commit it to keep the fingerprint. No other lock is kept.
     """
     fingerprints = fingerprints_by_schema(connection, tenants)
     references = {
-        revision: _reference(connection, migrations, alike, fingerprints) for revision, alike in _by_revision(tenants)
+        revision: _reference(connection, migrations, at_revision, fingerprints)
+        for revision, at_revision in _by_revision(tenants)
     }
-    nameless = {
+    without_objects = {
         tenant.revision
         for tenant in tenants
         if references[tenant.revision].objects is None
         and fingerprints.get(tenant.schema_name) != references[tenant.revision].fingerprint
     }
-    witnesses = _witnesses(connection, tenants, nameless)
-    fingerprints |= fingerprints_by_schema(connection, witnesses)
-    asked = {tenant.schema_name for tenant in tenants}
+    peers = _peers(connection, tenants, without_objects)
+    fingerprints |= fingerprints_by_schema(connection, peers)
+    requested = {tenant.schema_name for tenant in tenants}
     objects = {
         difference.tenant.schema_name: difference.objects
-        for difference in compare(connection, [*tenants, *witnesses], fingerprints, references)
-        if difference.tenant.schema_name in asked
+        for difference in compare(connection, [*tenants, *peers], fingerprints, references)
+        if difference.tenant.schema_name in requested
     }
     for tenant, at in revisions_of(connection, tenants):
         if at != tenant.revision:
-            wrong = f"{VERSION_TABLE}: {at or 'nothing'}, and the registry says {tenant.revision}"
-            objects[tenant.schema_name] = [wrong, *objects.get(tenant.schema_name, [])]
+            mismatch = f"{VERSION_TABLE}: {at or 'nothing'}, but the registry says {tenant.revision}"
+            objects[tenant.schema_name] = [mismatch, *objects.get(tenant.schema_name, [])]
     unproven = {
         revision: each.failure or _NO_RIGHTS for revision, each in references.items() if each.fingerprint is None
     }
@@ -89,68 +89,73 @@ def compare(
     fingerprints: Mapping[str, str],
     references: Mapping[str, Reference],
 ) -> Iterator[Difference]:
-    """Each schema that differs from the reference of its revision, or where there is none, from the most others that
-    are at it. A schema that does not exist has no fingerprint, and is like any other.
+    """Each schema that differs from the reference of its revision, or, without a reference, from the majority at its
+    revision. Schemas that do not exist are ignored.
     """
-    there = [tenant for tenant in tenants if tenant.schema_name in fingerprints]
-    for revision, alike in _by_revision(there):
+    existing = [tenant for tenant in tenants if tenant.schema_name in fingerprints]
+    for revision, at_revision in _by_revision(existing):
         reference = references.get(revision, Reference())
         if reference.objects is not None:
-            yield from _compare_with_reference(connection, alike, fingerprints, reference)
+            yield from _compare_with_reference(connection, at_revision, fingerprints, reference)
         else:
-            yield from _compare_with_most(connection, alike, fingerprints, reference.fingerprint)
+            yield from _compare_with_majority(connection, at_revision, fingerprints, reference.fingerprint)
 
 
 def fingerprints_by_schema(connection: Connection, tenants: Sequence[Tenant]) -> dict[str, str]:
-    """The fingerprint of each schema that exists, some tenants to a query."""
+    """The fingerprint of each existing schema, with several tenants per query."""
     found: dict[str, str] = {}
-    for some in _some_at_a_time(tenants):
-        with _letting_go(connection):
-            found |= fingerprints_of(connection, some)
+    for batch in _batches(tenants):
+        with _releasing_locks(connection):
+            found |= fingerprints_of(connection, batch)
     return found
 
 
 def revisions_of(connection: Connection, tenants: Sequence[Tenant]) -> Iterator[tuple[Tenant, str | None]]:
-    """Each tenant with what its own schema says of its revision, some tenants to a query."""
+    """Each tenant with the revision in its schema's version table, with several tenants per query."""
     query = """
         SELECT n.nspname FROM pg_namespace n
         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %s AND c.relkind = 'r'"""
     versioned = set(connection.exec_driver_sql(query, (VERSION_TABLE,)).scalars())
-    for some in _some_at_a_time(tenants):
+    for batch in _batches(tenants):
         parts = [
             sql.SQL("SELECT {}, string_agg(version_num, ' ') FROM {}").format(
                 sql.Literal(tenant.schema_name), sql.Identifier(tenant.schema_name, VERSION_TABLE)
             )
-            for tenant in some
+            for tenant in batch
             if tenant.schema_name in versioned
         ]
-        with _letting_go(connection):
+        with _releasing_locks(connection):
             rows = connection.exec_driver_sql(sql.SQL(" UNION ALL ").join(parts).as_string()).all() if parts else []
         found = {str(schema_name): revision for schema_name, revision in rows}
-        for tenant in some:
+        for tenant in batch:
             yield tenant, found.get(tenant.schema_name)
 
 
 def _reference(
     connection: Connection, migrations: Migrations, tenants: Sequence[Tenant], fingerprints: Mapping[str, str]
 ) -> Reference:
-    """What was noted, if one of these is like it, and so tells what differs in the others; else it is made."""
+    """The stored fingerprint, if one of the schemas has it: that schema then shows which objects differ in the others.
+    Else a new reference is made.
+    """
     revision = tenants[0].revision
-    noted = noted_fingerprint(connection, migrations, revision)
-    if noted and any(fingerprints.get(tenant.schema_name) == noted for tenant in tenants):
-        return Reference(noted)
+    stored = stored_fingerprint(connection, migrations, revision)
+    if stored and any(fingerprints.get(tenant.schema_name) == stored for tenant in tenants):
+        return Reference(stored)
     reference = make_reference(connection, migrations, tenants, revision)
-    if reference.fingerprint and reference.fingerprint != noted:
-        note_fingerprint(connection, migrations, revision, reference.fingerprint)
-    return reference if reference.fingerprint else replace(reference, fingerprint=noted)
+    if reference.fingerprint and reference.fingerprint != stored:
+        store_fingerprint(connection, migrations, revision, reference.fingerprint)
+    return reference if reference.fingerprint else replace(reference, fingerprint=stored)
 
 
-def _witnesses(connection: Connection, tenants: Sequence[Tenant], revisions: Set[str]) -> list[Tenant]:
-    """Some others at the revisions of which there is nothing better to compare with."""
+def _peers(connection: Connection, tenants: Sequence[Tenant], revisions: Set[str]) -> list[Tenant]:
+    """Other tenants to compare with, at the revisions that have no reference objects."""
     known = {tenant.id for tenant in tenants}
     others = [tenant for tenant in all_tenants(connection) if tenant.id not in known] if revisions else []
     return [
-        tenant for revision, alike in _by_revision(others) for tenant in alike[:_WITNESSES] if revision in revisions
+        tenant
+        for revision, at_revision in _by_revision(others)
+        for tenant in at_revision[:_PEERS_PER_REVISION]
+        if revision in revisions
     ]
 
 
@@ -166,57 +171,61 @@ def _compare_with_reference(
         if fingerprints[tenant.schema_name] != reference.fingerprint:
             objects = _differences(_objects(connection, tenant), reference.objects or {}, tenant.schema_name)
             if objects:
-                yield Difference(tenant, _THE_HISTORY, objects)
+                yield Difference(tenant, _HISTORY, objects)
 
 
-def _compare_with_most(
-    connection: Connection, tenants: Sequence[Tenant], fingerprints: Mapping[str, str], noted: str | None
+def _compare_with_majority(
+    connection: Connection, tenants: Sequence[Tenant], fingerprints: Mapping[str, str], stored: str | None
 ) -> Iterator[Difference]:
-    """Where a fingerprint was noted, those that have it are right, however few."""
-    usual = noted or Counter(fingerprints[tenant.schema_name] for tenant in tenants).most_common(1)[0][0]
-    model = next((tenant for tenant in tenants if fingerprints[tenant.schema_name] == usual), None)
-    others = [tenant for tenant in tenants if fingerprints[tenant.schema_name] != usual]
-    if model is None:
-        yield from (Difference(tenant, _THE_HISTORY, [_NAMELESS]) for tenant in others)
+    """Compare with the tenants that have the stored fingerprint, or else with the most frequent one."""
+    expected = stored or Counter(fingerprints[tenant.schema_name] for tenant in tenants).most_common(1)[0][0]
+    reference_tenant = next((tenant for tenant in tenants if fingerprints[tenant.schema_name] == expected), None)
+    others = [tenant for tenant in tenants if fingerprints[tenant.schema_name] != expected]
+    if reference_tenant is None:
+        yield from (Difference(tenant, _HISTORY, [_UNNAMED_OBJECTS]) for tenant in others)
         return
-    model_objects = _objects(connection, model) if others else {}
+    reference_objects = _objects(connection, reference_tenant) if others else {}
     for tenant in others:
-        objects = _differences(_objects(connection, tenant), model_objects, tenant.schema_name, model.schema_name)
+        objects = _differences(
+            _objects(connection, tenant), reference_objects, tenant.schema_name, reference_tenant.schema_name
+        )
         if objects:
-            yield Difference(tenant, model.schema_name, objects)
+            yield Difference(tenant, reference_tenant.schema_name, objects)
 
 
-def _differences(objects: Objects, model_objects: Objects, *schema_names: str) -> list[str]:
-    """A schema named like a table or an alias in its views loses more than its own name in its words; so the other
-    loses that name too before the two are compared.
+def _differences(objects: Objects, reference_objects: Objects, *schema_names: str) -> list[str]:
+    """The objects that differ. Both schema names are removed from both descriptions: if a schema is named like a table
+    or an alias in its views, its description lacks that name too.
     """
     names = [form for one in schema_names for form in (f'"{one}".', f"{one}.")]
 
-    def words(objects: Objects, key: tuple[str, str]) -> str | None:
+    def description(objects: Objects, key: tuple[str, str]) -> str | None:
         found = objects.get(key)
         for name in names:
             found = found and found.replace(name, ".")
         return found
 
-    keys = sorted({*objects, *model_objects})
+    keys = sorted({*objects, *reference_objects})
     return [
-        f"{kind} {name}" for kind, name in keys if words(objects, (kind, name)) != words(model_objects, (kind, name))
+        f"{kind} {name}"
+        for kind, name in keys
+        if description(objects, (kind, name)) != description(reference_objects, (kind, name))
     ]
 
 
 def _objects(connection: Connection, tenant: Tenant) -> Objects:
-    with _letting_go(connection):
+    with _releasing_locks(connection):
         return objects_of(connection, tenant)
 
 
-def _some_at_a_time(tenants: Sequence[Tenant]) -> Iterator[Sequence[Tenant]]:
+def _batches(tenants: Sequence[Tenant]) -> Iterator[Sequence[Tenant]]:
     return (tenants[start : start + TENANTS_AT_ONCE] for start in range(0, len(tenants), TENANTS_AT_ONCE))
 
 
 @contextmanager
-def _letting_go(connection: Connection) -> Iterator[None]:
-    """PostgreSQL locks the tables of a view that it describes. Going back to a savepoint lets go of them, so that a
-    thousand tenants don't fill the server's table of locks.
+def _releasing_locks(connection: Connection) -> Iterator[None]:
+    """Release the locks that the block took, by a rollback to a savepoint. PostgreSQL locks the tables of each view
+    that it describes, and a thousand tenants would exceed its lock table.
     """
     savepoint = connection.begin_nested()
     try:

@@ -1,8 +1,8 @@
-"""What the history makes at a revision: its revisions make it in a new schema, which is described and rolled back.
+"""The reference of a revision: the objects that the history makes, described from a new schema that is rolled back.
 
-That needs the owner's rights, and for a fraction of a second nobody may write to the tables of `shared` that tenants'
-tables refer to. So the fingerprint is noted in `shared.schema_fingerprints` for those who come later, or may not make
-it: it depends on the files of the revisions, the server's version and the wording alone, and these are its key.
+Making it needs the owner's rights, and blocks writes to referenced tables of `shared` for a fraction of a second. So
+its fingerprint is stored in `shared.schema_fingerprints`, also for logins that may not make it. The key is a hash of
+the revision files, the server's version and the catalogue query, which alone determine the fingerprint.
 """
 
 import secrets
@@ -19,18 +19,18 @@ from tenant_schemas.lifecycle.provision import make_schema
 from tenant_schemas.migrations.history import History, Migrations, first_line
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.roles import become_owner, role_exists
-from tenant_schemas.schema_diff.catalog import WORDING, AnyConnection, Objects, fingerprints_of, objects_of
+from tenant_schemas.schema_diff.catalog import QUERY_HASH, AnyConnection, Objects, fingerprints_of, objects_of
 from tenant_schemas.tenant import Tenant
 
-# The revisions lock tables of `shared` against writing, and whoever comes next queues behind us.
+# Short, because the revisions lock tables of `shared` against writes, and other sessions queue behind the lock.
 _LOCK_TIMEOUT_MS = 500
 _STATEMENT_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the history makes at one revision, in PostgreSQL's words by kind and name. Of what is only noted there is
-    the fingerprint alone; where nothing could be made there is nothing, and then perhaps why.
+    """The reference of one revision: its fingerprint and object descriptions. Only the fingerprint if it was stored
+    earlier; neither if it could not be made, with the error in `failure` if there was one.
     """
 
     fingerprint: str | None = None
@@ -41,39 +41,43 @@ class Reference:
 def make_reference(
     connection: Connection, migrations: Migrations, tenants: Sequence[Tenant], revision: str
 ) -> Reference:
-    """Make a schema as the owner, describe it and roll it back to a savepoint. A tenant's role lends its name to the
-    rights in it.
+    """Make a schema as the owner, describe it, and roll back to a savepoint. Its grants use the role of the first
+    tenant whose role exists. An error is returned as the reference's `failure`.
     """
-    lender = next((tenant for tenant in tenants if role_exists(connection, tenant.role_name)), None)
-    if lender is None or not _may_be_made(connection, migrations.roles.owner):
+    with_role = next((tenant for tenant in tenants if role_exists(connection, tenant.role_name)), None)
+    if with_role is None or not _can_make_reference(connection, migrations.roles.owner):
         return Reference()
-    new = replace(lender, schema_name=f"new_{secrets.token_hex(8)}", revision=revision)
+    new = replace(with_role, schema_name=f"new_{secrets.token_hex(8)}", revision=revision)
     savepoint = connection.begin_nested()
     try:
         _set_timeouts(connection)
         become_owner(connection, migrations.roles)
-        # Were this missing, it is another fault, and none of every tenant's.
+        # A database without this default is a fault of its own, and must not show up as drift of every tenant.
         connection.exec_driver_sql("ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC")
         make_schema(connection, migrations, new)
         return Reference(fingerprints_of(connection, [new])[new.schema_name], objects_of(connection, new))
-    except Exception as error:  # noqa: BLE001  Whatever it is, it is why there is none.
+    except Exception as error:  # noqa: BLE001  Any error is the reason why there is no reference.
         return Reference(failure=first_line(error))
     finally:
         savepoint.rollback()
 
 
-def noted_fingerprint(connection: AnyConnection, migrations: Migrations, revision: str) -> str | None:
-    """The fingerprint that was noted for this revision as its files are now, if this login may see the note."""
+def stored_fingerprint(connection: AnyConnection, migrations: Migrations, revision: str) -> str | None:
+    """The stored fingerprint of this revision with its current files; None if there is none or this login may not read
+    the table.
+    """
     if not _has_right(connection, "SELECT"):
         return None
     query: LiteralString = "SELECT (SELECT fingerprint FROM shared.schema_fingerprints WHERE key = %s)"
-    found = _ask(connection, query, _key(connection, migrations, revision))
+    found = _fetch_value(connection, query, _key(connection, migrations, revision))
     return None if found is None else str(found)
 
 
-def note_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
-    """Note it within the open db transaction, if this login may, and nobody is noting the same."""
-    if not _has_right(connection, "INSERT") or _gives_too_much(connection, migrations.roles.owner):
+def store_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
+    """Store a fingerprint within the open db transaction. Does nothing if this login may not, the owner has other
+    default privileges, or another session is storing the same one.
+    """
+    if not _has_right(connection, "INSERT") or _has_default_grants(connection, migrations.roles.owner):
         return
     savepoint = connection.begin_nested()
     try:
@@ -88,56 +92,59 @@ def note_fingerprint(connection: Connection, migrations: Migrations, revision: s
         savepoint.commit()
 
 
-def note_history(engine: Engine, migrations: Migrations) -> None:
-    """Note what the head of the history makes, unless that is done, for those who may only read and compare with it.
-    It is made and rolled back; where it can't be made nothing is noted.
+def store_head_fingerprint(engine: Engine, migrations: Migrations) -> None:
+    """Make the reference of the history's head and store its fingerprint, unless it is stored; commits. Read-only
+    logins can then compare with it. Does nothing if the reference can't be made.
     """
     head = migrations.head(History.TENANT)
     with engine.begin() as connection:
-        if noted_fingerprint(connection, migrations, head) is None:
+        if stored_fingerprint(connection, migrations, head) is None:
             reference = make_reference(connection, migrations, all_tenants(connection), head)
             if reference.fingerprint:
-                note_fingerprint(connection, migrations, head, reference.fingerprint)
+                store_fingerprint(connection, migrations, head, reference.fingerprint)
 
 
-def _may_be_made(connection: Connection, owner: str) -> bool:
+def _can_make_reference(connection: Connection, owner: str) -> bool:
     query = """
         SELECT pg_has_role(%s, 'MEMBER') AND NOT pg_is_in_recovery()
             AND current_setting('transaction_read_only') = 'off'"""
     return bool(connection.exec_driver_sql(query, (owner,)).scalar_one())
 
 
-def _gives_too_much(connection: Connection, owner: str) -> bool:
-    """Whether what the owner makes at this moment is others' by default: then the reference is no measure."""
+def _has_default_grants(connection: Connection, owner: str) -> bool:
+    """Whether default privileges grant rights on the owner's new objects to other roles: they would be in the
+    reference.
+    """
     query = """
         SELECT EXISTS (SELECT FROM pg_default_acl d CROSS JOIN LATERAL aclexplode(d.defaclacl) a
             WHERE d.defaclrole = %s::regrole AND a.grantee <> d.defaclrole)"""
-    return bool(_ask(connection, query, owner))
+    return bool(_fetch_value(connection, query, owner))
 
 
 def _has_right(connection: AnyConnection, right: str) -> bool:
-    """False also where `shared` has not come to the revision that makes the table."""
-    return bool(_ask(connection, "SELECT has_table_privilege(to_regclass('shared.schema_fingerprints'), %s)", right))
+    """Whether this login has a right on shared.schema_fingerprints. False if `shared` does not have the table yet."""
+    query: LiteralString = "SELECT has_table_privilege(to_regclass('shared.schema_fingerprints'), %s)"
+    return bool(_fetch_value(connection, query, right))
 
 
-def _ask(connection: AnyConnection, query: LiteralString, *parameters: Any) -> Any:
+def _fetch_value(connection: AnyConnection, query: LiteralString, *parameters: Any) -> Any:
     """The only column of the only row."""
     execute = connection.exec_driver_sql if isinstance(connection, Connection) else connection.execute
-    ((answer,),) = execute(query, parameters)
-    return answer
+    ((value,),) = execute(query, parameters)
+    return value
 
 
 def _key(connection: AnyConnection, migrations: Migrations, revision: str) -> bytes:
-    made_of = sha256()
-    version = _ask(connection, "SHOW server_version")
-    made_of.update(repr((version, migrations.roles, revision, WORDING)).encode())
-    for script in migrations.line(History.TENANT).revisions:
+    key = sha256()
+    version = _fetch_value(connection, "SHOW server_version")
+    key.update(repr((version, migrations.roles, revision, QUERY_HASH)).encode())
+    for script in migrations.history(History.TENANT).revisions:
         file = Path(script.path)
         for part in sorted(file.parent.glob(f"{file.stem}.*")):
-            made_of.update(sha256(part.read_bytes()).digest())
+            key.update(sha256(part.read_bytes()).digest())
         if script.revision == revision:
             break
-    return made_of.digest()
+    return key.digest()
 
 
 def _set_timeouts(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""SQL as statements and tokens, split where PostgreSQL's scanner and psql split it. It knows no grammar."""
+"""Splits SQL into statements and tokens where PostgreSQL's scanner and psql split it. It knows no grammar."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,13 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
-_SHOWN_CHARACTERS: Final = 120
+_SUMMARY_LENGTH: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A `word` in lower case, a `name` in quotes as it is written, the inside of a `string`, a `number`, a `symbol` of
-    one character or a whole `comment`; and its span: sql[start:end] is the token as it is written.
+    """One token; sql[start:end] is its source text. Its kind is `word` (in lower case), `name` (quoted, as written),
+    `string` (without its quotes), `number`, `symbol` (one character) or `comment`.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Token:
     end: int
 
     def is_any(self, *texts: str) -> bool:
-        """Whether it is one of these words or symbols; a string or a quoted name never is."""
+        """Whether it is one of these words or symbols. A string or a quoted name never is."""
         return self.kind in ("word", "symbol") and self.text in texts
 
 
@@ -46,17 +46,18 @@ class Statement:
     text: str
 
     @property
-    def shown(self) -> str:
-        """In one line, for people."""
+    def summary(self) -> str:
+        """The statement on one line, shortened for messages."""
         line = " ".join(self.text.split())
-        return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 2] + " …"
+        return line if len(line) <= _SUMMARY_LENGTH else line[: _SUMMARY_LENGTH - 2] + " …"
 
 
 def statements_of(sql: str) -> tuple[Statement, ...]:
+    """The statements of a text, without empty ones."""
     found = []
     tokens: list[Token] = []
     for token in tokens_of(sql):
-        if token.is_any(";") and _is_over(tokens):
+        if token.is_any(";") and _is_complete(tokens):
             found.append(_statement(sql, tokens, token.start))
             tokens = []
         else:
@@ -66,17 +67,17 @@ def statements_of(sql: str) -> tuple[Statement, ...]:
 
 
 def tokens_of(sql: str) -> Iterator[Token]:
-    """All but space and comments."""
+    """All tokens except space and comments."""
     return (token for token in _scan(sql) if token.kind != "comment")
 
 
 def comments_of(sql: str) -> Iterator[Token]:
-    """The comments of both kinds, each whole. Those inside a string, as in a function's body, are its text."""
+    """All comments, of both kinds, except those inside strings, for instance in a function's body."""
     return (token for token in _scan(sql) if token.kind == "comment")
 
 
 def split_by_commas(tokens: Sequence[Token]) -> list[list[Token]]:
-    """The parts between commas that stand in no brackets."""
+    """The parts between the commas outside of brackets."""
     parts: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
@@ -107,7 +108,7 @@ def _scan(sql: str) -> Iterator[Token]:
 
 
 def _end_of_block(sql: str, position: int) -> int:
-    """PostgreSQL's comments hold comments."""
+    """The end of a block comment; PostgreSQL allows comments inside comments."""
     depth = 1
     while depth:
         edge = _COMMENT_EDGE.search(sql, position)
@@ -118,8 +119,8 @@ def _end_of_block(sql: str, position: int) -> int:
     return position
 
 
-def _is_over(tokens: Sequence[Token]) -> bool:
-    """Whether a semicolon here ends the statement: not in brackets, and not in a function's BEGIN ATOMIC … END."""
+def _is_complete(tokens: Sequence[Token]) -> bool:
+    """Whether a semicolon ends the statement here. In brackets or in BEGIN ATOMIC … END of a function it does not."""
     if sum(token.is_any("(") - token.is_any(")") for token in tokens) > 0:
         return False
     heads = [token.text for token in tokens[:4]]
@@ -140,48 +141,48 @@ def _statement(sql: str, tokens: Sequence[Token], end: int) -> Statement:
 
 
 class Reader:
-    """Reads tokens from left to right, as far as anybody asks."""
+    """Reads tokens from left to right."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens
-        self._at = 0
+        self._position = 0
 
     @property
     def rest(self) -> Sequence[Token]:
-        return self._tokens[self._at :]
+        return self._tokens[self._position :]
 
     def take(self, *texts: str) -> bool:
-        """Go past these words or symbols, if they are the next ones."""
+        """Skip these words or symbols if they come next, in this order; return whether they did."""
         ahead = self.rest[: len(texts)]
         found = len(ahead) == len(texts) and all(token.is_any(text) for token, text in zip(ahead, texts, strict=True))
         if found:
-            self._at += len(texts)
+            self._position += len(texts)
         return found
 
     def skip(self, *texts: str) -> None:
-        """Go past any number of these, in any order."""
+        """Skip any number of these words or symbols, in any order."""
         while self.take_one_of(*texts):
             pass
 
     def take_one_of(self, *texts: str) -> str:
-        """Go past the next word or symbol and return it, if it is one of these; else it is empty."""
+        """Skip and return the next word or symbol if it is one of these; otherwise return an empty string."""
         return next((text for text in texts if self.take(text)), "")
 
     def skip_past(self, *texts: str) -> bool:
-        """Go to the end of the next place where these stand together."""
+        """Skip to the end of the next occurrence of this sequence; return whether there is one."""
         while self.rest:
             if self.take(*texts):
                 return True
-            self._at += 1
+            self._position += 1
         return False
 
     def word(self) -> str:
-        """Go past the next token, whatever it is; empty at the end."""
-        self._at += 1
-        return self._tokens[self._at - 1].text if self._at <= len(self._tokens) else ""
+        """Skip and return the next token of any kind; an empty string at the end."""
+        self._position += 1
+        return self._tokens[self._position - 1].text if self._position <= len(self._tokens) else ""
 
     def name(self) -> str:
-        """A name with its schema, if that is written, in quotes only where they are needed; empty if there is none."""
+        """Skip and return the next name, with its schema if written, quoted only if needed; empty if there is none."""
         parts = []
         while self.rest and self.rest[0].kind in ("word", "name"):
             parts.append(_unquoted(self.word()))
@@ -190,7 +191,7 @@ class Reader:
         return ".".join(parts)
 
     def names(self) -> list[str]:
-        """Names between commas."""
+        """Skip and return a list of names separated by commas."""
         found = [self.name()]
         while self.take(","):
             self.skip("only")

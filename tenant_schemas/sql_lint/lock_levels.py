@@ -1,7 +1,8 @@
-"""Which tables a revision's SQL locks, and how, by PostgreSQL's documentation (13.3, and the page of each command).
+"""Which tables a revision's SQL locks, and in which mode, by PostgreSQL's documentation (13.3, and the page of each
+command).
 
-It reads the SQL, not a server. What it can't read it calls unknown rather than pass it over in silence; what the
-revision itself makes nobody else can wait for, so that is left out.
+It reads the SQL, not a server. A statement that it can't read is reported as unknown. Tables that the revision itself
+creates are left out: no other session can wait for them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,17 @@ from enum import IntEnum
 from typing import Final
 
 from tenant_schemas.sql_lint.lexer import Reader, Token, statements_of, tokens_of
-from tenant_schemas.sql_lint.schema_model import Known, foreign_key, known_after, table_and_actions, table_and_elements
+from tenant_schemas.sql_lint.schema_model import (
+    SchemaModel,
+    foreign_key,
+    model_after,
+    table_and_actions,
+    table_and_elements,
+)
 
 
-class Mode(IntEnum):
-    """PostgreSQL's modes, weakest first. From SHARE on writers wait; readers wait for ACCESS EXCLUSIVE alone."""
+class LockMode(IntEnum):
+    """PostgreSQL's lock modes, weakest first. SHARE and stronger block writers, ACCESS EXCLUSIVE readers too."""
 
     ACCESS_SHARE = 1
     ROW_SHARE = 2
@@ -27,93 +34,93 @@ class Mode(IntEnum):
     UNKNOWN = 9
 
     def __str__(self) -> str:
-        return "unknown" if self is Mode.UNKNOWN else self.name.replace("_", " ")
+        return "unknown" if self is LockMode.UNKNOWN else self.name.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The strongest lock on one table, and the first statement that takes it. With an unknown mode `table` says what is
-    known of it, or nothing.
+    """The strongest lock on one table, and the first statement that takes it. With an unknown mode `table` may be a
+    description, or empty.
     """
 
     table: str
-    mode: Mode
+    mode: LockMode
     statement: str
 
 
-Locks = Iterator[tuple[str, Mode]]
-UNKNOWN: Final = ("", Mode.UNKNOWN)
-_DEPENDANTS: Final = ("whatever depends on it", Mode.UNKNOWN)
+Locks = Iterator[tuple[str, LockMode]]
+UNKNOWN: Final = ("", LockMode.UNKNOWN)
+_DEPENDENT_OBJECTS: Final = ("objects that depend on it", LockMode.UNKNOWN)
 
-# These lock no table that was there. What a statement writes to is another matter.
-_HARMLESS: Final = frozenset({"grant", "revoke", "set", "reset", "security"})
-_HARMLESS_TO_CREATE: Final = frozenset(
+# These lock no existing table.
+_LOCKLESS: Final = frozenset({"grant", "revoke", "set", "reset", "security"})
+_LOCKLESS_TO_CREATE: Final = frozenset(
     {"aggregate", "cast", "collation", "domain", "function", "materialized", "operator", "procedure", "schema"}
     | {"sequence", "text", "type", "view"}
 )
-_HARMLESS_TO_ALTER: Final = frozenset(
+_LOCKLESS_TO_ALTER: Final = frozenset(
     {"aggregate", "collation", "default", "function", "operator", "procedure", "routine", "schema", "text"}
 )
-_HARMLESS_TO_DROP: Final = frozenset(
+_LOCKLESS_TO_DROP: Final = frozenset(
     {"aggregate", "cast", "collation", "domain", "function", "operator", "procedure", "routine", "text", "type"}
 )
-# The gentle actions of ALTER TABLE; all others take ACCESS EXCLUSIVE.
-_GENTLE_ACTIONS: Final = {
-    ("validate", "constraint"): Mode.SHARE_UPDATE_EXCLUSIVE,
-    ("cluster", "on"): Mode.SHARE_UPDATE_EXCLUSIVE,
-    ("set", "without", "cluster"): Mode.SHARE_UPDATE_EXCLUSIVE,
-    ("attach", "partition"): Mode.SHARE_UPDATE_EXCLUSIVE,
-    ("enable", "trigger"): Mode.SHARE_ROW_EXCLUSIVE,
-    ("enable", "always", "trigger"): Mode.SHARE_ROW_EXCLUSIVE,
-    ("enable", "replica", "trigger"): Mode.SHARE_ROW_EXCLUSIVE,
-    ("disable", "trigger"): Mode.SHARE_ROW_EXCLUSIVE,
-    ("add", "foreign", "key"): Mode.SHARE_ROW_EXCLUSIVE,
+# The actions of ALTER TABLE with a weaker lock; all others take ACCESS EXCLUSIVE.
+_WEAKER_ACTIONS: Final = {
+    ("validate", "constraint"): LockMode.SHARE_UPDATE_EXCLUSIVE,
+    ("cluster", "on"): LockMode.SHARE_UPDATE_EXCLUSIVE,
+    ("set", "without", "cluster"): LockMode.SHARE_UPDATE_EXCLUSIVE,
+    ("attach", "partition"): LockMode.SHARE_UPDATE_EXCLUSIVE,
+    ("enable", "trigger"): LockMode.SHARE_ROW_EXCLUSIVE,
+    ("enable", "always", "trigger"): LockMode.SHARE_ROW_EXCLUSIVE,
+    ("enable", "replica", "trigger"): LockMode.SHARE_ROW_EXCLUSIVE,
+    ("disable", "trigger"): LockMode.SHARE_ROW_EXCLUSIVE,
+    ("add", "foreign", "key"): LockMode.SHARE_ROW_EXCLUSIVE,
 }
 
 
 def locks_of(sql: str, before: str = "") -> tuple[Lock, ...]:
-    """The locks on tables that were there, strongest first. `before` is the SQL of the revisions before this one: it
-    says whose an index is, and which tables a foreign key connects.
+    """The locks on existing tables, strongest first. `before` is the SQL of all earlier revisions: it says to which
+    table an index belongs and which tables a foreign key connects.
     """
-    known = known_after(before)
-    earlier = frozenset(known.relations)
+    model = model_after(before)
+    earlier = frozenset(model.relations)
     found: dict[str, Lock] = {}
     for statement in statements_of(sql):
-        for table, mode in _locks(statement.tokens, known):
-            key = statement.shown if mode is Mode.UNKNOWN else table
-            is_made_here = table in known.relations and table not in earlier
-            if not is_made_here and (key not in found or mode > found[key].mode):
-                found[key] = Lock(table, mode, statement.shown)
-        known.learn(statement)
+        for table, mode in _locks(statement.tokens, model):
+            key = statement.summary if mode is LockMode.UNKNOWN else table
+            is_created_here = table in model.relations and table not in earlier
+            if not is_created_here and (key not in found or mode > found[key].mode):
+                found[key] = Lock(table, mode, statement.summary)
+        model.apply(statement)
     return tuple(sorted(found.values(), key=lambda lock: (-lock.mode, lock.table)))
 
 
-def _locks(tokens: Sequence[Token], known: Known) -> Locks:
+def _locks(tokens: Sequence[Token], model: SchemaModel) -> Locks:
     reader = Reader(tokens)
     verb = reader.word()
-    if verb in _READERS:
-        yield from _READERS[verb](reader, known)
-    elif verb not in _HARMLESS and not (verb == "do" and _grants_only(tokens)):
+    if verb in _LOCKS_BY_COMMAND:
+        yield from _LOCKS_BY_COMMAND[verb](reader, model)
+    elif verb not in _LOCKLESS and not (verb == "do" and _grants_only(tokens)):
         yield UNKNOWN
 
 
-def _create(reader: Reader, _: Known) -> Locks:
+def _create(reader: Reader, _: SchemaModel) -> Locks:
     replaces = reader.take("or", "replace")
     reader.skip("unique", "temp", "temporary", "unlogged", "constraint", "recursive")
     kind = reader.word()
     if kind == "table":
         yield from _create_table(reader)
     elif kind == "index":
-        yield _index_made(reader)
+        yield _create_index(reader)
     elif kind in ("trigger", "policy") and reader.skip_past("on"):
-        yield reader.name(), Mode.SHARE_ROW_EXCLUSIVE if kind == "trigger" else Mode.ACCESS_EXCLUSIVE
+        yield reader.name(), LockMode.SHARE_ROW_EXCLUSIVE if kind == "trigger" else LockMode.ACCESS_EXCLUSIVE
     elif kind == "rule" and reader.skip_past("to"):
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE
     elif kind == "statistics" and reader.skip_past("from"):
-        yield reader.name(), Mode.SHARE_UPDATE_EXCLUSIVE
+        yield reader.name(), LockMode.SHARE_UPDATE_EXCLUSIVE
     elif kind == "view" and replaces:
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE
-    elif kind not in _HARMLESS_TO_CREATE:
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE
+    elif kind not in _LOCKLESS_TO_CREATE:
         yield UNKNOWN
 
 
@@ -121,153 +128,153 @@ def _create_table(reader: Reader) -> Locks:
     table, elements = table_and_elements(reader)
     for element in elements:
         if key := foreign_key(table, element):
-            yield key.referenced, Mode.SHARE_ROW_EXCLUSIVE
+            yield key.referenced, LockMode.SHARE_ROW_EXCLUSIVE
     if reader.take("partition", "of"):
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE
     elif reader.skip_past("inherits", "("):
         for parent in reader.names():
-            yield parent, Mode.SHARE_UPDATE_EXCLUSIVE
+            yield parent, LockMode.SHARE_UPDATE_EXCLUSIVE
 
 
-def _index_made(reader: Reader) -> tuple[str, Mode]:
-    mode = Mode.SHARE_UPDATE_EXCLUSIVE if reader.take("concurrently") else Mode.SHARE
+def _create_index(reader: Reader) -> tuple[str, LockMode]:
+    mode = LockMode.SHARE_UPDATE_EXCLUSIVE if reader.take("concurrently") else LockMode.SHARE
     reader.skip_past("on")
     reader.skip("only")
     return reader.name(), mode
 
 
-def _alter(reader: Reader, known: Known) -> Locks:
+def _alter(reader: Reader, model: SchemaModel) -> Locks:
     reader.skip("materialized")
     kind = reader.word()
     if kind == "table":
         table, actions = table_and_actions(reader)
         for action in actions:
             yield table, _mode_of_action(action)
-            yield from _neighbours(table, action, known)
+            yield from _locks_on_other_tables(table, action, model)
     elif kind in ("policy", "trigger") and reader.skip_past("on"):
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE
     elif kind in ("view", "sequence"):
         reader.take("if", "exists")
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE if kind == "view" else Mode.SHARE_ROW_EXCLUSIVE
-    elif kind not in _HARMLESS_TO_ALTER:
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE if kind == "view" else LockMode.SHARE_ROW_EXCLUSIVE
+    elif kind not in _LOCKLESS_TO_ALTER:
         yield UNKNOWN
 
 
-def _mode_of_action(action: Sequence[Token]) -> Mode:
+def _mode_of_action(action: Sequence[Token]) -> LockMode:
     reader = Reader(action)
-    for words, mode in _GENTLE_ACTIONS.items():
+    for words, mode in _WEAKER_ACTIONS.items():
         if reader.take(*words):
             return mode
     if reader.take("add", "constraint"):
         reader.name()
-        return Mode.SHARE_ROW_EXCLUSIVE if reader.take("foreign", "key") else Mode.ACCESS_EXCLUSIVE
+        return LockMode.SHARE_ROW_EXCLUSIVE if reader.take("foreign", "key") else LockMode.ACCESS_EXCLUSIVE
     if reader.take("alter"):
         reader.skip("column")
         reader.name()
-        is_gentle = any(reader.take(*words) for words in (("set", "statistics"), ("set", "("), ("reset", "(")))
+        is_weaker = any(reader.take(*words) for words in (("set", "statistics"), ("set", "("), ("reset", "(")))
     else:
-        is_gentle = any(reader.take(word, "(") for word in ("set", "reset")) and not reader.take("user_catalog_table")
-    return Mode.SHARE_UPDATE_EXCLUSIVE if is_gentle else Mode.ACCESS_EXCLUSIVE
+        is_weaker = any(reader.take(word, "(") for word in ("set", "reset")) and not reader.take("user_catalog_table")
+    return LockMode.SHARE_UPDATE_EXCLUSIVE if is_weaker else LockMode.ACCESS_EXCLUSIVE
 
 
-def _neighbours(table: str, action: Sequence[Token], known: Known) -> Locks:
-    """The other tables that an action locks: those at the other end of a foreign key, and partitions."""
+def _locks_on_other_tables(table: str, action: Sequence[Token], model: SchemaModel) -> Locks:
+    """The other tables that an action locks: the tables of its foreign keys, parents and partitions."""
     if key := foreign_key(table, action):
-        yield key.referenced, Mode.SHARE_ROW_EXCLUSIVE
+        yield key.referenced, LockMode.SHARE_ROW_EXCLUSIVE
     reader = Reader(action)
     if reader.take("drop", "constraint"):
         reader.take("if", "exists")
-        yield from _other_ends(table, known, name=reader.name())
+        yield from _locks_on_referenced_tables(table, model, name=reader.name())
     elif reader.take("drop"):
         reader.skip("column")
         reader.take("if", "exists")
-        yield from _other_ends(table, known, column=reader.name())
+        yield from _locks_on_referenced_tables(table, model, column=reader.name())
     elif reader.take("alter"):
         reader.skip("column")
         column = reader.name()
         if reader.take("type") or reader.take("set", "data", "type"):
-            yield from _other_ends(table, known, column=column)
-            yield from ((key.table, Mode.ACCESS_EXCLUSIVE) for key in known.referring_to(table))
+            yield from _locks_on_referenced_tables(table, model, column=column)
+            yield from ((key.table, LockMode.ACCESS_EXCLUSIVE) for key in model.foreign_keys_to(table))
     elif reader.take("attach", "partition") or reader.take("detach", "partition"):
-        yield reader.name(), Mode.ACCESS_EXCLUSIVE
+        yield reader.name(), LockMode.ACCESS_EXCLUSIVE
     elif reader.take("inherit"):
-        yield reader.name(), Mode.SHARE_UPDATE_EXCLUSIVE
+        yield reader.name(), LockMode.SHARE_UPDATE_EXCLUSIVE
     if reader.skip_past("cascade"):
-        yield _DEPENDANTS
+        yield _DEPENDENT_OBJECTS
 
 
-def _other_ends(table: str, known: Known, *, name: str = "", column: str = "") -> Locks:
-    for key in known.referenced_by(table):
+def _locks_on_referenced_tables(table: str, model: SchemaModel, *, name: str = "", column: str = "") -> Locks:
+    for key in model.foreign_keys_of(table):
         if key.name == name or column in key.columns:
-            yield key.referenced, Mode.ACCESS_EXCLUSIVE
+            yield key.referenced, LockMode.ACCESS_EXCLUSIVE
 
 
-def _drop(reader: Reader, known: Known) -> Locks:
+def _drop(reader: Reader, model: SchemaModel) -> Locks:
     reader.skip("materialized")
     kind = reader.word()
-    mode = Mode.SHARE_UPDATE_EXCLUSIVE if reader.take("concurrently") else Mode.ACCESS_EXCLUSIVE
+    mode = LockMode.SHARE_UPDATE_EXCLUSIVE if reader.take("concurrently") else LockMode.ACCESS_EXCLUSIVE
     reader.take("if", "exists")
     if kind in ("policy", "rule", "trigger") and reader.skip_past("on"):
         yield reader.name(), mode
     elif kind == "index":
-        yield from ((known.table_of_index(index), mode) for index in reader.names())
+        yield from ((model.table_of_index(index), mode) for index in reader.names())
     elif kind in ("table", "view", "sequence"):
         for relation in reader.names():
             yield relation, mode
-            yield from ((key.referenced, mode) for key in known.referenced_by(relation))
-    elif kind not in _HARMLESS_TO_DROP:
+            yield from ((key.referenced, mode) for key in model.foreign_keys_of(relation))
+    elif kind not in _LOCKLESS_TO_DROP:
         yield UNKNOWN
     if reader.skip_past("cascade"):
-        yield _DEPENDANTS
+        yield _DEPENDENT_OBJECTS
 
 
-def _truncate(reader: Reader, known: Known) -> Locks:
+def _truncate(reader: Reader, model: SchemaModel) -> Locks:
     reader.take("table")
     reader.take("only")
     tables = reader.names()
-    yield from ((table, Mode.ACCESS_EXCLUSIVE) for table in tables)
+    yield from ((table, LockMode.ACCESS_EXCLUSIVE) for table in tables)
     if reader.skip_past("cascade"):
-        yield from ((key.table, Mode.ACCESS_EXCLUSIVE) for table in tables for key in known.referring_to(table))
-        yield _DEPENDANTS
+        yield from ((key.table, LockMode.ACCESS_EXCLUSIVE) for table in tables for key in model.foreign_keys_to(table))
+        yield _DEPENDENT_OBJECTS
 
 
-def _lock(reader: Reader, _: Known) -> Locks:
+def _lock(reader: Reader, _: SchemaModel) -> Locks:
     reader.take("table")
     reader.take("only")
     tables = reader.names()
     words = " ".join(token.text for token in reader.rest)
-    named = [mode for mode in Mode if words.startswith(f"in {str(mode).lower()} mode")]
-    yield from ((table, named[0] if named else Mode.ACCESS_EXCLUSIVE) for table in tables)
+    named = [mode for mode in LockMode if words.startswith(f"in {str(mode).lower()} mode")]
+    yield from ((table, named[0] if named else LockMode.ACCESS_EXCLUSIVE) for table in tables)
 
 
-def _write(reader: Reader, _: Known) -> Locks:
+def _write(reader: Reader, _: SchemaModel) -> Locks:
     reader.take_one_of("into", "from")
     reader.take("only")
-    yield reader.name(), Mode.ROW_EXCLUSIVE
+    yield reader.name(), LockMode.ROW_EXCLUSIVE
 
 
-def _comment(reader: Reader, _: Known) -> Locks:
+def _comment(reader: Reader, _: SchemaModel) -> Locks:
     reader.take("on")
     reader.skip("materialized")
     kind = reader.word()
     if kind in ("table", "view", "column"):
         name = reader.name()
-        yield name.rpartition(".")[0] if kind == "column" else name, Mode.SHARE_UPDATE_EXCLUSIVE
+        yield name.rpartition(".")[0] if kind == "column" else name, LockMode.SHARE_UPDATE_EXCLUSIVE
 
 
-def _refresh(reader: Reader, _: Known) -> Locks:
+def _refresh(reader: Reader, _: SchemaModel) -> Locks:
     reader.take("materialized", "view")
-    mode = Mode.EXCLUSIVE if reader.take("concurrently") else Mode.ACCESS_EXCLUSIVE
+    mode = LockMode.EXCLUSIVE if reader.take("concurrently") else LockMode.ACCESS_EXCLUSIVE
     yield reader.name(), mode
 
 
-def _analyze(reader: Reader, _: Known) -> Locks:
+def _analyze(reader: Reader, _: SchemaModel) -> Locks:
     reader.take("verbose")
-    yield from ((table, Mode.SHARE_UPDATE_EXCLUSIVE) for table in reader.names()) if reader.rest else [UNKNOWN]
+    yield from ((table, LockMode.SHARE_UPDATE_EXCLUSIVE) for table in reader.names()) if reader.rest else [UNKNOWN]
 
 
 def _grants_only(tokens: Sequence[Token]) -> bool:
-    """Whether a DO does nothing but EXECUTE grants that it puts together."""
+    """Whether a DO block only EXECUTEs grants."""
     body = next((token.text for token in tokens if token.kind == "string"), "")
     reader = Reader([token for token in tokens_of(body) if not token.is_any("format", "(")])
     executed = 0
@@ -275,11 +282,11 @@ def _grants_only(tokens: Sequence[Token]) -> bool:
         executed += 1
         if reader.word().split()[:1] not in (["GRANT"], ["REVOKE"]):
             return False
-    does_more = any(token.is_any(*_READERS, "perform", "call", "do", "select") for token in tokens_of(body))
+    does_more = any(token.is_any(*_LOCKS_BY_COMMAND, "perform", "call", "do", "select") for token in tokens_of(body))
     return executed > 0 and not does_more
 
 
-_READERS: Final = {
+_LOCKS_BY_COMMAND: Final = {
     "alter": _alter,
     "analyze": _analyze,
     "comment": _comment,

@@ -1,5 +1,6 @@
-"""The laws that a revision's SQL keeps, so that one text is right for every tenant and the road to Citus stays open
-(DESIGN §8). It reads the SQL, and judges no function's body but one that takes the place of another.
+"""The rules for a revision's SQL (DESIGN §8): one text must be right for every tenant, and must run on Citus.
+
+They read statements, and a function's body only if the function replaces an existing one.
 """
 
 import re
@@ -9,29 +10,29 @@ from itertools import pairwise
 from typing import Final
 
 from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, statements_of, tokens_of
-from tenant_schemas.sql_lint.schema_model import Known, known_after, table_and_actions, table_and_elements
+from tenant_schemas.sql_lint.schema_model import SchemaModel, model_after, table_and_actions, table_and_elements
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
-class Breach:
-    """A statement, and the law that it breaks."""
+class Violation:
+    """A statement and the rule that it violates."""
 
-    law: str
+    rule: str
     statement: str
 
 
 _OPEN_SCHEMAS: Final = frozenset({SHARED_SCHEMA, "pg_catalog", "information_schema"})
 _SERIALS: Final = ("serial", "bigserial", "smallserial", "serial2", "serial4", "serial8")
-# What follows these is a relation, function or type, or a column of one.
-_BEFORE_NAMES: Final = (
+# A relation, function or type, or a column of one, follows these keywords.
+_KEYWORDS_BEFORE_NAME: Final = (
     *("table", "view", "index", "sequence", "function", "procedure", "type", "domain", "trigger", "statistics"),
     *("into", "update", "references", "join", "truncate", "only", "exists", "inherits"),
 )
-# In statements that begin with these a relation's name follows the first ON.
-_NAMED_ON: Final = ("index", "trigger", "policy", "rule", "grant", "revoke", "comment")
+# In statements that begin with these keywords a relation's name follows the first ON.
+_KEYWORDS_WITH_ON: Final = ("index", "trigger", "policy", "rule", "grant", "revoke", "comment")
 _VERSIONED: Final = re.compile(r"(?P<stem>.+)_v(?P<version>\d+)")
-# A function whose body has one of these decides, repeats, writes or reads by itself.
+# A function whose body has one of these words does more than call another function.
 _MORE_THAN_A_CALL: Final = (
     *("if", "case", "loop", "while", "for", "foreach", "exit", "continue", "raise", "exception", "assert"),
     *("insert", "update", "delete", "merge", "truncate", "copy", "lock", "set", "create", "alter", "drop", "grant"),
@@ -39,34 +40,35 @@ _MORE_THAN_A_CALL: Final = (
 )
 
 
-def breaches_of(sql: str, before: str = "") -> tuple[Breach, ...]:
-    """The broken laws, in the order of the statements. `before` is the SQL of the revisions before this one: it says
-    which functions exist.
+def violations_of(sql: str, before: str = "") -> tuple[Violation, ...]:
+    """All violations, in the order of the statements. `before` is the SQL of all earlier revisions: it says which
+    functions exist.
     """
-    known, found = known_after(before), []
+    model, found = model_after(before), []
     for statement in statements_of(sql):
-        found += [Breach(law, statement.shown) for law, is_broken in _LAWS.items() if is_broken(statement)]
-        if is_rewrite(statement, known) and not is_pointer(statement, known):
-            found.append(Breach(_NEW_VERSION, statement.shown))
-        known.learn(statement)
+        found += [Violation(rule, statement.summary) for rule, is_violated in _RULES.items() if is_violated(statement)]
+        if is_rewrite(statement, model) and not is_pointer(statement, model):
+            found.append(Violation(_NEW_VERSION, statement.summary))
+        model.apply(statement)
     return tuple(found)
 
 
-def is_rewrite(statement: Statement, known: Known) -> bool:
-    """Whether this makes a function whose name was used before, also by one that was dropped.
+def is_rewrite(statement: Statement, model: SchemaModel) -> bool:
+    """Whether the statement creates a function under a name that exists or existed.
 
     Views have no versions and may be replaced: PostgreSQL lets CREATE OR REPLACE VIEW add columns at the end only, so
     code of an earlier release still reads the view.
     """
-    return _made_function(statement)[1] in known.functions
+    return _created_function(statement)[1] in model.functions
 
 
-def is_pointer(statement: Statement, known: Known) -> bool:
-    """Whether this makes a function whose body calls one later version of it, and does nothing else but pass values."""
-    reader, name = _made_function(statement)
+def is_pointer(statement: Statement, model: SchemaModel) -> bool:
+    """Whether the statement creates a function whose body only calls a later version of it and passes values."""
+    reader, name = _created_function(statement)
     body = _body(reader.rest)
-    calls = [called for called in _calls(body) if called in known.functions]
-    if len(calls) != 1 or not _succeeds(calls[0], name) or any(token.is_any(*_MORE_THAN_A_CALL) for token in body):
+    calls = [called for called in _calls(body) if called in model.functions]
+    does_more = any(token.is_any(*_MORE_THAN_A_CALL) for token in body)
+    if does_more or len(calls) != 1 or not _is_later_version(calls[0], name):
         return False
     reader = Reader(body)
     while reader.skip_past("from"):
@@ -83,7 +85,7 @@ def _has_several_actions(statement: Statement) -> bool:
     return len(_actions(statement)) > 1
 
 
-def _counts(statement: Statement) -> bool:
+def _has_identity_or_serial(statement: Statement) -> bool:
     if Reader(statement.tokens).skip_past("as", "identity"):
         return True
     elements = [[part for part in action if not part.is_any("add", "column")] for action in _actions(statement)]
@@ -98,18 +100,18 @@ def _lacks_primary_key(statement: Statement) -> bool:
     return not has_key and not Reader(statement.tokens).skip_past("partition", "of")
 
 
-def _defers(statement: Statement) -> bool:
+def _has_deferred_constraint(statement: Statement) -> bool:
     tokens = statement.tokens
     deferrable = any(token.is_any("deferrable") and not before.is_any("not") for before, token in pairwise(tokens))
     return deferrable or Reader(tokens).take("set", "constraints") or Reader(tokens).skip_past("initially", "deferred")
 
 
-def _is_concurrent(statement: Statement) -> bool:
+def _has_concurrently(statement: Statement) -> bool:
     return any(token.is_any("concurrently") for token in statement.tokens)
 
 
-def _sets_path(statement: Statement) -> bool:
-    """Also as the setting of a function, unless that is the path of the schema that it is made in."""
+def _sets_search_path(statement: Statement) -> bool:
+    """Also a function's own setting, unless it is FROM CURRENT: the schema in which the function is created."""
     reader = Reader(statement.tokens)
     while reader.skip_past("search_path"):
         if not reader.take("from", "current"):
@@ -117,7 +119,7 @@ def _sets_path(statement: Statement) -> bool:
     return any(token.kind == "string" and token.text == "search_path" for token in statement.tokens)
 
 
-def _names_schema(statement: Statement) -> bool:
+def _names_other_schema(statement: Statement) -> bool:
     return any(
         following[0].kind in ("word", "name") and following[1].is_any(".") and following[0].text not in _OPEN_SCHEMAS
         for following in _names(statement.tokens)
@@ -125,17 +127,17 @@ def _names_schema(statement: Statement) -> bool:
     )
 
 
-def _leaves_function_unpinned(statement: Statement) -> bool:
-    reader, name = _made_function(statement)
+def _has_unpinned_function(statement: Statement) -> bool:
+    reader, name = _created_function(statement)
     if not name:
         return False
-    # A body that is no string is read when the function is made, and means the tables of that moment for good.
+    # PostgreSQL resolves the names in a body that is not a string once, when it creates the function.
     is_string = not any(token.is_any("return", "atomic") for token in reader.rest)
     return is_string and not reader.skip_past("set", "search_path", "from", "current")
 
 
-def _made_function(statement: Statement) -> tuple[Reader, str]:
-    """The name of the function or procedure that this makes, and what follows it; no name if it makes none."""
+def _created_function(statement: Statement) -> tuple[Reader, str]:
+    """The name of the function or procedure that the statement creates, or an empty name, and a reader of the rest."""
     reader = Reader(statement.tokens)
     reader.take("create")
     reader.take("or", "replace")
@@ -143,7 +145,7 @@ def _made_function(statement: Statement) -> tuple[Reader, str]:
 
 
 def _ends_from(reader: Reader) -> bool:
-    """Whether the call that begins here is all that its FROM reads."""
+    """Whether the call at this position is the only item of its FROM."""
     depth = 0
     for token in reader.rest:
         depth += token.is_any("(") - token.is_any(")")
@@ -159,7 +161,7 @@ def _calls(body: Sequence[Token]) -> Iterator[str]:
             yield name
 
 
-def _succeeds(later: str, name: str) -> bool:
+def _is_later_version(later: str, name: str) -> bool:
     versions = [_VERSIONED.fullmatch(one) for one in (name, later)]
     if versions[0] is None or versions[1] is None:
         return False
@@ -177,19 +179,19 @@ def _body(definition: Sequence[Token]) -> list[Token]:
 
 
 _NEW_VERSION: Final = (
-    "A changed function is a new version (x_v2). The old version may be replaced only by a function that calls the new "
-    "version and does nothing else."
+    "A changed function needs a new version (x_v2). Replace the old version only by a function that calls the new one "
+    "and does nothing else."
 )
-_LAWS: Final[dict[str, Callable[[Statement], bool]]] = {
-    "No RENAME CONSTRAINT: drop it and add it anew.": _renames_constraint,
-    "One action to an ALTER TABLE.": _has_several_actions,
-    "No identity, no serial: keys are uuid.": _counts,
-    "Every table has a primary key.": _lacks_primary_key,
-    "No deferred constraints.": _defers,
-    "No CONCURRENTLY: a revision is one db transaction.": _is_concurrent,
-    "No search_path but FROM CURRENT: the migration's is one schema.": _sets_path,
-    "No schema by name but shared: the text is the same for every tenant.": _names_schema,
-    "A function whose body is a string is pinned: SET search_path FROM CURRENT.": _leaves_function_unpinned,
+_RULES: Final[dict[str, Callable[[Statement], bool]]] = {
+    "No RENAME CONSTRAINT: drop the constraint and add it again.": _renames_constraint,
+    "One action per ALTER TABLE: write one statement for each action.": _has_several_actions,
+    "No identity column and no serial: keys are uuid.": _has_identity_or_serial,
+    "Every table needs a primary key.": _lacks_primary_key,
+    "No deferred constraints.": _has_deferred_constraint,
+    "No CONCURRENTLY: a revision runs in one db transaction.": _has_concurrently,
+    "No search_path except FROM CURRENT: the migrator sets it to one schema.": _sets_search_path,
+    "No schema name except shared: the SQL is the same for every tenant.": _names_other_schema,
+    "A function with a string body must be pinned: add SET search_path FROM CURRENT.": _has_unpinned_function,
 }
 
 
@@ -211,22 +213,22 @@ def _create_table(statement: Statement) -> Reader | None:
 
 
 def _names(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
-    """What begins where SQL has a relation's, a function's or a type's name."""
+    """For each place where SQL has the name of a relation, function or type: the tokens from there on."""
     openings = [0]
     reader = Reader(tokens)
-    if any(token.is_any(*_NAMED_ON) for token in tokens[:4]) and reader.skip_past("on"):
+    if any(token.is_any(*_KEYWORDS_WITH_ON) for token in tokens[:4]) and reader.skip_past("on"):
         yield reader.rest
     for at, token in enumerate(tokens):
         if token.is_any("("):
             openings.append(at + 1)
         elif token.is_any(")"):
             openings = openings[:-1] or [0]
-        elif token.is_any(*_BEFORE_NAMES) or (token.is_any("from") and _is_clause(tokens, at, openings[-1])):
+        elif token.is_any(*_KEYWORDS_BEFORE_NAME) or (token.is_any("from") and _is_clause(tokens, at, openings[-1])):
             yield tokens[at + 1 :]
 
 
 def _is_clause(tokens: Sequence[Token], at: int, opening: int) -> bool:
-    """Whether this FROM has a table after it: not so in `IS DISTINCT FROM a.b` and `extract(epoch FROM a.b)`."""
+    """Whether a table follows this FROM. None does in `IS DISTINCT FROM a.b` and `extract(epoch FROM a.b)`."""
     return not tokens[at - 1].is_any("distinct") and (
         opening == 0 or tokens[opening].is_any("select", "with", "delete")
     )

@@ -1,6 +1,4 @@
-"""What SQL makes, read from its text: relations, indexes, foreign keys (locks go along them from one table to another)
-and the names of functions.
-"""
+"""A model of the schema that SQL statements create: its relations, indexes, foreign keys and function names."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +15,19 @@ class ForeignKey:
 
 
 @dataclass(slots=True)
-class Known:
-    """What the statements that it was shown have made. What they drop it remembers too."""
+class SchemaModel:
+    """The objects that the applied statements create. Dropped objects stay in the model."""
 
     relations: set[str] = field(default_factory=set)
     tables_of_indexes: dict[str, str] = field(default_factory=dict)
     foreign_keys: list[ForeignKey] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
 
-    def learn(self, statement: Statement) -> None:
+    def apply(self, statement: Statement) -> None:
         reader = Reader(statement.tokens)
         if reader.take("alter", "table"):
             table, actions = table_and_actions(reader)
-            self._learn_foreign_keys(table, actions)
+            self._add_foreign_keys(table, actions)
         elif reader.take("create"):
             reader.skip("or", "replace", "temp", "temporary", "unlogged", "unique", "recursive", "materialized")
             if reader.take_one_of("function", "procedure"):
@@ -38,22 +36,24 @@ class Known:
                 reader.take("if", "not", "exists")
                 self.relations.add(reader.name())
             elif reader.take("index"):
-                self._learn_index(reader)
+                self._add_index(reader)
             elif reader.take("table"):
                 table, elements = table_and_elements(reader)
                 self.relations.add(table)
-                self._learn_foreign_keys(table, elements)
+                self._add_foreign_keys(table, elements)
 
-    def referenced_by(self, table: str) -> Iterator[ForeignKey]:
+    def foreign_keys_of(self, table: str) -> Iterator[ForeignKey]:
+        """The foreign keys of this table."""
         return (key for key in self.foreign_keys if key.table == table)
 
-    def referring_to(self, table: str) -> Iterator[ForeignKey]:
+    def foreign_keys_to(self, table: str) -> Iterator[ForeignKey]:
+        """The foreign keys that refer to this table."""
         return (key for key in self.foreign_keys if key.referenced == table)
 
     def table_of_index(self, index: str) -> str:
         return self.tables_of_indexes.get(index, f"the table of index {index}")
 
-    def _learn_index(self, reader: Reader) -> None:
+    def _add_index(self, reader: Reader) -> None:
         reader.skip("concurrently")
         reader.take("if", "not", "exists")
         index = reader.name()
@@ -63,20 +63,20 @@ class Known:
         schema_name = table.rpartition(".")[0]
         self.tables_of_indexes[f"{schema_name}.{index}" if schema_name else index] = table
 
-    def _learn_foreign_keys(self, table: str, parts: Sequence[Sequence[Token]]) -> None:
+    def _add_foreign_keys(self, table: str, parts: Sequence[Sequence[Token]]) -> None:
         self.foreign_keys += [key for part in parts if (key := foreign_key(table, part))]
 
 
-def known_after(sql: str) -> Known:
-    """What this SQL has made, such as that of all earlier revisions."""
-    known = Known()
+def model_after(sql: str) -> SchemaModel:
+    """The model of the schema after this SQL, for instance that of all earlier revisions."""
+    model = SchemaModel()
     for statement in statements_of(sql):
-        known.learn(statement)
-    return known
+        model.apply(statement)
+    return model
 
 
 def table_and_actions(reader: Reader) -> tuple[str, list[list[Token]]]:
-    """What follows ALTER TABLE."""
+    """Read the rest of an ALTER TABLE: its table and its actions."""
     reader.take("if", "exists")
     reader.skip("only")
     table = reader.name()
@@ -85,7 +85,7 @@ def table_and_actions(reader: Reader) -> tuple[str, list[list[Token]]]:
 
 
 def table_and_elements(reader: Reader) -> tuple[str, list[list[Token]]]:
-    """What follows CREATE TABLE: its columns and constraints."""
+    """Read the rest of a CREATE TABLE: its table, its columns and constraints."""
     reader.take("if", "not", "exists")
     table = reader.name()
     if not reader.take("("):
@@ -100,7 +100,7 @@ def table_and_elements(reader: Reader) -> tuple[str, list[list[Token]]]:
 
 
 def foreign_key(table: str, part: Sequence[Token]) -> ForeignKey | None:
-    """The one that a column or constraint of CREATE TABLE, or an action of ALTER TABLE, makes."""
+    """The foreign key that a column or constraint of CREATE TABLE or an action of ALTER TABLE creates, if any."""
     reader = Reader(part)
     if not reader.skip_past("references"):
         return None

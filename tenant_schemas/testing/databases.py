@@ -1,16 +1,17 @@
 """Databases to throw away, made by the same functions that make a real installation: a template with its tenants, once,
-and copies of it. And a server to throw away, for those who have none.
+and copies of it.
 
 Everything made is dropped again: databases, the tenants' roles, the service's roles. A server that has a real
 installation is refused.
 """
 
+import json
 import secrets
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -19,24 +20,22 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from tenant_schemas import embedded
+from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.registry import all_tenants, get_tenant
+from tenant_schemas.registry import COLUMNS, tenant_from_row
 from tenant_schemas.roles import (
     ServiceRoles,
-    close_database,
+    create_pool_role,
     create_service_roles,
-    open_pool,
     pool_password,
-    role_exists,
+    restrict_connections,
     tenant_password,
 )
-from tenant_schemas.tenant import Tenant
+from tenant_schemas.tenant import Tenant, role_name_of
 
 MADE_BY_US = "made by tenant_schemas.testing.plugin"
-# Nothing here must outlive a crash, so nothing waits for the disk.
-FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=600")
+SESSION_END_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,21 @@ class Database:
     roles: ServiceRoles
     passwords: Mapping[str, str]
     tenant_secret: str
+    # The roles of the tenants that it was made with: a template's live as long as the template does.
+    first_roles: frozenset[str]
     _open: list[psycopg.Connection[TupleRow]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, text: str, server_url: str) -> "Database":
+        """A database of another process, on that server or on a copy of it."""
+        told = json.loads(text)
+        roles, first_roles = ServiceRoles(**told.pop("roles")), frozenset(told.pop("first_roles"))
+        return cls(server_url=server_url, roles=roles, first_roles=first_roles, **told)
+
+    def to_json(self) -> str:
+        """It holds passwords."""
+        plain = {"name": self.name, "passwords": dict(self.passwords), "tenant_secret": self.tenant_secret}
+        return json.dumps(plain | {"roles": asdict(self.roles), "first_roles": sorted(self.first_roles)})
 
     def url(self, role_name: str | None = None, password: str | None = None) -> str:
         """The URL of a login; the superuser's without a name."""
@@ -70,12 +83,17 @@ class Database:
         return sa.create_engine(sa.make_url(self.admin_url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
 
     def tenants(self) -> list[Tenant]:
-        with self.admin_engine().connect() as connection:
-            return all_tenants(connection)
+        """Every tenant of any status, by slug."""
+        with psycopg.connect(self.url()) as superuser:
+            found = superuser.execute(f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.slug".encode())  # noqa: S608
+            return [tenant_from_row(row) for row in found]
 
     def tenant(self, slug: str) -> Tenant:
-        with self.admin_engine().connect() as connection:
-            return get_tenant(connection, slug)
+        """The tenant of any status with this slug. Raises TenantNotFound."""
+        for tenant in self.tenants():
+            if tenant.slug == slug:
+                return tenant
+        raise TenantNotFound(f"There is no tenant {slug!r}.")
 
     def as_superuser(self) -> psycopg.Connection[TupleRow]:
         return self._connect(self.url())
@@ -108,17 +126,6 @@ class Database:
 
 
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """A superuser's URL on a fast embedded server."""
-    with tempfile.TemporaryDirectory(prefix="tenant-schemas-") as folder:
-        server = embedded.start(Path(folder), FAST_SETTINGS)
-        try:
-            yield server.superuser_url()
-        finally:
-            server.release()
-
-
-@contextmanager
 def made_template(
     server_url: str, migrations: Migrations, slugs: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Database]:
@@ -126,6 +133,17 @@ def made_template(
 
     The one template of its server: the service's roles, and the tenants', belong to the whole server.
     """
+    template = make_template(server_url, migrations, slugs, settings)
+    try:
+        yield template
+    finally:
+        drop_template(template)
+
+
+def make_template(
+    server_url: str, migrations: Migrations, slugs: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+) -> Database:
+    """Make what `made_template` yields. `drop_template` drops it."""
     roles = migrations.roles
     logins = (roles.migrator, roles.app, roles.backup)
     template = Database(
@@ -134,39 +152,49 @@ def made_template(
         roles=roles,
         passwords={role_name: secrets.token_urlsafe() for role_name in logins},
         tenant_secret=secrets.token_urlsafe(32),
+        first_roles=frozenset(map(role_name_of, slugs)),
     )
     _refuse_real_installation(server_url, roles)
-    with _created(template):
+    with _server(server_url) as server:
+        _run(server, "CREATE DATABASE {}", template.name)
+    try:
         _prepare(template, migrations)
         for slug in slugs:
             make_tenant(template, migrations, slug, settings.get(slug, {}))
-        try:
-            yield template
-        finally:
-            _drop_tenant_roles(template)
-    _drop_service_roles(server_url, roles)
+    except BaseException:
+        drop_template(template)
+        raise
+    return template
+
+
+def drop_template(template: Database) -> None:
+    """Drop the template, the roles of its tenants and the service's roles."""
+    roles = template.roles
+    _drop(template, template.first_roles)
+    with _server(template.server_url) as server:
+        for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
+            _run(server, "DROP ROLE IF EXISTS {}", role_name)
+    forget_server(template.server_url)
 
 
 @contextmanager
 def copy_of(template: Database) -> Iterator[Database]:
     """A database with the template's content, dropped afterwards with the roles of tenants that were added to it."""
-    copy = Database(
-        name=f"test_{secrets.token_hex(4)}",
-        server_url=template.server_url,
-        roles=template.roles,
-        passwords=template.passwords,
-        tenant_secret=template.tenant_secret,
-    )
-    kept = {tenant.role_name for tenant in _tenants_of(template)}
-    with _created(copy, template.name):
-        # PostgreSQL does not copy the rights on a database, only those in it.
-        with _superuser_engine(copy).begin() as connection:
-            close_database(connection, copy.roles)
-        try:
-            yield copy
-        finally:
-            copy.close()
-            _drop_tenant_roles(copy, except_for=kept)
+    copy = replace(template, name=f"test_{secrets.token_hex(4)}", _open=[])
+    with _server(copy.server_url) as server:
+        # Copying the files is faster than the default, which writes every page of them to the WAL.
+        _run(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", copy.name, template.name)
+        restrict_connections(server, copy.roles, copy.name)
+    try:
+        yield copy
+    finally:
+        copy.close()
+        _drop(copy, _tenant_roles_of(copy) - copy.first_roles)
+
+
+def forget_server(server_url: str) -> None:
+    """Close the connection that is kept to the server. Another call of this module would open a new one."""
+    _administrator(server_url).dispose()
 
 
 def make_tenant(database: Database, migrations: Migrations, slug: str, settings: Mapping[str, Any]) -> Tenant:
@@ -185,29 +213,51 @@ def _prepare(template: Database, migrations: Migrations) -> None:
     """The service's roles, and the shared schema."""
     with _superuser_engine(template).begin() as connection:
         create_service_roles(connection, template.roles, dict(template.passwords))
-        open_pool(connection, template.roles, pool_password(template.tenant_secret))
+        create_pool_role(connection, template.roles, pool_password(template.tenant_secret))
         connection.exec_driver_sql(f"COMMENT ON ROLE {template.roles.owner} IS '{MADE_BY_US}'")
     outcome = migrations.migrate_shared(template.admin_engine())
     if outcome.error:
         pytest.exit(f"The shared schema can't be migrated: {outcome.error}", returncode=1)
 
 
-def _tenants_of(database: Database) -> list[Tenant]:
-    tenants = database.tenants()
-    database.close()
-    return tenants
+@cache
+def _administrator(server_url: str) -> sa.Engine:
+    """Keeps one connection to the server's own database: every copy is made and dropped through it."""
+    url = sa.make_url(server_url).set(drivername="postgresql+psycopg")
+    return sa.create_engine(url, pool_size=1, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
-def _created(database: Database, template: str = "template1") -> Iterator[None]:
-    name = sql.Identifier(database.name)
-    with psycopg.connect(database.server_url, autocommit=True) as server:
-        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template)))
-    try:
-        yield
-    finally:
-        with psycopg.connect(database.server_url, autocommit=True) as server:
-            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+def _server(server_url: str) -> Iterator[sa.Connection]:
+    with _administrator(server_url).connect() as server:
+        yield server
+
+
+def _run(server: sa.Connection, statement: str, *names: str) -> None:
+    server.exec_driver_sql(sql.SQL(statement).format(*map(sql.Identifier, names)).as_string())
+
+
+def _tenant_roles_of(database: Database) -> set[str]:
+    """The roles of the tenants that the database's registry has."""
+    with psycopg.connect(database.url()) as superuser:
+        return {role_name for (role_name,) in superuser.execute("SELECT role_name FROM shared.tenants")}
+
+
+def _drop(database: Database, role_names: Set[str]) -> None:
+    """Drop the database, and then these roles, which have rights in no other."""
+    with _server(database.server_url) as server:
+        _end_sessions(server, database.name)
+        _run(server, "DROP DATABASE {} WITH (FORCE)", database.name)
+        for role_name in role_names:
+            _run(server, "DROP ROLE IF EXISTS {}", role_name)
+
+
+def _end_sessions(server: sa.Connection, database_name: str) -> None:
+    """DROP DATABASE ends sessions itself, but it sleeps for 100 ms before it looks again whether one has ended."""
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
+    deadline = monotonic() + SESSION_END_SECONDS
+    while server.exec_driver_sql(query, (database_name,)).scalar_one() and monotonic() < deadline:
+        sleep(0.002)
 
 
 def _superuser_engine(database: Database) -> sa.Engine:
@@ -225,19 +275,3 @@ def _refuse_real_installation(server_url: str, roles: ServiceRoles) -> None:
         row = server.execute(query, (MADE_BY_US, roles.owner)).fetchone()
     if row and not row[0]:
         pytest.exit(f"{roles.owner} exists on this server and is not ours: give the tests a server of their own.", 2)
-
-
-def _drop_tenant_roles(database: Database, except_for: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """Drop what the tenants of this database hold in it, and then their roles."""
-    with _superuser_engine(database).begin() as connection:
-        for tenant in all_tenants(connection):
-            if tenant.role_name not in except_for and role_exists(connection, tenant.role_name):
-                role = sql.Identifier(tenant.role_name)
-                connection.exec_driver_sql(sql.SQL("DROP OWNED BY {}").format(role).as_string())
-                connection.exec_driver_sql(sql.SQL("DROP ROLE {}").format(role).as_string())
-
-
-def _drop_service_roles(server_url: str, roles: ServiceRoles) -> None:
-    with psycopg.connect(server_url, autocommit=True) as server:
-        for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
-            server.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name)))

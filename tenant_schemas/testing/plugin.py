@@ -9,8 +9,10 @@ it, `tenant_slugs` and `tenant_settings`.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -19,9 +21,25 @@ from psycopg.rows import TupleRow
 
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing.databases import Database, copy_of, embedded_server, made_template, make_tenant
+from tenant_schemas.testing.databases import Database, copy_of, made_template, make_template, make_tenant
+from tenant_schemas.testing.folders import keep_temporary_files_in_memory, remove_abandoned_folders
+from tenant_schemas.testing.servers import own_template, running_embedded, shared_template
+from tenant_schemas.testing.turns import MARKER, Turns
+
+GIVEN: Final = "TEST_DATABASE_URL"
+WORKER: Final = "PYTEST_XDIST_WORKER"
 
 __all__ = ["Database", "assert_isolated", "copy_of", "made_template", "make_tenant"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{MARKER}: runs alone on a server that several workers share.")
+    given = os.environ.get(GIVEN)
+    if WORKER not in os.environ:
+        keep_temporary_files_in_memory()
+        remove_abandoned_folders()
+    elif given:
+        config.pluginmanager.register(Turns(given))
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +55,33 @@ def tenant_settings() -> Mapping[str, Mapping[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    """A superuser's URL on a server for the tests alone."""
-    given = os.environ.get("TEST_DATABASE_URL")
-    if given:
-        yield given
-        return
-    with embedded_server() as server_url:
-        yield server_url
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of this run of the tests share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if WORKER in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def template(
-    server_url: str,
+def template_maker(
     tenancy_migrations: Migrations,
     tenant_slugs: tuple[str, str],
     tenant_settings: Mapping[str, Mapping[str, Any]],
-) -> Iterator[Database]:
+) -> Callable[[str], Database]:
+    """Makes the template on a server, given a superuser's URL of it."""
+    return partial(make_template, migrations=tenancy_migrations, slugs=tenant_slugs, settings=tenant_settings)
+
+
+@pytest.fixture(scope="session")
+def template(template_maker: Callable[[str], Database], run_folder: Path) -> Iterator[Database]:
     """A prepared database with two tenants. Never connect to it: copies are made from it."""
-    with made_template(server_url, tenancy_migrations, tenant_slugs, tenant_settings) as template:
+    shared = run_folder / "template"
+    given = os.environ.get(GIVEN)
+    made = (
+        shared_template(given, template_maker, shared)
+        if given
+        else own_template(running_embedded, template_maker, shared)
+    )
+    with made as template:
         yield template
 
 

@@ -20,7 +20,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         ON tablename = table_name AND schemaname = table_schema
         WHERE table_schema = 'km_schema' AND data_type = 'uuid'"""
     found = {name for (name,) in fresh_database.as_superuser().execute(query)}
-    named = {f"{table}.{column}" for table, columns in BACKUP_POLICY.people_named.items() for column in columns}
+    named = {f"{table}.{column}" for table, columns in BACKUP_POLICY.user_id_columns.items() for column in columns}
     assert named - {"audit_log.subject"} == found - others
     assert others <= found
 

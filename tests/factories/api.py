@@ -2,13 +2,16 @@
 repeats.
 """
 
-from typing import Any
-from uuid import uuid4
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.factories.people import Person
+
+# A well-formed id that nothing has. It is fixed, so that a test has the same name in every process.
+ID_OF_NOTHING: Final = UUID("9f2c1f6e-0d52-4b43-8a51-5b9a3f0e7c11")
 
 
 class Api:

@@ -17,8 +17,8 @@ from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
 from tenant_schemas.backup.table_io import write_rows
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.lifecycle.provision import provision_in, tenant_to_be
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.backups import source_of
@@ -82,7 +82,7 @@ def bundle(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> Bu
 
 def make_old(database: Database, app: Flask, revision: str) -> UUID:
     """Make a tenant at an older revision, with a wallet of 3.00 that has a limit; returns its id."""
-    new = tenant_to_be(MIGRATIONS, slug=SLUG, name="Old", settings={"currency": "BAM"})
+    new = new_tenant(MIGRATIONS, slug=SLUG, name="Old", settings={"currency": "BAM"})
     with database.admin_engine().begin() as connection:
         provision_in(connection, MIGRATIONS, replace(new, revision=revision), database.tenant_secret)
     member = People(app).make(**{SLUG: "member"})
@@ -130,7 +130,7 @@ def destination(database: Database) -> Destination:
 
 def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
     return open_bundle(
-        back_up(source_of(database), slug, Shape(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder
+        back_up(source_of(database), slug, BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, ClassVar
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -36,7 +37,10 @@ LONGEST_SECONDS = 60
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "moments" in metafunc.fixturenames:
         given = os.environ.get("FAULT_SEED")
-        seeds = [int(given)] if given else [random.randrange(10**6) for _ in range(ROUNDS)]
+        # All workers of pytest-xdist must name the tests alike, so they draw the seeds from the name of their run.
+        run = getattr(metafunc.config, "workerinput", {}).get("testrunuid", uuid4().hex)
+        drawn = random.Random(f"{run} {metafunc.definition.nodeid}")
+        seeds = [int(given)] if given else [drawn.randrange(10**6) for _ in range(ROUNDS)]
         metafunc.parametrize("moments", seeds, indirect=True)
 
 

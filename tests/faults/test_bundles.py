@@ -15,7 +15,7 @@ from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
+from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.bundles import destination
@@ -67,7 +67,7 @@ def start_restore(fleet: Database, bundle: Path) -> Program:
 
 def take(fleet: Database, folder: Path) -> Path:
     source = Source(url=fleet.url(fleet.roles.backup), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-    return back_up(source, SLUG, Shape(folder=folder)).folder
+    return back_up(source, SLUG, BackupOptions(folder=folder)).folder
 
 
 def wait_for_a_moment(fleet: Database, program: Program, role_name: str, moments: Random) -> None:

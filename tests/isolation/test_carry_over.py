@@ -25,6 +25,8 @@ from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 
+pytestmark = pytest.mark.changes_roles
+
 # All state that a use could leave in its session, except its role.
 STATE = """
     SELECT current_user::text, current_setting('search_path'), current_setting('statement_timeout'),

@@ -16,6 +16,8 @@ from psycopg import sql
 from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
 
+pytestmark = pytest.mark.changes_roles
+
 REFUSED = psycopg.errors.InsufficientPrivilege
 Attack = Callable[..., list[Any]]
 

@@ -11,7 +11,7 @@ from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.registry_watcher import look
+from tenant_schemas.registry_watcher import check_registry
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
@@ -28,7 +28,7 @@ def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     person = own.make(mark="member")
     own.wallet(person, "mark", balance_minor=500)
     assert run("archive_tenant", "mark").exit_code == 0
-    look(own.app.extensions[EXTENSION])  # A serving process does this every two seconds.
+    check_registry(own.app.extensions[EXTENSION])  # A serving process does this every two seconds.
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
     bundle = json.loads(done.output)["bundle"]

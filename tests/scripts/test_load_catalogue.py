@@ -117,8 +117,8 @@ def test_what_is_there_twice_is_refused(database: Database, sku: str) -> None:
     with pytest.raises(CatalogueFaulty) as refused:
         load_catalogue(database.admin_engine(), told)
     assert str(refused.value).splitlines() == [
-        "categories: twice is there 2 times",
-        f"products: {sku} is there 2 times",
+        "categories: twice occurs 2 times",
+        f"products: {sku} occurs 2 times",
     ]
 
 
@@ -157,7 +157,7 @@ def test_the_script_says_what_it_loaded(database: Database, sku: str, tmp_path: 
     ("text", "said"),
     [
         ('{"products": [\n  {"sku": "a",}\n]}', "line 2, column"),
-        ('{"products": [], "products": []}', "the key 'products' is there twice"),
+        ('{"products": [], "products": []}', "the key 'products' occurs twice"),
         ("[]", "file: A JSON object is needed."),
         ("\udcff", "can't decode byte"),
     ],

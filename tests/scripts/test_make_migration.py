@@ -35,8 +35,8 @@ def drafts(histories: Migrations) -> list[str]:
     return [path.name for path in (histories.setup_cfg.parent / "migrations" / "tenant").glob("*_try_it.py")]
 
 
-def complaints(sql: str) -> list[tuple[str, str]]:
-    return [(complaint.rule, complaint.statement) for complaint in migration_review.review({"it": sql})]
+def violations(sql: str) -> list[tuple[str, str]]:
+    return [(violation.rule, violation.statement) for violation in migration_review.review({"it": sql})]
 
 
 def test_a_safe_draft_is_kept(histories: Migrations, request: pytest.FixtureRequest) -> None:
@@ -85,8 +85,8 @@ def test_a_function_of_an_earlier_revision_is_not_rewritten_by_a_new_one(histori
     """The review of a revision knows the objects of all earlier revisions, frozen ones included."""
     body = "'CREATE OR REPLACE FUNCTION hold_void_v1(p_wallet_id uuid, p_hold_id uuid, OUT hold holds) RETURN NULL'"
     number = add_revision(histories, f"op.execute({body})")
-    found = [(complaint.where, complaint.rule) for complaint in migration_review.review_histories()]
-    assert found == [(f"tenant {number}", "law")]
+    found = [(violation.where, violation.rule) for violation in migration_review.review_histories()]
+    assert found == [(f"tenant {number}", "rule")]
 
 
 def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,11 +109,11 @@ def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: p
         ("constraint-missing-not-valid", "ALTER TABLE wallets ADD CONSTRAINT a CHECK (b > 0)"),
         ("renaming-column", "ALTER TABLE wallets RENAME COLUMN a TO b"),
         ("syntax-error", "ALTER TABLE wallets ADD CONSTRAINT CHECK"),
-        ("law", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
+        ("sql-lint", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
     ],
 )
 def test_what_is_unsafe_is_told_with_its_statement(rule: str, statement: str) -> None:
-    assert (rule, statement) in complaints(f"SELECT 1;\nSELECT 2; {statement};")
+    assert (rule, statement) in violations(f"SELECT 1;\nSELECT 2; {statement};")
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_what_is_unsafe_is_told_with_its_statement(rule: str, statement: str) ->
     ],
 )
 def test_what_is_safe_here_or_said_to_be_meant_passes(statement: str) -> None:
-    assert complaints(statement) == []
+    assert violations(statement) == []

@@ -68,4 +68,4 @@ def test_a_tenant_that_was_renamed_since_goes_back_only_by_its_name_of_today(
     done = run("restore_tenant", str(bundle.folder), input="store\n")
     assert done.exit_code == 0, done.output
     for output in (refused.output, done.output):
-        assert "was taken as shop, and that tenant is store now" in output
+        assert "tenant shop of the bundle is now store" in output

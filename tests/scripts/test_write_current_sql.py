@@ -75,11 +75,11 @@ def test_each_object_stands_once_and_the_living_functions_above_the_superseded()
 def test_the_tenants_file_names_no_schema_but_shared_and_no_tenant() -> None:
     text = current_sql(MIGRATIONS, History.TENANT)
     assert "tenant_role text := current_setting('tenant_schemas.tenant_role');" in text
-    assert breaches(text) == []
+    assert violations(text) == []
 
 
-def breaches(text: str) -> list[str]:
-    return [breach.law for breach in migration_review.breaches_of(text) if "schema" in breach.law]
+def violations(text: str) -> list[str]:
+    return [violation.rule for violation in migration_review.violations_of(text) if "schema" in violation.rule]
 
 
 def test_a_stale_file_is_told_with_its_path_and_the_command_and_then_written(histories: Migrations) -> None:

@@ -1,4 +1,4 @@
-"""A server of Debian's PostgreSQL 15 in its own folder, for one session of tests.
+"""A server of Debian's PostgreSQL 15 in its own folder, for tests.
 
 It starts as the embedded server does: passwords (SCRAM), 127.0.0.1 only, and as another user under root, because
 PostgreSQL refuses to run as root.
@@ -10,9 +10,11 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tenant_schemas.testing.servers import FAST_SETTINGS
 
 BINARIES = Path(os.environ.get("POSTGRES_15_BIN", "/usr/lib/postgresql/15/bin"))
 SUPERUSER = "postgres"
@@ -25,28 +27,27 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def running(settings: Sequence[str]) -> Iterator[str]:
-    """A superuser's URL on a new server with these settings of postgresql.conf; the server is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="debian-15-") as folder:
-        cluster, password, port = Path(folder) / "data", secrets.token_urlsafe(), _free_port()
-        _give_to_account(Path(folder))
-        _initialize(cluster, password)
-        options = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *settings)
-        given = " ".join(f"-c {option}" for option in options)
-        _run("pg_ctl", "start", "--pgdata", cluster, "--wait", "--log", cluster / "server.log", "--options", given)
-        try:
-            yield f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/postgres"
-        finally:
-            _run("pg_ctl", "stop", "--pgdata", cluster, "--wait", "--mode", "fast")
+def running(folder: Path) -> Iterator[str]:
+    """Start the server of this folder; make its cluster if it has none. Yields a superuser's URL."""
+    cluster, password_file, port = folder / "data", folder / "superuser.password", _free_port()
+    _give_to_account(folder)
+    if not cluster.exists():
+        password_file.touch(mode=0o600)
+        password_file.write_text(secrets.token_urlsafe())
+        _initialize(cluster, password_file)
+    options = (f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=''", *FAST_SETTINGS)
+    given = " ".join(f"-c {option}" for option in options)
+    _run("pg_ctl", "start", "--pgdata", cluster, "--wait", "--log", cluster / "server.log", "--options", given)
+    try:
+        yield f"postgresql://{SUPERUSER}:{password_file.read_text()}@127.0.0.1:{port}/postgres"
+    finally:
+        _run("pg_ctl", "stop", "--pgdata", cluster, "--wait", "--mode", "fast")
 
 
-def _initialize(cluster: Path, password: str) -> None:
-    handed = cluster.with_name("password")
-    handed.touch(mode=0o600)
-    handed.write_text(password)
-    _give_to_account(handed)
+def _initialize(cluster: Path, password_file: Path) -> None:
+    _give_to_account(password_file)
     _run(
-        *("initdb", "--pgdata", cluster, "--username", SUPERUSER, "--pwfile", handed, "--no-sync"),
+        *("initdb", "--pgdata", cluster, "--username", SUPERUSER, "--pwfile", password_file, "--no-sync"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
     )
 

@@ -15,15 +15,14 @@ tests/conftest.py imports all names of this module that pytest has to find.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.testing.databases import FAST_SETTINGS
-from tenant_schemas.testing.plugin import Database, copy_of, made_template
+from tenant_schemas.testing.plugin import Database, copy_of
+from tenant_schemas.testing.servers import own_template
 from tests.servers import debian
 
 GIVEN = os.environ.get("TEST_DATABASE_URL", "")
@@ -44,8 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 class Servers:
     """The templates by version. Debian's is made on its own server at the first use."""
 
-    def __init__(self, stack: ExitStack, *making: Any) -> None:
-        self._stack, self._making = stack, making
+    def __init__(self, stack: ExitStack, make: Callable[[str], Database], run_folder: Path) -> None:
+        self._stack, self._make, self._run_folder = stack, make, run_folder
         self._debian: Database | None = None
 
     def templates(self, embedded: Database) -> Mapping[str, Database]:
@@ -56,19 +55,15 @@ class Servers:
         if not debian.is_installed():
             pytest.skip(f"PostgreSQL 15 is not in {debian.BINARIES}: apt-get install postgresql-15")
         if self._debian is None:
-            server_url = self._stack.enter_context(debian.running(FAST_SETTINGS))
-            self._debian = self._stack.enter_context(made_template(server_url, *self._making))
+            made = own_template(debian.running, self._make, self._run_folder / "template_15")
+            self._debian = self._stack.enter_context(made)
         return self._debian
 
 
 @pytest.fixture(scope="session")
-def servers(
-    tenancy_migrations: Migrations,
-    tenant_slugs: tuple[str, str],
-    tenant_settings: Mapping[str, Mapping[str, Any]],
-) -> Iterator[Servers]:
+def servers(template_maker: Callable[[str], Database], run_folder: Path) -> Iterator[Servers]:
     with ExitStack() as stack:
-        yield Servers(stack, tenancy_migrations, tenant_slugs, tenant_settings)
+        yield Servers(stack, template_maker, run_folder)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import ConnectionsExhausted, TenancyError
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.registry import raise_epoch
+from tenant_schemas.registry import increment_login_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
@@ -261,7 +261,7 @@ def test_a_tenant_that_uses_its_whole_share_waits_for_itself_and_nobody_else(
 ) -> None:
     connections = connect_either(max_connections=4, wait_seconds=0.1)  # So one tenant's share is two.
     with connections.engine(eur).connect(), connections.engine(eur).connect() as second:
-        with pytest.raises(ConnectionsExhausted, match="2 connections of one side's share"):
+        with pytest.raises(ConnectionsExhausted, match="2 connections of this tenant"):
             connections.engine(eur).connect()
         for engine in (connections.engine(km), connections.shared):
             with engine.connect(), engine.connect():
@@ -408,13 +408,13 @@ def test_a_connection_that_comes_back_while_its_pool_retires_is_closed_too(
     """The other thread retires the pool just before this one returns the connection to the idle ones."""
     connections = connect()
     engine = connections.engine(eur)
-    give = connections._store.give
+    release = connections._store.release
 
     def retired_meanwhile(*arguments: Any) -> None:
         connections.retire(eur.id)
-        give(*arguments)
+        release(*arguments)
 
-    monkeypatch.setattr(connections._store, "give", retired_meanwhile)
+    monkeypatch.setattr(connections._store, "release", retired_meanwhile)
     pid = pid_of(engine)
     assert is_gone(database, pid)
     assert connections.open_count == 0
@@ -461,7 +461,7 @@ def test_an_epoch_is_raised_under_load_and_no_request_fails(
                 sleep(0.1)
                 with fresh_database.admin_engine().begin() as connection:
                     become_owner(connection, fresh_database.roles)
-                    new = raise_epoch(connection, old.id)
+                    new = increment_login_epoch(connection, old.id)
                     stop_being_owner(connection)
                     set_tenant_login(connection, new, fresh_database.password_of(new))
             sleep(0.1)

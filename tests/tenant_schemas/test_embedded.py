@@ -203,7 +203,7 @@ def test_a_server_that_does_not_start_says_why_and_nobody_holds_a_share_in_it(
 ) -> None:
     """A share in a server that never started would prevent the stop of the next one."""
     with monkeypatch.context() as impatient:
-        impatient.setattr(embedded, "TAKE_OVER_SECONDS", 0)
+        impatient.setattr(embedded, "START_RETRY_SECONDS", 0)
         with pytest.raises(RuntimeError, match="no_such_setting") as refused:
             embedded.start(cluster, ["no_such_setting=1"])
     with (cluster / "share.lock").open("a") as share:

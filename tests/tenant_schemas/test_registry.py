@@ -132,7 +132,7 @@ def test_a_tenant_writes_nothing_in_the_registry_and_the_service_neither_names_n
     nobodys: tuple[Write, ...] = (
         lambda connection: registry.add_tenant(connection, tenant_named("probe")),
         lambda connection: registry.set_revision(connection, eur.id, "0099"),
-        lambda connection: registry.raise_epoch(connection, eur.id),
+        lambda connection: registry.increment_login_epoch(connection, eur.id),
     )
     the_services: tuple[Write, ...] = (
         lambda connection: registry.set_status(connection, eur.id, TenantStatus.ARCHIVED),

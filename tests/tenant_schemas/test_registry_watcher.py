@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.connections import Connections
-from tenant_schemas.registry_watcher import look, start_watch
+from tenant_schemas.registry_watcher import check_registry, start_registry_watcher
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
 
@@ -49,10 +49,10 @@ def test_a_tenant_whose_row_changed_loses_its_connections_and_no_other_does(
     eur, km = fresh_database.tenants()
     for tenant in (eur, km):
         connections.engine(tenant).one_statement(PID, ())
-    look(connections)
-    assert connections.tenants_at_hand() == [eur, km]
+    check_registry(connections)
+    assert connections.tenants_with_idle_connections() == [eur, km]
     change(fresh_database, eur, what)
-    look(connections)
+    check_registry(connections)
     assert connections.known_tenants() == [km]
     assert wait_until(lambda: backends_of(fresh_database, eur) == 0)
     assert backends_of(fresh_database, km) == 1
@@ -62,7 +62,7 @@ def test_a_connection_in_use_is_closed_when_it_comes_back(fresh_database: Databa
     eur, _ = fresh_database.tenants()
     with connections.engine(eur).begin() as connection:
         change(fresh_database, eur, "status = 'suspended'")
-        look(connections)
+        check_registry(connections)
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
     assert wait_until(lambda: backends_of(fresh_database, eur) == 0)
 
@@ -70,7 +70,7 @@ def test_a_connection_in_use_is_closed_when_it_comes_back(fresh_database: Databa
 def test_the_watch_closes_them_by_itself(fresh_database: Database, connections: Connections) -> None:
     eur, _ = fresh_database.tenants()
     connections.engine(eur).one_statement(PID, ())
-    stop = start_watch(connections, 0.05)
+    stop = start_registry_watcher(connections, 0.05)
     try:
         change(fresh_database, eur, "status = 'suspended'")
         assert wait_until(lambda: backends_of(fresh_database, eur) == 0)
@@ -79,7 +79,7 @@ def test_the_watch_closes_them_by_itself(fresh_database: Database, connections: 
 
 
 def test_a_process_that_knows_no_tenant_asks_nothing(connections: Connections) -> None:
-    look(connections)
+    check_registry(connections)
     assert connections.open_count == 0
 
 
@@ -90,8 +90,8 @@ def test_a_database_that_can_not_be_reached_does_not_end_the_watch(
     connections.engine(eur).one_statement(PID, ())
     superuser = fresh_database.as_superuser()
     superuser.execute(f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} SET search_path TO shared")  # type: ignore[arg-type]
-    with caplog.at_level(logging.WARNING, logger="tenant_schemas.registry_watcher"):
-        stop = start_watch(connections, 0.02)
+    with caplog.at_level(logging.ERROR, logger="tenant_schemas.worker_loop"):
+        stop = start_registry_watcher(connections, 0.02)
         try:
             assert wait_until(lambda: len(caplog.records) > 2)
             superuser.execute(f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} RESET search_path")  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def test_a_database_that_can_not_be_reached_does_not_end_the_watch(
 def test_an_interval_of_zero_watches_nothing(fresh_database: Database, connections: Connections) -> None:
     eur, _ = fresh_database.tenants()
     connections.engine(eur).one_statement(PID, ())
-    start_watch(connections, 0)
+    start_registry_watcher(connections, 0)
     change(fresh_database, eur, "status = 'suspended'")
     sleep(0.1)
     assert connections.known_tenants() == [eur]

@@ -18,17 +18,19 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import (
     ServiceRoles,
     become_owner,
-    close_other_databases,
-    close_pool,
+    create_pool_role,
     create_service_roles,
     create_tenant_role,
-    open_pool,
+    disable_pool_role,
+    revoke_public_on_default_databases,
     role_exists,
     set_tenant_login,
     tenant_password,
 )
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.people import People
+
+pytestmark = pytest.mark.changes_roles
 
 REFUSED = psycopg.errors.InsufficientPrivilege
 PAIRS = pytest.mark.parametrize(("slug", "other"), [("eur", "km"), ("km", "eur")])
@@ -651,14 +653,14 @@ def test_the_pool_is_closed_and_opened_again_with_all_the_tenants_there_are(fres
     roles = fresh_database.roles
     may_log_in = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'wallet_pool'"
     with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
-        close_pool(connection, roles)
+        disable_pool_role(connection, roles)
         assert pool_memberships(connection) == []
         assert connection.exec_driver_sql(may_log_in).scalar_one() is False
         late = replace(fresh_database.tenant("eur"), id=uuid4(), role_name="tenant_late")
         create_tenant_role(connection, late, "x", roles)
         assert pool_memberships(connection) == []
         for _ in range(2):
-            open_pool(connection, roles, "x")
+            create_pool_role(connection, roles, "x")
         assert pool_memberships(connection) == ["tenant_eur", "tenant_km", "tenant_late"]
         assert connection.exec_driver_sql(may_log_in).scalar_one() is True
         db_transaction.rollback()
@@ -666,7 +668,7 @@ def test_the_pool_is_closed_and_opened_again_with_all_the_tenants_there_are(fres
 
 def test_a_pool_that_was_never_made_needs_no_closing(fresh_database: Database) -> None:
     with superuser_engine(fresh_database).begin() as connection:
-        close_pool(connection, replace(fresh_database.roles, pool="nobodys_pool"))
+        disable_pool_role(connection, replace(fresh_database.roles, pool="nobodys_pool"))
 
 
 def test_postgresqls_own_databases_can_be_closed(fresh_database: Database) -> None:
@@ -676,6 +678,6 @@ def test_postgresqls_own_databases_can_be_closed(fresh_database: Database) -> No
     )
     with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
         assert connection.exec_driver_sql(query).scalar_one() is True
-        close_other_databases(connection)
+        revoke_public_on_default_databases(connection)
         assert connection.exec_driver_sql(query).scalar_one() is False
         db_transaction.rollback()

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED, Binding, bound
-from tenant_schemas.errors import BindingRefused, BindingUnproven
+from tenant_schemas.errors import BindingMismatch, BindingRefused
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.search_path import BindingEngine, begin_message, bind_migration
 from tenant_schemas.testing.plugin import Database
@@ -403,7 +403,7 @@ def refusals(database: Database, connections: Connections, engine: BindingEngine
     """Try repeatedly, so that a leak would use up the only connection; no backend of the role is left."""
     for attempt in (engine.connect, lambda: engine.one_statement("SELECT 1", ())):
         for _ in range(2):
-            with pytest.raises(BindingUnproven):
+            with pytest.raises(BindingMismatch):
                 attempt()
     assert connections.open_count == 0
     count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
@@ -451,9 +451,9 @@ def test_a_role_that_the_pool_may_not_take_is_no_binding_and_costs_nothing(datab
         pid = pid_of(connections.engine(km))
         for role_name in ("tenant_nobody", "wallet_app"):
             engine = connections.engine(replace(eur, role_name=role_name))
-            with pytest.raises(BindingUnproven, match="create_roles"):
+            with pytest.raises(BindingMismatch, match="create_roles"):
                 engine.one_statement("SELECT 1", ())
-            with pytest.raises(BindingUnproven, match="create_roles"):
+            with pytest.raises(BindingMismatch, match="create_roles"):
                 begin(engine)
         assert pid_of(connections.engine(km)) == pid
 
@@ -469,7 +469,7 @@ def test_a_shared_side_that_starts_elsewhere_is_closed_unused(fresh_database: Da
 @pytest.mark.parametrize("schema_name", ["nowhere", "pg_temp", "pg_toast", "pg_catalog"])
 def test_a_migration_of_a_schema_that_the_path_does_not_reach_is_refused(database: Database, schema_name: str) -> None:
     """The schema does not exist, the role has no privilege on it, or it is PostgreSQL's own."""
-    with database.admin_engine().begin() as connection, pytest.raises(BindingUnproven, match=schema_name):
+    with database.admin_engine().begin() as connection, pytest.raises(BindingMismatch, match=schema_name):
         bind_migration(connection, schema_name)
 
 
@@ -478,7 +478,7 @@ def test_a_migration_with_temporary_tables_in_its_path_is_refused(database: Data
     engine = sa.create_engine(sa.make_url(database.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TEMP TABLE wallets (id uuid) ON COMMIT DROP")
-        with pytest.raises(BindingUnproven, match="reaches"):
+        with pytest.raises(BindingMismatch, match="reaches"):
             bind_migration(connection, "eur_schema")
 
 

@@ -21,7 +21,7 @@ _HEAD: Final = f"""\
 
 
 def current_path(migrations: Migrations, history: History) -> Path:
-    return Path(migrations.line(history).revisions[0].path).parent / "current.sql"
+    return Path(migrations.history(history).revisions[0].path).parent / "current.sql"
 
 
 def current_sql(migrations: Migrations, history: History) -> str:

@@ -12,7 +12,7 @@ from scripts.support.current_sql.parts import NotFoldable, Part, Schema, Source,
 from scripts.support.current_sql.revisions import Commented, Revision
 from tenant_schemas.sql_lint.lexer import Reader, split_by_commas, tokens_of
 from tenant_schemas.sql_lint.rules import is_pointer
-from tenant_schemas.sql_lint.schema_model import Known, table_and_actions
+from tenant_schemas.sql_lint.schema_model import SchemaModel, table_and_actions
 
 # Statements that write rows, or hold for the db transaction alone.
 _LEAVE_NO_OBJECT: Final = (
@@ -36,34 +36,34 @@ class NotFolded(Exception):
 
 def fold(revisions: Iterable[Revision]) -> Schema:
     """What the revisions make, in the order in which each object was first made. Raises NotFolded."""
-    schema, known = Schema(), Known()
+    schema, model = Schema(), SchemaModel()
     for revision in revisions:
         schema.dropped.clear()
         for commented in revision.statements:
             try:
-                _apply(schema, known, revision.source, commented)
+                _apply(schema, model, revision.source, commented)
             except NotFoldable:
-                raise NotFolded(revision.number, commented.statement.shown) from None
-            known.learn(commented.statement)
+                raise NotFolded(revision.number, commented.statement.summary) from None
+            model.apply(commented.statement)
     return schema
 
 
-def _apply(schema: Schema, known: Known, source: Source, commented: Commented) -> None:
+def _apply(schema: Schema, model: SchemaModel, source: Source, commented: Commented) -> None:
     tokens, comments = commented.statement.tokens, commented.comments
     reader = Reader(tokens)
     verb = reader.word()
     if verb == "create":
-        _create(schema, known, source, commented)
+        _create(schema, model, source, commented)
     elif verb == "alter" and reader.take("table"):
         table, actions = table_and_actions(reader)
         for action in actions:
             alter_table(schema, source, table, action, comments)
     elif verb == "alter":
-        _alter(schema, known, source.text(tokens), reader)
+        _alter(schema, model, source.text(tokens), reader)
     elif verb == "drop":
         _drop(schema, reader)
     elif verb == "comment":
-        _comment(schema, known, source.text(tokens), reader, comments)
+        _comment(schema, model, source.text(tokens), reader, comments)
     elif verb in ("grant", "revoke"):
         grant_or_revoke(schema, source, tokens, comments)
     elif verb == "do":
@@ -74,7 +74,7 @@ def _apply(schema: Schema, known: Known, source: Source, commented: Commented) -
         raise NotFoldable
 
 
-def _create(schema: Schema, known: Known, source: Source, commented: Commented) -> None:
+def _create(schema: Schema, model: SchemaModel, source: Source, commented: Commented) -> None:
     """An object that is replaced keeps its place, and its comment too, but for a function that is now a pointer."""
     tokens = commented.statement.tokens
     reader = Reader(tokens[1:])
@@ -97,19 +97,19 @@ def _create(schema: Schema, known: Known, source: Source, commented: Commented) 
     old = schema.parts.get((kind, name))
     if old and not replaces:
         raise NotFoldable
-    if old and not is_pointer(commented.statement, known):
+    if old and not is_pointer(commented.statement, model):
         part.comments = joined([old.comments, part.comments])
     schema.parts[kind, name] = part
 
 
-def _alter(schema: Schema, known: Known, text: str, reader: Reader) -> None:
+def _alter(schema: Schema, model: SchemaModel, text: str, reader: Reader) -> None:
     """Keep what is no table's, such as ALTER TYPE … ADD VALUE, as it is written. A policy is dropped and made anew."""
     reader.skip("materialized")
     kind = reader.word()
     name = reader.name()
     if kind not in ("index", *_STANDALONE) or any(token.is_any("rename", "owner", "schema") for token in reader.rest):
         raise NotFoldable
-    owner = known.table_of_index(name) if kind == "index" else name
+    owner = model.table_of_index(name) if kind == "index" else name
     schema.parts["alteration", text] = Part("alteration", text, owner, text)
 
 
@@ -132,7 +132,7 @@ def _drop(schema: Schema, reader: Reader) -> None:
             schema.grants = [grant for grant in schema.grants if grant.owner != name]
 
 
-def _comment(schema: Schema, known: Known, text: str, reader: Reader, comments: Sequence[str]) -> None:
+def _comment(schema: Schema, model: SchemaModel, text: str, reader: Reader, comments: Sequence[str]) -> None:
     reader.take("on")
     reader.skip("materialized")
     kind = reader.word()
@@ -140,7 +140,7 @@ def _comment(schema: Schema, known: Known, text: str, reader: Reader, comments: 
     if kind == "column":
         owner = name.rpartition(".")[0]
     elif kind == "index":
-        owner = known.table_of_index(name)
+        owner = model.table_of_index(name)
     elif reader.skip_past("on"):
         owner = reader.name()
         name = _name_beside(kind, name, owner)

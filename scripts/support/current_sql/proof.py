@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from scripts.support.current_sql.files import current_sql
 from tenant_schemas.migrations.history import History, Migrations
-from tenant_schemas.migrations.replay import version_table
+from tenant_schemas.migrations.replay import version_table_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, become_owner, create_tenant_schema, send, stop_being_owner
 from tenant_schemas.schema_diff.catalog import Objects, objects_of
 from tenant_schemas.search_path import bind_migration
@@ -54,7 +54,7 @@ def _run(connection: Connection, migrations: Migrations, history: History, tenan
     connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (TENANT_ROLE_SETTING, tenant.role_name))
     # The function of a trigger stands above the tables that it writes to.
     connection.exec_driver_sql("SET LOCAL check_function_bodies TO off")
-    send(connection, version_table(migrations.steps(history, None)[0], tenant.schema_name) + text)
+    send(connection, version_table_text(migrations.steps(history, None)[0], tenant.schema_name) + text)
 
 
 def _differences(made: Objects, anew: Objects) -> list[str]:

@@ -1,4 +1,4 @@
-"""Takes many tenants along the history together: planned, in parallel, in waves, recorded, and safe to interrupt."""
+"""Migrates all schemas in one run: by a plan, in waves, with parallel workers, recorded, and safe to interrupt."""
 
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration, make_plan
 from tenant_schemas.migrations.runner.runner import migrate

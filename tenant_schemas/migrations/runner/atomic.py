@@ -1,6 +1,6 @@
-"""All schemas in one db transaction, for small fleets: every one of them, or none.
+"""Migrates all schemas in one db transaction, for small fleets: either all of them or none.
 
-It keeps all locks of all tenants until its end, so PostgreSQL's table of locks ends it at some hundred tenants.
+It holds the locks of all tenants until it ends, so PostgreSQL's lock table limits it to some hundred tenants.
 """
 
 from collections.abc import Iterator
@@ -19,22 +19,24 @@ from tenant_schemas.migrations.history import (
     set_timeouts,
     sqlstate_of,
 )
-from tenant_schemas.migrations.replay import opening, registry_note
+from tenant_schemas.migrations.replay import opening_text, registry_update_text
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration
-from tenant_schemas.migrations.runner.worker import failed, skipped
+from tenant_schemas.migrations.runner.worker import failed_outcome, skipped_outcome
 from tenant_schemas.roles import send
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _OUT_OF_LOCKS = "53200"
-_TOO_MANY = "These are too many tenants for one db transaction (max_locks_per_transaction): go without --atomic."
+_TOO_MANY = "Too many tenants for one db transaction (max_locks_per_transaction): run it without --atomic."
 
 
 def migrate_atomically(
     engine: Engine, migrations: Migrations, options: MigrateOptions, plan: Plan
 ) -> Iterator[Outcome]:
-    """Do the plan, and `shared` if that is wished; yields every outcome when all is committed, or nothing is."""
-    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves and journal.is_there(engine) else None
+    """Migrate `shared`, unless the options exclude it, and the plan's tenants in one db transaction; yields all
+    outcomes after its commit, or after its rollback.
+    """
+    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves and journal.tables_exist(engine) else None
     atomic_run = _AtomicRun(migrations, options, run_id)
     try:
         with engine.begin() as connection:
@@ -42,10 +44,10 @@ def migrate_atomically(
             done = list(atomic_run.outcomes(connection, plan))
     except BaseException as error:
         if run_id:
-            # Without a server it can't be written down; the next run finds out.
+            # If the server is down, the next run records that this one was killed.
             with suppress(DBAPIError):
                 status = "failed" if isinstance(error, Exception) else "stopped"
-                journal.end(engine, migrations.roles, run_id, status, atomic_run.last_words(error))
+                journal.end(engine, migrations.roles, run_id, status, atomic_run.failure_text(error))
         if not isinstance(error, Exception):
             raise
         yield from atomic_run.failures(plan, error)
@@ -56,47 +58,51 @@ def migrate_atomically(
 
 
 class _AtomicRun:
-    """The one db transaction, and where in it we are."""
+    """The one db transaction of the run, and the tenant that is being migrated in it."""
 
     def __init__(self, migrations: Migrations, options: MigrateOptions, run_id: UUID | None) -> None:
         self._migrations = migrations
         self._options = options
         self._run_id = run_id
-        self._at: TenantMigration | None = None
+        self._current: TenantMigration | None = None
 
     def outcomes(self, connection: Connection, plan: Plan) -> Iterator[Outcome]:
-        """Do all, one after another."""
+        """Migrate all schemas, one after another."""
         if self._options.moves_shared:
             before = current_revision(connection, SHARED_SCHEMA)
             after = self._migrations.upgrade_shared(connection, self._options.shared_to)
             yield Outcome(SHARED_SCHEMA, None, before, after)
-        for work in plan.works:
-            self._at = work
-            yield self._bring(connection, work)
+        for migration in plan.tenant_migrations:
+            self._current = migration
+            yield self._migrate(connection, migration)
 
     def failures(self, plan: Plan, error: Exception) -> Iterator[Outcome]:
-        """The one that failed, and all others, which are where they were because of it."""
+        """The outcomes after a rollback: the schema that failed, and all others as skipped."""
         reason, sqlstate = _reason(error), sqlstate_of(error)
-        if self._at is None:
+        if self._current is None:
             yield Outcome(SHARED_SCHEMA, None, None, None, reason, sqlstate)
-        for work in plan.works:
-            yield failed(work, reason, sqlstate) if work is self._at else skipped(work)
+        for migration in plan.tenant_migrations:
+            yield (
+                failed_outcome(migration, reason, sqlstate)
+                if migration is self._current
+                else skipped_outcome(migration)
+            )
 
-    def last_words(self, error: BaseException) -> str:
-        """What the record is told of the one that failed."""
-        if self._at is None or self._run_id is None or not isinstance(error, Exception):
+    def failure_text(self, error: BaseException) -> str:
+        """The SQL that records the failed tenant; empty if there is none to record."""
+        if self._current is None or self._run_id is None or not isinstance(error, Exception):
             return ""
-        return journal.failed_text(self._run_id, self._at, _reason(error), sqlstate_of(error), None)
+        return journal.failed_text(self._run_id, self._current, _reason(error), sqlstate_of(error), None)
 
-    def _bring(self, connection: Connection, work: TenantMigration) -> Outcome:
-        tenant, options = work.tenant, self._options
+    def _migrate(self, connection: Connection, migration: TenantMigration) -> Outcome:
+        tenant, options = migration.tenant, self._options
         timeouts = {"lock_timeout_ms": options.lock_timeout_ms, "statement_timeout_ms": options.statement_timeout_ms}
-        send(connection, opening(tenant, self._migrations.roles, **timeouts))
-        run_steps(connection, work.steps, tenant.schema_name)
-        send(connection, registry_note(tenant, work.target))
+        send(connection, opening_text(tenant, self._migrations.roles, **timeouts))
+        run_steps(connection, migration.steps, tenant.schema_name)
+        send(connection, registry_update_text(tenant, migration.target))
         if self._run_id:
-            send(connection, journal.done_text(self._run_id, work))
-        return Outcome(tenant.schema_name, tenant.slug, tenant.revision, work.target)
+            send(connection, journal.done_text(self._run_id, migration))
+        return Outcome(tenant.schema_name, tenant.slug, tenant.revision, migration.target)
 
 
 def _reason(error: BaseException) -> str:

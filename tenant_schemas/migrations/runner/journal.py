@@ -1,7 +1,7 @@
-"""The durable record of runs, in `shared.migration_runs` and `shared.migration_outcomes`.
+"""Records runs in `shared.migration_runs` and their outcomes by tenant in `shared.migration_outcomes`.
 
-What a tenant's own db transaction writes is given as text, to be sent with it: so `done` is there if, and only if, it
-was done. The rest is written in db transactions of its own.
+The functions `…_text` return SQL for a worker to send. `done_text` runs in the tenant's own db transaction, so status
+`done` and the migration commit together. The other functions use their own db transactions.
 """
 
 import os
@@ -16,101 +16,107 @@ from sqlalchemy import Engine
 from tenant_schemas.migrations.runner.plan import Plan, TenantMigration
 from tenant_schemas.roles import ServiceRoles, become_owner, send
 
-_NOT_DONE = "The run ended before it was done."
+NOT_MIGRATED = "The run ended before this tenant was migrated."
 _NEW_RUN = "INSERT INTO shared.migration_runs (id, target, started_by) VALUES (%s, %s, %s)"
 _NEW_OUTCOMES = """
     INSERT INTO shared.migration_outcomes (run_id, tenant_id, slug, schema_name, wave, revision_before)
     SELECT %s, o.* FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::integer[], %s::text[]) AS o"""
-# Whoever holds the migrator's lock knows that no other run is under way.
-_DEAD_OUTCOMES = """
+# Correct only under the migrator lock: then no other run can be running.
+_ABANDONED_OUTCOMES = """
     UPDATE shared.migration_outcomes o SET status = 'skipped', error = %s, finished_at = now()
     FROM shared.migration_runs r
     WHERE r.id = o.run_id AND r.status = 'running' AND o.status IN ('pending', 'running')"""
-_DEAD_RUNS = "UPDATE shared.migration_runs SET status = 'killed', finished_at = now() WHERE status = 'running'"
-_REST = """
+_ABANDONED_RUNS = "UPDATE shared.migration_runs SET status = 'killed', finished_at = now() WHERE status = 'running'"
+_UNFINISHED_OUTCOMES = """
     UPDATE shared.migration_outcomes SET status = 'skipped', error = %s, finished_at = now()
     WHERE run_id = %s AND status IN ('pending', 'running')"""
 _END = "UPDATE shared.migration_runs SET status = %s, finished_at = clock_timestamp() WHERE id = %s"
 
 
-def is_there(engine: Engine) -> bool:
-    """Whether `shared` has come to the revision that makes the tables of the record."""
+def tables_exist(engine: Engine) -> bool:
+    """Whether `shared` is at a revision with the tables of the journal."""
     with engine.connect() as connection:
         return connection.exec_driver_sql("SELECT to_regclass('shared.migration_outcomes')").scalar() is not None
 
 
-def bury(engine: Engine, roles: ServiceRoles) -> None:
-    """Note the end of runs that were killed. To be called under the lock, where there is the record."""
+def mark_abandoned(engine: Engine, roles: ServiceRoles) -> None:
+    """Record that runs without an end were killed; commits. Call it only under the migrator lock, and if
+    `tables_exist`.
+    """
     with engine.begin() as connection:
         become_owner(connection, roles)
-        connection.exec_driver_sql(_DEAD_OUTCOMES, ("The run was killed.",))
-        connection.exec_driver_sql(_DEAD_RUNS)
+        connection.exec_driver_sql(_ABANDONED_OUTCOMES, ("The run was killed.",))
+        connection.exec_driver_sql(_ABANDONED_RUNS)
 
 
 def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
-    """Note a run and all that it is to do."""
-    run_id, works = uuid4(), plan.works
+    """Record a new run with all tenants of its plan, and return its id; commits."""
+    run_id, tenant_migrations = uuid4(), plan.tenant_migrations
     columns = (
-        [work.tenant.id for work in works],
-        [work.tenant.slug for work in works],
-        [work.tenant.schema_name for work in works],
-        [work.wave for work in works],
-        [work.tenant.revision for work in works],
+        [migration.tenant.id for migration in tenant_migrations],
+        [migration.tenant.slug for migration in tenant_migrations],
+        [migration.tenant.schema_name for migration in tenant_migrations],
+        [migration.wave for migration in tenant_migrations],
+        [migration.tenant.revision for migration in tenant_migrations],
     )
     with engine.begin() as connection:
         become_owner(connection, roles)
-        connection.exec_driver_sql(_NEW_RUN, (run_id, plan.target, who_we_are()))
+        connection.exec_driver_sql(_NEW_RUN, (run_id, plan.target, process_name()))
         connection.exec_driver_sql(_NEW_OUTCOMES, (run_id, *columns))
     return run_id
 
 
-def end(engine: Engine, roles: ServiceRoles, run_id: UUID, status: str, last_words: str = "") -> None:
-    """Note how a run ended. This db transaction waits for the disk, and so for everything that was committed before."""
+def end(engine: Engine, roles: ServiceRoles, run_id: UUID, status: str, failure_text: str = "") -> None:
+    """Record the end of a run; runs `failure_text` first. This commit waits for the disk, and so for all commits of the
+    run before it.
+    """
     with engine.begin() as connection:
         become_owner(connection, roles)
-        if last_words:
-            send(connection, last_words)
-        connection.exec_driver_sql(_REST, (_NOT_DONE, run_id))
+        if failure_text:
+            send(connection, failure_text)
+        connection.exec_driver_sql(_UNFINISHED_OUTCOMES, (NOT_MIGRATED, run_id))
         connection.exec_driver_sql(_END, (status, run_id))
 
 
-def running_text(run_id: UUID, works: Sequence[TenantMigration]) -> str:
+def running_text(run_id: UUID, migrations: Sequence[TenantMigration]) -> str:
     return (
-        _update("status = 'running'", run_id, works)
-        # They may be done since: whoever tried before has lost the connection and doesn't know.
+        _update("status = 'running'", run_id, migrations)
+        # A worker that lost its connection may have committed them without learning of it.
         + sql.SQL(" AND status <> 'done';").as_string()
     )
 
 
-def done_text(run_id: UUID, work: TenantMigration) -> str:
+def done_text(run_id: UUID, migration: TenantMigration) -> str:
     change = "status = 'done', attempts = attempts + 1, error = NULL, sqlstate = NULL"
-    return _update(f"{change}, finished_at = clock_timestamp()", run_id, [work]) + ";"
+    return _update(f"{change}, finished_at = clock_timestamp()", run_id, [migration]) + ";"
 
 
-def waiting_text(run_id: UUID, work: TenantMigration, sqlstate: str | None, blocked_by: str | None) -> str:
-    """It is tried again; why it was not done yet."""
+def waiting_text(run_id: UUID, migration: TenantMigration, sqlstate: str | None, blocked_by: str | None) -> str:
+    """Records that a tenant is tried again, and why."""
     change = sql.SQL(
         "status = 'pending', attempts = attempts + 1, sqlstate = {}, blocked_by = coalesce({}, blocked_by)"
     )
-    return _update(change.format(sqlstate, blocked_by).as_string(), run_id, [work]) + " AND status <> 'done';"
+    return _update(change.format(sqlstate, blocked_by).as_string(), run_id, [migration]) + " AND status <> 'done';"
 
 
-def failed_text(run_id: UUID, work: TenantMigration, error: str, sqlstate: str | None, blocked_by: str | None) -> str:
+def failed_text(
+    run_id: UUID, migration: TenantMigration, error: str, sqlstate: str | None, blocked_by: str | None
+) -> str:
     change = sql.SQL(
         "status = 'failed', attempts = attempts + 1, error = {}, sqlstate = {},"
         " blocked_by = coalesce({}, blocked_by), finished_at = clock_timestamp()"
     )
-    return _update(change.format(error, sqlstate, blocked_by).as_string(), run_id, [work]) + ";"
+    return _update(change.format(error, sqlstate, blocked_by).as_string(), run_id, [migration]) + ";"
 
 
-def _update(change: str, run_id: UUID, works: Iterable[TenantMigration]) -> str:
-    ids = sql.SQL(", ").join(sql.Literal(str(work.tenant.id)) for work in works).as_string()
+def _update(change: str, run_id: UUID, migrations: Iterable[TenantMigration]) -> str:
+    ids = sql.SQL(", ").join(sql.Literal(str(migration.tenant.id)) for migration in migrations).as_string()
     run = sql.Literal(str(run_id)).as_string()
     return f"UPDATE shared.migration_outcomes SET {change} WHERE run_id = {run} AND tenant_id IN ({ids})"  # noqa: S608
 
 
-def who_we_are() -> str:
-    """This process, for whoever finds its record or waits for its lock."""
+def process_name() -> str:
+    """User, host and process id of this process, for the journal and for a migrator that waits for the lock."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,7 +1,8 @@
-"""One migrator at a time: a lock on a table that nobody else locks, held by a connection of its own until the run ends.
+"""The migrator lock: a table lock on the version table of `shared`, held on its own connection until the run ends, so
+that only one migrator runs at a time.
 
-PostgreSQL lets go of it whenever that connection is gone, so a killed run keeps nobody waiting. Were it lost in the
-middle of a run, the guard in each tenant's db transaction still lets only one migrator do each step.
+PostgreSQL releases the lock when the connection ends, so a killed run blocks no other. If the connection is lost during
+a run, the guard in each tenant's db transaction still lets only one migrator run each step.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 @contextmanager
 def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) -> Iterator[None]:
-    """Be the only migrator, or raise MigratorBusy, which says who is. Blocks nobody but other migrators."""
+    """Hold the migrator lock until the block ends. Raises MigratorBusy, which names the holder, after `wait_seconds`.
+    The lock (SHARE UPDATE EXCLUSIVE) conflicts only with other migrators.
+    """
     with engine.connect() as connection:
         become_owner(connection, roles)
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO 0")
@@ -31,18 +34,18 @@ def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) 
             if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
                 raise
             connection.rollback()
-            raise MigratorBusy(_who_is_at_it(connection)) from error
+            raise MigratorBusy(_busy_message(connection)) from error
         try:
             yield
         finally:
-            connection.invalidate()  # Also where its session is gone, and could not be ended well.
+            connection.invalidate()  # Closes it even if its session is lost and a rollback would fail.
 
 
-def _who_is_at_it(connection: Connection) -> str:
+def _busy_message(connection: Connection) -> str:
     query = """
         SELECT started_by, started_at FROM shared.migration_runs WHERE status = 'running'
         ORDER BY started_at DESC LIMIT 1"""
     known = connection.exec_driver_sql("SELECT to_regclass('shared.migration_runs')").scalar()
     row = connection.exec_driver_sql(query).first() if known else None
-    who = f"{row.started_by} since {row.started_at:%Y-%m-%d %H:%M:%S%z}" if row else "it has not said who it is yet"
-    return f"Another migrator is at work: {who}. Wait for it (--wait SECONDS), or stop it."
+    holder = f"{row.started_by} since {row.started_at:%Y-%m-%d %H:%M:%S%z}" if row else "its run is not recorded yet"
+    return f"Another migrator is running: {holder}. Wait for it (--wait SECONDS), or stop it."

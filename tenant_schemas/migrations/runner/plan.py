@@ -1,4 +1,4 @@
-"""Who is to be taken where, by which steps and in which order. Asks the registry, and changes nothing."""
+"""Plans a run: which tenants migrate, by which steps and in which waves. Reads the registry and changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from tenant_schemas.tenant import Tenant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateOptions:
-    """How a run is to go: `shared` and then all tenants to their heads, unless tenants alone are to go `to` a revision,
-    or `shared` alone `shared_to` one; up or down.
+    """Options of a run. By default `shared` and then all tenants migrate to their heads. With `to` only tenants
+    migrate, up or down to that revision; with `shared_to` only `shared` does.
 
-    `canaries` (slugs) go first, then `share_percent` of the others, then the rest; each wave begins when the one before
-    has ended with no more failures than the budget. Without waves there is no budget, unless one is given.
+    The waves are: the `canaries` (slugs), `share_percent` of the other tenants, the rest. A wave starts when the one
+    before has ended and the failures are within the budget. Without waves the budget is unlimited, unless one is given.
     """
 
     slugs: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class MigrateOptions:
 
     @property
     def budget(self) -> float:
-        """How many tenants may fail before no more are begun."""
+        """The number of tenants that may fail before no more are started."""
         if self.failure_budget is not None:
             return self.failure_budget
         return 0 if self.has_waves else float("inf")
@@ -58,7 +58,7 @@ class MigrateOptions:
 
 @dataclass(frozen=True, slots=True)
 class TenantMigration:
-    """One tenant, as the plan found it, and its way."""
+    """One tenant as the plan read it, and its steps."""
 
     tenant: Tenant
     steps: tuple[Step, ...] = field(repr=False)
@@ -76,53 +76,58 @@ class TenantMigration:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`waves` are what there is to do; `settled` are the tenants that are there already, or that have no way there."""
+    """The plan of a run. `waves` are the tenants to migrate; `without_steps` are the outcomes of tenants that are at
+    the target already, or whose revision has no steps to it.
+    """
 
     target: str
     waves: tuple[tuple[TenantMigration, ...], ...]
-    settled: tuple[Outcome, ...]
+    without_steps: tuple[Outcome, ...]
 
     @property
-    def works(self) -> tuple[TenantMigration, ...]:
-        return tuple(work for wave in self.waves for work in wave)
+    def tenant_migrations(self) -> tuple[TenantMigration, ...]:
+        return tuple(migration for wave in self.waves for migration in wave)
 
 
 def make_plan(connection: Connection, migrations: Migrations, options: MigrateOptions) -> Plan:
-    """Look where every tenant is, or those named, and where it should be. Raises TenantNotFound for a name that nobody
-    has, RevisionRefused for a target that is not in the history.
+    """Plan the steps of all tenants, or of the named ones. Raises TenantNotFound for an unknown slug, RevisionRefused
+    for a target that is not in the history.
     """
     target = options.to or migrations.head(History.TENANT)
     if not options.moves_tenants:
         return Plan(target, (), ())
-    migrations.line(History.TENANT).steps(target, target)
-    # Canaries are named too: a slip of the pen must not make a wave of nobody.
+    migrations.history(History.TENANT).steps(target, target)
+    # Canaries are looked up too, so that a misspelt canary is an error and not a missing first wave.
     named = {slug: registry.get_tenant(connection, slug) for slug in (*options.slugs, *options.canaries)}
     if options.slugs and not set(options.canaries) <= set(options.slugs):
-        raise TenantNotFound("A canary is not among the tenants that were named.")
+        unnamed = ", ".join(sorted(set(options.canaries) - set(options.slugs)))
+        raise TenantNotFound(f"The canaries {unnamed} are not among the named tenants: name them too (--tenant).")
     tenants = [named[slug] for slug in dict.fromkeys(options.slugs)] or registry.all_tenants(connection)
-    settled, ways = [], {}
+    without_steps, steps_from = [], {}
     for revision in {tenant.revision for tenant in tenants}:
         try:
-            ways[revision] = migrations.steps(History.TENANT, revision, target)
+            steps_from[revision] = migrations.steps(History.TENANT, revision, target)
         except RevisionRefused as error:
             reason = f"{type(error).__name__}: {error}"
-            settled += [_stay(tenant, reason) for tenant in tenants if tenant.revision == revision]
-    settled += [_stay(tenant) for tenant in tenants if ways.get(tenant.revision) == ()]
-    behind = [tenant for tenant in tenants if ways.get(tenant.revision)]
+            without_steps += [
+                _outcome_without_steps(tenant, reason) for tenant in tenants if tenant.revision == revision
+            ]
+    without_steps += [_outcome_without_steps(tenant) for tenant in tenants if steps_from.get(tenant.revision) == ()]
+    behind = [tenant for tenant in tenants if steps_from.get(tenant.revision)]
     waves = (
-        tuple(TenantMigration(tenant, ways[tenant.revision], number) for tenant in wave)
+        tuple(TenantMigration(tenant, steps_from[tenant.revision], number) for tenant in wave)
         for number, wave in enumerate(_waves(behind, options), start=1)
     )
-    return Plan(target, tuple(waves), tuple(settled))
+    return Plan(target, tuple(waves), tuple(without_steps))
 
 
-def _stay(tenant: Tenant, reason: str | None = None) -> Outcome:
+def _outcome_without_steps(tenant: Tenant, reason: str | None = None) -> Outcome:
     return Outcome(tenant.schema_name, tenant.slug, tenant.revision, tenant.revision, reason, attempts=0)
 
 
 def _waves(tenants: Sequence[Tenant], options: MigrateOptions) -> list[list[Tenant]]:
-    """The canaries, a share of the others, and the rest; no wave of nobody."""
-    first = [tenant for tenant in tenants if tenant.slug in options.canaries]
+    """The canaries, a share of the other tenants, and the rest, without empty waves."""
+    canaries = [tenant for tenant in tenants if tenant.slug in options.canaries]
     others = [tenant for tenant in tenants if tenant.slug not in options.canaries]
     share = ceil(len(others) * (options.share_percent or 0) / 100)
-    return [wave for wave in (first, others[:share], others[share:]) if wave]
+    return [wave for wave in (canaries, others[:share], others[share:]) if wave]

@@ -1,4 +1,4 @@
-"""What the record says of past runs of the migrator, and of the one under way."""
+"""Reads the recorded runs of the migrator, past and current."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, and how many tenants came to each status in it. Without an end it is under way, or was killed."""
+    """One run, with the number of tenants by status. Without `finished_at` it is still running, or was killed."""
 
     id: UUID
     target: str
@@ -23,7 +23,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TenantInRun:
-    """What became of one tenant in a run."""
+    """The outcome of one tenant in a run."""
 
     slug: str
     schema_name: str
@@ -48,12 +48,12 @@ _TENANTS = """
     FROM shared.migration_outcomes WHERE run_id = %s ORDER BY wave, slug"""
 
 
-def last_runs(connection: Connection, at_most: int, id_begins: str = "") -> list[Run]:
-    """The latest runs, latest first; none where `shared` has no record yet."""
+def last_runs(connection: Connection, limit: int, id_prefix: str = "") -> list[Run]:
+    """The latest runs, newest first; none if `shared` does not have the tables yet."""
     if connection.exec_driver_sql("SELECT to_regclass('shared.migration_runs')").scalar() is None:
         return []
-    return [Run(*row) for row in connection.exec_driver_sql(_RUNS, (id_begins, at_most))]
+    return [Run(*row) for row in connection.exec_driver_sql(_RUNS, (id_prefix, limit))]
 
 
-def tenants_of(connection: Connection, run: Run) -> list[TenantInRun]:
+def tenants_in_run(connection: Connection, run: Run) -> list[TenantInRun]:
     return [TenantInRun(*row) for row in connection.exec_driver_sql(_TENANTS, (run.id,))]

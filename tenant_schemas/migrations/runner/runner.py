@@ -1,7 +1,7 @@
-"""A run: the lock, `shared` first, then the tenants wave by wave, and the record of all of it.
+"""A run of the migrator: takes the migrator lock, migrates `shared` and then the tenants wave by wave, and records it.
 
-However it ends (an error, Ctrl-C, kill -9, PostgreSQL restarted), each tenant is at its old revision or at the new one,
-whole, and the same call goes on where this one stopped.
+After any end (an error, Ctrl-C, kill -9, a restart of PostgreSQL) each tenant is at its old revision or completely at
+the new one, and the same call continues from there.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,7 +24,7 @@ from tenant_schemas.migrations.runner.blockers import Blockers
 from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE, migrator_lock
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration, make_plan
 from tenant_schemas.migrations.runner.queue import Queue
-from tenant_schemas.migrations.runner.worker import Job, Worker, skipped
+from tenant_schemas.migrations.runner.worker import Job, Worker, skipped_outcome
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
@@ -34,50 +34,48 @@ def migrate(
     options: MigrateOptions | None = None,
     on_plan: Callable[[Plan], None] = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Take `shared` and the tenants along their histories; yields the outcome of each schema as it happens, that of
-    `shared` first. If that failed, no tenant is touched.
+    """Migrate `shared` and the tenants; yields each schema's outcome as it happens, `shared` first. If `shared` fails,
+    no tenant is migrated.
 
-    `engine` logs in as the migrator. Each tenant is locked and committed by itself, or all together with
+    `engine` logs in as the migrator. Each tenant is locked and committed on its own, or all together with
     `options.is_atomic`. `on_plan` is called before the first tenant. Raises MigratorBusy, TenantNotFound and
-    RevisionRefused before anything is done, MigrationError if the run itself can't go on, and SQLAlchemy's errors if
-    there is no server.
+    RevisionRefused before anything is changed, MigrationError if the run can't continue, and SQLAlchemy's errors if the
+    server can't be reached.
     """
     options = options or MigrateOptions()
-    with ExitStack() as held:
+    with ExitStack() as locks:
         is_prepared = _is_prepared(engine)
         if is_prepared:
-            held.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
-            _plan(engine, migrations, options)  # A name that nobody has is to be known before `shared` is touched.
+            locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+            _plan(engine, migrations, options)  # Raises for an unknown slug before `shared` is migrated.
         if options.moves_shared and not (options.is_atomic and is_prepared):
             shared = _migrate_shared(engine, migrations, options)
-            if not is_prepared and shared.sqlstate in _MADE_MEANWHILE:
-                held.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+            if not is_prepared and shared.sqlstate in _CREATED_CONCURRENTLY:
+                locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
                 is_prepared, shared = True, _migrate_shared(engine, migrations, options)
             yield shared
             if shared.has_failed:
                 return
         if not is_prepared:
-            held.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+            locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
         yield from _migrate_tenants(engine, migrations, options, on_plan, is_atomic=options.is_atomic and is_prepared)
 
 
 def _migrate_tenants(
     engine: Engine, migrations: Migrations, options: MigrateOptions, on_plan: Callable[[Plan], None], *, is_atomic: bool
 ) -> Iterator[Outcome]:
-    has_record = journal.is_there(engine)
-    if has_record:
-        journal.bury(engine, migrations.roles)
+    has_journal = journal.tables_exist(engine)
+    if has_journal:
+        journal.mark_abandoned(engine, migrations.roles)
     plan = _plan(engine, migrations, options)
-    if plan.waves and not has_record:
-        raise MigrationError(
-            "`shared` is too old to keep a record of runs: migrate it first, without --to and --atomic."
-        )
+    if plan.waves and not has_journal:
+        raise MigrationError("Schema shared has no tables to record runs: run migrate without --to and --atomic first.")
     on_plan(plan)
     if is_atomic:
         yield from migrate_atomically(engine, migrations, options, plan)
     elif plan.waves:
         yield from _Run(engine, migrations, options, plan).outcomes()
-    yield from plan.settled
+    yield from plan.without_steps
 
 
 def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Plan:
@@ -86,7 +84,9 @@ def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Pl
 
 
 def _migrate_shared(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Outcome:
-    """With the same patience as a tenant. Every tenant reads `shared`, so nobody may wait behind this for long."""
+    """Migrate `shared` with the lock timeout and the retries of a tenant: every tenant reads it, so no session may
+    queue behind it for long.
+    """
     for attempt in count(1):
         outcome = migrations.migrate_shared(engine, options.shared_to, lock_timeout_ms=options.lock_timeout_ms)
         if outcome.sqlstate != LOCK_NOT_AVAILABLE or attempt >= options.attempts:
@@ -101,19 +101,19 @@ def _is_prepared(engine: Engine) -> bool:
         return connection.exec_driver_sql("SELECT to_regclass(%s)", (table,)).scalar() is not None
 
 
-# unique_violation, duplicate_schema, duplicate_table: another migrator began from nothing at the same moment.
-_MADE_MEANWHILE = frozenset({"23505", "42P06", "42P07"})
+# unique_violation, duplicate_schema, duplicate_table: another migrator created `shared` at the same moment.
+_CREATED_CONCURRENTLY = frozenset({"23505", "42P06", "42P07"})
 
 
 class _Run:
-    """What goes on after the plan."""
+    """Runs the waves of a plan and counts their failures."""
 
     def __init__(self, engine: Engine, migrations: Migrations, options: MigrateOptions, plan: Plan) -> None:
         self._engine = engine
         self._migrations = migrations
         self._options = options
         self._plan = plan
-        self._failures = sum(outcome.has_failed for outcome in plan.settled)
+        self._failures = sum(outcome.has_failed for outcome in plan.without_steps)
         self._skipped = 0
         self._workers: list[Worker] = []
 
@@ -126,7 +126,7 @@ class _Run:
                 else:
                     yield from self._wave(run_id, wave)
         except BaseException:
-            # Without a server it can't be written down; the next run finds out.
+            # If the server is down, the next run records that this one was killed.
             with suppress(DBAPIError):
                 journal.end(self._engine, self._migrations.roles, run_id, "stopped")
             raise
@@ -134,34 +134,36 @@ class _Run:
             self._engine, self._migrations.roles, run_id, "failed" if self._failures or self._skipped else "done"
         )
 
-    def _skip(self, works: Sequence[TenantMigration]) -> Iterator[Outcome]:
-        self._skipped += len(works)
-        yield from map(skipped, works)
+    def _skip(self, batch: Sequence[TenantMigration]) -> Iterator[Outcome]:
+        self._skipped += len(batch)
+        yield from map(skipped_outcome, batch)
 
     def _wave(self, run_id: UUID, wave: tuple[TenantMigration, ...]) -> Iterator[Outcome]:
-        told: SimpleQueue[Outcome | None] = SimpleQueue()
+        reports: SimpleQueue[Outcome | None] = SimpleQueue()
         jobs = min(self._options.jobs, len(wave))
         queue = Queue(wave, jobs, self._options.budget - self._failures)
         with Blockers(self._engine, self._options.lock_timeout_ms / 4000, self._pids) as blockers:
-            job = Job(self._engine, self._migrations, self._options, run_id, queue, told.put, blockers.of)
+            job = Job(self._engine, self._migrations, self._options, run_id, queue, reports.put, blockers.of)
             self._workers = [Worker(job) for _ in range(jobs)]
             try:
                 for worker in self._workers:
                     worker.start()
-                yield from self._listen(told, queue)
+                yield from self._collect(reports, queue)
             finally:
                 self._end_workers(queue)
         failures = [worker.failure for worker in self._workers if worker.failure]
         if len(failures) == len(self._workers):
-            raise MigrationError(f"No worker could go on: {first_line(failures[0])}") from failures[0]
+            raise MigrationError(
+                f"All workers of the run failed: run migrate again. The first error is {first_line(failures[0])}"
+            ) from failures[0]
 
-    def _listen(self, told: "SimpleQueue[Outcome | None]", queue: Queue) -> Iterator[Outcome]:
-        """Pass on what the workers tell until all have ended, and then what they have left."""
-        at_work = len(self._workers)
-        while at_work:
-            outcome = told.get()
+    def _collect(self, reports: "SimpleQueue[Outcome | None]", queue: Queue) -> Iterator[Outcome]:
+        """Yield the workers' outcomes until all have ended, and then the tenants left in the queue as skipped."""
+        running = len(self._workers)
+        while running:
+            outcome = reports.get()
             if outcome is None:
-                at_work -= 1
+                running -= 1
                 continue
             self._failures += outcome.has_failed and not outcome.was_skipped
             self._skipped += outcome.was_skipped
@@ -169,7 +171,7 @@ class _Run:
         yield from self._skip(queue.close())
 
     def _end_workers(self, queue: Queue) -> None:
-        """They have ended, unless the run was interrupted: then what they are doing is undone."""
+        """Wait for the workers. After an interruption they are still running: cancel their statements first."""
         queue.close()
         for worker in self._workers:
             with suppress(psycopg.Error):

@@ -99,7 +99,7 @@ ANSWERS: list[tuple[Exception, int, str]] = [
     (tenancy.TenantNotFound("x"), 404, "tenant_not_found"),
     (tenancy.SchemaBehind("x"), 503, "schema_behind"),
     (tenancy.ConnectionsExhausted("x"), 503, "busy"),
-    (tenancy.BindingUnproven("a secret"), 503, "database_unavailable"),
+    (tenancy.BindingMismatch("a secret"), 503, "database_unavailable"),
     (tenancy.NotBound("a secret"), 500, "internal_error"),
     (KeyError("a secret"), 500, "internal_error"),
     (RecursionError("a secret"), 500, "internal_error"),

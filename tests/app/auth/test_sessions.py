@@ -21,7 +21,7 @@ from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.conftest import settings_for
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.people import People, Person
 
 PASSWORD = "correct horse battery staple"
@@ -110,7 +110,10 @@ def test_only_a_hash_of_a_refresh_token_is_kept(api: Api, person: Person, databa
     assert secret.encode().hex() not in row
 
 
-WRONG_TOKENS = ["x", "é", "'; DROP TABLE sessions", str(uuid4()), f"{uuid4().hex}.x", f"{uuid4().hex}.{'x' * 43}", "."]
+WRONG_TOKENS = [
+    *("x", "é", "'; DROP TABLE sessions", "."),
+    *(str(ID_OF_NOTHING), f"{ID_OF_NOTHING.hex}.x", f"{ID_OF_NOTHING.hex}.{'x' * 43}"),
+]
 
 
 @pytest.mark.parametrize("token", WRONG_TOKENS)

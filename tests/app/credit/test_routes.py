@@ -3,14 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from flask import Flask
 
 from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.credit.conftest import Office, body_of
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 
 
 def audit_of(app: Flask) -> tuple[int, str]:
@@ -102,7 +101,7 @@ def test_policies_set_at_the_same_moment_lead_from_one_to_the_next(office: Offic
         ("GET", "credit-policies"),
         ("PUT", "credit-policies/EUR"),
         ("GET", "credit-policy-changes"),
-        ("GET", f"wallets/{uuid4()}/credit-limits"),
+        ("GET", f"wallets/{ID_OF_NOTHING}/credit-limits"),
         ("GET", "credit-report"),
         ("GET", "credit-report/wallets"),
     ],

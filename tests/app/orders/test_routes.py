@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from werkzeug.test import TestResponse
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
@@ -235,7 +235,7 @@ def test_what_is_no_order_is_refused_by_its_place(buyer: Buyer, body: Any, field
     assert (field, code) in {(fault["field"], fault["code"]) for fault in refused["errors"]}
 
 
-@pytest.mark.parametrize("path", ["/api/orders", f"/api/orders/{uuid4()}/cancel"])
+@pytest.mark.parametrize("path", ["/api/orders", f"/api/orders/{ID_OF_NOTHING}/cancel"])
 def test_ordering_and_cancelling_need_a_key(buyer: Buyer, thing: UUID, path: str) -> None:
     body = {"items": [{"productId": str(thing), "quantity": 1}]}
     refused = body_of(buyer.api.send("POST", path, buyer.person, "eur", json=body), 400)

@@ -119,7 +119,7 @@ def test_a_request_that_fails_says_why_and_leaves_nothing_and_the_next_one_is_ma
     work_off(own.app)
     told = became(own, bad)
     assert told["status"] == "failed"
-    assert told["error"] == f"Schema '{slug}_schema' exists and belongs to no tenant; choose another name."
+    assert told["error"] == f"Schema '{slug}_schema' exists and belongs to no tenant: choose another name."
     assert remains(own.database, slug) == ["schema"]
     assert became(own, good)["status"] == "done"
 

@@ -18,7 +18,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.tenants.conftest import Installation
 from tests.conftest import settings_for
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.people import People, Person
 
 TENANTS = "/api/admin/tenants"
@@ -27,7 +27,7 @@ OPERATORS_ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", f"{TENANTS}/eur", {}),
     ("PATCH", f"{TENANTS}/eur", {"json": {"status": "suspended"}}),
     ("POST", TENANTS, {"json": {"slug": "new", "currency": "EUR"}}),
-    ("GET", f"{TENANTS}/provisionings/{uuid4()}", {}),
+    ("GET", f"{TENANTS}/provisionings/{ID_OF_NOTHING}", {}),
 ]
 
 

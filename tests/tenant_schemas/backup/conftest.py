@@ -7,7 +7,7 @@ from flask import Flask
 
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.backup.writer import Shape
+from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import source_of
 from tests.factories.people import People
@@ -17,4 +17,4 @@ from tests.factories.people import People
 def bundle(database: Database, app: Flask, tmp_path: Path) -> Bundle:
     people = People(app)
     people.wallet(people.make(km="member", name="Amra"), "km", balance_minor=77)
-    return back_up(source_of(database), "km", Shape(folder=tmp_path))
+    return back_up(source_of(database), "km", BackupOptions(folder=tmp_path))

@@ -22,8 +22,8 @@ from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.table_io import tally_of
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BackupError, BundleExists, TenantDrifted, TenantNotFound, TenantUnsettled
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BackupError, BundleExists, TenantChanged, TenantDrifted, TenantNotFound
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
@@ -42,7 +42,7 @@ def test_a_bundle_holds_every_row_of_the_tenant_and_nobody_elses(
     ours, theirs = people.make(km="member", eur="member"), people.make(eur="member")
     people.wallet(ours, "km", balance_minor=1234)
     people.wallet(theirs, "eur", balance_minor=999)
-    taken = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    taken = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     bundle = open_bundle(taken.folder)
     assert bundle.manifest == taken.manifest
     for rows in (*bundle.manifest.tables, *bundle.manifest.shared):
@@ -65,7 +65,7 @@ def test_a_person_with_a_wallet_is_in_the_bundle_though_they_belong_no_more(
     gone = people.make(km="member")
     people.wallet(gone, "km")
     fresh_database.as_superuser().execute("DELETE FROM shared.memberships")
-    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert rows_in(bundle, "memberships") == []
     assert [row["id"] for row in rows_in(bundle, "users")] == [str(gone.user_id)]
 
@@ -76,7 +76,7 @@ def test_the_manifest_says_what_the_tenant_is_and_tells_of_no_person(
     people = People(fresh_app)
     person = people.make(km="member", name="Amra Hadžić")
     people.wallet(person, "km", balance_minor=5)
-    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     tenant, told = fresh_database.tenant("km"), bundle.manifest.tenant
     assert (told.id, told.slug, told.schema_name, told.status, told.settings, told.revision) == (
         *(tenant.id, tenant.slug, tenant.schema_name, tenant.status, tenant.settings, tenant.revision),
@@ -90,7 +90,7 @@ def test_the_manifest_says_what_the_tenant_is_and_tells_of_no_person(
 def test_only_the_owner_of_a_bundle_may_read_it_whatever_the_umask(database: Database, tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
-        folder = back_up(source_of(database), "km", Shape(folder=tmp_path / "new", with_dump=True)).folder
+        folder = back_up(source_of(database), "km", BackupOptions(folder=tmp_path / "new", with_dump=True)).folder
     finally:
         os.umask(umask)
     found = {path: stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, *folder.rglob("*"))}
@@ -109,7 +109,7 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
         while paid[0] < 20 and time.monotonic() < deadline:
             time.sleep(0.01)
         before = paid[0]
-        bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+        bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
         assert paid[0] > before
     transactions = rows_in(bundle, "wallet_transactions")
     for wallet in rows_in(bundle, "wallets"):
@@ -124,11 +124,11 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
 def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_WORTH_A_CONNECTION_PAGES", 0)
+    monkeypatch.setattr(writer, "_LARGE_TABLE_PAGES", 0)
     people = People(fresh_app)
     wallets = [people.wallet(people.make(km="member"), "km", balance_minor=1_000_000)]
     with paying(fresh_database, wallets):
-        bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path, jobs=3))
+        bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, jobs=3))
     assert len(bundle.manifest.tables) > 10
     open_bundle(bundle.folder)
     assert len(rows_in(bundle, "ledger_entries")) == len(rows_in(bundle, "wallet_transactions"))
@@ -140,17 +140,17 @@ def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
 def test_a_drifted_tenant_is_refused_and_what_differs_is_named(fresh_database: Database, tmp_path: Path) -> None:
     fresh_database.as_superuser().execute("DROP INDEX km_schema.wallets_opened_at_id_idx")
     with pytest.raises(TenantDrifted, match="index wallets_opened_at_id_idx"):
-        back_up(source_of(fresh_database, "wallet_migrator"), "km", Shape(folder=tmp_path))
+        back_up(source_of(fresh_database, "wallet_migrator"), "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tenant_that_drifts_after_a_backup_is_refused_at_the_next(fresh_database: Database, tmp_path: Path) -> None:
-    source, shape = source_of(fresh_database, "wallet_migrator"), Shape(folder=tmp_path)
-    back_up(source, "km", shape)
+    source, options = source_of(fresh_database, "wallet_migrator"), BackupOptions(folder=tmp_path)
+    back_up(source, "km", options)
     fresh_database.as_superuser().execute("DROP INDEX km_schema.wallets_opened_at_id_idx")
     for _ in range(2):
         with pytest.raises(TenantDrifted):
-            back_up(source, "km", shape)
+            back_up(source, "km", options)
 
 
 def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
@@ -167,11 +167,11 @@ def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
         return look(source, tenants)
 
     monkeypatch.setattr(Source, "find_drift", count)
-    back_up(source_of(fresh_database), "km", Shape(folder=tmp_path / "a", with_dump=True))
+    back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path / "a", with_dump=True))
     assert looked_at == []
-    back_up(source_of(fresh_database, "wallet_migrator"), "km", Shape(folder=tmp_path / "b"))
-    back_up(source_of(fresh_database), "eur", Shape(folder=tmp_path / "b"))
-    back_up(source_of(fresh_database), "km", Shape(folder=tmp_path / "c"))
+    back_up(source_of(fresh_database, "wallet_migrator"), "km", BackupOptions(folder=tmp_path / "b"))
+    back_up(source_of(fresh_database), "eur", BackupOptions(folder=tmp_path / "b"))
+    back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path / "c"))
     assert looked_at == ["km"]
 
 
@@ -179,7 +179,7 @@ def test_a_drifted_tenant_goes_with_a_dump_of_its_form(fresh_database: Database,
     superuser = fresh_database.as_superuser()
     superuser.execute("CREATE TABLE km_schema.extra (id int PRIMARY KEY)")
     superuser.execute("INSERT INTO km_schema.extra VALUES (7)")
-    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path, with_dump=True))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, with_dump=True))
     assert rows_in(open_bundle(bundle.folder), "extra") == [{"id": "7"}]
     assert bundle.manifest.dump is not None
 
@@ -189,7 +189,7 @@ def test_a_schema_and_a_registry_that_disagree_on_the_revision_are_refused(
 ) -> None:
     fresh_database.as_superuser().execute("UPDATE km_schema.alembic_version SET version_num = '0001'")
     with pytest.raises(TenantDrifted, match="0001"):
-        back_up(source_of(fresh_database), "km", Shape(folder=tmp_path, with_dump=True))
+        back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, with_dump=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,7 +208,7 @@ def test_a_migration_between_the_look_and_the_snapshot_is_noticed(
         return {}
 
     monkeypatch.setattr(Source, "find_drift", migrate_once)
-    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert looks[1:] == ["9999"]
     assert bundle.manifest.tenant.revision == "9999"
     (wallets,) = [rows for rows in bundle.manifest.tables if rows.name == "wallets"]
@@ -223,8 +223,8 @@ def test_a_tenant_that_is_migrated_again_and_again_is_given_up(
         return {}
 
     monkeypatch.setattr(Source, "find_drift", migrate)
-    with pytest.raises(TenantUnsettled):
-        back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    with pytest.raises(TenantChanged):
+        back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +234,7 @@ def test_a_migration_under_way_is_waited_for_and_is_in_the_bundle(fresh_database
     migrator.execute(MIGRATED)
     taken: list[Bundle] = []
     source = source_of(fresh_database)
-    thread = Thread(target=lambda: taken.append(back_up(source, "km", Shape(folder=tmp_path, with_dump=True))))
+    thread = Thread(target=lambda: taken.append(back_up(source, "km", BackupOptions(folder=tmp_path, with_dump=True))))
     thread.start()
     waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'backup of km' AND wait_event_type = 'Lock'"
     watcher = fresh_database.as_superuser()
@@ -250,12 +250,12 @@ def test_a_migration_under_way_is_waited_for_and_is_in_the_bundle(fresh_database
 
 
 def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: Path) -> None:
-    first = back_up(source_of(database), "km", Shape(folder=tmp_path))
+    first = back_up(source_of(database), "km", BackupOptions(folder=tmp_path))
     for _ in range(3):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(writer, "folder_name", lambda *_: first.folder.name)
             with pytest.raises(BundleExists):
-                back_up(source_of(database), "km", Shape(folder=tmp_path))
+                back_up(source_of(database), "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == [first.folder]
     open_bundle(first.folder)
 
@@ -267,7 +267,7 @@ def test_a_role_that_sees_only_some_rows_is_refused(
     password = None if role_name == "wallet_app" else database.password_of(database.tenant("km"))
     source = Source(url=database.url(role_name, password), migrations=tenancy_migrations, backup_policy=backup_policy)
     with pytest.raises(BackupError, match=r"row-level security|permission denied"):
-        back_up(source, "km", Shape(folder=tmp_path))
+        back_up(source, "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -279,7 +279,7 @@ def test_rows_hidden_by_row_level_security_are_an_error_and_not_missing(
     superuser.execute("ALTER ROLE wallet_backup NOBYPASSRLS")
     try:
         with pytest.raises(BackupError, match="row-level security"):
-            back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+            back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     finally:
         superuser.execute("ALTER ROLE wallet_backup BYPASSRLS")
     assert list(tmp_path.iterdir()) == []
@@ -287,7 +287,7 @@ def test_rows_hidden_by_row_level_security_are_an_error_and_not_missing(
 
 def test_a_tenant_that_does_not_exist_is_not_found(database: Database, tmp_path: Path) -> None:
     with pytest.raises(TenantNotFound):
-        back_up(source_of(database), "nope", Shape(folder=tmp_path))
+        back_up(source_of(database), "nope", BackupOptions(folder=tmp_path))
 
 
 def test_a_lost_connection_leaves_nothing(
@@ -304,7 +304,7 @@ def test_a_lost_connection_leaves_nothing(
 
     monkeypatch.setattr(writer, "write_rows", cut)
     with pytest.raises(BackupError, match="km can't be read"):
-        back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+        back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -324,9 +324,12 @@ def test_a_full_disk_leaves_nothing_and_is_named(
     fresh_database: Database, small_disk: Path, sealed_for: tuple[str, ...]
 ) -> None:
     fill(fresh_database, 20_000)
-    for shape in (Shape(folder=small_disk, sealed_for=sealed_for), Shape(folder=small_disk, with_dump=True)):
+    for options in (
+        BackupOptions(folder=small_disk, sealed_for=sealed_for),
+        BackupOptions(folder=small_disk, with_dump=True),
+    ):
         with pytest.raises(BackupError, match="km can't be written: No space left on device"):
-            back_up(source_of(fresh_database), "km", shape)
+            back_up(source_of(fresh_database), "km", options)
         assert list(small_disk.iterdir()) == []
 
 
@@ -340,11 +343,11 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
         if not inner:
             monkeypatch.setattr(writer, "write_rows", original)
             time.sleep(1.1)  # Bundles are named by the second.
-            inner.append(back_up(source_of(fresh_database), "km", Shape(folder=tmp_path)))
+            inner.append(back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path)))
         return original(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer, "write_rows", once_more)
-    outer = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    outer = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     for bundle in (outer, *inner):
         open_bundle(bundle.folder)
     assert len(list(tmp_path.iterdir())) == 2
@@ -369,9 +372,9 @@ def test_members_and_people_are_locked_only_until_they_are_read(
 
     source = replace(source_of(fresh_database), backup_policy=replace(backup_policy, prove=prove))
     if is_all:
-        taken = {each.slug: each.bundle for each in back_up_all(source, Shape(folder=tmp_path))}
+        taken = {each.slug: each.bundle for each in back_up_all(source, BackupOptions(folder=tmp_path))}
     else:
-        taken = {"km": back_up(source, "km", Shape(folder=tmp_path))}
+        taken = {"km": back_up(source, "km", BackupOptions(folder=tmp_path))}
     assert len(proved) == len(taken)
     bundle = taken["km"]
     assert bundle is not None
@@ -388,5 +391,5 @@ def test_whom_a_table_names_without_a_foreign_key_is_in_the_bundle(
     for text in (str(subject.user_id), "no id"):
         fresh_database.as_tenant("km").execute(note, (actor.user_id, text))
     fresh_database.as_superuser().execute("DELETE FROM shared.memberships")
-    bundle = back_up(source_of(fresh_database), "km", Shape(folder=tmp_path))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert {row["id"] for row in rows_in(bundle, "users")} == {str(actor.user_id), str(subject.user_id)}

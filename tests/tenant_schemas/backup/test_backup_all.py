@@ -9,10 +9,10 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup import backup_all
-from tenant_schemas.backup.backup_all import Taken, back_up_all
+from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
+from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
@@ -23,8 +23,8 @@ from tests.factories.people import People
 pytestmark = pytest.mark.both_servers
 
 
-def taken_of(database: Database, shape: Shape, role_name: str = "wallet_backup") -> dict[str, Taken]:
-    return {taken.slug: taken for taken in back_up_all(source_of(database, role_name), shape)}
+def taken_of(database: Database, options: BackupOptions, role_name: str = "wallet_backup") -> dict[str, BackupOutcome]:
+    return {taken.slug: taken for taken in back_up_all(source_of(database, role_name), options)}
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -36,7 +36,7 @@ def test_every_tenant_of_any_status_is_taken_under_one_snapshot(
     make_tenant(fresh_database, tenancy_migrations, "third", {"currency": "EUR"})
     fresh_database.as_superuser().execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'third'")
     with paying(fresh_database, [wallet]):
-        taken = taken_of(fresh_database, Shape(folder=tmp_path, jobs=jobs))
+        taken = taken_of(fresh_database, BackupOptions(folder=tmp_path, jobs=jobs))
     assert {slug: each.error for slug, each in taken.items()} == {"eur": None, "km": None, "third": None}
     bundles = {slug: open_bundle(each.bundle.folder) for slug, each in taken.items() if each.bundle}
     assert len({(bundle.manifest.snapshot, bundle.manifest.taken_at) for bundle in bundles.values()}) == 1
@@ -69,7 +69,7 @@ def test_no_lock_of_a_tenant_is_held_when_the_next_one_is_taken(
         assert watcher.execute(query, (pid,)).fetchone() != (0,)
 
     monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
-    assert all(taken.bundle for taken in taken_of(fresh_database, Shape(folder=tmp_path)).values())
+    assert all(taken.bundle for taken in taken_of(fresh_database, BackupOptions(folder=tmp_path)).values())
     assert held == [(0,), (0,)]
 
 
@@ -80,7 +80,7 @@ def test_one_that_fails_stops_no_other_and_leaves_nothing(
     superuser = fresh_database.as_superuser()
     superuser.execute("ALTER TABLE aaa_schema.wallets ADD COLUMN nickname text")
     superuser.execute("UPDATE eur_schema.alembic_version SET version_num = '0003'")
-    taken = taken_of(fresh_database, Shape(folder=tmp_path, jobs=2), "wallet_migrator")
+    taken = taken_of(fresh_database, BackupOptions(folder=tmp_path, jobs=2), "wallet_migrator")
     assert "column wallets.nickname" in (taken["aaa"].error or "")
     assert "0003" in (taken["eur"].error or "")
     assert taken["km"].error is None
@@ -89,7 +89,7 @@ def test_one_that_fails_stops_no_other_and_leaves_nothing(
 
 def test_a_schema_that_is_gone_is_its_own_failure(fresh_database: Database, tmp_path: Path) -> None:
     fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
-    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    taken = taken_of(fresh_database, BackupOptions(folder=tmp_path))
     assert taken["eur"].error
     assert taken["km"].bundle
 
@@ -118,7 +118,7 @@ def test_a_tenant_that_is_migrated_meanwhile_has_a_snapshot_of_its_own(
     monkeypatch.setattr(Source, "find_drift", find_drift)
     if moment == "after it":
         monkeypatch.setattr(backup_all, "lock_tables", lock_tables)
-    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    taken = taken_of(fresh_database, BackupOptions(folder=tmp_path))
     km, eur = taken["km"].bundle, taken["eur"].bundle
     assert km is not None
     assert eur is not None
@@ -142,11 +142,11 @@ def test_a_connection_that_is_lost_costs_one_tenant_its_bundle(
         return original(connection, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(backup_all, "tables_of", cut)
-    taken = taken_of(fresh_database, Shape(folder=tmp_path))
+    taken = taken_of(fresh_database, BackupOptions(folder=tmp_path))
     assert [slug for slug, each in taken.items() if each.error] == ["eur"]
     assert taken["km"].bundle
 
 
 def test_whoever_may_not_read_the_registry_gets_one_error(database: Database, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="the registry can't be read"):
-        taken_of(database, Shape(folder=tmp_path), "wallet_app")
+        taken_of(database, BackupOptions(folder=tmp_path), "wallet_app")

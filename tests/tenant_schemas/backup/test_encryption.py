@@ -9,8 +9,8 @@ from flask import Flask
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.table_io import tally_of
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.errors import BundleSealed, SealRefused
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BundleEncrypted, KeyRefused
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import rows_in, source_of
 from tests.factories.people import People
@@ -35,7 +35,7 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
     people.wallet(person, "km", balance_minor=77)
     recipient, file = identity
     other = pyrage.x25519.Identity.generate()
-    shape = Shape(folder=tmp_path / "to", sealed_for=(recipient, str(other.to_public())), with_dump=True)
+    shape = BackupOptions(folder=tmp_path / "to", sealed_for=(recipient, str(other.to_public())), with_dump=True)
     taken = back_up(source_of(database), "km", shape)
     assert all(each.file.endswith(".age") for each in taken.manifest.files)
     sealed = [path for path in taken.folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
@@ -50,10 +50,10 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
         tally = tally_of(opened.lines(rows))
         assert (tally.rows, tally.hash) == (rows.rows, rows.hash)
 
-    with pytest.raises(BundleSealed, match="name a file"):
+    with pytest.raises(BundleEncrypted, match="name a file"):
         rows_in(open_bundle(taken.folder), "users")
     file.write_text(f"{pyrage.x25519.Identity.generate()}\n")
-    with pytest.raises(BundleSealed, match="can't be opened with this identity"):
+    with pytest.raises(BundleEncrypted, match="can't be opened with this identity"):
         rows_in(open_bundle(taken.folder, file), "users")
 
 
@@ -62,7 +62,7 @@ def test_a_reader_that_stops_early_stops_the_opening(
 ) -> None:
     recipient, file = identity
     bundle = open_bundle(
-        back_up(source_of(database), "km", Shape(folder=tmp_path / "to", sealed_for=(recipient,))).folder, file
+        back_up(source_of(database), "km", BackupOptions(folder=tmp_path / "to", sealed_for=(recipient,))).folder, file
     )
     (accounts,) = [rows for rows in bundle.manifest.tables if rows.name == "ledger_accounts"]
     lines = bundle.lines(accounts)
@@ -71,10 +71,10 @@ def test_a_reader_that_stops_early_stops_the_opening(
 
 
 def test_what_is_no_recipient_or_identity_is_refused(database: Database, bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(SealRefused, match="age1wrong"):
-        back_up(source_of(database), "km", Shape(folder=tmp_path / "to", sealed_for=("age1wrong",)))
+    with pytest.raises(KeyRefused, match="age1wrong"):
+        back_up(source_of(database), "km", BackupOptions(folder=tmp_path / "to", sealed_for=("age1wrong",)))
     assert not (tmp_path / "to").exists()
     for content in ("", "# nothing\n", "AGE-SECRET-KEY-1X\n"):
         (tmp_path / "key.txt").write_text(content)
-        with pytest.raises(SealRefused, match=r"key\.txt"):
+        with pytest.raises(KeyRefused, match=r"key\.txt"):
             open_bundle(bundle.folder, tmp_path / "key.txt")

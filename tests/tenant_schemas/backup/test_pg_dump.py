@@ -9,7 +9,7 @@ from tenant_schemas.backup import pg_dump
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.pg_dump import dump_schema, newest_pg_dump
-from tenant_schemas.backup.writer import Shape
+from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import DumpFailed
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import fill, source_of
@@ -37,7 +37,7 @@ def test_the_dump_is_of_that_schema_alone_and_pg_restore_reads_it(
 ) -> None:
     fill(fresh_database, 10)
     bundle = open_bundle(
-        back_up(source_of(fresh_database, role_name), "km", Shape(folder=tmp_path, with_dump=True)).folder
+        back_up(source_of(fresh_database, role_name), "km", BackupOptions(folder=tmp_path, with_dump=True)).folder
     )
     assert "TABLE DATA km_schema wallets" in listed(bundle.folder / "schema.dump")
     assert "eur_schema" not in listed(bundle.folder / "schema.dump")
@@ -103,7 +103,7 @@ def test_a_dump_that_fails_takes_the_bundle_with_it(
     monkeypatch.setattr(pg_dump, "newest_pg_dump", lambda: broken)
     monkeypatch.setattr(pg_dump, "_version", lambda _: (99,))
     with pytest.raises(DumpFailed, match="out of patience"):
-        back_up(source_of(database), "km", Shape(folder=tmp_path / "to", with_dump=True))
+        back_up(source_of(database), "km", BackupOptions(folder=tmp_path / "to", with_dump=True))
     assert list((tmp_path / "to").iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_an_older_pg_dump_than_the_server_is_refused(
 ) -> None:
     monkeypatch.setattr(pg_dump, "_version", lambda _: (14, 2))
     with pytest.raises(DumpFailed, match="older than the server"):
-        back_up(source_of(database), "km", Shape(folder=tmp_path, with_dump=True))
+        back_up(source_of(database), "km", BackupOptions(folder=tmp_path, with_dump=True))
     assert list(tmp_path.iterdir()) == []
 
 

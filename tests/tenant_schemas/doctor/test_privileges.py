@@ -5,6 +5,8 @@ import pytest
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import assert_found_alone, broken, seen
 
+pytestmark = pytest.mark.changes_roles
+
 BROKEN = [
     ("GRANT USAGE ON SCHEMA public TO PUBLIC", "public_privilege", "schema public"),
     ("GRANT SELECT ON shared.products TO PUBLIC", "public_privilege", "relation shared.products"),

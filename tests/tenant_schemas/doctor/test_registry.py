@@ -5,6 +5,8 @@ import pytest
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import assert_found_alone, broken, seen
 
+pytestmark = pytest.mark.changes_roles
+
 BROKEN = [
     ("CREATE ROLE tenant_stray LOGIN", "role_unregistered", "role tenant_stray"),
     ("CREATE SCHEMA stray AUTHORIZATION wallet_owner", "schema_unregistered", "schema stray"),

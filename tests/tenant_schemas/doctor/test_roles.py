@@ -5,6 +5,8 @@ import pytest
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import assert_found_alone, broken, findings, seen
 
+pytestmark = pytest.mark.changes_roles
+
 BROKEN = [
     ("ALTER ROLE wallet_app CREATEDB", "role_attribute", "role wallet_app"),
     ("ALTER ROLE wallet_app BYPASSRLS", "role_attribute", "role wallet_app"),

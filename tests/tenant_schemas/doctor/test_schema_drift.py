@@ -9,6 +9,8 @@ from tenant_schemas.schema_diff import compare
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.doctor import broken, engine, findings, seen
 
+pytestmark = pytest.mark.changes_roles
+
 DIFFERENT = [
     ("ALTER TABLE eur_schema.wallets ADD COLUMN nickname text", "column wallets.nickname"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN opened_at DROP DEFAULT", "column wallets.opened_at"),
@@ -47,7 +49,7 @@ def test_a_schema_that_differs_is_named_with_what_differs(database: Database, st
     """With two schemas there is no majority; one of them is named, and the other."""
     with broken(database, statement) as connection:
         connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
-        found = [one for one in findings(connection) if one.check == "likeness"]
+        found = [one for one in findings(connection) if one.check == "schema_drift"]
     assert [one.severity for one in found] == [Severity.ERROR]
     assert what in found[0].what
 
@@ -68,7 +70,7 @@ def test_a_fault_that_all_tenants_have_is_found(database: Database, statement: s
         names = {"trigger": connection.exec_driver_sql(f"{trigger} AND NOT tgisinternal LIMIT 1").scalar_one()}
         for slug in ("eur", "km"):
             connection.exec_driver_sql(statement.format(schema=f"{slug}_schema", slug=slug, **names))
-        assert set(seen(connection)) == {("likeness", "schema eur_schema"), ("likeness", "schema km_schema")}
+        assert set(seen(connection)) == {("schema_drift", "schema eur_schema"), ("schema_drift", "schema km_schema")}
 
 
 def test_nothing_of_the_new_schema_stays(database: Database) -> None:
@@ -89,9 +91,9 @@ def test_in_a_db_transaction_that_only_reads_nothing_is_made(database: Database)
 def test_the_most_are_right(fresh_database: Database, tenancy_migrations: Migrations) -> None:
     make_tenant(fresh_database, tenancy_migrations, "aa", {})
     with broken(fresh_database, "ALTER TABLE km_schema.wallets ADD COLUMN nickname text") as connection:
-        assert seen(connection) == [("likeness", "schema km_schema")]
+        assert seen(connection) == [("schema_drift", "schema km_schema")]
     with broken(fresh_database, "ALTER TABLE aa_schema.wallets ADD COLUMN nickname text") as connection:
-        assert seen(connection) == [("likeness", "schema aa_schema")]
+        assert seen(connection) == [("schema_drift", "schema aa_schema")]
 
 
 def test_a_schema_may_be_called_like_a_table_or_an_alias(
@@ -111,7 +113,7 @@ def test_a_schema_may_be_called_like_a_table_or_an_alias(
     with broken(fresh_database) as connection:
         assert seen(connection) == []
     with broken(fresh_database, "ALTER TABLE wallets.holds ADD COLUMN nickname text") as connection:
-        assert seen(connection) == [("likeness", "schema wallets")]
+        assert seen(connection) == [("schema_drift", "schema wallets")]
 
 
 def test_schemas_of_different_revisions_are_not_compared(database: Database) -> None:

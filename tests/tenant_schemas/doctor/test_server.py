@@ -7,6 +7,8 @@ from tenant_schemas.doctor.server import check_settings
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import EXEMPT, broken, findings, seen
 
+pytestmark = pytest.mark.changes_roles
+
 SOUND = {
     "server_version_num": "180000",
     "fsync": "on",

@@ -20,7 +20,7 @@ BROKEN = [
      " CREATE POLICY notes_for_all ON shared.notes TO wallet_tenants USING (true);"
      " GRANT SELECT ON shared.notes TO wallet_tenants", "policy_unbound", "table shared.notes"),
     ("CREATE POLICY p ON shared.memberships FOR SELECT TO tenant_eur USING (true)",
-     "policy_of_stranger", "policy p on shared.memberships"),
+     "policy_of_other_role", "policy p on shared.memberships"),
     ("CREATE POLICY for_all ON shared.products USING (true)", "policy_of_public", "policy for_all on shared.products"),
     ("CREATE POLICY by_setting ON shared.users TO wallet_app USING (email = current_setting('app.email'))",
      "policy_not_plain", "policy by_setting on shared.users"),

@@ -24,6 +24,8 @@ from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of
 
+pytestmark = pytest.mark.changes_roles
+
 SETTINGS = {"currency": "EUR"}
 Make = Callable[..., Tenant]
 
@@ -123,8 +125,8 @@ def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slu
 # All or nothing.
 
 STEPS: dict[str, tuple[object, str]] = {
-    "checking the shared schema": (provision_module, "refuse_unprepared"),
-    "checking for taken names": (provision_module, "_refuse_taken"),
+    "checking the shared schema": (provision_module, "check_prepared"),
+    "checking for taken names": (provision_module, "_check_names_free"),
     "deriving the password": (provision_module, "tenant_password"),
     "making the role": (provision_module, "create_tenant_role"),
     "becoming the owner": (provision_module, "become_owner"),

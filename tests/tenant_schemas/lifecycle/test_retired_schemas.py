@@ -63,7 +63,7 @@ def test_what_a_tenant_has_is_never_dropped_whatever_is_noted(fresh_database: Da
         record_retired_schema(
             connection, schema_name=name, tenant=eur, reason="replaced", drop_after=YESTERDAY, role_name=role
         )
-    assert "tenant km's" in str(outcomes(fresh_database)[name])
+    assert "tenant km uses" in str(outcomes(fresh_database)[name])
     assert "km_schema" in schemas(fresh_database)
     assert fresh_database.as_tenant("km").execute("SELECT count(*) FROM wallets").fetchone() == (0,)
 
@@ -102,7 +102,7 @@ def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
     holder.execute("SELECT FROM km_busy.things")
     found = outcomes(fresh_database)
     assert found["km_idle"] is None
-    assert "using its tables" in str(found["km_busy"])
+    assert "they are in use" in str(found["km_busy"])
     assert noted(fresh_database) == ["km_busy"]
     holder.execute("ROLLBACK")
     assert outcomes(fresh_database) == {"km_busy": None}
@@ -125,7 +125,7 @@ def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_da
     while thread.is_alive():
         others.execute("SELECT FROM shared.users")
     thread.join()
-    assert "using its tables" in str(found[0].error)
+    assert "they are in use" in str(found[0].error)
 
 
 def test_a_spare_that_becomes_a_tenants_can_be_dropped_no_more(fresh_database: Database) -> None:

@@ -16,7 +16,7 @@ from alembic.util import CommandError
 from psycopg import sql
 
 from tenant_schemas.migrations.history import History, Migrations, Outcome
-from tenant_schemas.roles import close_database
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.testing.plugin import Database
 from tests.factories.scratch_revision import (
     BEFORE,
@@ -29,6 +29,8 @@ from tests.factories.scratch_revision import (
     tables_in,
     write_revision,
 )
+
+pytestmark = pytest.mark.changes_roles
 
 # The shared history.
 
@@ -45,7 +47,7 @@ def empty_database(template: Database) -> Iterator[Database]:
                 sa.make_url(empty.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool
             )
             with engine.begin() as connection:
-                close_database(connection, empty.roles)
+                revoke_public_privileges(connection, empty.roles)
             yield empty
             empty.close()
         finally:

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.policy import BackupPolicy
-from tenant_schemas.errors import NameRefused, ProofFailed, TenantExists, TenantNotFound
+from tenant_schemas.errors import NameRefused, TenantExists, TenantNotFound, VerificationFailed
 from tenant_schemas.restore import clone as clone_module
 from tenant_schemas.restore.clone import clone
 from tenant_schemas.testing.plugin import Database, assert_isolated
@@ -150,7 +150,7 @@ def test_a_clone_that_fails_leaves_nothing(
     with pytest.raises(NameRefused):
         clone(destination(fresh_database), SLUG, "wallet")
     unsound = replace(backup_policy, rechain=lambda _: None)
-    with pytest.raises(ProofFailed, match="hash"):
+    with pytest.raises(VerificationFailed, match="hash"):
         clone(replace(destination(fresh_database), backup_policy=unsound), SLUG, "staging")
     done = clone_module.register
     monkeypatch.setattr(clone_module, "register", lambda *args: (done(*args), 1 / 0))
@@ -175,6 +175,6 @@ def test_a_tenant_whose_ledger_was_forged_is_not_cloned(fresh_database: Database
         UPDATE shop_schema.wallet_transactions SET reason = 'No reason' WHERE type = 'adjustment';
         ALTER TABLE shop_schema.wallet_transactions ENABLE TRIGGER USER""")
     before = world(fresh_database)
-    with pytest.raises(ProofFailed, match=r"shop does not hold: .*hash"):
+    with pytest.raises(VerificationFailed, match=r"audit of tenant shop found: .*hash"):
         clone(destination(fresh_database), SLUG, "staging")
     assert world(fresh_database) == before

@@ -104,7 +104,7 @@ def test_a_swap_never_costs_a_payment_that_waits_for_it_in_a_circle(
 def test_a_tenant_that_is_never_at_rest_is_not_replaced(
     fresh_database: Database, furnished: Furnished, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cutover, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(cutover, "_SWAP_TIMEOUT_SECONDS", 1)
     writing = fresh_database.as_tenant(SLUG)
     writing.execute("BEGIN")
     writing.execute(DEPOSIT, (furnished.wallet_id,))

@@ -12,7 +12,7 @@ from flask import Flask
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.doctor import Finding, examine
-from tenant_schemas.errors import ProofFailed, RestoreRefused, TenantExists
+from tenant_schemas.errors import RestoreRefused, TenantExists, VerificationFailed
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.restore import restore as restore_module
 from tenant_schemas.restore.restore import restore
@@ -182,8 +182,8 @@ def failing(error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("broken", "error"),
     [
-        ({"prove": lambda _: {}}, ProofFailed),
-        ({"find_faults": lambda _: ["a fault"]}, ProofFailed),
+        ({"prove": lambda _: {}}, VerificationFailed),
+        ({"find_faults": lambda _: ["a fault"]}, VerificationFailed),
         ({"prove": failing(KeyboardInterrupt())}, KeyboardInterrupt),
         ({"note": failing(psycopg.errors.DiskFull("full"))}, psycopg.errors.DiskFull),
     ],
@@ -222,7 +222,7 @@ def test_rows_that_the_tables_refuse_are_no_restore(fresh_database: Database, bu
     """Foreign keys stay on while user triggers are off: orders without their payments are refused."""
     partial = rewritten(bundle, "wallets", lambda _: b"")
     before = world(fresh_database)
-    with pytest.raises(ProofFailed, match="foreign key"):
+    with pytest.raises(VerificationFailed, match="foreign key"):
         restore(destination(fresh_database), partial)
     assert world(fresh_database) == before
 

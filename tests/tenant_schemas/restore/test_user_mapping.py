@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.errors import PeopleDiffer, ProofFailed
+from tenant_schemas.errors import UsersDiffer, VerificationFailed
 from tenant_schemas.restore.restore import restore
-from tenant_schemas.restore.user_mapping import Users
+from tenant_schemas.restore.user_mapping import MissingUsers
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import (
@@ -50,7 +50,7 @@ def test_people_who_are_missing_are_listed_and_nothing_is_done(
     other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     before = world(other_database)
-    with pytest.raises(PeopleDiffer, match="2 people") as refused:
+    with pytest.raises(UsersDiffer, match="2 users") as refused:
         restore(destination(other_database), bundle)
     for email in furnished.emails:
         assert f"{email} (" in str(refused.value)
@@ -61,7 +61,7 @@ def test_people_who_are_missing_are_made_anew_and_can_not_log_in(
     fresh_database: Database, other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     before = content(fresh_database, SLUG)
-    restored = restore(destination(other_database), bundle, users=Users.RECREATE_DISABLED)
+    restored = restore(destination(other_database), bundle, users=MissingUsers.RECREATE_DISABLED)
     assert restored.ids_replaced == 0
     assert without_log(content(other_database, SLUG)) == without_log(before)
     assert audit(other_database, SLUG) == []
@@ -78,7 +78,7 @@ def test_whose_email_is_somebody_elses_there_is_made_anew_without_it(
     other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     other_id = put_there(other_database, furnished.member.email)
-    restore(destination(other_database), bundle, users=Users.RECREATE_DISABLED)
+    restore(destination(other_database), bundle, users=MissingUsers.RECREATE_DISABLED)
     there = people_of(other_database)
     assert there[furnished.member.email] == (other_id, "active", "a hash")
     assert there[f"{furnished.member.user_id}@recreated.invalid"] == (furnished.member.user_id, "disabled", None)
@@ -93,7 +93,7 @@ def test_people_who_have_other_ids_there_are_remapped_wherever_they_are_named(
     """
     member_id = put_there(other_database, furnished.member.email)
     admin_id = put_there(other_database, furnished.admin.email)
-    restored = restore(destination(other_database), bundle, users=Users.REMAP)
+    restored = restore(destination(other_database), bundle, users=MissingUsers.REMAP)
     assert restored.ids_replaced == 2
     assert audit(other_database, SLUG) == []
     rows = str(content(other_database, SLUG))
@@ -117,7 +117,7 @@ def test_a_remap_makes_those_anew_who_are_nobody_there(
     other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
     admin_id = put_there(other_database, furnished.admin.email)
-    assert restore(destination(other_database), bundle, users=Users.REMAP).ids_replaced == 1
+    assert restore(destination(other_database), bundle, users=MissingUsers.REMAP).ids_replaced == 1
     there = people_of(other_database)
     assert there[furnished.member.email] == (furnished.member.user_id, "disabled", None)
     assert there[furnished.admin.email][0] == admin_id
@@ -128,8 +128,8 @@ def test_two_people_never_become_one(other_database: Database, furnished: Furnis
     """On the other server the admin now has the member's e-mail."""
     put_there(other_database, furnished.member.email, furnished.admin.user_id)
     before = world(other_database)
-    with pytest.raises(PeopleDiffer, match="would become"):
-        restore(destination(other_database), bundle, users=Users.REMAP)
+    with pytest.raises(UsersDiffer, match="would merge"):
+        restore(destination(other_database), bundle, users=MissingUsers.REMAP)
     assert world(other_database) == before
 
 
@@ -155,7 +155,7 @@ def test_a_bundle_goes_there_and_back_and_is_the_same(
     fresh_database: Database, other_database: Database, bundle: Bundle, tmp_path: Path
 ) -> None:
     """Each table's hash is the same on both versions, except the log's, which has an entry for the restore."""
-    restore(destination(other_database), bundle, users=Users.RECREATE_DISABLED)
+    restore(destination(other_database), bundle, users=MissingUsers.RECREATE_DISABLED)
     back = take(other_database, SLUG, tmp_path / "back")
     first, second = ({file.name: file.hash for file in each.manifest.tables} for each in (bundle, back))
     different = {name for name in first if first[name] != second[name]}
@@ -171,7 +171,7 @@ def test_people_are_remapped_in_a_bundle_of_an_older_revision(
     wallet_id = make_old(fresh_database, fresh_app, revision)
     ((email,),) = rows_of(fresh_database, "SELECT email FROM shared.member_directory")
     there = put_there(other_database, email)
-    restore(destination(other_database), take(fresh_database, SLUG, tmp_path), users=Users.REMAP)
+    restore(destination(other_database), take(fresh_database, SLUG, tmp_path), users=MissingUsers.REMAP)
     assert rows_of(other_database, "SELECT id, user_id, balance_minor FROM wallets") == [(wallet_id, there, 300)]
     assert audit(other_database, SLUG) == []
 
@@ -185,10 +185,10 @@ def test_whom_only_the_log_or_a_movement_names_is_remapped_too(
     note = "SELECT audit_note_v1(jsonb_build_object('action', 'member.remove', 'subject', %s::text))"
     fresh_database.as_tenant(SLUG).execute(note, (str(furnished.admin.user_id),))
     taken = take(fresh_database, SLUG, tmp_path)
-    with pytest.raises(PeopleDiffer, match="2 people"):
+    with pytest.raises(UsersDiffer, match="2 users"):
         restore(destination(other_database), taken)
     there = [put_there(other_database, email) for email in furnished.emails]
-    restore(destination(other_database), taken, users=Users.REMAP)
+    restore(destination(other_database), taken, users=MissingUsers.REMAP)
     rows = str(content(other_database, SLUG))
     assert [str(user_id) in rows for user_id in there] == [True, True]
     assert str(furnished.member.user_id) not in rows
@@ -203,6 +203,6 @@ def test_a_forged_ledger_is_found_before_a_remap_makes_its_chains_anew(
     for email in furnished.emails:
         put_there(other_database, email)
     before = world(other_database)
-    with pytest.raises(ProofFailed, match="hash does not match the row"):
-        restore(destination(other_database), forged, users=Users.REMAP)
+    with pytest.raises(VerificationFailed, match="hash does not match the row"):
+        restore(destination(other_database), forged, users=MissingUsers.REMAP)
     assert world(other_database) == before

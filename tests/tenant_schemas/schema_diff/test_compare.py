@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from tenant_schemas import registry
-from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema
 from tenant_schemas.schema_diff import compare
-from tenant_schemas.schema_diff.compare import Drift, drifted, find_drift
+from tenant_schemas.schema_diff.compare import Drift, drifted_objects, find_drift
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
@@ -29,12 +29,12 @@ def drift_in(database: Database, migrations: Migrations, *statements: str) -> di
         for statement in statements:
             connection.exec_driver_sql(statement)
         connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
-        return drifted(connection, migrations, registry.all_tenants(connection))
+        return drifted_objects(connection, migrations, registry.all_tenants(connection))
 
 
 def look_and_note(database: Database, migrations: Migrations) -> None:
     with database.admin_engine().begin() as connection:
-        assert drifted(connection, migrations, registry.all_tenants(connection)) == {}
+        assert drifted_objects(connection, migrations, registry.all_tenants(connection)) == {}
 
 
 def seen_by_backup(database: Database, migrations: Migrations, slug: str) -> Drift:
@@ -52,7 +52,7 @@ def connect(url: str) -> Connection:
 
 def make_old_tenant(database: Database, migrations: Migrations, slug: str, recorded_as: str = OLD) -> Tenant:
     """A tenant whose schema has the history's first seven revisions, whatever revision is recorded."""
-    tenant = tenant_to_be(migrations, slug=slug, name=slug, settings={})
+    tenant = new_tenant(migrations, slug=slug, name=slug, settings={})
     recorded = replace(tenant, revision=recorded_as)
     with database.admin_engine().begin() as connection:
         create_tenant_role(connection, tenant, database.password_of(tenant), migrations.roles)
@@ -179,7 +179,7 @@ def test_a_note_is_of_the_files_as_they_were(
     last = next((tmp_path / "migrations" / "tenant").glob(f"{HEAD}_*.sql"))
     last.write_text(last.read_text() + "\nALTER TABLE wallets ADD COLUMN nickname text;\n")
     with fresh_database.admin_engine().connect() as connection:
-        found = drifted(connection, histories, registry.all_tenants(connection))
+        found = drifted_objects(connection, histories, registry.all_tenants(connection))
     assert found == {f"{slug}_schema": ["column wallets.nickname"] for slug in ("eur", "km")}
 
 
@@ -206,7 +206,7 @@ def test_looking_leaves_the_db_transaction_as_it_was(
     look_and_note(database, tenancy_migrations)
     with superuser(database) as connection:
         before = connection.exec_driver_sql(state).one()
-        assert drifted(connection, tenancy_migrations, tenants) == {}
+        assert drifted_objects(connection, tenancy_migrations, tenants) == {}
         assert connection.exec_driver_sql(state).one() == before
     assert before[-1] == 0
 

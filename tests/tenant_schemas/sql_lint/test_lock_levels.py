@@ -5,15 +5,17 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection
 
-from tenant_schemas.lifecycle.provision import tenant_to_be
+from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.roles import ServiceRoles, become_owner, create_tenant_role, create_tenant_schema, send
 from tenant_schemas.search_path import bind_migration
-from tenant_schemas.sql_lint.lock_levels import Lock, Mode, locks_of
+from tenant_schemas.sql_lint.lock_levels import Lock, LockMode, locks_of
 from tenant_schemas.testing.plugin import Database, copy_of
 
+pytestmark = pytest.mark.changes_roles
+
 # From this level on another session waits, at least another migration.
-NOTABLE = Mode.SHARE_UPDATE_EXCLUSIVE
+NOTABLE = LockMode.SHARE_UPDATE_EXCLUSIVE
 SETUP = """
     CREATE TABLE parents (id uuid PRIMARY KEY);
     CREATE TABLE others (id uuid PRIMARY KEY);
@@ -94,7 +96,7 @@ def history_of(migrations: Migrations, history: History, before: str | None = No
     return "\n".join(step.sql for step in migrations.steps(history, None, before))
 
 
-def planned(sql: str, before: str) -> dict[str, Mode]:
+def planned(sql: str, before: str) -> dict[str, LockMode]:
     return {lock.table: lock.mode for lock in locks_of(sql, before) if lock.mode >= NOTABLE}
 
 
@@ -106,15 +108,15 @@ class Truth:
         self._pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
         self._before = [oid for (oid,) in self._superuser.execute("SELECT oid FROM pg_class WHERE relkind <> 'i'")]
 
-    def locks(self, own_schema: str = "") -> dict[str, Mode]:
+    def locks(self, own_schema: str = "") -> dict[str, LockMode]:
         query = """
             SELECT n.nspname, c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
             JOIN pg_namespace n ON n.oid = c.relnamespace
             WHERE l.pid = %s AND c.oid = ANY(%s) AND n.nspname !~ '^pg_' AND l.granted"""
-        found: dict[str, Mode] = {}
+        found: dict[str, LockMode] = {}
         for schema_name, relation, mode_name in self._superuser.execute(query, (self._pid, self._before)):
             table = relation if schema_name == own_schema else f"{schema_name}.{relation}"
-            mode = next(mode for mode in Mode if f"{mode.name.replace('_', '').lower()}lock" == mode_name.lower())
+            mode = next(mode for mode in LockMode if f"{mode.name.replace('_', '').lower()}lock" == mode_name.lower())
             if mode >= max(NOTABLE, found.get(table, NOTABLE)):
                 found[table] = mode
         return found
@@ -150,7 +152,7 @@ def test_each_statement_is_planned_as_postgresql_locks(
 def test_each_revision_of_tenants_is_planned_as_postgresql_locks(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    tenant = tenant_to_be(tenancy_migrations, slug="old", name="old", settings={})
+    tenant = new_tenant(tenancy_migrations, slug="old", name="old", settings={})
     first, *others = tenancy_migrations.steps(History.TENANT, None)
     with fresh_database.admin_engine().begin() as connection:
         create_tenant_role(connection, tenant, "x", tenancy_migrations.roles)
@@ -197,12 +199,12 @@ def test_each_revision_of_shared_is_planned_as_postgresql_locks(
     ],
 )
 def test_what_cannot_be_read_is_called_unknown(statement: str) -> None:
-    assert locks_of(statement) == (Lock("", Mode.UNKNOWN, statement),)
+    assert locks_of(statement) == (Lock("", LockMode.UNKNOWN, statement),)
 
 
 def test_what_a_cascade_reaches_is_unknown() -> None:
     found = locks_of("DROP TABLE wallets CASCADE; DROP VIEW v CASCADE")
-    assert [lock.table for lock in found if lock.mode is Mode.UNKNOWN] == ["whatever depends on it"] * 2
+    assert [lock.table for lock in found if lock.mode is LockMode.UNKNOWN] == ["objects that depend on it"] * 2
 
 
 def test_an_index_of_which_nothing_is_known_is_named() -> None:
@@ -213,6 +215,6 @@ def test_an_index_of_which_nothing_is_known_is_named() -> None:
 def test_the_strongest_lock_of_a_table_is_told_with_its_statement() -> None:
     found = locks_of("CREATE INDEX ON wallets (id);\nALTER TABLE wallets\n  ADD a int;\nINSERT INTO holds VALUES (1)")
     assert found == (
-        Lock("wallets", Mode.ACCESS_EXCLUSIVE, "ALTER TABLE wallets ADD a int"),
-        Lock("holds", Mode.ROW_EXCLUSIVE, "INSERT INTO holds VALUES (1)"),
+        Lock("wallets", LockMode.ACCESS_EXCLUSIVE, "ALTER TABLE wallets ADD a int"),
+        Lock("holds", LockMode.ROW_EXCLUSIVE, "INSERT INTO holds VALUES (1)"),
     )

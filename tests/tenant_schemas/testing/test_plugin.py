@@ -12,6 +12,8 @@ import pytest
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of, make_tenant
 
+pytestmark = pytest.mark.changes_roles
+
 # Statements that let `eur`, which has USAGE on km_schema here, reach an object of `km`, and statements that undo them.
 HOLES = {
     "reads a table": ("GRANT SELECT ON km_schema.wallets TO tenant_eur", None),

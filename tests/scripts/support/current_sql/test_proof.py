@@ -12,7 +12,7 @@ from scripts.support.current_sql.files import current_path, current_sql
 from scripts.support.current_sql.proof import differing_objects
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.schema_diff.catalog import fingerprints_of
-from tenant_schemas.schema_diff.reference import note_fingerprint, noted_fingerprint
+from tenant_schemas.schema_diff.reference import store_fingerprint, stored_fingerprint
 from tenant_schemas.tenant import Tenant
 from tests.factories.histories import add_revision, copied_histories
 
@@ -61,9 +61,9 @@ def test_the_noted_fingerprint_does_not_depend_on_the_file(installation: Install
     engine, _, histories = installation
     head = histories.head(History.TENANT)
     with engine.connect() as connection:
-        note_fingerprint(connection, histories, head, "noted")
+        store_fingerprint(connection, histories, head, "noted")
         current_path(histories, History.TENANT).write_text("-- Other text.\n", encoding="utf-8")
-        assert noted_fingerprint(connection, histories, head) == "noted"
+        assert stored_fingerprint(connection, histories, head) == "noted"
 
 
 EDITS = {

@@ -320,7 +320,7 @@ def test_a_stale_plan_does_no_step_twice(fleet: Database, histories: Migrations)
         outcome.slug: outcome for outcome in migrate(fleet.admin_engine(), histories, MigrateOptions(), somebody_else)
     }
     assert "no longer says" in (outcomes["km"].error or "")
-    assert "changed it by hand" in (outcomes["one"].error or "")
+    assert "changed by hand" in (outcomes["one"].error or "")
     assert outcomes["two"].after == FIRST
     superuser = fleet.as_superuser()
     assert not has_column(superuser, "km_schema")
@@ -369,5 +369,5 @@ def test_a_plan_changes_nothing_and_holds_nobody_up(fleet: Database, histories: 
     add_revision(histories, ADD)
     with migrator_lock(fleet.admin_engine(), histories.roles), fleet.admin_engine().connect() as connection:
         plan = make_plan(connection, histories, MigrateOptions())
-    assert [work.tenant.slug for work in plan.works] == sorted(SLUGS)
+    assert [work.tenant.slug for work in plan.tenant_migrations] == sorted(SLUGS)
     assert revisions(fleet) == dict.fromkeys(SLUGS, BEFORE)

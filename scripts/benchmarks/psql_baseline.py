@@ -1,7 +1,7 @@
-"""The floor under the fleet's work: psql, one process, and a file with the very statements that a schema must get.
+"""The baseline of the fleet benchmark: one psql process that runs a file with the statements that every schema needs.
 
-Nothing but SQL: no plan, no records, no retries. What the engine does beside must cost no more than its shorter way of
-saying the same saves.
+It runs SQL alone: no plan, no journal, no retries. The engine does all of these too; it makes up for them because its
+SQL for the same change is shorter.
 """
 
 import subprocess
@@ -12,51 +12,53 @@ from pathlib import Path
 
 from psycopg import sql
 
-from scripts.benchmarks.pgbench import login_to
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
+from scripts.benchmarks.pgbench import login_environment
 from tenant_schemas.embedded import binary
 from tenant_schemas.migrations.render import Step
-from tenant_schemas.migrations.replay import registry_note, steps_text
+from tenant_schemas.migrations.replay import registry_update_text, steps_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.search_path import migration_message, set_role_default
 from tenant_schemas.tenant import Tenant
 
-NO_WAITING = "-c synchronous_commit=off"
+ASYNCHRONOUS_COMMIT = "-c synchronous_commit=off"
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
-    """A database that psql alone works in, as the migrator."""
+class PsqlBaseline:
+    """A database that only psql changes, logged in as the migrator."""
 
     url: str
     roles: ServiceRoles
 
     def provision(self, tenants: Iterable[Tenant], steps: Sequence[Step]) -> None:
-        """Make them, a db transaction each."""
-        self._run(self._made(tenant, steps) for tenant in tenants)
+        """Provision the tenants, each in a db transaction."""
+        self._run(self._provision_sql(tenant, steps) for tenant in tenants)
 
-    def migrate(self, tenants: Iterable[Tenant], steps: Sequence[Step], *, waits: bool = True) -> None:
-        """Take them these steps, a db transaction each. One that `waits` is on disk before the next begins."""
+    def migrate(self, tenants: Iterable[Tenant], steps: Sequence[Step], *, waits_for_disk: bool = True) -> None:
+        """Take the steps in each tenant, each tenant in a db transaction. With `waits_for_disk` each commit is on disk
+        before the next begins.
+        """
         texts = (
-            f"BEGIN;{self._opened(tenant)}{steps_text(steps, tenant.schema_name)}"
-            f"{registry_note(tenant, str(steps[-1].after))}COMMIT;"
+            f"BEGIN;{self._bind_sql(tenant)}{steps_text(steps, tenant.schema_name)}"
+            f"{registry_update_text(tenant, str(steps[-1].after))}COMMIT;"
             for tenant in tenants
         )
-        self._run(texts, waits=waits)
+        self._run(texts, waits_for_disk=waits_for_disk)
 
-    def _run(self, texts: Iterable[str], *, waits: bool = True) -> None:
+    def _run(self, texts: Iterable[str], *, waits_for_disk: bool = True) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
             file.writelines(f"{text}\n" for text in texts)
             file.flush()
-            run_psql(self.url, f"--file={file.name}", options="" if waits else NO_WAITING)
+            run_psql(self.url, f"--file={file.name}", options="" if waits_for_disk else ASYNCHRONOUS_COMMIT)
 
-    def _opened(self, tenant: Tenant) -> str:
+    def _bind_sql(self, tenant: Tenant) -> str:
         text = sql.SQL("SET LOCAL ROLE {}; SET LOCAL {} TO {};").format(
             sql.Identifier(self.roles.owner), sql.SQL(TENANT_ROLE_SETTING), sql.Literal(tenant.role_name)
         )
         return text.as_string() + migration_message(tenant.schema_name)
 
-    def _made(self, tenant: Tenant, steps: Sequence[Step]) -> str:
+    def _provision_sql(self, tenant: Tenant, steps: Sequence[Step]) -> str:
         role, schema = sql.Identifier(tenant.role_name), sql.Identifier(tenant.schema_name)
         login = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {};")
         row = sql.SQL(
@@ -64,24 +66,24 @@ class Floor:
             " settings) VALUES ({});"
         )
         values = (tenant.id, tenant.slug, tenant.schema_name, tenant.role_name, tenant.name, tenant.status, 1)
-        told = (*map(str, values), str(steps[-1].after), '{"currency": "EUR"}')
-        made = sql.SQL("CREATE SCHEMA {}; GRANT USAGE ON SCHEMA {} TO {};").format(schema, schema, role)
+        row_values = (*map(str, values), str(steps[-1].after), '{"currency": "EUR"}')
+        create_schema = sql.SQL("CREATE SCHEMA {}; GRANT USAGE ON SCHEMA {} TO {};").format(schema, schema, role)
         return (
             "BEGIN;"
-            # PostgreSQL derives the verifier of the password here, as it does for whoever types this.
+            # Here PostgreSQL computes the verifier of the password; the engine sends a computed one.
             + login.format(role, tenant.slug, sql.Identifier(self.roles.tenants)).as_string()
             + f"{set_role_default(tenant.role_name, tenant.schema_name)};"
-            + self._opened(tenant)
-            + made.as_string()
+            + self._bind_sql(tenant)
+            + create_schema.as_string()
             + migration_message(tenant.schema_name)
             + steps_text(steps, tenant.schema_name)
-            + row.format(sql.SQL(", ").join(map(sql.Literal, told))).as_string()
+            + row.format(sql.SQL(", ").join(map(sql.Literal, row_values))).as_string()
             + "COMMIT;"
         )
 
 
 def run_psql(url: str, *arguments: str, options: str = "") -> None:
-    """Run psql to its end. Raises BenchmarkFailed."""
+    """Run psql. Raises BenchmarkFailed if it fails."""
     command = [str(binary("psql")), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *arguments]
     done = subprocess.run(
         command,
@@ -89,14 +91,14 @@ def run_psql(url: str, *arguments: str, options: str = "") -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=login_to(url) | {"PGOPTIONS": options},
+        env=login_environment(url) | {"PGOPTIONS": options},
     )
     if done.returncode:
         raise BenchmarkFailed(f"psql failed:\n{done.stderr}")
 
 
 def copy_out(url: str, schema_name: str, tables: Sequence[str], folder: Path) -> None:
-    """Write these tables into files as one snapshot sees them."""
+    """Write the tables to compressed files, as of one snapshot."""
     lines = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"]
     for table in tables:
         name = sql.Identifier(schema_name, table).as_string()

@@ -1,6 +1,8 @@
-"""Where the fleet's work is measured: one server with two databases of equally many tenants, the engine's and psql's.
+"""The installation of the fleet benchmark: one server with two databases, one for the engine and one for psql, which
+have the same number of tenants.
 
-Both so have as large a catalogue before them. The engine is called as the scripts call it, in a process that is up.
+So both have equally large system catalogues. The engine's functions are called in this process, as the scripts call
+them.
 """
 
 import os
@@ -21,29 +23,29 @@ from app.config import DATABASE_NAME, ROOT, Settings
 from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
 from scripts import migration_status
-from scripts.benchmarks.installation import Installation, throw_away
-from scripts.benchmarks.psql_floor import Floor
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.installation import Installation, throwaway_installation
+from scripts.benchmarks.measurement import BenchmarkFailed
+from scripts.benchmarks.psql_baseline import PsqlBaseline
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.source import Source
-from tenant_schemas.backup.writer import Shape
-from tenant_schemas.lifecycle.provision import provision_many, tenant_to_be
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
-from tenant_schemas.roles import close_database
+from tenant_schemas.roles import revoke_public_privileges
 from tenant_schemas.tenant import Tenant
 
-FLOOR_DATABASE = "floor"
+BASELINE_DATABASE = "baseline"
 SETTINGS = {"currency": "EUR"}
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """The engine's side, the floor's, and histories to which revisions are added."""
+class FleetInstallation:
+    """The engine's database, psql's, and a copy of the histories to which revisions are added."""
 
     installation: Installation
-    floor: Floor
+    baseline: PsqlBaseline
     histories: Path
     jobs: int
 
@@ -66,10 +68,10 @@ class Ground:
     def provision(self, tenants: Sequence[Tenant]) -> None:
         for tenant, error in provision_many(self.engine, MIGRATIONS, tenants, self.settings.tenant_secret):
             if error:
-                raise BenchmarkFailed(f"{tenant.slug} was not made: {error}")
+                raise BenchmarkFailed(f"{tenant.slug} was not provisioned: {error}")
 
     def migrate(self) -> None:
-        """Take all to the head, and make sure that they are there."""
+        """Migrate all tenants to the head. Raises BenchmarkFailed if one is not at the head afterwards."""
         head = self.migrations.head(History.TENANT)
         for outcome in migrate(self.engine, self.migrations, MigrateOptions(jobs=self.jobs)):
             if outcome.has_failed or (outcome.slug and outcome.after != head):
@@ -82,7 +84,7 @@ class Ground:
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
         source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-        back_up(source, tenant.slug, Shape(folder=folder / "bundles"))
+        back_up(source, tenant.slug, BackupOptions(folder=folder / "bundles"))
 
     def tables_of(self, tenant: Tenant) -> list[str]:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1"
@@ -90,7 +92,7 @@ class Ground:
             return list(connection.exec_driver_sql(query, (tenant.schema_name,)).scalars())
 
     def add_revision(self, number: int) -> None:
-        """One column more for a table of every tenant."""
+        """Add a revision that adds a column to a table of every tenant."""
         before = self.migrations.head(History.TENANT)
         revision = f"{int(before) + 1:04d}"
         (self.histories / "migrations" / "tenant" / f"{revision}_round.py").write_text(
@@ -100,27 +102,27 @@ class Ground:
         )
 
 
-def to_be(slug: str) -> Tenant:
-    """A tenant that is still to be made."""
-    return tenant_to_be(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
+def planned_tenant(slug: str) -> Tenant:
+    """A tenant that is not provisioned yet."""
+    return new_tenant(MIGRATIONS, slug=slug, name=slug, settings=SETTINGS)
 
 
 @contextmanager
-def prepared(members: int, jobs: int) -> Iterator[Ground]:
-    """Nothing of it is left afterwards. Two tenants are there, with wallets for all members, in both databases."""
-    os.environ["TENANT_LOGINS"] = "shared"  # So that the pool's role is made; who logs in says which login it takes.
-    with throw_away(members) as installation, TemporaryDirectory(prefix="wallet-histories-") as folder:
+def fleet_installation(members: int, jobs: int) -> Iterator[FleetInstallation]:
+    """An installation that is removed afterwards. Both databases have two tenants with wallets for all members."""
+    os.environ["TENANT_LOGINS"] = "shared"  # It creates the pool's role; each measurement chooses its own login mode.
+    with throwaway_installation(members) as installation, TemporaryDirectory(prefix="wallet-histories-") as folder:
         shutil.copytree(ROOT / "migrations", Path(folder, "migrations"), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "setup.cfg", folder)
-        yield Ground(installation, _make_floor(installation), Path(folder), jobs)
+        yield FleetInstallation(installation, _make_baseline(installation), Path(folder), jobs)
 
 
-def _make_floor(installation: Installation) -> Floor:
+def _make_baseline(installation: Installation) -> PsqlBaseline:
     """A copy of the service's database."""
     with psycopg.connect(installation.server.superuser_url(), autocommit=True) as connection:
-        names = [sql.Identifier(name) for name in (FLOOR_DATABASE, DATABASE_NAME)]
+        names = [sql.Identifier(name) for name in (BASELINE_DATABASE, DATABASE_NAME)]
         connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
-    with admin_engine(installation.server.superuser_url(FLOOR_DATABASE)).begin() as connection:
-        close_database(connection, ROLES)
-    url = sa.make_url(installation.settings.admin_database_url).set(database=FLOOR_DATABASE)
-    return Floor(url.render_as_string(hide_password=False), ROLES)
+    with admin_engine(installation.server.superuser_url(BASELINE_DATABASE)).begin() as connection:
+        revoke_public_privileges(connection, ROLES)
+    url = sa.make_url(installation.settings.admin_database_url).set(database=BASELINE_DATABASE)
+    return PsqlBaseline(url.render_as_string(hide_password=False), ROLES)

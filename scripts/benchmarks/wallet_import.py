@@ -1,12 +1,12 @@
-"""Users a second that `flask wallets import` brings, beside what plain SQL needs for the same files.
+"""The rate of `flask wallets import`, compared with plain SQL on the same files.
 
-The floor reads the files into tables without a rule, and writes a wallet and a transaction for each user. Afterwards
-the books must agree: each balance stands once, a second import posts nothing, and the audit finds nothing.
+Plain SQL copies the files into tables without constraints, and inserts a wallet and a transaction for each user.
+Afterwards each balance must be posted once, a second import must post nothing, and the audit must have no findings.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -17,17 +17,17 @@ from flask import Flask
 
 from app import create_app
 from app.money import format_minor
-from scripts.benchmarks.installation import Installation, make_database, throw_away
+from scripts.benchmarks.installation import Installation, make_database, throwaway_installation
+from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.posting import Announce
-from scripts.benchmarks.slices import BenchmarkFailed
 from tenant_schemas.flask import EXTENSION
 
 ORDERS_EACH = 3
 SLUG = "eur"
-# About how long each step takes, for the progress bar, in seconds for a thousand users.
+# The expected seconds of each step for a thousand users, for the progress bar.
 FIXED_SECONDS = 5.0
-EXPECTED_SECONDS = {"the floor": 0.03, "importing": 0.45, "importing again": 0.15, "auditing": 0.03}
-_FLOOR = """
+EXPECTED_SECONDS = {"plain SQL": 0.03, "importing": 0.45, "importing again": 0.15, "auditing": 0.03}
+_BASELINE_TABLES = """
     CREATE TABLE users (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), email text NOT NULL UNIQUE);
     CREATE TABLE orders (order_id text, email text, amount numeric, currency text, status text, ordered_at text);
     CREATE TABLE deposits (email text, amount numeric, currency text, reference text, deposited_at text);
@@ -36,7 +36,7 @@ _FLOOR = """
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid NOT NULL, amount_minor bigint NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now());
     INSERT INTO users (email) SELECT format('member%s@example.com', n) FROM generate_series(0, {last}) n"""
-_FLOOR_POSTS = """
+_BASELINE_POSTS = """
     WITH amounts AS (
         SELECT email, amount FROM deposits
         UNION ALL SELECT email, -amount FROM orders WHERE status = 'paid'
@@ -50,7 +50,7 @@ _FLOOR_POSTS = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How many users the old system has."""
+    """The options. `users` is the number of users in the files."""
 
     users: int
 
@@ -61,13 +61,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was posted is of the ledger after both imports, and what is due of the files. A balance of
-    zero is not posted.
+    """`posted` is the number of transactions in the ledger after both imports, `due` the number of balances in the
+    files that are not zero; `posted_minor` and `due_minor` are their sums.
     """
 
     machine: dict[str, Any]
     rows: int
-    floor_seconds: float
+    baseline_seconds: float
     import_seconds: float
     again_seconds: float
     posted: int
@@ -79,31 +79,31 @@ class Report:
 
 
 def run(plan: Plan, announce: Announce) -> Report:
-    """Make everything, measure, check the books, and leave nothing behind. Raises BenchmarkFailed."""
+    """Set up an installation, measure, audit the ledger, and remove everything. Raises BenchmarkFailed."""
 
-    def timed(what: str, work: Callable[..., object], *arguments: Any) -> float:
-        announce(what, EXPECTED_SECONDS[what] * plan.users / 1000)
+    def timed(step: str, work: Callable[..., object], *arguments: Any) -> float:
+        announce(step, EXPECTED_SECONDS[step] * plan.users / 1000)
         begun = monotonic()
         work(*arguments)
         return monotonic() - begun
 
     announce("making the server", FIXED_SECONDS)
-    with throw_away(plan.users, with_wallets=False) as installation, TemporaryDirectory() as folder:
+    with throwaway_installation(plan.users, with_wallets=False) as installation, TemporaryDirectory() as folder:
         orders, deposits = Path(folder, "orders.csv"), Path(folder, "deposits.csv")
         balances = _write_files(plan.users, orders, deposits)
-        floor = _make_floor(installation, plan.users)
+        baseline_url = _make_baseline(installation, plan.users)
         with _application(installation) as app:
-            floor_seconds = timed("the floor", _floor, floor, orders, deposits)
+            baseline_seconds = timed("plain SQL", _import_by_sql, baseline_url, orders, deposits)
             import_seconds = timed("importing", _import, app, orders, deposits)
             again_seconds = timed("importing again", _import, app, orders, deposits)
             announce("auditing", EXPECTED_SECONDS["auditing"] * plan.users / 1000)
             audit = app.test_cli_runner().invoke(args=["wallets", "audit"])
-        posted, posted_minor = _ledger(installation)
+        posted, posted_minor = _posted(installation)
         due, due_minor = sum(balance != 0 for balance in balances), sum(balances)
         return Report(
             machine=installation.machine(),
             rows=plan.users * (ORDERS_EACH + 1),
-            floor_seconds=floor_seconds,
+            baseline_seconds=baseline_seconds,
             import_seconds=import_seconds,
             again_seconds=again_seconds,
             posted=posted,
@@ -125,7 +125,7 @@ def _application(installation: Installation) -> Iterator[Flask]:
 
 
 def _write_files(users: int, orders: Path, deposits: Path) -> list[int]:
-    """Every seventh order is cancelled, and some users owe; returns the balances."""
+    """Returns the balances. Every seventh order is cancelled, and some users have a negative balance."""
     balances = [10_000 - number * 13 % 8000 for number in range(users)]
     with deposits.open("w", encoding="utf-8") as file:
         file.write("user,amount,currency,reference,depositedAt\r\n")
@@ -141,20 +141,20 @@ def _write_files(users: int, orders: Path, deposits: Path) -> list[int]:
     return balances
 
 
-def _make_floor(installation: Installation, users: int) -> str:
-    url = make_database(installation, "floor")
+def _make_baseline(installation: Installation, users: int) -> str:
+    url = make_database(installation, "baseline")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_FLOOR.format(last=users - 1).encode())
+        connection.execute(_BASELINE_TABLES.format(last=users - 1).encode())
     return url
 
 
-def _floor(url: str, orders: Path, deposits: Path) -> None:
+def _import_by_sql(url: str, orders: Path, deposits: Path) -> None:
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         for table, path in (("orders", orders), ("deposits", deposits)):
             with cursor.copy(f"COPY {table} FROM STDIN (FORMAT csv, HEADER)".encode()) as copy, path.open("rb") as file:
                 while piece := file.read(1 << 20):
                     copy.write(piece)
-        cursor.execute(_FLOOR_POSTS)
+        cursor.execute(_BASELINE_POSTS)
 
 
 def _import(app: Flask, orders: Path, deposits: Path) -> None:
@@ -164,9 +164,15 @@ def _import(app: Flask, orders: Path, deposits: Path) -> None:
         raise BenchmarkFailed(f"flask {' '.join(command)} failed:\n{result.output}\n{result.exception!r}")
 
 
-def _ledger(installation: Installation) -> tuple[int, int]:
+def _posted(installation: Installation) -> tuple[int, int]:
     tenant = next(tenant for tenant in installation.tenants if tenant.slug == SLUG)
     with psycopg.connect(installation.tenant_url(tenant)) as connection:
         found = connection.execute("SELECT count(*), coalesce(sum(amount_minor), 0)::bigint FROM wallet_transactions")
         posted, posted_minor = found.fetchone() or (0, 0)
         return posted, posted_minor
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as JSON, in which the seconds of plain SQL have always been called `floor_seconds`."""
+    figures = asdict(report)
+    return {"floor_seconds": figures.pop("baseline_seconds"), **figures}

@@ -1,7 +1,7 @@
-"""Short slices of work, interleaved, and what they come to.
+"""Measures several ways of doing the same work, in short slices that take turns.
 
-A machine is never equally quiet for a minute. Ways that are compared run in turns of a few seconds, so that a noisy
-neighbour slows them all, and the median of the slices forgets the ones it hit.
+No machine is equally quiet for a whole minute. When the ways take turns of a few seconds, other load on the machine
+slows them all, and the median over the slices leaves out the slices that it hit.
 """
 
 from collections import Counter
@@ -14,12 +14,12 @@ W = TypeVar("W")
 
 
 class BenchmarkFailed(Exception):
-    """Something was refused or broke. A rate with refusals in it means nothing, so there is no result."""
+    """A call was refused or failed. There is no result then: a rate that includes refusals means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What all clients together got done. `paid` counts our payments by tenant; it is empty for other work."""
+    """One timed run of a way, all its clients together. `paid` counts payments by tenant; other work has none."""
 
     seconds: float
     latencies_ms: Sequence[float]
@@ -31,7 +31,7 @@ class Slice:
 
 
 class Way(Protocol):
-    """One way of doing the work that is measured."""
+    """One of the compared ways of doing the work, for instance payments through HTTP."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,7 @@ class Way(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One way's slices in a few numbers."""
+    """The result of one way: the rate of each slice, and percentiles of the latencies of all slices."""
 
     name: str
     title: str
@@ -58,9 +58,10 @@ class Figures:
 
 
 def interleave(ways: Sequence[W], rounds: int) -> Iterator[tuple[int, W]]:
-    """Each way once a round. Round 0 is for warming up, and does not count.
+    """Each way once in each round. Round 0 is the warm-up, and does not count.
 
-    The order is rotated, and every second round reversed: none is always first, or always after the same other.
+    The order is rotated in each round and reversed in every second one, so that no way is always the first, or always
+    after the same other way.
     """
     for number in range(rounds + 1):
         turn = number % len(ways)
@@ -72,11 +73,11 @@ def interleave(ways: Sequence[W], rounds: int) -> Iterator[tuple[int, W]]:
 def measure(
     ways: Sequence[Way], *, rounds: int, seconds: float, announce: Callable[[str], None]
 ) -> tuple[list[Figures], Counter[str]]:
-    """Run them all; returns their figures, and the payments made in each tenant, those of the warm-up included."""
+    """Run all ways; returns their figures, and the payments made in each tenant, those of the warm-up included."""
     slices: dict[str, list[Slice]] = {way.name: [] for way in ways}
     paid: Counter[str] = Counter()
     for number, way in interleave(ways, rounds):
-        announce(f"round {number} of {rounds}: {way.title}" if number else f"warming up: {way.title}")
+        announce(f"round {number} of {rounds}: {way.title}" if number else f"warm-up: {way.title}")
         done = way.run(seconds)
         paid.update(done.paid)
         if number:
@@ -92,15 +93,15 @@ def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
 
 
 def percentile(in_order: Sequence[float], percent: int) -> float:
-    """The nearest rank: a latency that somebody waited, never one between two."""
+    """The nearest rank: always a measured latency, not a value between two of them."""
     if not in_order:
-        raise BenchmarkFailed("Nothing at all was done in the time given; try longer slices.")
+        raise BenchmarkFailed("No call ended within its slice: raise --seconds.")
     return in_order[max(0, -(-len(in_order) * percent // 100) - 1)]
 
 
-def total(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """The payments of all clients."""
-    together: Counter[str] = Counter()
-    for part in parts:
-        together.update(part)
-    return together
+def total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """The payments of all clients, by tenant."""
+    sums: Counter[str] = Counter()
+    for each in counts:
+        sums.update(each)
+    return sums

@@ -1,4 +1,4 @@
-"""One wallet with a long history, and the ways it is read: by the service's own functions, and in plain SQL."""
+"""A wallet with many transactions, and the ways to read it: through the service layer, and in plain SQL."""
 
 from datetime import datetime, timedelta
 from random import random
@@ -17,7 +17,7 @@ from app.statements.service import list_tenant_transactions, stream_statement
 from app.wallets.service import get_wallet
 from scripts.benchmarks.clients import member_id
 from scripts.benchmarks.installation import Installation
-from scripts.benchmarks.slices import BenchmarkFailed
+from scripts.benchmarks.measurement import BenchmarkFailed
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant
 
@@ -41,8 +41,10 @@ _BALANCE: Final = (
 )
 
 
-def make_history(installation: Installation, transactions: int) -> None:
-    """Give the first member's wallet in the first tenant so many transactions, by bulk posting. It has one already."""
+def fill_wallet(installation: Installation, transactions: int) -> None:
+    """Post to the first member's wallet in the first tenant, in bulk, until it has this number of transactions. It has
+    one from the start.
+    """
     tenant = installation.tenants[0]
     with psycopg.connect(installation.tenant_url(tenant), autocommit=True) as login:
         for first in range(2, transactions + 1, CHUNK):
@@ -52,8 +54,8 @@ def make_history(installation: Installation, transactions: int) -> None:
         superuser.execute("CHECKPOINT")
 
 
-class LongHistory:
-    """The wallet's history, read in whole and in parts."""
+class WalletReads:
+    """Reads all transactions of the wallet, one page of them, or its balance at a moment."""
 
     def __init__(self, app: Flask, tenant: Tenant, login: psycopg.Connection[Any]) -> None:
         self._app, self._tenant, self._login = app, tenant, login
@@ -63,7 +65,7 @@ class LongHistory:
             (OWNER,),
         ).fetchone()
         if found is None:
-            raise BenchmarkFailed("There is no wallet with a history.")
+            raise BenchmarkFailed("The first member has no wallet with transactions.")
         self._id, self.count, self._first, self._last = found
         with app.app_context(), tenant_context(tenant):
             self._wallet = get_wallet(self._id)
@@ -106,30 +108,30 @@ class LongHistory:
         moment: datetime = self._first + random() * (self._last - self._first)  # noqa: S311
         return moment
 
-    def first_page(self) -> None:
+    def first_page_of_wallet(self) -> None:
         self._page(None)
 
-    def deep(self) -> None:
+    def deep_page_of_wallet(self) -> None:
         self._page([self._deep_at, self._deep_seq])
 
     def _page(self, after: list[Any] | None) -> None:
         with self._app.app_context(), tenant_context(self._tenant):
-            _whole(list_transactions(self._id, after=after, limit=DEFAULT_LIMIT + 1))
+            _check_page(list_transactions(self._id, after=after, limit=DEFAULT_LIMIT + 1))
             db.session.commit()
 
     def first_page_of_tenant(self) -> None:
         self._page_of_tenant(None)
 
-    def deep_of_tenant(self) -> None:
+    def deep_page_of_tenant(self) -> None:
         self._page_of_tenant([self._deep_at, str(self._id), self._deep_seq])
 
     def _page_of_tenant(self, after: list[Any] | None) -> None:
         with self._app.app_context(), tenant_context(self._tenant):
-            _whole(list_tenant_transactions(after=after, limit=DEFAULT_LIMIT + 1))
+            _check_page(list_tenant_transactions(after=after, limit=DEFAULT_LIMIT + 1))
             db.session.commit()
 
 
-def _whole(page: Any) -> None:
-    """Pages that are compared must be as long as each other."""
+def _check_page(page: Any) -> None:
+    """Raises BenchmarkFailed for a page that is not full: only pages of one length can be compared."""
     if len(page) < DEFAULT_LIMIT:
-        raise BenchmarkFailed(f"A page has {len(page)} transactions only.")
+        raise BenchmarkFailed(f"A page has {len(page)} transactions, not {DEFAULT_LIMIT}: raise --transactions.")

@@ -1,4 +1,4 @@
-"""Deposits of one minor unit to many wallets: one by one and in bulk, through the service and in plain SQL."""
+"""Deposits of one minor unit into many wallets: one by one and in bulk, through the service layer and in plain SQL."""
 
 from itertools import count, cycle
 from typing import Any, Final
@@ -22,13 +22,13 @@ _SINGLE: Final = "SELECT posted FROM wallet_post_v2(%s, 'deposit', %s, %s, %s, N
 _BULK: Final = "SELECT count(*) FROM wallet_post_many_v1(%s, %s, NULL, true)"
 
 
-class ManyPosts:
-    """Every call has keys of its own, so that nothing is a repeat."""
+class Deposits:
+    """Each call uses new idempotency keys, so that none is answered as a repetition."""
 
     def __init__(self, app: Flask, tenant: Tenant, login: psycopg.Connection[Any]) -> None:
         self._app, self._tenant, self._login = app, tenant, login
-        owned = login.execute("SELECT id FROM wallets WHERE user_id <> %s ORDER BY user_id", (ADMIN,))
-        self._wallets: list[UUID] = [row[0] for row in owned.fetchmany(BULK)]
+        found = login.execute("SELECT id FROM wallets WHERE user_id <> %s ORDER BY user_id", (ADMIN,))
+        self._wallets: list[UUID] = [row[0] for row in found.fetchmany(BULK)]
         self._next = cycle(self._wallets)
         name = uuid4().hex
         self._keys = (f"{name}-{number}" for number in count())
