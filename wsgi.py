@@ -3,13 +3,13 @@
 import os
 
 from app import create_app
-from app.holds.expiry_worker import start_timer
+from app.holds.expiry_worker import start_expiry_worker
 from app.tenants.provisioning_worker import start_provisioner
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry_watcher import start_registry_watcher
 
 app = create_app()
 if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
-    start_timer(app, app.config["HOLD_EXPIRY_SECONDS"])
+    start_expiry_worker(app, app.config["HOLD_EXPIRY_SECONDS"])
     start_provisioner(app)
     start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

@@ -8,7 +8,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from app.audit.service import entry_of
+from app.audit.service import entry_json
 from app.auth.actors import SYSTEM
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.restore.clone import SALT
@@ -96,7 +96,7 @@ def rechain(connection: Connection) -> None:
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:
     """Write an entry about the tenant as a whole into its audit log."""
-    entry = entry_of(SYSTEM, action=action, after=dict(told))
+    entry = entry_json(SYSTEM, action=action, after=dict(told))
     connection.execute("SELECT audit_note_v1(%s::jsonb)", (entry,))
 
 

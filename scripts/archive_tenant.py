@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
-from app.tenants.audit import note_as_system
+from app.tenants.audit import add_system_entry
 from scripts.support.console import admin_url_or_exit, exit_on_error, settings_or_exit
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.migrations.history import first_line, set_timeouts
@@ -38,7 +38,7 @@ def _write_audit_entry(connection: Connection, before: Tenant) -> None:
     change = {"before": {"status": before.status}, "after": {"status": TenantStatus.ARCHIVED}}
     try:
         with connection.begin_nested():
-            note_as_system(connection, before, "tenant.archive", subject=before.slug, **change)
+            add_system_entry(connection, before, "tenant.archive", subject=before.slug, **change)
     except DBAPIError as error:
         warning = f"Warning: the audit log of tenant {before.slug} has no entry for this, it can't be written"
         print(f"{warning}: {first_line(error)}", file=sys.stderr)

@@ -20,7 +20,7 @@ import rich_click as click
 from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
-from app.tenants.audit import note_as_system
+from app.tenants.audit import add_system_entry
 from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations.history import set_timeouts
@@ -64,7 +64,7 @@ def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
             exit_with(str(error), BAD_ARGUMENTS)
         change_settings(connection, tenant.id, changed)
         change = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
-        note_as_system(connection, tenant, "tenant.configure", **change)
+        add_system_entry(connection, tenant, "tenant.configure", **change)
     print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
 
 

@@ -20,7 +20,7 @@ import rich_click as click
 
 from app.db import ROLES, admin_engine
 from app.tenancy import RESERVED_SLUGS
-from app.tenants.audit import note_as_system
+from app.tenants.audit import add_system_entry
 from app.tenants.schemas import NAME_MAX_LENGTH
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -62,7 +62,7 @@ def _rename(slug: str, new_slug: str, schema_name: str | None, name: str | None)
             connection, ROLES, slug, new_slug, schema_name=schema_name, name=name, reserved_slugs=RESERVED_SLUGS
         )
         change = {"before": _names(before), "after": _names(after)}
-        note_as_system(connection, after, "tenant.rename", subject=after.slug, **change)
+        add_system_entry(connection, after, "tenant.rename", subject=after.slug, **change)
     return after
 
 

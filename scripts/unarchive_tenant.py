@@ -10,7 +10,7 @@ tenant SLUG. With 1 and 2 nothing has changed.
 import rich_click as click
 
 from app.db import admin_engine
-from app.tenants.audit import note_as_system
+from app.tenants.audit import add_system_entry
 from scripts.support.console import admin_url_or_exit, exit_on_error, settings_or_exit
 from tenant_schemas.lifecycle.archive import unarchive
 from tenant_schemas.migrations.history import set_timeouts
@@ -24,7 +24,7 @@ def main(slug: str) -> None:
         set_timeouts(connection)
         before = unarchive(connection, slug)
         change = {"before": {"status": before.status}, "after": {"status": TenantStatus.ACTIVE}}
-        note_as_system(connection, before, "tenant.unarchive", subject=slug, **change)
+        add_system_entry(connection, before, "tenant.unarchive", subject=slug, **change)
     print(f"Tenant {slug} is active again.")
 
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from app.api_keys.errors import KeyNotFound
 from app.api_keys.models import ApiKey
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.actors import Actor
 from app.auth.credentials import KEY_PREFIX
 from app.db import db
@@ -46,7 +46,7 @@ def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> t
         db.session.add(key)
         db.session.flush()
     told = {"name": name, "role": role, "expiresAt": expires_at}
-    note_in(tenant, actor, "api_key.create", subject=str(key.id), after=told)
+    commit_entry(tenant, actor, "api_key.create", subject=str(key.id), after=told)
     return key, f"{KEY_PREFIX}{key.id.hex}_{secret}"
 
 
@@ -85,4 +85,4 @@ def revoke_key(key_id: UUID, *, actor: Actor) -> None:
             return
         key.revoked_at = datetime.now(UTC)
         db.session.flush()
-    note_in(tenant, actor, "api_key.revoke", subject=str(key_id), before={"name": key.name, "role": key.role})
+    commit_entry(tenant, actor, "api_key.revoke", subject=str(key_id), before={"name": key.name, "role": key.role})

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.problems import MEDIA_TYPE
 from app.api.requests import SAFE_METHODS
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.access import actor, caller
 from app.auth.actors import ActorKind
 from app.db import db
@@ -37,7 +37,7 @@ def _note(response: Response) -> Response:
         try:
             tenant = _concerned(response)
             if tenant is not None:
-                note_in(tenant, actor(), _action(), subject=request.path, refusal=_code(response))
+                commit_entry(tenant, actor(), _action(), subject=request.path, refusal=_code(response))
         except (psycopg.Error, SQLAlchemyError, TenancyError):
             log.exception("audit_entry_lost", action=_action())
     return response

@@ -3,7 +3,7 @@
 from flask import Flask, g, request
 
 from app.api.requests import SAFE_METHODS
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.access import actor, caller
 from app.users.models import Role
 from tenant_schemas.context import current_binding
@@ -20,4 +20,4 @@ def _note() -> None:
         return
     tenant = current_binding()
     if isinstance(tenant, Tenant):
-        note_in(tenant, actor(), "look", subject=request.path)
+        commit_entry(tenant, actor(), "look", subject=request.path)

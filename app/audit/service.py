@@ -20,7 +20,7 @@ from tenant_schemas.tenant import Tenant
 _NOTE: Final = sa.text("SELECT audit_note_v1(CAST(:entry AS jsonb))")
 
 
-def entry_of(actor: Actor, **told: Any) -> str:
+def entry_json(actor: Actor, **told: Any) -> str:
     """An entry as the JSON argument of `audit_note_v1`: the actor, and further fields by their names in AuditRecord."""
     who = {
         "actor_kind": actor.kind,
@@ -32,21 +32,21 @@ def entry_of(actor: Actor, **told: Any) -> str:
     return orjson.dumps(who | known).decode()
 
 
-def note(actor: Actor, action: str, **told: Any) -> None:
+def add_entry(actor: Actor, action: str, **told: Any) -> None:
     """Write an entry in the session's db transaction. Commits nothing."""
-    db.session.execute(_NOTE, {"entry": entry_of(actor, action=action, **told)})
+    db.session.execute(_NOTE, {"entry": entry_json(actor, action=action, **told)})
 
 
-def note_in(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None:
+def commit_entry(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None:
     """Write an entry into a tenant's log in a db transaction of its own, committed when it returns. For changes on the
     shared side: call it just before their commit. In the worst case the log has an entry for a change that never
     committed.
     """
     statement = "SELECT audit_note_v1(%s::jsonb)"
-    connections().engine(tenant).one_statement(statement, (entry_of(actor, action=action, **told),))
+    connections().engine(tenant).one_statement(statement, (entry_json(actor, action=action, **told),))
 
 
-def speak_for(actor: Actor) -> None:
+def set_actor(actor: Actor) -> None:
     """Set the actor of the session's db transaction, for the entries that the tenant's SQL functions write in it."""
     said = {"kind": actor.kind, "address": actor.address, "requestId": actor.request_id}
     setting = sql.SQL("SET LOCAL audit.actor TO {}").format(orjson.dumps(said).decode())

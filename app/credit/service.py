@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.audit.models import AuditRecord
-from app.audit.service import speak_for
+from app.audit.service import set_actor
 from app.auth.actors import Actor
 from app.credit.models import (
     AGES,
@@ -57,7 +57,7 @@ def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int 
         "actor_id": actor.id,
         "request_id": actor.request_id,
     }
-    speak_for(actor)
+    set_actor(actor)
     statement = sa.select(CreditPolicy).from_statement(_SET).execution_options(populate_existing=True)
     policy: CreditPolicy = db.session.scalars(statement, parameters).one()
     return policy

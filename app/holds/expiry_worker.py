@@ -1,8 +1,8 @@
-"""Notes while the service runs that holds are over, so that the tables say what the answers say.
+"""Marks expired holds while the service runs, so that the tables agree with the answers.
 
-No answer depends on it: a hold whose time is over blocks no funds from that moment on, noted or not. It works for
-the tenants that have an idle connection in this process, opens none, and leaves wallets alone that somebody is using;
-tenants that nobody asks for are swept by `flask wallets expire-holds`. Several processes may do the same at once.
+No answer depends on it: an expired hold blocks no funds, marked or not. It works on tenants with an idle connection in
+this process, opens no connection, and skips locked wallets. `flask wallets expire-holds` covers all other tenants.
+Several processes may work at once.
 """
 
 from functools import partial
@@ -19,9 +19,9 @@ from tenant_schemas.worker_loop import start_worker
 log = structlog.get_logger(__name__)
 
 
-def start_timer(app: Flask, seconds: float) -> Event:
-    """Sweep every `seconds`, or never if it is 0, until the returned event is set. Call this after the process was
-    forked.
+def start_expiry_worker(app: Flask, seconds: float) -> Event:
+    """Run `sweep` every `seconds`, or never if it is 0, until the returned event is set. Call this after the process
+    was forked.
     """
     return start_worker("hold-expiry", seconds, partial(_sweep_in_context, app))
 
@@ -32,7 +32,7 @@ def _sweep_in_context(app: Flask) -> None:
 
 
 def sweep() -> None:
-    """One round. What fails for one tenant is logged and stops no other; the next round tries again."""
+    """One round over the tenants. A failure of one tenant is logged and stops no other; the next round tries again."""
     for tenant in connections().tenants_with_idle_connections():
         if not tenant.is_active:
             continue

@@ -6,7 +6,7 @@ from uuid import UUID
 from app.api.blueprint import Blueprint
 from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, PageQuery, paginate
-from app.audit.service import note
+from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
 from app.holds import service
 from app.holds.models import AuthorisedHold, Hold
@@ -97,7 +97,7 @@ def void_for_member(wallet_id: UUID, hold_id: UUID) -> Hold:
     lowered.
     """
     hold = service.void(wallet_id, hold_id)
-    note(actor(), "hold.void", wallet_id=wallet_id, subject=str(hold_id), after={"status": hold.status})
+    add_entry(actor(), "hold.void", wallet_id=wallet_id, subject=str(hold_id), after={"status": hold.status})
     return hold
 
 

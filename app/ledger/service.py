@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
-from app.audit.service import entry_of
+from app.audit.service import entry_json
 from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
@@ -82,7 +82,7 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     """
     if actor is None:
         return _post(_POST, {"wallet_id": wallet_id, **movement.parameters()})
-    parameters = {"wallet_id": wallet_id, "audit_entry": entry_of(actor), **movement.parameters()}
+    parameters = {"wallet_id": wallet_id, "audit_entry": entry_json(actor), **movement.parameters()}
     *columns, replayed, _ = _row(_POST_AUDITED, parameters)
     return posted_transaction(columns), replayed
 

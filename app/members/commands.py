@@ -3,7 +3,7 @@
 import click
 from flask.cli import AppGroup
 
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
 from app.auth.passwords import hash_password
 from app.auth.schemas import LoginSchema
@@ -40,7 +40,7 @@ def add_member(email: str, slug: str, role: str, name: str | None, password: str
                 user = users.add_user(email, name or email, hash_password(password))
             add_membership(user, tenant, Role(role))
             db.session.flush()
-            note_in(tenant, SYSTEM, "member.add", subject=str(user.id), after={"role": role})
+            commit_entry(tenant, SYSTEM, "member.add", subject=str(user.id), after={"role": role})
             db.session.commit()
     except (TenancyError, ServiceError) as error:
         raise click.ClickException(str(error)) from None

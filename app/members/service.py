@@ -5,7 +5,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.actors import Actor, ActorKind
 from app.auth.errors import AdminRequired
 from app.db import db, tenants
@@ -54,7 +54,7 @@ def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tup
             values = {"tenant_id": tenant.id, "user_id": user_id, "tenant_role": tenant.role_name, "role": role}
             values["name"] = name or email
             db.session.execute(sa.insert(Membership).values(values))
-            note_in(tenant, actor, "member.add", subject=str(user_id), after={"role": role})
+            commit_entry(tenant, actor, "member.add", subject=str(user_id), after={"role": role})
         else:
             _change(tenant, user_id, before, role, actor)
     return user_id, before is None
@@ -79,7 +79,7 @@ def remove_member(user_id: UUID, *, actor: Actor) -> None:
     with shared_side():
         before = _known_role(tenant, user_id, actor)
         db.session.execute(sa.delete(Membership).where(*_is(tenant, user_id)))
-        note_in(tenant, actor, "member.remove", subject=str(user_id), before={"role": before})
+        commit_entry(tenant, actor, "member.remove", subject=str(user_id), before={"role": before})
 
 
 def _user_with(email: str) -> UUID:
@@ -113,7 +113,9 @@ def _role_to_change(tenant: Tenant, user_id: UUID, actor: Actor) -> Role | None:
 def _change(tenant: Tenant, user_id: UUID, before: Role, role: Role, actor: Actor) -> None:
     if role != before:
         db.session.execute(sa.update(Membership).where(*_is(tenant, user_id)).values(role=role))
-        note_in(tenant, actor, "member.change", subject=str(user_id), before={"role": before}, after={"role": role})
+        commit_entry(
+            tenant, actor, "member.change", subject=str(user_id), before={"role": before}, after={"role": role}
+        )
 
 
 def _is(tenant: Tenant, user_id: UUID) -> tuple[sa.ColumnElement[bool], ...]:

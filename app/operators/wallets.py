@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.api.pagination import Position
-from app.audit.service import note
+from app.audit.service import add_entry
 from app.auth.actors import Actor
 from app.tenants import fan_out
 from app.tenants.fan_out import Budget, Unreadable, read_as
@@ -52,7 +52,7 @@ def list_all_tenants_wallets(*, after: Position | None, limit: int, actor: Actor
         def read(inside: Position | None = inside, room: int = room) -> list[MemberWallet]:
             wallets = service.list_wallets(after=inside, limit=room + 1, **filters)
             if wallets and room:
-                note(actor, "look", subject="/api/admin/wallets")
+                add_entry(actor, "look", subject="/api/admin/wallets")
             return wallets
 
         try:

@@ -17,7 +17,7 @@ from flask import Flask, current_app
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from app.audit.service import entry_of
+from app.audit.service import entry_json
 from app.auth.actors import Actor, ActorKind
 from app.config import Settings
 from app.db import admin_engine
@@ -125,7 +125,7 @@ def _claim(connection: Connection) -> _Request | None:
 def _first_entry(tenant: Tenant, request: _Request) -> str:
     actor = Actor(ActorKind.OPERATOR, request.requested_by, request.address, request.request_id)
     after = {"name": tenant.name, "status": tenant.status, "settings": dict(tenant.settings)}
-    return entry_of(actor, action="tenant.provision", subject=tenant.slug, after=after)
+    return entry_json(actor, action="tenant.provision", subject=tenant.slug, after=after)
 
 
 def _fail(engine: Engine, request: _Request, error: Exception) -> None:
@@ -158,9 +158,8 @@ def provisioner() -> Provisioner:
 
 
 def start_provisioner(app: Flask, seconds: float = LOOK_SECONDS) -> Event:
-    """Look when something was asked for here and every so many seconds, in a thread that ends with the process or, when
-    it next looks, after the event that is returned was set. To be called in the process that serves, after it was
-    forked.
+    """Create requested tenants in a daemon thread: at once after a request to this process, and every `seconds`. Set
+    the returned event to stop it; the thread ends at its next round. Call this after the process was forked.
     """
     stop = Event()
     own: Provisioner = app.extensions[EXTENSION]

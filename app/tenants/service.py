@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.pagination import Position
-from app.audit.service import note_in
+from app.audit.service import commit_entry
 from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
@@ -127,7 +127,7 @@ def _note(actor: Actor, before: Tenant, after: Tenant) -> None:
     told = {"before": _state(before), "after": _state(after)}
     try:
         # Without its settings: a limit or an invalid setting must not keep an operator from correcting it.
-        note_in(replace(before, settings={}), actor, "tenant.configure", **told)
+        commit_entry(replace(before, settings={}), actor, "tenant.configure", **told)
     except (psycopg.Error, SQLAlchemyError, TenancyError) as error:
         if after.is_active:
             raise

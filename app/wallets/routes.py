@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.headers import etag, gives_etag, if_match_version, needs_version
-from app.audit.service import note
+from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
 from app.money import to_minor
 from app.wallets import service
@@ -35,7 +35,7 @@ def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
     wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
-        note(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
+        add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
     return wallet, 201 if opened else 200, etag(wallet.version)
 
 

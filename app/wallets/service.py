@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
-from app.audit.service import speak_for
+from app.audit.service import set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
 from app.refusals import named_refusals
@@ -43,7 +43,7 @@ def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple
     simultaneous calls, one opens it. Raises MemberNotFound.
     """
     parameters = {"user_id": user_id, "currency": currency, "actor_id": actor.id, "request_id": actor.request_id}
-    speak_for(actor)
+    set_actor(actor)
     statement = sa.select(Wallet, sa.column("opened", sa.Boolean)).from_statement(_OPEN)
     with named_refusals():
         wallet, opened = db.session.execute(statement, parameters).one()
@@ -120,7 +120,7 @@ def configure_wallet(
         "status": status,
         "request_id": actor.request_id,
     }
-    speak_for(actor)
+    set_actor(actor)
     statement = sa.select(Wallet).from_statement(_CONFIGURE).execution_options(populate_existing=True)
     with named_refusals():
         wallet: Wallet = db.session.scalars(statement, parameters).one()

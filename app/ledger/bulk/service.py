@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from app.audit.service import entry_of
+from app.audit.service import entry_json
 from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
@@ -44,7 +44,7 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
     """
     keyed = _keyed(items, idempotency_key)
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
-    entry = entry_of(actor, action="transactions.bulk", subject=idempotency_key)
+    entry = entry_json(actor, action="transactions.bulk", subject=idempotency_key)
     parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, entry)
     for _ in range(_TRIES - 1):
         try:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from flask import Flask
 
-from app.holds.expiry_worker import start_timer, sweep
+from app.holds.expiry_worker import start_expiry_worker, sweep
 from tenant_schemas.flask import connections
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
@@ -48,7 +48,7 @@ def until(true: Any) -> bool:
 
 def test_the_timer_notes_in_every_tenant_at_hand_what_is_over(app: Flask, database: Database) -> None:
     holds = {slug: make_due_hold(app, database, slug) for slug in SLUGS}
-    stop = start_timer(app, 0.05)
+    stop = start_expiry_worker(app, 0.05)
     try:
         assert until(lambda: all(noted(database, slug, holds[slug]) == ("expired", 0) for slug in SLUGS))
     finally:
@@ -57,7 +57,7 @@ def test_the_timer_notes_in_every_tenant_at_hand_what_is_over(app: Flask, databa
 
 
 def test_no_timer_runs_if_it_is_told_not_to(app: Flask) -> None:
-    assert isinstance(start_timer(app, 0), Event)
+    assert isinstance(start_expiry_worker(app, 0), Event)
     assert all(thread.name != "hold-expiry" for thread in running_threads())
 
 
