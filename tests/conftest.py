@@ -1,7 +1,7 @@
-"""The suite's world: one database with the tenants eur and km, the application on it, and people to act in it.
+"""The suite's fixtures: one database with the tenants eur and km, the application on it, and people.
 
-Commits are real everywhere; each test makes its own people and wallets, and looks at those only. A test that needs a
-whole tenant to itself, or breaks something, takes `fresh_database`.
+All commits are real. Each test makes its own people and wallets, and reads only those. A test that needs a whole
+tenant, or breaks something, takes `fresh_database`.
 """
 
 import json
@@ -76,7 +76,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "idle_in_transaction_timeout_ms": 60_000,
         "registry_watch_seconds": 0,
         "max_body_bytes": 65_536,
-        # A test says so if it is about limits; the others share one process, and a test's client rarely closes answers.
+        # Only tests of limits set them; the other tests share one process, and their clients rarely close responses.
         "tenant_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,
         "login_rate_limit": "999999999/day",

@@ -1,5 +1,5 @@
-"""What schemathesis is told beside its settings, in its own process: how requests are made to get somewhere, one more
-check, and an account of what was answered.
+"""Hooks of schemathesis beside its settings, in its own process: they make requests valid more often, add one check,
+and count the answers.
 """
 
 import itertools
@@ -25,10 +25,10 @@ answers: Counter[str] = Counter()
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
-    """Rules that the description can't say would refuse nearly everything. Three times of four they are kept; what is
-    invalid by the description stays so.
+    """Rules that OpenAPI can't express would refuse nearly all requests. Three times of four the request is made to
+    obey them; a request that OpenAPI calls invalid stays invalid.
     """
-    case.headers.pop("X-Tenant", None)  # Who calls says which one is meant, or none.
+    case.headers.pop("X-Tenant", None)  # The caller's settings choose the tenant, or none.
     if case.path.startswith("/api/admin/tenants"):
         _spare_the_tenants(case)
     number = next(requests)
@@ -40,7 +40,7 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 
 def _spare_the_tenants(case: Case) -> None:
-    """Nobody suspends those that the others are tested in, and only one is made, for each has to be dropped."""
+    """The tenants under test are never suspended, and only one tenant is made, because each has to be dropped."""
     if case.path_parameters.get("slug") in {"eur", "km"}:
         case.path_parameters["slug"] = "spare"
     if isinstance(case.body, dict) and re.fullmatch("[a-z][a-z0-9_]*", str(case.body.get("slug")), re.ASCII):
@@ -48,14 +48,14 @@ def _spare_the_tenants(case: Case) -> None:
 
 
 def _renew_key(case: Case, number: int) -> None:
-    """schemathesis likes the key "0", and would be told for ever that it was used."""
+    """schemathesis prefers the key "0", which would always be refused as used."""
     key = case.headers.get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch(rf"[\w-]{{1,{LONGEST_KEY_TO_GROW}}}", key, re.ASCII):
         case.headers["Idempotency-Key"] = f"{key}-{os.environ['SCHEMATHESIS_RUN']}-{number}"
 
 
 def _give_time(case: Case) -> None:
-    """Periods that hold a moment, and keys and holds that are not over before they begin."""
+    """Periods that contain a moment, and keys and holds that do not expire before their start."""
     if re.fullmatch(MOMENT, str(case.query.get("to")), re.ASCII):
         case.query["to"] = NEVER
     if isinstance(case.body, dict) and re.fullmatch(MOMENT, str(case.body.get("expiresAt")), re.ASCII):
@@ -65,15 +65,15 @@ def _give_time(case: Case) -> None:
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
-    """A line longer than gunicorn reads is answered by gunicorn, and never comes to the application."""
+    """gunicorn answers a too long request line itself; the application never gets it."""
     return response.status_code != HTTPStatus.REQUEST_URI_TOO_LONG
 
 
 @schemathesis.check
 def status_is_named(ctx: CheckContext, response: Response, case: Case) -> None:
-    """`default` describes what nobody foresaw; whatever happens in a test was to be foreseen."""
+    """`default` describes unforeseen errors; every error of a test must be foreseen."""
     if case.method.lower() != case.operation.method.lower():
-        return  # It tries a method that is not described at all.
+        return  # schemathesis also tries an undescribed method.
     status = str(response.status_code)
     answers[f"{case.operation.label} {status}"] += 1
     assert status in case.operation.definition.raw["responses"], f"{status} is described by `default` only"
@@ -82,5 +82,5 @@ def status_is_named(ctx: CheckContext, response: Response, case: Case) -> None:
 @schemathesis.check
 class Account:
     def after_run(self, ctx: CheckContext) -> None:
-        """How often which operation answered with which status, for the test to judge."""
+        """Write how often each operation answered with each status, for the test's assertions."""
         Path(os.environ["SCHEMATHESIS_ACCOUNT"]).write_text(json.dumps(answers))

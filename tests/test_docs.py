@@ -1,4 +1,6 @@
-"""The documents are true: what they name exists, what exists is documented, their examples run, and the site builds."""
+"""The documents are true: every name in them exists, everything that exists is documented, their examples run, and the
+site builds.
+"""
 
 import importlib
 import os
@@ -23,9 +25,9 @@ from app.config import ROOT, Settings
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
 ENGINE = "tenant_schemas/README.md"
-# Settings that the embedded server decides, or that are not read from the environment.
+# Settings that the embedded server sets, or that are not read from the environment.
 NOT_A_VARIABLE = {"is_embedded"}
-# What git ignores: made by `make run` and `make docs`.
+# Ignored by git: made by `make run` and `make docs`.
 MADE_LATER = {".data/", ".site/"}
 # A path of the repository in backticks: with a slash, or a file by its name.
 PATH = re.compile(r"`((?:[\w.*<>-]+/)+[\w.*-]*|[\w-]+\.(?:py|md|cfg|sql|yml))`")
@@ -64,7 +66,7 @@ def test_every_path_a_document_names_exists(document: str) -> None:
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
 def test_every_link_of_a_document_leads_to_a_file(document: str) -> None:
-    """As a git host follows it. The anchors, and the same links in the site, are checked when the site is built."""
+    """As a git host follows links. The build of the site checks anchors, and the same links in the site."""
     targets = re.findall(r"\]\((?!\w+:|#)([^)\s#]+)", text_of(document))
     assert not [target for target in targets if not (ROOT / document).parent.joinpath(target).is_file()]
 
@@ -107,7 +109,7 @@ def flask_commands(app: Flask) -> dict[str, click.Command]:
     return {
         f"{name} {command_name}": command
         for name, group in groups.items()
-        if name != "openapi"  # flask-smorest brings it.
+        if name != "openapi"  # A command of flask-smorest.
         for command_name, command in group.commands.items()
     }
 
@@ -127,7 +129,7 @@ def test_every_script_and_option_a_document_names_exists(document: str) -> None:
     wrong = [
         (name, option)
         for name, rest in named
-        if name != "psql"  # What follows its login is psql's own.
+        if name != "psql"  # The arguments after its login are psql's.
         for option in re.findall(r"(?<!\S)--[a-z-]+", rest)
         if option not in options_of(known[name])
     ]
@@ -265,14 +267,14 @@ def test_the_engines_readme_works_when_pasted(tmp_path: Path, server_url: str) -
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make check` builds it, but elsewhere."""
+    """The site, built as by `make check`, but into another folder."""
     folder = tmp_path_factory.mktemp("site")
     build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder), strict=True))
     return folder
 
 
 class Resources(HTMLParser):
-    """What a page makes a browser load."""
+    """The resources that a page makes a browser load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,7 +313,7 @@ def test_the_site_has_the_documents_that_stand_outside_docs(site: Path) -> None:
 
 
 def test_a_broken_link_is_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """To no page, to no heading of a page, and to no heading of a document outside docs/."""
+    """To a missing page, to a missing heading of a page, and to a missing heading of a document outside docs/."""
     pages = tmp_path / "docs"
     shutil.copytree(ROOT / "docs", pages)
     broken = ("gone.md", "settings.md#gone", "../README.md#gone")

@@ -17,16 +17,16 @@ TESTS: Final = ROOT / "tests"
 # A directory stands for all that is below it.
 EXCEPTIONS: Final = {
     "app/model": "compares the whole wallet with a model of it in plain Python, in random sequences",
-    "factories": "makes what tests need, and tests nothing",
-    "faults": "strikes down servers and programs in the middle of a migration, a backup or a restore",
-    "isolation": "attacks the walls between tenants from every side: roles, sessions, routes, pools",
+    "factories": "makes the objects that tests need, and tests nothing",
+    "faults": "kills servers and programs in the middle of a migration, a backup or a restore",
+    "isolation": "attacks the isolation of tenants: roles, sessions, routes, pools",
     "migrations/test_upgrade.py": "takes a ledger through both histories, from the first revision to the last",
     "scripts/test_runbook.py": "runs the commands of docs/operations.md",
     "servers": "starts the second server for the tests marked both_servers, and tests itself",
     "test_docs.py": "compares the documents with the code",
     "test_layout.py": "compares the tests with the code",
     "test_private_names.py": "names the private names of libraries that the code uses",
-    "test_schemathesis.py": "sends invented requests to all operations of /openapi.json",
+    "test_schemathesis.py": "sends generated requests to all operations of /openapi.json",
 }
 
 
@@ -40,7 +40,7 @@ def directories() -> list[str]:
 
 
 def module_of(test_file: str) -> Path | None:
-    """The module that a test file is about, by its path alone."""
+    """The module that a test file tests, by its path alone."""
     code, words = ROOT / Path(test_file).parent, Path(test_file).stem.split("_")[1:]
     for count in range(len(words), 0, -1):
         module = code / f"{'_'.join(words[:count])}.py"
@@ -56,7 +56,7 @@ def is_excepted(path: str) -> bool:
 
 
 def imported_by(path: Path) -> Iterator[str]:
-    """The first names of the packages that a file imports, anywhere in it."""
+    """The first names of the packages that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)

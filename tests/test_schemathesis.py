@@ -1,7 +1,7 @@
-"""schemathesis against the served OpenAPI, as everybody who may call: no 5xx, and each answer is as it is described.
+"""schemathesis against the served OpenAPI, as each caller: no 5xx, and each answer matches its description.
 
-It invents requests from the description, valid and invalid ones, the same in every run. `SCHEMATHESIS_EXAMPLES=200`
-makes it look for longer.
+It generates valid and invalid requests from the description, the same in every run. `SCHEMATHESIS_EXAMPLES=200`
+generates more of them.
 """
 
 import json
@@ -62,7 +62,7 @@ expected-statuses = ["400", "401", "403", "404", "409", "412", "413", "415", "42
 [checks.missing_required_header]
 expected-statuses = ["400", "401", "403", "404", "422", "428"]
 
-# What an earlier run found must not change what this one sends.
+# The findings of an earlier run must not change the requests of this one.
 [cache]
 enabled = false
 [generation]
@@ -76,7 +76,7 @@ database = "none"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A served application with two tenants, and one more to be configured."""
+    """A served application with two tenants, and a third one to configure."""
 
     app: Flask
     people: People
@@ -101,7 +101,7 @@ def world(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def of_a_member(world: World, slug: str, member: Person, admin: Person) -> dict[str, str]:
-    """Something of each kind that a request can name."""
+    """An object of each kind that a request can name."""
     wallet = world.people.wallet(member, slug, balance_minor=100_000_000)
     items = {"items": [{"productId": world.product, "quantity": 1}]}
     made = {
@@ -127,7 +127,7 @@ _PROVISIONING = """
 
 
 def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
-    """The settings of one run: who calls, and what there is to be named."""
+    """The settings of one run: the caller, and the objects that requests can name."""
     home = slug or "eur"
     password_hash = hash_password(PASSWORD)
     admin, other = (world.people.make(password_hash=password_hash, **{home: each}) for each in ("admin", "member"))
@@ -155,7 +155,7 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
     )
 
 
-# Where schemathesis is to take its values from, four times of five.
+# The source of schemathesis' values, four times of five.
 IDS = ("wallet_id", "transaction_id", "hold_id", "order_id", "user_id", "key_id", "provisioning_id")
 PLACES = {
     **{f"path.{name}": name for name in (*IDS, "currency", "slug")},
@@ -174,7 +174,7 @@ def dictionaries(named: dict[str, list[str]]) -> str:
 
 
 def run(world: World, role: str, slug: str | None, *options: str, examples: int) -> Counter[str]:
-    """Let schemathesis loose as this caller. Gives how often each operation answered with each status."""
+    """Run schemathesis as this caller. Returns how often each operation answered with each status."""
     name = f"{role}-{slug}"
     config, account = world.folder / f"{name}.toml", world.folder / f"{name}.json"
     config.write_text(config_of(world, role, slug, int(EXAMPLES or examples)))
@@ -189,12 +189,12 @@ def run(world: World, role: str, slug: str | None, *options: str, examples: int)
 
 
 def reached(told: Counter[str]) -> set[str]:
-    """The operations that did what they are for, at least once."""
+    """The operations that succeeded at least once."""
     return {operation for operation, _, status in (each.rpartition(" ") for each in told) if status.startswith("2")}
 
 
-# Each operation, as whoever may call it; and of how many of them it must be seen that they do what they are for, so
-# that the requests are known to get somewhere.
+# Each operation, with the callers that it admits, and the number of operations that must succeed at least once, which
+# proves that the requests are valid.
 DEEP = {
     "member of km": ("member", "km", "^/api/(wallet|orders|products|me|auth)", 17),
     "admin of eur": ("admin", "eur", "^/api/admin/(?!tenants)", 28),
@@ -210,7 +210,7 @@ def test_an_operation_answers_what_is_described_whatever_is_sent(
     assert len(reached(told)) >= at_least, sorted(reached(told))
 
 
-# Who calls all operations, whether they may or not. In CI each in one tenant; by hand everybody in both.
+# The callers of all operations, admitted or not. In CI each calls one tenant; by hand all call both.
 WIDE = [("member", "eur"), ("admin", "km"), ("auditor", "eur"), ("service", "km"), ("operator", "eur")]
 OTHERS = [("member", "km"), ("admin", "eur"), ("auditor", "km"), ("service", "eur"), ("operator", "km")]
 

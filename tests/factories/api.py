@@ -1,4 +1,6 @@
-"""A client of the API: Flask's own test client, which runs the whole WSGI application, and what every call repeats."""
+"""A client of the API: Flask's own test client, which runs the whole WSGI application, and the parts that every call
+repeats.
+"""
 
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -28,7 +30,7 @@ class Api:
         key: str | None = None,
         **more: Any,
     ) -> TestResponse:
-        """POST with an Idempotency-Key of its own unless `key` gives one."""
+        """POST with its own Idempotency-Key unless `key` gives one."""
         headers = {"Idempotency-Key": key or uuid4().hex, **more.pop("headers", {})}
         return self.send("POST", path, person, tenant, headers=headers, **more)
 

@@ -1,4 +1,4 @@
-"""What the wallet gives the engine, as fixtures: engine tests take them and never import the application.
+"""The application's parts for the engine, as fixtures: engine tests use them and never import the application.
 
 tests/conftest.py imports the fixtures, beside its own `tenancy_migrations`, `app` and `fresh_app`.
 """

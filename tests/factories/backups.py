@@ -1,4 +1,4 @@
-"""Backups of tenants, what is in them, and what may happen to a tenant while one is made."""
+"""Backups of tenants, their content, and payments during a backup."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from tenant_schemas.testing.plugin import Database
 
 
 def source_of(database: Database, role_name: str = "wallet_backup") -> Source:
-    """Where a backup of this database reads, with this login."""
+    """The source of a backup of this database, with this login."""
     return Source(url=database.url(role_name), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
 
 
 def rows_in(bundle: Bundle, name: str) -> list[dict[str, str]]:
-    """A table's rows as COPY's texts. No test here writes what COPY would have to escape."""
+    """A table's rows as COPY's texts. No test here writes a value that COPY has to escape."""
     (found,) = [each for each in (*bundle.manifest.tables, *bundle.manifest.shared) if each.name == name]
     return [
         dict(zip(found.columns, line.decode().rstrip("\n").split("\t"), strict=True)) for line in bundle.lines(found)
@@ -29,7 +29,7 @@ def rows_in(bundle: Bundle, name: str) -> list[dict[str, str]]:
 
 
 def fill(database: Database, rows: int) -> None:
-    """Rows that hardly compress, in a table of km's that refers to nothing."""
+    """Rows that hardly compress, in a table of km that refers to nothing."""
     database.as_superuser().execute(
         "INSERT INTO km_schema.reconciliations (user_id, currency, calculated_minor, posted_minor, source_rows,"
         " source_hash, compared_at) SELECT gen_random_uuid(), 'BAM', 1, 1, 1, sha256(uuid_send(gen_random_uuid())),"

@@ -1,4 +1,4 @@
-"""What the tests of restores share: a tenant with something in every table, bundles of it, and looks at tenants."""
+"""Shared by the tests of restore: a tenant with rows in every table, its bundles, and queries of tenants."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from tests.factories.backups import source_of
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
-# What may be found nowhere in a clone.
+# Personal data that a clone must not contain.
 SECRETS = (
     *("Ana Horvat", "Anči", "Ana's rent for May", "IBAN BA391290079401028494", "Ana was billed twice"),
     *("order-of-ana-17", "key-made-of-ana", "room-of-ana", "A room for Ana", "203.0.113.77", "request-of-ana"),
@@ -34,7 +34,7 @@ SECRETS = (
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """Who is in a furnished tenant, and the member's wallet."""
+    """The people of a furnished tenant, and the member's wallet."""
 
     member: Person
     admin: Person
@@ -49,8 +49,8 @@ SLUG = "shop"
 
 
 def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
-    """Make a tenant with something in every table. Logins are the whole server's, and a restore changes the tenant's:
-    so it is none that other tests have.
+    """Make a tenant with rows in every table. Logins belong to the whole server, and a restore changes the tenant's
+    login: so no other test has this tenant.
     """
     make_tenant(database, MIGRATIONS, slug, {"currency": "BAM"})
     people = People(app)
@@ -70,13 +70,13 @@ def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
 
 @pytest.fixture
 def furnished(fresh_database: Database, fresh_app: Flask) -> Furnished:
-    """A tenant of this test's own with something in every table; its slug is SLUG."""
+    """A tenant of this test's own with rows in every table; its slug is SLUG."""
     return furnish(fresh_database, fresh_app)
 
 
 @pytest.fixture
 def bundle(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> Bundle:
-    """A backup of it."""
+    """A backup of the furnished tenant."""
     return take(fresh_database, SLUG, tmp_path)
 
 
@@ -135,7 +135,7 @@ def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundl
 
 
 def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes]) -> Bundle:
-    """The bundle with other rows of one table and a manifest that says so, as somebody would forge it."""
+    """A forged bundle: other rows of one table and a manifest that matches them."""
     manifest = bundle.manifest
     (file,) = (each for each in manifest.tables if each.name == table)
     lines = [change(line) for line in bundle.lines(file)]
@@ -166,7 +166,7 @@ def content_of(database: Database, schema_name: str) -> dict[str, list[str]]:
 
 
 def without_log(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The audit log tells of the restore itself, and nothing else may differ."""
+    """The content without the audit log, which has an entry for the restore itself. Nothing else may differ."""
     return {name: rows for name, rows in found.items() if name not in {"audit_log", "audit_chain"}}
 
 
@@ -186,7 +186,7 @@ def audit(database: Database, slug: str) -> list[tuple[Any, ...]]:
 
 
 def world(database: Database) -> dict[str, Any]:
-    """All that a restore which failed must leave as it was: schemas, roles, people and the registry."""
+    """Everything that a failed restore must leave unchanged: schemas, roles, people and the registry."""
     superuser = database.as_superuser()
     questions = {
         "schemas": "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1",
@@ -201,5 +201,5 @@ def world(database: Database) -> dict[str, Any]:
     return {name: superuser.execute(question.encode()).fetchall() for name, question in questions.items()}
 
 
-def prove_otherwise(bundle: Bundle) -> None:
+def change_proof(bundle: Bundle) -> None:
     forge(bundle, replace(bundle.manifest, proof={**bundle.manifest.proof, "wallets": []}))

@@ -1,4 +1,4 @@
-"""Puts products into the catalogue the way the operators' script does."""
+"""Adds products to the catalogue as the operators' script does."""
 
 from typing import Any
 from uuid import UUID, uuid4

@@ -1,7 +1,7 @@
 """The doctor's findings on a test's database.
 
-Most things are broken in a db transaction that is rolled back, and examined inside it as the migrator: PostgreSQL's DDL
-is transactional, roles included.
+Most faults are made in a db transaction that is rolled back, and examined inside it as the migrator: PostgreSQL's DDL
+is transactional, including roles.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from app.tenancy import MIGRATIONS
 from tenant_schemas.doctor import Finding, examine
 from tenant_schemas.testing.plugin import Database
 
-# The tests' server is thrown away, so nothing on it must outlive a crash; and its other databases are nobody's.
+# The tests' server is temporary, so it needs no durability, and its other databases are not checked.
 THROWN_AWAY = frozenset({"fsync", "full_page_writes", "synchronous_commit", "data_checksums", "other_database"})
 
 
-# Of a server that was given to the tests, and how it lets them in, nothing is known.
+# The settings and pg_hba.conf of a given server are unknown.
 THEIR_SERVER = frozenset({"pg_hba", "ssl", "max_prepared_transactions", "log_statement", "password_encryption"})
 
 
@@ -46,15 +46,15 @@ def findings(connection: Connection, **options: Any) -> list[Finding]:
 
 
 def seen(connection: Connection, **options: Any) -> list[tuple[str, str]]:
-    """What was found, as the migrator would find it."""
+    """The findings of the migrator."""
     connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
     return [(finding.check, finding.where) for finding in findings(connection, **options)]
 
 
 def assert_found_alone(database: Database, statement: str, check: str, where: str) -> None:
-    """After the statement this finding is there, and no other of another object.
+    """After the statement there is this finding, and no finding about another object.
 
-    A grant may be wrong in two ways at once; then the second is of the same thing.
+    A grant may be wrong in two ways at once; then both findings are about the same object.
     """
     with broken(database, statement) as connection:
         found = seen(connection)

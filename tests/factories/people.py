@@ -1,4 +1,4 @@
-"""Makes users, memberships and wallets the way the application does, without the cost of hashing passwords."""
+"""Makes users, memberships and wallets as the application does, without the cost of hashing passwords."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -36,7 +36,7 @@ class People:
     def make(
         self, *, password_hash: str | None = None, name: str = "Test Person", is_operator: bool = False, **roles: str
     ) -> Person:
-        """A new user; `eur="admin", km="member"` says where they belong."""
+        """A new user; `eur="admin", km="member"` are their roles."""
         with self.app.app_context():
             tenants = {}
             for slug in roles:
@@ -51,7 +51,7 @@ class People:
             return Person(user_id, known_as, self.token(user_id))
 
     def token(self, user_id: UUID, tenant_id: UUID | None = None) -> str:
-        """An access token of a session of its own, as a log-in would give it."""
+        """An access token of its own session, as a login would issue it."""
         with self.app.app_context():
             ((session_id,),) = connections().shared.one_statement(_SESSION, (user_id,))
         mint: TokenMint = self.app.extensions["token_mint"]

@@ -19,7 +19,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Provider:
-    """`answers` takes the place of what it says at a path; `fetches` counts what was asked."""
+    """`answers` replaces the response at a path; `fetches` counts the requests."""
 
     def __init__(self) -> None:
         self.fetches: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class Provider:
         return {"keys": [key.as_dict(private=False, use="sig") for key in self.keys.values()]}
 
     def add_key(self, kind: str = "EC") -> str:
-        """A new key that is published; returns its id."""
+        """Publish a new key; returns its id."""
         kid = uuid4().hex
         parameters = {"kid": kid}
         made: Key = RSAKey.generate_key(2048, parameters) if kind == "RSA" else ECKey.generate_key("P-256", parameters)
@@ -73,14 +73,14 @@ class Provider:
         return kid
 
     def claims(self, email: str, /, **changed: Any) -> dict[str, Any]:
-        """Right claims but for what is changed; None leaves one out."""
+        """Valid claims except for the changed ones; None omits a claim."""
         now = int(time())
         right = {"iss": self.issuer, "aud": AUDIENCE, "sub": "1", "iat": now, "exp": now + 300}
         right |= {"email": email, "email_verified": True}
         return {name: value for name, value in (right | changed).items() if value is not None}
 
     def token(self, email: str, /, *, kid: str | None = None, key: Key | None = None, **changed: Any) -> str:
-        """A token for this address, signed with the newest key unless told otherwise."""
+        """A token for this address, signed with the newest key by default."""
         kid = kid or self.kid
         key = key or self.keys[kid]
         algorithm = "RS256" if isinstance(key, RSAKey) else "ES256"

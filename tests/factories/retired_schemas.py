@@ -1,4 +1,4 @@
-"""Retired schemas to drop or to keep, and looks at them."""
+"""Retired schemas to drop or to keep, and queries of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def as_owner(database: Database) -> Iterator[sa.Connection]:
 
 
 def make_retired_schema(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
-    """A schema with a table that refers to a table of `shared`, as those of tenants do."""
+    """A schema with a table that refers to a table of `shared`, like tenants' tables."""
     with as_owner(database) as connection:
         record_retired_schema(
             connection,

@@ -1,4 +1,4 @@
-"""A scratch revision after the repository's histories, and what became of the tenants that it was run for."""
+"""A scratch revision after the repository's histories, and its effect on tenants."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tenant_schemas.testing.plugin import Database
 SCHEMAS = {"eur": "eur_schema", "km": "km_schema"}
 
 
-# Two steps, so that the first can be seen to be undone, and a note of how the second was run.
+# Two steps, so that a test can see that the first was undone, and a note of how the second was run.
 STEPS = """
 op.execute("CREATE TABLE first_step (id uuid PRIMARY KEY)")
 op.execute('''CREATE TABLE probe AS SELECT current_user::text AS who, current_schemas(true)::text AS path,
@@ -29,7 +29,7 @@ PROBES = {"first_step", "probe"}
 
 
 def write_revision(repository: Path, history: History, number: int, body: str, **said: object) -> None:
-    """Add a revision whose upgrade is `body`, and what else its file says."""
+    """Add a revision with this upgrade body and these other assignments."""
     folder = repository / "migrations" / ("shared" if history is History.SHARED else "tenant")
     indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
     said_lines = "".join(f"{name} = {value!r}\n" for name, value in said.items())
@@ -56,7 +56,7 @@ BEFORE = f"{next_number() - 1:04d}"
 
 
 def migrate(scratch: Migrations, database: Database, *slugs: str, **options: Any) -> dict[str | None, Outcome]:
-    """What became of the tenants."""
+    """The outcome of each tenant."""
     outcomes = list(runner.migrate(database.admin_engine(), scratch, MigrateOptions(slugs=slugs, **options)))
     assert outcomes.pop(0).slug is None
     by_slug = {outcome.slug: outcome for outcome in outcomes}
@@ -71,7 +71,7 @@ def tables_in(database: Database, schema_name: str) -> set[str]:
 
 
 def state_of(database: Database, slug: str) -> tuple[set[str], str, str]:
-    """Which of the scratch revision's tables the tenant has, and where it is, in Alembic's and the registry's words."""
+    """The scratch revision's tables in the tenant, and its revision according to Alembic and to the registry."""
     query = sql.SQL(
         "SELECT ARRAY(SELECT tablename::text FROM pg_tables WHERE schemaname = t.schema_name),"
         " (SELECT version_num FROM {}), t.revision FROM shared.tenants t WHERE t.slug = %s"
@@ -86,7 +86,7 @@ def assert_migrated(database: Database, slug: str) -> None:
 
 
 def assert_as_before(database: Database, slug: str) -> None:
-    """Not even the first step is left, and both records of the revision agree."""
+    """The first step was undone too, and both records of the revision agree."""
     tables, *revisions = state_of(database, slug)
     assert "first_step" not in tables
     assert revisions == [BEFORE, BEFORE]

@@ -1,4 +1,4 @@
-"""The application as it is served in earnest: gunicorn on a test database."""
+"""The application as served in production: gunicorn on a test database."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 30
 
 @contextmanager
 def served(database: Database, log_path: Path, *options: str, **more: str) -> Iterator[str]:
-    """Run gunicorn with these options and settings; yields its URL. The log tells what a failure was about."""
+    """Run gunicorn with these options and settings; yields its URL. The log explains a failure."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

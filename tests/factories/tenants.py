@@ -1,4 +1,4 @@
-"""Tenants of a test's own, and what the database knows of a tenant."""
+"""Tenants of a test's own, and the rows and objects that a tenant has in the database."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ BAM = {"currency": "BAM"}
 
 @pytest.fixture
 def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
-    """A tenant of this database only: the roles of eur and km are those of all tests."""
+    """A tenant of this database only: the roles of eur and km are shared by all tests."""
     return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
 
 
-def set_aside(database: Database, slug: str = "mark") -> None:
+def archive_tenant(database: Database, slug: str = "mark") -> None:
     """Archive the tenant."""
     with database.admin_engine().begin() as connection:
         archive(connection, slug)
@@ -34,7 +34,7 @@ def renamed(database: Database, new_slug: str = "bam", slug: str = "mark", **opt
 
 
 def traces(database: Database, tenant: Tenant) -> list[Any]:
-    """What of a tenant is in the catalogue, in `shared` and among the roles."""
+    """The tenant's objects in the catalogue, rows in `shared` and roles."""
     server = database.as_superuser()
     found = [
         row
@@ -55,7 +55,7 @@ def traces(database: Database, tenant: Tenant) -> list[Any]:
 
 
 def everything(database: Database) -> Any:
-    """What a refused rename leaves as it was."""
+    """Everything that a refused rename leaves unchanged."""
     server = database.as_superuser()
     names = server.execute("SELECT nspname::text FROM pg_namespace UNION ALL SELECT rolname::text FROM pg_roles")
     paths = server.execute("SELECT oid, proconfig FROM pg_proc WHERE proconfig IS NOT NULL ORDER BY oid").fetchall()

@@ -1,7 +1,7 @@
-"""The ground of the fault tests: a server to strike down, a fleet on it, and programs to kill at their work.
+"""Fixtures of the fault tests: a server to kill, a fleet on it, and programs to kill at work.
 
-Everything here happens at random moments. FAULT_ROUNDS says how often each test runs, 1 by default; a round that fails
-says the seed of its moments, and FAULT_SEED runs it again with those.
+Faults happen at random moments. FAULT_ROUNDS is the number of rounds of each test, 1 by default; a failed round prints
+the seed of its moments, and FAULT_SEED repeats it with that seed.
 """
 
 import json
@@ -24,9 +24,9 @@ from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
-from tests.factories.door import environment
+from tests.factories.script_runner import environment
 from tests.faults.probes import probing_histories
-from tests.faults.server import StrikableServer
+from tests.faults.server import KillableServer
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 TENANTS = 12
@@ -46,12 +46,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def moments(request: pytest.FixtureRequest) -> random.Random:
-    """The random moments of a round; the seed stands in the test's name."""
+    """The random moments of a round; the test's name contains the seed."""
     return random.Random(request.param)
 
 
 @pytest.fixture(autouse=True)
-def none_left_at_work() -> Iterator[None]:
+def no_program_left() -> Iterator[None]:
     yield
     for program in [*Program.at_work]:
         program.send(signal.SIGKILL)
@@ -59,9 +59,9 @@ def none_left_at_work() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[StrikableServer]:
+def server() -> Iterator[KillableServer]:
     with tempfile.TemporaryDirectory(prefix="tenant-schemas-") as folder:
-        server = StrikableServer(Path(folder))
+        server = KillableServer(Path(folder))
         try:
             yield server
         finally:
@@ -69,17 +69,17 @@ def server() -> Iterator[StrikableServer]:
 
 
 @pytest.fixture(scope="session")
-def fleet_template(server: StrikableServer) -> Iterator[Database]:
+def fleet_template(server: KillableServer) -> Iterator[Database]:
     with made_template(server.url, MIGRATIONS, SLUGS, {slug: {"currency": "EUR"} for slug in SLUGS}) as template:
         yield template
 
 
 @pytest.fixture
-def fleet(server: StrikableServer, fleet_template: Database) -> Iterator[Database]:
-    """A database of this test's own with all those tenants, all behind `histories`."""
+def fleet(server: KillableServer, fleet_template: Database) -> Iterator[Database]:
+    """A database of this test's own with all tenants, all behind `histories`."""
     with copy_of(fleet_template) as fleet:
         yield fleet
-        server.bring_back()
+        server.restart()
 
 
 @pytest.fixture(scope="session")
@@ -89,12 +89,12 @@ def histories(tmp_path_factory: pytest.TempPathFactory) -> Migrations:
 
 @pytest.fixture(scope="session", params=[False, True], ids=["sql", "python"])
 def either_histories(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Migrations:
-    """The same, and once with a revision that runs Python in each tenant."""
+    """The same histories, and once with a revision that runs Python in each tenant."""
     return probing_histories(tmp_path_factory.mktemp("histories"), runs_python=request.param)
 
 
 class Program:
-    """A script at work, to be killed or waited for. What a failing test leaves running is ended after it."""
+    """A running script, to be killed or waited for. The program of a failed test is ended afterwards."""
 
     at_work: ClassVar[list["Program"]] = []
 
@@ -132,7 +132,7 @@ class Program:
 
 
 class Ended:
-    """What a script said, and its exit code."""
+    """The output of a script and its exit code."""
 
     def __init__(self, code: int, output: str, errors: str) -> None:
         self.code, self.output, self.errors = code, output, errors
@@ -146,12 +146,12 @@ class Ended:
 
 
 def wait_for(database: Database, query: str, *params: object, program: Program | None = None) -> bool:
-    """Ask until the answer is true; or false, when the program has ended before."""
+    """Query until the answer is true; False if the program has ended before."""
     deadline = monotonic() + LONGEST_SECONDS
     with psycopg.connect(database.url(), autocommit=True) as superuser:
         while not (superuser.execute(query.encode(), params).fetchone() or (False,))[0]:
             if program and not program.is_running:
                 return False
-            assert monotonic() < deadline, f"In vain: {query}"
+            assert monotonic() < deadline, f"Never true: {query}"
             sleep(0.002)
     return True

@@ -1,6 +1,6 @@
 """`scripts.migrate` with other histories than the repository's: `python -m tests.faults.migrator SETUP_CFG …`.
 
-It is a program of its own so that it can be killed.
+It is a separate program so that it can be killed.
 """
 
 import sys

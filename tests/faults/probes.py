@@ -1,4 +1,4 @@
-"""Two revisions more than the repository has, so that there is something to migrate; and what became of them."""
+"""Two revisions after the repository's histories, so that there is work to migrate, and their effect on tenants."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.factories.histories import HEAD as BEFORE
 from tests.factories.histories import add_revision, copied_histories
 
 AFTER: Final = f"{int(BEFORE) + 2:04d}"
-# Each makes one thing before a pause and one after it, so that a half could be seen.
+# Each makes one object before a pause and one after it, so that a half migrated tenant is visible.
 _PROBES: Final = ("probe", "second_probe")
 _UPGRADE: Final = (
     "op.execute('CREATE TABLE {0} (id uuid PRIMARY KEY)'); op.execute('SELECT pg_sleep(0.02)');"
@@ -22,7 +22,7 @@ _UPGRADE: Final = (
 
 
 def probing_histories(folder: Path, *, runs_python: bool) -> Migrations:
-    """The last revision is run by Python, or is SQL like the others."""
+    """The last revision runs Python, or is SQL like the others."""
     histories = copied_histories(folder)
     add_revision(histories, _UPGRADE.format(_PROBES[0]))
     add_revision(histories, _UPGRADE.format(_PROBES[1]), runs_python=runs_python)
@@ -31,7 +31,7 @@ def probing_histories(folder: Path, *, runs_python: bool) -> Migrations:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a tenant is, by its own schema, by the registry, and by what of the probes is there."""
+    """A tenant's revision, in its own schema and in the registry, and the probes that it has."""
 
     by_schema: str
     by_registry: str
@@ -44,7 +44,7 @@ class State:
 
 WHOLE_BEFORE, WHOLE_AFTER = State(BEFORE, BEFORE, 0), State(AFTER, AFTER, 2 * len(_PROBES))
 
-# One statement, so that it sees one moment, whatever is still going on.
+# One statement, so that it has one snapshot during concurrent work.
 _STATE = """
     SELECT (SELECT version_num FROM {schema}.alembic_version), t.revision,
         (SELECT count(*) FROM pg_catalog.pg_class c WHERE c.relnamespace = t.schema_name::regnamespace

@@ -1,4 +1,4 @@
-"""An embedded server that can be struck down and started again where it was."""
+"""An embedded server that can be killed and restarted in place."""
 
 import os
 import signal
@@ -9,39 +9,39 @@ import psycopg
 
 from tenant_schemas import embedded
 
-# The machine stays up, so nothing need reach the disk; but a commit is one, as in a real installation.
+# The machine stays up, so no write has to reach the disk; commits are synchronous, as in a real installation.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60")
 KILL = signal.SIGKILL
-STRIKES = (signal.SIGQUIT, KILL)  # `pg_ctl stop -m immediate`, and kill -9.
+KILL_SIGNALS = (signal.SIGQUIT, KILL)  # `pg_ctl stop -m immediate`, and kill -9.
 GONE_SECONDS = 20
 
 
-class StrikableServer:
-    """It keeps its port, so that a URL of it stays right."""
+class KillableServer:
+    """It keeps its port, so that its URL stays valid."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server = embedded.start(folder, SETTINGS)
         self.url = self._server.superuser_url()
 
-    def strike(self, number: signal.Signals) -> None:
+    def kill(self, number: signal.Signals) -> None:
         """Send the postmaster a signal, and wait until it is gone."""
         os.kill(self._pid(), number)
         deadline = monotonic() + GONE_SECONDS
         while self._is_alive():
-            assert monotonic() < deadline, f"The server outlives signal {number}"
+            assert monotonic() < deadline, f"The server survived signal {number}"
             sleep(0.01)
 
-    def strike_backend(self, role_name: str) -> None:
-        """kill -9 one that is at work for this role, if there is one. PostgreSQL then restarts all of them."""
+    def kill_backend(self, role_name: str) -> None:
+        """kill -9 a working backend of this role, if there is one. PostgreSQL then restarts all backends."""
         query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND state = 'active' LIMIT 1"
         with psycopg.connect(self.url) as superuser:
             found = superuser.execute(query, (role_name,)).fetchall()
         for (pid,) in found:
             os.kill(pid, KILL)
 
-    def bring_back(self) -> None:
-        """Start it again if it is gone, and wait until it has recovered."""
+    def restart(self) -> None:
+        """Start it again if it is down, and wait until it has recovered."""
         if not self._is_alive():
             self._server.release()
             self._server = embedded.start(self._folder, (*SETTINGS, f"port={self._server.port}"))
@@ -57,9 +57,7 @@ class StrikableServer:
         return int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def _is_alive(self) -> bool:
-        """One that was killed leaves its number there; and a process that ended, and whose parent hasn't asked how, is
-        as good as gone.
-        """
+        """A killed postmaster leaves its number in the file. A zombie process counts as ended."""
         try:
             return ") Z " not in Path(f"/proc/{self._pid()}/stat").read_text()
         except OSError:

@@ -1,5 +1,5 @@
-"""A backup and a restore struck in the middle of their work: no bundle that is none, no tenant that is half restored,
-and the next one clears up what is left.
+"""A backup or restore is killed in the middle of its work: it leaves no invalid bundle and no half restored tenant, and
+the next one removes the leftovers.
 """
 
 import signal
@@ -21,19 +21,19 @@ from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.bundles import destination
 from tests.factories.disks import small_disk
 from tests.faults.conftest import Program, wait_for
-from tests.faults.server import STRIKES, StrikableServer
+from tests.faults.server import KILL_SIGNALS, KillableServer
 
 SLUG, OTHER = "struck", "t04"
 ROWS = 20_000
-# What either takes on a machine that is not busy, once it is connected. Later than that nothing is interrupted.
+# The duration of either, once connected, on an idle machine. A later fault interrupts nothing.
 WORK_SECONDS = 0.6
 CONNECTED = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
 
 
 @pytest.fixture
 def filled(fleet: Database) -> Database:
-    """The fleet and one tenant more, with rows for two of them in a table that refers to nothing. A restore changes the
-    tenant's login, and logins are the whole server's: so it is none that other tests have.
+    """The fleet and one more tenant, two of them with rows in a table that refers to nothing. A restore changes the
+    tenant's login, and logins belong to the whole server: so no other test has this tenant.
     """
     make_tenant(fleet, MIGRATIONS, SLUG, {"currency": "EUR"})
     add_rows(fleet, SLUG, ROWS)
@@ -80,7 +80,7 @@ def bundles_in(folder: Path) -> list[Path]:
 
 
 def rows_in(bundle: Path) -> int:
-    """Read all of it, by which its hashes are compared."""
+    """The number of rows, read completely so that the hashes are verified."""
     opened = open_bundle(bundle)
     return sum(len(list(opened.lines(rows))) for rows in opened.manifest.tables if rows.name == "reconciliations")
 
@@ -103,13 +103,13 @@ def test_a_killed_backup_leaves_the_older_ones_and_none_that_is_half(
 
 
 def test_a_backup_whose_server_goes_down_leaves_nothing_and_says_why(
-    server: StrikableServer, filled: Database, tmp_path: Path, moments: Random
+    server: KillableServer, filled: Database, tmp_path: Path, moments: Random
 ) -> None:
     program = start_backup(filled, tmp_path)
     wait_for_a_moment(filled, program, filled.roles.backup, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     assert "Traceback" not in ended.errors, ended
     if ended.code:
         assert ended.code == 1, ended
@@ -133,14 +133,14 @@ def test_a_full_disk_ends_the_backup_with_its_reason_and_leaves_the_older_one(fi
 
 
 def assert_whole(fleet: Database) -> None:
-    """The tenant is as it was before the restore, with one row more than the bundle, or is restored."""
+    """The tenant is as before the restore, with one row more than the bundle, or is restored."""
     assert rows_of(fleet, SLUG) in {ROWS, ROWS + 1}
     assert rows_of(fleet, OTHER) == 10
     assert fleet.as_tenant(SLUG).execute("SELECT current_schema()").fetchone() == (fleet.tenant(SLUG).schema_name,)
 
 
 def assert_restored_by_the_next(fleet: Database, bundle: Path) -> None:
-    """And of the one before nothing is left but what a restore keeps."""
+    """The killed restore leaves nothing except what every restore keeps."""
     restore(destination(fleet), open_bundle(bundle))
     assert rows_of(fleet, SLUG) == ROWS
     with psycopg.connect(fleet.url()) as superuser:
@@ -163,15 +163,15 @@ def test_a_killed_restore_leaves_the_tenant_whole(filled: Database, tmp_path: Pa
 
 
 def test_a_restore_whose_server_goes_down_leaves_the_tenant_whole_and_says_why(
-    server: StrikableServer, filled: Database, tmp_path: Path, moments: Random
+    server: KillableServer, filled: Database, tmp_path: Path, moments: Random
 ) -> None:
     bundle = take(filled, tmp_path)
     add_rows(filled, SLUG, 1)
     program = start_restore(filled, bundle)
     wait_for_a_moment(filled, program, filled.roles.migrator, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     filled.close()
     assert ended.code in {0, 1}, ended
     assert "Traceback" not in ended.errors, ended

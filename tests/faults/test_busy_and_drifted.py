@@ -1,4 +1,4 @@
-"""One tenant is busy, or is not as it should be: all others are done, and the report says what is the matter."""
+"""One tenant is busy or has drifted: all others are migrated, and the report names the cause."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,26 +15,28 @@ from tests.faults.probes import WHOLE_AFTER, WHOLE_BEFORE, states
 
 BUSY = "t07"
 LOCK_TIMEOUT_SECONDS = 0.3
-# A reader that waited as long as the lock was wished for still has its own work to do, on a busy machine.
+# Time for a reader's own work on a busy machine, after a wait of the whole lock timeout.
 SLACK_SECONDS = 0.7
 OTHERS_DONE = f"SELECT count(*) = {TENANTS - 1} FROM shared.migration_outcomes WHERE status = 'done'"
 
 
 def start(fleet: Database, histories: Migrations, *options: str) -> Program:
-    patience = ("--lock-timeout", str(int(LOCK_TIMEOUT_SECONDS * 1000)))
-    return Program(fleet, "tests.faults.migrator", histories.setup_cfg, "--jobs", "3", "--json", *patience, *options)
+    lock_timeout = ("--lock-timeout", str(int(LOCK_TIMEOUT_SECONDS * 1000)))
+    return Program(
+        fleet, "tests.faults.migrator", histories.setup_cfg, "--jobs", "3", "--json", *lock_timeout, *options
+    )
 
 
 @contextmanager
 def idle_reader(fleet: Database) -> Iterator[psycopg.Connection]:
-    """Somebody who has read the busy tenant's table in a db transaction, and does not end it."""
+    """A reader of the busy tenant's table whose db transaction stays open."""
     with psycopg.connect(fleet.url(), application_name="a forgotten shell") as reader:
         reader.execute(f"SELECT FROM {BUSY}_schema.wallets".encode())
         yield reader
 
 
 class Readers:
-    """The tenant's own readers, who come and go as ever."""
+    """The tenant's own readers, with one short db transaction after another."""
 
     def __init__(self, fleet: Database) -> None:
         self._url = fleet.url()
@@ -63,7 +65,7 @@ class Readers:
 def test_a_busy_tenant_goes_to_the_back_of_the_queue_and_is_done_when_it_is_free(
     fleet: Database, histories: Migrations
 ) -> None:
-    """And who reads it meanwhile never waits longer than the migrator itself would."""
+    """Meanwhile a reader never waits longer than the migrator's own lock timeout."""
     with Readers(fleet) as readers, idle_reader(fleet) as reader:
         program = start(fleet, histories)
         wait_for(fleet, OTHERS_DONE)

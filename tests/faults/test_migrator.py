@@ -1,5 +1,5 @@
-"""The migrator struck in the middle of its work: no tenant is ever half migrated, the record says what was done, and
-the next run finishes.
+"""The migrator is killed in the middle of its work: no tenant is half migrated, the record is true, and the next run
+finishes.
 """
 
 import signal
@@ -13,7 +13,7 @@ from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.testing.plugin import Database
 from tests.faults.conftest import TENANTS, Program, wait_for
 from tests.faults.probes import AFTER, WHOLE_AFTER, State, states
-from tests.faults.server import STRIKES, StrikableServer
+from tests.faults.server import KILL_SIGNALS, KillableServer
 
 LAST_RUN = "SELECT id FROM shared.migration_runs ORDER BY started_at DESC LIMIT 1"
 DONE = f"SELECT count(*) >= %s FROM shared.migration_outcomes WHERE status = 'done' AND run_id = ({LAST_RUN})"
@@ -24,19 +24,19 @@ def start(fleet: Database, histories: Migrations, *options: str) -> Program:
 
 
 def wait_for_a_moment(fleet: Database, program: Program, moments: Random) -> None:
-    """Until it has done some tenants, and then a little."""
+    """Until it has migrated some tenants, and then a random time more."""
     wait_for(fleet, "SELECT count(*) = 1 FROM shared.migration_runs")
     wait_for(fleet, DONE, moments.randrange(TENANTS // 2), program=program)
     sleep(moments.random() * 0.05)
 
 
-def halves(fleet: Database) -> dict[str, State]:
-    """The tenants that are neither where they were nor where they should be."""
+def half_migrated(fleet: Database) -> dict[str, State]:
+    """The tenants that are neither at the old revision nor at the new one."""
     return {slug: state for slug, state in states(fleet).items() if not state.is_whole}
 
 
 def last_run(fleet: Database) -> tuple[str, dict[str, str]]:
-    """What the record says of the last run, and of each tenant in it."""
+    """The recorded status of the last run, and of each tenant in it."""
     with psycopg.connect(fleet.url()) as superuser:
         outcomes = superuser.execute(
             "SELECT r.status, o.slug, o.status FROM shared.migration_runs r"
@@ -47,7 +47,7 @@ def last_run(fleet: Database) -> tuple[str, dict[str, str]]:
 
 
 def assert_record_is_true(fleet: Database) -> None:
-    """A tenant that the last run was to take to the head is done if, and only if, it is there."""
+    """A tenant of the last run is recorded as done if, and only if, it is at head."""
     _, outcomes = last_run(fleet)
     found = states(fleet)
     assert {slug for slug, status in outcomes.items() if status == "done"} == {
@@ -62,7 +62,7 @@ def assert_next_run_finishes(fleet: Database, histories: Migrations) -> None:
 
 
 def wait_until_idle(fleet: Database) -> None:
-    """A backend whose client was killed goes on to the end of what it was sent."""
+    """A backend whose client was killed completes the statements already sent to it."""
     wait_for(
         fleet,
         "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND usename = 'wallet_migrator'",
@@ -70,14 +70,14 @@ def wait_until_idle(fleet: Database) -> None:
 
 
 def test_a_killed_migrator_leaves_no_half(fleet: Database, either_histories: Migrations, moments: Random) -> None:
-    """Its record says `running` until the next run finds out."""
+    """Its record says `running` until the next run corrects it."""
     program = start(fleet, either_histories)
     wait_for_a_moment(fleet, program, moments)
     program.send(signal.SIGKILL)
     program.end()
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     wait_until_idle(fleet)
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     status, _ = last_run(fleet)
     assert_next_run_finishes(fleet, either_histories)
@@ -87,7 +87,7 @@ def test_a_killed_migrator_leaves_no_half(fleet: Database, either_histories: Mig
 
 
 def test_a_run_that_was_killed_before_it_wrote_its_end_is_found_out(fleet: Database, histories: Migrations) -> None:
-    """Also by a run that has nothing to do, as there is nothing left to be done."""
+    """Even by a run that has no tenant to migrate."""
     assert_next_run_finishes(fleet, histories)
     with fleet.as_superuser() as superuser:
         superuser.execute("UPDATE shared.migration_runs SET status = 'running', finished_at = NULL")
@@ -98,13 +98,13 @@ def test_a_run_that_was_killed_before_it_wrote_its_end_is_found_out(fleet: Datab
 def test_an_interrupted_migrator_undoes_what_it_was_at_and_says_so(
     fleet: Database, either_histories: Migrations, moments: Random
 ) -> None:
-    """Ctrl-C: a report of all that was done, exit code 1."""
+    """Ctrl-C: the report names all migrated tenants, exit code 1."""
     program = start(fleet, either_histories)
     wait_for_a_moment(fleet, program, moments)
     program.send(signal.SIGINT)
     ended = program.end()
     assert "Traceback" not in ended.errors, ended
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     status, outcomes = last_run(fleet)
     assert (ended.code, status) in {(1, "stopped"), (0, "done")}, ended  # It may have come too late.
@@ -117,7 +117,7 @@ def test_an_interrupted_migrator_undoes_what_it_was_at_and_says_so(
 def test_a_worker_whose_connection_is_ended_goes_on(
     fleet: Database, either_histories: Migrations, moments: Random
 ) -> None:
-    """By an administrator: nobody fails, for the tenant is tried again."""
+    """An administrator ends the connection: no tenant fails, because the worker tries it again."""
     program = start(fleet, either_histories)
     wait_for_a_moment(fleet, program, moments)
     with psycopg.connect(fleet.url(), autocommit=True) as superuser:
@@ -132,32 +132,32 @@ def test_a_worker_whose_connection_is_ended_goes_on(
 
 
 def test_a_worker_whose_backend_is_killed_leaves_no_half(
-    server: StrikableServer, fleet: Database, histories: Migrations, moments: Random
+    server: KillableServer, fleet: Database, histories: Migrations, moments: Random
 ) -> None:
-    """kill -9 of one backend: PostgreSQL drops all connections and recovers. The run may end; the next one finishes."""
+    """kill -9 of one backend: PostgreSQL drops all connections and recovers. The run may end; the next run finishes."""
     program = start(fleet, histories)
     wait_for_a_moment(fleet, program, moments)
-    server.strike_backend("wallet_migrator")
+    server.kill_backend("wallet_migrator")
     ended = program.end()
     assert ended.code in {0, 1}, ended
     assert "Traceback" not in ended.errors, ended
-    server.bring_back()
-    assert halves(fleet) == {}
+    server.restart()
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     assert_next_run_finishes(fleet, histories)
 
 
 def test_a_server_that_goes_down_leaves_no_half(
-    server: StrikableServer, fleet: Database, histories: Migrations, moments: Random
+    server: KillableServer, fleet: Database, histories: Migrations, moments: Random
 ) -> None:
-    """`pg_ctl stop -m immediate`, and kill -9 of the postmaster: what was committed may be lost, but only whole."""
+    """`pg_ctl stop -m immediate`, and kill -9 of the postmaster: a lost commit is lost as a whole."""
     program = start(fleet, histories)
     wait_for_a_moment(fleet, program, moments)
-    server.strike(moments.choice(STRIKES))
+    server.kill(moments.choice(KILL_SIGNALS))
     ended = program.end()
-    server.bring_back()
+    server.restart()
     assert ended.code == 1, ended
     assert "Traceback" not in ended.errors, ended
-    assert halves(fleet) == {}
+    assert half_migrated(fleet) == {}
     assert_record_is_true(fleet)
     assert_next_run_finishes(fleet, histories)

@@ -1,6 +1,4 @@
-"""Everything here is attacked in both login modes: `app` is the application once with a login for each tenant, and once
-with the pool's one login.
-"""
+"""Isolation tests run in both login modes: `app` once has a login for each tenant, and once the pool's one login."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A right request for every route there is, and who gets in with it. A route without one fails the suite."""
+"""A valid request for every route, and the roles that the route admits. A route without a sample fails the suite."""
 
 import json
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ CURRENCY = {"eur": "EUR", "km": "BAM"}
 PASSWORD = "a password that is long enough"
 BASE_DOMAIN = "wallet.example"  # as in tests/conftest.py
 
-# Everybody who may stand before a route, from the tenant's side.
+# All callers of a route, from the tenant's side.
 ROLES = ("member", "admin", "auditor", "service", "operator", "stranger")
 ANYONE = frozenset({*ROLES, "anonymous"})
 USERS = frozenset(ROLES) - {"service"}
@@ -35,7 +35,7 @@ OF_A_TENANT = (MEMBERS, READERS, TELLERS, ADMINS)
 
 @dataclass(frozen=True)
 class Sample:
-    """{wallet} and the like, in path and body, stand for what the world below holds in each tenant."""
+    """Placeholders such as {wallet}, in path and body, are filled with an object of each tenant of the World below."""
 
     method: str
     rule: str
@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def names_something(self) -> bool:
-        """Does it name a thing that belongs to a tenant?"""
+        """Whether it names an object that belongs to a tenant."""
         return any(name in self.text for name in OWNED)
 
 
@@ -176,7 +176,7 @@ OF_TENANTS = [sample for sample in SAMPLES if sample.who in OF_A_TENANT]
 
 
 class Side:
-    """One tenant with somebody of each role in it, and something of each kind."""
+    """One tenant with a person of each role and an object of each kind."""
 
     def __init__(self, app: Flask, database: Database, slug: str, product: UUID, provisioning: UUID) -> None:
         people, api = People(app), Api(app)
@@ -217,7 +217,7 @@ class Side:
 
 
 class World:
-    """Both tenants, an operator, a user who belongs nowhere, and a superuser's eye on what is written."""
+    """Both tenants, an operator, a user without membership, and a superuser's view of the written rows."""
 
     def __init__(self, app: Flask, database: Database) -> None:
         self.api = Api(app)
@@ -242,21 +242,23 @@ class World:
         return self.sides[slug].token_of(role)
 
     def fill(self, text: str, slug: str) -> str:
-        """With what belongs to this tenant."""
+        """Fill the placeholders with this tenant's objects."""
         for name, value in self.sides[slug].things.items():
             text = text.replace(f"{{{name}}}", str(value))
         return text
 
-    def nothing(self, text: str) -> str:
-        """With ids that are nobody's."""
+    def with_unknown_ids(self, text: str) -> str:
+        """Fill the placeholders with unknown ids."""
         for name in OWNED:
             text = text.replace(name, str(uuid4()))
         return text
 
     def send(self, sample: Sample, role: str, slug: str, *, things_of: str | None = None, **more: Any) -> TestResponse:
-        """The sample as somebody of this tenant; with the things of another one, or of nobody's for `nobody`."""
+        """Send the sample as this role in this tenant, with the objects of `things_of`: another tenant, or
+        `unknown`.
+        """
         of = things_of or slug
-        text = self.nothing(sample.text) if of == "unknown" else sample.text
+        text = self.with_unknown_ids(sample.text) if of == "unknown" else sample.text
         path, body = json.loads(self.fill(text, slug if of == "unknown" else of))
         headers = {"Idempotency-Key": uuid4().hex, "X-Tenant": slug}
         if sample.method == "PATCH":
@@ -279,7 +281,7 @@ class World:
         return f'"{version}"'
 
     def all_of(self, slug: str) -> list[Any]:
-        """A fingerprint of everything that is the tenant's, in its schema and in the shared one."""
+        """A hash of each table of the tenant and of its rows in `shared`."""
         tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename"
         schema = f"{slug}_schema"
         parts = [f"{schema}.{name} r" for (name,) in self.eye.execute(tables, (schema,)).fetchall()]

@@ -1,4 +1,4 @@
-"""A pooled connection carries nothing over from one use to the next, however the use before it ended."""
+"""A pooled connection carries no state from one use to the next, however the previous use ended."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from tests.conftest import settings_for
 
 pytestmark = pytest.mark.changes_roles
 
-# All that a use could leave behind in its session, but for who it was.
+# All state that a use could leave in its session, except its role.
 STATE = """
     SELECT current_user::text, current_setting('search_path'), current_setting('statement_timeout'),
         current_setting('idle_in_transaction_session_timeout'), current_setting('lock_timeout'),
@@ -38,8 +38,8 @@ WHO = "SELECT current_user::text, current_schema()::text"
 
 
 @pytest.fixture(scope="module")
-def narrow(database: Database, tenant_logins: str) -> Iterator[Flask]:
-    """The application with two connections in all, so that whoever comes next gets the one that was just used."""
+def small_app(database: Database, tenant_logins: str) -> Iterator[Flask]:
+    """The application with a limit of two connections, so that the next use gets the connection of the previous one."""
     changed: dict[str, Any] = {"max_connections": 2, "max_tenant_connections": 1, "connection_wait_seconds": 2}
     app = create_app(settings_for(database, tenant_logins=tenant_logins, **changed))
     yield app
@@ -47,8 +47,8 @@ def narrow(database: Database, tenant_logins: str) -> Iterator[Flask]:
 
 
 @pytest.fixture
-def connections(narrow: Flask) -> Connections:
-    connections: Connections = narrow.extensions[EXTENSION]
+def connections(small_app: Flask) -> Connections:
+    connections: Connections = small_app.extensions[EXTENSION]
     return connections
 
 
@@ -131,7 +131,7 @@ def killed_while_idle(engine: BindingEngine, database: Database) -> None:
 
 
 def forgotten(engine: BindingEngine, _: Database) -> None:
-    """Never closed, until Python's collector finds it."""
+    """Not closed until Python's garbage collector finds it."""
     connection = engine.connect()
     connection.exec_driver_sql("SET LOCAL search_path TO shared")
     del connection
@@ -158,7 +158,7 @@ def one_statement_refused(engine: BindingEngine, _: Database) -> None:
 
 
 def ended_by_a_statement_of_its_own(engine: BindingEngine, _: Database) -> None:
-    """COMMIT where only the engine should say it: what follows has lost its binding, and reaches less, never more."""
+    """COMMIT by raw SQL: later statements have lost the binding and reach less, never more."""
     with engine.connect() as connection:
         connection.exec_driver_sql("COMMIT")
         with pytest.raises(sa.exc.ProgrammingError):
@@ -181,7 +181,9 @@ def test_the_next_use_finds_what_the_first_one_found(
     km: Tenant,
     end: Callable[[BindingEngine, Database], None],
 ) -> None:
-    """The same tenant's, the other's and the shared side's; and the connection lies there in no db transaction."""
+    """The next use is by the same tenant, the other tenant or the shared side. The idle connection has no open db
+    transaction.
+    """
     engines = [connections.for_binding(binding) for binding in (eur, km, SHARED)]
     before = [state(engine) for engine in engines]
     end(engines[0], database)
@@ -193,9 +195,9 @@ def test_the_next_use_finds_what_the_first_one_found(
 def test_between_uses_the_session_that_tenants_share_is_nobody(
     tenant_logins: str, connections: Connections, eur: Tenant
 ) -> None:
-    """After COMMIT and after ROLLBACK: no role, no path, no right."""
+    """After COMMIT and after ROLLBACK the session has no role, no search_path and no privilege."""
     if tenant_logins == "own":
-        pytest.skip("Sessions of a tenant's own are that tenant.")
+        pytest.skip("With logins of their own, sessions always have the tenant's role.")
     engine = connections.engine(eur)
     for end in ("commit", "rollback"):
         with engine.connect() as connection:
@@ -211,7 +213,9 @@ def test_between_uses_the_session_that_tenants_share_is_nobody(
 def test_a_statement_prepared_for_one_tenant_reads_the_others_own_tables(
     connections: Connections, eur: Tenant, km: Tenant
 ) -> None:
-    """psycopg prepares it at its sixth use on a connection. PostgreSQL plans it anew when path or role is another."""
+    """psycopg prepares a statement at its sixth use on a connection. PostgreSQL plans it again if search_path or role
+    changed.
+    """
     query = "SELECT tableoid::regclass::text, current_user::text FROM (SELECT tableoid FROM ledger_accounts LIMIT 1) a"
     for _ in range(12):
         for tenant in (eur, km):
@@ -247,7 +251,7 @@ def test_threads_that_alternate_between_tenants_never_meet_the_other(app: Flask,
 def test_greenlets_that_switch_inside_their_db_transactions_never_meet_the_other(
     app: Flask, eur: Tenant, km: Tenant
 ) -> None:
-    """Each greenlet has a context of its own, as with gevent."""
+    """Each greenlet has its own context, as with gevent."""
     found: list[tuple[str, tuple[str, str]]] = []
 
     def work(tenant: Tenant, switch: Callable[[], None]) -> None:
@@ -277,7 +281,7 @@ def test_greenlets_that_switch_inside_their_db_transactions_never_meet_the_other
 
 
 def test_a_thread_that_a_bound_one_starts_has_no_tenant(app: Flask, eur: Tenant) -> None:
-    """It fails; it does not fall to the shared side. Unless it is given the context on purpose."""
+    """Its query fails and does not fall back to the shared side, unless the thread is given the context explicitly."""
 
     def read() -> str:
         with app.app_context():
@@ -289,8 +293,10 @@ def test_a_thread_that_a_bound_one_starts_has_no_tenant(app: Flask, eur: Tenant)
         assert pool.submit(copy_context().run, read).result() == "tenant_eur"
 
 
-def test_a_streamed_answer_cut_off_halfway_leaves_nothing(narrow: Flask, connections: Connections, eur: Tenant) -> None:
-    """The client goes away between two pieces; the server closes the answer."""
+def test_a_streamed_answer_cut_off_halfway_leaves_nothing(
+    small_app: Flask, connections: Connections, eur: Tenant
+) -> None:
+    """The client disconnects between two chunks, and the server closes the response."""
     engine = connections.engine(eur)
     before = state(engine)
 
@@ -302,7 +308,7 @@ def test_a_streamed_answer_cut_off_halfway_leaves_nothing(narrow: Flask, connect
                 for (number,) in rows:
                     yield str(number)
 
-    with narrow.test_request_context():
+    with small_app.test_request_context():
         answer = Response(pieces())
         stream = iter(answer.response)
         assert [next(stream) for _ in range(15)][-1] == "15"
@@ -312,7 +318,7 @@ def test_a_streamed_answer_cut_off_halfway_leaves_nothing(narrow: Flask, connect
     assert session_of(engine).info.transaction_status is pq.TransactionStatus.IDLE
 
 
-# What a SELECT could still do to the session.
+# Attempts of a SELECT to change the session.
 
 ESCAPES = (
     "SELECT set_config('role', 'tenant_km', {local})",
@@ -347,7 +353,7 @@ def test_no_select_changes_who_or_where_the_session_is(
 def test_whoever_chooses_the_whole_statement_reaches_what_its_login_reaches(
     tenant_logins: str, connections: Connections, eur: Tenant, km: Tenant
 ) -> None:
-    """This is the difference between the modes, and the reason why a login for each tenant is the default."""
+    """This is the difference between the login modes, and the reason for the default: a login for each tenant."""
     with connections.engine(eur).connect() as connection:
         if tenant_logins == "own":
             with pytest.raises(sa.exc.ProgrammingError, match="permission denied to set role"):

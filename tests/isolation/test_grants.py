@@ -1,4 +1,4 @@
-"""Nobody crosses: what each login of the real installation is refused by PostgreSQL itself."""
+"""PostgreSQL itself refuses each login of the real installation everything outside its own tenant."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -17,7 +17,7 @@ PAIRS = pytest.mark.parametrize(("slug", "other"), [("eur", "km"), ("km", "eur")
 
 @pytest.fixture(scope="module")
 def app(database: Database) -> Iterator[Flask]:
-    """In one login mode: it makes the people and wallets here, and PostgreSQL is attacked without it."""
+    """In one login mode: it makes the people and wallets here, and the attacks on PostgreSQL bypass it."""
     yield from running_app(database)
 
 

@@ -1,7 +1,7 @@
-"""A route with a hole in it, made for this test: what whoever puts SQL into it reaches, in both login modes.
+"""A route with an SQL injection hole, made for this test: the reach of injected SQL, in both login modes.
 
-The hole is of the worst kind: text from the request stands in the statement, which has no parameters of its own, and
-PostgreSQL's answer comes back. docs/architecture/security.md describes these attacks.
+The hole is of the worst kind: text from the request is part of the statement, which has no parameters, and the response
+contains PostgreSQL's answer. docs/architecture/security.md describes the attacks tried here.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,9 @@ def shared_hole() -> tuple[str, int]:
 
 @pytest.fixture(scope="module")
 def app(database: Database, tenant_logins: str) -> Iterator[Flask]:
-    """The application with the two holes. It has few connections, so that each serves both tenants in turn."""
+    """The application with the two holes. It has few connections, so that each connection serves both tenants
+    in turn.
+    """
     app = create_app(settings_for(database, tenant_logins=tenant_logins, max_connections=3))
     for path, view, who in (
         ("/api/wallet/hole", hole, Access.MEMBER),
@@ -58,9 +60,9 @@ def app(database: Database, tenant_logins: str) -> Iterator[Flask]:
 
 @pytest.fixture(scope="module")
 def victim(app: Flask) -> Person:
-    """A member of both, with one cent in each tenant's wallet."""
+    """A member of both tenants, with one cent in each wallet."""
     people = People(app)
-    person = people.make(eur="member", km="member", password_hash="a hash that nobody may see")
+    person = people.make(eur="member", km="member", password_hash="a secret hash")
     for slug in ("eur", "km"):
         people.wallet(person, slug, balance_minor=1)
     return person
@@ -71,8 +73,8 @@ def inject(app: Flask, person: Person, slug: str, sql: str) -> tuple[int, str]:
     return answer.status_code, answer.get_data(as_text=True)
 
 
-def all_is_well(app: Flask, person: Person) -> None:
-    """Every connection is as it was: each tenant's request still sees its own wallet."""
+def assert_unchanged(app: Flask, person: Person) -> None:
+    """Every connection is unchanged: a request still sees its own tenant's wallet."""
     for slug in ("eur", "km", "eur", "km"):
         answer = Api(app).get("/api/wallet", person, slug)
         assert (answer.status_code, answer.json["tenantId"]) == (200, slug)
@@ -130,20 +132,20 @@ CROSSINGS = {
 def test_no_injected_sql_crosses(app: Flask, victim: Person, slug: str, other: str, attack: str) -> None:
     text, sqlstate = CROSSINGS[attack]
     assert inject(app, victim, slug, text.replace("{other}", other)) == (500, sqlstate)
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
 def test_what_was_crossed_by_other_means_is_not_in_the_answer(
     app: Flask, database: Database, victim: Person, slug: str, other: str
 ) -> None:
-    """database_to_xml shows what the role may read, and that is one tenant."""
+    """database_to_xml shows the tables that the role may read: one tenant's."""
     status, said = inject(app, victim, slug, "x' UNION SELECT database_to_xml(true, true, '')::text --")
     query = f"SELECT id FROM {other}_schema.wallets WHERE user_id = %s"
     ((wallet_id,),) = database.as_superuser().execute(query.encode(), (victim.user_id,)).fetchall()
     assert str(wallet_id) not in said
     assert status in {200, 500}
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
@@ -156,14 +158,14 @@ def test_history_stays_what_it_was(app: Flask, victim: Person, slug: str, other:
     ):
         status, said = inject(app, victim, slug, attack)
         assert (status, said) in {(500, REFUSED), (500, SYNTAX), (500, "0A000")}, said
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 @PAIRS
 def test_known_and_open_money_of_the_same_tenant_can_be_moved_and_every_move_is_in_the_ledger(
     app: Flask, database: Database, people: People, slug: str, other: str
 ) -> None:
-    """An injection is as strong as the service is in this one tenant: it may post. It can't hide that it did."""
+    """An injection has the service's privileges in this one tenant: it may post. It can't hide the posting."""
     person = people.make(**{slug: "member"})
     wallet_id: UUID = people.wallet(person, slug, balance_minor=100)
     call = f"wallet_post_v2('{wallet_id}', 'payment', 5, '{uuid4()}', NULL, NULL, NULL, NULL, NULL, NULL)"
@@ -184,11 +186,11 @@ SHARED_ATTACKS = {
 def test_from_the_shared_side_no_money_is_reached(app: Flask, victim: Person, attack: str) -> None:
     answer = Api(app).get("/api/me/hole", victim, query_string={"name": attack})
     assert (answer.status_code, answer.text) == (500, REFUSED)
-    all_is_well(app, victim)
+    assert_unchanged(app, victim)
 
 
 def test_known_and_open_the_shared_side_reads_password_hashes(app: Flask, victim: Person) -> None:
-    """For the service checks them there."""
+    """The service verifies passwords on the shared side."""
     attack = f"x' UNION SELECT password_hash FROM shared.users WHERE id = '{victim.user_id}' --"
     answer = Api(app).get("/api/me/hole", victim, query_string={"name": attack})
-    assert answer.text == "a hash that nobody may see"
+    assert answer.text == "a secret hash"

@@ -1,6 +1,6 @@
-"""How other systems have swapped tenants, each tried on this one, in both login modes.
+"""Ways in which other systems have swapped tenants, each tried on this one, in both login modes.
 
-What is bound is asked of PostgreSQL itself, within a session of the application. The plainer cases are with the engine:
+The tests ask PostgreSQL for the binding, within a session of the application. The simpler cases are with the engine:
 tests/tenant_schemas/test_context.py and test_flask.py.
 """
 
@@ -31,17 +31,17 @@ WHERE = sa.text("SELECT current_user::text, current_schema()::text")
 
 
 def where() -> tuple[str, str]:
-    """Who and where PostgreSQL says we are."""
+    """The current role and schema, from PostgreSQL."""
     user, schema_name = db.session.execute(WHERE).one()
     return str(user), str(schema_name)
 
 
-def home(slug: str) -> tuple[str, str]:
+def bound_to(slug: str) -> tuple[str, str]:
     return f"tenant_{slug}", f"{slug}_schema"
 
 
 def is_unbound() -> bool:
-    """Not on the shared side either: the first query is refused."""
+    """Not bound to the shared side either: the first query is refused."""
     try:
         where()
     except NotBound:
@@ -59,13 +59,13 @@ def inside(app: Flask) -> Iterator[Flask]:
 
 @pytest.fixture
 def wallets(people: People) -> dict[str, UUID]:
-    """One person's wallet in each tenant."""
+    """The id of one person's wallet in each tenant."""
     person = people.make(eur="member", km="member")
     return {slug: people.wallet(person, slug, balance_minor=100) for slug in SLUGS}
 
 
 def in_threads(*works: Callable[[], Any]) -> list[Any]:
-    """Run all at once, each in a thread of its own; raises what one raised."""
+    """Run all at once, each in its own thread. Raises the first error."""
     with ThreadPoolExecutor(len(works)) as threads:
         return [future.result(timeout=30) for future in [threads.submit(work) for work in works]]
 
@@ -74,7 +74,7 @@ def in_threads(*works: Callable[[], Any]) -> list[Any]:
 
 
 def test_overlapping_contexts_of_two_threads_never_swap(app: Flask) -> None:
-    """Entered, asked and left in lock step, and left in the order in which they were entered, not the reverse."""
+    """Entered, checked and exited in lockstep; exited in the order of entry, not in reverse."""
     together = Barrier(2, timeout=30)
 
     def work(slug: str) -> None:
@@ -82,10 +82,10 @@ def test_overlapping_contexts_of_two_threads_never_swap(app: Flask) -> None:
             for _ in range(ROUNDS):
                 with tenant_context(slug):
                     together.wait()
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     together.wait()
                     db.session.commit()
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     db.session.remove()
                 assert is_unbound()
 
@@ -93,7 +93,7 @@ def test_overlapping_contexts_of_two_threads_never_swap(app: Flask) -> None:
 
 
 def test_a_decorated_job_remembers_nothing_of_another_thread(app: Flask) -> None:
-    """One context object that decorates may be entered by many threads at once, and by one inside another."""
+    """Many threads may enter one decorating context object at once, and may nest it."""
     together = Barrier(3, timeout=30)
 
     @tenant_context("km")
@@ -109,16 +109,16 @@ def test_a_decorated_job_remembers_nothing_of_another_thread(app: Flask) -> None
             if slug:
                 stack.enter_context(tenant_context(slug))
             found = job()
-            assert where() == home(slug) if slug else is_unbound()
+            assert where() == bound_to(slug) if slug else is_unbound()
             db.session.remove()
             return found
 
-    assert in_threads(lambda: work("eur"), lambda: work("km"), lambda: work(None)) == [home("km")] * 3
+    assert in_threads(lambda: work("eur"), lambda: work("km"), lambda: work(None)) == [bound_to("km")] * 3
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_thread_started_inside_a_context_is_bound_to_nothing(app: Flask) -> None:
-    """Nor is it on the shared side, and it can't be asked about the tenant."""
+    """It is not on the shared side either, and its question for the current tenant is refused."""
 
     def work() -> bool:
         with app.app_context():
@@ -133,7 +133,7 @@ def test_a_thread_started_inside_a_context_is_bound_to_nothing(app: Flask) -> No
 
 @pytest.mark.usefixtures("inside")
 def test_a_pool_of_threads_keeps_no_tenant_between_jobs(app: Flask) -> None:
-    """One thread that serves job after job, some of which fail or forget themselves."""
+    """One thread runs job after job; some jobs fail or leave their db transaction open."""
 
     def serve(slug: str, end: str) -> tuple[str, str]:
         with app.app_context():
@@ -154,35 +154,35 @@ def test_a_pool_of_threads_keeps_no_tenant_between_jobs(app: Flask) -> None:
                 if end == "raise":
                     assert isinstance(future.exception(timeout=30), ZeroDivisionError)
                 else:
-                    assert future.result(timeout=30) == home(slug)
+                    assert future.result(timeout=30) == bound_to(slug)
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_context_that_is_carried_into_a_thread_is_carried_on_purpose_and_not_back(app: Flask) -> None:
-    """`copy_context` takes the binding along; what the thread binds then stays with it."""
+    """`copy_context` copies the binding into the thread; a binding made in the thread stays there."""
 
     def work() -> tuple[str, str]:
         with app.app_context():
             found = where()
             db.session.remove()
             with tenant_context("km"):
-                assert where() == home("km")
+                assert where() == bound_to("km")
                 db.session.remove()
             return found
 
     with tenant_context("eur"):
         carried: Context = copy_context()
-        assert in_threads(lambda: carried.run(work)) == [home("eur")]
-        assert where() == home("eur")
+        assert in_threads(lambda: carried.run(work)) == [bound_to("eur")]
+        assert where() == bound_to("eur")
     db.session.remove()
     assert is_unbound()
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_session_handed_to_another_thread_takes_that_threads_binding_or_none(app: Flask) -> None:
-    """The session holds no tenant of its own; and inside its open transaction another thread's tenant is refused."""
+    """The session stores no tenant. Another thread's tenant is refused inside its open db transaction."""
     with tenant_context("eur"):
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
         session: Session = db.session()
 
         def ask(slug: str | None) -> Any:
@@ -194,17 +194,17 @@ def test_a_session_handed_to_another_thread_takes_that_threads_binding_or_none(a
 
         in_threads(lambda: ask(None))
         in_threads(lambda: ask("km"))
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
 
 
-# Exceptions, rollbacks and what the session remembers.
+# Exceptions, rollbacks and cached state of the session.
 
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("failure", ["in Python", "in PostgreSQL", "of the binding"])
 def test_an_exception_inside_gives_back_the_outer_tenant_and_its_rows(wallets: dict[str, UUID], failure: str) -> None:
     def fail() -> None:
-        assert where() == home("km")
+        assert where() == bound_to("km")
         if failure == "in Python":
             raise ZeroDivisionError
         if failure == "in PostgreSQL":
@@ -217,7 +217,7 @@ def test_an_exception_inside_gives_back_the_outer_tenant_and_its_rows(wallets: d
             with pytest.raises((ZeroDivisionError, sa.exc.DataError, BindingChanged)), tenant_context("km"):
                 fail()
             db.session.rollback()
-            assert where() == home("eur")
+            assert where() == bound_to("eur")
             assert db.session.scalars(sa.select(Wallet.id).where(Wallet.id.in_(wallets.values()))).all() == [
                 wallets["eur"]
             ]
@@ -227,11 +227,11 @@ def test_an_exception_inside_gives_back_the_outer_tenant_and_its_rows(wallets: d
 
 @pytest.mark.usefixtures("inside")
 def test_after_a_rollback_the_next_read_is_the_same_tenants(wallets: dict[str, UUID]) -> None:
-    """Elsewhere a ROLLBACK undid the path while a cache said that it was set."""
+    """In another system a ROLLBACK undid the search_path while a cache said that it was set."""
     for slug, other in (SLUGS, SLUGS[::-1]):
         with tenant_context(slug):
             for _ in range(3):
-                assert where() == home(slug)
+                assert where() == bound_to(slug)
                 assert db.session.get(Wallet, wallets[slug])
                 assert db.session.get(Wallet, wallets[other]) is None
                 db.session.rollback()
@@ -240,45 +240,47 @@ def test_after_a_rollback_the_next_read_is_the_same_tenants(wallets: dict[str, U
 
 @pytest.mark.usefixtures("inside")
 def test_after_a_savepoint_is_rolled_back_the_next_read_is_the_same_tenants(wallets: dict[str, UUID]) -> None:
-    """SET LOCAL lasts until the savepoint in which it was said; ours was said before any."""
+    """Rolling back to a savepoint undoes each SET LOCAL after it; ours comes before any savepoint."""
     for slug, other in (SLUGS, SLUGS[::-1]):
         with tenant_context(slug):
             savepoint = db.session.begin_nested()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             savepoint.rollback()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             with pytest.raises(sa.exc.DataError), db.session.begin_nested():
                 db.session.execute(sa.text("SELECT 1 / 0"))
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
             assert db.session.get(Wallet, wallets[other]) is None
             db.session.commit()
-            assert where() == home(slug)
+            assert where() == bound_to(slug)
         db.session.remove()
 
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 def test_a_row_read_under_one_tenant_is_not_refreshed_under_another(wallets: dict[str, UUID], end: str) -> None:
-    """An object outlives its transaction and may be looked at again; then it is not there, and not the other's."""
+    """An object that outlives its db transaction is refreshed on access; under another tenant it is not found, never
+    the other tenant's row.
+    """
     with tenant_context("eur"):
         wallet = db.session.get(Wallet, wallets["eur"])
         assert wallet is not None
         getattr(db.session, end)()
     with tenant_context("km"):
         if end == "close":
-            assert wallet.id == wallets["eur"]  # Detached: it says what it said.
+            assert wallet.id == wallets["eur"]  # Detached: it keeps its loaded values.
         else:
             with pytest.raises(sa.orm.exc.ObjectDeletedError):
                 _ = wallet.balance_minor
 
 
-# One thread, several lines of work.
+# One thread, several concurrent tasks.
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_generator_that_is_left_halfway_does_not_keep_its_tenant() -> None:
-    """A generator runs in the context of whoever asks it, so what it binds is seen by the asker. Ours read their rows
-    before they yield; one that does not is caught by the transaction that is open.
+    """A generator runs in its consumer's context, so the consumer sees its binding. Our generators read their rows
+    before they yield; the open db transaction catches a generator that does not.
     """
 
     def rows(slug: str) -> Iterator[tuple[str, str]]:
@@ -291,10 +293,10 @@ def test_a_generator_that_is_left_halfway_does_not_keep_its_tenant() -> None:
     eur, km = rows("eur"), rows("km")
     with tenant_context("km"):
         for _ in range(2):
-            assert next(eur) == home("eur")
-            assert where() == home("km")
+            assert next(eur) == bound_to("eur")
+            assert where() == bound_to("km")
             db.session.commit()
-            assert next(km) == home("km")
+            assert next(km) == bound_to("km")
             assert current_tenant().slug == "km"
     eur.close()
     assert is_unbound()
@@ -302,14 +304,14 @@ def test_a_generator_that_is_left_halfway_does_not_keep_its_tenant() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_tasks_of_one_loop_never_swap(app: Flask) -> None:
-    """Each task has a context of its own, and one that was started inside a block starts with its binding."""
+    """Each task has its own context. A task started inside a block begins with the block's binding."""
 
     async def work(slug: str, turns: asyncio.Barrier) -> None:
         with app.app_context(), tenant_context(slug):
             for _ in range(ROUNDS):
                 await turns.wait()
                 assert current_tenant().slug == slug
-                assert where() == home(slug)
+                assert where() == bound_to(slug)
                 db.session.remove()
                 await asyncio.sleep(0)
         assert is_unbound()
@@ -323,7 +325,7 @@ def test_tasks_of_one_loop_never_swap(app: Flask) -> None:
 
 
 def test_greenlets_never_swap(app: Flask) -> None:
-    """SQLAlchemy brings greenlet, as gevent would: each has a context of its own."""
+    """SQLAlchemy installs greenlet. As with gevent, each greenlet has its own context."""
     greenlet = pytest.importorskip("greenlet")
     main = greenlet.getcurrent()
 
@@ -332,7 +334,7 @@ def test_greenlets_never_swap(app: Flask) -> None:
             with tenant_context(slug):
                 for _ in range(ROUNDS):
                     assert current_tenant().slug == slug
-                    assert where() == home(slug)
+                    assert where() == bound_to(slug)
                     db.session.remove()
                     main.switch()
             assert is_unbound()
@@ -348,7 +350,7 @@ def test_greenlets_never_swap(app: Flask) -> None:
 
 
 def test_a_thread_that_a_request_has_started_outlives_it_unbound(app: Flask) -> None:
-    """While the request is there and after its end."""
+    """During the request and after its end."""
     is_over, seen = Event(), []
 
     def work() -> None:
@@ -360,7 +362,7 @@ def test_a_thread_that_a_request_has_started_outlives_it_unbound(app: Flask) -> 
     with app.test_request_context(), tenant_context("eur"):
         thread = Thread(target=work)
         thread.start()
-        assert where() == home("eur")
+        assert where() == bound_to("eur")
         db.session.remove()
     is_over.set()
     thread.join(30)

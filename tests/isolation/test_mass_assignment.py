@@ -1,7 +1,7 @@
-"""Nobody gives themselves, another or another tenant anything by a field that a route did not ask for.
+"""Unexpected fields grant nothing: not to the caller, to another user or to another tenant.
 
-Every route that takes a body is sent its right body with one field more, as it is named outside or inside, with the
-value that an attacker would like it to have.
+Every route that takes a body is sent its valid body with one more field, named as in the API or as in the database,
+with the value that an attacker would choose.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.app.api.test_requests_bad_input import OVER_ROUTES, OVER_TENANTS, ROU
 OTHER = {"eur": "km", "km": "eur"}
 WRITTEN = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments", "credit_policies")
 SHARED = ("users", "memberships", "tenants", "api_keys", "sessions", "refresh_tokens", "provisionings")
-# What may be sent under such a name to a route that says so is meant; everything else is refused.
+# A route may describe a field of such a name; every other such field is refused.
 FIELDS = ("tenantId", "tenant_id", "tenant", "tenantRole", "tenant_role", "schemaName", "schema_name", "settings")
 FIELDS += ("userId", "user_id", "adminId", "admin_id", "actorId", "actorKind", "isOperator", "is_operator", "status")
 FIELDS += ("balance", "balance_minor", "balanceMinor", "balanceAfter", "held_minor", "depositBalance", "creditUsed")
@@ -45,7 +45,7 @@ def eye(database: Database) -> psycopg.Connection:
 
 @pytest.fixture
 def unchanged(world: World, eye: psycopg.Connection, slug: str) -> Iterator[World]:
-    """The world, of which not one row may be another when the test is over."""
+    """The world, in which no row may have changed at the end of the test."""
 
     def rows() -> dict[str, Any]:
         query = "SELECT md5(string_agg(r::text, ';' ORDER BY r::text)) FROM {} r"
@@ -56,8 +56,8 @@ def unchanged(world: World, eye: psycopg.Connection, slug: str) -> Iterator[Worl
     assert rows() == before
 
 
-def wished(world: World, slug: str, name: str) -> list[Any]:
-    """What an attacker would like the field to hold."""
+def attack_values(world: World, slug: str, name: str) -> list[Any]:
+    """The values that an attacker would choose for the field."""
     other = OTHER[slug]
     if "tenant" in name or "schema" in name:
         return [other, f"tenant_{other}", f"{other}_schema"]
@@ -77,7 +77,9 @@ def asks_for(route: Route, name: str) -> bool:
 @OVER_ROUTES
 @OVER_TENANTS
 def test_a_field_that_was_not_asked_for_is_refused_whatever_it_says(unchanged: World, route: Route, slug: str) -> None:
-    sent = [(name, value) for name in FIELDS if not asks_for(route, name) for value in wished(unchanged, slug, name)]
+    sent = [
+        (name, value) for name in FIELDS if not asks_for(route, name) for value in attack_values(unchanged, slug, name)
+    ]
     assert len(sent) > len(FIELDS) / 2
     wrong = {(name, str(value)): unchanged.answer(route, slug, **{name: value}) for name, value in sent}
     assert wrong == {(name, str(value)): refused_at(name, "unknown_field") for name, value in sent}
@@ -92,7 +94,7 @@ def test_nor_is_one_inside_of_an_item_taken(unchanged: World, route: Route, slug
     assert len(NESTED) > 1
     for name in ("tenantId", "userId", "adminId", "balance", "id", "price", "seq"):
         body = unchanged.body(route, slug)
-        body["items"][0][name] = wished(unchanged, slug, name)[0]
+        body["items"][0][name] = attack_values(unchanged, slug, name)[0]
         answer = unchanged.send_text(route, slug, json.dumps(body))
         faults = answer.get_json(force=True)["errors"]
         assert (answer.status_code, [fault["code"] for fault in faults]) == (422, ["unknown_field"]), name

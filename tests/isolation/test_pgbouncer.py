@@ -1,8 +1,8 @@
-"""Behind PgBouncer in transaction mode, where each db transaction may come to another server connection, every answer
-is from the right tenant, in both login modes.
+"""Behind PgBouncer in transaction mode, where each db transaction may get another server connection, every answer is
+from the right tenant, in both login modes.
 
-Needs the program `pgbouncer` (Debian's package of that name); it runs here with a login file of SCRAM verifiers and two
-server connections for each login, so that clients take turns on them all the time.
+Needs the program `pgbouncer` (Debian's package of that name). It runs with a login file of SCRAM verifiers and two
+server connections for each login, so that clients alternate on them constantly.
 """
 
 import os
@@ -60,8 +60,8 @@ def write_configuration(folder: Path, database: Database, port: int) -> Path:
     return configuration
 
 
-def hand_over(folder: Path) -> list[str]:
-    """PgBouncer refuses to run as root, so root runs it as nobody; what to put before its command."""
+def options_under_root(folder: Path) -> list[str]:
+    """The arguments that make PgBouncer run as the OS user nobody under root, because it refuses to run as root."""
     if os.geteuid() != 0:
         return []
     for path in (folder, *folder.iterdir()):
@@ -77,7 +77,7 @@ def pgbouncer(database: Database, tmp_path_factory: pytest.TempPathFactory) -> I
     """The URL of the shared side through PgBouncer."""
     folder, port = tmp_path_factory.mktemp("pgbouncer"), free_port()
     configuration = write_configuration(folder, database, port)
-    process = subprocess.Popen([str(PGBOUNCER), "-q", *hand_over(folder), str(configuration)])
+    process = subprocess.Popen([str(PGBOUNCER), "-q", *options_under_root(folder), str(configuration)])
     try:
         deadline = monotonic() + 10
         while monotonic() < deadline:
@@ -111,7 +111,7 @@ WHO = "SELECT current_user::text, current_schema()::text, pg_backend_pid()"
 def test_every_answer_is_the_right_tenants_though_server_connections_change_hands(
     behind: Flask, tenants: tuple[Tenant, Tenant], tenant_logins: str
 ) -> None:
-    """By sessions, that commit and roll back, and by the one-statement door."""
+    """By sessions that commit and roll back, and by `one_statement`."""
     barrier, pids = threading.Barrier(THREADS), set()
 
     def work(number: int) -> None:
@@ -141,7 +141,7 @@ def test_every_answer_is_the_right_tenants_though_server_connections_change_hand
 
 
 def test_requests_move_money_of_the_right_tenant(behind: Flask) -> None:
-    """Through all of the application, where it prepares what it repeats elsewhere."""
+    """Through the whole application, which elsewhere prepares repeated statements."""
     api, person = Api(behind), People(behind).make(eur="admin", km="admin")
     wallets = {slug: api.get("/api/wallet", person, slug).get_json()["walletId"] for slug in ("eur", "km")}
     for number in range(1, 9):
@@ -153,8 +153,8 @@ def test_requests_move_money_of_the_right_tenant(behind: Flask) -> None:
 
 
 def test_behind_pgbouncer_nothing_depends_on_the_session(behind: Flask, tenants: tuple[Tenant, Tenant]) -> None:
-    """PgBouncer drops the time-outs that a connection asks for at its start; so every db transaction says them, also
-    one of one statement, and nothing is prepared.
+    """PgBouncer drops the timeouts that a connection requests at its start. So every db transaction sets them, even for
+    one statement, and nothing is prepared.
     """
     names = ("statement_timeout", "idle_in_transaction_session_timeout", "TimeZone", "search_path")
     query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
@@ -174,9 +174,9 @@ def test_behind_pgbouncer_nothing_depends_on_the_session(behind: Flask, tenants:
 def test_a_login_starts_in_its_own_schema_behind_pgbouncer_too(
     behind: Flask, database: Database, pgbouncer: str, tenants: tuple[Tenant, Tenant], tenant_logins: str
 ) -> None:
-    """The role's default holds at the server's login, so also a statement without any BEGIN is in the right schema."""
+    """The role's default applies at the server's login, so a statement without BEGIN is also in the right schema."""
     if tenant_logins == "shared":
-        pytest.skip("The pool's login starts nowhere.")
+        pytest.skip("The pool's login has no default schema.")
     for tenant in tenants:
         url = sa.make_url(pgbouncer).set(username=tenant.role_name, password=database.password_of(tenant))
         with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Every route of the application against everybody who may stand before it, in two tenants and both login modes.
+"""Every route of the application with every kind of caller, in two tenants and both login modes.
 
 The list of routes comes from `app.url_map`: a new route without a sample request fails here.
 """
@@ -21,7 +21,7 @@ OVER_SAMPLES = pytest.mark.parametrize("sample", SAMPLES, ids=str)
 OVER_TENANT_ROUTES = pytest.mark.parametrize("sample", OF_TENANTS, ids=str)
 OVER_TENANTS = pytest.mark.parametrize("slug", TENANTS)
 
-# What the gate says to those who don't get in.
+# The access check's refusals.
 TURNED_AWAY = {
     *("token_required", "bad_token", "tenant_required", "tenant_ambiguous", "tenant_not_found"),
     *("admin_required", "member_required", "user_required", "operator_required"),
@@ -40,7 +40,7 @@ def code_of(response: TestResponse) -> str | None:
 
 
 def looks(response: TestResponse) -> tuple[int, str, list[tuple[str, str]]]:
-    """All that a caller can tell an answer by, but for what is another in each."""
+    """Everything by which a caller can tell answers apart, without the headers that differ in every answer."""
     ours = {"X-Request-Id", "Date"}
     headers = [(name, value) for name, value in response.headers if name not in ours and "RateLimit" not in name]
     return response.status_code, response.get_data(as_text=True), headers
@@ -74,7 +74,7 @@ def test_those_who_may_get_in_and_nobody_else(world: World, sample: Sample, slug
 
 
 def refusals_only(world: World, before: dict[str, list[Any]]) -> None:
-    """Nothing was written but what the audit log tells of refusals."""
+    """Nothing was written except the audit log's entries for refusals."""
     for slug, had in before.items():
         changed = [
             index for index, (one, two) in enumerate(zip(had[0], world.all_of(slug)[0], strict=True)) if one != two
@@ -87,9 +87,9 @@ def refusals_only(world: World, before: dict[str, list[Any]]) -> None:
 
 @OVER_SAMPLES
 def test_the_sample_is_a_right_request(world: World, sample: Sample) -> None:
-    """Or the tests here would attack nothing."""
+    """With an invalid sample the tests here would attack nothing."""
     if sample.method == "DELETE" or sample.rule.endswith(ONCE_ONLY):
-        pytest.skip("what can be done once only is tried by the feature's own tests")
+        pytest.skip("the feature's own tests cover requests that succeed only once")
     role = "member" if "member" in sample.who else "admin" if "admin" in sample.who else "operator"
     answer = world.send(sample, role, "eur")
     assert answer.status_code < 300, answer.text
@@ -98,13 +98,13 @@ def test_the_sample_is_a_right_request(world: World, sample: Sample) -> None:
 @pytest.mark.parametrize("sample", [sample for sample in OF_TENANTS if sample.names_something], ids=str)
 @OVER_TENANTS
 def test_what_belongs_to_another_tenant_is_as_if_it_were_not(world: World, sample: Sample, slug: str) -> None:
-    """Neither its content nor its existence shows, and it stays as it is."""
+    """The answer shows neither its content nor its existence, and the object is unchanged."""
     before = world.all_of(OTHER[slug])
     for role in sorted(sample.who):
         foreign = world.send(sample, role, slug, things_of=OTHER[slug])
-        nobodys = world.send(sample, role, slug, things_of="unknown")
+        unknown = world.send(sample, role, slug, things_of="unknown")
         assert 400 <= foreign.status_code < 500, foreign.text
-        assert looks(foreign)[:2] == looks(nobodys)[:2], "whether it exists elsewhere can be told"
+        assert looks(foreign)[:2] == looks(unknown)[:2], "the answer shows whether it exists in another tenant"
     assert world.all_of(OTHER[slug]) == before
 
 
@@ -126,7 +126,7 @@ def test_somebody_of_another_tenant_is_told_there_is_none(world: World, sample: 
 def test_a_token_for_another_tenant_opens_nothing_here(
     world: World, app: Flask, database: Database, sample: Sample, slug: str
 ) -> None:
-    """Not even for somebody who belongs to both; and for one who does not, the claim alone is not enough."""
+    """Not even for a member of both tenants; for a caller without membership here, the claim alone is not enough."""
     people = People(app)
     both = people.make(**{slug: "admin", OTHER[slug]: "admin"})
     foreign = database.tenant(OTHER[slug]).id
@@ -201,7 +201,7 @@ def test_a_removed_member_finds_no_tenant_any_more(world: World, gone: dict[str,
 
 @pytest.fixture(params=["suspended", "archived"])
 def closed(request: pytest.FixtureRequest, world: World) -> Iterator[str]:
-    """Both tenants have this status for the time of a test."""
+    """Both tenants have this status during a test."""
     try:
         world.eye.execute("UPDATE shared.tenants SET status = %s", (request.param,))
         yield request.param
@@ -211,7 +211,7 @@ def closed(request: pytest.FixtureRequest, world: World) -> Iterator[str]:
 
 @OVER_TENANTS
 def test_a_tenant_that_is_not_active_is_as_if_it_were_not(world: World, closed: str, slug: str) -> None:
-    """But for an archived one's auditor, who reads."""
+    """Except for the auditor of an archived tenant, who may read."""
     before = world.all_of(slug)
     for sample in OF_TENANTS:
         unknown = looks(world.send(sample, "stranger", slug, headers={"X-Tenant": "nope"}))

@@ -1,7 +1,7 @@
-"""What SQL of an attacker's own choosing is refused by PostgreSQL, as each login of the service; and what is not.
+"""SQL of an attacker's own choosing, as each login of the service: what PostgreSQL refuses, and what it allows.
 
-A tenant is attacked in both login modes: on a connection of its own, and on the pool's, in a db transaction that has
-taken the tenant's role. Whatever an attack did is rolled back.
+A tenant's attacks run in both login modes: on its own connection, and on the pool's, in a db transaction that has taken
+the tenant's role. Each attack is rolled back.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ Attack = Callable[..., list[Any]]
 
 @contextmanager
 def rolled_back(connection: psycopg.Connection[Any], *first: str) -> Iterator[Attack]:
-    """Runs statements, one to a message, in a db transaction that leaves nothing."""
+    """Runs statements, one per message, in a db transaction that is rolled back."""
 
     def attack(statement: str, *parameters: Any) -> list[Any]:
         cursor = connection.execute(cast(Any, statement), parameters or None)
@@ -38,7 +38,7 @@ def rolled_back(connection: psycopg.Connection[Any], *first: str) -> Iterator[At
 
 @pytest.fixture
 def own_attack(database: Database) -> Iterator[Attack]:
-    """As the tenant eur, on a connection of its own."""
+    """As the tenant eur, on its own connection."""
     with rolled_back(database.as_tenant("eur")) as attack:
         yield attack
 
@@ -57,7 +57,7 @@ def attack(request: pytest.FixtureRequest, tenant_logins: str) -> Attack:
     return cast(Attack, request.getfixturevalue("own_attack" if tenant_logins == "own" else "pool_attack"))
 
 
-# Statements of a tenant that PostgreSQL refuses for want of a privilege.
+# Statements of a tenant that PostgreSQL refuses for lack of a privilege.
 
 OF_OTHERS = [
     "TABLE km_schema.wallets",
@@ -236,13 +236,13 @@ def test_a_tenant_is_refused(attack: Attack, statement: str) -> None:
 @pytest.mark.parametrize("text", ["SET ROLE tenant_km", "RESET ROLE", "SET LOCAL search_path TO km_schema", "COMMIT"])
 @pytest.mark.parametrize("function", ["query_to_xml('{}', true, true, '')", "ts_stat('{}')", "ts_rewrite('a', '{}')"])
 def test_a_function_that_runs_sql_runs_no_command(attack: Attack, text: str, function: str) -> None:
-    """So from inside a SELECT nobody takes another role, and nobody lays his own down."""
+    """So no SELECT can take another role or drop its own."""
     with pytest.raises(psycopg.Error) as refused:
         attack("SELECT " + function.format(text))
     assert refused.value.sqlstate in {"0A000", "22000", "22023", "2D000", "42601", "42P11"}
 
 
-# What is allowed and shows or does nothing of others.
+# Allowed, but without an effect on, or rows of, other tenants.
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_tenant_is_shown_nothing_of_others(
     ],
 )
 def test_a_tenant_can_not_pass_its_rights_on(attack: Attack, grant: str) -> None:
-    """PostgreSQL warns that nothing was granted, and nothing is."""
+    """PostgreSQL warns that nothing was granted, and no privilege changes."""
     lists = (
         "SELECT oid, relacl::text FROM pg_class UNION ALL SELECT oid, nspacl::text FROM pg_namespace"
         " UNION ALL SELECT oid, proacl::text FROM pg_proc ORDER BY 1, 2"
@@ -305,7 +305,7 @@ def test_a_tenant_can_not_pass_its_rights_on(attack: Attack, grant: str) -> None
 def test_a_tenant_ends_nobody_elses_connection(
     database: Database, attack: Attack, role_name: str, function: str
 ) -> None:
-    """Nor that of another tenant that came by the same pool."""
+    """Nor the connection of another tenant that uses the same pool."""
     if role_name == "tenant_km":
         victim = database.as_tenant("km")
     else:
@@ -329,7 +329,7 @@ def test_a_tenant_ends_nobody_elses_connection(
     ],
 )
 def test_a_function_does_not_tell_a_stranger_from_nobody(attack: Attack, people: People, call: str) -> None:
-    """A foreign key or a look-up that answered differently would say who is a user elsewhere."""
+    """A foreign key or a look-up with different answers would show who is a user elsewhere."""
 
     def outcome(user_id: Any) -> tuple[Any, ...]:
         attack("SAVEPOINT before")
@@ -340,12 +340,12 @@ def test_a_function_does_not_tell_a_stranger_from_nobody(attack: Attack, people:
         attack("ROLLBACK TO before")
         return tuple(str(part).replace(str(user_id), "the user") for part in answer)
 
-    stranger, nobody = outcome(people.make(km="member").user_id), outcome(uuid4())
-    assert stranger == nobody
+    stranger, unknown = outcome(people.make(km="member").user_id), outcome(uuid4())
+    assert stranger == unknown
     assert stranger[0] == "answered" or stranger[0].startswith("WA"), stranger
 
 
-# What is open, known, and written down in docs/architecture/security.md.
+# Known gaps, documented in docs/architecture/security.md.
 
 KNOWN = {
     "the names of other tenants' schemas and roles, by number": (
@@ -353,35 +353,35 @@ KNOWN = {
     ),
     "the names in the catalogue": "SELECT relname FROM pg_class WHERE relnamespace = 'km_schema'::regnamespace",
     "the text of functions, the same for all tenants": "SELECT prosrc FROM pg_proc LIMIT 1",
-    "the settings of other roles, so their schemas and limits": "SELECT rolname, rolconfig, rolconnlimit FROM pg_roles",
-    "the planner's guess at the rows of shared tables": "EXPLAIN SELECT FROM shared.memberships",
-    "how much the whole server writes": "SELECT pg_current_wal_lsn(), pg_snapshot_xmax(pg_current_snapshot())",
-    "how large the whole database is": "SELECT pg_database_size(current_database())",
-    "its own password, so a lock-out of itself": "ALTER ROLE CURRENT_USER PASSWORD 'x'",
+    "other roles' settings, with schemas and limits": "SELECT rolname, rolconfig, rolconnlimit FROM pg_roles",
+    "the planner's estimate of the rows of shared tables": "EXPLAIN SELECT FROM shared.memberships",
+    "the write volume of the whole server": "SELECT pg_current_wal_lsn(), pg_snapshot_xmax(pg_current_snapshot())",
+    "the size of the whole database": "SELECT pg_database_size(current_database())",
+    "its own password, locking itself out": "ALTER ROLE CURRENT_USER PASSWORD 'x'",
     "its own defaults": "ALTER ROLE CURRENT_USER SET work_mem TO '1GB'",
-    "no time-out for the rest of the db transaction": "SET LOCAL statement_timeout TO 0",
-    "no time-out while idle in it": "SET LOCAL idle_in_transaction_session_timeout TO 0",
-    "as much memory as the server has": "SET LOCAL work_mem TO '10GB'",
+    "no statement timeout in the db transaction": "SET LOCAL statement_timeout TO 0",
+    "no idle timeout in the db transaction": "SET LOCAL idle_in_transaction_session_timeout TO 0",
+    "all memory of the server": "SET LOCAL work_mem TO '10GB'",
     "a connection kept busy": "SELECT pg_sleep(0)",
-    "a lock that makes a migration of shared wait, until that gives up": (
+    "a lock that delays a migration of shared until its lock timeout": (
         "LOCK TABLE shared.tenants IN ACCESS SHARE MODE"
     ),
-    "messages to nobody": "NOTIFY channel, 'x'",
-    "an ear for messages that nobody sends": "LISTEN channel",
+    "messages without a listener": "NOTIFY channel, 'x'",
+    "a listener without messages": "LISTEN channel",
     "bytes in the write-ahead log": "SELECT pg_logical_emit_message(true, 'a', 'b')",
 }
 
 
 @pytest.mark.parametrize("statement", KNOWN.values(), ids=KNOWN.keys())
 def test_what_is_known_to_be_open_is_still_open(attack: Attack, statement: str) -> None:
-    """When PostgreSQL closes one, its sentence in docs/architecture/security.md goes too."""
+    """When PostgreSQL closes one of these, remove its sentence from docs/architecture/security.md."""
     attack(statement)
 
 
 @pytest.mark.parametrize("statement", ["SET ROLE tenant_km", "SET LOCAL ROLE tenant_km", "RESET ROLE"])
 def test_a_statement_of_its_own_leaves_the_tenant_on_the_pools_connection(pool_attack: Attack, statement: str) -> None:
-    """That is the difference between the modes. The service sends one statement a message, and a part of a SELECT can't
-    do this (see above); only code that runs an attacker's text as a whole statement would.
+    """This is the difference between the login modes. The service sends one statement per message, and a part of a
+    SELECT can't do this (see above); only code that runs an attacker's text as a whole statement would.
     """
     pool_attack(statement)
     pool_attack("SET LOCAL ROLE tenant_km")
@@ -418,7 +418,7 @@ def test_reset_role_on_a_tenants_own_connection_is_still_the_tenant(own_attack: 
     ],
 )
 def test_the_pool_without_a_tenant_is_refused(database: Database, statement: str) -> None:
-    """It inherits nothing: before it takes a tenant's role it has no right at all."""
+    """It inherits nothing: before it takes a tenant's role it has no privilege."""
     with rolled_back(database.as_pool()) as attack, pytest.raises(REFUSED):
         attack(statement)
 
@@ -481,7 +481,7 @@ def test_the_backup_reads_and_is_refused_all_else(database: Database, statement:
 
 
 def test_who_watches_the_server_still_may(database: Database) -> None:
-    """What was taken from PUBLIC was given to PostgreSQL's own role for it."""
+    """The privileges taken from PUBLIC were granted to PostgreSQL's own monitoring role."""
     name = f"watcher_{uuid4().hex[:8]}"
     role = sql.Identifier(name)
     with rolled_back(database.as_superuser()) as attack:
@@ -498,7 +498,7 @@ def test_who_watches_the_server_still_may(database: Database) -> None:
 
 
 def test_the_planner_does_not_tell_whose_members_are_many(fresh_database: Database) -> None:
-    """Its statistics know of all rows, whatever row-level security hides."""
+    """The planner's statistics cover all rows, including rows that row-level security hides."""
     superuser = fresh_database.as_superuser()
     superuser.execute(
         "INSERT INTO shared.users (email, name) SELECT n || '@many.example', 'Many' FROM generate_series(1, 500) n"

@@ -1,4 +1,4 @@
-"""Alembic typed by hand is refused; the models say what the migrations made; a draft has only the change."""
+"""Alembic without our commands is refused; the models match the migrations; a draft has only the change."""
 
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def test_a_difference_made_by_hand_is_seen_in_its_schema_only(fresh_database: Da
 def test_the_next_revision_is_drafted_from_the_models_and_can_be_run(
     fresh_database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Numbered, in the right folder, and about nothing but what is new."""
+    """It has the next number, is in the right folder, and contains the new column only."""
     drafting, metadata = copied_histories(tmp_path), TenantModel.metadata
     table = sa.Table("drafted", metadata, sa.Column("id", sa.Uuid, primary_key=True), sa.Column("note", sa.Text))
     request.addfinalizer(lambda: metadata.remove(table))

@@ -1,5 +1,5 @@
-"""A tenant with money in it goes from the first revision to the last: nothing that was true before stops being true,
-and yesterday's code, which still runs meanwhile, can't get past today's rules.
+"""A tenant with money is migrated from the first revision to head: its data stays true, and yesterday's code, which
+still runs meanwhile, can't bypass today's rules.
 """
 
 import shutil
@@ -24,7 +24,7 @@ POST = "SELECT (posted).id, (posted).seq, replayed FROM wallet_post_v1(%s, %s, %
 
 @pytest.fixture
 def first_revision(tmp_path: Path) -> Migrations:
-    """The histories as they were when the tenants' had one revision."""
+    """The histories at the time when the tenant history had one revision."""
     shutil.copytree(ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "setup.cfg", tmp_path)
     for later in (tmp_path / "migrations" / "tenant").glob("0*"):
@@ -47,7 +47,7 @@ def old(fresh_app: Flask, fresh_database: Database, first_revision: Migrations) 
     for type_, amount_minor, key, order_id in (
         ("deposit", 10_000, "one", None),
         ("payment", 700, "two", "order-1"),
-        ("payment", 700, "three", "order-1"),  # Nothing refused it then.
+        ("payment", 700, "three", "order-1"),  # The first revision did not refuse it.
         ("payment", 100, "four", "order-2"),
     ):
         connection.execute(POST, (wallet_id, type_, amount_minor, key, order_id, "bread"))
@@ -82,7 +82,7 @@ def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_b
     assert old.execute("SELECT * FROM ledger_audit_v1()").fetchall() == []
     after = old.execute("SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq")
     assert after.fetchall() == before
-    assert old.execute(POST, again).fetchall() == first_answer, "by yesterday's code"
+    assert old.execute(POST, again).fetchall() == first_answer, "yesterday's code gives another answer"
     by_todays = old.execute(POST.replace("_v1", "_v2"), again).fetchall()
     assert by_todays == first_answer
     assert first_answer[0][2] is True

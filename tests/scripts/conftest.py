@@ -1,12 +1,12 @@
-"""The operators' scripts on a test's own database, in this process; and tenants and bundles for them to work on."""
+"""The operators' scripts on a test's own database, in this process, and tenants and bundles for them."""
 
 import pytest
 from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import bundle, furnished  # noqa: F401
-from tests.factories.door import Run, door
 from tests.factories.people import People
+from tests.factories.script_runner import Run, script_runner
 from tests.factories.tenants import mark  # noqa: F401
 
 
@@ -19,7 +19,7 @@ def tenant_logins() -> str:
 @pytest.fixture
 def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str) -> Run:
     """`run("migrate", *arguments)` runs a script on the test's own database."""
-    return door(fresh_database, monkeypatch, tenant_logins)
+    return script_runner(fresh_database, monkeypatch, tenant_logins)
 
 
 @pytest.fixture

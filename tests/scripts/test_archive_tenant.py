@@ -4,7 +4,7 @@ import pytest
 
 from tenant_schemas.tenant import TenantStatus
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 

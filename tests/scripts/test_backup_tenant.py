@@ -1,4 +1,4 @@
-"""`scripts.backup_tenant` backs up one tenant or all; killed or out of space it leaves no half of a bundle."""
+"""`scripts.backup_tenant` backs up one tenant or all; killed or out of space it leaves no partial bundle."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.errors import BackupError
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import fill
-from tests.factories.door import Run, door_of_backups, environment_of_backups
+from tests.factories.script_runner import Run, backup_script_runner, environment_of_backups
 
 pytestmark = pytest.mark.both_servers
 
 
 @pytest.fixture
 def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
-    return door_of_backups(fresh_database, monkeypatch)
+    return backup_script_runner(fresh_database, monkeypatch)
 
 
 def test_the_script_backs_up_one_or_all_and_says_from_where_to_where(

@@ -1,4 +1,4 @@
-"""`scripts.clone_tenant` makes a clone and says what is in it."""
+"""`scripts.clone_tenant` makes a clone and prints its contents."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.factories.bundles import (
     SLUG,
     Furnished,
 )
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

@@ -1,16 +1,18 @@
-"""`scripts.configure_tenant` changes a tenant's settings and gives them back to the default, or refuses all of it."""
+"""`scripts.configure_tenant` changes a tenant's settings and resets them to the default, or refuses the whole
+change.
+"""
 
 from typing import Any
 
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Tenants may log in themselves and by the pool."""
+    """Tenants may log in themselves and through the pool."""
     return "shared"
 
 

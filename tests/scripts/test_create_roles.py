@@ -1,14 +1,14 @@
-"""`scripts.create_roles` makes the service's roles for the logins of the settings."""
+"""`scripts.create_roles` creates the service's roles for the logins of the settings."""
 
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Roles are the whole server's: in the other mode `create_roles` would close the pool to all other tests."""
+    """Roles belong to the whole server: in the other mode `create_roles` would close the pool to all other tests."""
     return "shared"
 
 

@@ -1,4 +1,4 @@
-"""`python -m scripts.doctor` says what the engine's doctor found, and exits 1 if any of it is an error."""
+"""`python -m scripts.doctor` prints the findings of the engine's doctor, and exits 1 if one of them is an error."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The script in the environment of an installation on the test's own database, where logins are shared too."""
+    """The script in the environment of an installation on the test's own database, with shared logins."""
     made = {
         "DATABASE_URL": fresh_database.app_url,
         "ADMIN_DATABASE_URL": fresh_database.admin_url,
@@ -34,7 +34,7 @@ def run(fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def found(result: Result) -> list[dict[str, Any]]:
-    """But for what is always found on a server that is thrown away."""
+    """Without the findings that a temporary server always has."""
     return [finding for finding in json.loads(result.output)["findings"] if finding["check"] not in EXEMPT]
 
 
@@ -56,7 +56,7 @@ def test_an_error_is_named_with_its_place_and_remedy_and_exits_1(run: Run, fresh
 
 
 def test_warnings_alone_exit_0(run: Run, fresh_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's server has errors of its own, which are left out here."""
+    """The test's server has errors of its own, which are exempt here."""
     fresh_database.as_superuser().execute("CREATE PUBLICATION everything FOR ALL TABLES")
     monkeypatch.setattr("scripts.doctor.examine", partial(examine, exempt=EXEMPT))
     result = run("--json")
@@ -70,7 +70,7 @@ def test_the_migrator_says_what_it_could_not_see(run: Run, fresh_database: Datab
 
 
 def test_the_mode_of_logins_is_that_of_the_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a login for each tenant the pool that is still open is an error."""
+    """With a login for each tenant an open pool is an error."""
     monkeypatch.setenv("TENANT_LOGINS", "own")
     assert {finding["where"] for finding in found(run("--json"))} >= {"role wallet_pool", "role tenant_eur"}
 

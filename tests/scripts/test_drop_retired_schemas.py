@@ -1,12 +1,12 @@
-"""`scripts.drop_retired_schemas` lists the retired schemas, drops those that are due or named, and says which stay."""
+"""`scripts.drop_retired_schemas` lists the retired schemas, drops those that are due or named, and lists the rest."""
 
 import json
 
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
 from tests.factories.retired_schemas import TOMORROW, YESTERDAY, make_retired_schema, noted, schemas
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

@@ -15,9 +15,9 @@ from tenant_schemas.registry_watcher import check_registry
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
-from tests.factories.door import Run
 from tests.factories.people import People
-from tests.factories.tenants import BAM, set_aside, traces
+from tests.factories.script_runner import Run
+from tests.factories.tenants import BAM, archive_tenant, traces
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
@@ -28,7 +28,7 @@ def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     person = own.make(mark="member")
     own.wallet(person, "mark", balance_minor=500)
     assert run("archive_tenant", "mark").exit_code == 0
-    check_registry(own.app.extensions[EXTENSION])  # As a process that serves does every two seconds.
+    check_registry(own.app.extensions[EXTENSION])  # A serving process does this every two seconds.
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
     bundle = json.loads(done.output)["bundle"]
@@ -60,7 +60,7 @@ def test_the_script_drops_nothing_that_is_not_meant(
     run: Run, fresh_database: Database, arguments: Any, typed: str | None, code: int
 ) -> None:
     mark = fresh_database.tenant("mark")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", *arguments, input=typed)
     assert done.exit_code == code, done.output
     assert done.output
@@ -70,7 +70,7 @@ def test_the_script_drops_nothing_that_is_not_meant(
 
 
 def test_the_script_drops_what_a_person_has_named_twice(run: Run, fresh_database: Database, mark: Tenant) -> None:
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--no-backup", input="mark\nmark\n")
     assert done.exit_code == 0, done.output
     assert "There is no backup." in done.output
@@ -81,7 +81,7 @@ def test_the_script_drops_what_a_person_has_named_twice(run: Run, fresh_database
 def backed_up_elsewhere(
     other_database: Database, tenancy_migrations: Migrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Backups read another server, which has another tenant of the name."""
+    """Backups read another server, which has another tenant with this slug."""
     make_tenant(other_database, tenancy_migrations, "mark", BAM)
     monkeypatch.setenv("BACKUP_DATABASE_URL", other_database.url(other_database.roles.backup))
 
@@ -91,7 +91,7 @@ def test_its_last_backup_is_taken_where_it_is_destroyed(
     run: Run, fresh_database: Database, own: People, mark: Tenant, tmp_path: Path
 ) -> None:
     own.wallet(own.make(mark="member"), "mark", balance_minor=500)
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
     manifest = open_bundle(Path(json.loads(done.output)["bundle"])).manifest
@@ -102,9 +102,9 @@ def test_its_last_backup_is_taken_where_it_is_destroyed(
 def test_a_backup_of_another_tenant_destroys_nothing(
     run: Run, fresh_database: Database, mark: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a URL names several servers."""
+    """For example if a URL names several servers."""
     monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, options: back_up(source, "km", options))
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes")
     assert (done.exit_code, "another tenant" in done.output) == (1, True)
     assert len(traces(fresh_database, mark)) == 3

@@ -1,11 +1,11 @@
-"""`scripts.export_tenant` refuses what it can't export, with a reason."""
+"""`scripts.export_tenant` refuses an export that it can't make, with a reason."""
 
 from pathlib import Path
 
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import door_of_backups
+from tests.factories.script_runner import backup_script_runner
 
 pytestmark = pytest.mark.both_servers
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.both_servers
 def test_what_can_not_be_asked_for_is_refused_with_a_reason(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    run = door_of_backups(fresh_database, monkeypatch)
+    run = backup_script_runner(fresh_database, monkeypatch)
     monkeypatch.chdir(tmp_path)
     result = run("export_tenant", *arguments)
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""The catalogue is loaded from a file, all of it or nothing, and every fault is named by its place."""
+"""The catalogue is loaded from a file completely or not at all, and every fault is reported with its place."""
 
 import json
 from pathlib import Path

@@ -17,7 +17,7 @@ PINS = dict(re.findall(r"^([a-z\d-]+)==(\S+)", LOCK.read_text("utf-8"), re.MULTI
 
 @pytest.fixture
 def setup_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of setup.cfg and of the lock, which the script takes for the real ones."""
+    """A copy of setup.cfg and of the lock; the script uses the copy."""
     for name, path in {"SETUP_CFG": SETUP_CFG, "LOCK": LOCK}.items():
         copy = tmp_path / path.name
         copy.write_bytes(path.read_bytes())
@@ -57,7 +57,7 @@ def test_the_lock_holds_what_builds_the_editable_install() -> None:
 
 
 def test_every_pin_has_a_hash_and_the_lock_names_no_address() -> None:
-    """A line that is neither would be a package without a hash, a registry, or a path of the machine that wrote it."""
+    """Any other line would be a package without a hash, a registry, or a path of the author's machine."""
     line = r"[a-z\d-]+==\S+( ; [^\\]+)? \\| {4}--hash=sha256:[\da-f]{64}( \\)?| {4}#( {3}| via)[a-z\d .()-]*"
     lines = LOCK.read_text("utf-8").splitlines()[2:]
     assert not [text for text in lines if not re.fullmatch(line, text)]

@@ -1,4 +1,4 @@
-"""A draft that is unsafe is not kept, and `make check` reads the revisions that are not frozen."""
+"""An unsafe draft is deleted, and `make check` reviews the revisions that are not frozen."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ NEXT = f"{int(HEAD) + 1:04d}"
 
 @pytest.fixture
 def histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
-    """A copy of the histories, which the scripts take for the real ones."""
+    """A copy of the histories; the scripts use the copy."""
     copied = copied_histories(tmp_path)
     for module in (check_migrations, make_migration, migration_review, scratch_installation):
         monkeypatch.setattr(module, "MIGRATIONS", copied)
@@ -55,7 +55,7 @@ def test_a_safe_draft_is_kept(histories: Migrations, request: pytest.FixtureRequ
 
 
 def test_a_draft_that_drops_is_not_kept_and_what_it_drops_is_named(histories: Migrations) -> None:
-    """The history has made what the models don't know."""
+    """The history has objects that the models lack."""
     add_revision(
         histories, "op.execute('CREATE TABLE forgotten (id uuid PRIMARY KEY); ALTER TABLE wallets ADD older text')"
     )
@@ -82,7 +82,7 @@ def test_an_unsafe_draft_may_be_kept_to_rewrite_it_and_does_not_pass_the_check(h
 
 
 def test_a_function_of_an_earlier_revision_is_not_rewritten_by_a_new_one(histories: Migrations) -> None:
-    """What the revisions before it have made is known of each revision under review, also of a frozen one."""
+    """The review of a revision knows the objects of all earlier revisions, frozen ones included."""
     body = "'CREATE OR REPLACE FUNCTION hold_void_v1(p_wallet_id uuid, p_hold_id uuid, OUT hold holds) RETURN NULL'"
     number = add_revision(histories, f"op.execute({body})")
     found = [(violation.where, violation.rule) for violation in migration_review.review_histories()]
@@ -124,7 +124,7 @@ def test_what_is_unsafe_is_told_with_its_statement(rule: str, statement: str) ->
         "ALTER TABLE wallets ADD COLUMN a integer NOT NULL DEFAULT 1",
         "ALTER TABLE wallets ADD CONSTRAINT a CHECK (b > 0) NOT VALID",
         "ALTER TABLE wallets VALIDATE CONSTRAINT a",
-        "-- Nobody reads it since 0009.\n-- squawk-ignore ban-drop-column\nALTER TABLE wallets DROP COLUMN a",
+        "-- Unused since 0009.\n-- squawk-ignore ban-drop-column\nALTER TABLE wallets DROP COLUMN a",
     ],
 )
 def test_what_is_safe_here_or_said_to_be_meant_passes(statement: str) -> None:

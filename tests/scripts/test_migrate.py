@@ -1,16 +1,16 @@
-"""`scripts.migrate` migrates every schema and reports each, or says what it would do."""
+"""`scripts.migrate` migrates every schema and reports each, or prints the plan."""
 
 import json
 
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Tenants may log in themselves and by the pool."""
+    """Tenants may log in themselves and through the pool."""
     return "shared"
 
 
@@ -31,7 +31,7 @@ def test_migrate_fails_for_the_tenant_that_is_in_the_way_alone(run: Run, fresh_d
 
 
 def test_a_dry_run_shows_the_sql_and_does_nothing(run: Run, fresh_database: Database) -> None:
-    """To a tenant that has been at the first revision ever since."""
+    """For a tenant that is still at the first revision."""
     fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0007' WHERE slug = 'eur'")
     result = run("migrate", "--dry-run")
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""The status of the fleet: who is behind and by how much, who has drifted, and what past runs did."""
+"""The status of the fleet: the tenants that are behind, by how much, drift, and past runs."""
 
 import json
 from functools import partial
@@ -8,8 +8,8 @@ import pytest
 
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
 from tests.factories.histories import add_revision, copied_histories
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_who_is_behind_is_shown_with_by_how_much(status: Run, fresh_database: Da
 
 
 def test_a_revision_that_this_checkout_does_not_know_is_not_well(status: Run, fresh_database: Database) -> None:
-    """The schema is ahead of this checkout, or somebody wrote into the registry."""
+    """The schema is ahead of this checkout, or the registry was edited."""
     fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
     shown = status("--drift")
     assert shown.exit_code == 1
@@ -78,7 +78,7 @@ def test_a_run_tells_of_each_tenant_what_was_in_the_way(status: Run, failed_run:
     assert (tenants["eur"]["status"], tenants["eur"]["attempts"], tenants["eur"]["sqlstate"]) == ("done", 1, None)
     km = tenants["km"]
     assert (km["status"], km["attempts"], km["sqlstate"]) == ("failed", 2, "55P03")
-    assert "the one in the way" in km["blocked_by"]
+    assert "the blocking session" in km["blocked_by"]
 
 
 def test_what_was_never_run_is_said(status: Run) -> None:
@@ -87,7 +87,7 @@ def test_what_was_never_run_is_said(status: Run) -> None:
 
 
 def test_many_rows_are_plain_lines(status: Run, fresh_database: Database) -> None:
-    """A box round a thousand of them takes most of a second."""
+    """A box around a thousand rows takes most of a second."""
     superuser = fresh_database.as_superuser()
     superuser.execute(
         "INSERT INTO shared.tenants (id, slug, schema_name, role_name, name, status, login_epoch,"
@@ -103,11 +103,11 @@ def test_many_rows_are_plain_lines(status: Run, fresh_database: Database) -> Non
 
 @pytest.fixture
 def failed_run(fresh_database: Database, tmp_path: Path) -> str:
-    """A run in which somebody held km's table; its id."""
+    """The id of a run during which another session locked km's table."""
     histories = copied_histories(tmp_path)
     add_revision(histories, "op.execute('ALTER TABLE wallets ADD COLUMN note text')")
     holder = fresh_database.as_superuser()
-    holder.execute("SET application_name TO 'the one in the way'")
+    holder.execute("SET application_name TO 'the blocking session'")
     holder.execute("BEGIN; LOCK TABLE km_schema.wallets IN ACCESS SHARE MODE")
     options = MigrateOptions(lock_timeout_ms=150, attempts=2, first_delay_seconds=0.05)
     outcomes = list(migrate(fresh_database.admin_engine(), histories, options))

@@ -1,4 +1,4 @@
-"""`scripts.provision_tenant` checks all tenants before it makes the first; one that fails stops no other."""
+"""`scripts.provision_tenant` checks all tenants before it makes the first; a tenant that fails stops no other."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database, assert_isolated
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 SHARED_LOGINS = pytest.mark.parametrize("tenant_logins", ["shared"])
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 from tests.factories.tenants import everything
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]

@@ -1,15 +1,15 @@
-"""`scripts.reset_tenant_login` sets a tenant's login right and gives it another password."""
+"""`scripts.reset_tenant_login` repairs a tenant's login and gives it another password."""
 
 import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Tenants may log in themselves and by the pool."""
+    """Tenants may log in themselves and through the pool."""
     return "shared"
 
 
@@ -26,7 +26,7 @@ def test_a_login_that_changed_its_own_password_is_set_right(run: Run, fresh_data
 
 
 def test_a_raised_epoch_is_another_password_and_is_in_the_registry(run: Run, fresh_database: Database) -> None:
-    """The login's verifier is the whole server's, so the tenant is one of this database only."""
+    """A login's verifier belongs to the whole server, so the tenant exists in this database only."""
     assert run("provision_tenant", "risen", "--currency", "EUR").exit_code == 0
     before = run("database_url", "--tenant", "risen").output.strip()
     result = run("reset_tenant_login", "risen", "--raise-epoch")

@@ -1,4 +1,4 @@
-"""`scripts.restore_tenant` asks before it replaces a living tenant; after a failure it says what is left."""
+"""`scripts.restore_tenant` asks before it replaces a living tenant; after a failure it prints the leftovers."""
 
 import json
 
@@ -6,8 +6,8 @@ import pytest
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, prove_otherwise, world
-from tests.factories.door import Run
+from tests.factories.bundles import SLUG, change_proof, world
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 
@@ -46,7 +46,7 @@ def test_a_restore_that_fails_beside_somebody_who_reads_says_what_is_left(
     fresh_database: Database, bundle: Bundle, run: Run
 ) -> None:
     before = world(fresh_database)
-    prove_otherwise(bundle)
+    change_proof(bundle)
     reader = fresh_database.as_superuser()
     with reader.transaction():
         reader.execute("SELECT FROM shared.users")

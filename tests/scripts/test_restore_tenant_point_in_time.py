@@ -1,5 +1,5 @@
-"""One tenant back in time: a side server is brought to a moment before the mishap, one tenant is backed up there, and
-restored on the main one. The commands are those of docs/operations.md.
+"""Point-in-time recovery of one tenant: a side server is recovered to a moment before the mishap, the tenant is backed
+up there, and restored on the main server. The commands are those of docs/operations.md.
 """
 
 import os
@@ -27,7 +27,7 @@ from tenant_schemas.embedded import EmbeddedServer, binary
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
 from tests.factories.bundles import SLUG, audit, balance, content, furnish, post, without_log
-from tests.factories.door import door
+from tests.factories.script_runner import script_runner
 
 pytestmark = pytest.mark.both_servers
 
@@ -36,7 +36,7 @@ RESTORE_POINT = "before_the_mishap"
 
 @contextmanager
 def as_servers_user(folder: Path) -> Iterator[dict[str, Any]]:
-    """PostgreSQL's own programs refuse root, and what they write must be the server's."""
+    """PostgreSQL's own programs refuse root, and the server must own their files."""
     if os.geteuid() != 0:
         yield {}
         return
@@ -59,16 +59,16 @@ def running(folder: Path, *settings: str) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Not of pytest's own, which each of its sessions makes private again."""
+    """Not pytest's own folder: each session of pytest makes it private again."""
     with tempfile.TemporaryDirectory(prefix="point-in-time-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def main_server(folder: Path) -> Iterator[EmbeddedServer]:
-    """One whose WAL is archived."""
+    """A server with WAL archiving."""
     with running(folder / "first"):
-        pass  # Only for the server's account to be there.
+        pass  # Creates the server's account.
     archive = folder / "archive"
     archive.mkdir()
     with (
@@ -92,7 +92,7 @@ def main_app(main_database: Database) -> Iterator[Flask]:
 
 
 def back_up_server(server: EmbeddedServer, folder: Path) -> None:
-    """pg_basebackup, into the folder of what is to be the side server."""
+    """Run pg_basebackup into the folder of the future side server."""
     folder.mkdir()
     shutil.copy(server.folder / "superuser.password", folder)
     with as_servers_user(folder) as user:
@@ -101,7 +101,7 @@ def back_up_server(server: EmbeddedServer, folder: Path) -> None:
 
 
 def bring_to(folder: Path, archive: Path, target: str) -> None:
-    """The settings that let a copy replay the archive up to a restore point and then be a server of its own."""
+    """Write settings that let a copy replay the archive up to a restore point and then be promoted."""
     with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"restore_command = 'cp {archive}/%f %p'\n{target}\nrecovery_target_action = 'promote'\n")
         settings.write("archive_mode = 'off'\n")
@@ -122,7 +122,7 @@ def on(server: EmbeddedServer, database: Database) -> Database:
 
 
 def runbooks_settings(side: Database) -> dict[str, str]:
-    """What the runbook puts before the command that backs up from the side server."""
+    """The runbook's environment variables of the command that backs up from the side server."""
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     ((line,),) = [re.findall(r"^ +(.*=.*) python -m scripts\.backup_tenant km", text, re.MULTILINE)]
     given = {"DATABASE_URL": side.app_url, "ADMIN_DATABASE_URL": side.admin_url}
@@ -150,12 +150,12 @@ def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
         with pytest.MonkeyPatch.context() as set_for_command:
             for name, value in runbooks_settings(side).items():
                 set_for_command.setenv(name, value)
-            taken = door(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
+            taken = script_runner(side, monkeypatch)("backup_tenant", SLUG, "--to", str(folder / "bundles"))
         assert taken.exit_code == 0, taken.output
         assert f":{sa.make_url(side.admin_url).port}/" in taken.output
 
     (bundle,) = (folder / "bundles").iterdir()
-    run = door(main_database, monkeypatch)
+    run = script_runner(main_database, monkeypatch)
     beside = run("restore_tenant", str(bundle), "--as", "shop2")
     assert beside.exit_code == 0, beside.output
     assert balance(main_database, "shop2", furnished.wallet_id) == was

@@ -1,4 +1,4 @@
-"""`scripts.run_sql` asks one tenant or all, and shows the answers as a table, as JSON or as CSV."""
+"""`scripts.run_sql` queries one tenant or all, and prints the rows as a table, as JSON or as CSV."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ import pytest
 
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.testing.plugin import Database
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 

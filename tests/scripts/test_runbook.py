@@ -1,4 +1,4 @@
-"""Every command of the runbook works, in its order, as whoever is on duty would paste it."""
+"""Every command of the runbook works when pasted, in its order."""
 
 import contextlib
 import os
@@ -21,13 +21,13 @@ from tests.conftest import SECRET_KEY, SIGNING_KEYS, running_app
 from tests.factories.api import Api
 from tests.factories.people import People
 
-# What the runbook shows, and a test of its own runs (tests/scripts/test_restore_tenant_point_in_time.py).
+# A section of the runbook with its own test (tests/scripts/test_restore_tenant_point_in_time.py).
 RUN_ELSEWHERE = "## One tenant back in time"
 
 
 @pytest.fixture
 def installation(tenant_settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Database]:
-    """On a server as it comes, not on the tests' own, which waits for no disk: the doctor would say so."""
+    """On a server with default settings: the doctor would report the tests' own server, which waits for no disk."""
     with tempfile.TemporaryDirectory(prefix="runbook-") as folder:
         server = embedded.start(Path(folder))
         try:
@@ -59,7 +59,7 @@ def test_the_runbook_can_be_pasted(installation: Database, tmp_path: Path) -> No
         "TENANT_SECRET": installation.tenant_secret,
         "SECRET_KEY": SECRET_KEY,
         "SIGNING_KEYS": SIGNING_KEYS,
-        "TENANT_LOGINS": "shared",  # The tests' server has the pool's role; the doctor would miss it.
+        "TENANT_LOGINS": "shared",  # The tests' server has the pool's role, which the doctor expects.
     }
     (tmp_path / "backups").mkdir()
     done = subprocess.run(

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 
 @pytest.fixture
 def tenant_logins() -> str:
-    """Tenants may log in themselves and by the pool."""
+    """Tenants may log in themselves and through the pool."""
     return "shared"
 
 

@@ -1,4 +1,4 @@
-"""`make run` as a newcomer meets it: a real server, a real HTTP client, and the promises of the README's first page."""
+"""`make run` for a newcomer: a real server, a real HTTP client, and the promises of the README's first page."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
-    """Run `python -m scripts.serve` until it says what to try; yields its URL, its words and the process."""
+    """Run `python -m scripts.serve` until it prints its examples; yields its URL, its output and the process."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.serve"],
@@ -79,7 +79,7 @@ def server(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 class Caller:
-    """Somebody logged in over real HTTP."""
+    """A user, logged in over real HTTP."""
 
     def __init__(self, url: str, who: str) -> None:
         self.http = httpx.Client(base_url=url)

@@ -1,4 +1,4 @@
-"""`scripts.verify_backup` says of each bundle whether it holds, and warns of what it could not clear up."""
+"""`scripts.verify_backup` reports whether each bundle is sound, and warns of objects that it could not remove."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import SLUG, Furnished, audit, take, world
-from tests.factories.door import Run
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 
@@ -46,7 +46,7 @@ def test_each_of_several_bundles_is_told_of_whatever_is_wrong_with_another(
 def test_a_verification_that_holds_beside_somebody_who_reads_only_warns(
     fresh_database: Database, bundle: Bundle, run: Run
 ) -> None:
-    """Nobody can drop a schema that refers to people while somebody reads them; so it is dropped later."""
+    """A schema that refers to people can't be dropped while another session reads them, so it is dropped later."""
     reader = fresh_database.as_superuser()
     with reader.transaction():
         reader.execute("SELECT FROM shared.users")

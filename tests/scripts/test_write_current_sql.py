@@ -1,4 +1,6 @@
-"""current.sql is what the histories make at their heads; a stale one is told, and nothing takes it for a revision."""
+"""current.sql has the objects of the histories at head; a stale file is reported, and no command takes it for a
+revision.
+"""
 
 import re
 import shutil
@@ -14,7 +16,7 @@ from scripts.support.current_sql.files import current_path, current_sql, stale_f
 from tenant_schemas.migrations.history import History, Migrations
 from tests.factories.histories import add_revision, copied_histories
 
-# What the revisions explain, and current.sql does not have: bodies that were replaced, and rows that were written.
+# Comments of the revisions that current.sql lacks: they explain replaced bodies and written rows.
 GONE = {
     "-- Open the member's wallet, or return the one there is; `opened` tells which.",
     "-- The one writer of money. It locks the wallet's row, answers a repeated key with the first result, checks, and "
@@ -27,7 +29,7 @@ GONE = {
 
 @pytest.fixture
 def histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Migrations:
-    """A copy of the histories, which the scripts take for the real ones."""
+    """A copy of the histories; the scripts use the copy."""
     copied = copied_histories(tmp_path)
     for module in (check_migrations, migration_review, scratch_installation, write_current_sql):
         monkeypatch.setattr(module, "MIGRATIONS", copied)

@@ -1,7 +1,7 @@
-"""A server of Debian's PostgreSQL 15 in a folder of its own, for tests.
+"""A server of Debian's PostgreSQL 15 in its own folder, for tests.
 
-It starts as the embedded one does: passwords (SCRAM), 127.0.0.1 only, and as another user where we are root, because
-PostgreSQL refuses root.
+It starts as the embedded server does: passwords (SCRAM), 127.0.0.1 only, and as another user under root, because
+PostgreSQL refuses to run as root.
 """
 
 import os
@@ -18,7 +18,7 @@ from tenant_schemas.testing.servers import FAST_SETTINGS
 
 BINARIES = Path(os.environ.get("POSTGRES_15_BIN", "/usr/lib/postgresql/15/bin"))
 SUPERUSER = "postgres"
-# Debian's package makes it. Who has other binaries (POSTGRES_15_BIN) and is root needs it, too.
+# Debian's package makes it. Root needs it with other binaries (POSTGRES_15_BIN) too.
 ACCOUNT = "postgres"
 
 
@@ -28,9 +28,9 @@ def is_installed() -> bool:
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Start the server of this folder, whose cluster is made if there is none. Yields a superuser's URL."""
+    """Start the server of this folder; make its cluster if it has none. Yields a superuser's URL."""
     cluster, password_file, port = folder / "data", folder / "superuser.password", _free_port()
-    _hand_over(folder)
+    _give_to_account(folder)
     if not cluster.exists():
         password_file.touch(mode=0o600)
         password_file.write_text(secrets.token_urlsafe())
@@ -45,7 +45,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def _initialize(cluster: Path, password_file: Path) -> None:
-    _hand_over(password_file)
+    _give_to_account(password_file)
     _run(
         *("initdb", "--pgdata", cluster, "--username", SUPERUSER, "--pwfile", password_file, "--no-sync"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
@@ -71,7 +71,7 @@ def _run(program: str, *arguments: str | Path) -> None:
         assert finished.returncode == 0, output.read()
 
 
-def _hand_over(path: Path) -> None:
+def _give_to_account(path: Path) -> None:
     account = _account()
     if account:
         os.chown(path, account.pw_uid, account.pw_gid)

@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Servers:
-    """The templates by version. Debian's is made on a server of its own at the first need."""
+    """The templates by version. Debian's is made on its own server at the first use."""
 
     def __init__(self, stack: ExitStack, make: Callable[[str], Database], run_folder: Path) -> None:
         self._stack, self._make, self._run_folder = stack, make, run_folder
@@ -51,7 +51,7 @@ class Servers:
         return {EMBEDDED: embedded, DEBIAN: self.debian_template()}
 
     def debian_template(self) -> Database:
-        """Skips the test where there is no such server."""
+        """Skips the test if PostgreSQL 15 is not installed."""
         if not debian.is_installed():
             pytest.skip(f"PostgreSQL 15 is not in {debian.BINARIES}: apt-get install postgresql-15")
         if self._debian is None:
@@ -74,7 +74,7 @@ def server_version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def embedded_template() -> list[Database]:
-    """Where `template` notes the one of the plugin, which has no other name."""
+    """The plugin's template, noted here by `template`, which hides it by name."""
     return []
 
 
@@ -87,9 +87,9 @@ def template(template: Database, embedded_template: list[Database], servers: Ser
 
 @pytest.fixture
 def both_servers(template: Database, embedded_template: list[Database], servers: Servers) -> Mapping[str, Database]:
-    """The two templates by version, for what is seen from above; ask for copies of them by `copy_of`."""
+    """The two templates by version, for tests of both servers at once; get copies of them by `copy_of`."""
     if GIVEN:
-        pytest.skip("TEST_DATABASE_URL gives one server, and this needs two")
+        pytest.skip("TEST_DATABASE_URL gives one server, but this test needs two")
     return servers.templates(*embedded_template)
 
 

@@ -1,4 +1,4 @@
-"""The fixtures of the tests on two servers: each run is on its own server, and the two are apart."""
+"""The fixtures of the tests on two servers: each run uses its own server, and the two are separate."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.both_servers
 
 
 def major_version(database: Database) -> str:
-    """Of a database, not of a template: nobody connects to that."""
+    """The version of a database's server. A template is never connected to."""
     with psycopg.connect(database.url()) as superuser:
         return str(superuser.info.server_version // 10_000)
 

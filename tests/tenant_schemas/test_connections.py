@@ -1,4 +1,4 @@
-"""Many tenants, few connections: one cap for the process, and each connection of the tenant it was opened for."""
+"""Many tenants, few connections: one cap for the process, and each connection serves the tenant it was opened for."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,13 +118,13 @@ def test_each_side_logs_in_as_itself(connect_either: Opener, eur: Tenant, km: Te
 def test_many_tenants_in_many_threads_never_hold_more_than_the_cap(
     fresh_database: Database, connect_either: Opener, tenancy_migrations: Migrations
 ) -> None:
-    """PostgreSQL itself is asked, all the while: how many are at work for us now?"""
+    """PostgreSQL itself is asked throughout: how many of our backends are there now?"""
     cap, threads, uses = 4, 10, 5
     for slug in ("aa", "bb", "cc"):
         make_tenant(fresh_database, tenancy_migrations, slug, {})
     tenants = fresh_database.tenants()
     connections = connect_either(fresh_database, max_connections=cap, wait_seconds=30)
-    connections.shared.one_statement(PID, ())  # The first look at the server, once in a process, is not counted.
+    connections.shared.one_statement(PID, ())  # The first check of the server, once per process, is not counted.
     done = Event()
     at_work = [0]
 
@@ -273,7 +273,7 @@ def test_a_tenant_that_uses_its_whole_share_waits_for_itself_and_nobody_else(
 def test_who_waits_for_its_share_goes_on_when_its_own_connection_comes_back(
     connect_either: Opener, eur: Tenant, km: Tenant
 ) -> None:
-    """Though others wait as well, who can do nothing with it."""
+    """Although other tenants wait too, and can't use that connection."""
     connections = connect_either(max_connections=2, max_tenant_connections=1, wait_seconds=10)
     own, other = connections.engine(eur).connect(), connections.engine(km).connect()
     with ThreadPoolExecutor(2) as pool:
@@ -374,7 +374,7 @@ def test_the_pools_login_reaches_nothing_by_itself(database: Database) -> None:
 
 
 def test_equal_rows_have_one_engine_and_a_changed_row_has_another(database: Database, connect: Opener) -> None:
-    """Read twice, a row is two objects; the pool must not notice."""
+    """Reading a row twice gives two objects; the pool must treat them as equal."""
     connections = connect()
     first = database.tenant("eur")
     engine = connections.engine(first)
@@ -405,7 +405,7 @@ def test_retiring_closes_idle_connections_now_and_those_in_use_when_they_come_ba
 def test_a_connection_that_comes_back_while_its_pool_retires_is_closed_too(
     database: Database, connect: Opener, eur: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other thread retires the pool just before this one puts the connection among the idle ones."""
+    """The other thread retires the pool just before this one returns the connection to the idle ones."""
     connections = connect()
     engine = connections.engine(eur)
     release = connections._store.release
@@ -423,7 +423,7 @@ def test_a_connection_that_comes_back_while_its_pool_retires_is_closed_too(
 def test_a_new_epoch_is_a_new_password_and_the_old_connections_are_closed(
     fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
 ) -> None:
-    """As when a leaked password is replaced: who still has the old row can't log in any more."""
+    """As when a leaked password is replaced: a process with the old row can't log in any more."""
     connections = connect(fresh_database)
     old = make_tenant(fresh_database, tenancy_migrations, "rotated", {})
     idle = pid_of(connections.engine(old))
@@ -439,7 +439,7 @@ def test_a_new_epoch_is_a_new_password_and_the_old_connections_are_closed(
 def test_an_epoch_is_raised_under_load_and_no_request_fails(
     fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
 ) -> None:
-    """The threads hold the row as it was at first, and open a connection for every statement."""
+    """The threads hold the original row, and open a connection for every statement."""
     old = make_tenant(fresh_database, tenancy_migrations, "raised", {})
     connections = connect(fresh_database, max_connections=4, max_tenant_connections=4, wait_seconds=30)
     connections.shared.one_statement(PID, ())
@@ -477,7 +477,7 @@ def test_an_epoch_is_raised_under_load_and_no_request_fails(
 def test_a_new_epoch_is_learned_though_all_connections_of_the_process_are_in_use(
     fresh_database: Database, connect: Opener, tenancy_migrations: Migrations
 ) -> None:
-    """Whoever needs the registry holds the last place there is, so it asks on a connection past the cap, and once."""
+    """A request that needs the registry already holds the last place, so it opens a connection above the cap, once."""
     old = make_tenant(fresh_database, tenancy_migrations, "full", {})
     connections = connect(fresh_database, max_connections=1, wait_seconds=0.1)
     with fresh_database.as_superuser() as superuser:
@@ -511,7 +511,7 @@ def test_a_tenants_password_is_not_in_what_its_engine_says_of_itself(
     assert database.password_of(eur) not in f"{engine!r} {engine.url!r} {engine.url}"
 
 
-# What tenants share, and what they don't.
+# Shared by tenants, or not.
 
 
 class Counted(sa.sql.functions.GenericFunction[int]):
@@ -541,7 +541,7 @@ def test_a_statement_that_was_compiled_for_one_tenant_is_compiled_for_all(
 
 
 def timeouts_of(connections: Connections, tenant: Tenant) -> set[str]:
-    """In a transaction and in one statement."""
+    """In a db transaction and in `one_statement`."""
     engine = connections.engine(tenant)
     with engine.begin() as connection:
         within = connection.exec_driver_sql("SHOW statement_timeout").scalar_one()
@@ -558,13 +558,13 @@ def test_a_tenant_may_lower_its_time_out_and_not_raise_it(connect_either: Opener
 
 
 def test_a_time_out_of_zero_does_not_lift_the_ceiling(connect_either: Opener, eur: Tenant) -> None:
-    """To PostgreSQL 0 means no time-out at all."""
+    """For PostgreSQL 0 means no timeout."""
     connections = connect_either(statement_timeout_ms=7_000)
     assert timeouts_of(connections, replace(eur, settings={"statement_timeout_ms": 0})) == {"7s"}
 
 
 def test_a_statement_that_takes_longer_than_the_time_out_is_cancelled(connect_either: Opener, eur: Tenant) -> None:
-    """In a transaction and in one statement; the connection lives on."""
+    """In a db transaction and in `one_statement`; the connection survives."""
     connections = connect_either(max_connections=1)
     engine = connections.engine(replace(eur, settings={"statement_timeout_ms": 200}))
     pid = pid_of(engine)

@@ -1,4 +1,4 @@
-"""The binding is of one thread, comes back whatever happens, and is never there by default."""
+"""The binding belongs to one thread, is restored whatever happens, and never exists by default."""
 
 from collections.abc import Callable, Iterator
 from threading import Barrier, Thread
@@ -32,7 +32,7 @@ def connections(database: Database) -> Iterator[Connections]:
 
 
 def in_thread(work: Callable[[], object]) -> BaseException | None:
-    """Run `work` in a thread of its own; returns what it raised."""
+    """Run `work` in its own thread; returns its exception."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -117,7 +117,7 @@ def test_what_a_thread_binds_is_not_bound_in_its_starter(eur: Tenant, km: Tenant
 
 
 def test_overlapping_blocks_of_two_threads_never_swap(connections: Connections, eur: Tenant, km: Tenant) -> None:
-    """Both threads are inside their block at every look, and PostgreSQL says who they are."""
+    """At every check both threads are inside their block, and PostgreSQL reports their roles."""
     together = Barrier(2, timeout=10)
 
     def work(binding: Tenant) -> None:

@@ -1,4 +1,4 @@
-"""Processes share one server in a folder; the last one out stops it, and no kind of death leaves it unusable."""
+"""Processes share one server in a folder; the last one to exit stops it, and no crash makes it unusable."""
 
 import ctypes
 import fcntl
@@ -26,7 +26,7 @@ server = embedded.start(Path(sys.argv[1]), sys.argv[2:])
 print(server.port, flush=True)
 sys.stdin.read()
 """
-# A worker forked from a process that holds the server, and ending as a Python process does.
+# A worker forked from a holder of the server; it ends like any Python process.
 FORK = """
 import os, sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def made_once() -> Iterator[Path]:
 
 @pytest.fixture
 def cluster(made_once: Path) -> Iterator[Path]:
-    """A folder with a cluster in it. Every test begins with its server stopped, also after one that failed."""
+    """A folder with a cluster in it. Every test begins with its server stopped, even after a failed test."""
     yield made_once
     pid = postmaster(made_once)
     if pid and answers(made_once, embedded._port(made_once)):
@@ -59,7 +59,7 @@ def cluster(made_once: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def reaper() -> Iterator[None]:
-    """Make this process the parent of orphans, as a good init is, so that a dead server leaves no zombie."""
+    """Make this process the parent of orphans, as init would be, so that a dead server leaves no zombie."""
     prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
     prctl(set_child_subreaper, 1, 0, 0, 0)
     yield
@@ -77,7 +77,7 @@ def wait_until(condition: Callable[[], bool]) -> bool:
 
 @contextmanager
 def process(folder: Path, script: str = HOLD) -> Iterator[subprocess.Popen[str]]:
-    """Another process that starts the server. It lets go when its stdin ends."""
+    """Another process that starts the server. It releases the server when its stdin ends."""
     command = [sys.executable, "-c", script, str(folder), *FAST]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -87,7 +87,7 @@ def process(folder: Path, script: str = HOLD) -> Iterator[subprocess.Popen[str]]
 
 
 def port_of(holder: subprocess.Popen[str]) -> int:
-    """The port it printed; it is up then."""
+    """The port that it printed; the server is then up."""
     assert holder.stdout
     return int(holder.stdout.readline())
 
@@ -139,7 +139,7 @@ def test_within_a_process_too_the_last_share_counts_and_letting_go_twice_is_once
 
 
 def test_a_holder_that_was_killed_leaves_a_server_for_the_next_one(cluster: Path) -> None:
-    """It could not stop it. The next one takes it over, and stops it."""
+    """It could not stop the server. The next process takes it over, and stops it."""
     with process(cluster) as killed:
         port = port_of(killed)
         killed.kill()
@@ -154,7 +154,7 @@ def test_a_holder_that_was_killed_leaves_a_server_for_the_next_one(cluster: Path
 
 @pytest.mark.usefixtures("reaper")
 def test_a_server_that_was_killed_is_started_again_with_what_was_committed(cluster: Path) -> None:
-    """It leaves its postmaster.pid behind, which names nobody then."""
+    """It leaves a postmaster.pid without a process."""
     server = embedded.start(cluster, FAST)
     with psycopg.connect(server.superuser_url()) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
@@ -172,7 +172,7 @@ def test_a_server_that_was_killed_is_started_again_with_what_was_committed(clust
 
 
 def test_a_pid_file_that_names_some_other_program_is_no_server(cluster: Path) -> None:
-    """As after a crash of the machine: the number is somebody else's by now. That program is left alone."""
+    """As after a crash of the machine: another program now has the number. It is left alone."""
     embedded.start(cluster, FAST).release()
     owner = (cluster / "data").stat().st_uid  # PostgreSQL looks at programs of its own user only.
     with subprocess.Popen(["sleep", "60"], user=owner if os.geteuid() == 0 else None) as stranger:
@@ -189,7 +189,7 @@ def test_a_pid_file_that_names_some_other_program_is_no_server(cluster: Path) ->
 
 
 def test_a_forked_worker_that_ends_does_not_stop_the_server_of_its_parent(cluster: Path) -> None:
-    """It inherits the share and the exit handler, and is not the last one out."""
+    """It inherits the share and the exit handler, and is not the last holder."""
     with process(cluster, FORK) as parent:
         port = port_of(parent)
         lives = answers(cluster, port)
@@ -201,7 +201,7 @@ def test_a_forked_worker_that_ends_does_not_stop_the_server_of_its_parent(cluste
 def test_a_server_that_does_not_start_says_why_and_nobody_holds_a_share_in_it(
     cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A share in a server that never was would keep the next one from being stopped."""
+    """A share in a server that never started would prevent the stop of the next one."""
     with monkeypatch.context() as impatient:
         impatient.setattr(embedded, "START_RETRY_SECONDS", 0)
         with pytest.raises(RuntimeError, match="no_such_setting") as refused:

@@ -1,4 +1,4 @@
-"""One question to many tenants: each answers as itself, nothing is changed, and a tenant that fails is named."""
+"""One query to many tenants: each answers as itself, nothing is changed, and a tenant that fails is named."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def answers(database: Database, connections: Connections, statement: str, **opti
 
 
 def ledger(database: Database) -> Any:
-    """What must stay as it was, in all schemas."""
+    """The rows that must stay unchanged, in all schemas."""
     server = database.as_superuser()
     return [
         server.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall()
@@ -96,7 +96,7 @@ def test_nothing_is_changed_whatever_the_statement_is(
     wallet_id = people.wallet(people.make(eur="member"), "eur", balance_minor=500)
     before = ledger(fresh_database)
     text = statement.replace("{wallet}", str(wallet_id)).replace("{key}", uuid4().hex)
-    for _ in range(2):  # What a first one had left behind would help a second one.
+    for _ in range(2):  # A leftover of the first call would help the second.
         found = answers(fresh_database, connections, text)
         assert len(found) == 2
     assert ledger(fresh_database) == before

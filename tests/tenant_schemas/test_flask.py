@@ -1,4 +1,4 @@
-"""What is bound decides where a session goes; a request is one unit of work, and leaves nothing bound."""
+"""The binding decides the database side of a session; a request is one unit of work, and leaves no binding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +33,7 @@ WHO = sa.text("SELECT current_user::text")
 
 
 class Model(DeclarativeBase):
-    """Two tables of the application, with the columns that are needed here."""
+    """Two tables of the application, with the columns that the tests need."""
 
 
 class User(Model):
@@ -70,7 +70,7 @@ def db() -> TenantDatabase:
 
 @pytest.fixture
 def small(own: Connections, db: TenantDatabase) -> Flask:
-    """A small application with nothing but the engine in it. Routes are added by the tests."""
+    """A small application with the engine only. The tests add routes."""
     small = Flask("small")
     db.init_tenancy(small, own)
     return small
@@ -95,12 +95,12 @@ def is_unbound() -> bool:
     return False
 
 
-# A session goes where the binding says.
+# A session follows the binding.
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_session_with_nothing_bound_never_reaches_postgresql(db: TenantDatabase, own: Connections) -> None:
-    """Not for SQL, not for models, not for a flush or a connection."""
+    """Not for SQL, models, a flush or a connection."""
     attempts = (
         lambda: db.session.execute(WHO),
         lambda: db.session.scalar(sa.select(User)),
@@ -119,7 +119,7 @@ def test_a_session_with_nothing_bound_never_reaches_postgresql(db: TenantDatabas
 
 @pytest.mark.usefixtures("inside")
 def test_a_session_follows_the_binding_and_not_the_model(db: TenantDatabase) -> None:
-    """The shared model is asked for under a tenant, and PostgreSQL refuses: the tenant's login may not read it."""
+    """A query of the shared model under a tenant is refused by PostgreSQL: the tenant's login may not read it."""
     for slug in ("eur", "km"):
         with tenant_context(slug):
             assert who(db) == f"tenant_{slug}"
@@ -138,7 +138,7 @@ def test_the_shared_side_is_asked_for_by_name(db: TenantDatabase) -> None:
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("queries", [1, 2, 3])
 def test_changing_the_tenant_inside_an_open_transaction_is_refused(db: TenantDatabase, queries: int) -> None:
-    """After the first query already; and the transaction is still the first tenant's."""
+    """From the first query on; and the db transaction is still the first tenant's."""
     with tenant_context("eur"):
         for _ in range(queries):
             assert who(db) == "tenant_eur"
@@ -166,7 +166,7 @@ def test_changing_inside_a_savepoint_is_refused(db: TenantDatabase) -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_a_flush_under_another_tenant_is_refused(db: TenantDatabase) -> None:
-    """What was made under one tenant is not written under the next."""
+    """An object made under one tenant is not written under the next."""
     with shared_side():
         who(db)
         db.session.add(User(email=f"{uuid4().hex}@example.com", name="Test Person"))
@@ -189,7 +189,7 @@ def test_after_a_transaction_has_ended_the_tenant_may_change(db: TenantDatabase,
 
 @pytest.mark.usefixtures("inside")
 def test_a_row_of_the_tenant_that_was_read_again_is_the_same_tenant(db: TenantDatabase, database: Database) -> None:
-    """Its settings or revision may have changed meanwhile; the transaction goes on."""
+    """Its settings or revision may have changed meanwhile; the db transaction continues."""
     eur = database.tenant("eur")
     with tenant_context(eur):
         who(db)
@@ -199,7 +199,7 @@ def test_a_row_of_the_tenant_that_was_read_again_is_the_same_tenant(db: TenantDa
 
 @pytest.mark.usefixtures("inside")
 def test_a_row_of_one_tenant_is_not_served_under_the_next(db: TenantDatabase, people: People) -> None:
-    """The session remembers rows by their key, not by their tenant; what it remembers ends with the transaction."""
+    """The session caches rows by their key, not by their tenant; the cache ends with the db transaction."""
     person = people.make(eur="member", km="member")
     wallets = {slug: people.wallet(person, slug, balance_minor=100) for slug in ("eur", "km")}
     session = db.session
@@ -217,7 +217,7 @@ def test_a_row_of_one_tenant_is_not_served_under_the_next(db: TenantDatabase, pe
 
 @pytest.mark.usefixtures("inside")
 def test_an_engine_of_ones_own_is_refused(db: TenantDatabase, own: Connections, database: Database) -> None:
-    """However it is handed in."""
+    """In every way to pass it."""
     other = own.engine(database.tenant("km"))
     attempts = (
         lambda: db.session.execute(WHO, bind_arguments={"bind": other}),
@@ -327,7 +327,7 @@ def test_a_thread_started_in_a_context_has_no_tenant(small: Flask, db: TenantDat
 
 @pytest.fixture
 def requests(small: Flask, db: TenantDatabase, database: Database) -> Flask:
-    """Routes that write a user of this address and then end in one way or another."""
+    """Routes that write a user with this address and then end in different ways."""
 
     @small.before_request
     def bind() -> None:
@@ -389,7 +389,7 @@ def test_a_good_request_commits_and_a_failed_one_rolls_back(
 
 
 def test_a_request_that_raises_through_is_rolled_back_and_unbound(requests: Flask, database: Database) -> None:
-    """As in tests and debuggers, where nothing makes an answer of it and no `after_request` runs."""
+    """As in tests and debuggers, where the exception becomes no response and no `after_request` runs."""
     requests.testing = True
     email = f"{uuid4().hex}@example.com"
     with pytest.raises(ZeroDivisionError):
@@ -399,7 +399,7 @@ def test_a_request_that_raises_through_is_rolled_back_and_unbound(requests: Flas
 
 
 def test_a_commit_that_fails_is_no_good_answer(small: Flask, db: TenantDatabase, database: Database) -> None:
-    """The answer is sent after the commit, so it can't promise what did not happen."""
+    """The response is sent after the commit, so it can't promise a change that was not committed."""
     email = f"{uuid4().hex}@example.com"
 
     @small.post("/")
@@ -424,7 +424,7 @@ def test_nothing_is_bound_after_a_request_also_if_it_raised(requests: Flask) -> 
 
 
 def test_nothing_is_bound_while_the_next_request_begins(small: Flask, database: Database) -> None:
-    """One thread, request after request, the first one raising: none inherits."""
+    """One thread, request after request, the first one raising: none inherits a binding."""
     seen: list[bool] = []
 
     @small.before_request
@@ -492,7 +492,7 @@ def test_after_requests_to_the_application_nothing_is_bound(api: Api, people: Pe
 
 
 def rewritten(path: str, prefix: str = "/api/", reserved: frozenset[str] = frozenset({"wallet", "admin"})) -> tuple:
-    """(PATH_INFO, slug) as the application behind the middleware sees them."""
+    """(PATH_INFO, slug) as the application behind the middleware gets them."""
     seen: dict[str, Any] = {}
 
     def behind(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -532,7 +532,7 @@ def test_the_first_segment_below_the_prefix_is_the_tenant_unless_it_is_reserved(
 
 
 def test_the_path_with_the_tenant_reaches_the_very_same_view(small: Flask) -> None:
-    """One rule, one endpoint; the view sees no difference but the note."""
+    """One rule, one endpoint; for the view the only difference is the note in the environment."""
 
     @small.get("/api/wallet/<int:number>")
     def show(number: int) -> Any:
@@ -555,7 +555,7 @@ def test_both_paths_of_the_application_are_one_view(api: Api, people: People) ->
 
 
 def test_a_header_can_not_write_the_note_that_the_middleware_leaves(api: Api, people: People) -> None:
-    """A client's headers reach the environment as HTTP_…, never by that name."""
+    """A client's headers are in the environment as HTTP_…, never under that name."""
     person = people.make(eur="member")
     for name in (PATH_SLUG, PATH_SLUG.replace(".", "_")):
         assert api.get("/api/wallet", person, headers={name: "eur"}).json["code"] == "tenant_required"
@@ -568,7 +568,7 @@ def test_the_first_segments_are_those_of_all_rules_below_the_prefix(small: Flask
 
 
 def test_a_request_may_be_bound_twice_and_is_unbound_wholly(small: Flask, database: Database) -> None:
-    """As when the gate binds the shared side and the view then a tenant."""
+    """As when the access check binds the shared side and the view then a tenant."""
 
     @small.get("/")
     def view() -> Any:

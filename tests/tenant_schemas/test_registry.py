@@ -1,4 +1,4 @@
-"""One row for every tenant there is: read by all, written by the functions here alone, committed by their caller."""
+"""One row for every tenant: read by all, written only by the functions here, committed by their caller."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tenant_schemas.testing.plugin import Database
 
 @pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
-    """The migrator's, acting as the owner, in a transaction that is rolled back."""
+    """The migrator's, acting as the owner, in a db transaction that is rolled back."""
     with database.admin_engine().connect() as connection, connection.begin() as transaction:
         become_owner(connection, database.roles)
         yield connection
@@ -43,7 +43,7 @@ def test_all_tenants_come_by_slug_and_in_any_status(connection: Connection) -> N
 
 
 def test_a_tenant_is_read_as_it_was_added(connection: Connection) -> None:
-    """Each field in its own column, settings and all."""
+    """Each field in its own column, including the settings."""
     added = tenant_named("probe")
     registry.add_tenant(connection, added)
     assert registry.get_tenant(connection, "probe") == added
@@ -82,7 +82,7 @@ def test_nothing_here_commits(database: Database) -> None:
 
 
 def test_a_locked_tenant_waits_for_its_writer_and_can_still_be_read(database: Database) -> None:
-    """And its neighbour is free. Requests that only read the row, or add a member to it, do not wait."""
+    """Other tenants are free. Requests that only read the row, or add a member to it, do not wait."""
     eur, km = database.tenant("eur"), database.tenant("km")
     with database.admin_engine().begin() as holder:
         become_owner(holder, database.roles)
@@ -126,7 +126,7 @@ Write = Callable[[Connection], object]
 def test_a_tenant_writes_nothing_in_the_registry_and_the_service_neither_names_nor_revisions(
     database: Database,
 ) -> None:
-    """What the service may set for its operators is a tenant's status, its settings and what people call it."""
+    """The service may set a tenant's status, settings and display name for its operators."""
     connections = Connections(database.app_url, database.tenant_secret)
     eur = database.tenant("eur")
     nobodys: tuple[Write, ...] = (

@@ -1,4 +1,4 @@
-"""A process that gets no more requests for a tenant still lets its connections go, soon after its row has changed."""
+"""A process without requests for a tenant still closes its connections soon after the tenant's row has changed."""
 
 import logging
 from collections.abc import Callable, Iterator

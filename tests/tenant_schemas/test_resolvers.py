@@ -1,4 +1,4 @@
-"""How a request names its tenant, and that two namings which differ tell a stranger nothing."""
+"""The ways in which a request names its tenant; two different names in one request reveal nothing to a stranger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ RESOLVERS: tuple[Resolver, ...] = (by_claim, by_header, by_path, by_subdomain("w
 
 @dataclass(frozen=True)
 class Parts:
-    """A request as the resolvers see it."""
+    """A request with the parts that the resolvers read."""
 
     host: str = "wallet.example"
     path_slug: str | None = None
@@ -140,7 +140,7 @@ def test_what_can_be_nobodys_slug_becomes_the_empty_one(way: str, slug: str) -> 
 
 
 def outcome(selection: Selection, tenant: Tenant | None) -> str:
-    """How a selection ends: the slug, or the error in full."""
+    """The outcome of a selection: the slug, or the complete error."""
     try:
         return selection.confirm(tenant).slug
     except TenancyError as error:
@@ -148,7 +148,9 @@ def outcome(selection: Selection, tenant: Tenant | None) -> str:
 
 
 def test_a_claim_against_a_slug_ends_the_same_whether_or_not_the_slug_exists(database: Database) -> None:
-    """The tenant is looked up by the claim alone, so the slug's existence plays no part. Same words, too."""
+    """The tenant is looked up by the claim alone, so the slug's existence plays no part. The message is the
+    same too.
+    """
     eur = database.tenant("eur")
     slugs = ["km", "unknown", *NOT_SLUGS]
     ends = {outcome(select(parts(claim=str(eur.id), header=slug), RESOLVERS), eur) for slug in slugs}

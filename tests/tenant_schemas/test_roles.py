@@ -1,6 +1,6 @@
 """Every privilege of every role, derived from pg_catalog and compared with a table written out here.
 
-A new privilege, table, function, policy or membership fails these tests until it is written down as meant.
+A new privilege, table, function, policy or membership fails these tests until this file lists it.
 """
 
 from collections import defaultdict
@@ -91,7 +91,7 @@ SHARED_TABLES = (
 )
 SHARED_VIEWS = ("member_directory",)
 
-# What a role may do in the end, by its own grants, its groups' and PUBLIC's.
+# The effective privileges of a role, by its own grants, its groups' and PUBLIC's.
 GROUP_RIGHTS: Rights = {
     "database": "CONNECT",
     "schema shared": "USAGE",
@@ -180,19 +180,19 @@ MATRIX = """
 
 
 def matrix(superuser: psycopg.Connection[Any]) -> dict[str, Rights]:
-    """What each role may do. A role that was just made and is in no group stands for PUBLIC."""
-    nobody = f"nobody_{uuid4().hex[:8]}"
+    """The privileges of each role. A new role without memberships stands for PUBLIC."""
+    probe = f"probe_{uuid4().hex[:8]}"
     table_privileges = ["DELETE", "TRUNCATE", "TRIGGER"]
     if superuser.info.server_version >= 170000:
         table_privileges.append("MAINTAIN")
     found: dict[str, dict[str, list[str]]] = {role_name: defaultdict(list) for role_name in EXPECTED}
     with superuser.transaction(force_rollback=True):
-        superuser.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(nobody)))
-        roles = [nobody if role_name == "PUBLIC" else role_name for role_name in EXPECTED]
+        superuser.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(probe)))
+        roles = [probe if role_name == "PUBLIC" else role_name for role_name in EXPECTED]
         for role_name, thing, privilege in superuser.execute(
             MATRIX, {"roles": roles, "table_privileges": table_privileges}
         ):
-            found["PUBLIC" if role_name == nobody else role_name][thing].append(privilege)
+            found["PUBLIC" if role_name == probe else role_name][thing].append(privilege)
     return {
         role_name: {thing: " ".join(sorted(privileges)) for thing, privileges in things.items()}
         for role_name, things in found.items()
@@ -204,7 +204,7 @@ def test_every_role_may_do_what_is_written_here_and_nothing_else(fresh_database:
 
 
 def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
-    """A column's grant, PUBLIC's, a group's, a sequence's, a function of somebody else: none slips through."""
+    """A privilege on a column, of PUBLIC, of a group, on a sequence, on a function of another owner: each is seen."""
     superuser = fresh_database.as_superuser()
     for statement in (
         "GRANT UPDATE (status) ON eur_schema.wallets TO tenant_eur",
@@ -225,7 +225,7 @@ def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
 
 
 def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Database) -> None:
-    """Each table, view, function and type; and no sequence, since keys are uuids."""
+    """Each table, view, function and type; and no sequence, because keys are uuids."""
     superuser = database.as_superuser()
     relations = superuser.execute(
         "SELECT n.nspname, c.relkind::text, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -261,7 +261,7 @@ def test_everything_of_ours_is_the_owners(database: Database) -> None:
 
 
 def test_what_the_owner_will_make_is_nobodys_either(fresh_database: Database) -> None:
-    """The next migration's function is not PUBLIC's until somebody says so."""
+    """PUBLIC can't call the next migration's function without a grant."""
     superuser = fresh_database.as_superuser()
     superuser.execute("SET ROLE wallet_owner")
     for schema_name in OUR_SCHEMAS:
@@ -277,7 +277,7 @@ def test_what_the_owner_will_make_is_nobodys_either(fresh_database: Database) ->
 
 
 def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database: Database) -> None:
-    """SECURITY DEFINER with a path of the caller's choosing would be the caller's to abuse."""
+    """The caller could abuse a SECURITY DEFINER function whose search_path the caller chooses."""
     rows = database.as_superuser().execute(
         "SELECT n.nspname, p.oid::regprocedure::text, p.proconfig FROM pg_proc p"
         " JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.prosecdef AND n.nspname = ANY(%s)",
@@ -305,7 +305,7 @@ def test_views_have_their_readers_rights_but_for_the_directory(database: Databas
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:
-    """But for Alembic's own, which no tenant may read. The policies ask who asks, never a setting."""
+    """Except Alembic's own table, which no tenant may read. The policies check the current role, never a setting."""
     superuser = database.as_superuser()
     tables = superuser.execute(
         "SELECT relname, relrowsecurity FROM pg_class WHERE relnamespace = 'shared'::regnamespace AND relkind = 'r'"
@@ -361,7 +361,7 @@ def test_no_role_has_an_attribute_it_does_not_need(database: Database) -> None:
 
 
 def test_who_is_whose_member_is_written_here(database: Database) -> None:
-    """PostgreSQL makes the migrator an administrator of the roles it creates: one that may not become them."""
+    """PostgreSQL makes the migrator an administrator of the roles it creates, without the right to become them."""
     superuser = database.as_superuser()
     options = "inherit_option, set_option" if superuser.info.server_version >= 160000 else "true, true"
     rows = superuser.execute(
@@ -377,7 +377,7 @@ def test_who_is_whose_member_is_written_here(database: Database) -> None:
         ("wallet_migrator", "wallet_owner", True, True),
         ("wallet_migrator", "wallet_tenants", True, True),
     }
-    # The pool may take a tenant's role, and has nothing of it before: before 16 its own attribute says so.
+    # The pool may take a tenant's role, and inherits nothing of it: before 16 its own attribute ensures that.
     is_old = superuser.info.server_version < 160000
     expected |= {("wallet_pool", f"tenant_{slug}", is_old, True) for slug in ("eur", "km")}
     inherits = superuser.execute("SELECT rolinherit FROM pg_roles WHERE rolname = 'wallet_pool'").fetchone()
@@ -396,7 +396,7 @@ def test_the_service_login_can_become_nobody(database: Database) -> None:
 
 def test_the_migrator_can_not_become_a_tenant(database: Database) -> None:
     if database.as_superuser().info.server_version < 160000:
-        pytest.skip("Before PostgreSQL 16 who makes roles may become them.")
+        pytest.skip("Before PostgreSQL 16 a role may become the roles that it creates.")
     connection = database.as_role("wallet_migrator")
     for slug in ("eur", "km"):
         with pytest.raises(REFUSED):
@@ -427,7 +427,7 @@ def test_passwords_are_kept_as_scram_verifiers(database: Database) -> None:
     )
 
 
-# What a tenant sees of the shared schema.
+# A tenant's view of the shared schema.
 
 
 @pytest.fixture
@@ -458,7 +458,9 @@ def test_a_tenant_reads_its_own_registry_row_memberships_and_members_only(
 def test_a_leaky_condition_sees_no_row_of_another(
     database: Database, members: dict[str, set[UUID]], slug: str, other: str
 ) -> None:
-    """A condition that fails on what it sees would tell; it is evaluated after the policy and the view's own."""
+    """A condition whose error shows its input would leak; it is evaluated after the policy and the view's own
+    condition.
+    """
     connection = database.as_tenant(slug)
     strangers = members[other] - members[slug]
     for table in ("shared.memberships", "shared.member_directory"):
@@ -469,7 +471,7 @@ def test_a_leaky_condition_sees_no_row_of_another(
 @PAIRS
 @pytest.mark.usefixtures("members")
 def test_becoming_the_group_shows_a_tenant_nothing(database: Database, slug: str, other: str) -> None:
-    """It may, as a member; then it is no tenant any more, so there is no row of its own."""
+    """As a member it may; but the group is no tenant, so no row belongs to it."""
     connection = database.as_tenant(slug)
     connection.execute("SET ROLE wallet_tenants")
     for table in ("tenants", "memberships", "member_directory"):
@@ -549,7 +551,7 @@ def verifiers(database: Database) -> dict[str, str]:
 
 
 def test_making_the_roles_again_changes_nothing(fresh_database: Database) -> None:
-    """Without passwords each keeps its own."""
+    """Without passwords each role keeps its own."""
     before = verifiers(fresh_database)
     for _ in range(2):
         with superuser_engine(fresh_database).begin() as connection:
@@ -569,8 +571,8 @@ def test_making_the_roles_again_closes_what_was_opened(fresh_database: Database)
 
 
 def test_a_new_password_replaces_the_old_one_and_is_never_sent(fresh_database: Database) -> None:
-    """What goes to the server, and so to its log, is the verifier. Rolled back: the roles are the whole server's."""
-    password = "a password that nobody may read"
+    """The server, and so its log, gets only the verifier. Rolled back: the roles belong to the whole server."""
+    password = "a secret password"
     sent: list[Any] = []
     engine = superuser_engine(fresh_database)
     sa.event.listen(engine, "before_cursor_execute", lambda *arguments: sent.append(arguments[2:4]))
@@ -623,7 +625,7 @@ def test_setting_a_tenants_login_right_takes_back_what_the_tenant_gave_itself(
 
 
 def test_a_tenants_password_follows_from_secret_id_and_epoch() -> None:
-    """It is written out here because a change of it would lock every tenant out."""
+    """The password is written out here because a change would lock every tenant out."""
     tenant_id = UUID("00000000-0000-0000-0000-000000000001")
     password = tenant_password("secret", tenant_id, 1)
     assert password == "6hNphNJtBvCO8Hl9z26ziiE-gqxPgT_yeMfUY4ZeV0s"
@@ -647,7 +649,7 @@ def pool_memberships(connection: sa.Connection) -> list[str]:
 
 
 def test_the_pool_is_closed_and_opened_again_with_all_the_tenants_there_are(fresh_database: Database) -> None:
-    """Roles belong to the whole server, so here nothing of it is committed. Provisioned in between, one is not lost."""
+    """Roles belong to the whole server, so nothing is committed here. A tenant provisioned in between is included."""
     roles = fresh_database.roles
     may_log_in = "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'wallet_pool'"
     with superuser_engine(fresh_database).connect() as connection, connection.begin() as db_transaction:
@@ -670,7 +672,7 @@ def test_a_pool_that_was_never_made_needs_no_closing(fresh_database: Database) -
 
 
 def test_postgresqls_own_databases_can_be_closed(fresh_database: Database) -> None:
-    """Nothing of it is committed: it is the whole server's."""
+    """Nothing is committed: the databases belong to the whole server."""
     query = (
         "SELECT has_database_privilege('tenant_eur', datname, 'CONNECT') FROM pg_database WHERE datname = 'postgres'"
     )

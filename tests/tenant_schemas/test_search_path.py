@@ -1,6 +1,6 @@
-"""The binding rides in BEGIN, costs nothing, leaves nothing behind, and can't be walked round.
+"""The binding is part of BEGIN, costs nothing, leaves nothing behind, and can't be bypassed.
 
-Messages are counted in libpq's own trace of what it sent.
+Messages are counted in libpq's own trace.
 """
 
 import select
@@ -28,7 +28,7 @@ from tenant_schemas.testing.plugin import Database
 
 STATEMENT_TIMEOUT_MS = 7_000
 WHERE_AM_I = "SELECT current_setting('search_path'), current_setting('statement_timeout'), pg_backend_pid()"
-# Its own backend dies in it the first time, if that is the one with this pid.
+# The backend with this pid terminates itself; a later backend answers.
 DIE_ONCE = (
     "SELECT CASE WHEN pg_backend_pid() = %s THEN pg_terminate_backend(pg_backend_pid(), 5000)::text ELSE 'ok' END"
 )
@@ -36,7 +36,7 @@ DIE_ONCE = (
 
 @contextmanager
 def connections_to(database: Database, logins: str = "own") -> Iterator[Connections]:
-    """One connection at most, so that whoever comes next gets the one that was just used."""
+    """At most one connection, so that the next use gets the connection of the previous one."""
     limits = Limits(max_connections=1, wait_seconds=0.2, statement_timeout_ms=STATEMENT_TIMEOUT_MS)
     pool_role = database.roles.pool if logins == "shared" else None
     connections = Connections(database.app_url, database.tenant_secret, limits, pool_role=pool_role)
@@ -46,7 +46,7 @@ def connections_to(database: Database, logins: str = "own") -> Iterator[Connecti
 
 @pytest.fixture(scope="module", params=["own", "shared"])
 def logins(request: pytest.FixtureRequest) -> str:
-    """How tenants log in."""
+    """The login mode."""
     return str(request.param)
 
 
@@ -85,8 +85,8 @@ def pid_of(engine: BindingEngine) -> int:
 
 @contextmanager
 def sent_by(engine: BindingEngine) -> Iterator[list[list[str]]]:
-    """What libpq sends on the engine's idle connection during the block: a list of messages for each exchange. An
-    exchange is all that goes out before an answer is waited for; it ends with Query or Sync.
+    """The messages that libpq sends on the engine's idle connection during the block: a list for each exchange. An
+    exchange is everything sent before the client waits for an answer; it ends with Query or Sync.
     """
     with engine.connect() as connection:
         pgconn = connection.connection.driver_connection.pgconn
@@ -111,17 +111,17 @@ def sent_by(engine: BindingEngine) -> Iterator[list[list[str]]]:
 
 
 def path_of(side: Binding) -> str:
-    """As PostgreSQL shows it."""
+    """The search_path that PostgreSQL shows."""
     return "pg_catalog, pg_temp" if side is SHARED else f"{side.schema_name}, pg_temp"
 
 
-# What is sent.
+# Messages.
 
 
 def test_a_session_reading_once_sends_begin_with_the_binding_the_select_and_commit(
     db: TenantDatabase, engine: BindingEngine, side: Binding, logins: str
 ) -> None:
-    """Three exchanges: not one more than a transaction that is bound to nothing."""
+    """Three exchanges: as many as a db transaction without a binding."""
     with bound(side), sent_by(engine) as exchanges:
         db.session.execute(sa.text("SELECT CAST(:number AS int)"), {"number": 1}).all()
         db.session.commit()
@@ -155,8 +155,8 @@ def test_giving_a_connection_back_and_taking_it_again_sends_nothing(engine: Bind
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_one_statement_is_one_exchange(engine: BindingEngine, side: Binding, logins: str, retry: bool) -> None:
-    """No BEGIN, no COMMIT; they stand round it only in a session that tenants share. At its sixth use on a connection
-    psycopg prepares it, which is one more, once; in a shared session nothing is prepared.
+    """No BEGIN and no COMMIT; only a session that tenants share sends them. At its sixth use on a connection psycopg
+    prepares the statement, which is one more exchange, once; in a shared session nothing is prepared.
     """
     counts = []
     is_framed = logins == "shared" and side is not SHARED
@@ -173,7 +173,7 @@ def test_one_statement_is_one_exchange(engine: BindingEngine, side: Binding, log
 
 
 def test_the_begin_message_quotes_the_schema(database: Database) -> None:
-    """No schema has such a name; were there one, it would be a name and no SQL."""
+    """No schema has such a name; in the message it would still be a name and not SQL."""
     tenant = database.tenant("eur")
     object.__setattr__(tenant, "schema_name", 'x"; DROP SCHEMA shared; --')
     assert begin_message(tenant, 1).startswith(
@@ -181,7 +181,7 @@ def test_the_begin_message_quotes_the_schema(database: Database) -> None:
     )
 
 
-# What the transaction sees.
+# Visible tables in a db transaction.
 
 
 def test_each_transaction_is_in_its_schema_then_pg_temp_and_under_the_time_out(
@@ -193,7 +193,9 @@ def test_each_transaction_is_in_its_schema_then_pg_temp_and_under_the_time_out(
 
 
 def test_a_missing_tenant_table_is_missing_also_if_other_schemas_have_one(fresh_database: Database) -> None:
-    """Not in shared, not in public, not in the other tenant's schema; and each of them would let the tenant read it."""
+    """Not in shared, not in public, not in the other tenant's schema, although the tenant may read each of those
+    tables.
+    """
     role = fresh_database.tenant("eur").role_name
     with fresh_database.as_superuser() as superuser:
         for schema_name in ("shared", "public", "km_schema"):
@@ -217,7 +219,7 @@ def test_the_shared_side_finds_no_table_without_its_schema(connections: Connecti
 
 
 def test_a_temporary_table_never_stands_in_for_a_real_one(fresh_database: Database) -> None:
-    """Tenants may make none; if one could, the real table would still be found first."""
+    """Tenants may make none; even with one, the real table would be found first."""
     eur = fresh_database.tenant("eur")
     fresh_database.as_superuser().execute(f"GRANT TEMP ON DATABASE {fresh_database.name} TO {eur.role_name}")  # type: ignore[arg-type]
     with connections_to(fresh_database) as connections, connections.engine(eur).begin() as connection:
@@ -232,12 +234,12 @@ def test_a_temporary_table_never_stands_in_for_a_real_one(fresh_database: Databa
         assert connection.exec_driver_sql("SELECT count(*) FROM scratch").scalar_one() == 0
 
 
-# What stays on the pooled connection: nothing.
+# Nothing stays on the pooled connection.
 
 
 @pytest.fixture
 def telling_database(fresh_database: Database) -> Database:
-    """The roles' own path differs from the one that BEGIN sets, so that what stays would be seen."""
+    """The roles' own search_path differs from the one that BEGIN sets, so that a leftover is visible."""
     with fresh_database.as_superuser() as superuser:
         for role_name, path in (
             (fresh_database.roles.app, "pg_catalog, shared"),
@@ -301,7 +303,7 @@ def one_statement_refused(engine: BindingEngine) -> None:
 
 
 def test_nothing_stays_on_the_pooled_connection_however_the_transaction_ended(telling_database: Database) -> None:
-    """The same backend afterwards has its role's own path again, and the time-out it began with."""
+    """The same backend afterwards has its role's own search_path again, and its initial timeout."""
     ends = (
         *(committed, rolled_back, left_open, raised_in_python, raised_in_postgresql),
         *(savepoint_released, savepoint_rolled_back, one_statement_refused),
@@ -328,7 +330,7 @@ def test_a_begin_that_somebody_sends_leaves_no_transaction_open(engine: BindingE
     "stacked", ["SELECT 1; SELECT 2", "SELECT 1; SET ROLE tenant_km", "; SELECT 1; SET ROLE NONE", "COMMIT; BEGIN"]
 )
 def test_several_statements_in_one_are_refused(engine: BindingEngine, stacked: str) -> None:
-    """Also without parameters, where psycopg of itself would send them as a simple query, which takes several."""
+    """Also without parameters, where psycopg by default sends a simple query, which allows several statements."""
     refused = {"match": "cannot insert multiple commands|syntax error"}
     with pytest.raises(psycopg.errors.SyntaxError, **refused):
         engine.one_statement(stacked, ())  # type: ignore[arg-type]
@@ -338,7 +340,7 @@ def test_several_statements_in_one_are_refused(engine: BindingEngine, stacked: s
         connection.execution_options(stream_results=True).execute(sa.text(stacked))
 
 
-# The ways round it are refused.
+# Bypasses are refused.
 
 LEVELS = ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 OPTIONS: list[dict[str, Any]] = [
@@ -352,7 +354,7 @@ OPTIONS: list[dict[str, Any]] = [
 def test_transaction_options_that_our_begin_would_ignore_are_refused(
     db: TenantDatabase, engine: BindingEngine, side: Binding
 ) -> None:
-    """On a connection, an engine and a session; and the refusal costs no connection of the one there is."""
+    """On a connection, an engine and a session; and the refusal keeps the only connection usable."""
     for options in OPTIONS:
         with engine.connect() as connection:
             with pytest.raises(BindingRefused):
@@ -384,7 +386,7 @@ def test_raw_connections_are_refused(engine: BindingEngine) -> None:
 
 
 def test_raw_connections_are_refused_by_an_engine_with_options_too(engine: BindingEngine) -> None:
-    """`execution_options` returns another engine; it must not have lost the refusal."""
+    """`execution_options` returns another engine; it must refuse as well."""
     with pytest.raises(BindingRefused):
         engine.execution_options(logging_token="x").raw_connection().close()
 
@@ -394,11 +396,11 @@ def test_an_engine_with_options_begins_bound_too(engine: BindingEngine, side: Bi
         assert connection.exec_driver_sql(WHERE_AM_I).one()[0] == path_of(side)
 
 
-# A new connection proves where and who it is.
+# A new connection proves its schema and role.
 
 
 def refusals(database: Database, connections: Connections, engine: BindingEngine, role_name: str) -> None:
-    """Try repeatedly, so that a leak would use up the only connection there is; no backend of the role is left."""
+    """Try repeatedly, so that a leak would use up the only connection; no backend of the role is left."""
     for attempt in (engine.connect, lambda: engine.one_statement("SELECT 1", ())):
         for _ in range(2):
             with pytest.raises(BindingMismatch):
@@ -413,7 +415,7 @@ def refusals(database: Database, connections: Connections, engine: BindingEngine
 
 
 def test_a_connection_that_is_not_where_or_who_it_should_be_is_closed_unused(fresh_database: Database) -> None:
-    """The schema is gone, renamed or closed to the role; the role's path or the role itself is another."""
+    """The schema is missing, renamed or closed to the role; or the role or its search_path is wrong."""
     own_path = f"ALTER ROLE tenant_eur IN DATABASE {fresh_database.name}"
     faults = {
         "ALTER SCHEMA eur_schema RENAME TO elsewhere": "ALTER SCHEMA elsewhere RENAME TO eur_schema",
@@ -438,7 +440,7 @@ def test_a_connection_that_is_not_where_or_who_it_should_be_is_closed_unused(fre
 
 
 def test_a_role_that_the_pool_may_not_take_is_no_binding_and_costs_nothing(database: Database) -> None:
-    """It was never made, or never granted to the pool; and the connection goes back to the others unharmed."""
+    """It does not exist, or was not granted to the pool; and the connection returns to the pool unharmed."""
     eur, km = database.tenant("eur"), database.tenant("km")
 
     def begin(engine: BindingEngine) -> None:
@@ -457,7 +459,7 @@ def test_a_role_that_the_pool_may_not_take_is_no_binding_and_costs_nothing(datab
 
 
 def test_a_shared_side_that_starts_elsewhere_is_closed_unused(fresh_database: Database) -> None:
-    """`shared` in front of pg_catalog is where a table could stand in for one of PostgreSQL's own."""
+    """With `shared` before pg_catalog a table could replace one of PostgreSQL's own."""
     path = f"ALTER ROLE wallet_app IN DATABASE {fresh_database.name} SET search_path TO shared, pg_catalog"
     fresh_database.as_superuser().execute(path)  # type: ignore[arg-type]
     with connections_to(fresh_database) as connections:
@@ -466,13 +468,13 @@ def test_a_shared_side_that_starts_elsewhere_is_closed_unused(fresh_database: Da
 
 @pytest.mark.parametrize("schema_name", ["nowhere", "pg_temp", "pg_toast", "pg_catalog"])
 def test_a_migration_of_a_schema_that_the_path_does_not_reach_is_refused(database: Database, schema_name: str) -> None:
-    """There is none, the role has no right to it, or it is PostgreSQL's own."""
+    """The schema does not exist, the role has no privilege on it, or it is PostgreSQL's own."""
     with database.admin_engine().begin() as connection, pytest.raises(BindingMismatch, match=schema_name):
         bind_migration(connection, schema_name)
 
 
 def test_a_migration_with_temporary_tables_in_its_path_is_refused(database: Database) -> None:
-    """They are a second schema for Alembic to look at. Only a superuser could have made them here."""
+    """They would be a second schema for Alembic. Only a superuser could have made them here."""
     engine = sa.create_engine(sa.make_url(database.url()).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TEMP TABLE wallets (id uuid) ON COMMIT DROP")
@@ -500,7 +502,7 @@ def terminate(database: Database, pid: int) -> None:
 
 def say_goodbye(database: Database, engine: BindingEngine) -> int:
     """Let the server end the engine's idle connection, and return its pid as soon as the client has got the message:
-    PostgreSQL sends it first and closes the socket later, when the process has cleaned up.
+    PostgreSQL sends it first and closes the socket later, after the process has cleaned up.
     """
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
@@ -514,7 +516,7 @@ def say_goodbye(database: Database, engine: BindingEngine) -> int:
 def test_an_idle_connection_that_was_ended_is_noticed_before_its_next_use(
     database: Database, db: TenantDatabase, engine: BindingEngine, side: Binding
 ) -> None:
-    """By a transaction, by one statement and by a session: none of them fails."""
+    """By a db transaction, by `one_statement` and by a session: none of them fails."""
 
     def in_a_transaction() -> int:
         with engine.begin() as connection:
@@ -533,7 +535,7 @@ def test_an_idle_connection_that_was_ended_is_noticed_before_its_next_use(
 
 
 def test_a_notice_for_an_idle_connection_does_not_break_it(database: Database, engine: BindingEngine) -> None:
-    """There is something to read on the socket, and it is no goodbye."""
+    """The socket has data to read, but not the server's termination."""
     channel = "tenant_schemas_test"
     with engine.begin() as connection:
         connection.exec_driver_sql(f"LISTEN {channel}")
@@ -543,7 +545,7 @@ def test_a_notice_for_an_idle_connection_does_not_break_it(database: Database, e
 
 
 def test_a_connection_killed_inside_a_transaction_is_an_error_once(database: Database, engine: BindingEngine) -> None:
-    """Nobody knows what became of it, so it is not repeated; then the pool has another."""
+    """Its outcome is unknown, so it is not repeated; then the pool opens another connection."""
     dead = pid_of(engine)
 
     def be_killed() -> None:
@@ -580,7 +582,7 @@ def test_one_statement_that_breaks_on_the_way_is_sent_once_more_only_if_asked(
     with connections_to(fresh_database, logins) as connections:
         for side in (SHARED, fresh_database.tenant("eur")):
             if logins == "shared" and side is not SHARED:
-                # A tenant's role may not end the pool's connections, not even its own, unless a test lets it.
+                # A tenant's role may not end the pool's connections, not even its own, unless a test allows it.
                 fresh_database.as_superuser().execute("GRANT pg_signal_backend TO tenant_eur")
             engine = connections.for_binding(side)
             try:
@@ -601,7 +603,7 @@ def test_a_statement_that_postgresql_refuses_is_not_sent_again(engine: BindingEn
 
 
 def test_one_statement_that_returns_no_rows_is_done_and_says_so(connections: Connections) -> None:
-    """«Raises … and then nothing was done»: what was committed must not look like a failure."""
+    """«Raises … and then nothing was done»: a committed statement must not look like a failure."""
     email = f"{uuid4().hex}@example.com"
     insert = "INSERT INTO shared.users (email, name) VALUES (%s, %s)"
     assert connections.shared.one_statement(insert, (email, "Test Person")) == []

@@ -1,4 +1,4 @@
-"""The one rule of names, and what a tenant is as a value."""
+"""The one rule of names, and the tenant as a value."""
 
 from dataclasses import FrozenInstanceError, replace
 
@@ -93,7 +93,7 @@ def test_a_refused_name_is_a_tenancy_error() -> None:
 
 
 def test_equal_rows_are_equal_tenants_and_a_changed_row_is_another(database: Database) -> None:
-    """The pools are told apart by this: a new epoch, setting or schema must be another value."""
+    """The pools are keyed by it: a new epoch, setting or schema must be another value."""
     eur, again, km = database.tenant("eur"), database.tenant("eur"), database.tenant("km")
     assert eur == again
     assert hash(eur) == hash(again)

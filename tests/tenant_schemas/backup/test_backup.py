@@ -1,4 +1,4 @@
-"""A backup of one tenant is whole and proves itself, or it is not there."""
+"""A backup of one tenant is complete and verified, or it does not exist."""
 
 import json
 import os
@@ -156,7 +156,9 @@ def test_a_tenant_that_drifts_after_a_backup_is_refused_at_the_next(fresh_databa
 def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The migrator's first look is noted; then whoever may only read knows it too, and any other tenant."""
+    """The migrator's first comparison is noted; later backups of any tenant use the note, even with a login that may
+    only read.
+    """
     looked_at: list[str] = []
     look = Source.find_drift
 
@@ -191,7 +193,7 @@ def test_a_schema_and_a_registry_that_disagree_on_the_revision_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-# Migrations meanwhile.
+# Concurrent migrations.
 
 
 def test_a_migration_between_the_look_and_the_snapshot_is_noticed(
@@ -244,7 +246,7 @@ def test_a_migration_under_way_is_waited_for_and_is_in_the_bundle(fresh_database
     assert [bundle.manifest.tenant.revision for bundle in taken] == ["9999"]
 
 
-# What goes wrong.
+# Failures.
 
 
 def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_a_role_that_sees_only_some_rows_is_refused(
 def test_rows_hidden_by_row_level_security_are_an_error_and_not_missing(
     fresh_database: Database, tmp_path: Path
 ) -> None:
-    """pg_read_all_data alone reads every table and bypasses no policy."""
+    """pg_read_all_data allows reading every table but bypasses no policy."""
     superuser = fresh_database.as_superuser()
     superuser.execute("ALTER ROLE wallet_backup NOBYPASSRLS")
     try:
@@ -340,7 +342,7 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
     def once_more(*arguments: object, **named: object) -> object:
         if not inner:
             monkeypatch.setattr(writer, "write_rows", original)
-            time.sleep(1.1)  # Names have seconds.
+            time.sleep(1.1)  # Bundles are named by the second.
             inner.append(back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path)))
         return original(*arguments, **named)  # type: ignore[arg-type]
 
@@ -355,7 +357,9 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
 def test_members_and_people_are_locked_only_until_they_are_read(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path, is_all: bool, backup_policy: BackupPolicy
 ) -> None:
-    """Or no schema of any tenant could be dropped for as long as a backup runs: that locks what it refers to."""
+    """Otherwise no schema of any tenant could be dropped during a backup: a drop locks the tables that the schema
+    refers to.
+    """
     person = People(fresh_app).make(km="member")
     watcher = fresh_database.as_superuser()
     proved = []
@@ -380,7 +384,7 @@ def test_members_and_people_are_locked_only_until_they_are_read(
 def test_whom_a_table_names_without_a_foreign_key_is_in_the_bundle(
     fresh_database: Database, fresh_app: Flask, tmp_path: Path
 ) -> None:
-    """Somebody who was removed since still has done what the log says, and nobody else's texts are taken for ids."""
+    """The audit log names people who are no longer members. A text that is not an id refers to no person."""
     people = People(fresh_app)
     actor, subject = people.make(km="admin"), people.make(km="member")
     note = "SELECT audit_note_v1(jsonb_build_object('action', 'x', 'actor_id', %s::uuid, 'subject', %s::text))"

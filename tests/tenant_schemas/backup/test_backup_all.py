@@ -1,4 +1,4 @@
-"""All tenants are backed up under one snapshot, and one that fails stops no other."""
+"""All tenants are backed up under one snapshot, and a tenant that fails stops no other."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_every_tenant_of_any_status_is_taken_under_one_snapshot(
 def test_no_lock_of_a_tenant_is_held_when_the_next_one_is_taken(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or a thousand tenants would fill the server's table of locks."""
+    """Otherwise a thousand tenants would fill the server's lock table."""
     held = []
     original = backup_all.lock_tables
     query = """

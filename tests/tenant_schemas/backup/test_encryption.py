@@ -20,7 +20,7 @@ pytestmark = pytest.mark.both_servers
 
 @pytest.fixture
 def identity(tmp_path: Path) -> tuple[str, Path]:
-    """A recipient, and the file of its identity as age-keygen writes it."""
+    """A recipient and its identity file, in the format of age-keygen."""
     made = pyrage.x25519.Identity.generate()
     file = tmp_path / "key.txt"
     file.write_text(f"# created: today\n# public key: {made.to_public()}\n{made}\n")

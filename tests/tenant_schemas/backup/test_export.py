@@ -1,4 +1,4 @@
-"""What a tenant takes away is all of its own, in plain CSV, and nothing of anybody else's."""
+"""An export has all rows of the tenant, in plain CSV, and no row of others."""
 
 import csv
 import json

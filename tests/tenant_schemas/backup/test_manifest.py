@@ -1,4 +1,4 @@
-"""A manifest is exactly one, or it is refused with the place of its fault."""
+"""A manifest is valid, or it is refused with the place of its fault."""
 
 from collections.abc import Callable
 from typing import Any

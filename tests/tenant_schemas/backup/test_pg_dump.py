@@ -1,4 +1,4 @@
-"""pg_dump's file beside a bundle's rows: whole, of that schema alone, and no password where others could read it."""
+"""pg_dump's file beside a bundle's rows: complete, of that schema alone, and no password that other users can read."""
 
 import subprocess
 from pathlib import Path
@@ -24,7 +24,7 @@ def listed(file: Path) -> str:
 
 
 def snapshot_of(database: Database) -> str:
-    """One of now, until the database is closed."""
+    """A snapshot of the present, until the database is closed."""
     holder = database.as_superuser()
     holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     ((snapshot,),) = holder.execute("SELECT pg_export_snapshot()").fetchall()
@@ -56,7 +56,7 @@ def test_a_dump_sees_what_its_snapshot_sees(fresh_database: Database, tmp_path: 
 
 @pytest.mark.parametrize("name", ["a*", "a?b", "A_b", 'a"b', "a.b", "a|b", "a b"])
 def test_a_name_that_would_be_a_pattern_is_a_name(fresh_database: Database, tmp_path: Path, name: str) -> None:
-    """Among schemas that such a pattern, or the name in lower case, would find too."""
+    """Among schemas that such a pattern, or the name in lower case, would also match."""
     superuser = fresh_database.as_superuser()
     quoted = '"' + name.replace('"', '""') + '"'
     for schema in (quoted, "ab", "axb", "a_b", "a", "b"):
@@ -76,7 +76,7 @@ def test_a_schema_that_is_not_there_is_an_error_and_no_empty_dump(fresh_database
 
 
 def test_a_role_that_may_not_read_everything_leaves_no_file(fresh_database: Database, tmp_path: Path) -> None:
-    """The trap: pg_dump writes the head first, and pg_restore lists a file that ends there."""
+    """The trap: pg_dump writes the header first, and pg_restore lists such a truncated file."""
     superuser = fresh_database.as_superuser()
     superuser.execute("ALTER TABLE km_schema.wallets ENABLE ROW LEVEL SECURITY")
     superuser.execute("ALTER ROLE wallet_backup NOBYPASSRLS")
@@ -89,7 +89,7 @@ def test_a_role_that_may_not_read_everything_leaves_no_file(fresh_database: Data
         except DumpFailed as error:
             said = str(error)
         assert "row-level security" in said
-        assert pieces, "the trap is gone; then this test proves nothing"
+        assert pieces, "pg_dump wrote nothing, so this test proves nothing"
     finally:
         superuser.execute("ALTER ROLE wallet_backup BYPASSRLS")
 
@@ -117,7 +117,7 @@ def test_an_older_pg_dump_than_the_server_is_refused(
 
 
 def test_the_newest_pg_dump_at_hand_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if an older one is first on the PATH, as on many a Debian."""
+    """Even if an older one is first on the PATH, as is common on Debian."""
     old = tmp_path / "pg_dump"
     old.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.24'\n")
     old.chmod(0o700)

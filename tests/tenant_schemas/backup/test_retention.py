@@ -16,7 +16,7 @@ pytestmark = pytest.mark.both_servers
 
 
 def copies(bundle: Bundle, *days: int) -> list[Path]:
-    """The same bundle as of these days of an earlier year."""
+    """The same bundle, as if taken on these days of an earlier year."""
     made = []
     for day in days:
         folder = bundle.folder.with_name(f"km-200001{day:02}T000000Z")
@@ -63,7 +63,7 @@ def test_a_broken_bundle_does_not_count_as_one_that_is_kept(bundle: Bundle) -> N
 
 
 def test_the_bundle_just_taken_stays_whatever_time_others_say(bundle: Bundle) -> None:
-    """As where a clock was wrong once, or somebody edited a manifest."""
+    """For example after a wrong clock or an edited manifest."""
     for year in (2098, 2099):
         folder = bundle.folder.with_name(f"km-{year}0101T000000Z")
         shutil.copytree(bundle.folder, folder)

@@ -1,4 +1,4 @@
-"""The doctor finds nothing on a sound installation, says what it can't see, and changes nothing."""
+"""The doctor finds nothing on a sound installation, lists its blind spots, and changes nothing."""
 
 from tenant_schemas.doctor import Severity, examine, unseen
 from tenant_schemas.migrations.history import Migrations
@@ -25,7 +25,7 @@ def test_the_migrator_is_told_what_only_a_superuser_sees(database: Database) -> 
 
 
 def test_a_throw_away_server_is_known_for_one(database: Database) -> None:
-    """What it was started with is what is found; nothing else is an error."""
+    """Its start settings are the findings; there is no other error."""
     with database.admin_engine().connect() as connection:
         off = {"fsync", "full_page_writes", "synchronous_commit"}
         off = {name for name in off if connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "off"}

@@ -1,4 +1,4 @@
-"""Tables, functions, triggers and other objects of the schemas that are not as they should be are found."""
+"""The doctor finds faulty tables, functions, triggers and other objects of the schemas."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Privileges that were not meant are found."""
+"""The doctor finds unintended privileges."""
 
 import pytest
 

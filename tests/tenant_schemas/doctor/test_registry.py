@@ -1,4 +1,4 @@
-"""The registry, the schemas, the roles and the revisions: what does not agree is found."""
+"""The doctor finds disagreements of registry, schemas, roles and revisions."""
 
 import pytest
 

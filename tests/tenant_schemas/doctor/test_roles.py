@@ -1,4 +1,4 @@
-"""Roles: attributes, memberships, defaults and passwords that are not as they should be are found."""
+"""The doctor finds faulty attributes, memberships, defaults and passwords of roles."""
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_the_pool_is_out_of_place_where_each_tenant_logs_in_itself(database: Dat
 
 
 def test_a_default_for_one_database_is_found_too(database: Database) -> None:
-    """It would win over the default for all."""
+    """It overrides the default for all databases."""
     change = f"ALTER ROLE tenant_km IN DATABASE {database.name} SET search_path TO shared"
     with broken(database, change) as connection:
         assert seen(connection) == [("role_default", "role tenant_km")]

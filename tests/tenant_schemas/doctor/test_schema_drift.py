@@ -1,4 +1,4 @@
-"""Tenants' schemas differ in nothing but the name, and a schema that differs is named with what differs."""
+"""Tenants' schemas differ in their names only, and a schema that differs is reported with its differences."""
 
 import pytest
 
@@ -46,7 +46,7 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("statement", "what"), DIFFERENT)
 def test_a_schema_that_differs_is_named_with_what_differs(database: Database, statement: str, what: str) -> None:
-    """Of two that differ neither is the majority; one of them is named, and the other."""
+    """With two schemas there is no majority; one of them is named, and the other."""
     with broken(database, statement) as connection:
         connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
         found = [one for one in findings(connection) if one.check == "schema_drift"]
@@ -64,7 +64,7 @@ def test_a_schema_that_differs_is_named_with_what_differs(database: Database, st
     ],
 )
 def test_a_fault_that_all_tenants_have_is_found(database: Database, statement: str) -> None:
-    """No tenant is the others' measure: the migrations are."""
+    """Tenants are compared with the migrations, not with each other."""
     trigger = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'eur_schema.wallet_transactions'::regclass"
     with broken(database) as connection:
         names = {"trigger": connection.exec_driver_sql(f"{trigger} AND NOT tgisinternal LIMIT 1").scalar_one()}
@@ -99,7 +99,7 @@ def test_the_most_are_right(fresh_database: Database, tenancy_migrations: Migrat
 def test_a_schema_may_be_called_like_a_table_or_an_alias(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    """Its name stands in its own views and functions, where it means something else."""
+    """Its own views and functions contain its name with another meaning."""
     for slug, schema_name in (("ww", "w"), ("ws", "wallets"), ("us", "user"), ("hh", "h")):
         provision(
             fresh_database.admin_engine(),
@@ -127,7 +127,7 @@ def test_schemas_of_different_revisions_are_not_compared(database: Database) -> 
 
 
 def test_many_tenants_are_examined_some_at_a_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no lock is kept on what was looked at."""
+    """And no lock on an examined schema is kept."""
     monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
     locks = (
         "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"

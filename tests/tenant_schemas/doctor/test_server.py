@@ -1,4 +1,4 @@
-"""The server's settings and its other databases: each that is not sound is one finding."""
+"""Each unsound setting of the server, and each other database, is one finding."""
 
 import pytest
 

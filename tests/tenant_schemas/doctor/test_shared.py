@@ -1,4 +1,4 @@
-"""The tables and views of `shared`: row-level security and policies that let through too much or nothing are found."""
+"""The doctor finds row-level security and policies of `shared` that are too wide or too narrow."""
 
 import pytest
 

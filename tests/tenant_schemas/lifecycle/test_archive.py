@@ -12,7 +12,7 @@ from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated
 from tests.factories.api import Api
 from tests.factories.people import People
-from tests.factories.tenants import set_aside
+from tests.factories.tenants import archive_tenant
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
@@ -23,7 +23,7 @@ def test_an_archived_tenant_serves_nobody_but_auditors_and_comes_back_whole(
     member, auditor = own.make(mark="member"), own.make(mark="auditor")
     wallet_id = own.wallet(member, "mark", balance_minor=500)
     api = Api(fresh_app)
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     assert api.get("/api/wallet", member, "mark").status_code == 404
     assert api.post("/api/wallet/payments", member, "mark", json={"amount": "1.00"}).status_code == 404
     assert api.get(f"/api/admin/wallets/{wallet_id}", auditor, "mark").json["depositBalance"] == "5.00"

@@ -1,4 +1,4 @@
-"""A dropped tenant is gone whole, after its backup, and no other tenant loses anything."""
+"""A dropped tenant is removed completely, after its backup, and no other tenant loses anything."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated, make_tenant
 from tests.factories.api import Api
 from tests.factories.people import People, Person
-from tests.factories.tenants import BAM, set_aside, traces
+from tests.factories.tenants import BAM, archive_tenant, traces
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
@@ -63,9 +63,9 @@ def test_all_of_a_tenant_is_dropped_and_nothing_of_anybody_else(
         )
     for name in ("mark_old", "km_old"):
         server.execute(f"CREATE SCHEMA {name} AUTHORIZATION wallet_owner")
-    login = fresh_database.as_tenant("mark")  # Which has done what stops a plain DROP ROLE.
+    login = fresh_database.as_tenant("mark")  # Default privileges stop a plain DROP ROLE.
     login.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
 
     dropped(fresh_database)
 
@@ -93,7 +93,7 @@ def test_its_names_can_be_had_again_and_revive_nothing(
     own.wallet(person, "mark", balance_minor=500)
     old = Person(person.user_id, "", own.token(person.user_id, mark.id))
     opened = fresh_database.as_tenant("mark")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     dropped(fresh_database)
     make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
     api = Api(fresh_app)
@@ -118,7 +118,7 @@ def test_a_backup_that_fails_destroys_nothing(fresh_database: Database, mark: Te
     def fail(_: Tenant) -> None:
         raise OSError("No space left on device")
 
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     with pytest.raises(OSError, match="No space"):
         dropped(fresh_database, back_up=fail)
     assert len(traces(fresh_database, mark)) == 3
@@ -126,11 +126,11 @@ def test_a_backup_that_fails_destroys_nothing(fresh_database: Database, mark: Te
 
 
 def test_nothing_is_written_between_the_backup_and_the_end(fresh_database: Database, own: People) -> None:
-    """A request that came in before the tenant was archived posts late: before the backup, or not at all."""
+    """A request from before the archiving posts late: before the backup, or not at all."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     late = fresh_database.as_tenant("mark")
     late.execute("SET statement_timeout TO 300")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
 
     def back_up(tenant: Tenant) -> Any:
         query = f"SELECT count(*) FROM {tenant.schema_name}.wallet_transactions"
@@ -145,7 +145,7 @@ def test_nothing_is_written_between_the_backup_and_the_end(fresh_database: Datab
 
 
 def test_a_tenant_is_not_taken_back_while_somebody_drops_it(fresh_database: Database, mark: Tenant) -> None:
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
 
     def take_back(_: Tenant) -> None:
         with fresh_database.admin_engine().connect() as connection:
@@ -158,7 +158,7 @@ def test_a_tenant_is_not_taken_back_while_somebody_drops_it(fresh_database: Data
 
 
 def test_of_two_who_drop_one_tenant_at_once_one_wins(fresh_database: Database, mark: Tenant) -> None:
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     barrier, taken = Barrier(2), []
 
     def start(_: int) -> Any:
@@ -176,7 +176,7 @@ def test_of_two_who_drop_one_tenant_at_once_one_wins(fresh_database: Database, m
 
 
 def test_one_who_is_killed_in_the_middle_destroys_nothing(fresh_database: Database, mark: Tenant) -> None:
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
 
     def kill(_: Tenant) -> None:
         fresh_database.as_superuser().execute(
@@ -199,7 +199,7 @@ def test_a_login_that_another_database_uses_is_not_dropped_nor_is_its_tenant(
         try:
             server.execute("CREATE SCHEMA elsewhere")
             server.execute("GRANT USAGE ON SCHEMA elsewhere TO tenant_mark")
-            set_aside(fresh_database)
+            archive_tenant(fresh_database)
             with pytest.raises(LifecycleError, match="used elsewhere"):
                 dropped(fresh_database)
             assert len(traces(fresh_database, mark)) == 3
@@ -211,7 +211,7 @@ def test_a_login_that_another_database_uses_is_not_dropped_nor_is_its_tenant(
 def test_rows_that_refer_to_a_tenants_rows_go_first_whatever_their_keys_say(
     fresh_database: Database, mark: Tenant
 ) -> None:
-    """Of tables that a later migration of `shared` may bring; what says SET NULL outlives the tenant."""
+    """In tables that a later migration of `shared` may add; a row with ON DELETE SET NULL survives the tenant."""
     server = fresh_database.as_superuser()
     server.execute("SET ROLE wallet_owner")
     server.execute("""
@@ -226,7 +226,7 @@ def test_rows_that_refer_to_a_tenants_rows_go_first_whatever_their_keys_say(
         INSERT INTO shared.drawers SELECT n, 1 FROM generate_series(1, 4) n;
         INSERT INTO shared.notes SELECT n, 1 FROM generate_series(1, 4) n;
         INSERT INTO shared.visits SELECT id FROM shared.tenants WHERE slug = 'mark'""")
-    set_aside(fresh_database)
+    archive_tenant(fresh_database)
     dropped(fresh_database)
     assert traces(fresh_database, mark) == []
     for table in ("desks", "drawers", "notes"):

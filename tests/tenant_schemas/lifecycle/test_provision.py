@@ -1,4 +1,4 @@
-"""A tenant is made whole or not at all, whatever fails and whenever; and the same call can then be made again."""
+"""A tenant is made completely or not at all, whatever fails and whenever; and the same call can then be repeated."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -31,12 +31,12 @@ Make = Callable[..., Tenant]
 
 
 class Fault(Exception):
-    """What went wrong, on purpose."""
+    """A deliberate error."""
 
 
 @pytest.fixture(scope="module")
 def workshop(template: Database) -> Iterator[Database]:
-    """The database of this file alone. Every test makes tenants of its own names in it."""
+    """The database of this file alone. Every test makes tenants with new names in it."""
     with copy_of(template) as workshop:
         yield workshop
 
@@ -59,7 +59,7 @@ def make(tenancy_migrations: Migrations) -> Make:
 
 
 def remains(database: Database, slug: str) -> list[str]:
-    """What there is of a tenant with this slug: its role, the role's settings, its schema, its row."""
+    """The tenant's objects in the database: its role, the role's settings, its schema, its row."""
     query = """
         SELECT 'role' FROM pg_roles WHERE rolname = 'tenant_' || %(slug)s
         UNION ALL SELECT 'settings' FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
@@ -125,8 +125,8 @@ def test_a_schema_name_of_ones_own_works_from_end_to_end(workshop: Database, slu
 # All or nothing.
 
 STEPS: dict[str, tuple[object, str]] = {
-    "looking at the shared schema": (provision_module, "check_prepared"),
-    "looking for what is taken": (provision_module, "_check_names_free"),
+    "checking the shared schema": (provision_module, "check_prepared"),
+    "checking for taken names": (provision_module, "_check_names_free"),
     "deriving the password": (provision_module, "tenant_password"),
     "making the role": (provision_module, "create_tenant_role"),
     "becoming the owner": (provision_module, "become_owner"),
@@ -137,7 +137,7 @@ STEPS: dict[str, tuple[object, str]] = {
 
 
 def after(monkeypatch: pytest.MonkeyPatch, step: str, fault: Callable[..., None]) -> None:
-    """Do the step, all of it, and then the fault. Only the first time: what follows is undisturbed."""
+    """Do the whole step and then the fault, the first time only: later calls are undisturbed."""
     owner, name = STEPS[step]
     real = getattr(owner, name)
 
@@ -197,7 +197,7 @@ def test_a_failing_commit_leaves_nothing(workshop: Database, slug: str, make: Ma
 def test_the_registry_row_is_the_last_thing_to_be_made(
     workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
-    """While it is being made nobody can resolve it; a look from outside sees all of it or none."""
+    """During provisioning the tenant can't be resolved; another session sees all of it or none."""
     seen: list[list[str]] = []
     for step in STEPS:
         after(monkeypatch, step, lambda *_: seen.append(remains(workshop, slug)))
@@ -210,7 +210,7 @@ def test_the_registry_row_is_the_last_thing_to_be_made(
     assert order[-1].startswith("INSERT INTO shared.tenants")
 
 
-# What is taken.
+# Names that are taken.
 
 
 def test_a_slug_is_taken_once(workshop: Database, slug: str, make: Make) -> None:
@@ -233,7 +233,7 @@ def test_the_slug_of_a_tenant_that_is_put_away_is_taken_too(workshop: Database, 
 
 
 def test_a_schema_is_taken_once(workshop: Database, slug: str, make: Make) -> None:
-    """Asked for by name, or by the slug that it would be the default of."""
+    """Requested by name, or by a slug whose default name it is."""
     make(workshop, slug)
     with pytest.raises(TenantExists, match=slug):
         make(workshop, f"{slug}_2", schema_name=f"{slug}_schema")
@@ -245,7 +245,7 @@ def test_a_schema_is_taken_once(workshop: Database, slug: str, make: Make) -> No
 
 
 def test_a_schema_of_nobodys_is_not_taken_over(workshop: Database, slug: str, make: Make) -> None:
-    """Whatever is in it, it is not this tenant's. The advice helps."""
+    """Whatever it contains, it is not this tenant's. The advice in the error works."""
     with workshop.as_superuser() as superuser:
         superuser.execute(f"CREATE SCHEMA {slug}_schema")  # type: ignore[arg-type]
     with pytest.raises(TenantExists, match="choose another name"):
@@ -255,7 +255,7 @@ def test_a_schema_of_nobodys_is_not_taken_over(workshop: Database, slug: str, ma
 
 
 def test_a_role_of_nobodys_is_not_taken_over(workshop: Database, slug: str, make: Make) -> None:
-    """It may have a password that somebody knows. The advice, taken to the letter, helps."""
+    """Its password may be known. The statement in the error's advice works as written."""
     with workshop.as_superuser() as superuser:
         superuser.execute(f"CREATE ROLE tenant_{slug} LOGIN PASSWORD 'known'")  # type: ignore[arg-type]
     with pytest.raises(TenantExists) as refused:
@@ -289,7 +289,7 @@ def test_of_two_calls_for_one_slug_at_once_one_wins(workshop: Database, slug: st
 
 
 def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str, make: Make) -> None:
-    """Alembic's globals are not for threads; the queue at the registry keeps them apart."""
+    """Alembic's globals are not thread-safe; the lock on the registry serialises the calls."""
     outcomes = at_once(*[lambda number=number: make(workshop, f"{slug}_{number}") for number in range(2)])
     assert [type(outcome) for outcome in outcomes] == [Tenant, Tenant]
     assert {outcome.slug for outcome in outcomes} <= {tenant.slug for tenant in workshop.tenants()}
@@ -298,7 +298,7 @@ def test_calls_for_different_slugs_at_once_all_win(workshop: Database, slug: str
 def test_a_call_waits_for_no_lock_for_long(
     workshop: Database, slug: str, monkeypatch: pytest.MonkeyPatch, make: Make
 ) -> None:
-    """Whoever queues behind it would wait as long; so it gives up, leaves nothing, and can be made again."""
+    """Sessions behind it in the lock queue would wait as long. So it fails, leaves nothing, and can be repeated."""
     monkeypatch.setattr(history, "LOCK_TIMEOUT_MS", 100)
     with ThreadPoolExecutor(1) as pool:
         with psycopg.connect(workshop.url()) as superuser:
@@ -327,7 +327,7 @@ def test_a_name_outside_the_rule_is_refused_before_postgresql_is_asked(
     workshop: Database, slug: str, make: Make, reserved_slugs: frozenset[str]
 ) -> None:
     engine = workshop.admin_engine()
-    sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
+    sa.event.listen(engine, "connect", lambda *_: pytest.fail("PostgreSQL was asked"))
     with pytest.raises(NameRefused):
         make(workshop, slug, engine=engine, reserved_slugs=reserved_slugs)
 
@@ -340,7 +340,7 @@ def test_a_schema_name_outside_the_rule_is_refused_before_postgresql_is_asked(
     workshop: Database, slug: str, schema_name: str, make: Make
 ) -> None:
     engine = workshop.admin_engine()
-    sa.event.listen(engine, "connect", lambda *_: pytest.fail("it was asked"))
+    sa.event.listen(engine, "connect", lambda *_: pytest.fail("PostgreSQL was asked"))
     with pytest.raises(NameRefused):
         make(workshop, slug, engine=engine, schema_name=schema_name)
 
@@ -355,20 +355,20 @@ def test_the_longest_names_work(workshop: Database, make: Make) -> None:
 
 @pytest.mark.parametrize("slug", ["select", "null"])
 def test_words_of_sql_are_names_like_any_other(workshop: Database, slug: str, make: Make) -> None:
-    """They are quoted wherever they go into SQL."""
+    """They are quoted in every SQL statement."""
     tenant = make(workshop, slug, schema_name=slug)
     row = workshop.as_tenant(slug).execute("SELECT current_user::text, current_schema()::text").fetchone()
     assert row == (tenant.role_name, slug)
     assert_isolated(workshop, "eur", slug)
 
 
-# The ground it stands on.
+# The shared schema.
 
 
 def test_without_the_shared_schema_at_its_head_no_tenant_is_made(
     fresh_database: Database, slug: str, make: Make
 ) -> None:
-    """Older, newer or never migrated: each is said, with what to do."""
+    """Older, newer or never migrated: each has its own error with its remedy."""
     superuser = fresh_database.as_superuser()
     for revision, said in (("0000", "0000"), ("9999", "9999"), (None, "nothing")):
         superuser.execute("DELETE FROM shared.alembic_version")

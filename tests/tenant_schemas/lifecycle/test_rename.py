@@ -1,4 +1,4 @@
-"""A renamed tenant keeps its money, members, tokens and login, and nothing reaches another tenant by its old name."""
+"""A renamed tenant keeps its money, members, tokens and login, and its old name gives no access to another tenant."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,7 @@ def balance(database: Database, schema_name: str, wallet_id: UUID) -> int:
 
 
 def twin_of(database: Database, wallet_id: UUID, schema_name: str, twin_schema_name: str) -> None:
-    """A wallet of the same id in the other schema: were anything to cross, it would be taken there."""
+    """A wallet of the same id in the other schema, which would accept a posting that crosses."""
     columns = "id, user_id, currency, last_hash"
     database.as_superuser().execute(
         f"INSERT INTO {twin_schema_name}.wallets ({columns}) SELECT {columns} FROM {schema_name}.wallets WHERE id = %s",
@@ -58,7 +58,7 @@ def twin_of(database: Database, wallet_id: UUID, schema_name: str, twin_schema_n
     )
 
 
-# What a rename keeps.
+# Kept by a rename.
 
 
 def test_slug_and_role_change_in_one_and_members_and_login_follow(
@@ -69,7 +69,7 @@ def test_slug_and_role_change_in_one_and_members_and_login_follow(
     assert (after.id, after.slug, after.role_name) == (mark.id, "bam", "tenant_bam")
     assert (after.schema_name, after.name) == ("mark_schema", "Convertible mark")
     assert fresh_database.tenant("bam") == after
-    login = fresh_database.as_tenant("bam")  # The password is that of before.
+    login = fresh_database.as_tenant("bam")  # The password is unchanged.
     assert login.execute("SELECT current_user::text, current_schema()::text").fetchone() == (
         "tenant_bam",
         "mark_schema",
@@ -135,7 +135,7 @@ def test_the_renamed_schema_is_what_the_migrations_make_and_the_doctor_finds_not
     assert_isolated(fresh_database, "km", "bam")
 
 
-# The trap: a function that goes by the old name writes into whatever schema has that name now.
+# The trap: a function that uses the old name writes into the schema that has this name now.
 
 
 def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(
@@ -155,7 +155,7 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(
     make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
     twin_of(fresh_database, wallet_id, "bam_schema", "mark_schema")
 
-    with pytest.raises(psycopg.errors.UndefinedFunction):  # By its path of before it finds nothing.
+    with pytest.raises(psycopg.errors.UndefinedFunction):  # Its old search_path finds nothing.
         post(opened, wallet_id)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         opened.execute("TABLE mark_schema.wallets")
@@ -179,7 +179,7 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(
 def test_the_owner_crosses_nothing_either_in_a_session_that_was_open(
     fresh_database: Database, own: People, tenancy_migrations: Migrations
 ) -> None:
-    """What has every right is stopped by no privilege: here only the functions' own paths stand."""
+    """No privilege stops the owner: here only the functions' own search_path protects."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     owner = fresh_database.as_superuser()
     owner.execute("SET search_path TO mark_schema, pg_temp")
@@ -217,7 +217,7 @@ def test_the_old_schema_name_rests_so_that_nobody_can_take_it_at_once(
 
 
 def test_a_schema_is_not_renamed_under_an_open_db_transaction(fresh_database: Database, own: People) -> None:
-    """It would learn of nothing, and post the half of a movement by the old name."""
+    """The db transaction would not notice, and would post half of a movement under the old name."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     session = fresh_database.as_tenant("mark")
     before = everything(fresh_database)
@@ -232,7 +232,7 @@ def test_a_schema_is_not_renamed_under_an_open_db_transaction(fresh_database: Da
 
 
 def test_money_posted_all_the_while_is_either_there_or_refused(fresh_database: Database, own: People) -> None:
-    """Renamed forth and back under fire: what was answered was posted, and the chain holds."""
+    """Renamed back and forth during postings: each confirmed posting exists, and the chain is valid."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")
     login = fresh_database.tenant("mark"), fresh_database.password_of(fresh_database.tenant("mark"))
     posted, stop = [], Event()
@@ -318,7 +318,7 @@ def test_nor_may_it_take_the_name_of_an_alias_in_its_views(fresh_database: Datab
     assert everything(fresh_database) == before
 
 
-# Names that can't be had.
+# Refused names.
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_an_unknown_tenant_is_refused(fresh_database: Database) -> None:
         renamed(fresh_database, "bam", "unknown")
 
 
-# Two at once, and the end in the middle.
+# Concurrent renames, and a kill in the middle.
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -432,7 +432,7 @@ def test_a_rename_that_is_killed_before_its_commit_changes_nothing(fresh_databas
 
 
 def test_nobody_waits_at_a_rename_but_who_means_that_tenant(fresh_database: Database) -> None:
-    """An uncommitted rename of one tenant: another one posts, and the registry is read."""
+    """During an uncommitted rename of one tenant another tenant posts, and the registry is read."""
     with fresh_database.admin_engine().connect() as connection:
         rename(connection, fresh_database.roles, "mark", "bam", schema_name="bam_schema")
         others = fresh_database.as_tenant("km")

@@ -1,4 +1,4 @@
-"""Retired schemas are kept for their time and dropped after it, with their login; a tenant's schema never is."""
+"""Retired schemas are kept for their retention time and then dropped with their login; a tenant's schema never is."""
 
 from datetime import timedelta
 from threading import Thread
@@ -44,7 +44,7 @@ def test_one_is_dropped_by_name_before_its_time_and_its_login_with_it(fresh_data
     server.execute("RESET ROLE")
     make_retired_schema(fresh_database, "km_side", TOMORROW, "tenant_spare")
     server.execute("GRANT USAGE ON SCHEMA km_side TO tenant_spare")
-    # Whoever logs in as it may have done this, and PostgreSQL drops no role of which it holds.
+    # The role itself may have done this, and PostgreSQL drops no role with default privileges.
     server.execute("SET ROLE tenant_spare")
     server.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
     server.execute("RESET ROLE")
@@ -109,7 +109,9 @@ def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
 
 
 def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_database: Database) -> None:
-    """A drop takes triggers off shared.users. A long reader there must not make it a wall for all others."""
+    """A drop removes triggers from shared.users. A long reader there must not make the drop block all other
+    sessions.
+    """
     make_retired_schema(fresh_database, "km_old", YESTERDAY)
     reader = fresh_database.as_superuser()
     reader.execute("BEGIN")

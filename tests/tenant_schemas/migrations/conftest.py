@@ -1,4 +1,4 @@
-"""A copy of the histories, to add to."""
+"""A copy of the histories, to which tests add revisions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.factories.scratch_revision import STEPS, migrations_in, next_number, 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of the histories, to add to."""
+    """A copy of the repository with its histories."""
     copied_histories(tmp_path)
     return tmp_path
 

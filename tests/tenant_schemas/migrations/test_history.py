@@ -1,4 +1,5 @@
-"""Each history is one line of numbered revisions; the shared one is made from nothing and touches no tenant.
+"""Each history is one line of numbered revisions; the shared history starts from an empty database and touches no
+tenant.
 
 The histories here are those of the repository with scratch revisions after them.
 """
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.changes_roles
 
 @pytest.fixture
 def empty_database(template: Database) -> Iterator[Database]:
-    """A database with the roles' rights on it and nothing in it."""
+    """A database with the roles' privileges and without objects."""
     name = f"empty_{uuid4().hex[:8]}"
     empty = replace(template, name=name, _open=[])
     with psycopg.connect(template.server_url, autocommit=True) as server:
@@ -65,7 +66,7 @@ def test_shared_is_made_and_migrated_from_nothing_and_again_for_nothing(
 
 
 def test_a_shared_migration_that_fails_leaves_nothing(empty_database: Database, repository: Path) -> None:
-    """Not even the schema, if it was made for it."""
+    """Not even the schema, if the migration made it."""
     write_revision(repository, History.SHARED, next_number(History.SHARED), 'op.execute("SELECT 1 / 0")')
     outcome = migrations_in(repository).migrate_shared(empty_database.admin_engine())
     assert (outcome.before, outcome.after) == (None, None)

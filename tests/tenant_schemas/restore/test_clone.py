@@ -1,4 +1,4 @@
-"""A clone is the tenant with other people: its books balance, its chains hold, and nothing in it tells of anybody."""
+"""A clone is the tenant with other people: its books balance, its chains are valid, and it identifies no person."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_a_clone_has_the_same_books_and_they_hold(fresh_database: Database, furn
     before = content(fresh_database, SLUG)
     cloned = clone(destination(fresh_database), SLUG, "staging")
     assert cloned.tenant == fresh_database.tenant("staging")
-    assert (cloned.people, cloned.rows) == (2, sum(map(len, before.values())) - 1)  # but the revision's
+    assert (cloned.people, cloned.rows) == (2, sum(map(len, before.values())) - 1)  # except the revision's
     assert amounts(fresh_database, "staging") == amounts(fresh_database, SLUG)
     assert audit(fresh_database, "staging") == []
     assert content(fresh_database, SLUG) == before
@@ -47,7 +47,7 @@ def test_a_clone_has_the_same_books_and_they_hold(fresh_database: Database, furn
 
 
 def test_a_clone_is_of_one_moment_while_members_go_on_paying(fresh_database: Database, furnished: Furnished) -> None:
-    """Tables are copied one after another, and still no payment is in one of them only."""
+    """Tables are copied one after another, and yet every payment is in all of them or in none."""
     stop, url = Event(), fresh_database.url(f"tenant_{SLUG}", fresh_database.password_of(fresh_database.tenant(SLUG)))
     with ThreadPoolExecutor() as aside:
         paying = [aside.submit(keep_paying, url, furnished.wallet_id, stop) for _ in range(2)]
@@ -70,7 +70,7 @@ def keep_paying(url: str, wallet_id: UUID, stop: Event) -> int:
 
 
 def test_nothing_in_a_clone_tells_of_anybody(fresh_database: Database, furnished: Furnished) -> None:
-    """Looked for in all rows of all tables, also in those of `shared` that are the clone's."""
+    """Searched in all rows of all tables, including the clone's rows in `shared`."""
     source = all_text(fresh_database, SLUG)
     secrets = (*SECRETS, *furnished.emails, str(furnished.member.user_id), str(furnished.admin.user_id))
     assert [secret for secret in secrets if secret not in source] == []
@@ -93,7 +93,7 @@ def shared_rows(database: Database, slug: str) -> list[tuple[Any, ...]]:
 
 
 def test_what_is_masked_is_the_same_again_where_it_must_be(fresh_database: Database, furnished: Furnished) -> None:
-    """An order is known by one pseudonym in all tables, and by another one in another clone."""
+    """An order has one pseudonym in all tables, and another one in another clone."""
     found = []
     for slug in ("staging", "second"):
         clone(destination(fresh_database), SLUG, slug)
@@ -106,7 +106,7 @@ def test_what_is_masked_is_the_same_again_where_it_must_be(fresh_database: Datab
 def test_nobody_can_log_in_to_a_clone_until_given_a_password(
     fresh_database: Database, fresh_app: Flask, furnished: Furnished
 ) -> None:
-    """They are active, so that a password is all that staging's testers need."""
+    """The users are active, so that staging's testers need only a password."""
     clone(destination(fresh_database), SLUG, "staging")
     query = (
         "SELECT u.id, u.email, u.status, u.password_hash, m.role FROM shared.users u JOIN shared.memberships m"
@@ -128,7 +128,7 @@ def test_nobody_can_log_in_to_a_clone_until_given_a_password(
 
 
 def test_the_people_of_a_clone_that_is_made_again_are_the_same(fresh_database: Database, furnished: Furnished) -> None:
-    """So their passwords go on working in staging."""
+    """So their passwords stay valid in staging."""
     clone(destination(fresh_database), SLUG, "staging")
     before = {row[1] for row in shared_rows(fresh_database, "staging")}
     superuser = fresh_database.as_superuser()
@@ -169,7 +169,7 @@ def test_a_table_that_is_not_cloned_is_empty(
 
 
 def test_a_tenant_whose_ledger_was_forged_is_not_cloned(fresh_database: Database, furnished: Furnished) -> None:
-    """The clone's chains are made anew, and would hold."""
+    """The clone's chains are recomputed, and would be valid."""
     fresh_database.as_superuser().execute("""
         ALTER TABLE shop_schema.wallet_transactions DISABLE TRIGGER USER;
         UPDATE shop_schema.wallet_transactions SET reason = 'No reason' WHERE type = 'adjustment';

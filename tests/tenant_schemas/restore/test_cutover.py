@@ -1,4 +1,4 @@
-"""The moment of the swap: the service goes on, and nobody writes into what was replaced, however early they began."""
+"""The cutover: the service continues, and no session writes into the replaced schema, however early it began."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.both_servers
 
 DEPOSIT = "SELECT wallet_post_v2(%s, 'deposit', 1, gen_random_uuid()::text, NULL, NULL, NULL, NULL, NULL, NULL)"
 
-# Refused for want of a right, or because what may not be seen is not found.
+# Refused for lack of a privilege, or because an invisible object is not found.
 REFUSED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable)
 
 
@@ -38,7 +38,7 @@ def aside() -> Iterator[ThreadPoolExecutor]:
 def test_a_connection_that_was_open_writes_no_more_into_the_replaced_schema(
     fresh_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
-    """What it prepared it may have looked up long ago: what stops it are the rights of what that names."""
+    """A prepared statement may keep the old objects; the privileges on those objects stop it."""
     tenant = fresh_database.as_tenant(SLUG)
     for _ in range(2):
         tenant.execute(DEPOSIT, (furnished.wallet_id,), prepare=True)
@@ -58,7 +58,9 @@ def test_a_posting_that_waited_for_the_swap_is_refused_and_not_lost_in_the_repla
     aside: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its right to call the function was looked at before. So the owner, in whose name that writes, has none left."""
+    """Its privilege to call the function was checked earlier. The function writes as the owner, so the owner has no
+    privilege left.
+    """
     monkeypatch.setattr(cutover, "_LOCK_TIMEOUT_MS", 60_000)
     writing, waiting = fresh_database.as_tenant(SLUG), fresh_database.as_tenant(SLUG)
     writing.execute("BEGIN")
@@ -77,7 +79,7 @@ def test_a_posting_that_waited_for_the_swap_is_refused_and_not_lost_in_the_repla
 
 
 def await_waiting(database: Database, count: int) -> None:
-    """Until so many sessions wait for a lock."""
+    """Until this number of sessions waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     deadline = time.monotonic() + 30
     while database.as_superuser().execute(query).fetchone() != (count,):
@@ -88,7 +90,7 @@ def await_waiting(database: Database, count: int) -> None:
 def test_a_swap_never_costs_a_payment_that_waits_for_it_in_a_circle(
     fresh_database: Database, furnished: Furnished, bundle: Bundle, aside: ThreadPoolExecutor
 ) -> None:
-    """One that has locked the last table and then wants the first is let through; the swap comes again."""
+    """A payment that has locked the last table and then wants the first is let through; the cutover tries again."""
     writing = fresh_database.as_tenant(SLUG)
     writing.execute("BEGIN")
     writing.execute("""SELECT audit_note_v1('{"action": "look"}')""")
@@ -115,7 +117,7 @@ def test_a_tenant_that_is_never_at_rest_is_not_replaced(
 
 @pytest.fixture(params=["own", "shared"])
 def serving(fresh_database: Database, request: pytest.FixtureRequest) -> Iterator[Flask]:
-    """The service in both ways in which tenants may log in."""
+    """The service in both login modes."""
     with running(fresh_database, tenant_logins=request.param) as app:
         yield app
 
@@ -123,7 +125,7 @@ def serving(fresh_database: Database, request: pytest.FixtureRequest) -> Iterato
 def test_the_service_goes_on_and_sees_what_was_restored_at_once(
     fresh_database: Database, serving: Flask, furnished: Furnished, tmp_path: Path, aside: ThreadPoolExecutor
 ) -> None:
-    """No request fails but by being asked to come again, and no other tenant notices."""
+    """Requests fail only with the advice to retry, and no other tenant is affected."""
     people = People(serving)
     neighbour = people.make(eur="member")
     people.wallet(neighbour, "eur", balance_minor=100)
@@ -151,7 +153,9 @@ def keep_asking(api: Api, person: Person, slug: str, stop: Event) -> list[tuple[
 def test_a_payment_that_was_confirmed_is_in_the_old_books_or_in_the_new(
     fresh_database: Database, serving: Flask, furnished: Furnished, bundle: Bundle, aside: ThreadPoolExecutor
 ) -> None:
-    """Members pay all the while: what was confirmed before the swap is kept aside, all after it is in the new."""
+    """Members pay during the restore: payments confirmed before the cutover are in the retired schema, later ones in
+    the new schema.
+    """
     stop = Event()
     paying = [aside.submit(keep_paying, Api(serving), furnished.member, stop) for _ in range(3)]
     for _ in range(2):

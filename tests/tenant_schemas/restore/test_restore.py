@@ -1,4 +1,4 @@
-"""A bundle becomes a tenant again: as it was, or beside the living one. Whatever fails leaves everything as it was."""
+"""A bundle becomes a tenant again: unchanged, or beside the living one. Any failure leaves everything unchanged."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -207,7 +207,7 @@ def test_a_restore_that_fails_on_the_way_leaves_nothing(
 def test_a_restore_that_fails_at_its_very_end_leaves_nothing(
     fresh_database: Database, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, step: str, slug: str | None
 ) -> None:
-    """The step is done, and then Ctrl-C is pressed."""
+    """Ctrl-C after the step is done."""
     done = getattr(restore_module, step)
     monkeypatch.setattr(
         restore_module, step, lambda *args, **more: (done(*args, **more), failing(KeyboardInterrupt())())
@@ -228,7 +228,7 @@ def test_rows_that_the_tables_refuse_are_no_restore(fresh_database: Database, bu
 
 
 def test_a_restore_finds_what_a_killed_one_left(fresh_database: Database, bundle: Bundle) -> None:
-    """The retired schema and its login are noted before they are filled, so whoever comes next clears them away."""
+    """The retired schema and its login are noted before they are filled, so the next restore removes them."""
     before = world(fresh_database)
     with pytest.MonkeyPatch.context() as killed:
         killed.setattr("tenant_schemas.restore.staging_schema.drop_retired_schema_now", failing(KeyboardInterrupt()))
@@ -246,7 +246,7 @@ def test_a_restore_finds_what_a_killed_one_left(fresh_database: Database, bundle
 def test_two_restores_of_one_tenant_are_not_at_work_at_once(
     fresh_database: Database, bundle: Bundle, backup_policy: BackupPolicy
 ) -> None:
-    """The one that comes second says so, and takes nothing from the first."""
+    """The second one is refused with a reason, and changes nothing of the first."""
 
     def second(_: Any) -> list[str]:
         with pytest.raises(RestoreRefused, match="at this moment"):
@@ -290,7 +290,7 @@ def test_a_bundle_of_an_older_revision_is_brought_to_the_head(
 def test_beside_a_living_tenant_only_its_members_of_today_get_in(
     fresh_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
-    """An old bundle is no way back in, nor to the rights of then."""
+    """An old bundle restores neither former members nor former roles."""
     superuser = fresh_database.as_superuser()
     superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (furnished.admin.user_id,))
     superuser.execute("UPDATE shared.memberships SET role = 'auditor' WHERE user_id = %s", (furnished.member.user_id,))

@@ -1,5 +1,5 @@
-"""A bundle is restored on another server, of an older and of a newer PostgreSQL, where its people are missing or have
-other ids. Each test runs both ways.
+"""A bundle is restored on another server, with an older and with a newer PostgreSQL, where its people are missing or
+have other ids. Each test runs in both directions.
 """
 
 from pathlib import Path
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.both_servers
 
 
 def people_of(database: Database) -> dict[str, tuple[UUID, str, str | None]]:
-    """Id, status and password of everybody there, by e-mail."""
+    """Id, status and password of all users there, by e-mail."""
     rows = database.as_superuser().execute("SELECT email, id, status, password_hash FROM shared.users")
     return {email: (user_id, status, password) for email, user_id, status, password in rows}
 
 
 def put_there(database: Database, email: str, user_id: UUID | None = None) -> UUID:
-    """A person who is on the other server already, active and with a password."""
+    """Add a person to the other server, active and with a password."""
     user_id = user_id or uuid4()
     statement = "INSERT INTO shared.users (id, email, name, password_hash) VALUES (%s, %s, 'Known here', 'a hash')"
     database.as_superuser().execute(statement, (user_id, email))
@@ -88,7 +88,9 @@ def test_whose_email_is_somebody_elses_there_is_made_anew_without_it(
 def test_people_who_have_other_ids_there_are_remapped_wherever_they_are_named(
     fresh_database: Database, other_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
-    """The wallet's owner is in its chain, the admin in movements and in the log's, so all chains are made anew."""
+    """The chains contain the wallet's owner, and the admin in movements and in the log, so all chains are
+    recomputed.
+    """
     member_id = put_there(other_database, furnished.member.email)
     admin_id = put_there(other_database, furnished.admin.email)
     restored = restore(destination(other_database), bundle, users=MissingUsers.REMAP)
@@ -123,7 +125,7 @@ def test_a_remap_makes_those_anew_who_are_nobody_there(
 
 
 def test_two_people_never_become_one(other_database: Database, furnished: Furnished, bundle: Bundle) -> None:
-    """There, the admin has taken over the member's e-mail since."""
+    """On the other server the admin now has the member's e-mail."""
     put_there(other_database, furnished.member.email, furnished.admin.user_id)
     before = world(other_database)
     with pytest.raises(UsersDiffer, match="would merge"):
@@ -141,7 +143,7 @@ def test_who_is_there_by_id_is_the_same_person_under_whatever_email(
 
 
 def test_a_bundle_is_verified_where_none_of_its_people_are(other_database: Database, bundle: Bundle) -> None:
-    """Its form is not compared, since the other version describes it in other words."""
+    """Its form is not compared, because the other version describes it in other words."""
     before = world(other_database)
     verified = verify(destination(other_database), bundle)
     assert verified.rows == sum(file.rows for file in bundle.manifest.tables)
@@ -152,7 +154,7 @@ def test_a_bundle_is_verified_where_none_of_its_people_are(other_database: Datab
 def test_a_bundle_goes_there_and_back_and_is_the_same(
     fresh_database: Database, other_database: Database, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Each table's hash is the same on both versions, but for the log, which tells of the restore."""
+    """Each table's hash is the same on both versions, except the log's, which has an entry for the restore."""
     restore(destination(other_database), bundle, users=MissingUsers.RECREATE_DISABLED)
     back = take(other_database, SLUG, tmp_path / "back")
     first, second = ({file.name: file.hash for file in each.manifest.tables} for each in (bundle, back))
@@ -177,7 +179,7 @@ def test_people_are_remapped_in_a_bundle_of_an_older_revision(
 def test_whom_only_the_log_or_a_movement_names_is_remapped_too(
     fresh_database: Database, other_database: Database, furnished: Furnished, tmp_path: Path
 ) -> None:
-    """The admin is no member any more, and a log's subject is a text."""
+    """The admin is no longer a member, and a log's subject is a text."""
     superuser = fresh_database.as_superuser()
     superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (furnished.admin.user_id,))
     note = "SELECT audit_note_v1(jsonb_build_object('action', 'member.remove', 'subject', %s::text))"

@@ -1,4 +1,4 @@
-"""A verification finds whatever was done to a bundle, names it, and leaves nothing."""
+"""A verification finds every change of a bundle, names it, and leaves nothing."""
 
 import json
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, content, destination, forge, prove_otherwise, rewritten, world
-from tests.factories.door import Run
+from tests.factories.bundles import SLUG, change_proof, content, destination, forge, rewritten, world
+from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
 
@@ -60,14 +60,14 @@ def cut(bundle: Bundle) -> None:
 
 
 def tell(bundle: Bundle, **told: Any) -> None:
-    """Let the manifest say something else of the wallets."""
+    """Change fields of the wallets in the manifest."""
     manifest = bundle.manifest
     tables = tuple(replace(each, **told) if each.name == "wallets" else each for each in manifest.tables)
     forge(bundle, replace(manifest, tables=tables))
 
 
 def cut_with_its_sum(bundle: Bundle) -> None:
-    """The manifest is changed along, so that only unpacking can find it."""
+    """The manifest is changed to match, so that only unpacking can find it."""
     cut(bundle)
     data = file_of(bundle).read_bytes()
     tell(bundle, sha256=sha256(data).hexdigest(), bytes=len(data))
@@ -86,7 +86,7 @@ def form_otherwise(bundle: Bundle) -> None:
 
 
 def keep_sums(bundle: Bundle, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Other rows of a table of `shared`; only the file's own sum is made to fit."""
+    """Change rows of a table of `shared`; only the file's own checksum is made to match."""
     (file,) = (each for each in bundle.manifest.shared if each.name == name)
     lines = [change(line) for line in bundle.lines(file)]
     (bundle.folder / file.file).unlink()
@@ -122,7 +122,7 @@ def make_admin(line: bytes) -> bytes:
         (lambda bundle: rewritten(bundle, "orders", lambda _: b"no row\n"), "orders"),
         (lambda bundle: rewritten(bundle, "wallet_transactions", lambda _: b""), "wallet_transactions"),
         (lambda bundle: rewritten(bundle, "wallets", raise_balance), "proof"),
-        (prove_otherwise, "proof"),
+        (change_proof, "proof"),
         (form_otherwise, "fingerprint"),
         (lambda bundle: keep_sums(bundle, "memberships", lambda _: b""), "Table memberships has 0 rows"),
         (lambda bundle: keep_sums(bundle, "memberships", make_admin), "Table memberships has other rows"),
@@ -143,7 +143,7 @@ def test_whatever_was_done_to_a_bundle_is_found_and_named(
     (told,) = json.loads(result.output)
     assert (result.exit_code, told["bundle"]) == (1, str(bundle.folder))
     assert said in told["error"]
-    if spoil is not form_otherwise:  # A restore makes the form of the revision.
+    if spoil is not form_otherwise:  # A restore makes the revision's form.
         restored = run("restore_tenant", "--as", "shop2", str(bundle.folder))
         assert (restored.exit_code, said in restored.output) == (1, True), restored
     assert world(fresh_database) == before

@@ -1,4 +1,4 @@
-"""Drift is measured against the history's own schema of the tenant's revision, and names what differs."""
+"""Drift is measured against the history's own schema at the tenant's revision, and the differences are named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ VERSIONS = "SELECT version_num FROM {}_schema.alembic_version"
 
 
 def drift_in(database: Database, migrations: Migrations, *statements: str) -> dict[str, list[str]]:
-    """What is found by the migrator after a superuser did this; all of it is rolled back."""
+    """The migrator's findings after these statements of a superuser; everything is rolled back."""
     with superuser(database) as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -51,7 +51,7 @@ def connect(url: str) -> Connection:
 
 
 def make_old_tenant(database: Database, migrations: Migrations, slug: str, recorded_as: str = OLD) -> Tenant:
-    """A tenant whose schema has the history's first seven revisions, whatever is recorded of it."""
+    """A tenant whose schema has the history's first seven revisions, whatever revision is recorded."""
     tenant = new_tenant(migrations, slug=slug, name=slug, settings={})
     recorded = replace(tenant, revision=recorded_as)
     with database.admin_engine().begin() as connection:
@@ -100,7 +100,7 @@ def test_what_all_tenants_have_and_the_history_has_not_is_drift(
 def test_a_copy_of_a_stale_schema_recorded_as_migrated_is_drift(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    """Registry and alembic_version both say the head; the objects do not."""
+    """Registry and alembic_version both say head; the objects do not."""
     make_old_tenant(fresh_database, tenancy_migrations, "stale", recorded_as=HEAD)
     found = drift_in(fresh_database, tenancy_migrations)
     assert list(found) == ["stale_schema"]
@@ -130,7 +130,7 @@ def test_a_schema_that_is_gone_is_drift(fresh_database: Database, tenancy_migrat
 def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    """The others are looked at although only one was asked for."""
+    """The other tenants are compared too, although only one was requested."""
     make_tenant(fresh_database, tenancy_migrations, "jp", {})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
     found = seen_by_backup(fresh_database, tenancy_migrations, "km")
@@ -159,7 +159,7 @@ def test_with_a_note_the_most_are_not_right(fresh_database: Database, tenancy_mi
 
 
 def test_what_was_noted_is_not_made_again(fresh_database: Database, tenancy_migrations: Migrations) -> None:
-    """That would wait for whoever writes to a table of `shared`."""
+    """Making it would wait for every session that writes to a table of `shared`."""
     look_and_note(fresh_database, tenancy_migrations)
     holder = fresh_database.as_superuser()
     holder.execute("BEGIN; LOCK TABLE shared.users IN ROW EXCLUSIVE MODE")
@@ -173,7 +173,7 @@ def test_what_was_noted_is_not_made_again(fresh_database: Database, tenancy_migr
 def test_a_note_is_of_the_files_as_they_were(
     fresh_database: Database, tmp_path: Path, tenancy_migrations: Migrations
 ) -> None:
-    """Of a draft at least, the text changes and the number does not."""
+    """A draft, at least, can change without a new number."""
     look_and_note(fresh_database, tenancy_migrations)
     histories = copied_histories(tmp_path)
     last = next((tmp_path / "migrations" / "tenant").glob(f"{HEAD}_*.sql"))
@@ -194,7 +194,7 @@ def test_a_revision_that_the_history_has_not_is_unproven(database: Database, ten
 def test_looking_leaves_the_db_transaction_as_it_was(
     database: Database, monkeypatch: pytest.MonkeyPatch, tenancy_migrations: Migrations
 ) -> None:
-    """No schema, no lock, no other role or path, though it looked at one tenant at a time."""
+    """No schema, no lock, no other role or search_path, although it compares one tenant at a time."""
     monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
     state = """
         SELECT current_user, current_setting('search_path'), current_setting('lock_timeout'),
@@ -212,7 +212,7 @@ def test_looking_leaves_the_db_transaction_as_it_was(
 
 
 def test_a_new_tenant_stamps_no_other(fresh_database: Database, tenancy_migrations: Migrations) -> None:
-    """Another tool was seen to record all tenants as migrated when it made one."""
+    """Another tool recorded all tenants as migrated when it made one."""
     old = make_old_tenant(fresh_database, tenancy_migrations, "old")
     make_tenant(fresh_database, tenancy_migrations, "jp", {})
     assert fresh_database.tenant("old") == old

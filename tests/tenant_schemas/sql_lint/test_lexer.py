@@ -1,4 +1,4 @@
-"""Tokens have the span of the text as it is written, and comments are found outside strings alone."""
+"""A token's span is exact in the original text, and a comment inside a string is not a comment."""
 
 from tenant_schemas.sql_lint.lexer import comments_of, tokens_of
 

@@ -1,4 +1,4 @@
-"""What a plan says of locks is what PostgreSQL then takes."""
+"""The locks in a plan are the locks that PostgreSQL takes."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from tenant_schemas.testing.plugin import Database, copy_of
 
 pytestmark = pytest.mark.changes_roles
 
-# From here on somebody waits, if only another migration.
+# From this level on another session waits, at least another migration.
 NOTABLE = LockMode.SHARE_UPDATE_EXCLUSIVE
 SETUP = """
     CREATE TABLE parents (id uuid PRIMARY KEY);
@@ -101,7 +101,7 @@ def planned(sql: str, before: str) -> dict[str, LockMode]:
 
 
 class Truth:
-    """The locks that one db transaction takes on what was there before it."""
+    """The locks that one db transaction takes on the objects that existed before it."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._superuser = database.as_superuser()

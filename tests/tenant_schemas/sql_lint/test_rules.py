@@ -60,7 +60,7 @@ def test_a_statement_that_only_looks_like_a_violation_is_allowed(statement: str)
     assert violations_of(statement) == ()
 
 
-# What a revision finds: two versions of a function, another function, and a table.
+# The objects before a revision: two versions of a function, another function, and a table.
 BEFORE = """
     CREATE TABLE wallets (id uuid PRIMARY KEY);
     CREATE FUNCTION pay_v1(a int) RETURNS int LANGUAGE sql RETURN a;

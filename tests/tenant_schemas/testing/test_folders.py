@@ -1,4 +1,4 @@
-"""Folders lie in memory where there is room, and those of a run that was killed are removed by the next one."""
+"""Folders lie in memory if there is room, and the next run removes the folders of a killed run."""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""The test kit itself: its databases are real and apart, and `assert_isolated` fails where the wall has a hole."""
+"""The test kit itself: its databases are real and separate, and `assert_isolated` fails on every hole in the
+isolation.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from tenant_schemas.testing.plugin import Database, assert_isolated, copy_of, ma
 
 pytestmark = pytest.mark.changes_roles
 
-# Each lets `eur`, which has USAGE on km_schema here, reach something of `km`'s; and what takes it back.
+# Statements that let `eur`, which has USAGE on km_schema here, reach an object of `km`, and statements that undo them.
 HOLES = {
     "reads a table": ("GRANT SELECT ON km_schema.wallets TO tenant_eur", None),
     "reads one column": ("GRANT SELECT (balance_minor) ON km_schema.wallets TO tenant_eur", None),
@@ -54,7 +56,7 @@ def taken_back(statement: str) -> str:
 
 
 def is_isolated(database: Database, slug: str, other: str) -> bool:
-    """Whether assert_isolated says so."""
+    """Whether assert_isolated passes."""
     try:
         assert_isolated(database, slug, other)
     except (Exception, pytest.fail.Exception):  # noqa: BLE001  pytest's own failure is no Exception.
@@ -82,24 +84,24 @@ def holed(template: Database) -> Iterator[Database]:
 
 @contextmanager
 def hole(database: Database, made: str, closed: str | None) -> Iterator[None]:
-    """The members of a role are the whole server's, so whatever happens it is closed again."""
+    """A role's memberships belong to the whole server, so the hole is always closed again."""
     with psycopg.connect(database.url(), autocommit=True) as superuser:
         superuser.execute(made)  # type: ignore[arg-type]
         try:
             yield
         finally:
             superuser.execute(closed or taken_back(made))  # type: ignore[arg-type]
-            superuser.execute("DROP TABLE IF EXISTS km_schema.intruder")  # What came through it.
+            superuser.execute("DROP TABLE IF EXISTS km_schema.intruder")  # Made through the hole.
 
 
 def test_tenants_are_isolated_as_they_are_made(holed: Database) -> None:
-    """Also where the one may name the other's tables: USAGE alone gives nothing."""
+    """Even if one can name the other's tables: USAGE alone gives no access."""
     assert is_isolated(holed, "eur", "km")
     assert is_isolated(holed, "km", "eur")
 
 
 def test_every_hole_in_the_wall_is_found(holed: Database) -> None:
-    """Each alone, closed again before the next; and when all are closed, nothing is found."""
+    """Each alone, closed before the next; with all closed, nothing is found."""
     missed = []
     for name, (made, closed) in HOLES.items():
         with hole(holed, made, closed):
@@ -110,7 +112,7 @@ def test_every_hole_in_the_wall_is_found(holed: Database) -> None:
 
 
 def test_a_tenant_without_tables_proves_nothing(fresh_database: Database) -> None:
-    """An attempt on nothing would be refused, too."""
+    """Attempts on missing tables would also be refused."""
     with fresh_database.as_superuser() as superuser:
         superuser.execute("DROP SCHEMA km_schema CASCADE; CREATE SCHEMA km_schema")
     with pytest.raises(AssertionError, match="km_schema"):
@@ -130,7 +132,7 @@ def add_user(database: Database) -> str:
 
 
 def test_a_fresh_database_is_another_one_with_the_same_tenants(database: Database, fresh_database: Database) -> None:
-    """The rows of each stay its own; the tenants, with their passwords, are those of the template."""
+    """The rows of each stay separate; the tenants, with their passwords, are those of the template."""
     assert fresh_database.name != database.name
     assert fresh_database.tenants() == database.tenants()
     mine, theirs = add_user(fresh_database), add_user(database)
@@ -150,7 +152,7 @@ def test_what_is_broken_in_a_fresh_database_is_whole_elsewhere(database: Databas
 def test_a_copy_takes_its_own_tenants_with_it_and_leaves_the_templates(
     template: Database, database: Database, tenancy_migrations: Migrations
 ) -> None:
-    """Roles belong to the server, so they must not pile up on it."""
+    """Roles belong to the server, so they must not accumulate on it."""
     with copy_of(template) as copy:
         make_tenant(copy, tenancy_migrations, "passing", {})
         assert copy.tenant("passing").role_name == "tenant_passing"

@@ -1,4 +1,4 @@
-"""Each process has a server of its own, copied from one that is made once; and nothing stays behind."""
+"""Each process has its own server, copied from one that is made once; and every folder is removed."""
 
 import tempfile
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Each object stands once in current.sql, as the last revision left it, with the comments that explain it."""
+"""current.sql contains each object once, as the last revision left it, with its comments."""
 
 from collections.abc import Sequence
 

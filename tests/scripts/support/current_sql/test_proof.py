@@ -1,4 +1,4 @@
-"""On a server current.sql makes the same objects as the revisions, and any object that differs is named."""
+"""On a server current.sql makes the same objects as the revisions, and each object that differs is named."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many tenants go along the history together: planned, in order, in waves, recorded; and what fails stays alone."""
+"""Many tenants are migrated together: planned, in order, in waves, recorded; and a failure affects one tenant only."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def histories(tmp_path: Path) -> Migrations:
 
 @pytest.fixture
 def fleet(fresh_database: Database, tenancy_migrations: Migrations) -> Database:
-    """A database with six tenants at the head of today."""
+    """A database with six tenants at the present head."""
     for slug in SLUGS[2:]:
         make_tenant(fresh_database, tenancy_migrations, slug, {"currency": "EUR"})
     return fresh_database
@@ -49,7 +49,7 @@ def run(database: Database, histories: Migrations, **options: Any) -> dict[str, 
 
 
 def revisions(database: Database) -> dict[str, str]:
-    """Where each tenant is; its schema and the registry must say the same, and have the column or not."""
+    """Each tenant's revision; its schema and the registry must agree, and the column must match it."""
     found = {}
     superuser = database.as_superuser()
     for tenant in database.tenants():
@@ -113,7 +113,7 @@ def test_a_run_with_nothing_to_do_writes_nothing(fleet: Database, tenancy_migrat
 def test_what_must_run_python_runs_in_each_tenant_in_order_with_the_rest(
     fleet: Database, histories: Migrations
 ) -> None:
-    """The second revision finds what the first made, and the third what the second did."""
+    """The second revision uses objects of the first, and the third objects of the second."""
     add_revision(histories, ADD)
     body = """
     import sqlalchemy as sa
@@ -174,7 +174,7 @@ def test_a_check_that_finds_something_takes_its_tenant_back(fleet: Database, his
 
 @pytest.fixture
 def reader(fleet: Database) -> Iterator[Callable[[], None]]:
-    """Somebody who has read km's wallets and sits there, until told to go."""
+    """A session with an open db transaction that has read km's wallets; call it to commit."""
     sitting = fleet.as_tenant("km")
     sitting.execute("BEGIN")
     sitting.execute("SET application_name TO 'a long report'")
@@ -228,13 +228,13 @@ def test_readers_behind_the_migrator_wait_no_longer_than_its_lock_timeout(
         run(fleet, histories, lock_timeout_ms=400, attempts=2, first_delay_seconds=0.01)
         is_over.set()
         reading.result()
-    assert 0.2 < max(waits) < 2  # They did wait, and were let go.
+    assert 0.2 < max(waits) < 2  # They waited, and then continued.
 
 
 def test_the_service_goes_on_while_its_tenants_are_migrated(
     fleet: Database, histories: Migrations, fresh_app: Flask
 ) -> None:
-    """Every answer is the usual one, before, meanwhile and after."""
+    """Every answer is the usual one, before, during and after the run."""
     add_revision(histories, ADD)
     api, person = Api(fresh_app), People(fresh_app).make(eur="member", km="member")
     statuses, is_over = [], Event()
@@ -308,7 +308,7 @@ def test_a_second_migrator_is_told_who_is_at_it_or_waits(fleet: Database, histor
 
 
 def test_a_stale_plan_does_no_step_twice(fleet: Database, histories: Migrations) -> None:
-    """Were the lock lost, the guard in each tenant's own db transaction still stands."""
+    """Even if the migrator lock is lost, the guard in each tenant's own db transaction works."""
     add_revision(histories, ADD)
 
     def somebody_else(_: Plan) -> None:

@@ -1,4 +1,4 @@
-"""Each schema goes to its head alone; one that fails is reported, stays as it was and stops no other.
+"""Each schema is migrated to its head alone; a failed one is reported, stays unchanged and stops no other.
 
 The histories here are those of the repository with scratch revisions after them.
 """
@@ -32,7 +32,9 @@ from tests.factories.scratch_revision import (
 
 
 def test_every_tenant_goes_to_the_head_and_says_so_as_it_happens(fresh_database: Database, scratch: Migrations) -> None:
-    """Also tenants that are not served now, else they could never come back. A second run has nothing to do."""
+    """Also tenants that are archived or suspended, otherwise they could never come back. A second run has nothing to
+    do.
+    """
     with fresh_database.as_superuser() as superuser:
         superuser.execute("UPDATE shared.tenants SET status = 'archived' WHERE slug = 'eur'")
         superuser.execute("UPDATE shared.tenants SET status = 'suspended' WHERE slug = 'km'")
@@ -59,7 +61,7 @@ def test_every_tenant_goes_to_the_head_and_says_so_as_it_happens(fresh_database:
 def test_a_revision_runs_as_the_owner_in_that_schema_alone_under_time_outs(
     fresh_database: Database, scratch: Migrations
 ) -> None:
-    """Exactly one schema in the path: with two Alembic could find the other tenant's version table."""
+    """With exactly one schema in the search_path: with two, Alembic could find the other tenant's version table."""
     migrate(scratch, fresh_database)
     for slug, schema_name in SCHEMAS.items():
         query = sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema_name, "probe"))
@@ -74,7 +76,7 @@ def test_a_revision_runs_as_the_owner_in_that_schema_alone_under_time_outs(
 
 
 def test_only_the_tenants_that_are_named_are_migrated(fresh_database: Database, scratch: Migrations) -> None:
-    """A name that nobody has stops the run before it begins."""
+    """An unknown name stops the run before it begins."""
     with pytest.raises(TenantNotFound, match="unknown"):
         migrate(scratch, fresh_database, "km", "unknown")
     assert_as_before(fresh_database, "km")
@@ -106,7 +108,7 @@ def assert_only_km_migrated(database: Database, outcomes: dict[str | None, Outco
 
 
 def test_a_table_in_the_way_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
-    """And when it is out of the way, the same run brings the tenant to the head."""
+    """When the table is gone, the same run migrates the tenant to head."""
     fresh_database.as_superuser().execute("CREATE TABLE eur_schema.probe (id uuid)")
     assert_only_km_migrated(fresh_database, migrate(scratch, fresh_database), '"probe" already exists')
     fresh_database.as_superuser().execute("DROP TABLE eur_schema.probe")
@@ -117,7 +119,9 @@ HASTE = {"lock_timeout_ms": 150, "attempts": 2, "first_delay_seconds": 0.05}
 
 
 def migrate_while(locked: sql.SQL, scratch: Migrations, database: Database) -> dict[str | None, Outcome]:
-    """Migrate while another transaction holds a lock; it lets go after 5 s, so that waiting for ever is a failure."""
+    """Migrate while another db transaction holds a lock; it releases the lock after 5 s, so that an endless wait is a
+    failure.
+    """
     superuser = database.as_superuser()
     with ThreadPoolExecutor(1) as pool:
         with superuser.transaction():
@@ -137,7 +141,7 @@ def test_a_locked_table_stops_one_tenant_only(fresh_database: Database, scratch:
 
 
 def test_a_locked_registry_row_stops_one_tenant_only(fresh_database: Database, scratch: Migrations) -> None:
-    """As while another run migrates the same tenant: the lock time-out counts from the first lock on."""
+    """As while another run migrates the same tenant: the lock timeout applies from the first lock on."""
     locked = sql.SQL("SELECT 1 FROM shared.tenants WHERE slug = 'eur' FOR NO KEY UPDATE")
     outcomes = migrate_while(locked, scratch, fresh_database)
     assert_only_km_migrated(fresh_database, outcomes, "LockNotAvailable")
@@ -150,7 +154,7 @@ op.execute("DO $$BEGIN IF current_schema() = 'eur_schema' THEN PERFORM pg_sleep(
 
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_a_backend_that_dies_stops_one_tenant_only(fresh_database: Database, repository: Path, attempts: int) -> None:
-    """And with another attempt not even that: its worker takes a new connection."""
+    """With another attempt not even that tenant fails: its worker opens a new connection."""
     write_revision(repository, History.TENANT, next_number(), STEPS + SLOW_FOR_EUR)
     superuser = fresh_database.as_superuser()
     options = {"attempts": attempts, "first_delay_seconds": 0.05, "jobs": 2}
@@ -171,7 +175,7 @@ def test_a_backend_that_dies_stops_one_tenant_only(fresh_database: Database, rep
 
 
 def test_a_bug_in_a_revision_stops_one_tenant_only(fresh_database: Database, repository: Path) -> None:
-    """Whatever Python raises is that tenant's outcome."""
+    """Every exception of Python becomes that tenant's outcome."""
     body = (
         f"{STEPS}\nif op.get_bind().scalar(__import__('sqlalchemy').text('SELECT current_schema()')) == 'eur_schema':"
     )
@@ -197,7 +201,7 @@ def test_a_tenant_whose_schema_is_gone_stops_nobody_and_nothing_is_made_elsewher
 
 
 def test_of_several_revisions_all_or_none_are_kept(fresh_database: Database, scratch: Migrations) -> None:
-    """The first one is good; the second one fails for one tenant, which is then at neither."""
+    """The first revision is valid; the second fails for one tenant, which then has neither."""
     write_revision(
         scratch.setup_cfg.parent, History.TENANT, next_number() + 1, 'op.execute("CREATE TABLE last (id uuid)")'
     )

@@ -1,4 +1,4 @@
-"""What a revision may not do to a run, or to another tenant, whatever is written in its file."""
+"""Effects on a run, or on another tenant, that no revision may have, whatever its file contains."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def has_column(database: Database, schema_name: str) -> bool:
 def test_python_that_ends_its_db_transaction_is_refused_and_nothing_of_it_is_recorded(
     fresh_database: Database, histories: Migrations, ends: str, is_atomic: bool
 ) -> None:
-    """The revision before it goes back too."""
+    """The revision before it is rolled back too."""
     add_revision(histories, ADD)
     add_revision(histories, PYTHON + ends, runs_python=True)
     outcomes = run(fresh_database, histories, is_atomic=is_atomic)
@@ -100,13 +100,13 @@ def test_sql_that_can_not_be_replayed_is_refused(fresh_database: Database, histo
 
 def test_a_comment_at_the_end_swallows_nothing(fresh_database: Database, histories: Migrations) -> None:
     body = 'op.execute("SELECT 1 -- one")\n    ' + ADD
-    add_revision(histories, body, checks=("SELECT FROM wallets WHERE false -- nobody",))
+    add_revision(histories, body, checks=("SELECT FROM wallets WHERE false -- none",))
     assert run(fresh_database, histories)["km"].after == FIRST
     assert has_column(fresh_database, "km_schema")
 
 
 def test_a_fault_of_one_way_is_not_another_tenants(fresh_database: Database, histories: Migrations) -> None:
-    """One goes up and one comes down, by a step that PostgreSQL can't even parse."""
+    """One tenant is upgraded and one downgraded, by a step that PostgreSQL can't even parse."""
     add_revision(histories, ADD)
     add_revision(histories, "pass", 'op.execute("THIS IS NO SQL")')
     run(fresh_database, histories, slugs=("eur",))
@@ -142,7 +142,7 @@ def test_a_fault_before_its_end_is_in_the_record_of_an_atomic_run(
 
 
 def test_the_lock_may_be_lost_and_the_report_is_not(fresh_database: Database, histories: Migrations) -> None:
-    """An idle session is what an administrator ends first."""
+    """An administrator is most likely to end an idle session."""
     add_revision(histories, ADD)
     running = migrate(fresh_database.admin_engine(), histories, MigrateOptions(jobs=1))
     outcomes = [next(running)]

@@ -1,4 +1,4 @@
-"""The operators' door on a test's own database: its scripts, run in this process as they would be from a shell."""
+"""The operators' scripts on a test's own database, run in this process as from a shell."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -25,24 +25,24 @@ def environment(database: Database, tenant_logins: str = "own") -> dict[str, str
 
 
 def environment_of_backups(database: Database) -> dict[str, str]:
-    """The environment of a host that backs up: it has the login of backups, and none that may change anything."""
+    """The environment of a backup host: it has the login for backups, and no login that may change data."""
     named = environment(database)
     del named["ADMIN_DATABASE_URL"], named["TENANT_LOGINS"]
     return named | {"BACKUP_DATABASE_URL": database.url(database.roles.backup)}
 
 
-def door(database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str = "own") -> Run:
-    """`run("script", *arguments)`; `input` is what a person would type."""
-    return _door(environment(database, tenant_logins), monkeypatch)
+def script_runner(database: Database, monkeypatch: pytest.MonkeyPatch, tenant_logins: str = "own") -> Run:
+    """`run("script", *arguments)`; `input` is typed into standard input."""
+    return _runner(environment(database, tenant_logins), monkeypatch)
 
 
-def door_of_backups(database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The same on a host that backs up."""
+def backup_script_runner(database: Database, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The same on a backup host."""
     monkeypatch.delenv("ADMIN_DATABASE_URL", raising=False)
-    return _door(environment_of_backups(database), monkeypatch)
+    return _runner(environment_of_backups(database), monkeypatch)
 
 
-def _door(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def _runner(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
