@@ -30,7 +30,7 @@ class _Role:
 
 
 class DerivedTemplate(Generic[Made]):
-    """`prepare` adds to a copy of the template; what it returns is handed out with every copy."""
+    """`prepare` adds to a copy of the template. `made` is what it returned."""
 
     def __init__(self, template: Database, prepare: Callable[[Database], Made]) -> None:
         self._template, self._prepare = template, prepare
@@ -38,13 +38,18 @@ class DerivedTemplate(Generic[Made]):
         self._roles: list[_Role] = []
         self._derived: tuple[Database, Made] | None = None
 
+    @property
+    def made(self) -> Made:
+        if self._derived is None:
+            raise RuntimeError("Nothing is prepared before the first copy is taken.")
+        return self._derived[1]
+
     @contextmanager
-    def copy(self) -> Iterator[tuple[Database, Made]]:
+    def copy(self) -> Iterator[Database]:
         """A copy, dropped afterwards as those of `copy_of` are. There is one at a time: all have the same roles."""
-        derived, made = self._ready()
-        with copy_of(derived) as copy:
+        with copy_of(self._ready()[0]) as copy:
             try:
-                yield copy, made
+                yield copy
             finally:
                 copy.close()
                 self._park()

@@ -66,8 +66,12 @@ def test_each_copy_has_what_was_prepared_once_and_nothing_of_the_copy_before(
     derived: DerivedTemplate[int], prepare: Counting
 ) -> None:
     for _ in range(2):
-        with derived.copy() as (copy, made):
-            assert (made, slugs(copy), group(copy)) == (1, PREPARED, ["tenant_added", "tenant_eur", "tenant_km"])
+        with derived.copy() as copy:
+            assert (derived.made, slugs(copy), group(copy)) == (
+                1,
+                PREPARED,
+                ["tenant_added", "tenant_eur", "tenant_km"],
+            )
             assert copy.as_tenant("added").execute("SELECT current_schema()").fetchone() == ("added_schema",)
             copy.as_superuser().execute("DROP SCHEMA added_schema CASCADE")
     assert prepare.count == 1
@@ -76,13 +80,13 @@ def test_each_copy_has_what_was_prepared_once_and_nothing_of_the_copy_before(
 def test_between_copies_the_tenants_names_are_free_and_no_role_of_theirs_is_a_tenants(
     template: Database, derived: DerivedTemplate[int], add_tenant: Callable[[Database], None]
 ) -> None:
-    with derived.copy() as (_, _):
+    with derived.copy():
         pass
     with copy_of(template) as database:
         assert group(database) == ["tenant_eur", "tenant_km"]
         add_tenant(database)
         database.as_tenant("added").execute("SELECT 1")
-    with derived.copy() as (copy, _):
+    with derived.copy() as copy:
         copy.as_tenant("added").execute("SELECT 1")
 
 
@@ -102,13 +106,13 @@ CHANGES = {
 def test_whatever_a_test_does_to_the_role_the_next_copy_has_it_as_it_was(
     derived: DerivedTemplate[int], prepare: Counting, change: str, is_mended: bool
 ) -> None:
-    with derived.copy() as (copy, _):
+    with derived.copy() as copy:
         with psycopg.connect(copy.url()) as superuser:
             superuser.execute(change)  # type: ignore[arg-type]
         if "RENAME" in change:
             renamed = "UPDATE shared.tenants SET slug = 'moved', role_name = 'tenant_moved' WHERE slug = 'added'"
             copy.as_superuser().execute(renamed)
-    with derived.copy() as (copy, _):
+    with derived.copy() as copy:
         tenant = copy.as_tenant("added")
         assert tenant.execute("SELECT current_user::text, current_schema()").fetchone() == (
             "tenant_added",
@@ -121,7 +125,7 @@ def test_whatever_a_test_does_to_the_role_the_next_copy_has_it_as_it_was(
 
 def test_the_role_can_not_be_dropped_for_the_template_needs_it(derived: DerivedTemplate[int]) -> None:
     """A test that drops it makes the tenant itself."""
-    with derived.copy() as (copy, _), pytest.raises(psycopg.errors.DependentObjectsStillExist):
+    with derived.copy() as copy, pytest.raises(psycopg.errors.DependentObjectsStillExist):
         copy.as_superuser().execute("DROP OWNED BY tenant_added; DROP ROLE tenant_added")
 
 
@@ -133,7 +137,7 @@ def test_nothing_of_it_stays(template: Database, derived: DerivedTemplate[int]) 
         return databases, roles
 
     before = there()
-    with derived.copy() as (copy, _):
+    with derived.copy() as copy:
         assert copy.name in there()[0]
     assert there() != before
     derived.close()
