@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -62,16 +63,19 @@ def prepare_tpcb(url: str, scale: int) -> None:
 
 
 def own_payment_script(statement: str, *, currency: str, members: int, amount_minor: int) -> str:
-    """The service's own statement, whose %s are in the order of post_own's parameters, for a random member.
+    """The service's own statement, with the named parameters of post_own, for a random member.
 
     `slice` and `number` are variables of pgbench; with the client's number they make the idempotency key unique.
     """
-    member = "lpad(to_hex(:member::int), 32, '0')::uuid"
-    key = "'pgbench-' || :slice || '-' || :client_id || '-' || :number"
-    values = (member, f"'{currency}'", "'payment'", str(amount_minor), key)
-    rest = ("NULL",) * (statement.count("%s") - len(values))
-    payment = statement % (*values, *rest)
-    return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{payment};\n"
+    parameters = defaultdict(
+        lambda: "NULL",
+        user_id="lpad(to_hex(:member::int), 32, '0')::uuid",
+        currency=f"'{currency}'",
+        type="'payment'",
+        amount_minor=str(amount_minor),
+        idempotency_key="'pgbench-' || :slice || '-' || :client_id || '-' || :number",
+    )
+    return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{statement % parameters};\n"
 
 
 def login_environment(url: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ class BackupPolicy:
     Both run bound to the tenant. `rechain` recomputes the hash chains after ids or texts were replaced; it runs bound,
     as the owner. `masks` are SQL expressions by table and column, and `not_cloned` are tables, both for clones.
 
-    `recreated` are SQL expressions by column for a user whom a restore creates without a way to log in. `note` writes
+    `recreated` are SQL expressions by column for a user that a restore creates without a way to log in. `note` writes
     an entry into the tenant's own audit log; it runs bound, at the head.
     """
 

@@ -39,7 +39,7 @@ _LARGE_TABLE_PAGES: Final = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupOptions:
     """Options of a backup. `jobs` is the number of connections for one tenant, or of tenants at once in a backup of
-    all. `sealed_for` are the recipients for whom the files are encrypted; none for plain files.
+    all. `sealed_for` are the recipients (public keys) of the encrypted files; none for plain files.
     """
 
     folder: Path

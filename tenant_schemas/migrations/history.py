@@ -209,7 +209,7 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
         return not (kind == "table" and name == VERSION_TABLE)
 
     return {
-        "version_table_text": VERSION_TABLE,
+        "version_table": VERSION_TABLE,
         "version_table_schema": schema_name,
         "include_schemas": True,
         "include_name": is_ours,

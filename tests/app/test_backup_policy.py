@@ -39,7 +39,7 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""
     columns = dict(fresh_database.as_superuser().execute(query).fetchall())
     masked = {f"{table}.{column}" for table, masks in MASKS.items() for column in masks}
-    shared = {name for name in masked if name.split(".")[0] in {BACKUP_POLICY.people, BACKUP_POLICY.members}}
+    shared = {name for name in masked if name.split(".")[0] in {BACKUP_POLICY.users, BACKUP_POLICY.members}}
     assert masked - shared - set(columns) == set()
     texts = {name for name, kind in columns.items() if kind in {"text", "jsonb", "character varying"}}
     assert texts - masked == harmless

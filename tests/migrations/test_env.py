@@ -17,7 +17,8 @@ from app.wallets import models as _wallets  # noqa: F401
 from tenant_schemas.migrations.history import History, differences
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.testing.plugin import Database
-from tests.factories.scratch_revision import HEAD, SCHEMAS, migrate, migrations_in, tables_in
+from tests.factories.histories import copied_histories
+from tests.factories.scratch_revision import HEAD, SCHEMAS, migrate, tables_in
 
 
 @pytest.mark.parametrize("history", list(History))
@@ -78,16 +79,16 @@ def test_a_difference_made_by_hand_is_seen_in_its_schema_only(fresh_database: Da
 
 
 def test_the_next_revision_is_drafted_from_the_models_and_can_be_run(
-    fresh_database: Database, repository: Path, request: pytest.FixtureRequest
+    fresh_database: Database, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Numbered, in the right folder, and about nothing but what is new."""
-    drafting, metadata = migrations_in(repository), TenantModel.metadata
+    drafting, metadata = copied_histories(tmp_path), TenantModel.metadata
     table = sa.Table("drafted", metadata, sa.Column("id", sa.Uuid, primary_key=True), sa.Column("note", sa.Text))
     request.addfinalizer(lambda: metadata.remove(table))
     with fresh_database.admin_engine().begin() as connection:
         bind_migration(connection, "eur_schema")
         (path,) = drafting.draft(connection, History.TENANT, metadata, "Add drafted")
-    assert path == repository / "migrations" / "tenant" / f"{HEAD}_add_drafted.py"
+    assert path == tmp_path / "migrations" / "tenant" / f"{HEAD}_add_drafted.py"
     text = path.read_text()
     assert text.count("op.create_table(") == 1
     assert "eur_schema" not in text

@@ -109,7 +109,7 @@ def test_a_backup_of_another_tenant_destroys_nothing(
     run: Run, fresh_database: Database, mark: Tenant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a URL names several servers."""
-    monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, shape: back_up(source, "km", shape))
+    monkeypatch.setattr(drop_tenant, "back_up", lambda source, slug, options: back_up(source, "km", options))
     set_aside(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes")
     assert (done.exit_code, "another tenant" in done.output) == (1, True)

@@ -109,7 +109,7 @@ def test_without_squawk_nothing_is_drafted(histories: Migrations, monkeypatch: p
         ("constraint-missing-not-valid", "ALTER TABLE wallets ADD CONSTRAINT a CHECK (b > 0)"),
         ("renaming-column", "ALTER TABLE wallets RENAME COLUMN a TO b"),
         ("syntax-error", "ALTER TABLE wallets ADD CONSTRAINT CHECK"),
-        ("sql-lint", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
+        ("rule", "ALTER TABLE wallets RENAME CONSTRAINT a TO b"),
     ],
 )
 def test_what_is_unsafe_is_told_with_its_statement(rule: str, statement: str) -> None:

@@ -35,8 +35,8 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
     people.wallet(person, "km", balance_minor=77)
     recipient, file = identity
     other = pyrage.x25519.Identity.generate()
-    shape = BackupOptions(folder=tmp_path / "to", sealed_for=(recipient, str(other.to_public())), with_dump=True)
-    taken = back_up(source_of(database), "km", shape)
+    options = BackupOptions(folder=tmp_path / "to", sealed_for=(recipient, str(other.to_public())), with_dump=True)
+    taken = back_up(source_of(database), "km", options)
     assert all(each.file.endswith(".age") for each in taken.manifest.files)
     sealed = [path for path in taken.folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
     assert all(path.read_bytes().startswith(b"age-encryption.org/v1\n") for path in sealed)
@@ -53,7 +53,7 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
     with pytest.raises(BundleEncrypted, match="name a file"):
         rows_in(open_bundle(taken.folder), "users")
     file.write_text(f"{pyrage.x25519.Identity.generate()}\n")
-    with pytest.raises(BundleEncrypted, match="can't be opened with this identity"):
+    with pytest.raises(BundleEncrypted, match="can't be decrypted with this identity"):
         rows_in(open_bundle(taken.folder, file), "users")
 
 

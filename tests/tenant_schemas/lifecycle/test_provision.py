@@ -47,7 +47,7 @@ def slug() -> str:
 
 
 @pytest.fixture
-def make(tenancy_migrations: Migrations, make: Make) -> Make:
+def make(tenancy_migrations: Migrations) -> Make:
     """`make(database, slug)` provisions a tenant; named arguments change how."""
 
     def make(database: Database, slug: str, **changed: Any) -> Tenant:

@@ -119,12 +119,12 @@ def test_a_tenant_behind_is_compared_with_the_history_at_its_own_revision(
 
 def test_what_the_schema_says_of_its_revision_counts_too(database: Database, tenancy_migrations: Migrations) -> None:
     found = drift_in(database, tenancy_migrations, "UPDATE km_schema.alembic_version SET version_num = '0003'")
-    assert found == {"km_schema": [f"alembic_version: 0003, and the registry says {HEAD}"]}
+    assert found == {"km_schema": [f"alembic_version: 0003, but the registry says {HEAD}"]}
 
 
 def test_a_schema_that_is_gone_is_drift(fresh_database: Database, tenancy_migrations: Migrations) -> None:
     found = drift_in(fresh_database, tenancy_migrations, "DROP SCHEMA km_schema CASCADE")
-    assert found == {"km_schema": [f"alembic_version: nothing, and the registry says {HEAD}"]}
+    assert found == {"km_schema": [f"alembic_version: nothing, but the registry says {HEAD}"]}
 
 
 def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(
