@@ -21,6 +21,7 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
+from tenant_schemas.testing.plugin import Database
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
@@ -242,8 +243,9 @@ def test_every_table_of_a_benchmark_says_which_commit_was_measured() -> None:
 # Examples.
 
 
-def test_the_engines_readme_works_when_pasted(tmp_path: Path, server_url: str) -> None:
-    """Its files make an application, and that application's tests pass on the test server."""
+def test_the_engines_readme_works_when_pasted(tmp_path: Path, database: Database) -> None:
+    """Its files make an application, and that application's tests pass on the test server, in one process."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     files = EXAMPLE_FILE.findall(text_of(ENGINE))
     assert len(files) > 5
     for name, content in files:
@@ -253,7 +255,7 @@ def test_the_engines_readme_works_when_pasted(tmp_path: Path, server_url: str) -
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tenant_schemas.testing.plugin", "-W", "error"],
         cwd=tmp_path,
-        env=os.environ | {"TEST_DATABASE_URL": server_url, "PYTHONPATH": str(ROOT)},
+        env=own | {"TEST_DATABASE_URL": database.server_url, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

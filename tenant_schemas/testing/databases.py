@@ -155,8 +155,8 @@ def make_template(
         first_roles=frozenset(map(role_name_of, slugs)),
     )
     _refuse_real_installation(server_url, roles)
-    with _server(server_url) as server:
-        _run(server, "CREATE DATABASE {}", template.name)
+    with administering(server_url) as server:
+        run_on(server, "CREATE DATABASE {}", template.name)
     try:
         _prepare(template, migrations)
         for slug in slugs:
@@ -171,9 +171,9 @@ def drop_template(template: Database) -> None:
     """Drop the template, the roles of its tenants and the service's roles."""
     roles = template.roles
     _drop(template, template.first_roles)
-    with _server(template.server_url) as server:
+    with administering(template.server_url) as server:
         for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
-            _run(server, "DROP ROLE IF EXISTS {}", role_name)
+            run_on(server, "DROP ROLE IF EXISTS {}", role_name)
     forget_server(template.server_url)
 
 
@@ -181,9 +181,9 @@ def drop_template(template: Database) -> None:
 def copy_of(template: Database) -> Iterator[Database]:
     """A database with the template's content, dropped afterwards with the roles of tenants that were added to it."""
     copy = replace(template, name=f"test_{secrets.token_hex(4)}", _open=[])
-    with _server(copy.server_url) as server:
+    with administering(copy.server_url) as server:
         # Copying the files is faster than the default, which writes every page of them to the WAL.
-        _run(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", copy.name, template.name)
+        run_on(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", copy.name, template.name)
         restrict_connections(server, copy.roles, copy.name)
     try:
         yield copy
@@ -228,12 +228,14 @@ def _administrator(server_url: str) -> sa.Engine:
 
 
 @contextmanager
-def _server(server_url: str) -> Iterator[sa.Connection]:
+def administering(server_url: str) -> Iterator[sa.Connection]:
+    """A superuser's connection to the server's own database, each statement of which is a db transaction."""
     with _administrator(server_url).connect() as server:
         yield server
 
 
-def _run(server: sa.Connection, statement: str, *names: str) -> None:
+def run_on(server: sa.Connection, statement: str, *names: str) -> None:
+    """Run the statement with these names in the place of its `{}`."""
     server.exec_driver_sql(sql.SQL(statement).format(*map(sql.Identifier, names)).as_string())
 
 
@@ -245,11 +247,11 @@ def _tenant_roles_of(database: Database) -> set[str]:
 
 def _drop(database: Database, role_names: Set[str]) -> None:
     """Drop the database, and then these roles, which have rights in no other."""
-    with _server(database.server_url) as server:
+    with administering(database.server_url) as server:
         _end_sessions(server, database.name)
-        _run(server, "DROP DATABASE {} WITH (FORCE)", database.name)
+        run_on(server, "DROP DATABASE {} WITH (FORCE)", database.name)
         for role_name in role_names:
-            _run(server, "DROP ROLE IF EXISTS {}", role_name)
+            run_on(server, "DROP ROLE IF EXISTS {}", role_name)
 
 
 def _end_sessions(server: sa.Connection, database_name: str) -> None:

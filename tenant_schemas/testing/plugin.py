@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.databases import Database, copy_of, made_template, make_template, make_tenant
+from tenant_schemas.testing.derived import DerivedTemplate
 from tenant_schemas.testing.folders import keep_temporary_files_in_memory, remove_abandoned_folders
 from tenant_schemas.testing.servers import own_template, running_embedded, shared_template
 from tenant_schemas.testing.turns import MARKER, Turns
@@ -29,7 +30,7 @@ from tenant_schemas.testing.turns import MARKER, Turns
 GIVEN: Final = "TEST_DATABASE_URL"
 WORKER: Final = "PYTEST_XDIST_WORKER"
 
-__all__ = ["Database", "assert_isolated", "copy_of", "made_template", "make_tenant"]
+__all__ = ["Database", "DerivedTemplate", "assert_isolated", "copy_of", "made_template", "make_tenant"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,9 +94,13 @@ def database(template: Database) -> Iterator[Database]:
 
 
 @pytest.fixture
-def fresh_database(template: Database) -> Iterator[Database]:
-    """A database of this test's own, to break."""
-    with copy_of(template) as database:
+def fresh_database(request: pytest.FixtureRequest, template: Database) -> Iterator[Database]:
+    """A database of this test's own, to break. It is a copy of the template; or of the derived template that the test
+    asks for, by a fixture whose name ends in `_template`.
+    """
+    names = [name for name in request.fixturenames if name.endswith("_template")]
+    derived = [found for found in map(request.getfixturevalue, names) if isinstance(found, DerivedTemplate)]
+    with derived[0].copy() if derived else copy_of(template) as database:
         yield database
 
 

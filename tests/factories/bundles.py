@@ -1,7 +1,9 @@
 """Shared by the tests of restore: a tenant with rows in every table, its bundles, and queries of tenants."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.restore.restore import Destination
-from tenant_schemas.testing.plugin import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, DerivedTemplate, make_tenant
+from tests.factories.application import running
 from tests.factories.backups import source_of
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
@@ -68,16 +71,40 @@ def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
     return Furnished(member, admin, wallet_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the furnished template holds, and the folder of a backup of its tenant."""
+
+    furnished: Furnished
+    bundle: Path
+
+
+@pytest.fixture(scope="session")
+def furnished_template(
+    template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DerivedTemplate[Prepared]]:
+    """The template with a furnished tenant."""
+    folder = tmp_path_factory.mktemp("furnished")
+    with closing(DerivedTemplate(template, lambda database: prepare(database, folder))) as derived:
+        yield derived
+
+
+def prepare(database: Database, folder: Path) -> Prepared:
+    with running(database, token_seconds=86_400) as app:
+        furnished = furnish(database, app)
+    return Prepared(furnished, take(database, SLUG, folder).folder)
+
+
 @pytest.fixture
-def furnished(fresh_database: Database, fresh_app: Flask) -> Furnished:
+def furnished(fresh_database: Database, furnished_template: DerivedTemplate[Prepared]) -> Furnished:
     """A tenant of this test's own with rows in every table; its slug is SLUG."""
-    return furnish(fresh_database, fresh_app)
+    return furnished_template.made.furnished
 
 
 @pytest.fixture
-def bundle(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> Bundle:
+def bundle(furnished: Furnished, furnished_template: DerivedTemplate[Prepared], tmp_path: Path) -> Bundle:
     """A backup of the furnished tenant."""
-    return take(fresh_database, SLUG, tmp_path)
+    return open_bundle(shutil.copytree(furnished_template.made.bundle, tmp_path / uuid4().hex))
 
 
 def make_old(database: Database, app: Flask, revision: str) -> UUID:

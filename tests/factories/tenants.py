@@ -1,5 +1,7 @@
 """Tenants of a test's own, and the rows and objects that a tenant has in the database."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,15 +11,24 @@ from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.migrations.history import Migrations, set_timeouts
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing.plugin import Database, make_tenant
+from tenant_schemas.testing.plugin import Database, DerivedTemplate, make_tenant
 
 BAM = {"currency": "BAM"}
 
 
+@pytest.fixture(scope="session")
+def mark_template(template: Database, tenancy_migrations: Migrations) -> Iterator[DerivedTemplate[Tenant]]:
+    """The template with the tenant `mark`."""
+    with closing(
+        DerivedTemplate(template, lambda added: make_tenant(added, tenancy_migrations, "mark", BAM))
+    ) as derived:
+        yield derived
+
+
 @pytest.fixture
-def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
+def mark(fresh_database: Database, mark_template: DerivedTemplate[Tenant]) -> Tenant:
     """A tenant of this database only: the roles of eur and km are shared by all tests."""
-    return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
+    return fresh_database.tenant(mark_template.made.slug)
 
 
 def archive_tenant(database: Database, slug: str = "mark") -> None:

@@ -4,10 +4,10 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import bundle, furnished  # noqa: F401
+from tests.factories.bundles import bundle, furnished, furnished_template  # noqa: F401
 from tests.factories.people import People
 from tests.factories.script_runner import Run, script_runner
-from tests.factories.tenants import mark  # noqa: F401
+from tests.factories.tenants import mark, mark_template  # noqa: F401
 
 
 @pytest.fixture

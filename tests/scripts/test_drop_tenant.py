@@ -22,6 +22,12 @@ from tests.factories.tenants import BAM, archive_tenant, traces
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
 
+@pytest.fixture
+def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
+    """Made here, not copied with a derived template: its role has to be dropped."""
+    return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
+
+
 def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     run: Run, fresh_database: Database, own: People, mark: Tenant, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 
 from tests.factories.people import People
-from tests.factories.tenants import mark  # noqa: F401
+from tests.factories.tenants import mark, mark_template  # noqa: F401
 
 
 @pytest.fixture

@@ -28,6 +28,12 @@ from tests.factories.tenants import BAM, archive_tenant, traces
 pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
 
+@pytest.fixture
+def mark(fresh_database: Database, tenancy_migrations: Migrations) -> Tenant:
+    """Made here, not copied with a derived template: its role has to be dropped."""
+    return make_tenant(fresh_database, tenancy_migrations, "mark", BAM)
+
+
 def dropped(database: Database, slug: str = "mark", back_up: Callable[[Tenant], Any] = lambda tenant: None) -> Any:
     return drop(database.admin_engine(), slug, back_up)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import bundle, furnished  # noqa: F401
+from tests.factories.bundles import bundle, furnished, furnished_template  # noqa: F401
 from tests.factories.script_runner import Run, script_runner
 
 

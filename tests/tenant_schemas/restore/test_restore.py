@@ -24,6 +24,7 @@ from tests.factories.bundles import (
     balance,
     content,
     destination,
+    furnish,
     make_old,
     post,
     rewritten,
@@ -112,8 +113,11 @@ def test_what_operators_decided_since_stays(fresh_database: Database, furnished:
 
 
 def test_a_tenant_that_is_gone_comes_back_with_its_members(
-    fresh_database: Database, furnished: Furnished, bundle: Bundle
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path
 ) -> None:
+    """It is made here, not copied with a derived template: its role has to be dropped."""
+    furnished = furnish(fresh_database, fresh_app)
+    bundle = take(fresh_database, SLUG, tmp_path)
     before, was = content(fresh_database, SLUG), fresh_database.tenant(SLUG)
     superuser = fresh_database.as_superuser()
     superuser.execute("DELETE FROM shared.memberships WHERE tenant_id = %s", (was.id,))
