@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from time import perf_counter
 from uuid import uuid4
 
@@ -26,7 +25,7 @@ def init_app(app: Flask, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.PrintLoggerFactory(),  # It prints to the sys.stdout of the moment.
         cache_logger_on_first_use=False,
     )
     app.before_request(_begin)
