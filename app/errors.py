@@ -23,7 +23,7 @@ class ServiceError(Exception):
     """The root. `members` are further members of the problem, by their names in the API."""
 
     code: ClassVar[str]
-    # Of an error that a tenant's SQL functions raise (`refusals.py`): by which SQLSTATE, and its text.
+    # Of an error that a tenant's SQL functions raise (`sql_refusals.py`): by which SQLSTATE, and its text.
     sqlstate: ClassVar[str]
     text: ClassVar[str]
 

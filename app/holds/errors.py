@@ -1,7 +1,7 @@
 """Refusals of holds, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, Invalid, NotFound
-from app.refusals import sql_refusal
+from app.sql_refusals import sql_refusal
 
 
 @sql_refusal

@@ -16,7 +16,7 @@ from app.holds.errors import HoldNotFound
 from app.holds.models import AuthorisedHold, Hold
 from app.ledger.models import PostedTransaction
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
-from app.refusals import named_refusals
+from app.sql_refusals import named_refusals
 from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections

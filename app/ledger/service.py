@@ -23,7 +23,7 @@ from app.ledger.models import (
     TrialBalanceLine,
     WalletTransaction,
 )
-from app.refusals import named_refusals
+from app.sql_refusals import named_refusals
 from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections

@@ -11,7 +11,7 @@ from typing import IO, Final
 from app.money import format_minor
 from app.opening_balances.rows import WrongFile
 from app.opening_balances.service import Outcome
-from app.refusals import code_of
+from app.sql_refusals import code_of
 from app.statements.csv import defused
 
 COLUMNS: Final = ("user", "email", "currency", "calculated", "posted", "difference", "refused")

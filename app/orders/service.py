@@ -14,7 +14,7 @@ from sqlalchemy.orm import selectinload
 from app.db import db
 from app.orders.errors import OrderNotFound
 from app.orders.models import Order, PostedItem, PostedOrder
-from app.refusals import named_refusals
+from app.sql_refusals import named_refusals
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 

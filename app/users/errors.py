@@ -1,7 +1,7 @@
 """Refusals about users."""
 
 from app.errors import Conflict, NotFound
-from app.refusals import sql_refusal
+from app.sql_refusals import sql_refusal
 
 
 @sql_refusal

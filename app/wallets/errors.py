@@ -1,7 +1,7 @@
 """Refusals of wallets, by the SQLSTATEs of their SQL functions."""
 
 from app.errors import Conflict, NotFound, PreconditionFailed
-from app.refusals import sql_refusal
+from app.sql_refusals import sql_refusal
 
 
 @sql_refusal

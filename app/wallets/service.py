@@ -14,7 +14,7 @@ from sqlalchemy.orm import undefer
 from app.audit.service import set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
-from app.refusals import named_refusals
+from app.sql_refusals import named_refusals
 from app.users.models import member_directory
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet

@@ -16,7 +16,7 @@ from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
-from app.refusals import named_refusals, refusal
+from app.sql_refusals import named_refusals, refusal
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
