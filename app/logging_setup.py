@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from time import perf_counter
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ def init_app(app: Flask, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(),  # It prints to the sys.stdout of the moment.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stdout),  # The sys.stdout of the moment, not of now.
         cache_logger_on_first_use=False,
     )
     app.before_request(_begin)

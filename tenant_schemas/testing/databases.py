@@ -168,9 +168,9 @@ def make_template(
 
 
 def drop_template(template: Database) -> None:
-    """Drop the template, the roles of its tenants and the service's roles."""
+    """Drop the template, the roles of its tenants, of later ones too, and the service's roles."""
     roles = template.roles
-    _drop(template, template.first_roles)
+    _drop(template, template.first_roles | _tenant_roles_of(template))
     with administering(template.server_url) as server:
         for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
             run_on(server, "DROP ROLE IF EXISTS {}", role_name)
@@ -240,8 +240,10 @@ def run_on(server: sa.Connection, statement: str, *names: str) -> None:
 
 
 def _tenant_roles_of(database: Database) -> set[str]:
-    """The roles of the tenants that the database's registry has."""
+    """The roles of the tenants in the database's registry; none before the shared schema exists."""
     with psycopg.connect(database.url()) as superuser:
+        if superuser.execute("SELECT to_regclass('shared.tenants')").fetchone() == (None,):
+            return set()
         return {role_name for (role_name,) in superuser.execute("SELECT role_name FROM shared.tenants")}
 
 

@@ -271,7 +271,7 @@ def test_signing_keys_come_from_a_file_or_from_a_variable(environment: pytest.Mo
     file = tmp_path / "keys.json"
     file.write_text(SIGNING_KEYS)
     environment.setenv("SIGNING_KEYS_FILE", str(file))
-    with pytest.raises(ConfigurationError, match="SIGNING_KEYS is set as well"):
+    with pytest.raises(ConfigurationError, match="SIGNING_KEYS is set too"):
         read_settings()
     environment.delenv("SIGNING_KEYS")
     assert (read_settings().signing_keys_file, read_settings().signing_keys) == (str(file), "")

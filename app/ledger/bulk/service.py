@@ -31,7 +31,6 @@ _POST_MANY: Final = f"""
         FROM outcome o
     )
     SELECT replayed, refused_by, detail, {POSTED_COLUMNS} FROM outcome CROSS JOIN noted ORDER BY item_no"""  # noqa: S608
-_TRIES: Final = 3
 
 
 def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_atomic: bool) -> list[Outcome]:
@@ -46,13 +45,14 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
     entry = entry_json(actor, action="transactions.bulk", subject=idempotency_key)
     parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, entry)
-    for _ in range(_TRIES - 1):
+    for _ in items:
         try:
             return _post_many(parameters)
         except OrderAlreadyPaid as error:
             if "item" in error.members:
                 raise
-            # Another request paid an order at the same moment. A second call sees which order.
+            # Another request paid an order at the same moment. The next call sees which order, so each call has one
+            # order less to lose.
     return _post_many(parameters)
 
 

@@ -155,7 +155,7 @@ def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask
     assert code == 1
     assert "eur: sound" in said
     assert "km: NOT SOUND" in said
-    assert "the audit could not be made" in said
+    assert "the audit failed" in said
 
 
 def test_a_wallet_without_transactions_but_with_a_balance_is_found(
