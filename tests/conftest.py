@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import structlog
 from flask import Flask
 
 from app import create_app
@@ -86,6 +87,14 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "log_level": "info",
     }
     return Settings(**(settings | changed))
+
+
+@pytest.fixture(autouse=True)
+def logging_restored() -> Iterator[None]:
+    """An application that a test creates logs to that test's captured output, which is closed afterwards."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

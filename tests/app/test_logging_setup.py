@@ -49,8 +49,9 @@ def logged(database: Database, **changed: Any) -> Iterator[Log]:
     before, printed = structlog.get_config(), StringIO()
     with ExitStack() as stack:
         stack.callback(structlog.configure, **before)
-        stack.enter_context(redirect_stdout(printed))
-        yield Log(stack.enter_context(running(database, **changed)), printed)
+        with redirect_stdout(printed):
+            app = stack.enter_context(running(database, **changed))
+        yield Log(app, printed)
 
 
 @pytest.fixture
