@@ -5,7 +5,7 @@ from flask import Flask, Response
 from app import commands, config, db, limits, logging_setup
 from app.api import openapi, problems
 from app.api.flask_overrides import FastJson, NoSessions
-from app.api_keys.routes import blueprint as keys
+from app.api_keys.routes import blueprint as api_keys
 from app.audit import denials, operator_reads
 from app.audit.routes import blueprint as audit
 from app.auth import access
@@ -14,7 +14,7 @@ from app.auth.openapi import SECURITY, SECURITY_SCHEMES
 from app.auth.routes import blueprint as auth
 from app.auth.routes import well_known
 from app.auth.tokens import TokenMint
-from app.catalogue.routes import blueprint as catalog
+from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
@@ -57,8 +57,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
-    of_members = (auth, wallets, ledger, holds, catalog, orders, statements)
-    for feature in (*of_members, members, operators, credit, bulk, audit, keys, tenants):
+    of_members = (auth, wallets, ledger, holds, catalogue, orders, statements)
+    for feature in (*of_members, members, operators, credit, bulk, audit, api_keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(health)
     app.register_blueprint(well_known)

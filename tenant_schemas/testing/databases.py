@@ -1,8 +1,8 @@
-"""Databases to throw away, made by the same functions that make a real installation: a template with its tenants, once,
+"""Throw-away databases, made by the functions that make a real installation: a template with its tenants, made once,
 and copies of it.
 
-Everything made is dropped again: databases, the tenants' roles, the service's roles. A server that has a real
-installation is refused.
+Everything is dropped afterwards: databases, the tenants' roles, the service's roles. A server with a real installation
+is refused.
 """
 
 import json
@@ -40,14 +40,14 @@ SESSION_END_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One database of the test server, and the means to be anybody in it."""
+    """One database of the test server, and connections to it as any role."""
 
     name: str
     server_url: str
     roles: ServiceRoles
     passwords: Mapping[str, str]
     tenant_secret: str
-    # The roles of the tenants that it was made with: a template's live as long as the template does.
+    # The roles of the tenants that it was made with. Those of a template live as long as the template.
     first_roles: frozenset[str]
     _open: list[psycopg.Connection[TupleRow]] = field(default_factory=list)
 
@@ -59,12 +59,12 @@ class Database:
         return cls(server_url=server_url, roles=roles, first_roles=first_roles, **told)
 
     def to_json(self) -> str:
-        """It holds passwords."""
+        """The text for `from_json`. It contains passwords."""
         plain = {"name": self.name, "passwords": dict(self.passwords), "tenant_secret": self.tenant_secret}
         return json.dumps(plain | {"roles": asdict(self.roles), "first_roles": sorted(self.first_roles)})
 
     def url(self, role_name: str | None = None, password: str | None = None) -> str:
-        """The URL of a login; the superuser's without a name."""
+        """The URL of a login; of the superuser without a name."""
         url = sa.make_url(self.server_url).set(database=self.name)
         if role_name is not None:
             url = url.set(username=role_name, password=password or self.passwords[role_name])
@@ -115,7 +115,7 @@ class Database:
         return tenant_password(self.tenant_secret, tenant.id, tenant.login_epoch)
 
     def close(self) -> None:
-        """Close every connection that was handed out."""
+        """Close every connection that this object opened."""
         while self._open:
             self._open.pop().close()
 
@@ -129,9 +129,9 @@ class Database:
 def made_template(
     server_url: str, migrations: Migrations, slugs: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Database]:
-    """A prepared database with these tenants. Never connect to it: copies are made from it.
+    """A prepared database with these tenants. Never connect to it: tests use copies of it.
 
-    The one template of its server: the service's roles, and the tenants', belong to the whole server.
+    A server has one template, because the service's and the tenants' roles belong to the whole server.
     """
     template = make_template(server_url, migrations, slugs, settings)
     try:
@@ -143,7 +143,7 @@ def made_template(
 def make_template(
     server_url: str, migrations: Migrations, slugs: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
 ) -> Database:
-    """Make what `made_template` yields. `drop_template` drops it."""
+    """Make the template of `made_template`. `drop_template` drops it."""
     roles = migrations.roles
     logins = (roles.migrator, roles.app, roles.backup)
     template = Database(
@@ -168,7 +168,7 @@ def make_template(
 
 
 def drop_template(template: Database) -> None:
-    """Drop the template, the roles of its tenants, of later ones too, and the service's roles."""
+    """Drop the template, the roles of its tenants, also of those added later, and the service's roles."""
     roles = template.roles
     _drop(template, template.first_roles | _tenant_roles_of(template))
     with administering(template.server_url) as server:
@@ -179,10 +179,10 @@ def drop_template(template: Database) -> None:
 
 @contextmanager
 def copy_of(template: Database) -> Iterator[Database]:
-    """A database with the template's content, dropped afterwards with the roles of tenants that were added to it."""
+    """A copy of the template, dropped afterwards with the roles of tenants that were added to it."""
     copy = replace(template, name=f"test_{secrets.token_hex(4)}", _open=[])
     with administering(copy.server_url) as server:
-        # Copying the files is faster than the default, which writes every page of them to the WAL.
+        # Copying files is faster than the default, which writes every page to the WAL.
         run_on(server, "CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", copy.name, template.name)
         restrict_connections(server, copy.roles, copy.name)
     try:
@@ -193,7 +193,7 @@ def copy_of(template: Database) -> Iterator[Database]:
 
 
 def forget_server(server_url: str) -> None:
-    """Close the connection that is kept to the server. Another call of this module would open a new one."""
+    """Close the cached connection to the server. The next call of this module opens a new one."""
     _administrator(server_url).dispose()
 
 
@@ -210,7 +210,7 @@ def make_tenant(database: Database, migrations: Migrations, slug: str, settings:
 
 
 def _prepare(template: Database, migrations: Migrations) -> None:
-    """The service's roles, and the shared schema."""
+    """Create the service's roles and the shared schema."""
     with _superuser_engine(template).begin() as connection:
         create_service_roles(connection, template.roles, dict(template.passwords))
         create_pool_role(connection, template.roles, pool_password(template.tenant_secret))
@@ -222,20 +222,20 @@ def _prepare(template: Database, migrations: Migrations) -> None:
 
 @cache
 def _administrator(server_url: str) -> sa.Engine:
-    """Keeps one connection to the server's own database: every copy is made and dropped through it."""
+    """Caches one connection to the server's own database, which creates and drops every copy."""
     url = sa.make_url(server_url).set(drivername="postgresql+psycopg")
     return sa.create_engine(url, pool_size=1, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
 def administering(server_url: str) -> Iterator[sa.Connection]:
-    """A superuser's connection to the server's own database, each statement of which is a db transaction."""
+    """A superuser's connection to the server's own database, in autocommit."""
     with _administrator(server_url).connect() as server:
         yield server
 
 
 def run_on(server: sa.Connection, statement: str, *names: str) -> None:
-    """Run the statement with these names in the place of its `{}`."""
+    """Run the statement with these names in place of its `{}`."""
     server.exec_driver_sql(sql.SQL(statement).format(*map(sql.Identifier, names)).as_string())
 
 
@@ -248,7 +248,7 @@ def _tenant_roles_of(database: Database) -> set[str]:
 
 
 def _drop(database: Database, role_names: Set[str]) -> None:
-    """Drop the database, and then these roles, which have rights in no other."""
+    """Drop the database, and then these roles, which have privileges in no other database."""
     with administering(database.server_url) as server:
         _end_sessions(server, database.name)
         run_on(server, "DROP DATABASE {} WITH (FORCE)", database.name)
@@ -257,7 +257,7 @@ def _drop(database: Database, role_names: Set[str]) -> None:
 
 
 def _end_sessions(server: sa.Connection, database_name: str) -> None:
-    """DROP DATABASE ends sessions itself, but it sleeps for 100 ms before it looks again whether one has ended."""
+    """DROP DATABASE ends sessions too, but sleeps 100 ms before it checks again."""
     query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s"
     deadline = monotonic() + SESSION_END_SECONDS
     while server.exec_driver_sql(query, (database_name,)).scalar_one() and monotonic() < deadline:
@@ -270,7 +270,9 @@ def _superuser_engine(database: Database) -> sa.Engine:
 
 
 def _refuse_real_installation(server_url: str, roles: ServiceRoles) -> None:
-    """Roles belong to the whole server: on one that has an installation, the tests would change its passwords."""
+    """Exit on a server with a real installation: roles belong to the whole server, so the tests would change its
+    passwords.
+    """
     query = (
         "SELECT pg_catalog.shobj_description(oid, 'pg_authid') IS NOT DISTINCT FROM %s FROM pg_catalog.pg_roles"
         " WHERE rolname = %s"
@@ -278,4 +280,4 @@ def _refuse_real_installation(server_url: str, roles: ServiceRoles) -> None:
     with psycopg.connect(server_url) as server:
         row = server.execute(query, (MADE_BY_US, roles.owner)).fetchone()
     if row and not row[0]:
-        pytest.exit(f"{roles.owner} exists on this server and is not ours: give the tests a server of their own.", 2)
+        pytest.exit(f"{roles.owner} is a real installation's: give the tests a server of their own.", 2)

@@ -1,7 +1,7 @@
-"""Folders for throw-away servers: in memory where there is room, and removed even if their run was killed.
+"""Folders of throw-away servers: in memory if there is room, and removed even if their run was killed.
 
-A process claims the folders that it uses. What no process claims any more, the next run of the tests removes, together
-with the server that runs in it.
+A process claims the folders that it uses. The next run of the tests removes folders without a claim, and ends the
+servers that run in them.
 """
 
 import fcntl
@@ -21,14 +21,14 @@ _CLAIM: Final = "claim.lock"
 
 
 def keep_temporary_files_in_memory() -> None:
-    """Let this process and its children make temporary files in memory, if there is room. TMPDIR has precedence."""
+    """Put temporary files of this process and its children in memory, if there is room. TMPDIR has precedence."""
     if "TMPDIR" not in os.environ and _has_room(MEMORY):
         os.environ["TMPDIR"] = str(MEMORY)
-        tempfile.tempdir = None  # It is read from TMPDIR at the next use.
+        tempfile.tempdir = None  # tempfile reads TMPDIR at the next use.
 
 
 def _has_room(folder: Path) -> bool:
-    """Some systems allow no programs there; and a file system in memory may promise more than the machine has."""
+    """Some systems allow no programs in memory, and its file system may promise more than the machine has."""
     if not os.access(folder, os.W_OK) or not os.path.ismount(folder):
         return False
     disk = os.statvfs(folder)
@@ -45,29 +45,29 @@ def _available_bytes() -> int:
 
 
 def new_folder() -> Path:
-    """A new folder. Its maker claims it, and removes it."""
+    """A new folder, claimed by this process and removed afterwards."""
     return Path(tempfile.mkdtemp(prefix=_PREFIX))
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Other processes may claim it too."""
+    """Claim the folder. Several processes may claim the same one."""
     with (folder / _CLAIM).open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_SH)
         yield
 
 
 def remove_abandoned_folders() -> None:
-    """Remove every folder of `new_folder` that was claimed by processes which are gone."""
+    """Remove every folder of `new_folder` whose claiming processes have ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_CLAIM}"):
-        with suppress(OSError), path.open() as claim:  # It is claimed, or another user's.
+        with suppress(OSError), path.open() as claim:  # Claimed, or another user's folder.
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _kill_server(path.parent / "data")
             shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _kill_server(cluster: Path) -> None:
-    with suppress(OSError):  # There is none.
+    with suppress(OSError):  # No server runs in it.
         pid = int((cluster / "postmaster.pid").read_text().splitlines()[0])
         if str(cluster) in Path(f"/proc/{pid}/cmdline").read_text():
             os.kill(pid, signal.SIGQUIT)

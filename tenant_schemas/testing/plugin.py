@@ -1,11 +1,11 @@
-"""A pytest plugin: real databases with two tenants in them, fast, and `assert_isolated`.
+"""A pytest plugin: fast, real databases with two tenants, and `assert_isolated`.
 
-The template is made once a session, by the same functions that make a real installation; a test that breaks things
-takes a copy of it (`fresh_database`), all others share one (`database`). The server is an embedded one that is thrown
-away, or the one in TEST_DATABASE_URL (a superuser's URL), on which everything made is dropped again.
+The template is made once, by the functions that make a real installation. A test that breaks things takes a copy of it
+(`fresh_database`); all others share one (`database`). The server is an embedded one that is thrown away, or the one in
+TEST_DATABASE_URL (a superuser's URL), on which everything is dropped afterwards.
 
-An application gives three session fixtures: `tenancy_migrations` (its Migrations), and, if these defaults don't suit
-it, `tenant_slugs` and `tenant_settings`.
+An application defines the session fixture `tenancy_migrations` (its Migrations), and `tenant_slugs` and
+`tenant_settings` if the defaults do not fit.
 """
 
 import os
@@ -22,10 +22,10 @@ from psycopg.rows import TupleRow
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.databases import Database, copy_of, made_template, make_template, make_tenant
-from tenant_schemas.testing.derived import DerivedTemplate
+from tenant_schemas.testing.derived_template import DerivedTemplate
 from tenant_schemas.testing.folders import keep_temporary_files_in_memory, remove_abandoned_folders
 from tenant_schemas.testing.servers import own_template, running_embedded, shared_template
-from tenant_schemas.testing.turns import MARKER, Turns
+from tenant_schemas.testing.shared_server_lock import MARKER, SharedServerLock
 
 GIVEN: Final = "TEST_DATABASE_URL"
 WORKER: Final = "PYTEST_XDIST_WORKER"
@@ -40,12 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
         keep_temporary_files_in_memory()
         remove_abandoned_folders()
     elif given:
-        config.pluginmanager.register(Turns(given))
+        config.pluginmanager.register(SharedServerLock(given))
 
 
 @pytest.fixture(scope="session")
 def tenant_slugs() -> tuple[str, str]:
-    """The two tenants that every database has."""
+    """The two tenants of every database."""
     return ("eur", "km")
 
 
@@ -57,7 +57,7 @@ def tenant_settings() -> Mapping[str, Mapping[str, Any]]:
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that all processes of this run of the tests share."""
+    """The folder that all processes of this test run share."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if WORKER in os.environ else folder
 
@@ -68,13 +68,13 @@ def template_maker(
     tenant_slugs: tuple[str, str],
     tenant_settings: Mapping[str, Mapping[str, Any]],
 ) -> Callable[[str], Database]:
-    """Makes the template on a server, given a superuser's URL of it."""
+    """A function that makes the template on the server with this superuser's URL."""
     return partial(make_template, migrations=tenancy_migrations, slugs=tenant_slugs, settings=tenant_settings)
 
 
 @pytest.fixture(scope="session")
 def template(template_maker: Callable[[str], Database], run_folder: Path) -> Iterator[Database]:
-    """A prepared database with two tenants. Never connect to it: copies are made from it."""
+    """A prepared database with two tenants. Never connect to it: tests use copies of it."""
     shared = run_folder / "template"
     given = os.environ.get(GIVEN)
     made = (
@@ -88,15 +88,15 @@ def template(template_maker: Callable[[str], Database], run_folder: Path) -> Ite
 
 @pytest.fixture(scope="session")
 def database(template: Database) -> Iterator[Database]:
-    """The database that tests share. They make their own users and look at those only."""
+    """The database that tests share. Each test creates its own users and reads only those."""
     with copy_of(template) as database:
         yield database
 
 
 @pytest.fixture
 def fresh_database(request: pytest.FixtureRequest, template: Database) -> Iterator[Database]:
-    """A database of this test's own, to break. It is a copy of the template; or of the derived template that the test
-    asks for, by a fixture whose name ends in `_template`.
+    """A database of this test's own: a copy of the template, or of the derived template that the test requests by a
+    fixture whose name ends in `_template`.
     """
     names = [name for name in request.fixturenames if name.endswith("_template")]
     derived = [found for found in map(request.getfixturevalue, names) if isinstance(found, DerivedTemplate)]
@@ -104,7 +104,7 @@ def fresh_database(request: pytest.FixtureRequest, template: Database) -> Iterat
         yield database
 
 
-# What the asking role may do with anything in a schema, by PostgreSQL's own account.
+# The privileges of the current role on all objects of a schema.
 _REACH = """
     SELECT 'table ' || c.relname FROM pg_catalog.pg_class c
     WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -120,10 +120,10 @@ _REACH = """
 
 
 def assert_isolated(database: Database, slug: str, other_slug: str) -> None:
-    """Log in as one tenant and try to reach the other: its role, its schema and all that is in it, its shared rows.
+    """Log in as one tenant and try to reach the other: its role, its schema with all objects, its rows in `shared`.
 
-    Asks PostgreSQL what it would allow, and tries the doors; every attempt must be refused for want of privilege
-    (42501), not by an accident on the way. Raises AssertionError, or pytest's own failure.
+    It asks PostgreSQL for every privilege, and makes attempts; each must fail with insufficient privilege (42501).
+    Raises AssertionError, or pytest's own failure.
     """
     own, other = database.tenant(slug), database.tenant(other_slug)
     connection = database.as_tenant(slug)
@@ -147,7 +147,7 @@ def assert_isolated(database: Database, slug: str, other_slug: str) -> None:
 
 
 def _shared_tables_of_tenants(connection: psycopg.Connection[TupleRow]) -> list[str]:
-    """The tables of `shared` that this role may read and whose rows say whose they are."""
+    """The tables of `shared` with a tenant_id that this role may read."""
     query = """
         SELECT c.relname FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
@@ -160,5 +160,5 @@ def _tables_of(database: Database, tenant: Tenant) -> list[str]:
     query = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = %s ORDER BY tablename"
     tables = [name for (name,) in database.as_superuser().execute(query, (tenant.schema_name,))]
     if not tables:
-        raise AssertionError(f"{tenant.schema_name} has no tables, so nothing can be proved with it")
+        raise AssertionError(f"{tenant.schema_name} has no tables, so it proves nothing")
     return tables

@@ -1,8 +1,8 @@
-"""Servers to throw away.
+"""Throw-away servers.
 
-A run of the tests makes each cluster, with the template database in it, once: the first process that needs it makes it
-and stops it, and every process (a worker of pytest-xdist) starts a copy of its files. The last process removes the
-original. Nothing outlives the run, so nothing can be stale.
+A test run makes each cluster, with its template database, once: the first process that needs it makes and stops it, and
+every process (a worker of pytest-xdist) starts a copy of its files. The last process removes the original. Nothing
+outlives the run, so nothing can be stale.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from tenant_schemas import embedded
 from tenant_schemas.testing.databases import Database, drop_template, forget_server
 from tenant_schemas.testing.folders import claimed, new_folder
 
-# Nothing here must outlive a crash, so nothing waits for the disk. Compiling a query costs more than any query here.
+# No durability is needed, so nothing waits for the disk. JIT compilation costs more than any query here.
 FAST_SETTINGS: Final = (
     *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=600"),
     *("checkpoint_timeout=1h", "autovacuum=off", "jit=off"),
@@ -32,7 +32,7 @@ Running = Callable[[Path], AbstractContextManager[str]]
 
 @contextmanager
 def running_embedded(folder: Path) -> Iterator[str]:
-    """The embedded server of this folder: see `Running`."""
+    """The embedded server of this folder; see `Running`."""
     server = embedded.start(folder, FAST_SETTINGS)
     try:
         yield server.superuser_url()
@@ -44,7 +44,7 @@ def running_embedded(folder: Path) -> Iterator[str]:
 def own_template(running: Running, make: Callable[[str], Database], shared: Path) -> Iterator[Database]:
     """The template that `make` makes, on a server of this process's own.
 
-    `make` gets the URL of the original server; all processes that give the same folder `shared` have copies of that.
+    `make` gets the URL of the original server. All processes with the same folder `shared` use copies of that server.
     """
 
     def describe(server_url: str) -> str:
@@ -62,7 +62,7 @@ def own_template(running: Running, make: Callable[[str], Database], shared: Path
 
 @contextmanager
 def shared_template(server_url: str, make: Callable[[str], Database], shared: Path) -> Iterator[Database]:
-    """The template that `make` makes, on the one server that all processes use that give the same folder `shared`."""
+    """The template that `make` makes, on the one server of all processes with the same folder `shared`."""
 
     def drop(described: str) -> None:
         drop_template(Database.from_json(described, server_url))
@@ -76,7 +76,7 @@ def shared_template(server_url: str, make: Callable[[str], Database], shared: Pa
 
 @contextmanager
 def copied_server(running: Running, furnish: Callable[[str], str], shared: Path) -> Iterator[tuple[str, str]]:
-    """A superuser's URL on a server of this process's own, and what `furnish` returned for the original server."""
+    """A superuser's URL on a server of this process's own, and the result of `furnish` on the original server."""
     with made_once(shared, partial(_make_original, running, furnish), _remove_original) as made:
         original, furnished = json.loads(made)
         folder = new_folder()
@@ -91,7 +91,7 @@ def copied_server(running: Running, furnish: Callable[[str], str], shared: Path)
 
 @contextmanager
 def made_once(shared: Path, make: Callable[[], str], remove: Callable[[str], None]) -> Iterator[str]:
-    """What `make` returned to the first process that came here with this folder. The last one to leave removes it."""
+    """The result of `make` in the first process with this folder. The last process to leave calls `remove`."""
     shared.mkdir(exist_ok=True)
     note = shared / "made"
     with (shared / "share.lock").open("a") as share:

@@ -1,7 +1,7 @@
-"""Turns on a server that several workers of pytest-xdist share, as they do with TEST_DATABASE_URL.
+"""A lock on a server that several workers of pytest-xdist share, as with TEST_DATABASE_URL.
 
 Every worker has databases of its own there, but roles belong to the whole server. So a test that may change a role runs
-alone; all others run beside each other.
+alone; all other tests run beside each other.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 MARKER: Final = "changes_roles"
-# Of an advisory lock in the server's own database. PostgreSQL grants locks in the order in which they were asked for.
+# The key of an advisory lock in the server's own database. PostgreSQL grants locks in the order of the requests.
 LOCK_KEY: Final = 7_402_236
 
 
-class Turns:
-    """Keeps a connection for the lock. Ends it with the session of the tests."""
+class SharedServerLock:
+    """Holds the lock around each test, on a connection that lives as long as the test session."""
 
     def __init__(self, server_url: str, lock_key: int = LOCK_KEY) -> None:
         self._lock_key = lock_key
@@ -38,5 +38,5 @@ class Turns:
 
 
 def may_change_roles(item: pytest.Item) -> bool:
-    """A test with a database of its own makes tenants in it whose roles have the same names in every worker."""
+    """Whether the test has a database of its own: the roles of its tenants have the same names in every worker."""
     return "fresh_database" in getattr(item, "fixturenames", ()) or item.get_closest_marker(MARKER) is not None

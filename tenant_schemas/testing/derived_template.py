@@ -1,9 +1,9 @@
-"""A template that has more than the first one: tenants, members, money. A test takes a copy of it, and need not make
-all that itself.
+"""A template with more content than the first one: tenants, members, money. A test copies it instead of creating all
+that.
 
-Roles belong to the whole server, and the names of the added tenants' roles would be taken for all other tests. So they
-are parked, under other names and outside the group of tenants, while no test has a copy. A test that drops such a role
-can't use a copy: rights in the template keep PostgreSQL from dropping it.
+Roles belong to the whole server, so the names of the added tenants' roles would be taken in all other tests. While no
+test has a copy, these roles are parked: renamed, and outside the tenants' group. A test that drops such a role can't
+use a copy, because PostgreSQL keeps a role with privileges in the template.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """An added tenant's role. It keeps its oid, to which the rights in the template are bound, whatever its name is."""
+    """An added tenant's role. Its oid, to which the template's privileges refer, stays the same under any name."""
 
     oid: int
     tenant: Tenant
@@ -30,7 +30,7 @@ class _Role:
 
 
 class DerivedTemplate(Generic[Made]):
-    """`prepare` adds to a copy of the template. `made` is what it returned."""
+    """`prepare` adds content to a copy of the template. `made` is its result."""
 
     def __init__(self, template: Database, prepare: Callable[[Database], Made]) -> None:
         self._template, self._prepare = template, prepare
@@ -41,12 +41,14 @@ class DerivedTemplate(Generic[Made]):
     @property
     def made(self) -> Made:
         if self._derived is None:
-            raise RuntimeError("Nothing is prepared before the first copy is taken.")
+            raise RuntimeError("Take a copy first: nothing is prepared yet.")
         return self._derived[1]
 
     @contextmanager
     def copy(self) -> Iterator[Database]:
-        """A copy, dropped afterwards as those of `copy_of` are. There is one at a time: all have the same roles."""
+        """A copy, dropped afterwards as by `copy_of`. Only one exists at a time, because all copies use the
+        same roles.
+        """
         with copy_of(self._ready()[0]) as copy:
             try:
                 yield copy
@@ -55,7 +57,7 @@ class DerivedTemplate(Generic[Made]):
                 self._park()
 
     def close(self) -> None:
-        """Drop the template with its roles."""
+        """Drop the template and its roles."""
         with administering(self._template.server_url) as server:
             for role in self._roles:
                 _rename(server, role, role.tenant.role_name)
@@ -63,7 +65,7 @@ class DerivedTemplate(Generic[Made]):
         self._roles, self._derived = [], None
 
     def _ready(self) -> tuple[Database, Made]:
-        """The template, with its roles in place. A test may have changed them for good: then it is made anew."""
+        """The template with its roles in place. It is made again if a test has changed them irreversibly."""
         if self._derived is None or not self._unpark():
             self.close()
             self._derived = self._make()
@@ -87,7 +89,7 @@ class DerivedTemplate(Generic[Made]):
                     self._change_memberships(server, "REVOKE {} FROM {}", f"parked_{role.oid}")
 
     def _unpark(self) -> bool:
-        """Give the roles back what they had. Returns whether that is all as it was."""
+        """Restore the roles. Returns whether they are as they were."""
         with administering(self._template.server_url) as server:
             for role in self._roles:
                 if not _rename(server, role, role.tenant.role_name):
@@ -98,7 +100,9 @@ class DerivedTemplate(Generic[Made]):
             return all(_state_of(server, role.oid) == role.state for role in self._roles)
 
     def _change_memberships(self, server: sa.Connection, statement: str, role_name: str) -> None:
-        """That in the tenants' group, and the pool's in the role; as the migrator, who gave both."""
+        """Change the role's membership in the tenants' group and the pool's in the role; as the migrator, which granted
+        both.
+        """
         roles = self._template.roles
         run_on(server, "SET SESSION AUTHORIZATION {}", roles.migrator)
         try:
@@ -109,7 +113,7 @@ class DerivedTemplate(Generic[Made]):
 
 
 def _rename(server: sa.Connection, role: _Role, name: str) -> bool:
-    """Returns whether the role is still there."""
+    """Rename a role. Returns whether it still exists."""
     query = "SELECT rolname FROM pg_roles WHERE oid = %s"
     current = server.exec_driver_sql(query, (role.oid,)).scalar_one_or_none()
     if current not in {None, name}:
@@ -118,7 +122,7 @@ def _rename(server: sa.Connection, role: _Role, name: str) -> bool:
 
 
 def _state_of(server: sa.Connection, oid: int) -> Any:
-    """All that PostgreSQL knows of a role but its password."""
+    """Everything that PostgreSQL stores about a role, except its password."""
     query = """
         SELECT (SELECT to_jsonb(r) - 'rolpassword' FROM pg_roles r WHERE r.oid = %(oid)s),
             (SELECT jsonb_agg(to_jsonb(m) - 'oid' ORDER BY m.roleid, m.member, m.grantor) FROM pg_auth_members m

@@ -1,4 +1,4 @@
-"""Copies of a derived template are alike whatever a test did to the roles of its tenants, which are in nobody's way."""
+"""Copies of a derived template are equal, whatever a test did to its tenants' roles, and parked roles block no name."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.testing.derived import DerivedTemplate
+from tenant_schemas.testing.derived_template import DerivedTemplate
 from tenant_schemas.testing.plugin import Database, copy_of, make_tenant
 
 pytestmark = [pytest.mark.both_servers, pytest.mark.changes_roles]
@@ -26,7 +26,7 @@ def void(_: object) -> None:
 
 
 class Counting:
-    """Adds a tenant, and counts how often it did."""
+    """Adds a tenant, and counts its calls."""
 
     def __init__(self, add: Callable[[Database], None]) -> None:
         self.add, self.count = add, 0
@@ -54,7 +54,7 @@ def slugs(database: Database) -> list[str]:
 
 
 def group(database: Database) -> list[str]:
-    """Those who may log in as tenants."""
+    """The members of the tenants' group."""
     query = """
         SELECT member::regrole::text FROM pg_auth_members WHERE roleid = to_regrole(%s) AND member <> to_regrole(%s)
         ORDER BY 1"""
@@ -124,7 +124,7 @@ def test_whatever_a_test_does_to_the_role_the_next_copy_has_it_as_it_was(
 
 
 def test_the_role_can_not_be_dropped_for_the_template_needs_it(derived: DerivedTemplate[int]) -> None:
-    """A test that drops it makes the tenant itself."""
+    """A test that drops the role creates its own tenant."""
     with derived.copy() as copy, pytest.raises(psycopg.errors.DependentObjectsStillExist):
         copy.as_superuser().execute("DROP OWNED BY tenant_added; DROP ROLE tenant_added")
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tenant_schemas.testing.turns import Turns
+from tenant_schemas.testing.shared_server_lock import SharedServerLock
 
 LONGEST_SECONDS = 20
 # Not the key of the run of tests that this is a part of.
@@ -29,16 +29,16 @@ PURE = item("tmp_path")
 
 
 @pytest.fixture
-def workers(database: Database) -> Iterator[tuple[Turns, Turns]]:
+def workers(database: Database) -> Iterator[tuple[SharedServerLock, SharedServerLock]]:
     """Two workers of one run."""
-    workers = Turns(database.server_url, LOCK_KEY), Turns(database.server_url, LOCK_KEY)
+    workers = SharedServerLock(database.server_url, LOCK_KEY), SharedServerLock(database.server_url, LOCK_KEY)
     yield workers
     for worker in workers:
         worker.pytest_unconfigure()
 
 
 @contextmanager
-def running(worker: Turns, test: Any) -> Iterator[None]:
+def running(worker: SharedServerLock, test: Any) -> Iterator[None]:
     """The time that the test runs in this worker."""
     protocol = worker.pytest_runtest_protocol(test)
     next(protocol)
@@ -54,19 +54,21 @@ def waiting(database: Database) -> int:
     return int(count)
 
 
-def run(worker: Turns, test: Any) -> None:
+def run(worker: SharedServerLock, test: Any) -> None:
     with running(worker, test):
         pass
 
 
 @pytest.mark.parametrize(("one", "other"), [(READS, READS), (READS, PURE), (BREAKS, PURE), (CHANGES_ROLES, PURE)])
-def test_these_run_beside_each_other(workers: tuple[Turns, Turns], one: Any, other: Any) -> None:
+def test_these_run_beside_each_other(workers: tuple[SharedServerLock, SharedServerLock], one: Any, other: Any) -> None:
     with running(workers[0], one), running(workers[1], other):
         pass
 
 
 @pytest.mark.parametrize(("one", "other"), [(READS, BREAKS), (BREAKS, READS), (BREAKS, BREAKS), (READS, CHANGES_ROLES)])
-def test_these_wait_for_each_other(database: Database, workers: tuple[Turns, Turns], one: Any, other: Any) -> None:
+def test_these_wait_for_each_other(
+    database: Database, workers: tuple[SharedServerLock, SharedServerLock], one: Any, other: Any
+) -> None:
     with ThreadPoolExecutor(1) as threads:
         with running(workers[0], one):
             waits = threads.submit(run, workers[1], other)
@@ -78,7 +80,7 @@ def test_these_wait_for_each_other(database: Database, workers: tuple[Turns, Tur
         waits.result(LONGEST_SECONDS)
 
 
-def test_the_turn_of_a_test_that_failed_ends_too(workers: tuple[Turns, Turns]) -> None:
+def test_the_turn_of_a_test_that_failed_ends_too(workers: tuple[SharedServerLock, SharedServerLock]) -> None:
     protocol = workers[0].pytest_runtest_protocol(BREAKS)
     next(protocol)
     with pytest.raises(KeyboardInterrupt):
