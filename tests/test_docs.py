@@ -243,6 +243,7 @@ def test_every_table_of_a_benchmark_says_which_commit_was_measured() -> None:
 # Examples.
 
 
+@pytest.mark.changes_roles
 def test_the_engines_readme_works_when_pasted(tmp_path: Path, database: Database) -> None:
     """Its files make an application, and that application's tests pass on the test server, in one process."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}

@@ -37,6 +37,7 @@ _MORE_THAN_A_CALL: Final = (
     *("if", "case", "loop", "while", "for", "foreach", "exit", "continue", "raise", "exception", "assert"),
     *("insert", "update", "delete", "merge", "truncate", "copy", "lock", "set", "create", "alter", "drop", "grant"),
     *("revoke", "execute", "join", "where", "having", "union", "intersect", "except", "with", "table", "notify"),
+    *("limit", "offset", "fetch", "and", "or", "not", "in", "is", "between", "like", "array"),
 )
 
 
@@ -66,15 +67,45 @@ def is_pointer(statement: Statement, model: SchemaModel) -> bool:
     """Whether the statement creates a function whose body only calls a later version of it and passes values."""
     reader, name = _created_function(statement)
     body = _body(reader.rest)
-    calls = [called for called in _calls(body) if called in model.functions]
-    does_more = any(token.is_any(*_MORE_THAN_A_CALL) for token in body)
-    if does_more or len(calls) != 1 or not _is_later_version(calls[0], name):
+    calls = [(at, called) for at, called in _calls(body) if called in model.functions]
+    does_more = any(token.is_any(*_MORE_THAN_A_CALL) for token in body) or _computes(body)
+    if does_more or len(calls) != 1 or not _is_later_version(calls[0][1], name):
+        return False
+    call, successor = calls[0]
+    if _returns_before(body, call) or _has_other_calls(body, call):
         return False
     reader = Reader(body)
     while reader.skip_past("from"):
-        if reader.name() != calls[0] or not _ends_from(reader):
+        if reader.name() != successor or not _ends_from(reader):
             return False
     return True
+
+
+def _computes(body: Sequence[Token]) -> bool:
+    """Whether there is an operator: any symbol but brackets, separators, a cast, `:=` and `=>`."""
+    padded = ["", *(token.text if token.kind == "symbol" else "" for token in body), ""]
+    for before, text, after in zip(padded, padded[1:], padded[2:], strict=False):
+        is_assignment = (text == "=" and (before == ":" or after == ">")) or (text == ">" and before == "=")
+        if text and text not in "(),;.:" and not is_assignment:
+            return True
+    return False
+
+
+def _returns_before(body: Sequence[Token], call: int) -> bool:
+    """Whether a statement before the one of the call returns."""
+    begins = max((at for at in range(call) if body[at].is_any(";")), default=0)
+    return any(token.is_any("return") for token in body[:begins])
+
+
+def _has_other_calls(body: Sequence[Token], call: int) -> bool:
+    """Whether another function is called, except coalesce among the arguments. An alias may have brackets too."""
+    depth, end = 0, call
+    for end in range(call, len(body)):
+        depth += body[end].is_any("(") - body[end].is_any(")")
+        if depth == 0 and body[end].is_any(")"):
+            break
+    others = [(at, called) for at, called in _calls(body) if at != call and not body[at - 1].is_any(")")]
+    return any(called != "coalesce" or not call < at < end for at, called in others)
 
 
 def _renames_constraint(statement: Statement) -> bool:
@@ -154,11 +185,12 @@ def _ends_from(reader: Reader) -> bool:
     return True
 
 
-def _calls(body: Sequence[Token]) -> Iterator[str]:
+def _calls(body: Sequence[Token]) -> Iterator[tuple[int, str]]:
+    """Each name before an opening bracket, and its position."""
     for at in range(len(body)):
         reader = Reader(body[at:])
         if (at == 0 or not body[at - 1].is_any(".")) and (name := reader.name()) and reader.take("("):
-            yield name
+            yield at, name
 
 
 def _is_later_version(later: str, name: str) -> bool:
