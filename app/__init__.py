@@ -22,7 +22,7 @@ from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
-from app.operators.routes import blueprint as operators
+from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
 from app.signing_keys import key_source
 from app.statements.routes import blueprint as statements
@@ -58,7 +58,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, wallets, ledger, holds, catalogue, orders, statements)
-    for feature in (*of_members, members, operators, credit, bulk, audit, api_keys, tenants):
+    for feature in (*of_members, members, credit, bulk, audit, api_keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(health)
     app.register_blueprint(well_known)

@@ -2,8 +2,8 @@
 through another package. `make lock` runs this.
 
 A pin that still satisfies setup.cfg keeps its version; `--upgrade` takes the newest version of every package. `--check`
-writes nothing and needs no network: it compares the digest of setup.cfg's requirements with the one in the lock's first
-line.
+writes nothing and needs no network: it compares the digests of setup.cfg's requirements and of the pins with those in
+the lock's head.
 
 Exit codes: 0 the lock is written or, with --check, up to date; 1 uv finds no set of versions or, with --check, the lock
 is older than setup.cfg; 2 bad arguments.
@@ -28,12 +28,12 @@ UV_OPTIONS = ("--no-config", "--quiet", "--universal", "--fork-strategy=fewest",
 
 @click.command(help=__doc__)
 @click.option("--upgrade", is_flag=True, help="Take the newest version of every package that setup.cfg allows.")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock is older than setup.cfg.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock was edited or is older than setup.cfg.")
 def main(*, upgrade: bool, check: bool) -> None:
     if not check:
         _write(["--upgrade"] if upgrade else [])
-    elif not LOCK.exists() or LOCK.read_text("utf-8").partition("\n")[0] != _first_line():
-        fault = f"{LOCK.name} is older than the requirements in {SETUP_CFG.name}"
+    elif not LOCK.exists() or LOCK.read_text("utf-8") != _lock_text(_pins(LOCK.read_text("utf-8"))):
+        fault = f"{LOCK.name} was edited, or is older than the requirements in {SETUP_CFG.name}"
         exit_with(f"{fault}. Run `make lock` and commit it.", FAILED)
 
 
@@ -45,11 +45,25 @@ def _write(options: list[str]) -> None:
     command = [uv, "pip", "compile", *UV_OPTIONS, *options, "--python-version", python, *files]
     if subprocess.run(command, cwd=SETUP_CFG.parent, check=False).returncode:
         exit_with(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.", FAILED)
-    LOCK.write_text(f"{_first_line()}\n# Written by `make lock`; never edit it.\n{LOCK.read_text('utf-8')}", "utf-8")
+    LOCK.write_text(_lock_text(LOCK.read_text("utf-8")), "utf-8")
 
 
-def _first_line() -> str:
-    return f"# The requirements in setup.cfg: sha256:{hashlib.sha256(_requirements().encode()).hexdigest()}"
+def _lock_text(pins: str) -> str:
+    """The file with these pins: its head has the digests of setup.cfg's requirements and of the pins."""
+    return (
+        f"# The requirements in setup.cfg: sha256:{_digest(_requirements())}\n"
+        f"# The pins below: sha256:{_digest(pins)}\n"
+        f"# Written by `make lock`; never edit it.\n{pins}"
+    )
+
+
+def _pins(lock: str) -> str:
+    """The lock without its head of three lines."""
+    return "".join(lock.splitlines(keepends=True)[3:])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _requirements() -> str:

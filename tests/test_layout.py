@@ -86,7 +86,7 @@ def test_every_exception_is_needed_and_says_why() -> None:
 
 
 def test_the_engines_tests_import_no_application() -> None:
-    """They take its histories, policies and routes from fixtures, as the tests of any other application would."""
+    """Not directly: they take its histories, policy and routes from fixtures and factories."""
     imports = {path: set(imported_by(path)) for path in (TESTS / "tenant_schemas").rglob("*.py")}
     assert len(imports) > 30
     assert [str(path) for path, names in imports.items() if names & {"app", "scripts", "wsgi"}] == []

@@ -22,7 +22,7 @@ from tenant_schemas.flask import tenant_has_moved
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-NOT_NOW = "The database does not answer now. Send the same request again, with the same Idempotency-Key."
+NOT_NOW = "The database can't process this now. Send the same request again, with the same Idempotency-Key."
 # Defaults: a rate limit sets its own value.
 RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
 

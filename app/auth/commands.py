@@ -24,5 +24,5 @@ def prune(days: int) -> None:
     try:
         count = prune_sessions(days)
     except Error as error:
-        raise click.ClickException(f"The database does not answer: {error}") from None
+        raise click.ClickException(f"The database refused or does not answer: {error}") from None
     click.echo(f"{count} sessions deleted")

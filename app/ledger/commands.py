@@ -25,9 +25,8 @@ def audit(slugs: tuple[str, ...]) -> None:
         with connections().shared.begin() as connection:
             slugs = slugs or tuple(tenant.slug for tenant in all_tenants(connection))
     except SQLAlchemyError as error:
-        raise click.UsageError(
-            f"The database does not answer: {error.args[0]}\nCheck DATABASE_URL, and run `python -m scripts.migrate`."
-        ) from None
+        advice = "Check DATABASE_URL, and run `python -m scripts.migrate`."
+        raise click.UsageError(f"The database refused or does not answer: {error.args[0]}\n{advice}") from None
     failed = [slug for slug in slugs if not _audit_one(slug)]
     click.echo(
         f"{len(slugs)} tenants audited, {len(failed)} with findings" + (f": {', '.join(failed)}" if failed else "")

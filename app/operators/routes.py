@@ -1,17 +1,18 @@
-"""GET /api/admin/wallets: one tenant's wallets for its staff, and all tenants' wallets for operators."""
+"""GET /api/admin/wallets: one tenant's wallets for its staff, and all tenants' wallets for operators.
+
+The route is on the blueprint of wallets: its endpoint is part of every cursor, and its tag is part of OpenAPI.
+"""
 
 from typing import Any
 
-from app.api.blueprint import Blueprint
 from app.api.pagination import Page, cursor_to, paginate, position_in
 from app.auth.access import Access, access, actor
 from app.operators.schemas import WalletListQuery, WalletListSchema
 from app.operators.wallets import AllTenantsWalletsPage, list_all_tenants_wallets
 from app.wallets.models import MemberWallet
+from app.wallets.routes import blueprint
 from app.wallets.service import list_wallets as list_tenant_wallets
 from tenant_schemas.context import SHARED, current_binding
-
-blueprint = Blueprint("operators", __name__, url_prefix="/api", description="Wallets of one tenant or of all.")
 
 
 @blueprint.get("/admin/wallets")

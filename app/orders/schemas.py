@@ -57,7 +57,7 @@ class OrderSchema(Answer):
     items = fields.List(fields.Nested(OrderItemSchema))
     payment_id = fields.UUID(data_key="paymentId")
     refund_id = fields.UUID(
-        data_key="refundId", allow_none=True, metadata={"description": "the amount that its cancellation refunded"}
+        data_key="refundId", allow_none=True, metadata={"description": "the refund that its cancellation posted"}
     )
     created_at = Moment(data_key="createdAt")
     cancelled_at = Moment(data_key="cancelledAt", allow_none=True)

@@ -51,7 +51,9 @@ def _check_schemas(installation: Installation, retired: list[RetiredSchema]) -> 
     for name in sorted(found.keys() - set(installation.tenant_schemas) - {each.schema_name for each in retired}):
         what = "no tenant of the registry has it"
         finding = error if found[name] else warning
-        yield finding("schema_unregistered", f"schema {name}", what, f"If it is not needed: DROP SCHEMA {name};")
+        yield finding(
+            "schema_unregistered", f"schema {name}", what, f"If none of its data is needed: DROP SCHEMA {name} CASCADE;"
+        )
 
 
 def _check_roles(installation: Installation, retired: list[RetiredSchema]) -> Iterator[Finding]:

@@ -90,7 +90,11 @@ def _check_memberships(installation: Installation) -> Iterator[Finding]:
         what = f"unexpected membership: {member} {kind}"
         yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
     for member, role, *_ in sorted(wanted - found):
-        remedy = f"GRANT {role} TO {member};" if member in installation.tenant_roles else _RUN_CREATE_ROLES
+        remedy = (
+            f"REVOKE {role} FROM {member}; GRANT {role} TO {member};"
+            if member in installation.tenant_roles
+            else _RUN_CREATE_ROLES
+        )
         yield error("membership", f"role {role}", f"{member} is not a member, or has other options", remedy)
 
 

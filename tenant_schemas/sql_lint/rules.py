@@ -1,4 +1,4 @@
-"""The rules for a revision's SQL (DESIGN §8): one text must be right for every tenant, and must run on Citus.
+"""The rules for a revision's SQL: one text must be right for every tenant, and must run on Citus.
 
 They read statements, and a function's body only if the function replaces an existing one.
 """

@@ -59,7 +59,7 @@ def test_the_lock_holds_what_builds_the_editable_install() -> None:
 def test_every_pin_has_a_hash_and_the_lock_names_no_address() -> None:
     """Any other line would be a package without a hash, a registry, or a path of the author's machine."""
     line = r"[a-z\d-]+==\S+( ; [^\\]+)? \\| {4}--hash=sha256:[\da-f]{64}( \\)?| {4}#( {3}| via)[a-z\d .()-]*"
-    lines = LOCK.read_text("utf-8").splitlines()[2:]
+    lines = LOCK.read_text("utf-8").splitlines()[3:]
     assert not [text for text in lines if not re.fullmatch(line, text)]
     hashed = re.findall(r"^([a-z\d-]+)==.*\\\n    --hash=", "\n".join(lines), re.MULTILINE)
     assert hashed == list(PINS)
@@ -97,3 +97,12 @@ def test_a_requirement_that_uv_refuses_leaves_the_lock_as_it_was(setup_cfg: Path
     replace(setup_cfg, "flask ~= 3.1\n", "flask ~= three\n")
     assert run().exit_code == 1
     assert setup_cfg.with_name(LOCK.name).read_bytes() == LOCK.read_bytes()
+
+
+def test_a_pin_that_was_edited_or_lost_is_found(setup_cfg: Path) -> None:
+    lock = setup_cfg.with_name(LOCK.name)
+    whole = lock.read_text("utf-8")
+    assert run("--check").exit_code == 0
+    for edited in (whole.replace("flask==", "flask==0."), "".join(whole.splitlines(keepends=True)[:3])):
+        lock.write_text(edited, "utf-8")
+        assert (run("--check").exit_code, "was edited" in run("--check").stderr) == (1, True)

@@ -21,6 +21,7 @@ from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
 MAX_KEY_LENGTH: Final = 190  # An item's key is this key, a slash and a number, in at most 200 characters.
+_MOST_TRIES: Final = 20
 # The audit entry is written after all postings: a materialised CTE that reads another one runs after it.
 _POST_MANY: Final = f"""
     WITH outcome AS MATERIALIZED (
@@ -45,7 +46,7 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
     entry = entry_json(actor, action="transactions.bulk", subject=idempotency_key)
     parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, entry)
-    for _ in items:
+    for _ in range(min(len(items), _MOST_TRIES)):
         try:
             return _post_many(parameters)
         except OrderAlreadyPaid as error:

@@ -1,4 +1,4 @@
-"""Each rule of DESIGN §8 refuses SQL that violates it, and allows SQL that only looks like a violation."""
+"""Each rule refuses SQL that violates it, and allows SQL that only looks like a violation."""
 
 import pytest
 
