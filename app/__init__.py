@@ -18,6 +18,7 @@ from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
+from app.ledger import group_posting
 from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
 from app.members.routes import blueprint as members
@@ -63,6 +64,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.register_blueprint(health)
     app.register_blueprint(well_known)
 
+    group_posting.init_app(app, settings)
     limits.init_app(app, settings)
     access.init_app(app, settings)
     operator_reads.init_app(app)

@@ -20,8 +20,13 @@ _WALLETS: Final = """
         encode(sha256(string_agg(uuid_send(id) || int8send(last_seq) || last_hash, ''::bytea ORDER BY id)), 'hex')
     FROM wallets GROUP BY currency ORDER BY currency"""
 _LEDGER: Final = """
+    SELECT currency, debit_account, credit_account, count(*), sum(amount_minor)::text
+    FROM movement_entries GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+# Before revision 0009 all entries were in ledger_entries.
+_LEDGER_OF_ENTRIES: Final = """
     SELECT t.currency, e.debit_account, e.credit_account, count(*), sum(e.amount_minor)::text
     FROM ledger_entries e JOIN wallet_transactions t ON t.id = e.transaction_id GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+_HAS_OWN_ENTRIES: Final = "SELECT to_regclass('movement_entries') IS NOT NULL"
 _AUDIT_LOG: Final = "SELECT last_seq, encode(last_hash, 'hex') FROM audit_chain"
 _NEWEST_AUDIT: Final = r"""
     SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
@@ -35,10 +40,11 @@ def prove(connection: Connection) -> dict[str, Any]:
     """
     names = ("currency", "wallets", "balanceMinor", "heldMinor", "creditLimitMinor", "heads")
     accounts = ("currency", "debit", "credit", "entries", "amountMinor")
-    (is_chained,) = connection.execute(_IS_CHAINED).fetchone() or (False,)
+    ledger = _LEDGER if _holds(connection, _HAS_OWN_ENTRIES) else _LEDGER_OF_ENTRIES
+    is_chained = _holds(connection, _IS_CHAINED)
     return {
         "wallets": [dict(zip(names, row, strict=True)) for row in connection.execute(_WALLETS)],
-        "ledger": [dict(zip(accounts, row, strict=True)) for row in connection.execute(_LEDGER)],
+        "ledger": [dict(zip(accounts, row, strict=True)) for row in connection.execute(ledger)],
         "auditLog": list(connection.execute(_AUDIT_LOG).fetchone() or ()) if is_chained else [],
     }
 
@@ -55,15 +61,23 @@ def find_faults(connection: Connection) -> list[str]:
 
 # Each round hashes one row of each chain, since a row's hash includes the hash of the row before. The LIMIT keeps
 # PostgreSQL from joining with the whole table in every round.
+_FIRST_FORM: Final = """
+    wallet_transaction_hash_v1(c.hash, n.t, coalesce((
+        SELECT jsonb_agg(jsonb_build_array(e.entry_no, e.debit_account, e.credit_account, e.amount_minor)
+            ORDER BY e.entry_no)
+        FROM ledger_entries e WHERE e.transaction_id = (n.t).id), '[]'))"""
+_BOTH_FORMS: Final = f"""
+    CASE WHEN (n.t).debit_account IS NULL THEN {_FIRST_FORM} ELSE wallet_transaction_hash_v2(c.hash,
+        (n.t).request_fingerprint, (n.t).created_at, (n.t).id, (n.t).wallet_id, (n.t).currency, (n.t).seq, (n.t).type,
+        (n.t).amount_minor, (n.t).balance_after_minor, (n.t).idempotency_key, (n.t).admin_id, (n.t).order_id,
+        (n.t).refund_of, (n.t).hold_id, (n.t).description, (n.t).reference, (n.t).reason, (n.t).debit_account,
+        (n.t).credit_account) END"""
 _RECHAIN_WALLETS: Final = """
     WITH RECURSIVE chain AS (
         SELECT w.id AS wallet_id, 0::bigint AS seq, wallet_genesis_hash_v1(w.id, w.user_id, w.currency) AS hash
         FROM wallets w
         UNION ALL
-        SELECT c.wallet_id, c.seq + 1, wallet_transaction_hash_v1(c.hash, n.t, coalesce((
-            SELECT jsonb_agg(jsonb_build_array(e.entry_no, e.debit_account, e.credit_account, e.amount_minor)
-                ORDER BY e.entry_no)
-            FROM ledger_entries e WHERE e.transaction_id = (n.t).id), '[]'))
+        SELECT c.wallet_id, c.seq + 1, {hash}
         FROM chain c CROSS JOIN LATERAL (
             SELECT t FROM wallet_transactions t WHERE t.wallet_id = c.wallet_id AND t.seq = c.seq + 1 LIMIT 1) n
     ) UPDATE wallet_transactions t SET hash = c.hash
@@ -86,12 +100,16 @@ _RECHAIN_LOG_HEAD: Final = """
 
 def rechain(connection: Connection) -> None:
     """Compute every wallet's chain and the audit log's chain again from the current rows."""
-    connection.execute(_RECHAIN_WALLETS)
+    form = _BOTH_FORMS if _holds(connection, _HAS_OWN_ENTRIES) else _FIRST_FORM
+    connection.execute(_RECHAIN_WALLETS.format(hash=form))
     connection.execute(_RECHAIN_HEADS)
-    (is_chained,) = connection.execute(_IS_CHAINED).fetchone() or (False,)
-    if is_chained:
+    if _holds(connection, _IS_CHAINED):
         connection.execute(_RECHAIN_LOG)
         connection.execute(_RECHAIN_LOG_HEAD)
+
+
+def _holds(connection: Connection, question: LiteralString) -> bool:
+    return bool((connection.execute(question).fetchone() or (False,))[0])
 
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:

@@ -73,6 +73,7 @@ class Settings:
     login_rate_limit: str
     rate_limit_storage_url: str = field(repr=False)
     trusted_proxies: int
+    group_posting: bool
     hold_expiry_seconds: int
     log_level: str
 
@@ -119,6 +120,7 @@ def read_settings() -> Settings:
             "RATE_LIMIT_STORAGE_URL", "", validate=validate.Regexp(_STORAGE, error="must be like redis://host:6379/0")
         ),
         "trusted_proxies": env.int("TRUSTED_PROXIES", 0, validate=not_negative),
+        "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }

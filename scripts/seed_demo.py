@@ -25,7 +25,8 @@ from app.db import admin_engine, db
 from app.errors import Conflict
 from app.holds import service as holds
 from app.ledger.errors import IdempotencyKeyReused
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement
+from app.ledger.service import post
 from app.members.service import add_membership
 from app.orders import service as orders
 from app.users.models import Role, User

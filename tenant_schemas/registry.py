@@ -36,6 +36,8 @@ def registry_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("revision", sa.Text, nullable=False),
         sa.Column("settings", postgresql.JSONB, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        # Counts the changes of the row: a trigger of the application's history raises it.
+        sa.Column("version", sa.Integer, nullable=False, server_default="1"),
         sa.UniqueConstraint("slug", name="tenants_slug_key"),
         sa.UniqueConstraint("schema_name", name="tenants_schema_name_key"),
         sa.UniqueConstraint("id", "role_name", name="tenants_id_role_name_key"),

@@ -83,6 +83,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "login_rate_limit": "999999999/day",
         "rate_limit_storage_url": "",
         "trusted_proxies": 0,
+        "group_posting": True,
         "hold_expiry_seconds": 0,
         "log_level": "info",
     }

@@ -4,12 +4,14 @@ tenant.
 Every route below /api/ has the mark `@access`; the application does not start with a route that has none.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, cast
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
+import psycopg
 from flask import Flask, current_app, g, request
 from werkzeug.routing import Rule
 
@@ -18,20 +20,24 @@ from app.api.headers import View, wants_header
 from app.api.requests import SAFE_METHODS
 from app.auth.actors import Actor, ActorKind
 from app.auth.credentials import ApiKey, presented_credential
-from app.auth.errors import AdminRequired, BadToken, MemberRequired, OperatorRequired, UserRequired
+from app.auth.errors import AdminRequired, MemberRequired, OperatorRequired, UserRequired
+from app.auth.remembered_standings import RememberedStandings, StandingKey
+from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
-from app.errors import Invalid
+from app.errors import Invalid, ServiceError
 from app.tenancy import OLDEST_TENANT_REVISION, RESERVED_SLUGS, resolvers
+from app.users.errors import StandingUnproven
 from app.users.models import Role
-from app.users.standing import Standing, standing, standing_of_key
+from app.users.standing import Standing, StandingProof, standing
 from tenant_schemas.context import SHARED
-from tenant_schemas.errors import SchemaBehind, TenantAmbiguous, TenantNotFound, TenantRequired
-from tenant_schemas.flask import FlaskRequestParts, PathTenant, bind_request
-from tenant_schemas.resolvers import Resolver, select
+from tenant_schemas.errors import SchemaBehind, TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
+from tenant_schemas.flask import PathTenant, bind_request
+from tenant_schemas.resolvers import Selection
 from tenant_schemas.tenant import Tenant
 
 API_PREFIX: Final = "/api/"
+Result = TypeVar("Result")
 
 
 class Access(Enum):
@@ -78,15 +84,20 @@ class Caller:
         return self.id
 
 
-def access(who: Access, does: str | None = None, *, across_tenants: bool = False) -> Callable[[View], View]:
+def access(
+    who: Access, does: str | None = None, *, across_tenants: bool = False, proves_standing: bool = False
+) -> Callable[[View], View]:
     """Mark a view with who may call it and, if it changes something, with the name of its action in the audit log. It
     must be the outermost decorator, so that OpenAPI describes it too.
 
-    With `across_tenants` an operator may call the view without a tenant; the view then works on the shared side.
+    With `across_tenants` an operator may call the view without a tenant; the view then works on the shared side. With
+    `proves_standing` the view calls `with_standing_proof`, and the gate lets in whom it remembers.
     """
 
     def mark(view: View) -> View:
-        view.__dict__.update(access=who, does=does, across_tenants=across_tenants)
+        if proves_standing:
+            view = _confirmed_after(view)
+        view.__dict__.update(access=who, does=does, across_tenants=across_tenants, proves_standing=proves_standing)
         if who is Access.ANYONE:
             view.__dict__.setdefault("_apidoc", {})["manual_doc"] = {"security": []}
             return view
@@ -108,6 +119,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         if rule.rule.startswith(API_PREFIX):
             _check_marks(rule, app.view_functions[rule.endpoint])
     app.extensions["tenant_resolvers"] = resolvers(settings.base_domain)
+    app.extensions["remembered_standings"] = RememberedStandings()
     app.before_request(admit)
     app.wsgi_app = PathTenant(app.wsgi_app, API_PREFIX, RESERVED_SLUGS)  # type: ignore[method-assign]
 
@@ -137,7 +149,7 @@ def admit() -> None:
     credential = presented_credential(request)
     if who in OPENS:
         try:
-            _enter(who, credential)
+            _enter(who, credential, may_remember=getattr(view, "proves_standing", False))
         except TenantRequired:
             if not getattr(view, "across_tenants", False):
                 raise
@@ -153,7 +165,7 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
         raise TenantAmbiguous(
             "This route covers all tenants, and the access token is for one: log in without a tenant."
         )
-    found = _known(standing(credential.user_id, credential.session_id, None, None))
+    found = known_standing(standing(credential.user_id, credential.session_id, None, None))
     if who is Access.OPERATOR and not found.is_operator:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
@@ -161,10 +173,18 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     bind_request(SHARED)
 
 
-def _enter(who: Access, credential: Token | ApiKey) -> None:
-    tenant, found = _tenant_of(
-        credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS
-    )
+def _enter(who: Access, credential: Token | ApiKey, *, may_remember: bool = False) -> None:
+    if may_remember and _enter_as_remembered(who, credential):
+        return
+    tenant, found = tenant_of(credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS)
+    _let_in(who, credential, tenant, found)
+    if who is Access.MEMBER and isinstance(credential, Token) and credential.session_id is not None:
+        _remembered_standings().remember(_standing_key(credential, selection_of(credential.claims)), found)
+
+
+def _let_in(
+    who: Access, credential: Token | ApiKey, tenant: Tenant, found: Standing, *, is_counted: bool = False
+) -> None:
     # An operator stays one in a tenant where an admin made them a member.
     role = Role.OPERATOR if found.is_operator and who in WATCHED else found.role
     if role is None:
@@ -172,7 +192,9 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
     kind = ActorKind.API_KEY if isinstance(credential, ApiKey) else ActorKind.USER
     g.tenant = tenant
     _introduce(ActorKind.OPERATOR if role is Role.OPERATOR else kind, found.id, role)
-    limits.enter(tenant)
+    g.standing = found
+    if not is_counted:
+        limits.enter(tenant)
     if tenant.revision < OLDEST_TENANT_REVISION:
         raise SchemaBehind("This tenant is being migrated; try again shortly.")
     g.is_watched = who in WATCHED
@@ -181,6 +203,81 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
         refusal = MemberRequired if who is Access.MEMBER else AdminRequired
         raise refusal(f"Your role in this tenant is {role}. This needs one of: {roles}.")
     bind_request(tenant)
+
+
+def _enter_as_remembered(who: Access, credential: Token | ApiKey) -> bool:
+    """Let in a caller who was let in before, without a question: the view's own statement is to prove the standing."""
+    if not isinstance(credential, Token) or credential.session_id is None:
+        return False
+    selection = selection_of(credential.claims)
+    known = _remembered_standings().get(_standing_key(credential, selection))
+    if known is None or known.tenant is None:
+        return False
+    _let_in(who, credential, known.tenant, known)
+    g.unconfirmed = _standing_key(credential, selection)
+    return True
+
+
+def with_standing_proof(proven: Callable[[StandingProof], Result], *, without: Callable[[], Result]) -> Result:
+    """Call `proven` with the standing that its statement is to prove; `without` for a caller without a session here.
+
+    If the statement finds no such standing, or fails because the tenant was moved, the standing is asked for as on
+    every other route. That raises the refusal, or `proven` is called once more.
+    """
+    proof = _standing_proof()
+    if proof is None:
+        return without()
+    try:
+        result = proven(proof)
+    except (StandingUnproven, psycopg.Error, TenancyError) as error:
+        _confirm()
+        if _standing_proof() == proof and not isinstance(error, StandingUnproven):
+            raise
+        result = proven(_standing_proof() or proof)
+    except ServiceError as error:
+        if hasattr(error, "sqlstate"):  # The statement proved the standing, and then refused.
+            g.unconfirmed = None
+        raise
+    g.unconfirmed = None
+    return result
+
+
+def _standing_proof() -> StandingProof | None:
+    version, credential = g.standing.tenant_version, g.credential
+    if not isinstance(credential, Token) or credential.session_id is None or version is None:
+        return None
+    return StandingProof(credential.user_id, credential.session_id, version)
+
+
+def _confirmed_after(view: View) -> View:
+    """The view; whatever it answers or raises without a proof, the caller's standing is asked for first."""
+
+    @wraps(view)
+    def confirmed(*arguments: Any, **named: Any) -> Any:
+        try:
+            return view(*arguments, **named)
+        finally:
+            if g.get("unconfirmed"):
+                _confirm()
+
+    return cast(View, confirmed)
+
+
+def _confirm() -> None:
+    """Ask for the standing of a caller who was let in as remembered, and bind the tenant as it is now. Raises what
+    `admit` raises.
+    """
+    _remembered_standings().forget(g.pop("unconfirmed", None))
+    tenant, found = tenant_of(g.credential)
+    _let_in(Access.MEMBER, g.credential, tenant, found, is_counted=True)
+
+
+def _remembered_standings() -> RememberedStandings:
+    return cast(RememberedStandings, current_app.extensions["remembered_standings"])
+
+
+def _standing_key(credential: Token, selection: Selection) -> StandingKey:
+    return StandingKey(credential.user_id, cast(UUID, credential.session_id), selection.slug, selection.tenant_id)
 
 
 def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:
@@ -196,38 +293,3 @@ def caller() -> Caller:
 def actor() -> Actor:
     """The caller of the current request, as the audit log records it."""
     return Actor(caller().kind, caller().id, request.remote_addr, g.request_id)
-
-
-def named_tenant(user_id: UUID) -> Tenant | None:
-    """The tenant that a login request names; None if it names none. Raises TenantNotFound, also if the user is not a
-    member.
-    """
-    try:
-        tenant, found = _tenant_of(Token(user_id, None, {}), archived_for_auditors=True)
-    except TenantRequired:
-        return None
-    if found.role is None and not found.is_operator:
-        raise TenantNotFound("There is no such tenant, or you do not belong to it.")
-    return tenant
-
-
-def _tenant_of(credential: Token | ApiKey, *, archived_for_auditors: bool = False) -> tuple[Tenant, Standing]:
-    """The request's tenant and the caller's standing in it. Raises TenantRequired, TenantAmbiguous, or TenantNotFound
-    for a tenant that is unknown or not active.
-    """
-    known: Iterable[Resolver] = current_app.extensions["tenant_resolvers"]
-    if isinstance(credential, ApiKey):
-        found = _known(standing_of_key(credential.key_id, credential.secret_hash))
-        claims: Mapping[str, Any] = {"tenant": str(found.tenant.id)} if found.tenant else {}
-        selection = select(FlaskRequestParts(request, claims), known)
-    else:
-        selection = select(FlaskRequestParts(request, credential.claims), known)
-        found = _known(standing(credential.user_id, credential.session_id, selection.slug, selection.tenant_id))
-    allow_archived = archived_for_auditors and found.role is Role.AUDITOR
-    return selection.confirm(found.tenant, allow_archived=allow_archived), found
-
-
-def _known(found: Standing | None) -> Standing:
-    if found is None:
-        raise BadToken("The access token's user, session or key is not active; log in again.")
-    return found

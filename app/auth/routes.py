@@ -7,9 +7,10 @@ from flask import Response, current_app, jsonify, request
 
 from app.api.blueprint import Blueprint
 from app.auth import cookies, service, sessions
-from app.auth.access import Access, access, caller, named_tenant, names_tenant
+from app.auth.access import Access, access, caller, names_tenant
 from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
+from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.errors import Invalid
 from app.limits.rate_limit import count_login

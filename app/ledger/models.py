@@ -1,9 +1,11 @@
 """The ledger's tables. Only the posting function writes them, and no row changes afterwards."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import groupby
 from operator import attrgetter
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -55,7 +57,36 @@ class WalletTransaction(TenantModel):
     hash: Mapped[bytes]
     hold_id: Mapped[UUID | None] = mapped_column(sa.ForeignKey("holds.id", name="wallet_transactions_hold_id_fkey"))
 
-    entries: Mapped[list["LedgerEntry"]] = relationship(order_by="LedgerEntry.entry_no", lazy="raise", viewonly=True)
+    # The first ledger entry of this movement, of the movement's amount. None in movements from before revision 0009:
+    # all their entries are in ledger_entries.
+    debit_account: Mapped[str | None] = mapped_column(sa.Text)
+    credit_account: Mapped[str | None] = mapped_column(sa.Text)
+
+    stored_entries: Mapped[list["LedgerEntry"]] = relationship(
+        order_by="LedgerEntry.entry_no", lazy="raise", viewonly=True
+    )
+
+    @property
+    def entries(self) -> list["Entry"]:
+        """The ledger entries, in their order. Needs `stored_entries` loaded."""
+        own = []
+        if self.debit_account and self.credit_account:
+            own = [Entry(1, self.debit_account, self.credit_account, abs(self.amount_minor), self.currency)]
+        return own + [
+            Entry(each.entry_no, each.debit_account, each.credit_account, each.amount_minor, self.currency)
+            for each in self.stored_entries
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A debit and a credit of the same amount: balanced by construction."""
+
+    entry_no: int
+    debit_account: str
+    credit_account: str
+    amount_minor: int
+    currency: str
 
 
 class LedgerAccount(TenantModel):
@@ -70,7 +101,7 @@ class LedgerAccount(TenantModel):
 
 
 class LedgerEntry(TenantModel):
-    """A debit and a credit of the same amount: balanced by construction."""
+    """A ledger entry that is not in its movement's row."""
 
     __tablename__ = "ledger_entries"
 
@@ -81,12 +112,6 @@ class LedgerEntry(TenantModel):
     debit_account: Mapped[str] = mapped_column(sa.Text)
     credit_account: Mapped[str] = mapped_column(sa.Text)
     amount_minor: Mapped[int] = mapped_column(sa.BigInteger)
-
-    transaction: Mapped[WalletTransaction] = relationship(lazy="raise", viewonly=True)
-
-    @property
-    def currency(self) -> str:
-        return self.transaction.currency
 
 
 class OrderPayment(TenantModel):
@@ -178,3 +203,49 @@ class PostedTransaction:
     reason: str | None
     created_at: datetime
     refundable_minor: int | None = None
+
+    @classmethod
+    def of_payment(cls, movement: "Movement", currency: str, columns: Sequence[Any]) -> "PostedTransaction":
+        """A member's payment. `columns` are id, wallet_id, seq, balance_after_minor and created_at."""
+        id_, wallet_id, seq, balance_after_minor, created_at = columns
+        return cls(
+            id=id_,
+            wallet_id=wallet_id,
+            currency=currency,
+            seq=seq,
+            type="payment",
+            amount_minor=-(movement.amount_minor or 0),
+            balance_after_minor=balance_after_minor,
+            admin_id=None,
+            order_id=movement.order_id,
+            refund_of=None,
+            hold_id=None,
+            description=movement.description,
+            reference=None,
+            reason=None,
+            created_at=created_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """A movement to post. `amount_minor` is above zero; for an adjustment or opening it is signed, and for a refund
+    None means the whole remaining amount.
+    """
+
+    type: str
+    amount_minor: int | None
+    idempotency_key: str
+    admin_id: UUID | None = None
+    order_id: str | None = None
+    refund_of: UUID | None = None
+    description: str | None = None
+    reference: str | None = None
+    reason: str | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """The movement as the named parameters of the posting statements."""
+        return {name: getattr(self, name) for name in _MOVEMENT_FIELDS}
+
+
+_MOVEMENT_FIELDS: Final = tuple(field.name for field in fields(Movement))

@@ -6,9 +6,9 @@ from uuid import UUID
 from app.api.blueprint import Blueprint
 from app.api.headers import idempotency_key, needs_idempotency_key
 from app.api.pagination import Page, paginate
-from app.auth.access import Access, access, actor, caller
+from app.auth.access import Access, access, actor, caller, with_standing_proof
 from app.ledger import service
-from app.ledger.models import BalanceAt, PostedTransaction, TrialBalance, WalletTransaction
+from app.ledger.models import BalanceAt, Movement, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
     AdjustmentSchema,
     BalanceQuery,
@@ -26,7 +26,6 @@ from app.ledger.schemas import (
     TransactionWithEntriesSchema,
     TrialBalanceSchema,
 )
-from app.ledger.service import Movement
 from app.money import to_minor
 from app.wallets.currencies import chosen_currency
 from app.wallets.service import currency_of, get_wallet, own_wallet
@@ -79,7 +78,7 @@ def show_trial_balance() -> TrialBalance:
 
 
 @blueprint.post("/wallet/payments")
-@access(Access.MEMBER)
+@access(Access.MEMBER, proves_standing=True)
 @needs_idempotency_key
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(OwnPaymentQuery, location="query")
@@ -87,17 +86,26 @@ def show_trial_balance() -> TrialBalance:
 @blueprint.alt_response(200, schema=TransactionSchema)
 def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer:
     """Pay from my wallet: from the deposit first, then from credit. A dry run answers 200."""
+    if query["dry_run"]:
+        return _answer(service.rehearse_own(caller().user_id, *_own_payment(body, query)), 200)
+    return _answer(
+        with_standing_proof(
+            lambda proof: service.pay_own(proof, *_own_payment(body, query)),
+            without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
+        )
+    )
+
+
+def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Movement]:
+    """The currency, by the tenant's settings, and the payment."""
     currency = chosen_currency(query)
-    movement = Movement(
+    return currency, Movement(
         type="payment",
         amount_minor=to_minor(body["amount"], currency),
         idempotency_key=idempotency_key(),
         order_id=body.get("order_id"),
         description=body.get("description"),
     )
-    if query["dry_run"]:
-        return _answer(service.rehearse_own(caller().user_id, currency, movement), 200)
-    return _answer(service.post_own(caller().user_id, currency, movement))
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/transactions")

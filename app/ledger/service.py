@@ -3,9 +3,9 @@ lock. It is committed when it returns; after an error nothing is posted.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,62 +15,44 @@ from app.audit.service import entry_json
 from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
+from app.ledger.group_posting import Payment, group_posting
 from app.ledger.models import (
     BalanceAt,
-    LedgerEntry,
+    Movement,
     PostedTransaction,
     TrialBalance,
     TrialBalanceLine,
     WalletTransaction,
 )
 from app.sql_refusals import named_refusals
+from app.users.standing import StandingProof
 from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+# The columns of a wallet transaction that an SQL function returns whole, as `posted`.
 POSTED_COLUMNS: Final = ", ".join(
     f"(posted).{field.name}" for field in fields(PostedTransaction) if field.name != "refundable_minor"
 )
-_MOVEMENT: Final = """p_type => %(type)s, p_amount_minor => %(amount_minor)s, p_idempotency_key => %(idempotency_key)s,
-        p_admin_id => %(admin_id)s, p_order_id => %(order_id)s, p_refund_of => %(refund_of)s,
-        p_description => %(description)s, p_reference => %(reference)s, p_reason => %(reason)s"""
-_POST: Final = f"""
-    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
-    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
+# The caller knows the other columns.
+_ANSWER: Final = """id, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at,
+        refundable_minor, replayed"""
+# The wallet is the one with this id, or else the user's in this currency.
+_FROM_POSTING: Final = """FROM wallet_post_v3(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
+        p_currency => %(currency)s, p_type => %(type)s, p_amount_minor => %(amount_minor)s,
+        p_idempotency_key => %(idempotency_key)s, p_admin_id => %(admin_id)s, p_order_id => %(order_id)s,
+        p_refund_of => %(refund_of)s, p_description => %(description)s, p_reference => %(reference)s,
+        p_reason => %(reason)s)"""
+_POST: Final = f"SELECT {_ANSWER} {_FROM_POSTING}"
 # The audit entry commits in the same statement.
 _POST_AUDITED: Final = f"""
-    SELECT {POSTED_COLUMNS}, refundable_minor, replayed, audit_posted_v1(%(audit_entry)s::jsonb, posted, replayed)
-    FROM wallet_post_v2(p_wallet_id => %(wallet_id)s, {_MOVEMENT})"""  # noqa: S608
-# The same statement finds the member's own wallet.
-_POST_OWN: Final = f"""
-    SELECT {POSTED_COLUMNS}, refundable_minor, replayed
-    FROM wallet_post_v2(
-        p_wallet_id => (SELECT w.id FROM wallets w WHERE w.user_id = %(user_id)s AND w.currency = %(currency)s),
-        {_MOVEMENT})"""  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Movement:
-    """A movement to post. `amount_minor` is above zero; for an adjustment or opening it is signed, and for a refund
-    None means the whole remaining amount.
-    """
-
-    type: str
-    amount_minor: int | None
-    idempotency_key: str
-    admin_id: UUID | None = None
-    order_id: str | None = None
-    refund_of: UUID | None = None
-    description: str | None = None
-    reference: str | None = None
-    reason: str | None = None
-
-    def parameters(self) -> dict[str, Any]:
-        """The movement as the named parameters of the posting statements."""
-        return {name: getattr(self, name) for name in _MOVEMENT_FIELDS}
-
-
-_MOVEMENT_FIELDS: Final = tuple(field.name for field in fields(Movement))
+    SELECT {_ANSWER}, audit_posted_v2(%(audit_entry)s::jsonb, type, wallet_id, id, amount_minor, balance_after_minor,
+        replayed) {_FROM_POSTING}"""
+# The same statement proves the member's standing.
+_PAY: Final = """
+    SELECT id, wallet_id, seq, balance_after_minor, created_at, replayed
+    FROM wallet_pay_v1(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
+        %(idempotency_key)s, %(order_id)s, %(description)s)"""
 
 
 def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tuple[PostedTransaction, bool]:
@@ -80,46 +62,91 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     Locks the wallet's row; with an actor, then the head of the audit log's chain. Raises WalletNotFound, WalletFrozen,
     WalletClosed, InsufficientFunds, RefundExceedsPayment, PaymentNotFound, IdempotencyKeyReused, AmountOutOfRange.
     """
+    parameters = _parameters(movement, wallet_id=wallet_id)
     if actor is None:
-        return _post(_POST, {"wallet_id": wallet_id, **movement.parameters()})
-    parameters = {"wallet_id": wallet_id, "audit_entry": entry_json(actor), **movement.parameters()}
-    *columns, replayed, _ = _row(_POST_AUDITED, parameters)
-    return posted_transaction(columns), replayed
+        return _posted(_row(_POST, parameters), movement)
+    row = _row(_POST_AUDITED, {**parameters, "audit_entry": entry_json(actor)})
+    return _posted(row[:-1], movement)
 
 
 def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
     """`post` to the member's own wallet, which the same statement finds."""
-    return _post(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
+    return _posted(_row(_POST, _parameters(movement, user_id=user_id, currency=currency)), movement)
+
+
+def pay_own(proof: StandingProof, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
+    """`post_own` for a payment, by a statement that also proves the member's standing. Payments of one tenant that
+    arrive together are posted together. Raises StandingUnproven, and then nothing is posted; else what `post` raises.
+    """
+    payment = Payment(proof, currency, movement)
+    return group_posting().pay(payment, lambda: _pay_alone(payment))
+
+
+def _pay_alone(payment: Payment) -> tuple[PostedTransaction, bool]:
+    proof, movement = payment.proof, payment.movement
+    parameters = {
+        "user_id": proof.user_id,
+        "session_id": proof.session_id,
+        "tenant_version": proof.tenant_version,
+        "currency": payment.currency,
+        **movement.parameters(),
+    }
+    *columns, replayed = _row(_PAY, parameters)
+    return PostedTransaction.of_payment(movement, payment.currency, columns), replayed
 
 
 def rehearse(wallet_id: UUID, movement: Movement) -> tuple[PostedTransaction, bool]:
     """The result or refusal of `post` now: the same function, rolled back. Locks the wallet's row until then."""
-    return _rehearse(_POST, {"wallet_id": wallet_id, **movement.parameters()})
+    return _rehearse(_parameters(movement, wallet_id=wallet_id), movement)
 
 
 def rehearse_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
     """`rehearse` for the member's own wallet."""
-    return _rehearse(_POST_OWN, {"user_id": user_id, "currency": currency, **movement.parameters()})
+    return _rehearse(_parameters(movement, user_id=user_id, currency=currency), movement)
 
 
-def _post(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
-    *columns, replayed = _row(statement, parameters)
-    return posted_transaction(columns), replayed
+def _parameters(
+    movement: Movement, *, wallet_id: UUID | None = None, user_id: UUID | None = None, currency: str | None = None
+) -> dict[str, Any]:
+    return {"wallet_id": wallet_id, "user_id": user_id, "currency": currency, **movement.parameters()}
 
 
-def _row(statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
+def _row(statement: LiteralString, parameters: dict[str, Any]) -> Sequence[Any]:
     engine = connections().engine(current_tenant())
     with named_refusals():
         # After a broken connection, the same idempotency key makes the second try safe.
         return engine.one_statement(statement, parameters, retry=True)[0]
 
 
-def _rehearse(statement: str, parameters: dict[str, Any]) -> tuple[PostedTransaction, bool]:
+def _rehearse(parameters: dict[str, Any], movement: Movement) -> tuple[PostedTransaction, bool]:
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
-            *columns, replayed = connection.exec_driver_sql(statement, parameters).one()
+            row = connection.exec_driver_sql(_POST, parameters).one()
         db_transaction.rollback()
-    return posted_transaction(columns), replayed
+    return _posted(row, movement)
+
+
+def _posted(row: Sequence[Any], movement: Movement) -> tuple[PostedTransaction, bool]:
+    id_, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at, refundable, replayed = row
+    transaction = PostedTransaction(
+        id=id_,
+        wallet_id=wallet_id,
+        currency=currency,
+        seq=seq,
+        type=movement.type,
+        amount_minor=amount_minor,
+        balance_after_minor=balance_after_minor,
+        admin_id=movement.admin_id,
+        order_id=order_id,
+        refund_of=movement.refund_of,
+        hold_id=None,
+        description=movement.description,
+        reference=movement.reference,
+        reason=movement.reason,
+        created_at=created_at,
+        refundable_minor=refundable,
+    )
+    return transaction, replayed
 
 
 def posted_transaction(columns: Sequence[Any]) -> PostedTransaction:
@@ -239,7 +266,7 @@ def get_transaction(user_id: UUID, transaction_id: UUID) -> WalletTransaction:
         sa.select(WalletTransaction)
         .join(Wallet, Wallet.id == WalletTransaction.wallet_id)
         .where(WalletTransaction.id == transaction_id, Wallet.user_id == user_id)
-        .options(joinedload(WalletTransaction.entries).joinedload(LedgerEntry.transaction))
+        .options(joinedload(WalletTransaction.stored_entries))
     )
     found = db.session.scalars(query).unique().one_or_none()
     if found is None:

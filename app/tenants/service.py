@@ -161,7 +161,7 @@ _HELD_NOW: Final = Wallet.held_minor - sa.case((Wallet.held_minor > 0, Wallet.ov
 
 
 def _totals() -> list[Totals]:
-    sums = (Wallet.deposit_balance_minor, Wallet.credit_used_minor, _HELD_NOW)
+    sums = (sa.func.greatest(Wallet.balance_minor, 0), sa.func.greatest(-Wallet.balance_minor, 0), _HELD_NOW)
     query = (
         sa.select(Wallet.currency, sa.func.count(), *(sa.func.sum(each) for each in sums))
         .group_by(Wallet.currency)

@@ -12,17 +12,31 @@ from tenant_schemas.tenant import Tenant
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A user or an API key, the named tenant, and the role in it. Tenant and role may be None."""
+    """A user or an API key, the named tenant, the role in it, and the version of the tenant's row in the registry.
+    Tenant, role and version may be None.
+    """
 
     id: UUID
     is_operator: bool
     role: Role | None
     tenant: Tenant | None
+    tenant_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingProof:
+    """What the tenant's function `wallet_pay_v1` checks: this user's session lasts, the user is a member or an admin of
+    the tenant, and the tenant's row in the registry still has this version.
+    """
+
+    user_id: UUID
+    session_id: UUID
+    tenant_version: int
 
 
 # One query for a tenant that is unknown, suspended or foreign, so that all three cost the same.
 _STANDING: Final = f"""
-    SELECT u.id, u.is_operator, m.role, {COLUMNS}
+    SELECT u.id, u.is_operator, m.role, t.version, {COLUMNS}
     FROM shared.users u
     LEFT JOIN shared.tenants t ON {{named}}
     LEFT JOIN shared.memberships m ON m.tenant_id = t.id AND m.user_id = u.id
@@ -37,7 +51,7 @@ _STANDING_BY_ID: Final = _STANDING.format(named="t.id = %s")
 
 
 _KEY_STANDING: Final = f"""
-    SELECT k.id, false, k.role, {COLUMNS}
+    SELECT k.id, false, k.role, t.version, {COLUMNS}
     FROM shared.api_keys k JOIN shared.tenants t ON t.id = k.tenant_id
     WHERE k.id = %s AND k.secret_hash = %s AND k.revoked_at IS NULL AND k.expires_at > now()"""  # noqa: S608
 
@@ -63,6 +77,6 @@ def _standing(query: str, parameters: tuple[Any, ...]) -> Standing | None:
     rows = connections().shared.one_statement(query, parameters, retry=True)
     if not rows:
         return None
-    found_id, is_operator, role, *tenant_row = rows[0]
+    found_id, is_operator, role, version, *tenant_row = rows[0]
     tenant = tenant_from_row(tenant_row) if tenant_row[0] else None
-    return Standing(found_id, is_operator, Role(role) if role else None, tenant)
+    return Standing(found_id, is_operator, Role(role) if role else None, tenant, version)

@@ -30,7 +30,7 @@ class Wallet(TenantModel):
         sa.UniqueConstraint("user_id", "currency", name="wallets_user_id_currency_key"),
         sa.UniqueConstraint("id", "currency", name="wallets_id_currency_key"),
         sa.Index("wallets_opened_at_id_idx", "opened_at", "id"),
-        sa.Index("wallets_credit_used_idx", "id", postgresql_where=sa.text("balance_minor < 0")),
+        sa.Index("wallets_uses_credit_idx", "id", postgresql_where=sa.text("uses_credit")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())
@@ -40,23 +40,29 @@ class Wallet(TenantModel):
     balance_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     credit_limit_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     held_minor: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
-    deposit_balance_minor: Mapped[int] = mapped_column(
-        sa.BigInteger, sa.Computed("greatest(balance_minor, 0)", persisted=True), nullable=False
-    )
-    credit_used_minor: Mapped[int] = mapped_column(
-        sa.BigInteger, sa.Computed("greatest(-balance_minor, 0)", persisted=True), nullable=False
-    )
     version: Mapped[int] = mapped_column(server_default="1")
     last_seq: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     last_hash: Mapped[bytes]
     last_posted_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     opened_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+    # Whether the balance is below zero. An index on the balance itself would have to be updated by every posting.
+    uses_credit: Mapped[bool] = mapped_column(server_default=sa.false())
     over_minor: Mapped[int] = column_property(
         sa.select(sa.func.coalesce(sa.func.sum(_holds.amount_minor - _holds.captured_minor), 0).cast(sa.BigInteger))
         .where(_holds.wallet_id == id, _holds.status == "active", _holds.expires_at <= sa.func.statement_timestamp())
         .scalar_subquery(),
         deferred=True,
     )
+
+    @property
+    def deposit_balance_minor(self) -> int:
+        """The balance above zero."""
+        return max(self.balance_minor, 0)
+
+    @property
+    def credit_used_minor(self) -> int:
+        """The balance below zero, as a positive amount."""
+        return max(-self.balance_minor, 0)
 
     @property
     def held_now_minor(self) -> int:
@@ -67,7 +73,7 @@ class Wallet(TenantModel):
 
     @property
     def available_minor(self) -> int:
-        """The amount that can be paid now: balance + credit limit - held, as in the CHECK
+        """The amount that can be paid now: balance + credit limit - held, as in the rule
         wallets_available_not_negative.
         """
         return self.balance_minor + self.credit_limit_minor - self.held_now_minor

@@ -28,7 +28,7 @@ _OPEN = sa.text(
 ).columns(*_WALLET_COLUMNS, sa.column("opened", sa.Boolean))
 _CONFIGURE = sa.text(
     f"SELECT {', '.join(f'wallet.{column.name}' for column in _WALLET_COLUMNS)}"  # noqa: S608
-    " FROM wallet_configure_v2(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
+    " FROM wallet_configure_v3(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
 ).columns(*_WALLET_COLUMNS)
 
 

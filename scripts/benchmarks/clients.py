@@ -14,7 +14,8 @@ from flask import Flask
 
 from app import create_app
 from app.config import Settings
-from app.ledger.service import Movement, post_own
+from app.ledger.models import Movement
+from app.ledger.service import post_own
 from app.money import format_minor
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant

@@ -11,15 +11,16 @@ from flask import Flask
 from app.auth.actors import Actor, ActorKind
 from app.ledger.bulk.models import Item
 from app.ledger.bulk.service import post_many
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement
+from app.ledger.service import post
 from scripts.benchmarks.clients import AMOUNT_MINOR, member_id
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.tenant import Tenant
 
 BULK: Final = 1_000
 ADMIN: Final = member_id(0)
-_SINGLE: Final = "SELECT posted FROM wallet_post_v2(%s, 'deposit', %s, %s, %s, NULL, NULL, NULL, NULL, NULL)"
-_BULK: Final = "SELECT count(*) FROM wallet_post_many_v1(%s, %s, NULL, true)"
+_SINGLE: Final = "SELECT id FROM wallet_post_v3(%s, NULL, NULL, 'deposit', %s, %s, %s, NULL, NULL, NULL, NULL, NULL)"
+_BULK: Final = "SELECT count(*) FROM wallet_post_many_v2(%s, %s, NULL, true)"
 
 
 class Deposits:

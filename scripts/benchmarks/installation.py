@@ -168,8 +168,8 @@ def _make_wallets(installation: Installation) -> None:
                 (tenant.settings["currency"],),
             )
             connection.execute(
-                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v2("
-                "w.id, 'deposit', %s, 'benchmark', NULL, NULL, NULL, NULL, NULL, NULL)",
+                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v3("
+                "w.id, NULL, NULL, 'deposit', %s, 'benchmark', NULL, NULL, NULL, NULL, NULL, NULL)",
                 (BALANCE_MINOR,),
             )
 

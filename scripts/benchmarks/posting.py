@@ -122,7 +122,7 @@ def _pgbench_ways(plan: Plan, installation: Installation) -> tuple[Pgbench, Pgbe
     """pgbench logs in as one tenant at a time, so its slices alternate between the tenants."""
     logins = {tenant.slug: installation.tenant_url(tenant) for tenant in installation.tenants}
     scripts = {
-        slug: own_payment_script(service._POST_OWN, currency=currency, members=plan.wallets, amount_minor=AMOUNT_MINOR)
+        slug: own_payment_script(service._POST, currency=currency, members=plan.wallets, amount_minor=AMOUNT_MINOR)
         for slug, currency in installation.currencies.items()
     }
     tpcb = make_database(installation, "tpcb")

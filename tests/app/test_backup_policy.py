@@ -31,6 +31,7 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         *("alembic_version.version_num", "wallets.currency", "wallets.status", "wallet_transactions.currency"),
         *("wallet_transactions.type", "ledger_accounts.code", "ledger_accounts.name", "ledger_accounts.kind"),
         *("ledger_accounts.normal_side", "ledger_entries.debit_account", "ledger_entries.credit_account"),
+        *("wallet_transactions.debit_account", "wallet_transactions.credit_account"),
         *("holds.currency", "holds.status", "orders.currency", "orders.status", "order_items.sku", "order_items.name"),
         *("credit_policies.currency", "reconciliations.currency", "reconciliations.refused_by", "audit_log.action"),
         *("audit_log.actor_kind", "audit_log.refusal"),

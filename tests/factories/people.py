@@ -8,7 +8,8 @@ from flask import Flask
 from app.auth.actors import Actor, ActorKind
 from app.auth.tokens import TokenMint
 from app.db import db
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement
+from app.ledger.service import post
 from app.members.service import add_membership
 from app.users.models import Role
 from app.users.service import add_user

@@ -38,7 +38,9 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 
 Rights = dict[str, str]
 
-TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "trial_balance")
+TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance")
+# With the owner's rights, and for functions with the owner's rights only.
+OWNER_VIEWS = ("member_standings",)
 TENANT_TABLES = (
     *(
         "alembic_version",
@@ -57,6 +59,7 @@ TENANT_TABLES = (
 DEFINERS = (
     "audit_note_v1(jsonb)",
     "audit_posted_v1(jsonb,{schema_name}.wallet_transactions,boolean)",
+    "audit_posted_v2(jsonb,text,uuid,uuid,bigint,bigint,boolean)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -68,21 +71,31 @@ DEFINERS = (
     "order_place_v1(uuid,text,jsonb,text)",
     "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v2(uuid,integer,uuid,bigint,text,text)",
+    "wallet_configure_v3(uuid,integer,uuid,bigint,text,text)",
     "wallet_open_v1(uuid,text)",
     "wallet_open_v2(uuid,text,uuid,text)",
+    "wallet_pay_many_v1(uuid[],uuid[],integer,text,bigint[],text[],text[])",
+    "wallet_pay_v1(uuid,uuid,integer,text,bigint,text,text,text)",
     "wallet_post_many_v1(jsonb,uuid,text,boolean)",
+    "wallet_post_many_v2(jsonb,uuid,text,boolean)",
     "wallet_post_v1(uuid,text,bigint,text,uuid,text,uuid,text,text,text)",
     "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallet_post_v3(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallets_open_missing_v1(uuid[],text)",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
     "audit_hash_v1(bytea,{schema_name}.audit_log)",
+    "credit_used_minor({schema_name}.wallets)",
+    "deposit_balance_minor({schema_name}.wallets)",
     "ledger_audit_v1()",
     "ledger_audit_v2()",
     "ledger_audit_v3()",
+    "ledger_audit_v4()",
     "wallet_genesis_hash_v1(uuid,uuid,text)",
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
+    "wallet_transaction_hash_v2(bytea,bytea,timestamp with time zone,uuid,uuid,text,bigint,text,bigint,bigint,text,"
+    "uuid,text,uuid,uuid,text,text,text,text,text)",
 )
 SHARED_TABLES = (
     *("alembic_version", "api_keys", "categories", "memberships", "migration_outcomes", "migration_runs"),
@@ -139,7 +152,11 @@ EXPECTED: dict[str, Rights] = {
     "wallet_backup": (
         {"database": "CONNECT", "schema public": "USAGE"}
         | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
-        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
+        | {
+            f"{schema_name}.{table}": "SELECT"
+            for schema_name in OUR_SCHEMAS[:2]
+            for table in (*TENANT_TABLES, *OWNER_VIEWS)
+        }
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
     "PUBLIC": {},
@@ -236,9 +253,9 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
         [("shared", "r", table) for table in SHARED_TABLES]
         + [("shared", "v", view) for view in SHARED_VIEWS]
         + [
-            (schema_name, "v" if table in TENANT_VIEWS else "r", table)
+            (schema_name, "v" if table in (*TENANT_VIEWS, *OWNER_VIEWS) else "r", table)
             for schema_name in OUR_SCHEMAS[:2]
-            for table in TENANT_TABLES
+            for table in (*TENANT_TABLES, *OWNER_VIEWS)
         ]
     )
     schemas = superuser.execute(
@@ -294,14 +311,17 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
     }
 
 
-def test_views_have_their_readers_rights_but_for_the_directory(database: Database) -> None:
+def test_views_have_their_readers_rights_but_for_the_directory_and_the_standings(database: Database) -> None:
     rows = database.as_superuser().execute(
         "SELECT c.relname, c.reloptions FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
         (OUR_SCHEMAS,),
     )
     tenants = [(view, ["security_invoker=true"]) for view in TENANT_VIEWS for _ in OUR_SCHEMAS[:2]]
-    assert sorted(rows.fetchall()) == sorted([*tenants, ("member_directory", ["security_barrier=true"])])
+    tenants += [(view, None) for view in OWNER_VIEWS for _ in OUR_SCHEMAS[:2]]
+    assert sorted(rows.fetchall(), key=str) == sorted(
+        [*tenants, ("member_directory", ["security_barrier=true"])], key=str
+    )
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:

@@ -25,7 +25,7 @@ _MOST_TRIES: Final = 20
 # The audit entry is written after all postings: a materialised CTE that reads another one runs after it.
 _POST_MANY: Final = f"""
     WITH outcome AS MATERIALIZED (
-        SELECT * FROM wallet_post_many_v1(%s::jsonb, %s, %s, %s)
+        SELECT * FROM wallet_post_many_v2(%s::jsonb, %s, %s, %s)
     ), noted AS MATERIALIZED (
         SELECT audit_note_v1(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
             'items', count(*), 'refused', count(o.refused_by), 'replayed', count(*) FILTER (WHERE o.replayed))))
@@ -58,7 +58,7 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
 
 
 def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
-    """The items as `wallet_post_many_v1` expects them. A wallet's first item has the request's own key, so that no
+    """The items as `wallet_post_many_v2` expects them. A wallet's first item has the request's own key, so that no
     single request can use it again. Each further item of the wallet has its index within the wallet appended, not its
     index in the list, so another list under the same key is detected even with the wallets in another order.
     """

@@ -272,7 +272,7 @@ def test_many_at_once_are_one_chain(app: Flask, database: Database) -> None:
     seqs = [entry["seq"] for entry in office.log()]
     assert len(seqs) == 24
     assert seqs == sorted(seqs, reverse=True)
-    findings = database.as_tenant("eur").execute("SELECT finding FROM ledger_audit_v3()").fetchall()
+    findings = database.as_tenant("eur").execute("SELECT finding FROM ledger_audit_v4()").fetchall()
     assert [text for (text,) in findings if "audit log" in text] == []
 
 

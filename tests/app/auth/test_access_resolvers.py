@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from werkzeug.test import TestResponse
 
-from app.auth import access
+from app.auth import tenant_of_request
 from app.users.standing import Standing, standing
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
@@ -74,5 +74,5 @@ def app_asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         asked.append(slug)
         return standing(user_id, session_id, slug, tenant_id)
 
-    monkeypatch.setattr(access, "standing", spying)
+    monkeypatch.setattr(tenant_of_request, "standing", spying)
     return asked

@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from flask import Flask
 
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement
+from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api

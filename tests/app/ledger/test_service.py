@@ -20,8 +20,8 @@ from app.ledger.errors import (
     PaymentNotFound,
     RefundExceedsPayment,
 )
-from app.ledger.models import PostedTransaction
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement, PostedTransaction
+from app.ledger.service import post
 from app.money import MAX_MINOR
 from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import configure_wallet, get_wallet
@@ -249,7 +249,7 @@ def test_every_transaction_has_its_entry(teller: MakeTeller, database: Database)
     own.post("opening", 5)
     entries = database.as_superuser().execute(
         """SELECT t.type, e.entry_no, e.debit_account, e.credit_account, e.amount_minor
-        FROM km_schema.ledger_entries e JOIN km_schema.wallet_transactions t ON t.id = e.transaction_id
+        FROM km_schema.movement_entries e JOIN km_schema.wallet_transactions t ON t.id = e.transaction_id
         WHERE t.wallet_id = %s ORDER BY t.seq""",
         (own.wallet_id,),
     )

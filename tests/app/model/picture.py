@@ -11,13 +11,14 @@ from tests.app.model.wallet import Hold, Movement, Order, Wallet
 Rows = list[dict[str, Any]]
 WALLETS = """
     SELECT id::text, currency, credit_limit_minor AS "limit", balance_minor AS balance, status, version, last_seq,
-        deposit_balance_minor, credit_used_minor, held_minor, encode(last_hash, 'hex') AS last_hash
+        greatest(balance_minor, 0) AS deposit_balance_minor, greatest(-balance_minor, 0) AS credit_used_minor,
+        uses_credit, held_minor, encode(last_hash, 'hex') AS last_hash
     FROM wallets ORDER BY id"""
 MOVEMENTS = """
     SELECT t.id::text, t.wallet_id::text, t.seq, t.type, t.amount_minor, t.balance_after_minor, t.order_id,
         p.seq AS paid, t.hold_id::text, encode(t.hash, 'hex') AS hash,
         (SELECT json_agg(json_build_array(e.entry_no, e.debit_account, e.credit_account, e.amount_minor))
-            FROM ledger_entries e WHERE e.transaction_id = t.id) AS entries
+            FROM movement_entries e WHERE e.transaction_id = t.id) AS entries
     FROM wallet_transactions t LEFT JOIN wallet_transactions p ON p.id = t.refund_of ORDER BY t.wallet_id, t.seq"""
 HOLDS = """
     SELECT id::text, wallet_id::text, amount_minor, captured_minor, order_id, status AS status_as_noted,

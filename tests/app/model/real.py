@@ -18,8 +18,8 @@ from werkzeug.test import TestResponse
 from app.db import db
 from app.errors import ServiceError
 from app.holds.service import expire_holds
+from app.ledger.models import Movement as Posting
 from app.ledger.models import PostedTransaction
-from app.ledger.service import Movement as Posting
 from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database
@@ -72,7 +72,7 @@ class RealTenant:
         return self.picture
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.login.execute("SELECT * FROM ledger_audit_v3()", prepare=True).fetchall()
+        return self.login.execute("SELECT * FROM ledger_audit_v4()", prepare=True).fetchall()
 
     # Wallets and limits.
 

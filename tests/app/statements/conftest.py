@@ -8,7 +8,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.ledger.service import Movement, post
+from app.ledger.models import Movement
+from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api

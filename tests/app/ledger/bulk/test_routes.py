@@ -174,7 +174,7 @@ def test_however_many_items_there_are_postgresql_is_called_once_to_read_and_once
     who, currencies, posting = said
     assert "shared." in who
     assert "SELECT id, currency FROM wallets" in currencies
-    assert "wallet_post_many_v1" in posting
+    assert "wallet_post_many_v2" in posting
 
 
 # --- what may be sent ----------------------------------------------------------------------------------------------

@@ -1,0 +1,22 @@
+"""The version of each tenant's row in the registry."""
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # A colon would start a bind parameter.
+    op.execute(text(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    op.execute("DROP TRIGGER tenants_count_version ON shared.tenants")
+    op.execute("DROP FUNCTION shared.tenants_count_version_v1")
+    op.execute("ALTER TABLE shared.tenants DROP COLUMN version")
