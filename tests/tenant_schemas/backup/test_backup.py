@@ -53,7 +53,6 @@ def test_a_bundle_holds_every_row_of_the_tenant_and_nobody_elses(
         name for (name,) in fresh_database.as_superuser().execute(tables)
     }
     assert [row["balance_minor"] for row in rows_in(bundle, "wallets")] == ["1234"]
-    assert "deposit_balance_minor" not in rows_in(bundle, "wallets")[0]
     assert [row["user_id"] for row in rows_in(bundle, "memberships")] == [str(ours.user_id)]
     assert rows_in(bundle, "users") == [{"id": str(ours.user_id), "email": ours.email, "name": "Test Person"}]
 
@@ -116,7 +115,6 @@ def test_members_go_on_paying_and_the_bundle_holds_in_itself(
         own = [row for row in transactions if row["wallet_id"] == wallet["id"]]
         assert sum(int(row["amount_minor"]) for row in own) == int(wallet["balance_minor"])
         assert sorted(int(row["seq"]) for row in own) == list(range(1, int(wallet["last_seq"]) + 1))
-    assert {row["transaction_id"] for row in rows_in(bundle, "ledger_entries")} == {row["id"] for row in transactions}
     total = sum(int(wallet["balance_minor"]) for wallet in rows_in(bundle, "wallets"))
     assert [row["balanceMinor"] for row in bundle.manifest.proof["wallets"]] == [str(total)]
 
@@ -131,7 +129,8 @@ def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
         bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, jobs=3))
     assert len(bundle.manifest.tables) > 10
     open_bundle(bundle.folder)
-    assert len(rows_in(bundle, "ledger_entries")) == len(rows_in(bundle, "wallet_transactions"))
+    (wallet,) = rows_in(bundle, "wallets")
+    assert len(rows_in(bundle, "wallet_transactions")) == int(wallet["last_seq"])
 
 
 # Drift.
