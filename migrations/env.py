@@ -16,7 +16,7 @@ if "connection" not in attributes:
 context.configure(
     connection=attributes["connection"],
     target_metadata=attributes.get("metadata"),
-    **comparison_options(attributes["connection"], attributes["schema_name"]),
+    **comparison_options(attributes["schema_name"]),
 )
 with context.begin_transaction():
     context.run_migrations()

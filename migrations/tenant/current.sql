@@ -7,7 +7,7 @@
 
 -- Tables: wallets, wallet_transactions, ledger_accounts, ledger_entries, audit_log, holds, order_payments, orders,
 --   order_items, credit_policies, reconciliations, audit_chain.
--- Views: ledger_postings, trial_balance, credit_limit_changes, credit_in_use, movement_entries, member_standings.
+-- Views: ledger_postings, trial_balance, credit_limit_changes, credit_in_use, movement_entries.
 -- Functions: refuse_change_v1, wallet_transaction_hash_v1, wallet_genesis_hash_v1, holds_let_go_v1,
 --   movement_fingerprint_v1, movement_counterpart_v1, wallet_post_v2, holds_expire_v1, hold_authorise_v1,
 --   hold_capture_v1, hold_void_v1, orders_allow_cancelling_v1, order_lines_v1, order_items_shown_v1, order_place_v1,
@@ -15,7 +15,7 @@
 --   openings_compare_v1, openings_post_v1, audit_hash_v1, audit_chain_v1, audit_note_v1, deposit_balance_minor,
 --   credit_used_minor, wallet_is_sound_v1, movement_is_sound_v1, movement_id_v1, movement_fingerprint_v2,
 --   wallet_transaction_hash_v2, wallet_not_posted_v1, wallet_post_v3, movement_apply_v2, wallet_post_many_v2,
---   wallet_pay_v1, wallet_pay_many_v1, wallet_configure_v3, audit_posted_v2, ledger_audit_v4.
+--   member_standing_v1, wallet_pay_v1, wallet_pay_many_v1, wallet_configure_v3, audit_posted_v2, ledger_audit_v4.
 -- Superseded: wallet_open_v1 by wallet_open_v2, wallet_post_v1 by wallet_post_v3, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v4, movement_apply_v1 by movement_apply_v2,
 --   wallet_configure_v2 by wallet_configure_v3, ledger_audit_v2 by ledger_audit_v4, audit_posted_v1 by audit_posted_v2,
@@ -74,33 +74,6 @@
 -- Tables
 ------------------------------------------------------------------------------------------------------------------------
 
--- One wallet for a member and currency. All amounts are in the currency's minor unit (ISO 4217).
--- available = balance + credit limit - held. The balance is signed: above zero it is the member's deposit, below zero
--- it is credit used, so the two can't both be there. Only the payer's own row is ever locked; the room left on each
--- page keeps its updates HOT.
-CREATE TABLE wallets (
-    id                 uuid        NOT NULL DEFAULT gen_random_uuid(),
-    user_id            uuid        NOT NULL,
-    currency           text        NOT NULL,
-    status             text        NOT NULL DEFAULT 'active',
-    balance_minor      bigint      NOT NULL DEFAULT 0,
-    credit_limit_minor bigint      NOT NULL DEFAULT 0,
-    held_minor         bigint      NOT NULL DEFAULT 0,
-    version            integer     NOT NULL DEFAULT 1,   -- of limit and status, for If-Match; money does not raise it
-    last_seq           bigint      NOT NULL DEFAULT 0,
-    last_hash          bytea       NOT NULL,
-    last_posted_at     timestamptz,
-    opened_at          timestamptz NOT NULL DEFAULT now(),
-    -- the balance is below zero
-    uses_credit        boolean     NOT NULL DEFAULT false,
-    CONSTRAINT wallets_pkey PRIMARY KEY (id),
-    CONSTRAINT wallets_user_id_currency_key UNIQUE (user_id, currency),
-    CONSTRAINT wallets_id_currency_key UNIQUE (id, currency),
-    CONSTRAINT wallets_user_id_fkey FOREIGN KEY (user_id) REFERENCES shared.users (id)
-) WITH (fillfactor = 50);
-CREATE INDEX wallets_opened_at_id_idx ON wallets (opened_at, id);
-CREATE INDEX wallets_uses_credit_idx ON wallets (id) WHERE uses_credit;
-
 -- The rules of a wallet's row. Each has a name, which the error names as its constraint. The usual row passes at the
 -- first line. A later revision must never replace this function by one that allows more: rows were checked by it.
 CREATE FUNCTION wallet_is_sound_v1(
@@ -129,8 +102,34 @@ BEGIN
         USING ERRCODE = 'check_violation', CONSTRAINT = broken, TABLE = 'wallets';
 END $$;
 
-ALTER TABLE wallets ADD CONSTRAINT wallets_sound CHECK (
-    wallet_is_sound_v1(status, currency, balance_minor, credit_limit_minor, held_minor, uses_credit)) NOT VALID;
+-- One wallet for a member and currency. All amounts are in the currency's minor unit (ISO 4217).
+-- available = balance + credit limit - held. The balance is signed: above zero it is the member's deposit, below zero
+-- it is credit used, so the two can't both be there. Only the payer's own row is ever locked; the room left on each
+-- page keeps its updates HOT.
+CREATE TABLE wallets (
+    id                 uuid        NOT NULL DEFAULT gen_random_uuid(),
+    user_id            uuid        NOT NULL,
+    currency           text        NOT NULL,
+    status             text        NOT NULL DEFAULT 'active',
+    balance_minor      bigint      NOT NULL DEFAULT 0,
+    credit_limit_minor bigint      NOT NULL DEFAULT 0,
+    held_minor         bigint      NOT NULL DEFAULT 0,
+    version            integer     NOT NULL DEFAULT 1,   -- of limit and status, for If-Match; money does not raise it
+    last_seq           bigint      NOT NULL DEFAULT 0,
+    last_hash          bytea       NOT NULL,
+    last_posted_at     timestamptz,
+    opened_at          timestamptz NOT NULL DEFAULT now(),
+    -- the balance is below zero
+    uses_credit        boolean     NOT NULL DEFAULT false,
+    CONSTRAINT wallets_pkey PRIMARY KEY (id),
+    CONSTRAINT wallets_user_id_currency_key UNIQUE (user_id, currency),
+    CONSTRAINT wallets_id_currency_key UNIQUE (id, currency),
+    CONSTRAINT wallets_user_id_fkey FOREIGN KEY (user_id) REFERENCES shared.users (id),
+    CONSTRAINT wallets_sound CHECK (
+        wallet_is_sound_v1(status, currency, balance_minor, credit_limit_minor, held_minor, uses_credit))
+) WITH (fillfactor = 50);
+CREATE INDEX wallets_opened_at_id_idx ON wallets (opened_at, id);
+CREATE INDEX wallets_uses_credit_idx ON wallets (id) WHERE uses_credit;
 
 -- A hold is seen in the wallet's `held` and so in what is available, never in its balance. Its row changes as it is
 -- captured, voided or expires; the payments it leads to are in the ledger, with hold_id.
@@ -172,51 +171,6 @@ END $$;
 CREATE TRIGGER holds_kept BEFORE DELETE OR TRUNCATE ON holds
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_v1();
 
--- The ledger: every movement of a wallet, numbered without gaps and chained by hash. amount is signed by its effect on
--- the balance. The row is the idempotency record too: (wallet, key) is unique and the fingerprint tells a repeat of
--- the request from another one. admin_id has no foreign key: checking it would lock a row of a shared table on every
--- posting, and users are never deleted.
-CREATE TABLE wallet_transactions (
-    id                  uuid        NOT NULL,
-    wallet_id           uuid        NOT NULL,
-    currency            text        NOT NULL,
-    seq                 bigint      NOT NULL,
-    type                text        NOT NULL,
-    amount_minor        bigint      NOT NULL,
-    balance_after_minor bigint      NOT NULL,
-    idempotency_key     text        NOT NULL,
-    request_fingerprint bytea       NOT NULL,
-    admin_id            uuid,
-    order_id            text,
-    refund_of           uuid,
-    description         text,
-    reference           text,
-    reason              text,
-    created_at          timestamptz NOT NULL,
-    hash                bytea       NOT NULL,
-    hold_id             uuid,
-    ------------------------------------------------------------------------------------------------------------------------
-    -- Movements: the first ledger entry is in the row
-    ------------------------------------------------------------------------------------------------------------------------
-    --
-    -- The accounts of a movement's first ledger entry; its amount is the movement's. Null in the movements of before, whose
-    -- entries are all in ledger_entries.
-    debit_account       text,
-    credit_account      text,
-    CONSTRAINT wallet_transactions_pkey PRIMARY KEY (id),
-    CONSTRAINT wallet_transactions_wallet_id_seq_key UNIQUE (wallet_id, seq),
-    CONSTRAINT wallet_transactions_wallet_id_idempotency_key_key UNIQUE (wallet_id, idempotency_key),
-    CONSTRAINT wallet_transactions_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES wallets (id, currency),
-    CONSTRAINT wallet_transactions_refund_of_fkey FOREIGN KEY (refund_of) REFERENCES wallet_transactions (id),
-    CONSTRAINT wallet_transactions_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES holds (id)
-);
-CREATE INDEX wallet_transactions_wallet_id_created_at_idx ON wallet_transactions (wallet_id, created_at, seq);
-CREATE INDEX wallet_transactions_refund_of_idx ON wallet_transactions (refund_of) WHERE refund_of IS NOT NULL;
-CREATE INDEX wallet_transactions_hold_id_idx ON wallet_transactions (hold_id) WHERE hold_id IS NOT NULL;
-CREATE INDEX wallet_transactions_created_at_idx ON wallet_transactions (created_at, wallet_id, seq);
-CREATE INDEX wallet_transactions_order_id_idx ON wallet_transactions (order_id, created_at) WHERE order_id IS NOT NULL;
-CREATE INDEX wallet_transactions_opening_idx ON wallet_transactions (wallet_id) WHERE type = 'opening';
-
 -- The rules of a movement's row, as those of a wallet's.
 CREATE FUNCTION movement_is_sound_v1(
     type text, amount_minor bigint, seq bigint, created_at timestamptz, idempotency_key text, refund_of uuid,
@@ -257,9 +211,53 @@ BEGIN
         USING ERRCODE = 'check_violation', CONSTRAINT = broken, TABLE = 'wallet_transactions';
 END $$;
 
-ALTER TABLE wallet_transactions ADD CONSTRAINT wallet_transactions_sound CHECK (movement_is_sound_v1(
-    type, amount_minor, seq, created_at, idempotency_key, refund_of, hold_id, admin_id, reason, debit_account,
-    credit_account)) NOT VALID;
+-- The ledger: every movement of a wallet, numbered without gaps and chained by hash. amount is signed by its effect on
+-- the balance. The row is the idempotency record too: (wallet, key) is unique and the fingerprint tells a repeat of
+-- the request from another one. admin_id has no foreign key: checking it would lock a row of a shared table on every
+-- posting, and users are never deleted.
+CREATE TABLE wallet_transactions (
+    id                  uuid        NOT NULL,
+    wallet_id           uuid        NOT NULL,
+    currency            text        NOT NULL,
+    seq                 bigint      NOT NULL,
+    type                text        NOT NULL,
+    amount_minor        bigint      NOT NULL,
+    balance_after_minor bigint      NOT NULL,
+    idempotency_key     text        NOT NULL,
+    request_fingerprint bytea       NOT NULL,
+    admin_id            uuid,
+    order_id            text,
+    refund_of           uuid,
+    description         text,
+    reference           text,
+    reason              text,
+    created_at          timestamptz NOT NULL,
+    hash                bytea       NOT NULL,
+    hold_id             uuid,
+    ------------------------------------------------------------------------------------------------------------------------
+    -- Movements: the first ledger entry is in the row
+    ------------------------------------------------------------------------------------------------------------------------
+    --
+    -- The accounts of a movement's first ledger entry; its amount is the movement's. Null in the movements of before, whose
+    -- entries are all in ledger_entries.
+    debit_account       text,
+    credit_account      text,
+    CONSTRAINT wallet_transactions_pkey PRIMARY KEY (id),
+    CONSTRAINT wallet_transactions_wallet_id_seq_key UNIQUE (wallet_id, seq),
+    CONSTRAINT wallet_transactions_wallet_id_idempotency_key_key UNIQUE (wallet_id, idempotency_key),
+    CONSTRAINT wallet_transactions_wallet_fkey FOREIGN KEY (wallet_id, currency) REFERENCES wallets (id, currency),
+    CONSTRAINT wallet_transactions_refund_of_fkey FOREIGN KEY (refund_of) REFERENCES wallet_transactions (id),
+    CONSTRAINT wallet_transactions_hold_id_fkey FOREIGN KEY (hold_id) REFERENCES holds (id),
+    CONSTRAINT wallet_transactions_sound CHECK (movement_is_sound_v1(
+        type, amount_minor, seq, created_at, idempotency_key, refund_of, hold_id, admin_id, reason, debit_account,
+        credit_account))
+);
+CREATE INDEX wallet_transactions_wallet_id_created_at_idx ON wallet_transactions (wallet_id, created_at, seq);
+CREATE INDEX wallet_transactions_refund_of_idx ON wallet_transactions (refund_of) WHERE refund_of IS NOT NULL;
+CREATE INDEX wallet_transactions_hold_id_idx ON wallet_transactions (hold_id) WHERE hold_id IS NOT NULL;
+CREATE INDEX wallet_transactions_created_at_idx ON wallet_transactions (created_at, wallet_id, seq);
+CREATE INDEX wallet_transactions_order_id_idx ON wallet_transactions (order_id, created_at) WHERE order_id IS NOT NULL;
+CREATE INDEX wallet_transactions_opening_idx ON wallet_transactions (wallet_id) WHERE type = 'opening';
 CREATE TRIGGER wallet_transactions_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON wallet_transactions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_v1();
 
@@ -557,21 +555,6 @@ CREATE VIEW credit_in_use WITH (security_invoker) AS
         ) u WHERE u.unpaid > 0
     ) age
     WHERE w.uses_credit;
-
-------------------------------------------------------------------------------------------------------------------------
--- A member's own payment, with the proof of the member's standing
-------------------------------------------------------------------------------------------------------------------------
---
--- Who may act as a member of this tenant now: the user is active, the session has not ended, the membership is there, and
--- the tenant is active. It reads `shared` with its owner's rights, and only the functions below may read it.
-CREATE VIEW member_standings AS
-    SELECT m.user_id, s.id AS session_id, t.version AS tenant_version
-    FROM shared.tenants t
-    JOIN shared.memberships m ON m.tenant_id = t.id
-    JOIN shared.users u ON u.id = m.user_id
-    JOIN shared.sessions s ON s.user_id = m.user_id
-    WHERE t.schema_name = current_schema() AND t.status = 'active' AND m.role IN ('member', 'admin')
-        AND u.status = 'active' AND s.ended_at IS NULL;
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Functions
@@ -1677,6 +1660,26 @@ BEGIN
         FROM generate_series(1, jsonb_array_length(p_items)) n;
 END $$;
 
+------------------------------------------------------------------------------------------------------------------------
+-- A member's own payment, with the proof of the member's standing
+------------------------------------------------------------------------------------------------------------------------
+--
+-- A row if the user may act as a member of this tenant now: the user is active, the session has not ended, the membership is
+-- there, and the tenant is active and its row of the registry is this version. It reads `shared` with the rights of the
+-- functions below, which are its owner's; nothing else may call it.
+CREATE FUNCTION member_standing_v1(p_user_id uuid, p_session_id uuid, p_tenant_version integer) RETURNS SETOF uuid
+    LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT m.user_id
+    FROM shared.tenants t
+    JOIN shared.memberships m ON m.tenant_id = t.id
+    JOIN shared.users u ON u.id = m.user_id
+    JOIN shared.sessions s ON s.user_id = m.user_id
+    WHERE t.schema_name = current_schema() AND t.status = 'active' AND t.version = p_tenant_version
+        AND m.user_id = p_user_id AND m.role IN ('member', 'admin')
+        AND u.status = 'active' AND s.id = p_session_id AND s.ended_at IS NULL;
+END;
+
 -- More refusals of class WA:
 --   WA090 standing_unproven   not an answer for a client: the service asks for the standing, and then pays or refuses
 --
@@ -1689,8 +1692,7 @@ CREATE FUNCTION wallet_pay_v1(
     OUT replayed boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 BEGIN
-    PERFORM FROM member_standings m
-        WHERE m.user_id = p_user_id AND m.session_id = p_session_id AND m.tenant_version = p_tenant_version;
+    PERFORM FROM member_standing_v1(p_user_id, p_session_id, p_tenant_version);
     IF NOT FOUND THEN
         RAISE EXCEPTION 'standing_unproven' USING ERRCODE = 'WA090';
     END IF;
@@ -1732,8 +1734,7 @@ BEGIN
             AND NOT EXISTS (SELECT FROM holds h WHERE h.wallet_id = w.id AND h.idempotency_key = i.idempotency_key)
             AND NOT EXISTS (SELECT FROM unnest(p_user_ids, p_idempotency_keys) WITH ORDINALITY AS e (user_id, key, no)
                 WHERE e.user_id = i.user_id AND e.key = i.idempotency_key AND e.no < i.no)
-            AND EXISTS (SELECT FROM member_standings m
-                WHERE m.user_id = i.user_id AND m.session_id = i.session_id AND m.tenant_version = p_tenant_version)
+            AND EXISTS (SELECT FROM member_standing_v1(i.user_id, i.session_id, p_tenant_version))
     ), chain AS (
         SELECT w.id AS wallet_id, 0::bigint AS place, NULL::bigint AS no, false AS is_posted, w.credit_limit_minor,
             w.balance_minor, w.last_seq AS seq, w.last_hash AS hash, w.last_posted_at AS created_at, NULL::uuid AS id

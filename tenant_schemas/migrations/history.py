@@ -17,7 +17,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from psycopg import sql
 from sqlalchemy import Connection, Engine
-from sqlalchemy.dialects.postgresql.base import PGInspector
 
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.render import (
@@ -201,22 +200,8 @@ def differences(connection: Connection, metadata: sa.MetaData, schema_name: str)
     return list(compare_metadata(_context(connection, schema_name), metadata))
 
 
-class _Inspector(PGInspector):
-    """SQLAlchemy 2.1 reads a CHECK that is NOT VALID, and then can't make a constraint of what it read."""
-
-    def get_multi_check_constraints(self, *arguments: Any, **options: Any) -> Any:
-        found = super().get_multi_check_constraints(*arguments, **options)
-        for constraints in found.values():
-            for constraint in constraints:
-                constraint.pop("dialect_options", None)
-        return found
-
-
-def comparison_options(connection: Connection, schema_name: str) -> dict[str, Any]:
-    """Options that make Alembic compare one schema only, without its version table. The connection's engine gets an
-    inspector that can read all of our constraints.
-    """
-    connection.dialect.inspector = _Inspector  # type: ignore[attr-defined]
+def comparison_options(schema_name: str) -> dict[str, Any]:
+    """Options that make Alembic compare one schema only, without its version table."""
 
     def is_ours(name: str | None, kind: str, _: object) -> bool:
         if kind == "schema":
@@ -246,4 +231,4 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 
 def _context(connection: Connection, schema_name: str) -> MigrationContext:
-    return MigrationContext.configure(connection, opts=comparison_options(connection, schema_name))
+    return MigrationContext.configure(connection, opts=comparison_options(schema_name))

@@ -66,6 +66,7 @@ def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
     items = json.dumps([[str(product_id), 2]])
     old = {"user_id": str(member.user_id), "calculated_minor": 700, "source_rows": 1, "source_hash": "ab"}
     tenant = database.as_tenant(slug)
+    _post_in_first_form(database, slug, wallet_id)
     for statement in _MOVEMENTS:
         tenant.execute(statement, named | {"items": items, "source": json.dumps([old])})
     return Furnished(member, admin, wallet_id)
@@ -122,6 +123,43 @@ def make_old(database: Database, app: Flask, revision: str) -> UUID:
         )
     tenant.execute("SELECT wallet_configure_v1(%s, 1, %s, 500, NULL, NULL)", (wallet_id, member.user_id))
     return UUID(str(wallet_id))
+
+
+def _post_in_first_form(database: Database, slug: str, wallet_id: UUID) -> None:
+    """A deposit and a payment of 5 minor units as before revision 0009: the ledger entry in a table of its own, and the
+    hash over jsonb.
+    """
+    connection = database.as_superuser()
+    connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(f"{slug}_schema")))
+    connection.execute("SELECT set_config('test.wallet', %s, false)", (str(wallet_id),))
+    connection.execute("""
+        DO $$
+        DECLARE
+            w wallets;
+            t wallet_transactions;
+            e record;
+        BEGIN
+            FOR e IN VALUES ('deposit', 5, 'cash', 'wallets'), ('payment', -5, 'wallets', 'sales') LOOP
+                SELECT * INTO w FROM wallets WHERE id = current_setting('test.wallet')::uuid FOR NO KEY UPDATE;
+                t := NULL;
+                t.id := gen_random_uuid();
+                t.wallet_id := w.id;
+                t.currency := w.currency;
+                t.seq := w.last_seq + 1;
+                t.type := e.column1;
+                t.amount_minor := e.column2;
+                t.balance_after_minor := w.balance_minor + e.column2;
+                t.idempotency_key := 'before-' || e.column1;
+                t.request_fingerprint := movement_fingerprint_v1(t, 5);
+                t.created_at := greatest(clock_timestamp(), w.last_posted_at);
+                t.hash := wallet_transaction_hash_v1(w.last_hash, t, jsonb_build_array(
+                    jsonb_build_array(1, e.column3, e.column4, 5)));
+                INSERT INTO wallet_transactions SELECT t.*;
+                INSERT INTO ledger_entries VALUES (t.id, 1, e.column3, e.column4, 5);
+                UPDATE wallets SET balance_minor = t.balance_after_minor, last_seq = t.seq, last_hash = t.hash,
+                    last_posted_at = t.created_at WHERE id = w.id;
+            END LOOP;
+        END $$""")
 
 
 _MOVEMENTS = (

@@ -39,8 +39,6 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 Rights = dict[str, str]
 
 TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance")
-# With the owner's rights, and for functions with the owner's rights only.
-OWNER_VIEWS = ("member_standings",)
 TENANT_TABLES = (
     *(
         "alembic_version",
@@ -152,11 +150,7 @@ EXPECTED: dict[str, Rights] = {
     "wallet_backup": (
         {"database": "CONNECT", "schema public": "USAGE"}
         | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
-        | {
-            f"{schema_name}.{table}": "SELECT"
-            for schema_name in OUR_SCHEMAS[:2]
-            for table in (*TENANT_TABLES, *OWNER_VIEWS)
-        }
+        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
     "PUBLIC": {},
@@ -253,9 +247,9 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
         [("shared", "r", table) for table in SHARED_TABLES]
         + [("shared", "v", view) for view in SHARED_VIEWS]
         + [
-            (schema_name, "v" if table in (*TENANT_VIEWS, *OWNER_VIEWS) else "r", table)
+            (schema_name, "v" if table in TENANT_VIEWS else "r", table)
             for schema_name in OUR_SCHEMAS[:2]
-            for table in (*TENANT_TABLES, *OWNER_VIEWS)
+            for table in TENANT_TABLES
         ]
     )
     schemas = superuser.execute(
@@ -311,17 +305,14 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
     }
 
 
-def test_views_have_their_readers_rights_but_for_the_directory_and_the_standings(database: Database) -> None:
+def test_views_have_their_readers_rights_but_for_the_directory(database: Database) -> None:
     rows = database.as_superuser().execute(
         "SELECT c.relname, c.reloptions FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
         (OUR_SCHEMAS,),
     )
     tenants = [(view, ["security_invoker=true"]) for view in TENANT_VIEWS for _ in OUR_SCHEMAS[:2]]
-    tenants += [(view, None) for view in OWNER_VIEWS for _ in OUR_SCHEMAS[:2]]
-    assert sorted(rows.fetchall(), key=str) == sorted(
-        [*tenants, ("member_directory", ["security_barrier=true"])], key=str
-    )
+    assert sorted(rows.fetchall()) == sorted([*tenants, ("member_directory", ["security_barrier=true"])])
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:

@@ -16,7 +16,7 @@ DIFFERENT = [
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN opened_at DROP DEFAULT", "column wallets.opened_at"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN version TYPE bigint", "column wallets.version"),
     ("ALTER TABLE eur_schema.orders SET (fillfactor = 70)", "relation orders"),
-    ("ALTER TABLE eur_schema.wallets DROP CONSTRAINT wallets_status_known", "constraint wallets.wallets_status_known"),
+    ("ALTER TABLE eur_schema.wallets DROP CONSTRAINT wallets_sound", "constraint wallets.wallets_sound"),
     ("DROP INDEX eur_schema.wallets_opened_at_id_idx", "index wallets_opened_at_id_idx"),
     ("CREATE INDEX extra ON eur_schema.wallets (status)", "index extra"),
     ("CREATE OR REPLACE FUNCTION eur_schema.movement_counterpart_v1(type text) RETURNS text LANGUAGE sql IMMUTABLE"
@@ -58,7 +58,7 @@ def test_a_schema_that_differs_is_named_with_what_differs(database: Database, st
     "statement",
     [
         "DROP TRIGGER {trigger} ON {schema}.wallet_transactions",
-        "ALTER TABLE {schema}.wallets DROP CONSTRAINT wallets_status_known",
+        "ALTER TABLE {schema}.wallets DROP CONSTRAINT wallets_sound",
         "GRANT EXECUTE ON FUNCTION {schema}.refuse_change_v1() TO tenant_{slug}",
         "GRANT SELECT (xmin) ON {schema}.wallets TO tenant_{slug}",
     ],
