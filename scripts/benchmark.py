@@ -53,9 +53,10 @@ def main() -> None:
 @_number_option("--threads", 4, "Threads of each worker.")
 @json_option
 def posting_(as_json: bool, **options: Any) -> None:
-    """Payments per second: through HTTP, through the service layer, and by pgbench with the same statement.
+    """Payments per second: through HTTP, with and without group posting, and by pgbench with the service's statements.
 
-    pgbench's own script, which is like TPC-B, runs for comparison. Each way has a warm-up and ROUNDS slices of SECONDS.
+    pgbench's own script, which is like TPC-B, is the yardstick. wrk pays too if it is installed. Each way
+    has a warm-up and ROUNDS slices of SECONDS.
     The embedded server has PostgreSQL's default durability: every payment waits for its fsync.
 
     Example:
@@ -265,7 +266,7 @@ def _run(benchmark: Callable[[Plan, posting.Announce], Report], plan: Plan) -> R
 def _show_posting(plan: posting.Plan, report: posting.Report) -> None:
     rows = [_row(each, report.baseline_rate) for each in report.figures]
     title = f"Posting: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each, {plan.wallets} wallets"
-    show_table(title, ("way", "per second", "slowest–fastest", "of pgbench", "p50 ms", "p99 ms"), rows)
+    show_table(title, ("way", "per second", "slowest–fastest", "of TPC-B", "p50 ms", "p99 ms", *_CPU_COLUMNS), rows)
     _show_machine(report.machine)
     print(f"gunicorn {plan.workers} × {plan.threads} threads")
     _show_books(report.books)
@@ -295,7 +296,18 @@ def _row(figures: Figures, baseline_rate: float) -> tuple[str, ...]:
         f"{figures.median_rate / baseline_rate:.0%}",
         f"{figures.p50_ms:.2f}",
         f"{figures.p99_ms:.2f}",
+        *_cpu_columns(figures),
     )
+
+
+_CPU_COLUMNS = ("µs CPU: service", "PostgreSQL", "clients")
+
+
+def _cpu_columns(figures: Figures) -> tuple[str, ...]:
+    """The CPU time of one payment by process. Only one of the two services works in a slice."""
+    spent = figures.cpu_us
+    service = spent["service"] + spent["service alone"]
+    return tuple(f"{microseconds:,.0f}" for microseconds in (service, spent["postgresql"], spent["clients"]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Clients that pay: over HTTP, with as little Python as possible, so that the machine's time goes to the service; and
-through the service layer, without HTTP.
+"""Clients that pay over HTTP, with as little Python as possible, so that the machine's time goes to the service.
 
 Each payment is of one minor unit, from a random member's wallet, in the tenants in turn, with a new idempotency key.
 """
@@ -10,15 +9,7 @@ from contextlib import contextmanager
 from random import randrange
 from uuid import UUID, uuid4
 
-from flask import Flask
-
-from app import create_app
-from app.config import Settings
-from app.ledger.models import Movement
-from app.ledger.service import post_own
 from app.money import format_minor
-from tenant_schemas.flask import tenant_context
-from tenant_schemas.tenant import Tenant
 
 HOST = "127.0.0.1"
 TIMEOUT_SECONDS = 30
@@ -81,31 +72,6 @@ class HttpClient:
         return response
 
 
-class ServiceClient:
-    """Calls the function that the HTTP route calls, in an application context, without the rest of a request."""
-
-    def __init__(self, app: Flask, tenants: Sequence[Tenant], members: int) -> None:
-        self._app = app
-        self._tenants = tenants
-        self._members = members
-        self._name = uuid4().hex
-        self._count = 0
-
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        with self._app.app_context():
-            yield
-
-    def pay(self) -> str:
-        self._count += 1
-        tenant = self._tenants[self._count % len(self._tenants)]
-        key = f"{self._name}-{self._count}"
-        movement = Movement(type="payment", amount_minor=AMOUNT_MINOR, idempotency_key=key)
-        with tenant_context(tenant):
-            post_own(member_id(randrange(self._members)), tenant.settings["currency"], movement)  # noqa: S311
-        return tenant.slug
-
-
 def member_id(number: int) -> UUID:
     """Members are numbered from 0, so that a pgbench script, which has numbers but no strings, can choose one."""
     return UUID(int=number)
@@ -114,9 +80,3 @@ def member_id(number: int) -> UUID:
 def http_clients(port: int, tokens: Sequence[str], currencies: dict[str, str]) -> list[HttpClient]:
     """One client for each process: in threads of one process they would wait for each other's interpreter lock."""
     return [HttpClient(port, tokens, currencies)]
-
-
-def service_clients(settings: Settings, tenants: Sequence[Tenant], members: int, threads: int) -> list[ServiceClient]:
-    """The clients of one process, which share its application, as the threads of a gunicorn worker do."""
-    app = create_app(settings)
-    return [ServiceClient(app, tenants, members) for _ in range(threads)]

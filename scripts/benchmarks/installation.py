@@ -9,7 +9,7 @@ import secrets
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,10 @@ class Installation:
     @property
     def currencies(self) -> dict[str, str]:
         return {tenant.slug: tenant.settings["currency"] for tenant in self.tenants}
+
+    @property
+    def postmaster_pid(self) -> int:
+        return int((self.server.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def tenant_url(self, tenant: Tenant) -> str:
         """The URL of the tenant's own login."""
@@ -206,12 +210,29 @@ class RunningService:
 
 
 @contextmanager
-def running_service(workers: int, threads: int) -> Iterator[RunningService]:
-    """Start the service, without waiting until it is ready, and stop it afterwards. Ctrl-C does not reach it."""
+def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def running_service(workers: int, threads: int, **settings: str) -> Iterator[RunningService]:
+    """Start the service with these settings, without waiting until it is ready, and stop it afterwards. Ctrl-C does not
+    reach it.
+    """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    gunicorn = serve.start_gunicorn(HOST, port, workers, threads)
+    with _environment_with(settings):
+        gunicorn = serve.start_gunicorn(HOST, port, workers, threads)
     try:
         yield RunningService(port, gunicorn)
     finally:

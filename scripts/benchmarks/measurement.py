@@ -6,11 +6,14 @@ slows them all, and the median over the slices leaves out the slices that it hit
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Protocol, TypeVar
 
+from scripts.benchmarks.processor_time import cpu_seconds
+
 W = TypeVar("W")
+N = TypeVar("N", int, float)
 
 
 class BenchmarkFailed(Exception):
@@ -19,11 +22,14 @@ class BenchmarkFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One timed run of a way, all its clients together. `paid` counts payments by tenant; other work has none."""
+    """One timed run of a way, all its clients together. `paid` counts payments by tenant; other work has none.
+    `cpu_seconds` is the CPU time of each metered process tree.
+    """
 
     seconds: float
     latencies_ms: Sequence[float]
     paid: Mapping[str, int]
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -44,13 +50,16 @@ class Way(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The result of one way: the rate of each slice, and percentiles of the latencies of all slices."""
+    """The result of one way: the rate of each slice, percentiles of the latencies of all slices, and the CPU time of
+    one operation by process tree.
+    """
 
     name: str
     title: str
     rates: tuple[float, ...]
     p50_ms: float
     p99_ms: float
+    cpu_us: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def median_rate(self) -> float:
@@ -71,14 +80,25 @@ def interleave(ways: Sequence[W], rounds: int) -> Iterator[tuple[int, W]]:
 
 
 def measure(
-    ways: Sequence[Way], *, rounds: int, seconds: float, announce: Callable[[str], None]
+    ways: Sequence[Way],
+    *,
+    rounds: int,
+    seconds: float,
+    announce: Callable[[str], None],
+    metered: Mapping[str, int] | None = None,
 ) -> tuple[list[Figures], Counter[str]]:
-    """Run all ways; returns their figures, and the payments made in each tenant, those of the warm-up included."""
+    """Run all ways; returns their figures, and the payments made in each tenant, those of the warm-up included. The CPU
+    time of the `metered` processes, by name, is in the figures, with that of their descendants.
+    """
     slices: dict[str, list[Slice]] = {way.name: [] for way in ways}
     paid: Counter[str] = Counter()
     for number, way in interleave(ways, rounds):
         announce(f"round {number} of {rounds}: {way.title}" if number else f"warm-up: {way.title}")
+        before = cpu_seconds(metered) if metered else {}
         done = way.run(seconds)
+        if metered:
+            after = cpu_seconds(metered)
+            done = replace(done, cpu_seconds={name: after[name] - before[name] for name in metered})
         paid.update(done.paid)
         if number:
             slices[way.name].append(done)
@@ -87,8 +107,14 @@ def measure(
 
 def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
     latencies = sorted(latency for one in slices for latency in one.latencies_ms)
+    spent = total(one.cpu_seconds for one in slices)
     return Figures(
-        way.name, way.title, tuple(one.rate for one in slices), percentile(latencies, 50), percentile(latencies, 99)
+        way.name,
+        way.title,
+        tuple(one.rate for one in slices),
+        percentile(latencies, 50),
+        percentile(latencies, 99),
+        {name: seconds / max(1, len(latencies)) * 1_000_000 for name, seconds in spent.items()},
     )
 
 
@@ -99,9 +125,10 @@ def percentile(in_order: Sequence[float], percent: int) -> float:
     return in_order[max(0, -(-len(in_order) * percent // 100) - 1)]
 
 
-def total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    """The payments of all clients, by tenant."""
-    sums: Counter[str] = Counter()
+def total(counts: Iterable[Mapping[str, N]]) -> dict[str, N]:
+    """The sums by name, for instance the payments of all clients by tenant."""
+    sums: dict[str, N] = {}
     for each in counts:
-        sums.update(each)
+        for name, count in each.items():
+            sums[name] = sums[name] + count if name in sums else count
     return sums

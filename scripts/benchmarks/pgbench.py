@@ -62,18 +62,22 @@ def prepare_tpcb(url: str, scale: int) -> None:
     _pgbench(url, "--initialize", "--quiet", f"--scale={scale}")
 
 
-def own_payment_script(statement: str, *, currency: str, members: int, amount_minor: int) -> str:
-    """The service's own statement, with the named parameters of post_own, for a random member.
+def own_payment_script(name: str, statement: str, *, currency: str, members: int, amount_minor: int) -> str:
+    """The service's own statement, with the named parameters of a member's payment, for a random member. A member's
+    session has the member's id.
 
     `slice` and `number` are variables of pgbench; with the client's number they make the idempotency key unique.
     """
     parameters = defaultdict(
         lambda: "NULL",
         user_id="lpad(to_hex(:member::int), 32, '0')::uuid",
+        session_id="lpad(to_hex(:member::int), 32, '0')::uuid",
+        # Whoever made the installation has changed the tenant's row no more.
+        tenant_version="(SELECT version FROM shared.tenants WHERE role_name = current_user)",
         currency=f"'{currency}'",
         type="'payment'",
         amount_minor=str(amount_minor),
-        idempotency_key="'pgbench-' || :slice || '-' || :client_id || '-' || :number",
+        idempotency_key=f"'{name}-' || :slice || '-' || :client_id || '-' || :number",
     )
     return f"\\set member random(0, {members - 1})\n\\set number :number + 1\n{statement % parameters};\n"
 

@@ -1,11 +1,13 @@
-"""Payments per second: through HTTP, through the service layer, and by pgbench with the same statement.
+"""Payments per second: through HTTP, and by pgbench with the service's own statements.
 
-All three pay from random wallets of the same tenants on the same server, in turns. Afterwards the ledger is audited,
-and must contain exactly the payments that the clients counted.
+pgbench's own script, which is like TPC-B, is the yardstick. All pay from random wallets of the same tenants on one
+server, in turns; the ways called hot pay from one wallet. Afterwards the ledger is audited, and must contain exactly
+the payments that the clients counted.
 """
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,15 +18,23 @@ from app import create_app
 from app.db import db
 from app.ledger import service
 from app.ledger.audit import Finding, audit_ledger
+from scripts.benchmarks import wrk
 from scripts.benchmarks.client_pool import client_pool
-from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients, service_clients
-from scripts.benchmarks.installation import Installation, make_database, running_service, throwaway_installation
+from scripts.benchmarks.clients import AMOUNT_MINOR, http_clients
+from scripts.benchmarks.installation import (
+    Installation,
+    RunningService,
+    make_database,
+    running_service,
+    throwaway_installation,
+)
 from scripts.benchmarks.measurement import Figures, Way, measure
 from scripts.benchmarks.pgbench import Pgbench, own_payment_script, prepare_tpcb
+from scripts.benchmarks.wrk import Wrk
 from tenant_schemas.flask import EXTENSION, tenant_context
 
-BASELINE = "pgbench"
-WAYS = 4
+BASELINE = "tpcb"
+WAYS = 9
 # pgbench's manual: with fewer branches than clients, the clients mostly wait for each other.
 TPCB_BRANCHES_PER_CLIENT = 2
 MAKING, STARTING, AUDITING = "making the server", "starting gunicorn and its clients", "auditing the ledger"
@@ -36,9 +46,7 @@ Announce = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The options. `workers` and `threads` are gunicorn's. The service layer without HTTP runs in the same number of
-    processes, with the clients as their threads.
-    """
+    """The options. `workers` and `threads` are gunicorn's."""
 
     seconds: float
     rounds: int
@@ -84,52 +92,76 @@ def run(plan: Plan, announce: Announce) -> Report:
         announce(STARTING, EXPECTED_SECONDS[STARTING])
         with _ways(plan, installation) as ways:
             figures, paid = measure(
-                ways,
+                ways.ways,
                 rounds=plan.rounds,
                 seconds=plan.seconds,
                 announce=lambda step: announce(step, plan.seconds),
+                metered=ways.metered,
             )
         announce(AUDITING, EXPECTED_SECONDS[AUDITING])
         return Report(installation.machine(), figures, _books(installation, paid))
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """The ways, and the processes whose CPU time counts, by name."""
+
+    ways: Sequence[Way]
+    metered: Mapping[str, int]
+
+
 @contextmanager
-def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[Way]]:
+def _ways(plan: Plan, installation: Installation) -> Iterator[_Started]:
     with ExitStack() as stack:
-        service_process = stack.enter_context(running_service(plan.workers, plan.threads))
-        arguments = [
-            (installation.settings, installation.tenants, plan.wallets, threads)
-            for threads in _clients_of_each(plan.clients, plan.workers)
-        ]
-        without_http = stack.enter_context(
-            client_pool("service", "through the service layer", service_clients, arguments)
-        )
+        together = stack.enter_context(running_service(plan.workers, plan.threads))
+        alone = stack.enter_context(running_service(plan.workers, plan.threads, GROUP_POSTING="false"))
         by_pgbench = _pgbench_ways(plan, installation)
         tokens = installation.member_tokens(plan.wallets)
-        one_client = (service_process.port, tokens, installation.currencies)
-        http = stack.enter_context(client_pool("http", "through HTTP", http_clients, [one_client] * plan.clients))
-        service_process.wait_until_ready()
-        yield (http, without_http, *by_pgbench)
+
+        def http(name: str, title: str, service: RunningService, tokens: Sequence[str]) -> Way:
+            client = (service.port, tokens, installation.currencies)
+            return stack.enter_context(client_pool(name, title, http_clients, [client] * plan.clients))
+
+        ways: list[Way] = [
+            http("http", "through HTTP", together, tokens),
+            http("http-alone", "through HTTP, no group posting", alone, tokens),
+            http("http-hot", "through HTTP, hot wallet", together, tokens[:1]),
+            http("http-hot-alone", "through HTTP, hot wallet, no group posting", alone, tokens[:1]),
+        ]
+        if wrk.program():
+            logins = {tenant.slug: installation.tenant_url(tenant) for tenant in installation.tenants}
+            ways += [
+                Wrk("wrk", "through HTTP, wrk", together.port, tokens, installation.currencies, logins, plan.clients)
+            ]
+        together.wait_until_ready()
+        alone.wait_until_ready()
+        metered = {
+            "service": together.gunicorn.pid,
+            "service alone": alone.gunicorn.pid,
+            "postgresql": installation.postmaster_pid,
+            "clients": os.getpid(),
+        }
+        yield _Started((*ways, *by_pgbench), metered)
 
 
-def _clients_of_each(clients: int, workers: int) -> list[int]:
-    """The number of clients in each process, if they are divided evenly."""
-    counts = Counter(number % workers for number in range(clients))
-    return list(counts.values())
-
-
-def _pgbench_ways(plan: Plan, installation: Installation) -> tuple[Pgbench, Pgbench]:
+def _pgbench_ways(plan: Plan, installation: Installation) -> tuple[Pgbench, ...]:
     """pgbench logs in as one tenant at a time, so its slices alternate between the tenants."""
     logins = {tenant.slug: installation.tenant_url(tenant) for tenant in installation.tenants}
-    scripts = {
-        slug: own_payment_script(service._POST, currency=currency, members=plan.wallets, amount_minor=AMOUNT_MINOR)
-        for slug, currency in installation.currencies.items()
-    }
+
+    def by_pgbench(name: str, title: str, statement: str, members: int) -> Pgbench:
+        scripts = {
+            slug: own_payment_script(name, statement, currency=currency, members=members, amount_minor=AMOUNT_MINOR)
+            for slug, currency in installation.currencies.items()
+        }
+        return Pgbench(name, title, logins, plan.clients, scripts)
+
     tpcb = make_database(installation, "tpcb")
     prepare_tpcb(tpcb, TPCB_BRANCHES_PER_CLIENT * plan.clients)
     return (
-        Pgbench(BASELINE, "by pgbench, same statement", logins, plan.clients, scripts),
-        Pgbench("tpcb", "pgbench's own TPC-B-like", {"": tpcb}, plan.clients),
+        by_pgbench("pgbench", "by pgbench, the posting statement", service._POST, plan.wallets),
+        by_pgbench("pgbench-pay", "by pgbench, with the proof of standing", service._PAY, plan.wallets),
+        by_pgbench("pgbench-hot", "by pgbench, hot wallet", service._POST, 1),
+        Pgbench(BASELINE, "pgbench's own TPC-B-like", {"": tpcb}, plan.clients),
     )
 
 
@@ -163,7 +195,8 @@ def _way_as_json(figures: Figures, baseline_rate: float) -> dict[str, Any]:
         "title": figures.title,
         "median_per_second": round(figures.median_rate, 1),
         "slices_per_second": [round(rate, 1) for rate in figures.rates],
-        "ratio_to_pgbench": round(figures.median_rate / baseline_rate, 3),
+        "ratio_to_tpcb": round(figures.median_rate / baseline_rate, 3),
         "p50_ms": round(figures.p50_ms, 3),
         "p99_ms": round(figures.p99_ms, 3),
+        "cpu_us": {name: round(microseconds) for name, microseconds in figures.cpu_us.items()},
     }
