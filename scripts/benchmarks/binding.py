@@ -30,7 +30,8 @@ from tenant_schemas.flask import EXTENSION, TenantDatabase, bind_request
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.tenant import Tenant
 
-READ = sa.text("SELECT code FROM ledger_accounts WHERE code = 'cash'")
+CODE: sa.ColumnClause[str] = sa.column("code")
+READ = sa.select(CODE).select_from(sa.table("ledger_accounts")).where(CODE == "cash")
 FEW = 2
 BASELINE = "untenanted"
 MAKING = "making the tenants"
