@@ -186,10 +186,10 @@ class Connections:
 
 def _begin_setter(binding: Binding, login: "_Login", share: _Share) -> Callable[[ConnectionPoolEntry], None]:
     """Sets this binding's BEGIN message on a connection."""
-    begin = begin_message(binding, share.statement_timeout_ms)
+    begin = begin_message(binding, share.statement_timeout_ms).encode()
     full_begin = full_begin_message(
         binding, share.statement_timeout_ms, share.idle_timeout_ms, takes_role=not login.is_own
-    )
+    ).encode()
 
     def set_begin(record: ConnectionPoolEntry) -> None:
         record.info[BEGIN] = begin if record.info[IS_OWN_SESSION] else full_begin

@@ -51,15 +51,29 @@ class DriverConnection(psycopg.Connection[TupleRow]):
         self._poll = select.poll()
         self._poll.register(pgconn.socket, select.POLLIN)
 
+    def begin(self, message: bytes) -> None:
+        """Send a BEGIN message: the only one with several statements. Raises psycopg's errors."""
+        with self.lock:
+            self.wait(self._begin(message))
+
+    def begin_now(self) -> None:
+        """Send the deferred BEGIN, if there is one."""
+        if self.deferred_begin is not None:
+            self.begin(self.deferred_begin)
+            self.deferred_begin = None
+
+    def _begin(self, message: bytes) -> PQGen[None]:
+        self.pgconn.send_query(message)
+        for result in (yield from generators.execute(self.pgconn)):
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise error_from_result(result, self.info.encoding)
+
     def _start_query(self) -> PQGen[None]:
         """Send a deferred BEGIN, unless for a plain read. psycopg calls this before each statement of each cursor."""
         if self.deferred_begin is None:
             yield from super()._start_query()
         elif not self.is_plain_read:
-            self.pgconn.send_query(self.deferred_begin)
-            for result in (yield from generators.execute(self.pgconn)):
-                if result.status != pq.ExecStatus.COMMAND_OK:
-                    raise error_from_result(result, self.info.encoding)
+            yield from self._begin(self.deferred_begin)
             self.deferred_begin = None
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
@@ -67,12 +81,6 @@ class DriverConnection(psycopg.Connection[TupleRow]):
         if name is None:
             self._statements.forget()
         yield from super()._deallocate(name)
-
-    def begin_now(self) -> None:
-        """Send the deferred BEGIN, if there is one."""
-        if self.deferred_begin is not None:
-            with self.lock:
-                self.wait(self._start_query())
 
     def run(self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any]) -> list[TupleRow]:
         """Run one statement without a cursor. Raises psycopg's errors."""

@@ -153,7 +153,7 @@ class BindingDialect(PGDialect_psycopg):
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
         connection, info = _driver(dbapi_connection), dbapi_connection.info
         if info[DEFERS_BEGIN]:
-            connection.deferred_begin = info[BEGIN].encode()
+            connection.deferred_begin = info[BEGIN]
         else:
             _send_begin(connection, info[BEGIN])
 
@@ -203,12 +203,10 @@ def _ends_idle(dbapi_connection: PoolProxiedConnection) -> bool:
     return connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
 
-def _send_begin(connection: DriverConnection, message: LiteralString) -> None:
-    """Send the BEGIN message: the only one with several statements, so it needs psycopg's own cursor. Raises
-    BindingMismatch if the tenant's role is missing or the pool role is not a member of it.
-    """
+def _send_begin(connection: DriverConnection, message: bytes) -> None:
+    """Raises BindingMismatch if the tenant's role is missing or the pool role is not a member of it."""
     try:
-        psycopg.Cursor(connection).execute(message, prepare=False)
+        connection.begin(message)
     except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
         raise BindingMismatch(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
 
