@@ -22,6 +22,8 @@ MOST_REMEMBERED: Final = 200
 # Raised before a prepared statement begins to run: someone deallocated it, or its columns have other types now.
 STALE: Final = frozenset({"FetchPreparedStatement", "RevalidateCachedQuery"})
 
+SUCCEEDED: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
+
 Key = tuple[bytes, tuple[int, ...]]
 
 
@@ -42,8 +44,11 @@ class PreparedStatements:
     ) -> tuple[bytes | None, list[TupleRow]]:
         """The command tag and the rows. Raises psycopg's errors."""
         converted = self._converted(query, params)
-        with self._connection.lock:
-            result = self._connection.wait(self._exchange(converted))
+        try:
+            with self._connection.lock:
+                result = self._connection.wait(self._exchange(converted))
+        finally:
+            converted.params = None  # They may be large, or secret.
         if result.status != pq.ExecStatus.TUPLES_OK:
             return result.command_status, []
         self._transformer.set_pgresult(result)
@@ -116,9 +121,10 @@ def _is_stale(result: PGresult) -> bool:
 
 
 def _raise_if_failed(result: PGresult, connection: psycopg.Connection[TupleRow]) -> None:
-    if result.status in {pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY}:
+    status = result.status
+    if status in SUCCEEDED:
         return
-    if result.status == pq.ExecStatus.FATAL_ERROR:
+    if status == pq.ExecStatus.FATAL_ERROR:
         raise error_from_result(result, connection.info.encoding)
     # The connection is left in COPY mode, so the pool closes it.
     raise psycopg.ProgrammingError("one_statement() can't run COPY.")

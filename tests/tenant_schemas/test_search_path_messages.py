@@ -11,9 +11,11 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from psycopg import pq
 
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED, Binding, bound
+from tenant_schemas.errors import BindingChanged
 from tenant_schemas.flask import TenantDatabase, bind_request
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.testing.plugin import Database
@@ -273,3 +275,43 @@ def test_a_setting_of_the_db_transaction_keeps_the_connection(site: Site) -> Non
 
     site.request(unit)
     assert site.engine.one_statement("SELECT pg_backend_pid()", ()) == pid
+
+
+def test_changing_the_tenant_between_two_plain_reads_is_refused(site: Site, database: Database) -> None:
+    """No db transaction is open in PostgreSQL, but the session's unit of work is."""
+    km = database.tenant("km")
+
+    def unit(db: TenantDatabase) -> None:
+        read(db)
+        with bound(km), pytest.raises(BindingChanged):
+            read(db)
+        db.session.commit()
+        with bound(km):
+            read(db)
+
+    site.request(unit)
+
+
+def test_a_connection_killed_between_two_plain_reads_is_an_error_once(
+    site: Site, database: Database, connections: Connections
+) -> None:
+    def unit(db: TenantDatabase) -> None:
+        read(db)
+        pid = db.session.connection().connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+        database.as_superuser().execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        with pytest.raises(sa.exc.OperationalError) as raised:
+            read(db)
+        assert raised.value.connection_invalidated
+
+    site.request(unit, status=500)
+    assert site.request(read) == "cash"
+    assert connections.open_count == 1
+
+
+def test_after_a_reading_request_the_next_user_of_its_connection_begins_as_ever(site: Site) -> None:
+    """Of the connection whose BEGIN was never sent."""
+    site.request(read)
+    with site.engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT current_setting('search_path')").scalar_one() == "eur_schema, pg_temp"
+        status = connection.connection.driver_connection.info.transaction_status  # type: ignore[union-attr]
+        assert status is pq.TransactionStatus.INTRANS
