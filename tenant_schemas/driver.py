@@ -14,7 +14,7 @@ from psycopg.abc import PQGen, Query
 from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow, tuple_row
 
-from tenant_schemas.prepared_statements import PreparedStatements
+from tenant_schemas.prepared_statements import PreparedStatements, is_stale
 
 # The command tag is the same for a setting of the session and one of the db transaction.
 SETS: Final = frozenset({b"SET", b"RESET"})
@@ -45,11 +45,26 @@ class DriverConnection(psycopg.Connection[TupleRow]):
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         super().__init__(pgconn, tuple_row)
         self.deferred_begin: bytes | None = None
-        self.is_plain_read = False
+        self._is_plain_read = False
         self.is_altered = False
         self._statements = PreparedStatements(self)
         self._poll = select.poll()
         self._poll.register(pgconn.socket, select.POLLIN)
+
+    def execute_plain_read(self, cursor: psycopg.Cursor[TupleRow], query: LiteralString, params: Any) -> None:
+        """Execute without the deferred BEGIN. A stale prepared statement is prepared anew, as psycopg does after a
+        ROLLBACK.
+        """
+        self._is_plain_read = True
+        try:
+            cursor.execute(query, params)
+        except psycopg.Error as error:
+            if not is_stale(error):
+                raise
+            self.execute("DEALLOCATE ALL")  # Then psycopg forgets its own.
+            cursor.execute(query, params)
+        finally:
+            self._is_plain_read = False
 
     def begin(self, message: bytes) -> None:
         """Send a BEGIN message: the only one with several statements. Raises psycopg's errors."""
@@ -72,7 +87,7 @@ class DriverConnection(psycopg.Connection[TupleRow]):
         """Send a deferred BEGIN, unless for a plain read. psycopg calls this before each statement of each cursor."""
         if self.deferred_begin is None:
             yield from super()._start_query()
-        elif not self.is_plain_read:
+        elif not self._is_plain_read:
             yield from self._begin(self.deferred_begin)
             self.deferred_begin = None
 

@@ -78,7 +78,7 @@ class PreparedStatements:
         key = (query.query, query.types)
         name = self._names.get(key) or (yield from self._prepared_if_due(key))
         result = yield from self._executed(query, name)
-        if name and _is_stale(result):
+        if name and _has_stale(result):
             del self._names[key]
             result = yield from self._executed(query, None)
         _raise_if_failed(result, self._connection)
@@ -113,7 +113,12 @@ class PreparedStatements:
         return results[0]
 
 
-def _is_stale(result: PGresult) -> bool:
+def is_stale(error: psycopg.Error) -> bool:
+    """Whether a prepared statement failed only because it was prepared too long ago."""
+    return error.diag.source_function in STALE
+
+
+def _has_stale(result: PGresult) -> bool:
     return (
         result.status == pq.ExecStatus.FATAL_ERROR
         and (result.error_field(pq.DiagnosticField.SOURCE_FUNCTION) or b"").decode() in STALE

@@ -172,12 +172,11 @@ class BindingDialect(PGDialect_psycopg):
         connection: DriverConnection = used.connection
         compiled = context.compiled if context else None
         # A cursor of the server, for a streamed result, lives in a db transaction.
-        is_local = isinstance(used, OneStatementCursor)
-        connection.is_plain_read = is_local and isinstance(compiled, ReadCompiler) and compiled.is_plain_read
-        try:
+        is_deferred = connection.deferred_begin is not None and isinstance(used, OneStatementCursor)
+        if is_deferred and isinstance(compiled, ReadCompiler) and compiled.is_plain_read:
+            connection.execute_plain_read(used, statement, parameters)
+        else:
             used.execute(statement, parameters)
-        finally:
-            connection.is_plain_read = False
         if used.pgresult:
             connection.note_settings(used.pgresult.command_status, statement)
 

@@ -308,6 +308,34 @@ def test_a_connection_killed_between_two_plain_reads_is_an_error_once(
     assert connections.open_count == 1
 
 
+@pytest.mark.parametrize("loss", ["ALTER TABLE eur_schema.probe ALTER COLUMN code TYPE varchar", None])
+def test_a_plain_read_whose_prepared_statement_is_stale_is_prepared_anew(
+    fresh_database: Database, loss: str | None
+) -> None:
+    """A migration changed its columns, or its session lost it. No ROLLBACK makes psycopg forget it."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("CREATE TABLE eur_schema.probe AS SELECT 'cash' AS code")
+    superuser.execute("GRANT SELECT ON eur_schema.probe TO tenant_eur")
+    connections = Connections(fresh_database.app_url, fresh_database.tenant_secret, Limits(max_connections=1))
+    site = Site(connections, fresh_database.tenant("eur"))
+
+    def unit(db: TenantDatabase) -> str | None:
+        return db.session.scalar(sa.select(sa.table("probe", sa.column("code")).c.code))
+
+    for number in range(24):
+        if number == 10 and loss:
+            superuser.execute(loss)  # type: ignore[arg-type]
+        elif number == 10:
+            site.engine.one_statement("DISCARD ALL", ())
+        assert site.request(unit) == "cash"
+    with sent_by(site.engine) as sent:
+        site.request(unit)
+    assert [[message.split("\t")[0] for message in exchange] for exchange in sent] == [
+        ["Bind", "Describe", "Execute", "Sync"]
+    ]
+    connections.close()
+
+
 def test_after_a_reading_request_the_next_user_of_its_connection_begins_as_ever(site: Site) -> None:
     """Of the connection whose BEGIN was never sent."""
     site.request(read)
