@@ -5,7 +5,7 @@ and statements that run without a cursor.
 import re
 import select
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, cast, overload
 
 import psycopg
 from psycopg import generators, pq
@@ -21,6 +21,31 @@ SETS: Final = frozenset({b"SET", b"RESET"})
 SETS_FOR_TRANSACTION: Final = re.compile(r"\s*SET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\s", re.IGNORECASE)
 
 
+class Columns(Sequence[psycopg.Column]):
+    """The columns of a cursor's result, made when they are read. SQLAlchemy asks for them after each statement and
+    reads them once for each compiled statement.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any], count: int) -> None:
+        self._cursor = cursor
+        self._indexes = range(count)
+
+    def __len__(self) -> int:
+        return len(self._indexes)
+
+    @overload
+    def __getitem__(self, index: int) -> psycopg.Column: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[psycopg.Column]: ...
+
+    def __getitem__(self, index: int | slice) -> psycopg.Column | list[psycopg.Column]:
+        found = self._indexes[index]
+        if isinstance(found, range):
+            return [psycopg.Column(self._cursor, one) for one in found]
+        return psycopg.Column(self._cursor, found)
+
+
 class OneStatementCursor(psycopg.Cursor[TupleRow]):
     """A cursor that refuses several statements in one string. Without parameters psycopg would use the simple protocol,
     which allows them; the extended protocol does not, and needs no more round trips.
@@ -28,6 +53,12 @@ class OneStatementCursor(psycopg.Cursor[TupleRow]):
 
     def _execute_send(self, query: PostgresQuery, *, force_extended: bool = True, binary: bool | None = None) -> None:
         super()._execute_send(query, force_extended=True, binary=binary)
+
+    @property
+    def description(self) -> list[psycopg.Column] | None:
+        result = self.pgresult
+        count = result.nfields if result else 0
+        return cast(list[psycopg.Column], Columns(self, count)) if count else super().description
 
     def executemany(self, query: Query, params_seq: Iterable[Any], *, returning: bool = False) -> None:
         """psycopg sends many in a pipeline, where a BEGIN message of several statements is not allowed."""

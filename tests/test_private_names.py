@@ -68,6 +68,7 @@ TABLE = (
         DRIVER,
         "overridden to refuse two statements",
     ),
+    PrivateName("psycopg:Column", "__init__(cursor, index)", DRIVER, "called when a column is read"),
     PrivateName("psycopg:Connection", "_start_query()", DRIVER, "overridden to send a deferred BEGIN first"),
     PrivateName("psycopg:Connection", "_deallocate(name)", DRIVER, "extended to forget our prepared statements too"),
     PrivateName(
