@@ -5,7 +5,7 @@ and statements that run without a cursor.
 import re
 import select
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, LiteralString, cast, overload
+from typing import Any, Final, LiteralString, Self, cast, overload
 
 import psycopg
 from psycopg import generators, pq
@@ -50,6 +50,12 @@ class OneStatementCursor(psycopg.Cursor[TupleRow]):
     """A cursor that refuses several statements in one string. Without parameters psycopg would use the simple protocol,
     which allows them; the extended protocol does not, and needs no more round trips.
     """
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        super().execute(query, params, **options)
+        if self.pgresult and isinstance(self.connection, DriverConnection):
+            self.connection.note_settings(self.pgresult.command_status, query)
+        return self
 
     def _execute_send(self, query: PostgresQuery, *, force_extended: bool = True, binary: bool | None = None) -> None:
         super()._execute_send(query, force_extended=True, binary=binary)
@@ -134,9 +140,9 @@ class DriverConnection(psycopg.Connection[TupleRow]):
         self.note_settings(tag, query)
         return rows
 
-    def note_settings(self, tag: bytes | None, statement: str) -> None:
+    def note_settings(self, tag: bytes | None, statement: Any) -> None:
         """Note whether this statement, which had this command tag, changed a setting for the whole session."""
-        if tag in SETS and not SETS_FOR_TRANSACTION.match(statement):
+        if tag in SETS and not (isinstance(statement, str) and SETS_FOR_TRANSACTION.match(statement)):
             self.is_altered = True
 
     def has_ended(self) -> bool:

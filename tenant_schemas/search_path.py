@@ -177,8 +177,6 @@ class BindingDialect(PGDialect_psycopg):
             connection.execute_plain_read(used, statement, parameters)
         else:
             used.execute(statement, parameters)
-        if used.pgresult:
-            connection.note_settings(used.pgresult.command_status, statement)
 
     def set_isolation_level(self, dbapi_connection: DBAPIConnection, level: str) -> NoReturn:
         raise BindingRefused(f"isolation_level={level!r} is not allowed: the tenant's search_path is set in BEGIN.")

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from psycopg import pq
+from psycopg import pq, sql
 
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.context import SHARED, Binding, bound
@@ -231,6 +231,14 @@ def test_a_snapshot_of_a_reading_request_is_one_for_all_its_reads(connections: C
 
     before, after = site.request(unit)
     assert before == after
+
+
+def test_what_a_cursor_sets_for_the_session_is_not_there_for_the_next(site: Site) -> None:
+    look: Any = "SELECT current_setting('lock_timeout')"
+    before = site.engine.one_statement(look, ())
+    for statement in ("SET lock_timeout TO '77s'", b"SET lock_timeout TO '77s'", sql.SQL("SET lock_timeout TO 77000")):
+        site.request(lambda db, query=statement: db.session.connection().connection.cursor().execute(query))
+        assert site.engine.one_statement(look, ()) == before
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
