@@ -38,7 +38,7 @@ class TenantSession(Session):
     `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`.
     """
 
-    _used: tuple[SessionTransaction, Binding, bool] | None = None
+    _used: tuple[SessionTransaction, Binding, BindingEngine] | None = None
 
     def get_bind(
         self,
@@ -53,16 +53,19 @@ class TenantSession(Session):
         binding = current_binding()
         # SQLAlchemy asks for the engine before it begins. Begin here, so that the first statement is checked too.
         transaction = self.get_transaction() or self.begin()
-        is_reading = _has_safe_method()
         if self._used and self._used[0] is transaction:
-            _, used, is_reading = self._used
+            _, used, engine = self._used
             if not _is_same_side(used, binding):
                 raise BindingChanged(
                     "Another tenant was bound inside an open db transaction: commit or roll back first."
                 )
-        self._used = (transaction, binding, is_reading)
+            # Also if the tenant's engine was replaced meanwhile: another one would be another db transaction.
+            return engine
         engine = connections().for_binding(binding)
-        return engine.reading if is_reading else engine
+        if _has_safe_method():
+            engine = engine.reading
+        self._used = (transaction, binding, engine)
+        return engine
 
     def connection(
         self,
