@@ -190,7 +190,8 @@ def binding_(as_json: bool, **options: Any) -> None:
     """One-row reads through Flask, bound to tenants in turn, compared with the same read without tenants.
 
     Three ways of binding, each in rotation over two tenants and over TENANTS: a login for each tenant, one pool for all
-    tenants, and a SET search_path for the session. The first two bind in the BEGIN message, without a round trip.
+    tenants, and a SET search_path for the session. The first two bind without a round trip. With a login for each
+    tenant a GET sends the SELECT alone, and a POST sends BEGIN and COMMIT too.
 
     Example:
         python -m scripts.benchmark binding --tenants 100
@@ -202,8 +203,8 @@ def binding_(as_json: bool, **options: Any) -> None:
     if as_json:
         show_json({"benchmark": "binding", "options": asdict(plan), **binding.as_json(report)})
         return
-    rows = [_row(each, report.baseline_rate) for each in report.figures]
-    columns = ("way", "per second", "slowest–fastest", "of no tenants", "p50 ms", "p99 ms")
+    rows = [(*_row(each, report.baseline_rate), f"{report.cpu_us[each.name]:.0f}") for each in report.figures]
+    columns = ("way", "per second", "slowest–fastest", "of no tenants", "p50 ms", "p99 ms", "client CPU µs")
     show_table(f"Binding: {plan.rounds} slices of {plan.seconds:g} s each", columns, rows)
     _show_machine(report.machine)
 

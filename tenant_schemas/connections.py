@@ -5,7 +5,6 @@ its schema. With a pool role, all tenants log in as that role, which has no priv
 the tenant's role: for fleets with more active tenants than the server has connections.
 """
 
-import select
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,20 +13,19 @@ from typing import Any, cast
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import TupleRow
-from sqlalchemy import Engine, create_engine, event, exc, make_url
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from tenant_schemas.context import SHARED, Binding
-from tenant_schemas.pool import SERVED, CappedPool, ConnectionStore, IdleConnections
+from tenant_schemas.driver import DriverConnection, OneStatementCursor
+from tenant_schemas.pool import CappedPool, ConnectionStore, IdleConnections
 from tenant_schemas.roles import pool_password, tenant_password
 from tenant_schemas.search_path import (
     BEGIN,
     IS_OWN_SESSION,
     BindingDialect,
     BindingEngine,
-    OneStatementCursor,
     begin_message,
     full_begin_message,
     is_direct,
@@ -171,12 +169,13 @@ class Connections:
             self._store,
             connect,
             cast(BindingDialect, self._template.dialect),
+            bind=_begin_setter(binding, login, share),
             idle=login.idle,
             holder=binding.id if isinstance(binding, Tenant) else binding,
             share=share.connections,
             tenants_per_connection=self._limits.tenants_per_connection,
         )
-        _set_begin_on_checkout(pool, binding, login, share)
+        event.listen(pool, "connect", _own_session_marker(login))
         event.listen(pool, "connect", self._initialize_dialect)
         return make_engine(pool, self._template)
 
@@ -185,36 +184,27 @@ class Connections:
         _initialize_once(self._template)
 
 
-def _set_begin_on_checkout(pool: CappedPool, binding: Binding, login: "_Login", share: _Share) -> None:
-    """Set this binding's BEGIN on each connection at checkout: another binding may have used the connection before."""
-    begin = begin_message(binding, share.statement_timeout_ms)
+def _begin_setter(binding: Binding, login: "_Login", share: _Share) -> Callable[[ConnectionPoolEntry], None]:
+    """Sets this binding's BEGIN message on a connection."""
+    begin = begin_message(binding, share.statement_timeout_ms).encode()
     full_begin = full_begin_message(
         binding, share.statement_timeout_ms, share.idle_timeout_ms, takes_role=not login.is_own
-    )
+    ).encode()
 
-    def on_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        session = cast("psycopg.Connection[TupleRow]", connection)
+    def set_begin(record: ConnectionPoolEntry) -> None:
+        record.info[BEGIN] = begin if record.info[IS_OWN_SESSION] else full_begin
+
+    return set_begin
+
+
+def _own_session_marker(login: "_Login") -> Callable[[DBAPIConnection, ConnectionPoolEntry], None]:
+    def mark_own_session(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        session = cast(DriverConnection, connection)
         record.info[IS_OWN_SESSION] = login.is_own and is_direct(session)
         if not login.is_own:  # One tenant's prepared statement must not run for another.
             session.prepare_threshold = None
 
-    def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
-        _discard_ended(connection)
-        record.info[BEGIN] = begin if record.info[IS_OWN_SESSION] else full_begin
-        record.info.setdefault(SERVED, set()).add(pool.holder)
-
-    event.listen(pool, "connect", on_connect)
-    event.listen(pool, "checkout", on_checkout)
-
-
-def _discard_ended(connection: DBAPIConnection) -> None:
-    """Raise DisconnectionError if the server has ended the connection, so that the pool opens a new one. A server sends
-    nothing on an idle connection except its end, so data to read means that. Polling the socket costs no round trip.
-    """
-    poll = select.poll()
-    poll.register(cast(psycopg.Connection[Any], connection).pgconn.socket, select.POLLIN)
-    if poll.poll(0):
-        raise exc.DisconnectionError("The server has ended an idle connection.")
+    return mark_own_session
 
 
 def _initialize_once(template: Engine) -> None:
@@ -235,13 +225,13 @@ class _Login:
 
     user: str
     schema_name: str | None
-    connect: Callable[[Arguments], psycopg.Connection[TupleRow]]
+    connect: Callable[[Arguments], DriverConnection]
     idle: IdleConnections
     is_own: bool = True
 
 
-def _connect(arguments: Arguments) -> psycopg.Connection[TupleRow]:
-    return psycopg.connect(**arguments)
+def _connect(arguments: Arguments) -> DriverConnection:
+    return DriverConnection.connect(**arguments)
 
 
 class _SharedLogin:
@@ -258,7 +248,7 @@ class _SharedLogin:
     def of(self, _: Tenant) -> _Login:
         return _Login(self._pool_role, None, self._connect, self._idle, is_own=False)
 
-    def _connect(self, arguments: Arguments) -> psycopg.Connection[TupleRow]:
+    def _connect(self, arguments: Arguments) -> DriverConnection:
         return _connect(arguments | {"password": self._password})
 
 
@@ -277,7 +267,7 @@ class _TenantLogins:
     def of(self, tenant: Tenant) -> _Login:
         return _Login(tenant.role_name, tenant.schema_name, partial(self._connect, tenant), IdleConnections())
 
-    def _connect(self, tenant: Tenant, arguments: Arguments) -> psycopg.Connection[TupleRow]:
+    def _connect(self, tenant: Tenant, arguments: Arguments) -> DriverConnection:
         epoch = max(tenant.login_epoch, self._epochs.get(tenant.id, 0))
         while True:
             password = tenant_password(self._secret, tenant.id, epoch)

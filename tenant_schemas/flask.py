@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
-from flask import Flask, Request, Response, current_app, g, has_request_context
+from flask import Flask, Request, Response, current_app, g, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session
 from sqlalchemy.orm import SessionTransaction
@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 
 EXTENSION = "tenant_schemas"
 PATH_SLUG = "tenant_schemas.path_slug"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class TenantSession(Session):
-    """A session on the engine of the bound tenant or of the shared side."""
+    """A session on the engine of the bound tenant or of the shared side.
 
-    _used: tuple[SessionTransaction, Binding] | None = None
+    In a request with a safe method (GET, HEAD, OPTIONS), plain reads go without BEGIN and COMMIT: PostgreSQL's READ
+    COMMITTED gives several SELECTs no common snapshot anyway. All other statements begin the bound db transaction:
+    writes, locks, SQL text, streamed results, savepoints. A view whose SELECTs need a common snapshot begins with
+    `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`.
+    """
+
+    _used: tuple[SessionTransaction, Binding, BindingEngine] | None = None
 
     def get_bind(
         self,
@@ -46,10 +53,19 @@ class TenantSession(Session):
         binding = current_binding()
         # SQLAlchemy asks for the engine before it begins. Begin here, so that the first statement is checked too.
         transaction = self.get_transaction() or self.begin()
-        if self._used and self._used[0] is transaction and not _is_same_side(self._used[1], binding):
-            raise BindingChanged("Another tenant was bound inside an open db transaction: commit or roll back first.")
-        self._used = (transaction, binding)
-        return connections().for_binding(binding)
+        if self._used and self._used[0] is transaction:
+            _, used, engine = self._used
+            if not _is_same_side(used, binding):
+                raise BindingChanged(
+                    "Another tenant was bound inside an open db transaction: commit or roll back first."
+                )
+            # Also if the tenant's engine was replaced meanwhile: another one would be another db transaction.
+            return engine
+        engine = connections().for_binding(binding)
+        if _has_safe_method():
+            engine = engine.reading
+        self._used = (transaction, binding, engine)
+        return engine
 
     def connection(
         self,
@@ -60,6 +76,10 @@ class TenantSession(Session):
         if bind_arguments and "bind" in bind_arguments:
             self.get_bind(bind=bind_arguments["bind"])
         return super().connection(bind_arguments, execution_options)
+
+
+def _has_safe_method() -> bool:
+    return has_request_context() and request.method in SAFE_METHODS
 
 
 def _is_same_side(one: Binding, other: Binding) -> bool:
@@ -87,7 +107,7 @@ class TenantDatabase(SQLAlchemy):
 
     def _finish(self, response: Response) -> Response:
         """Commit before a successful response is sent, also after reads: on ROLLBACK psycopg drops its prepared
-        statements. Roll back for an error response.
+        statements. Roll back for an error response. Plain reads leave nothing to end, and nothing is sent.
         """
         if self.session.registry.has():
             if response.status_code < 400:  # noqa: PLR2004

@@ -8,15 +8,17 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Condition
 from time import monotonic
-from typing import Final
+from typing import Any, Final, cast
 from uuid import UUID
 
-from sqlalchemy import Pool
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Dialect, Pool, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from tenant_schemas.driver import DriverConnection
 from tenant_schemas.errors import ConnectionsExhausted
-from tenant_schemas.search_path import BindingDialect
 
 SERVED: Final = "tenant_schemas.served"  # in a pooled connection's info: the tenants that it has served
 
@@ -125,14 +127,17 @@ class ConnectionStore:
 class CappedPool(Pool):
     """SQLAlchemy's pool for one `holder` (a tenant's id or the shared side), which may use `share` connections at once.
     Pools with the same login share their idle connections. The pool that opened a connection gets it back.
+
+    `bind` prepares a connection for this holder, at each checkout: another holder may have used it before.
     """
 
     def __init__(
         self,
         store: ConnectionStore,
         creator: Callable[[], DBAPIConnection],
-        dialect: BindingDialect,
+        dialect: Dialect,
         *,
+        bind: Callable[[ConnectionPoolEntry], None],
         idle: IdleConnections,
         holder: Hashable,
         share: int,
@@ -140,14 +145,58 @@ class CappedPool(Pool):
     ) -> None:
         super().__init__(creator, dialect=dialect)
         self._store = store
+        self._bind = bind
         self._tenants_per_connection = tenants_per_connection
         self.idle = idle
         self.holder = holder
         self.share = share
+        event.listen(self, "checkout", self._on_checkout)
 
     def is_due_for_replacement(self, record: ConnectionPoolEntry) -> bool:
-        """PostgreSQL's caches in a connection grow with every tenant that it serves, and only closing it frees them."""
-        return len(record.info.get(SERVED, ())) >= self._tenants_per_connection
+        """PostgreSQL's caches in a connection grow with every tenant that it serves, and only closing it frees them. A
+        setting of the session is for its setter only.
+        """
+        connection: Any = record.dbapi_connection
+        is_altered = connection is not None and connection.is_altered
+        return bool(is_altered) or len(record.info.get(SERVED, ())) >= self._tenants_per_connection
+
+    def borrow(self) -> ConnectionPoolEntry:
+        """A connection without SQLAlchemy's proxy and events, which cost more than a short statement. `give_back` must
+        follow.
+        """
+        record: Any = self._do_get()
+        try:
+            if record.get_connection().has_ended():
+                record.invalidate()
+                record.get_connection()
+            self._mark(record)
+        except BaseException as error:
+            record.invalidate(error)
+            self._do_return_conn(record)
+            raise
+        return cast(ConnectionPoolEntry, record)
+
+    def give_back(self, record: ConnectionPoolEntry) -> None:
+        """Give a borrowed connection back. An open db transaction is rolled back, a broken connection discarded."""
+        connection: Any = record.dbapi_connection
+        try:
+            if connection is not None and connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                connection.rollback()
+        except BaseException as error:
+            record.invalidate(error)
+            if not isinstance(error, psycopg.Error):
+                raise
+        finally:
+            self._do_return_conn(record)
+
+    def _on_checkout(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        if cast(DriverConnection, connection).has_ended():
+            raise exc.DisconnectionError("The server has ended an idle connection.")
+        self._mark(record)
+
+    def _mark(self, record: ConnectionPoolEntry) -> None:
+        record.info.setdefault(SERVED, set()).add(self.holder)
+        self._bind(record)
 
     def _do_get(self) -> ConnectionPoolEntry:
         return self._store.acquire(self, self._create_connection)

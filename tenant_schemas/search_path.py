@@ -4,24 +4,29 @@ Each db transaction begins with one message: BEGIN, search_path, statement_timeo
 tenant's role, all LOCAL. It costs no extra round trip and leaves nothing on the pooled connection. Ways round it are
 refused: AUTOCOMMIT, raw connections, several statements in one string, and SQLAlchemy's transaction options, which this
 BEGIN would ignore without an error.
+
+A session of a tenant's own login starts in its schema and under its time-out. There `one_statement` needs no BEGIN, and
+an engine's `reading` form sends it when a statement needs it: plain reads go without.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, LiteralString, NoReturn, cast
 
 import psycopg
-from psycopg import sql
-from psycopg._queries import PostgresQuery
+from psycopg import pq, sql
 from psycopg.rows import TupleRow
-from sqlalchemy import Connection, Engine, Pool, exc
+from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine.base import OptionEngineMixin
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
 from sqlalchemy.pool import PoolProxiedConnection
 
 from tenant_schemas.context import Binding
+from tenant_schemas.driver import DriverConnection, OneStatementCursor
 from tenant_schemas.errors import BindingMismatch, BindingRefused
+from tenant_schemas.plain_reads import ReadCompiler
+from tenant_schemas.pool import CappedPool
 from tenant_schemas.tenant import Tenant
 
 # PostgreSQL searches pg_temp first unless it is named; named last, no temporary table can hide a real one. Shared
@@ -33,6 +38,8 @@ LEAVE_SCHEMA: Final = "SET LOCAL search_path TO pg_catalog, pg_temp"
 # binding only and has a server process of its own (no PgBouncer). In such a session a statement may go without BEGIN.
 BEGIN = "tenant_schemas.begin"
 IS_OWN_SESSION = "tenant_schemas.is_own_session"
+# An engine's execution option, and the same in the info of a connection that it has checked out.
+DEFERS_BEGIN = "tenant_schemas.defers_begin"
 
 
 def path_of(schema_name: str) -> sql.Composed:
@@ -132,24 +139,44 @@ def is_direct(connection: psycopg.Connection[TupleRow]) -> bool:
     return connection.prepare_threshold is not None
 
 
-class OneStatementCursor(psycopg.Cursor[TupleRow]):
-    """A cursor that refuses several statements in one string. Without parameters psycopg would use the simple protocol,
-    which allows them; the extended protocol does not, and needs no more round trips.
-    """
-
-    def _execute_send(self, query: PostgresQuery, *, force_extended: bool = True, binary: bool | None = None) -> None:
-        super()._execute_send(query, force_extended=True, binary=binary)
-
-
 class BindingDialect(PGDialect_psycopg):
     """psycopg's dialect with this module's BEGIN. It is in the dialect, not in an event, so that SQLAlchemy handles its
     errors and discards a dead connection. The connections are in autocommit mode, so psycopg adds no BEGIN.
     """
 
     supports_statement_cache = True
+    statement_compiler = ReadCompiler
+
+    def connect(self, *arguments: Any, **named: Any) -> DBAPIConnection:
+        return cast(DBAPIConnection, DriverConnection.connect(*arguments, **named))
 
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
-        _send_begin(dbapi_connection)
+        connection, info = _driver(dbapi_connection), dbapi_connection.info
+        if info[DEFERS_BEGIN]:
+            connection.deferred_begin = info[BEGIN]
+        else:
+            _send_begin(connection, info[BEGIN])
+
+    def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
+        if not _ends_idle(dbapi_connection):
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_rollback(self, dbapi_connection: PoolProxiedConnection) -> None:
+        if not _ends_idle(dbapi_connection):
+            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_execute(
+        self, cursor: DBAPICursor, statement: LiteralString, parameters: Any, context: ExecutionContext | None = None
+    ) -> None:
+        used: Any = cursor
+        connection: DriverConnection = used.connection
+        compiled = context.compiled if context else None
+        # A cursor of the server, for a streamed result, lives in a db transaction.
+        is_deferred = connection.deferred_begin is not None and isinstance(used, OneStatementCursor)
+        if is_deferred and isinstance(compiled, ReadCompiler) and compiled.is_plain_read:
+            connection.execute_plain_read(used, statement, parameters)
+        else:
+            used.execute(statement, parameters)
 
     def set_isolation_level(self, dbapi_connection: DBAPIConnection, level: str) -> NoReturn:
         raise BindingRefused(f"isolation_level={level!r} is not allowed: the tenant's search_path is set in BEGIN.")
@@ -161,13 +188,22 @@ class BindingDialect(PGDialect_psycopg):
         raise BindingRefused("postgresql_deferrable is not supported: execute SET TRANSACTION DEFERRABLE instead.")
 
 
-def _send_begin(dbapi_connection: PoolProxiedConnection) -> None:
-    """Send the BEGIN message: the only one with several statements, so it needs psycopg's own cursor. Raises
-    BindingMismatch if the tenant's role is missing or the pool role is not a member of it.
-    """
-    connection = cast("psycopg.Connection[TupleRow]", dbapi_connection.driver_connection)
+def _driver(dbapi_connection: PoolProxiedConnection) -> DriverConnection:
+    # Not `driver_connection`, which asks the dialect: for psycopg the two are the same object.
+    return cast(DriverConnection, dbapi_connection.dbapi_connection)
+
+
+def _ends_idle(dbapi_connection: PoolProxiedConnection) -> bool:
+    """Drop a BEGIN that is still deferred. True if no db transaction is open, so that there is nothing to send."""
+    connection = _driver(dbapi_connection)
+    connection.deferred_begin = None
+    return connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+
+def _send_begin(connection: DriverConnection, message: bytes) -> None:
+    """Raises BindingMismatch if the tenant's role is missing or the pool role is not a member of it."""
     try:
-        psycopg.Cursor(connection).execute(cast(LiteralString, dbapi_connection.info[BEGIN]), prepare=False)
+        connection.begin(message)
     except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege) as error:
         raise BindingMismatch(f"{error} Was the role dropped, or `python -m scripts.create_roles` not run?") from error
 
@@ -178,8 +214,16 @@ registry.register("postgresql.tenant_schemas", __name__, BindingDialect.__name__
 class BindingEngine(Engine):
     """An engine for one tenant or for the shared side. All its db transactions begin bound."""
 
+    reading: "BindingEngine"
+    """The same engine for a unit of work that reads. On a session of the tenant's own, it sends BEGIN before the first
+    statement that is no plain read (`tenant_schemas/plain_reads.py`). Each read before that is its own db transaction.
+    """
+
     def connect(self) -> Connection:
-        return Connection(self, connection=self._checkout())
+        proxied = self._checkout()
+        # Behind PgBouncer and on a session that tenants share, only BEGIN says which tenant's schema is meant.
+        proxied.info[DEFERS_BEGIN] = proxied.info[IS_OWN_SESSION] and DEFERS_BEGIN in self.get_execution_options()
+        return Connection(self, connection=proxied)
 
     def raw_connection(self) -> NoReturn:
         raise BindingRefused("raw_connection() would bypass the binding: use connect(), begin() or one_statement().")
@@ -202,24 +246,18 @@ class BindingEngine(Engine):
             return self._one_statement(query, params)
 
     def _one_statement(self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any]) -> list[TupleRow]:
-        proxied = self.pool.connect()
-        connection = cast("psycopg.Connection[TupleRow]", proxied.driver_connection)
+        pool = cast(CappedPool, self.pool)
+        record = pool.borrow()
         try:
-            is_own = proxied.info[IS_OWN_SESSION]
-            if not is_own:
-                _send_begin(proxied)
-            cursor = connection.execute(query, params)
-            rows = cursor.fetchall() if cursor.description else []
-            if not is_own:
-                connection.commit()
-        except psycopg.Error as error:
-            if connection.closed:
-                proxied.invalidate(error)
-            raise
-        else:
+            connection = cast(DriverConnection, record.dbapi_connection)
+            if record.info[IS_OWN_SESSION]:
+                return connection.run(query, params)
+            _send_begin(connection, record.info[BEGIN])
+            rows = connection.run(query, params)
+            connection.commit()
             return rows
         finally:
-            proxied.close()
+            pool.give_back(record)
 
     def _checkout(self) -> PoolProxiedConnection:
         try:
@@ -242,11 +280,12 @@ BindingEngine._option_cls = _BindingEngineWithOptions  # type: ignore[assignment
 DISCONNECTED = frozenset({None, "08006", "57P01", "57P02", "57P03"})
 
 
-def make_engine(pool: Pool, template: Engine) -> BindingEngine:
+def make_engine(pool: CappedPool, template: Engine) -> BindingEngine:
     """An engine over `pool` with the dialect and the cache of compiled statements of `template`.
 
     Tenants differ only in their search_path, so all of them share compiled statements.
     """
     engine = BindingEngine(pool, template.dialect, template.url, hide_parameters=True)
     engine._compiled_cache = template._compiled_cache
+    engine.reading = cast(BindingEngine, engine.execution_options(**{DEFERS_BEGIN: True}))
     return engine

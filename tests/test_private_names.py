@@ -49,6 +49,8 @@ class PrivateName:
 
 
 PATH = "tenant_schemas.search_path"
+DRIVER = "tenant_schemas.driver"
+STATEMENTS = "tenant_schemas.prepared_statements"
 POOL = "tenant_schemas.pool"
 BLUEPRINT = "app.api.blueprint"
 OPENAPI = "app.api.openapi"
@@ -57,12 +59,28 @@ ENGINE = "pool, dialect, url, logging_name, echo, query_cache_size, execution_op
 CONNECTION = "engine, connection, _has_events, _allow_revalidate, _allow_autobegin"
 
 TABLE = (
-    PrivateName("psycopg._queries", "PostgresQuery", PATH, "annotation of `_execute_send`"),
+    PrivateName("psycopg._queries", "PostgresQuery", f"{DRIVER} {STATEMENTS}", "turns a query into PostgreSQL's form"),
+    PrivateName("psycopg._queries:PostgresQuery", "convert(query, vars)", STATEMENTS, "called once for each text"),
+    PrivateName("psycopg._queries:PostgresQuery", "dump(vars)", STATEMENTS, "called for the parameters of each call"),
     PrivateName(
-        "psycopg:Cursor", "_execute_send(query, *, force_extended, binary)", PATH, "overridden to refuse two statements"
+        "psycopg:Cursor",
+        "_execute_send(query, *, force_extended, binary)",
+        DRIVER,
+        "overridden to refuse two statements",
     ),
+    PrivateName("psycopg:Column", "__init__(cursor, index)", DRIVER, "called when a column is read"),
+    PrivateName("psycopg:Connection", "_start_query()", DRIVER, "overridden to send a deferred BEGIN first"),
+    PrivateName("psycopg:Connection", "_deallocate(name)", DRIVER, "extended to forget our prepared statements too"),
+    PrivateName(
+        "psycopg:Connection", "__init__(pgconn, row_factory)", DRIVER, "extended; only `connect` is documented"
+    ),
+    PrivateName("psycopg.generators", "execute", f"{DRIVER} {STATEMENTS}", "waits for the results of what was sent"),
+    PrivateName("psycopg.errors", "error_from_result", f"{DRIVER} {STATEMENTS}", "makes the error of a failed result"),
+    PrivateName("psycopg.adapt:Transformer", "set_pgresult", STATEMENTS, "called before rows are loaded"),
+    PrivateName("psycopg.adapt:Transformer", "load_rows", STATEMENTS, "called to load them"),
     PrivateName("sqlalchemy:Pool", "_do_get()", POOL, "overridden to take from the store of all pools"),
     PrivateName("sqlalchemy:Pool", "_do_return_conn(record)", POOL, "overridden to give back to that store"),
+    PrivateName("sqlalchemy.pool.base:_ConnectionRecord", "get_connection()", POOL, "called where no proxy is made"),
     PrivateName("sqlalchemy:Pool", "_create_connection()", POOL, "called to open what the store has room for"),
     PrivateName("sqlalchemy:Engine", "_option_cls", PATH, "set so that `execution_options` keeps to our engine"),
     PrivateName("sqlalchemy.engine.base", "OptionEngineMixin", PATH, "base of the engine that `_option_cls` names"),

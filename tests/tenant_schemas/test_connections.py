@@ -315,6 +315,38 @@ def test_connections_that_break_or_can_not_be_opened_cost_nothing_of_the_share(
     assert connections.engine(eur).one_statement("SELECT 1", ()) == [(1,)]
 
 
+def test_a_statement_that_runs_while_its_tenant_is_retired_ends_and_its_connection_is_closed(
+    database: Database, connect: Opener, eur: Tenant
+) -> None:
+    connections = connect()
+    engine = connections.engine(eur)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(engine.one_statement, "SELECT pg_backend_pid(), pg_sleep(1)", ())
+        sleep(0.3)
+        connections.retire(eur.id)
+        pid = running.result()[0][0]
+    assert is_gone(database, pid)
+    assert connections.open_count == 0
+
+
+def test_statements_and_db_transactions_use_the_same_connections_under_one_share(connect: Opener, eur: Tenant) -> None:
+    """What one of them holds counts for the other, and what it gives back the other takes."""
+    connections = connect(max_connections=2, max_tenant_connections=1, wait_seconds=0.1)
+    engine = connections.engine(eur)
+    pid = pid_of(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(PID).scalar_one() == pid
+        with pytest.raises(ConnectionsExhausted):
+            engine.one_statement(PID, ())
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(engine.one_statement, "SELECT pg_sleep(1)", ())
+        sleep(0.3)
+        with pytest.raises(ConnectionsExhausted):
+            engine.connect()
+        running.result()
+    assert pid_of(engine) == pid
+
+
 # Connections of the pool that tenants share.
 
 

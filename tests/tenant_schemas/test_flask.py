@@ -198,6 +198,22 @@ def test_a_row_of_the_tenant_that_was_read_again_is_the_same_tenant(db: TenantDa
 
 
 @pytest.mark.usefixtures("inside")
+def test_a_unit_of_work_keeps_its_db_transaction_if_its_tenants_engine_is_replaced(
+    db: TenantDatabase, own: Connections, database: Database
+) -> None:
+    """Otherwise it would hold two connections, and its commit would be two commits."""
+    pid, eur = sa.text("SELECT pg_backend_pid(), pg_current_xact_id()::text"), database.tenant("eur")
+    with tenant_context(eur):
+        first = db.session.execute(pid).one()
+        own.retire(eur.id)
+        assert db.session.execute(pid).one() == first
+    with tenant_context(replace(eur, settings={"other": 1})):
+        assert db.session.execute(pid).one() == first
+        db.session.commit()
+        assert db.session.execute(pid).one() != first
+
+
+@pytest.mark.usefixtures("inside")
 def test_a_row_of_one_tenant_is_not_served_under_the_next(db: TenantDatabase, people: People) -> None:
     """The session caches rows by their key, not by their tenant; the cache ends with the db transaction."""
     person = people.make(eur="member", km="member")

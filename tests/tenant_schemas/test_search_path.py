@@ -1,10 +1,9 @@
 """The binding is part of BEGIN, costs nothing, leaves nothing behind, and can't be bypassed.
 
-Messages are counted in libpq's own trace.
+Messages are counted in libpq's own trace. `test_search_path_messages.py` counts those of whole requests.
 """
 
 import select
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from tenant_schemas.errors import BindingMismatch, BindingRefused
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.search_path import BindingEngine, begin_message, bind_migration
 from tenant_schemas.testing.plugin import Database
+from tests.factories.messages import sent_by
 
 STATEMENT_TIMEOUT_MS = 7_000
 WHERE_AM_I = "SELECT current_setting('search_path'), current_setting('statement_timeout'), pg_backend_pid()"
@@ -81,33 +81,6 @@ def engine(connections: Connections, side: Binding) -> BindingEngine:
 
 def pid_of(engine: BindingEngine) -> int:
     return engine.one_statement("SELECT pg_backend_pid()", ())[0][0]
-
-
-@contextmanager
-def sent_by(engine: BindingEngine) -> Iterator[list[list[str]]]:
-    """The messages that libpq sends on the engine's idle connection during the block: a list for each exchange. An
-    exchange is everything sent before the client waits for an answer; it ends with Query or Sync.
-    """
-    with engine.connect() as connection:
-        pgconn = connection.connection.driver_connection.pgconn
-    exchanges: list[list[str]] = []
-    with tempfile.TemporaryFile("w+") as trace:
-        pgconn.trace(trace.fileno())
-        pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
-        try:
-            yield exchanges
-        finally:
-            pgconn.untrace()
-        trace.seek(0)
-        exchange: list[str] = []
-        for direction, _, message in (line.rstrip("\n").split("\t", 2) for line in trace):
-            if direction == "F":
-                exchange.append(message)
-                if message.split("\t")[0] in {"Query", "Sync"}:
-                    exchanges.append(exchange)
-                    exchange = []
-        if exchange:
-            raise AssertionError(f"sent without asking for an answer: {exchange}")
 
 
 def path_of(side: Binding) -> str:
