@@ -1,0 +1,122 @@
+"""Flask with fewer Python calls for each request: no view is a coroutine, no hook belongs to one blueprint, and the
+host does not select the route. Where one of that changes, Flask's own method is called.
+"""
+
+from functools import cached_property, lru_cache
+from typing import Any, Final, cast
+
+import flask
+from flask import Flask, Response
+from flask.globals import request_ctx
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+from werkzeug.routing import Map, MapAdapter, Rule
+from werkzeug.wsgi import get_host
+
+_NO_ARGUMENTS: Final[MultiDict[str, str]] = ImmutableMultiDict()
+_EMPTY_MAP: Final = Map()
+StaticRules = dict[tuple[str, str], Rule]
+
+
+class Request(flask.Request):
+    """Flask's request. Without a query string, no parser runs."""
+
+    @cached_property
+    def args(self) -> MultiDict[str, str]:
+        return super().args if self.query_string else _NO_ARGUMENTS
+
+
+class Application(Flask):
+    """See the top of this file."""
+
+    request_class = Request
+
+    def ensure_sync(self, func: Any) -> Any:
+        """The function itself: Flask would examine at every call whether it is a coroutine function."""
+        return func
+
+    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+        """Flask's adapter, with routes without variables found at once."""
+        if request is None or not self._is_usual(request):
+            return super().create_url_adapter(request)
+        environ = request.environ
+        request.host = get_host(environ)
+        return _Adapter(
+            self.url_map,
+            _server_name(request.host),
+            script_name="",
+            subdomain="",
+            url_scheme=environ["wsgi.url_scheme"],
+            path_info=request.path if environ.get("PATH_INFO") else "",
+            default_method=environ["REQUEST_METHOD"],
+            query_args=request.query_string.decode(errors="replace"),
+            static_rules=self.static_rules,
+        )
+
+    def _is_usual(self, request: flask.Request) -> bool:
+        environ, config = request.environ, self.config
+        return not (
+            environ.get("SCRIPT_NAME")
+            or "HTTP_UPGRADE" in environ
+            or self.subdomain_matching
+            or self.url_map.host_matching
+            or self.url_map.default_subdomain
+            or config["SERVER_NAME"] is not None
+            or config["TRUSTED_HOSTS"] is not None
+        )
+
+    @cached_property
+    def static_rules(self) -> StaticRules:
+        """The rules without variables, by method and path."""
+        return static_rules(self.url_map)
+
+    def preprocess_request(self) -> ResponseReturnValue | None:
+        if len(self.before_request_funcs) > 1 or self.url_value_preprocessors:
+            return super().preprocess_request()
+        for hook in self.before_request_funcs[None]:
+            returned: Any = hook()
+            if returned is not None:
+                return cast(ResponseReturnValue, returned)
+        return None
+
+    def process_response(self, response: Response) -> Response:
+        context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        is_usual = len(self.after_request_funcs) == 1 and not context._after_request_functions
+        if not is_usual or not self.session_interface.is_null_session(context._session):
+            return super().process_response(response)
+        for hook in reversed(self.after_request_funcs[None]):
+            response = cast(Response, hook(response))
+        return response
+
+
+class _Adapter(MapAdapter):
+    def __init__(self, url_map: Map, server_name: str, *, static_rules: StaticRules, **about: Any) -> None:
+        super().__init__(url_map, server_name, **about)
+        self._static_rules = static_rules
+
+    def match(self, *arguments: Any, **named: Any) -> Any:
+        """As Werkzeug's; a route without variables needs no search."""
+        if not arguments and named == {"return_rule": True}:
+            found = self._static_rules.get((self.default_method, self.path_info))
+            if found is not None:
+                return found, {}
+        return super().match(*arguments, **named)
+
+
+def static_rules(url_map: Map) -> StaticRules:
+    """The rules of the map without variables, by method and path. A path that several rules share is left out."""
+    found: StaticRules = {}
+    shared: set[tuple[str, str]] = set()
+    for rule in url_map.iter_rules():
+        is_plain = not (rule.arguments or rule.defaults or rule.redirect_to or rule.alias or rule.build_only)
+        for method in rule.methods or () if is_plain and not rule.websocket else ():
+            place = (method, rule.rule)
+            shared.update({place} if place in found else ())
+            found[place] = rule
+    return {place: rule for place, rule in found.items() if place not in shared}
+
+
+@lru_cache(1024)
+def _server_name(host: str) -> str:
+    """As Werkzeug's `Map.bind` makes it of a host. Raises BadHost."""
+    return _EMPTY_MAP.bind(host).server_name
