@@ -17,6 +17,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 def init_app(app: Flask, level: str) -> None:
     """Configure the process's logging, and log each request of this application when it ends."""
+    printer = structlog.PrintLogger(sys.stdout)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -26,7 +27,7 @@ def init_app(app: Flask, level: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=lambda *_: printer,
         cache_logger_on_first_use=False,
     )
     app.before_request(_begin)
@@ -38,7 +39,7 @@ def init_app(app: Flask, level: str) -> None:
 def _begin() -> None:
     context = g._get_current_object()
     context.started = perf_counter()
-    wished = request.headers.get(REQUEST_ID_HEADER)
+    wished = request.environ.get("HTTP_X_REQUEST_ID")
     context.request_id = wished if wished and _REQUEST_ID.fullmatch(wished) else str(uuid4())
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=context.request_id)

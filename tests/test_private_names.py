@@ -136,11 +136,12 @@ TABLE = (
     PrivateName(
         "werkzeug.local:LocalProxy",
         "_get_current_object",
-        "app.api.application app.logging_setup",
+        "app.api.application app.api.blueprint app.logging_setup",
         "called to look the object up once",
         lambda proxy: proxy(lambda: 1),
     ),
     PrivateName("flask.ctx:RequestContext", "_after_request_functions", APPLICATION, "read: hooks of one", context),
+    PrivateName("flask.ctx", "_AppCtxGlobals", APPLICATION, "base of the class of `g`"),
     PrivateName("flask.ctx:RequestContext", "_session", APPLICATION, "read: whether there is none", context),
     PrivateName(
         "alembic.ddl.impl:DefaultImpl", "command_terminator", "tenant_schemas.migrations.render", "set for rendered SQL"

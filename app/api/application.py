@@ -6,7 +6,8 @@ from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
 import flask
-from flask import Flask, Response
+from flask import Flask, Response, request_tearing_down
+from flask.ctx import _AppCtxGlobals
 from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
@@ -14,6 +15,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wsgi import get_host
 
 _NO_ARGUMENTS: Final[MultiDict[str, str]] = ImmutableMultiDict()
+_CURRENT: Final = object()  # Stands for the exception that is being handled.
 _EMPTY_MAP: Final = Map()
 StaticRules = dict[tuple[str, str], Rule]
 
@@ -25,11 +27,22 @@ class Request(flask.Request):
     def args(self) -> MultiDict[str, str]:
         return super().args if self.query_string else _NO_ARGUMENTS
 
+    def close(self) -> None:
+        if "files" in self.__dict__:
+            super().close()
+
+
+class Globals(_AppCtxGlobals):
+    """Flask's `g`. Its attributes are set without a Python function."""
+
+    __setattr__ = object.__setattr__  # type: ignore[assignment]
+
 
 class Application(Flask):
     """See the top of this file."""
 
     request_class = Request
+    app_ctx_globals_class = Globals
 
     def ensure_sync(self, func: Any) -> Any:
         """The function itself: Flask would examine at every call whether it is a coroutine function."""
@@ -41,6 +54,7 @@ class Application(Flask):
             return super().create_url_adapter(request)
         environ = request.environ
         request.host = get_host(environ)
+        request.max_content_length = self.config["MAX_CONTENT_LENGTH"]  # Flask would look it up at each access.
         return _Adapter(
             self.url_map,
             _server_name(request.host),
@@ -84,9 +98,19 @@ class Application(Flask):
         is_usual = len(self.after_request_funcs) == 1 and not context._after_request_functions
         if not is_usual or not self.session_interface.is_null_session(context._session):
             return super().process_response(response)
+        finished: Any = response
         for hook in reversed(self.after_request_funcs[None]):
-            response = cast(Response, hook(response))
-        return response
+            finished = hook(finished)
+        return cast(Response, finished)
+
+    def do_teardown_request(self, exc: Any = _CURRENT) -> None:
+        if exc is _CURRENT:
+            super().do_teardown_request()
+        elif len(self.teardown_request_funcs) > 1 or request_tearing_down.receivers:
+            super().do_teardown_request(exc)
+        else:
+            for hook in reversed(self.teardown_request_funcs[None]):
+                hook(exc)
 
 
 class _Adapter(MapAdapter):

@@ -38,7 +38,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         def mark(view: View) -> View:
             @wraps(document(view))
             def read(*arguments: Any, **named: Any) -> Any:
-                return view(*arguments, load(request, request_schema), **named)
+                loaded = load(request._get_current_object(), request_schema)  # type: ignore[attr-defined]
+                return view(*arguments, loaded, **named)
 
             if location == "query":
                 read.__dict__["reads_query"] = True
