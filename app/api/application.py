@@ -11,6 +11,7 @@ from flask.ctx import _AppCtxGlobals
 from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wsgi import get_host
 
@@ -21,11 +22,15 @@ StaticRules = dict[tuple[str, str], Rule]
 
 
 class Request(flask.Request):
-    """Flask's request. Without a query string, no parser runs."""
+    """Flask's request, without parsers for a query and files that are not there."""
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
-        return super().args if self.query_string else _NO_ARGUMENTS
+        """Raises BadRequest for bytes that are not UTF-8. Flask would raise UnicodeDecodeError."""
+        try:
+            return super().args if self.query_string else _NO_ARGUMENTS
+        except UnicodeDecodeError:
+            raise BadRequest("The query is not UTF-8.") from None
 
     def close(self) -> None:
         if "files" in self.__dict__:
@@ -72,7 +77,6 @@ class Application(Flask):
         return not (
             environ.get("SCRIPT_NAME")
             or "HTTP_UPGRADE" in environ
-            or self.subdomain_matching
             or self.url_map.host_matching
             or self.url_map.default_subdomain
             or config["SERVER_NAME"] is not None
