@@ -45,7 +45,7 @@ class JsonAnswer(Response):
         body: Any = self.response
         if not self.is_usual or self._on_close or type(body) is not list or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
-        start_response(self._status, self.headers.to_wsgi_list())
+        start_response(self._status, list(self.headers._list))
         return cast(Iterable[bytes], body)
 
 

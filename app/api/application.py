@@ -55,14 +55,16 @@ class Application(Flask):
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """Flask's adapter, with routes without variables found at once."""
+        if request is None and self.config["SERVER_NAME"] is None:
+            return None
         if request is None or not self._is_usual(request):
             return super().create_url_adapter(request)
         environ = request.environ
-        request.host = get_host(environ)
+        request.host = host = get_host(environ)
         request.max_content_length = self.config["MAX_CONTENT_LENGTH"]  # Flask would look it up at each access.
         return _Adapter(
             self.url_map,
-            _server_name(request.host),
+            _server_name(host),
             script_name="",
             subdomain="",
             url_scheme=environ["wsgi.url_scheme"],
@@ -96,6 +98,12 @@ class Application(Flask):
             if returned is not None:
                 return cast(ResponseReturnValue, returned)
         return None
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        found = request_ctx._get_current_object().request  # type: ignore[attr-defined]
+        if found.routing_exception is not None or found.method == "OPTIONS":
+            return super().dispatch_request()
+        return cast(ResponseReturnValue, self.view_functions[found.url_rule.endpoint](**found.view_args))
 
     def process_response(self, response: Response) -> Response:
         context = request_ctx._get_current_object()  # type: ignore[attr-defined]

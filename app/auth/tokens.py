@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from flask import current_app
@@ -111,4 +111,5 @@ class TokenMint:
 
 def current_mint() -> TokenMint:
     """The token mint of the current application."""
-    return cast(TokenMint, current_app.extensions["token_mint"])
+    mint: TokenMint = current_app.extensions["token_mint"]
+    return mint
