@@ -2,12 +2,15 @@
 `application.py` replaces its dispatch.
 """
 
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from flask import Flask, Request, Response
 from flask.json.provider import JSONProvider
 from flask.sessions import NullSession, SessionInterface
+
+from app.api.answers import json_answer
 
 _NO_SESSION = NullSession()  # Nothing can be written to it.
 
@@ -31,4 +34,4 @@ class FastJson(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
+        return json_answer(self._prepare_response_obj(args, kwargs), HTTPStatus.OK)
