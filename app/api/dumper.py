@@ -40,6 +40,7 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
     fields.Nested._serialize: frozenset({NoneType}),
     fields.List._serialize: frozenset({NoneType}),
 }
+_NO_MEMBERS: Final[dict[str, Any]] = {}
 # Every object has it. It stands for the attribute of a field that reads the whole object.
 _ANY_ATTRIBUTE: Final = "__class__"
 
@@ -51,14 +52,15 @@ def dumper_of(answer_schema: marshmallow.Schema) -> Dumper:
     steps = [_step(name, field) for name, field in answer_schema.dump_fields.items()]
 
     def dump(item: Any) -> Any:
-        read: Callable[[Any, str, Any], Any] = getattr
-        if hasattr(item, "__getitem__"):
-            if type(item) is not dict:
-                return answer_schema.dump(item)
-            read = _member
+        # Of a SQLAlchemy object, an attribute costs a Python call, and a loaded one lies in its __dict__ too.
+        members = item if type(item) is dict else getattr(item, "__dict__", _NO_MEMBERS)
+        if members is not item and hasattr(item, "__getitem__"):
+            return answer_schema.dump(item)
         made = {}
         for key, name, attribute, plain, convert in steps:
-            value = read(item, attribute, missing)
+            value = members.get(attribute, missing)
+            if value is missing:
+                value = getattr(item, attribute, missing)
             if type(value) in plain:
                 made[key] = value
             elif value is not missing:
@@ -79,11 +81,6 @@ def _is_known(answer_schema: marshmallow.Schema) -> bool:
         and (isinstance(field, fields.Function) or field._CHECK_ATTRIBUTE)
         for name, field in answer_schema.dump_fields.items()
     )
-
-
-def _member(item: dict[str, Any], name: str, default: Any) -> Any:
-    """As marshmallow reads a dict: its member, or else its attribute."""
-    return item[name] if name in item else getattr(item, name, default)
 
 
 def _step(name: str, field: fields.Field[Any]) -> _Step:
