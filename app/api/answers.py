@@ -51,7 +51,8 @@ class JsonAnswer(Response):
 
 @cache
 def _status_line(status: int) -> str:
-    return f"{status} {HTTP_STATUS_CODES[status].upper()}"
+    phrase = HTTP_STATUS_CODES.get(status, "unknown")
+    return f"{status} {phrase.upper()}"
 
 
 def json_answer(value: Any, status: int, headers: Mapping[str, str] | None = None) -> JsonAnswer:
