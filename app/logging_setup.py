@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import orjson
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response
+
+from app.current import current_globals, current_request, g
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -37,9 +39,9 @@ def init_app(app: Flask, level: str) -> None:
 
 
 def _begin() -> None:
-    context = g._get_current_object()
+    context = current_globals()
     context.started = perf_counter()
-    wished = request.environ.get("HTTP_X_REQUEST_ID")
+    wished = current_request().environ.get("HTTP_X_REQUEST_ID")
     context.request_id = wished if wished and _REQUEST_ID.fullmatch(wished) else str(uuid4())
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=context.request_id)
@@ -52,8 +54,8 @@ def _tell_request_id(response: Response) -> Response:
 
 def _log(response: Response) -> Response:
     """Write the request's line. structlog's processors would write the same in thirty calls."""
-    context = g._get_current_object()
-    ended = request._get_current_object()  # type: ignore[attr-defined]
+    context = current_globals()
+    ended = current_request()
     tenant = context.get("tenant")
     line = {
         "request_id": context.request_id,

@@ -136,11 +136,13 @@ TABLE = (
     PrivateName(
         "werkzeug.local:LocalProxy",
         "_get_current_object",
-        "app.api.application app.api.blueprint app.logging_setup",
+        APPLICATION,
         "called to look the object up once",
         lambda proxy: proxy(lambda: 1),
     ),
     PrivateName("flask.ctx:RequestContext", "_after_request_functions", APPLICATION, "read: hooks of one", context),
+    PrivateName("flask.globals", "_cv_app", "app.current", "read: the current application and `g`"),
+    PrivateName("flask.globals", "_cv_request", "app.current", "read: the current request"),
     PrivateName("flask.ctx", "_AppCtxGlobals", APPLICATION, "base of the class of `g`"),
     PrivateName("flask.ctx:RequestContext", "_session", APPLICATION, "read: whether there is none", context),
     PrivateName(

@@ -15,6 +15,8 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wsgi import get_host
 
+from app.current import current_request
+
 _NO_ARGUMENTS: Final[MultiDict[str, str]] = ImmutableMultiDict()
 _CURRENT: Final = object()  # Stands for the exception that is being handled.
 _EMPTY_MAP: Final = Map()
@@ -100,7 +102,7 @@ class Application(Flask):
         return None
 
     def dispatch_request(self) -> ResponseReturnValue:
-        found = request_ctx._get_current_object().request  # type: ignore[attr-defined]
+        found: Any = current_request()
         if found.routing_exception is not None or found.method == "OPTIONS":
             return super().dispatch_request()
         return cast(ResponseReturnValue, self.view_functions[found.url_rule.endpoint](**found.view_args))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Response, request
+from flask import Response
 from flask_smorest import Blueprint as SmorestBlueprint
 
 from app.api.answers import json_answer
@@ -16,6 +16,7 @@ from app.api.fields import Schema
 from app.api.headers import View
 from app.api.problems import possible_refusals
 from app.api.requests import load_json, load_query
+from app.current import current_request
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
@@ -38,7 +39,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         def mark(view: View) -> View:
             @wraps(document(view))
             def read(*arguments: Any, **named: Any) -> Any:
-                loaded = load(request._get_current_object(), request_schema)  # type: ignore[attr-defined]
+                loaded = load(current_request(), request_schema)
                 return view(*arguments, loaded, **named)
 
             if location == "query":

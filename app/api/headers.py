@@ -5,8 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from flask import g, request
-
+from app.current import g, request
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"

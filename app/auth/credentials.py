@@ -5,12 +5,13 @@ from hashlib import sha256
 from typing import Final, cast
 from uuid import UUID
 
-from flask import Request, current_app, g
+from flask import Request
 
 from app.auth.cookies import ACCESS_COOKIE, refuse_forgery
 from app.auth.errors import BadToken, SessionRequired, TokenRequired
 from app.auth.oidc import OpenIdProvider
 from app.auth.tokens import Token, current_mint
+from app.current import current_app, g
 
 KEY_PREFIX: Final = "wk_"
 LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>."

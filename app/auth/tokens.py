@@ -8,12 +8,12 @@ from time import time
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from flask import current_app
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
+from app.current import current_app
 from app.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
 ISSUER: Final = "schema-wallet"
