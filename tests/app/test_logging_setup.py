@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
 import structlog
@@ -153,7 +153,8 @@ def test_any_other_request_id_is_replaced(log: Log) -> None:
     for request_id in WRONG_IDS:
         response = log.api.get("/livez", headers={"X-Request-Id": request_id.encode().decode("latin-1")})
         replaced = response.headers["X-Request-Id"]
-        assert UUID(replaced)
+        assert (UUID(replaced).version, UUID(replaced).variant) == (4, RFC_4122)
+        assert str(UUID(replaced)) == replaced
         assert log.line()["request_id"] == replaced
 
 
