@@ -1,9 +1,10 @@
 """The wallet service: one Flask application for many tenants."""
 
-from flask import Flask, Response
+from flask import Flask
 
 from app import commands, config, db, limits, logging_setup
-from app.api import openapi, problems
+from app.api import answers, openapi, problems
+from app.api.application import Application
 from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as api_keys
 from app.audit import denials, operator_reads
@@ -35,7 +36,7 @@ from app.wallets.routes import blueprint as wallets
 def create_app(settings: config.Settings | None = None) -> Flask:
     """The application, with its settings from the environment unless given. Connects to nothing yet."""
     settings = settings or config.read_settings()
-    app = Flask("app", static_folder=None)
+    app = Application("app", static_folder=None)
     # Or `/api/km//wallet` would be redirected to `/api/wallet`, and lose its tenant on the way.
     app.url_map.merge_slashes = False
     app.json = FastJson(app)
@@ -52,7 +53,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         )
 
     logging_setup.init_app(app, settings.log_level)
-    app.after_request(_protect)
+    app.after_request(answers.protect)
     db.init_app(app, settings)
     provisioning_worker.init_app(app, settings)
     problems.register(app)
@@ -71,11 +72,3 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     denials.init_app(app)
     commands.init_app(app)
     return app
-
-
-def _protect(response: Response) -> Response:
-    """Answers are for the caller alone, unless they say otherwise, and are what they say they are."""
-    if not response.cache_control.public:
-        response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

@@ -4,7 +4,7 @@ A resolver is a function from a request to a Hint or None. The signed claim name
 name it by slug, and must agree with the claim and with each other. No resolver queries the database.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -44,7 +44,10 @@ def by_claim(request: RequestParts) -> Hint | None:
 
 def by_header(request: RequestParts) -> Hint | None:
     """The header `X-Tenant: eur`. Servers join repeated headers with commas. Raises TenantAmbiguous if they differ."""
-    slugs = {slug.strip() for slug in (request.header("X-Tenant") or "").split(",")} - {""}
+    named = request.header("X-Tenant")
+    if not named:
+        return None
+    slugs = {slug.strip() for slug in named.split(",")} - {""}
     if len(slugs) > 1:
         raise TenantAmbiguous("X-Tenant names more than one tenant.")
     return Hint(slug=slugs.pop()) if slugs else None
@@ -52,7 +55,8 @@ def by_header(request: RequestParts) -> Hint | None:
 
 def by_path(request: RequestParts) -> Hint | None:
     """The path `/api/eur/wallet`. The slug is removed from the path before routing."""
-    return Hint(slug=request.path_slug) if request.path_slug else None
+    slug = request.path_slug
+    return Hint(slug=slug) if slug else None
 
 
 def by_subdomain(base_domain: str) -> Resolver:
@@ -60,8 +64,8 @@ def by_subdomain(base_domain: str) -> Resolver:
     suffix = "." + base_domain.lower()
 
     def resolve(request: RequestParts) -> Hint | None:
-        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
-        host = host.lower().rstrip(".")
+        host = request.host
+        host = (host.rpartition(":")[0] if ":" in host else host).lower().rstrip(".")
         return Hint(slug=host.removesuffix(suffix)) if host.endswith(suffix) else None
 
     return resolve
@@ -82,7 +86,7 @@ class Selection:
         """
         if tenant is not None and self.slug is not None and tenant.slug != self.slug:
             raise TenantAmbiguous("The access token is for another tenant than the request names.")
-        allowed = {TenantStatus.ACTIVE, *([TenantStatus.ARCHIVED] if allow_archived else [])}
+        allowed = (TenantStatus.ACTIVE, TenantStatus.ARCHIVED) if allow_archived else (TenantStatus.ACTIVE,)
         if tenant is None or tenant.status not in allowed:
             raise TenantNotFound("There is no such tenant, or you do not belong to it.")
         return tenant
@@ -91,13 +95,17 @@ class Selection:
 def select(request: RequestParts, resolvers: Iterable[Resolver]) -> Selection:
     """Combine the hints of a request. Raises TenantRequired if there are none, TenantAmbiguous if two differ."""
     hints = [hint for resolver in resolvers if (hint := resolver(request))]
-    slugs = {hint.slug for hint in hints if hint.slug is not None}
-    tenant_ids = {hint.tenant_id for hint in hints if hint.tenant_id is not None}
     if not hints:
         raise TenantRequired("Name a tenant: send X-Tenant, use /api/<tenant>/…, or log in to one.")
+    named = hints[0] if len(hints) == 1 else _combined(hints)
+    if named.slug is None or is_name(named.slug):
+        return Selection(named.slug, named.tenant_id)
+    return Selection("", named.tenant_id)  # No tenant has this slug, and it is safe in a query.
+
+
+def _combined(hints: Sequence[Hint]) -> Hint:
+    slugs = {hint.slug for hint in hints if hint.slug is not None}
+    tenant_ids = {hint.tenant_id for hint in hints if hint.tenant_id is not None}
     if len(slugs) > 1 or len(tenant_ids) > 1:
         raise TenantAmbiguous("The request names more than one tenant.")
-    slug = next(iter(slugs), None)
-    if slug is not None and not is_name(slug):
-        slug = ""  # No tenant has this slug, and it is safe in a query.
-    return Selection(slug, next(iter(tenant_ids), None))
+    return Hint(next(iter(slugs), None), next(iter(tenant_ids), None))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 
 from app.config import ROOT
 
@@ -48,10 +49,17 @@ class PrivateName:
         return self.name.partition("(")[0]
 
 
+def context(_: Any) -> Any:
+    """A request context of Flask."""
+    return Flask("name").test_request_context()
+
+
 PATH = "tenant_schemas.search_path"
 DRIVER = "tenant_schemas.driver"
 STATEMENTS = "tenant_schemas.prepared_statements"
 POOL = "tenant_schemas.pool"
+ANSWERS = "app.api.answers"
+APPLICATION = "app.api.application"
 BLUEPRINT = "app.api.blueprint"
 OPENAPI = "app.api.openapi"
 FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings"
@@ -119,22 +127,42 @@ TABLE = (
     PrivateName(
         "flask_smorest:Blueprint",
         "_apidoc",
-        "app.api.headers app.auth.access",
+        "app.api.blueprint app.api.headers app.auth.access",
         "where a view keeps its description",
         lambda blueprint: blueprint("name", "name").response(204)(lambda: None),
     ),
     PrivateName(
         "marshmallow.fields:Field",
         "_deserialize(value, attr, data, **kwargs)",
-        f"{FIELDS} app.api.money_fields",
-        "overridden to read strictly",
+        f"{FIELDS} app.api.loader app.api.money_fields",
+        "overridden to read strictly, and called for valid data",
     ),
     PrivateName(
         "marshmallow.fields:Field",
         "_serialize(value, attr, obj, **kwargs)",
-        "app.api.fields app.api.money_fields",
-        "overridden to write moments and amounts",
+        "app.api.dumper app.api.fields app.api.money_fields",
+        "overridden to write moments and amounts, and called for unusual values",
     ),
+    PrivateName("marshmallow:Schema", "_hooks", "app.api.dumper app.api.loader", "read: what runs beside the fields"),
+    PrivateName(
+        "marshmallow.fields:Field", "_CHECK_ATTRIBUTE", "app.api.dumper", "read: whether a field reads one attribute"
+    ),
+    PrivateName("werkzeug.datastructures:Headers", "_list", ANSWERS, "set to right headers", lambda headers: headers()),
+    PrivateName("werkzeug.wrappers:Response", "_status", ANSWERS, "set", lambda response: response()),
+    PrivateName("werkzeug.wrappers:Response", "_status_code", ANSWERS, "set", lambda response: response()),
+    PrivateName("werkzeug.wrappers:Response", "_on_close", ANSWERS, "set and read", lambda response: response()),
+    PrivateName(
+        "werkzeug.local:LocalProxy",
+        "_get_current_object",
+        APPLICATION,
+        "called to look the object up once",
+        lambda proxy: proxy(lambda: 1),
+    ),
+    PrivateName("flask.ctx:RequestContext", "_after_request_functions", APPLICATION, "read: hooks of one", context),
+    PrivateName("flask.globals", "_cv_app", "app.current", "read: the current application and `g`"),
+    PrivateName("flask.globals", "_cv_request", "app.current", "read: the current request"),
+    PrivateName("flask.ctx", "_AppCtxGlobals", APPLICATION, "base of the class of `g`"),
+    PrivateName("flask.ctx:RequestContext", "_session", APPLICATION, "read: whether there is none", context),
     PrivateName(
         "alembic.ddl.impl:DefaultImpl", "command_terminator", "tenant_schemas.migrations.render", "set for rendered SQL"
     ),

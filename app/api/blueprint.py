@@ -1,14 +1,22 @@
-"""The blueprint of every feature: strict request parsing, and OpenAPI documentation of headers and refusals."""
+"""The blueprint of every feature: strict request parsing, and OpenAPI documentation of headers and refusals.
+
+flask-smorest documents the routes. Its wrappers, which also parse requests and dump answers, are not called.
+"""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
+from flask import Response
 from flask_smorest import Blueprint as SmorestBlueprint
 
+from app.api.answers import json_answer
+from app.api.dumper import dumper_of
 from app.api.fields import Schema
 from app.api.headers import View
 from app.api.problems import possible_refusals
-from app.api.requests import StrictParser
+from app.api.requests import load_json, load_query
+from app.current import current_request
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
@@ -16,21 +24,58 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
     each route.
     """
 
-    ARGUMENTS_PARSER = StrictParser()
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
 
     def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
-        """Parse a body or a query with this schema. The schema is instantiated once, at import."""
-        read = super().arguments(schema(), location=location)
+        """Parse a body or a query with this schema, and pass it to the view after the arguments of decorators above.
+        The schema is instantiated once, at import.
+        """
+        request_schema = schema()
+        document = super().arguments(request_schema, location=location)
+        load = load_query if location == "query" else load_json
 
         def mark(view: View) -> View:
-            marked = cast(View, read(view))
+            @wraps(document(view))
+            def read(*arguments: Any, **named: Any) -> Any:
+                loaded = load(current_request(), request_schema)
+                return view(*arguments, loaded, **named)
+
             if location == "query":
-                marked.__dict__["reads_query"] = True
-            return marked
+                read.__dict__["reads_query"] = True
+            return cast(View, read)
+
+        return mark
+
+    def response(self, status_code: int, schema: type[Schema] | None = None) -> Callable[[View], View]:
+        """Dump the result of the view with this schema, and answer with this status. The view may return its result, a
+        tuple of the result with a status, with headers or with both, or a response, which stays as it is.
+        """
+        answer_schema = schema() if schema else None
+        document = super().response(status_code, answer_schema)
+        dump = dumper_of(answer_schema) if answer_schema else None
+
+        def mark(view: View) -> View:
+            @wraps(document(view))
+            def answer(*arguments: Any, **named: Any) -> Response:
+                returned = view(*arguments, **named)
+                if isinstance(returned, Response):
+                    return returned
+                result, status, headers = _parts(returned, status_code)
+                return json_answer(dump(result) if dump else result, status, headers)
+
+            return cast(View, answer)
+
+        return mark
+
+    def alt_response(self, status_code: int, **about: Any) -> Callable[[View], View]:
+        """Document another answer of the view."""
+        document = super().alt_response(status_code, **about)
+
+        def mark(view: View) -> View:
+            view.__dict__["_apidoc"] = document(view)._apidoc
+            return view
 
         return mark
 
@@ -41,8 +86,20 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         def put(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def patch(self, rule: str, **options: Any) -> Callable[[View], View]: ...
         def delete(self, rule: str, **options: Any) -> Callable[[View], View]: ...
-        def response(self, status_code: int, schema: type[Schema] | None = None) -> Callable[[View], View]: ...
-        def alt_response(self, status_code: int, *, schema: type[Schema]) -> Callable[[View], View]: ...
+
+
+def _parts(returned: Any, default_status: int) -> tuple[Any, int, dict[str, str] | None]:
+    """Result, status and headers of what a view returned."""
+    match returned if type(returned) is tuple else (returned,):
+        case result, int(status), headers:
+            return result, status, headers
+        case result, int(status):
+            return result, status, None
+        case result, headers:
+            return result, default_status, headers
+        case (result,):
+            return result, default_status, None
+    raise TypeError(f"A view returned a tuple of {len(returned)}.")
 
 
 def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -1,11 +1,18 @@
-"""Replacements for two parts of Flask: its JSON provider, and its session cookies, which this service does not use."""
+"""Replacements for two parts of Flask: its JSON provider, and its session cookies, which this service does not use.
+`application.py` replaces its dispatch.
+"""
 
+from http import HTTPStatus
 from typing import Any
 
 import orjson
 from flask import Flask, Request, Response
 from flask.json.provider import JSONProvider
-from flask.sessions import SessionInterface
+from flask.sessions import NullSession, SessionInterface
+
+from app.api.answers import json_answer
+
+_NO_SESSION = NullSession()  # Nothing can be written to it.
 
 
 class NoSessions(SessionInterface):
@@ -13,8 +20,8 @@ class NoSessions(SessionInterface):
     every request.
     """
 
-    def open_session(self, app: Flask, request: Request) -> None:
-        return None
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return _NO_SESSION
 
 
 class FastJson(JSONProvider):
@@ -27,4 +34,4 @@ class FastJson(JSONProvider):
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json")
+        return json_answer(self._prepare_response_obj(args, kwargs), HTTPStatus.OK)

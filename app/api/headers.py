@@ -5,8 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from flask import g, request
-
+from app.current import g, request
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
@@ -95,7 +94,7 @@ def takes_up_to(max_bytes: int) -> Callable[[View], View]:
 
 def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
     """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid for a malformed key."""
-    key = request.headers.get(IDEMPOTENCY_KEY_HEADER)
+    key: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")  # Without the calls of `request.headers`.
     if not key:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
     if len(key) > max_length or not _IDEMPOTENCY_KEY.fullmatch(key):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import orjson
-from flask import current_app, g, request
 from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import fields
 
 from app.api.fields import Answer, Schema, Text, coded
+from app.current import current_app, g, request
 from app.errors import Invalid
 from tenant_schemas.context import current_binding
 from tenant_schemas.tenant import Tenant

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException
 
 from app import errors
+from app.api.answers import JsonAnswer
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import tenant_has_moved
 
@@ -97,13 +98,12 @@ def problem(
     status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
 ) -> Response:
     """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the phrase of the status."""
-    response = Response(orjson.dumps(_body(status, code, detail, members)), status=status, mimetype=MEDIA_TYPE)
-    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
     if status in RETRY_AFTER_SECONDS:
-        response.headers["Retry-After"] = RETRY_AFTER_SECONDS[status]
+        more["Retry-After"] = RETRY_AFTER_SECONDS[status]
     if status is HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+        more["WWW-Authenticate"] = "Bearer"
+    return JsonAnswer(orjson.dumps(_body(status, code, detail, members)), status.value, more, MEDIA_TYPE)
 
 
 def problem_body(error: errors.ServiceError) -> dict[str, Any]:

@@ -5,13 +5,12 @@ repeated key, NUL characters and lone surrogates.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import marshmallow
 from flask import Request
-from webargs.flaskparser import FlaskParser
-from webargs.multidictproxy import MultiDictProxy
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import (
@@ -23,48 +22,52 @@ from app.errors import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
+# PostgreSQL can't store NUL characters, and UTF-8 can't encode lone surrogates.
+_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
-class StrictParser(FlaskParser):
-    """webargs' parser for Flask, made strict; see the top of this file."""
+def load_json(req: Request, body_schema: marshmallow.Schema) -> Any:
+    """The body, loaded with this schema. Raises Malformed, InvalidJson, UnsupportedMediaType or Invalid."""
+    body = _body_of(req)
+    if not body:
+        raise BodyRequired("Send a JSON object as the body.")
+    if req.environ.get("CONTENT_TYPE") != "application/json" and not req.is_json:
+        raise UnsupportedMediaType("Send the body with Content-Type: application/json.")
+    try:
+        found = _decoded(body.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise InvalidJson(f"The body is not JSON: {error}") from None
+    except (ValueError, RecursionError):
+        raise InvalidJson(
+            "The body can't be read as JSON: it has a repeated key, NaN or bad UTF-8, or is nested too deep."
+        ) from None
+    return _loaded(body_schema, found)
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": marshmallow.RAISE}  # noqa: RUF012
 
-    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        body = _body_of(req)
-        if not body:
-            raise BodyRequired("Send a JSON object as the body.")
-        if not req.is_json:
-            raise UnsupportedMediaType("Send the body with Content-Type: application/json.")
-        try:
-            return json.loads(
-                body.decode("utf-8"), object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant
-            )
-        except json.JSONDecodeError as error:
-            raise InvalidJson(f"The body is not JSON: {error}") from None
-        except (ValueError, RecursionError):
-            raise InvalidJson(
-                "The body can't be read as JSON: it has a repeated key, NaN or bad UTF-8, or is nested too deep."
-            ) from None
+def load_query(req: Request, query_schema: marshmallow.Schema) -> Any:
+    """The query parameters, loaded with this schema. Raises Invalid."""
+    values: dict[str, str] = {}
+    for name, found in req.args.lists() if req.args else ():
+        _refuse_unwritable(name, name)
+        if len(found) > 1:
+            raise Invalid.at(name, "repeated", "The parameter is given more than once.")
+        _refuse_unwritable(found[0], name)
+        values[name] = found[0]
+    return _loaded(query_schema, values)
 
-    def load_querystring(self, req: Request, schema: marshmallow.Schema) -> Any:
-        for name, values in req.args.lists():
-            _refuse_unwritable(name, name)
-            if len(values) > 1:
-                raise Invalid.at(name, "repeated", "The parameter is given more than once.")
-            _refuse_unwritable(values[0], name)
-        return MultiDictProxy(req.args, schema)
 
-    def handle_error(self, error: Any, req: Any, schema: Any, **kwargs: Any) -> NoReturn:
-        faults = [fault for found in error.messages.values() for fault in faults_of(found)]
-        raise Invalid.of(faults)
+def _loaded(request_schema: marshmallow.Schema, data: Any) -> Any:
+    try:
+        return request_schema.load(data)
+    except marshmallow.ValidationError as error:
+        raise Invalid.of(faults_of(error.messages)) from None
 
 
 def _body_of(req: Request) -> bytes:
     """The whole body. Raises RequestEntityTooLarge or Malformed. Werkzeug would truncate a chunked body at the limit
     and accept an incomplete one.
     """
-    limit, length = req.max_content_length or 0, req.content_length
+    limit, length = req.max_content_length or 0, _content_length(req)
     if length is None and not req.environ.get("wsgi.input_terminated"):
         return b""
     if length is not None and length > limit:
@@ -80,7 +83,30 @@ def _body_of(req: Request) -> bytes:
     return body
 
 
+def _content_length(req: Request) -> int | None:
+    """As Werkzeug reads it, without its parser for the usual request. None for a chunked body."""
+    told = req.environ.get("CONTENT_LENGTH", "")
+    is_usual = told.isdecimal() and told.isascii() and "HTTP_TRANSFER_ENCODING" not in req.environ
+    return int(told) if is_usual else req.content_length
+
+
+def _decoded(text: str) -> Any:
+    """The value of a JSON text. Only an escape can write a NUL character or a lone surrogate: JSON allows no control
+    character in a string, and UTF-8 no surrogate.
+    """
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+    return (_ESCAPES if "\\u" in text else _NO_ESCAPES).decode(text)
+
+
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is repeated")
+    return made
+
+
+def _writable_object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
@@ -95,11 +121,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_NO_ESCAPES: Final = json.JSONDecoder(object_pairs_hook=_object_without_repeats, parse_constant=_refuse_constant)
+_ESCAPES: Final = json.JSONDecoder(object_pairs_hook=_writable_object_without_repeats, parse_constant=_refuse_constant)
+
+
 def _refuse_unwritable(value: Any, field: str) -> None:
-    """Raises Invalid for NUL characters, which PostgreSQL can't store, and lone surrogates, which UTF-8 can't
-    encode.
-    """
-    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+    """Raises Invalid for NUL characters and lone surrogates."""
+    if isinstance(value, str) and _UNWRITABLE.search(value):
         shown = field.encode("ascii", "backslashreplace").decode().replace("\x00", "\\x00")
         raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.")
 

@@ -8,7 +8,7 @@ is unknown, and the service's log has it.
 import orjson
 import psycopg
 import structlog
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.problems import MEDIA_TYPE
@@ -16,6 +16,7 @@ from app.api.requests import SAFE_METHODS
 from app.audit.service import commit_entry
 from app.auth.access import actor, caller
 from app.auth.actors import ActorKind
+from app.current import current_app, g, request
 from app.db import db
 from tenant_schemas import registry
 from tenant_schemas.errors import TenancyError, TenantNotFound

@@ -1,10 +1,11 @@
 """Records an operator's read requests in the tenant's audit log, before the view runs."""
 
-from flask import Flask, g, request
+from flask import Flask
 
 from app.api.requests import SAFE_METHODS
 from app.audit.service import commit_entry
-from app.auth.access import actor, caller
+from app.auth.access import actor
+from app.current import g, request
 from app.users.models import Role
 from tenant_schemas.context import current_binding
 from tenant_schemas.tenant import Tenant
@@ -16,7 +17,8 @@ def init_app(app: Flask) -> None:
 
 
 def _note() -> None:
-    if "caller" not in g or caller().role is not Role.OPERATOR or request.method not in SAFE_METHODS:
+    found = g.get("caller")
+    if found is None or found.role is not Role.OPERATOR or request.method not in SAFE_METHODS:
         return
     tenant = current_binding()
     if isinstance(tenant, Tenant):

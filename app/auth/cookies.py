@@ -11,11 +11,12 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from flask import Request, Response, after_this_request, current_app
+from flask import Request, Response, after_this_request
 
 from app.api.requests import SAFE_METHODS
 from app.auth.errors import CsrfRequired
 from app.auth.sessions import Grant
+from app.current import current_app
 
 ACCESS_COOKIE: Final = "__Host-access"
 REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- requires the path /; this cookie is sent to REFRESH_PATH only

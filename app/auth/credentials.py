@@ -5,12 +5,13 @@ from hashlib import sha256
 from typing import Final, cast
 from uuid import UUID
 
-from flask import Request, current_app, g
+from flask import Request
 
 from app.auth.cookies import ACCESS_COOKIE, refuse_forgery
 from app.auth.errors import BadToken, SessionRequired, TokenRequired
 from app.auth.oidc import OpenIdProvider
 from app.auth.tokens import Token, current_mint
+from app.current import current_app, g
 
 KEY_PREFIX: Final = "wk_"
 LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>."
@@ -30,8 +31,10 @@ def presented_credential(request: Request) -> Token | ApiKey:
 
     Raises TokenRequired, BadToken, CsrfRequired, ProviderUnavailable.
     """
-    g.credential = _from_header(request) if "Authorization" in request.headers else _from_cookie(request)
-    return cast(Token | ApiKey, g.credential)
+    header = request.headers.get("Authorization")
+    credential = _from_cookie(request) if header is None else _from_header(header)
+    g.credential = credential
+    return credential
 
 
 def presented_session() -> UUID | None:
@@ -47,8 +50,8 @@ def current_session() -> UUID:
     return session_id
 
 
-def _from_header(request: Request) -> Token | ApiKey:
-    scheme, _, text = request.headers["Authorization"].partition(" ")
+def _from_header(header: str) -> Token | ApiKey:
+    scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer" or not text:
         raise TokenRequired(LOG_IN)
     if text.startswith(KEY_PREFIX):

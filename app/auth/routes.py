@@ -3,7 +3,7 @@
 from typing import Any
 
 from flask import Blueprint as FlaskBlueprint
-from flask import Response, current_app, jsonify, request
+from flask import Response, jsonify
 
 from app.api.blueprint import Blueprint
 from app.auth import cookies, service, sessions
@@ -12,6 +12,7 @@ from app.auth.credentials import current_session, presented_session
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
 from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
+from app.current import current_app, request
 from app.errors import Invalid
 from app.limits.rate_limit import count_login
 from app.signing_keys import PUBLISHED_SECONDS

@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from time import time
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID, uuid4
 
-from flask import current_app
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.errors import BadToken
+from app.current import current_app
 from app.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
 ISSUER: Final = "schema-wallet"
@@ -111,4 +111,5 @@ class TokenMint:
 
 def current_mint() -> TokenMint:
     """The token mint of the current application."""
-    return cast(TokenMint, current_app.extensions["token_mint"])
+    mint: TokenMint = current_app.extensions["token_mint"]
+    return mint

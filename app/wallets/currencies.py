@@ -21,10 +21,11 @@ def allowed_currencies() -> tuple[str, ...]:
 
 def chosen_currency(told: dict[str, Any]) -> str:
     """The currency that a query or body names, or else the main one. Raises Invalid for one the tenant has not."""
-    code = str(told.get("currency", main_currency()))
-    allowed = allowed_currencies()
-    if code not in allowed:
-        raise Invalid.at("currency", "currency_not_allowed", f"This tenant has wallets in {', '.join(allowed)}.")
+    main = str(current_tenant().settings["currency"])
+    code = str(told.get("currency", main))
+    if code != main and code not in allowed_currencies():
+        allowed = ", ".join(allowed_currencies())
+        raise Invalid.at("currency", "currency_not_allowed", f"This tenant has wallets in {allowed}.")
     return code
 
 
