@@ -43,6 +43,8 @@ OWN_CHANGES = (
     "ALTER TABLE km_schema.free RENAME COLUMN b TO c",
     "ALTER TABLE km_schema.free ALTER COLUMN b DROP DEFAULT",
     "ALTER TABLE km_schema.free ALTER COLUMN b SET DEFAULT 'c'",
+    "UPDATE pg_attrdef SET adbin = (SELECT adbin FROM pg_attrdef WHERE adrelid = 'km_schema.wallets'::regclass LIMIT 1)"
+    " WHERE adrelid = 'km_schema.free'::regclass",
     "ALTER TABLE km_schema.free ALTER COLUMN b SET NOT NULL",
     "ALTER TABLE km_schema.free ALTER COLUMN b TYPE varchar(9)",
     "ALTER TABLE km_schema.wallets ALTER COLUMN status SET STATISTICS 7",
