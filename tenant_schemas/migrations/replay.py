@@ -103,11 +103,6 @@ def done_text(run_id: UUID | None, tenant: Tenant, target: str) -> str:
     return f"SELECT shared.migration_done_v1({run},{_literal(str(tenant.id))},{_literal(target)});"
 
 
-def registry_update_text(tenant: Tenant, revision: str) -> str:
-    text = "UPDATE shared.tenants SET revision = {} WHERE id = {};"
-    return sql.SQL(text).format(sql.Literal(revision), sql.Literal(str(tenant.id))).as_string()
-
-
 def changes_text(steps: Sequence[Step], schema_name: str) -> str:
     """The steps for a schema whose version table has their end already."""
     return "".join(change_text(step, schema_name) for step in steps)

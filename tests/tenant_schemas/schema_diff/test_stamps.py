@@ -96,6 +96,7 @@ OWN_CHANGES = (
     "DROP RULE r ON km_schema.holds",
     "CREATE OR REPLACE RULE r AS ON DELETE TO km_schema.holds DO INSTEAD SELECT 1",
     "ALTER SEQUENCE km_schema.numbers INCREMENT 2",
+    "UPDATE pg_sequence SET seqcache = 7 WHERE seqrelid = 'km_schema.numbers'::regclass",
     "DROP SEQUENCE km_schema.numbers",
     "ALTER TYPE km_schema.mood ADD VALUE 'best'",
     "ALTER TYPE km_schema.mood RENAME VALUE 'bad' TO 'worst'",
