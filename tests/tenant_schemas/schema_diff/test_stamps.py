@@ -214,6 +214,24 @@ def test_an_older_db_transaction_that_commits_last_changes_the_stamp(fresh_datab
     assert after["km_schema"] != before["km_schema"]
 
 
+def test_a_changed_row_in_the_place_of_an_earlier_version_changes_the_stamp(fresh_database: Database) -> None:
+    """VACUUM removes old versions of the row, and a later one gets the place of one of them."""
+    superuser = fresh_database.as_superuser()
+    query = "SELECT ctid::text FROM pg_attribute WHERE attrelid = 'km_schema.wallets'::regclass AND attname = 'status'"
+    seen: dict[object, bytes] = {}
+    for number in range(1, 20):
+        superuser.execute(f"ALTER TABLE km_schema.wallets ALTER COLUMN status SET STATISTICS {number}".encode())
+        superuser.execute("VACUUM pg_attribute")
+        place = superuser.execute(query).fetchone()
+        with engine(fresh_database).connect() as connection:
+            stamp = current(connection, fresh_database)["km_schema"]
+        if place in seen:
+            assert stamp != seen[place]
+            return
+        seen[place] = stamp
+    pytest.fail("No version of the row got the place of an earlier one.")
+
+
 def test_maintenance_and_rows_and_other_tenants_change_no_stamp(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
