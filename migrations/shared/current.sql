@@ -375,7 +375,8 @@ CREATE FUNCTION shared.migration_begin_v1(
     p_target text) RETURNS void
     LANGUAGE plpgsql SET search_path FROM CURRENT SET plan_cache_mode TO force_generic_plan AS $$
 DECLARE
-    count bigint;
+    written text;
+    count   bigint;
 BEGIN
     IF p_bound_schema IS DISTINCT FROM p_schema_name THEN
         RAISE EXCEPTION 'The search_path does not resolve to schema % alone: check that the schema exists.',
@@ -387,10 +388,11 @@ BEGIN
         RAISE EXCEPTION 'The registry no longer says that % is at revision %: run migrate again.', p_slug, p_revision
             USING ERRCODE = 'TS001';
     END IF;
-    EXECUTE format('UPDATE %1$I.alembic_version SET version_num = %2$L WHERE version_num = %3$L'
-        ' AND (SELECT count(*) FROM %1$I.alembic_version) = 1', p_schema_name, p_target, p_revision);
+    -- Without WHERE, so that a second row is seen. What is written into another row is rolled back.
+    EXECUTE format('UPDATE %I.alembic_version SET version_num = CASE version_num WHEN %L THEN %L ELSE %L END'
+        ' RETURNING version_num', p_schema_name, p_revision, p_target, '') INTO written;
     GET DIAGNOSTICS count = ROW_COUNT;
-    IF count <> 1 THEN
+    IF count <> 1 OR written <> p_target THEN
         RAISE EXCEPTION 'Schema % is not at revision %, as the registry says: it was changed by hand. Correct its version'
             ' table or the registry.', p_schema_name, p_revision USING ERRCODE = 'TS001';
     END IF;

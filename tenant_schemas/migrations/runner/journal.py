@@ -22,10 +22,11 @@ _NEW_OUTCOMES = """
     INSERT INTO shared.migration_outcomes (run_id, tenant_id, slug, schema_name, wave, revision_before)
     SELECT %s, o.* FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::integer[], %s::text[]) AS o"""
 # Correct only under the migrator lock: then no other run can be running.
+# The array lets PostgreSQL look for these runs by the primary key of the outcomes, and read nothing if there is none.
 _ABANDONED_OUTCOMES = """
-    UPDATE shared.migration_outcomes o SET status = 'skipped', error = %s, finished_at = now()
-    FROM shared.migration_runs r
-    WHERE r.id = o.run_id AND r.status = 'running' AND o.status IN ('pending', 'running')"""
+    UPDATE shared.migration_outcomes SET status = 'skipped', error = %s, finished_at = now()
+    WHERE run_id = ANY (ARRAY(SELECT id FROM shared.migration_runs WHERE status = 'running'))
+        AND status IN ('pending', 'running')"""
 _ABANDONED_RUNS = "UPDATE shared.migration_runs SET status = 'killed', finished_at = now() WHERE status = 'running'"
 _UNFINISHED_OUTCOMES = """
     UPDATE shared.migration_outcomes SET status = 'skipped', error = %s, finished_at = now()
