@@ -215,7 +215,7 @@ def binding_(as_json: bool, **options: Any) -> None:
 @_number_option("--jobs", 2, "Tenants that the migrator migrates at once.")
 @json_option
 def fleet_(as_json: bool, **options: Any) -> None:
-    """Work on a whole fleet, compared with psql: provision, migrate, show the status, back up one tenant.
+    """Work on a whole fleet, compared with psql: provision, migrate, show the status, find drift, back up one tenant.
 
     psql runs a file of the same statements on the same server, a db transaction for each tenant. The migrator adds one
     column, and also runs with nothing to do. The memory to visit all tenants once is measured too, of a service process

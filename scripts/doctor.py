@@ -1,10 +1,12 @@
 """Check this installation and report every problem. Changes nothing.
 
 Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
-rights, the registry, and whether each tenant's schema is as the migrations make it.
+rights, the registry, and whether each tenant's schema is as the migrations make it. A schema that is as the last
+`migration_status --drift` saw it is not described again, except with --full.
 
 Examples:
     python -m scripts.doctor
+    python -m scripts.doctor --full
     PGPASSWORD=… python -m scripts.doctor --superuser-url postgresql://postgres@db/wallet
 
 Prints a table of findings: severity, object, problem, remedy.
@@ -40,11 +42,12 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
     help="URL of a superuser's login to this database, for the checks that need one. Put its password into the "
     "environment variable PGPASSWORD. Default: SUPERUSER_DATABASE_URL; without both, these checks are skipped.",
 )
+@click.option("--full", "is_full", is_flag=True, help="Describe every schema again, also an unchanged one.")
 @json_option
 @exit_on_error()
-def main(superuser_url: str | None, as_json: bool) -> None:
+def main(*, superuser_url: str | None, is_full: bool, as_json: bool) -> None:
     settings = settings_or_exit()
-    findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings)
+    findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings, is_full=is_full)
     if as_json:
         show_json({"findings": [asdict(finding) for finding in findings], "unseen": unchecked})
     else:
@@ -53,13 +56,14 @@ def main(superuser_url: str | None, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _examine(url: str, settings: Settings) -> tuple[list[Finding], list[str]]:
+def _examine(url: str, settings: Settings, *, is_full: bool) -> tuple[list[Finding], list[str]]:
     with admin_engine(url).connect() as connection:
         findings = examine(
             connection,
             MIGRATIONS,
             shared_logins=settings.tenant_logins == "shared",
             max_connections=settings.max_connections,
+            is_full=is_full,
         )
         return findings, unseen(connection)
 

@@ -1,12 +1,14 @@
 """Show the revision of the shared schema and of each tenant's schema, and how far each is behind the head of its
 history.
 
-Lists the schemas that are behind or, with --drift, have drifted, and counts the others. With --runs it lists the last
-runs of `migrate` instead, with the number of tenants for each outcome. With --run it shows one of them: each tenant's
-outcome, attempts, SQLSTATE, error and the session that blocked it.
+Lists the schemas that are behind or, with --drift, have drifted, and counts the others. A schema that is as the last
+--drift saw it is not described again, except with --full. With --runs it lists the last runs of `migrate` instead, with
+the number of tenants for each outcome. With --run it shows one of them: each tenant's outcome, attempts, SQLSTATE,
+error and the session that blocked it.
 
 Examples:
     python -m scripts.migration_status --drift
+    python -m scripts.migration_status --drift --full
     python -m scripts.migration_status --run 1f0c3a9b
 
 Exit codes: 0 every schema is at its head and, with --drift, as the migrations make it; 1 a schema is not, or the
@@ -49,6 +51,7 @@ _UNKNOWN: Final = {"head": None, "behind": None}
 
 @click.command(help=__doc__)
 @click.option("--drift", "with_drift", is_flag=True, help="Compare each schema with what the migrations make.")
+@click.option("--full", "is_full", is_flag=True, help="With --drift: describe also unchanged schemas again.")
 @click.option("--all", "shows_all", is_flag=True, help="List all schemas or, with --run, all tenants.")
 @click.option(
     "--runs",
@@ -60,19 +63,23 @@ _UNKNOWN: Final = {"head": None, "behind": None}
 @click.option("--run", "run_id", metavar="ID", help="Show the run with this id, or whose id begins with this.")
 @json_option
 @exit_on_error()
-def main(*, with_drift: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool) -> None:
+def main(
+    *, with_drift: bool, is_full: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool
+) -> None:
+    if is_full and not with_drift:
+        exit_with("--full says how --drift looks: give --drift too.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).connect() as connection:
         if run_id:
             _show_run(connection, run_id, shows_all=shows_all, as_json=as_json)
         elif runs:
             _show_runs(last_runs(connection, runs), as_json=as_json)
         else:
-            _show_status(connection, with_drift=with_drift, shows_all=shows_all, as_json=as_json)
+            rows = list(_rows(connection, with_drift=with_drift, is_full=is_full))
+            _show_status(rows, with_drift=with_drift, shows_all=shows_all, as_json=as_json)
 
 
-def _show_status(connection: sa.Connection, *, with_drift: bool, shows_all: bool, as_json: bool) -> None:
+def _show_status(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool, as_json: bool) -> None:
     """Exits 1 if a schema is behind or has drifted."""
-    rows = list(_rows(connection, with_drift=with_drift))
     if as_json:
         show_json(rows)
     else:
@@ -81,12 +88,12 @@ def _show_status(connection: sa.Connection, *, with_drift: bool, shows_all: bool
         sys.exit(FAILED)
 
 
-def _rows(connection: sa.Connection, *, with_drift: bool) -> Iterator[dict[str, Any]]:
+def _rows(connection: sa.Connection, *, with_drift: bool, is_full: bool) -> Iterator[dict[str, Any]]:
     at = current_revision(connection, SHARED_SCHEMA)
     shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at}
     yield shared | _distances(History.SHARED).get(at, _UNKNOWN)
     tenants = all_tenants(connection) if at else []
-    drift = find_drift(connection, MIGRATIONS, tenants) if with_drift else Drift({}, {})
+    drift = find_drift(connection, MIGRATIONS, tenants, is_full=is_full) if with_drift else Drift({}, {})
     connection.commit()
     for revision, reason in drift.unproven.items():
         warning = f"At {revision} tenants were only compared with each other, not with the history: {reason}."

@@ -6,7 +6,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 def engine_tables(metadata: sa.MetaData) -> None:
-    """Runs of the migrator and their outcomes, retired schemas, and fingerprints of reference schemas."""
+    """Runs of the migrator and their outcomes, retired schemas, fingerprints of reference schemas, and stamps."""
     runs = sa.Table(
         "migration_runs",
         metadata,
@@ -52,6 +52,14 @@ def engine_tables(metadata: sa.MetaData) -> None:
         "schema_fingerprints",
         metadata,
         sa.Column("key", sa.LargeBinary, primary_key=True),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        schema=SHARED_SCHEMA,
+    )
+    sa.Table(
+        "schema_stamps",
+        metadata,
+        sa.Column("schema_name", sa.Text, primary_key=True),
+        sa.Column("stamp", sa.LargeBinary, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False),
         schema=SHARED_SCHEMA,
     )

@@ -233,11 +233,14 @@ def test_every_problem_code_that_is_explained_exists() -> None:
 # Benchmarks.
 
 
-def test_every_table_of_a_benchmark_says_which_commit_was_measured() -> None:
-    sections = text_of("docs/benchmarks.md").split("\n## ")[1:]
+def test_every_table_of_a_benchmark_says_what_was_measured_where_and_when() -> None:
+    """The commit and the day stand beside each table, the machine at the top of the page."""
+    top, *sections = text_of("docs/benchmarks.md").split("\n## ")
     tables = [section for section in sections if "|---|" in section]
     assert len(tables) > 5
-    assert not [section for section in tables if not re.search(r"measured\s+on\s+`[0-9a-f]{7}`", section)]
+    for pattern in (r"measured\s+on\s+`[0-9a-f]{7}`", r"\b20\d\d-\d\d-\d\d\b"):
+        assert not [section for section in tables if not re.search(pattern, section)]
+    assert re.search(r"machine with \d+ cores", " ".join(top.split()))
 
 
 # Examples.

@@ -34,6 +34,7 @@ from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.roles import revoke_public_privileges
+from tenant_schemas.schema_diff.compare import find_drift
 from tenant_schemas.tenant import Tenant
 
 BASELINE_DATABASE = "baseline"
@@ -81,6 +82,13 @@ class FleetInstallation:
         result = CliRunner().invoke(migration_status.main, ["--json"])
         if result.exit_code:
             raise BenchmarkFailed(f"migration_status failed: {result.output[-1000:]}\n{result.exception!r}")
+
+    def find_drift(self, *, is_full: bool = False) -> None:
+        """Look at all tenants as `migration_status --drift` does. Raises BenchmarkFailed if one has drifted."""
+        with self.engine.begin() as connection:
+            found = find_drift(connection, MIGRATIONS, all_tenants(connection), is_full=is_full)
+        if found.objects or found.unproven:
+            raise BenchmarkFailed(f"Drift where nothing was changed: {found}")
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
         source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)

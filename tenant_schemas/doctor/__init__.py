@@ -36,6 +36,7 @@ def examine(
     shared_logins: bool = False,
     max_connections: int | None = None,
     exempt: frozenset[str] = frozenset(),
+    is_full: bool = False,
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list means a sound installation. Changes and commits nothing.
 
@@ -44,11 +45,12 @@ def examine(
     that. In a read-only db transaction, or if the login can't act as the owner, it creates and locks nothing.
 
     `max_connections` is the number of connections that one process of the service may open. Findings of the checks
-    named in `exempt` are left out, for a throw-away server.
+    named in `exempt` are left out, for a throw-away server. With `is_full` every schema is
+    described, also if its stamp is that of an earlier look for drift.
     """
     savepoint = connection.begin_nested()
     try:
-        findings = list(_examine(connection, migrations, shared_logins, max_connections))
+        findings = list(_examine(connection, migrations, shared_logins, max_connections, is_full))
     finally:
         savepoint.rollback()
     found = [finding for finding in findings if finding.check not in exempt]
@@ -63,7 +65,7 @@ def unseen(connection: Connection) -> list[str]:
 
 
 def _examine(
-    connection: Connection, migrations: Migrations, shared_logins: bool, max_connections: int | None
+    connection: Connection, migrations: Migrations, shared_logins: bool, max_connections: int | None, is_full: bool
 ) -> Iterable[Finding]:
     prepared = "SELECT to_regclass('shared.tenants') IS NOT NULL AND to_regrole(%s) IS NOT NULL"
     if not connection.exec_driver_sql(prepared, (migrations.roles.owner,)).scalar_one():
@@ -87,6 +89,7 @@ def _examine(
         int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()),
         _is_superuser(connection),
         reference,
+        is_full,
     )
     for check in _CHECKS:
         yield from check(installation)

@@ -50,6 +50,7 @@ class Installation:
     version: int
     is_superuser: bool
     reference: Reference
+    is_full: bool
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as SQLAlchemy's Row. Write a percent sign in the query twice."""

@@ -1,8 +1,8 @@
 """Tenants' schemas equal the schema that the migrations create, and each other, in everything but the name.
 
 Schemas at head are compared with the reference schema, which is rolled back. Schemas that are behind are compared with
-each other, and so are all schemas if the reference can't be created. The shared schema has no reference and is not
-compared.
+each other, and so are all schemas if the reference can't be created. A schema whose stamp is stored is not described
+again, unless the installation is examined in full. The shared schema has no reference and is not compared.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def check(installation: Installation) -> Iterator[Finding]:
         what = f"the reference schema could not be created: {reference.failure}"
         yield warning("schema_drift", "the migrations", what, "Fix the other findings and run the doctor again.")
     references = {installation.migrations.head(History.TENANT): reference}
-    fingerprints = fingerprints_by_schema(installation.connection, installation.tenants)
+    fingerprints = fingerprints_by_schema(installation.connection, installation.tenants, is_full=installation.is_full)
     yield from map(_finding, compare(installation.connection, installation.tenants, fingerprints, references))
 
 

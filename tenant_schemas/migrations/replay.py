@@ -1,11 +1,14 @@
 """The SQL text that migrates one schema: complete statements with literals only.
 
 The text of a step is the same for every schema. Around it stands text for one schema: the settings, role and
-search_path of the db transaction, a guard that checks the schema first, and the updates of version table and registry.
+search_path of the db transaction, a call of `shared.migration_begin_v1`, which checks the schema and writes its version
+table, and a call of `shared.migration_done_v1`, which writes registry and journal.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
+from uuid import UUID
 
 from psycopg import sql
 
@@ -15,19 +18,23 @@ from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.tenant import Tenant
 
 VERSION_TABLE: Final = "alembic_version"
-# Our own SQLSTATEs, in the unused class TS. PLAN_IS_STALE: registry or schema has changed since the plan was made.
-# CHECK_FINDS: a check of a revision returned rows.
-PLAN_IS_STALE: Final = "TS001"
+# Our own SQLSTATE, in the unused class TS: a check of a revision returned rows. TS001 is that of migration_begin_v1.
 CHECK_FINDS: Final = "TS002"
 
 
-def step_text(step: Step, schema_name: str) -> str:
-    """One rendered step, the update of the version table and the step's checks. The search_path is set before the step
-    and again before its checks, because a step may change it.
+def change_text(step: Step, schema_name: str) -> str:
+    """One rendered step and its checks. The search_path is set before the step and again before its checks, because a
+    step may change it.
     """
     path = search_path.migration_message(schema_name)
-    checks = path + checks_text(step) if step.checks else ""
-    return path + version_table_text(step, schema_name) + step.sql + version_update_text(step, schema_name) + checks
+    return path + step.sql + (path + checks_text(step) if step.checks else "")
+
+
+def step_text(step: Step, schema_name: str) -> str:
+    """One rendered step, the update of the version table and the step's checks."""
+    return (
+        version_table_text(step, schema_name) + change_text(step, schema_name) + version_update_text(step, schema_name)
+    )
 
 
 def version_table_text(step: Step, schema_name: str) -> str:
@@ -60,70 +67,56 @@ def checks_text(step: Step) -> str:
     )
 
 
-def opening_text(tenant: Tenant, roles: ServiceRoles, *, lock_timeout_ms: int, statement_timeout_ms: int) -> str:
-    """The start of a tenant's db transaction, after BEGIN: timeouts, role, search_path and the guard.
+def opening_text(
+    tenant: Tenant, roles: ServiceRoles, *, target: str, lock_timeout_ms: int, statement_timeout_ms: int
+) -> str:
+    """The start of a tenant's db transaction, after BEGIN: timeouts, role, search_path and the guard. The guard writes
+    `target` into the version table: the tenant's present revision, if the steps write the table themselves.
 
     synchronous_commit is off: a crash of the server loses db transactions only as a whole, and the commit at the end of
     the run waits until all of them are on disk.
     """
-    return (
-        sql.SQL(
-            "SET LOCAL synchronous_commit TO off; SET LOCAL lock_timeout TO {}; SET LOCAL statement_timeout TO {};"
-            "SET LOCAL ROLE {}; SET LOCAL {} TO {};"
-        )
-        .format(
-            lock_timeout_ms,
-            statement_timeout_ms,
-            sql.Identifier(roles.owner),
-            sql.SQL(TENANT_ROLE_SETTING),
-            sql.Literal(tenant.role_name),
-        )
-        .as_string()
-        + search_path.migration_message(tenant.schema_name)
-        + _guard(tenant)
+    settings = (
+        f"SET LOCAL synchronous_commit TO off; SET LOCAL lock_timeout TO {lock_timeout_ms};"
+        f"SET LOCAL statement_timeout TO {statement_timeout_ms}; SET LOCAL ROLE {_identifier(roles.owner)};"
+        f"SET LOCAL {TENANT_ROLE_SETTING} TO {_literal(tenant.role_name)};"
     )
+    return settings + search_path.migration_message(tenant.schema_name) + _guard(tenant, target)
 
 
-def _guard(tenant: Tenant) -> str:
-    """Locks the tenant's registry row and raises PLAN_IS_STALE unless the search_path resolves to this schema alone,
-    and registry and version table have the revision where the steps begin.
+def _guard(tenant: Tenant, target: str) -> str:
+    """Raises TS001 unless the search_path resolves to this schema alone, and registry and version table have the
+    revision where the steps begin.
     """
-    guard = sql.SQL(
-        "DO $guard$BEGIN"
-        # current_schemas() would create a temporary schema if no schema of the search_path exists.
-        " IF to_regnamespace({name}) IS NULL OR (current_schemas(false))[1] IS DISTINCT FROM {schema}::name"
-        " THEN RAISE EXCEPTION USING ERRCODE = {stale}, MESSAGE = {unreachable}; END IF;"
-        " PERFORM FROM shared.tenants WHERE id = {id} AND schema_name = {schema} AND role_name = {role}"
-        " AND revision = {revision} FOR NO KEY UPDATE;"
-        " IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = {stale}, MESSAGE = {moved}; END IF;"
-        " IF ARRAY(SELECT version_num::text FROM {versions}) <> ARRAY[{revision}]"
-        " THEN RAISE EXCEPTION USING ERRCODE = {stale}, MESSAGE = {differs}; END IF; END$guard$;"
+    # current_schemas() would create a temporary schema if no schema of the search_path exists.
+    bound = (
+        f"CASE WHEN to_regnamespace({_literal(_identifier(tenant.schema_name))}) IS NOT NULL"
+        " THEN (current_schemas(false))[1]::text END"
     )
-    return guard.format(
-        name=sql.Literal(sql.Identifier(tenant.schema_name).as_string()),
-        schema=sql.Literal(tenant.schema_name),
-        stale=sql.Literal(PLAN_IS_STALE),
-        id=sql.Literal(str(tenant.id)),
-        role=sql.Literal(tenant.role_name),
-        revision=sql.Literal(tenant.revision),
-        versions=sql.Identifier(tenant.schema_name, VERSION_TABLE),
-        unreachable=sql.Literal(
-            f"The search_path does not resolve to schema {tenant.schema_name} alone: check that the schema exists."
-        ),
-        moved=sql.Literal(
-            f"The registry no longer says that {tenant.slug} is at revision {tenant.revision}: run migrate again."
-        ),
-        differs=sql.Literal(
-            f"Schema {tenant.schema_name} is not at revision {tenant.revision}, as the registry says: it was changed "
-            "by hand. Correct its version table or the registry."
-        ),
-    ).as_string()
+    names = (str(tenant.id), tenant.slug, tenant.schema_name, tenant.role_name, tenant.revision, target)
+    return f"SELECT shared.migration_begin_v1({bound},{','.join(map(_literal, names))});"
 
 
-def registry_update_text(tenant: Tenant, revision: str) -> str:
-    text = "UPDATE shared.tenants SET revision = {} WHERE id = {};"
-    return sql.SQL(text).format(sql.Literal(revision), sql.Literal(str(tenant.id))).as_string()
+def done_text(run_id: UUID | None, tenant: Tenant, target: str) -> str:
+    """The end of a tenant's db transaction, before COMMIT: registry and, for a run on record, journal."""
+    run = _literal(str(run_id)) if run_id else "NULL"
+    return f"SELECT shared.migration_done_v1({run},{_literal(str(tenant.id))},{_literal(target)});"
+
+
+def changes_text(steps: Sequence[Step], schema_name: str) -> str:
+    """The steps for a schema whose version table has their end already."""
+    return "".join(change_text(step, schema_name) for step in steps)
 
 
 def steps_text(steps: Sequence[Step], schema_name: str) -> str:
     return "".join(step_text(step, schema_name) for step in steps)
+
+
+@lru_cache(maxsize=4096)
+def _literal(value: str) -> str:
+    return sql.Literal(value).as_string()
+
+
+@lru_cache(maxsize=4096)
+def _identifier(name: str) -> str:
+    return sql.Identifier(name).as_string()

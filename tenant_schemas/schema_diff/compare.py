@@ -17,6 +17,7 @@ from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.catalog import Objects, fingerprints_of, objects_of
 from tenant_schemas.schema_diff.reference import Reference, make_reference, store_fingerprint, stored_fingerprint
+from tenant_schemas.schema_diff.stamps import stamps_of, store_stamps, stored_fingerprints
 from tenant_schemas.tenant import Tenant
 
 TENANTS_AT_ONCE = 100
@@ -50,11 +51,14 @@ def drifted_objects(connection: Connection, migrations: Migrations, tenants: Seq
     return find_drift(connection, migrations, tenants).objects
 
 
-def find_drift(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> Drift:
-    """Compare the tenants' schemas with the references of their revisions. A new reference's fingerprint is stored
-    within the open db transaction: commit it to keep the fingerprint. No other lock is kept.
+def find_drift(
+    connection: Connection, migrations: Migrations, tenants: Sequence[Tenant], *, is_full: bool = False
+) -> Drift:
+    """Compare the tenants' schemas with the references of their revisions. A new reference's fingerprint and the
+    schemas' stamps are stored within the open db transaction: commit it to keep them. No other lock is kept. With
+    `is_full` the stored stamps are not read.
     """
-    fingerprints = fingerprints_by_schema(connection, tenants)
+    fingerprints = fingerprints_by_schema(connection, tenants, is_full=is_full)
     references = {
         revision: _reference(connection, migrations, at_revision, fingerprints)
         for revision, at_revision in _by_revision(tenants)
@@ -66,7 +70,7 @@ def find_drift(connection: Connection, migrations: Migrations, tenants: Sequence
         and fingerprints.get(tenant.schema_name) != references[tenant.revision].fingerprint
     }
     peers = _peers(connection, tenants, without_objects)
-    fingerprints |= fingerprints_by_schema(connection, peers)
+    fingerprints |= fingerprints_by_schema(connection, peers, is_full=is_full)
     requested = {tenant.schema_name for tenant in tenants}
     objects = {
         difference.tenant.schema_name: difference.objects
@@ -101,13 +105,21 @@ def compare(
             yield from _compare_with_majority(connection, at_revision, fingerprints, reference.fingerprint)
 
 
-def fingerprints_by_schema(connection: Connection, tenants: Sequence[Tenant]) -> dict[str, str]:
-    """The fingerprint of each existing schema, with several tenants per query."""
+def fingerprints_by_schema(
+    connection: Connection, tenants: Sequence[Tenant], *, is_full: bool = False
+) -> dict[str, str]:
+    """The fingerprint of each existing schema: the stored one if the schema's stamp is the stored one too, else a
+    computed one, with several tenants per query. With `is_full` all are computed. The computed ones are stored.
+    """
+    with _releasing_locks(connection):
+        stamps = stamps_of(connection, tenants)
+        known = {} if is_full else stored_fingerprints(connection, stamps)
     found: dict[str, str] = {}
-    for batch in _batches(tenants):
+    for batch in _batches([tenant for tenant in tenants if tenant.schema_name not in known]):
         with _releasing_locks(connection):
             found |= fingerprints_of(connection, batch)
-    return found
+    store_stamps(connection, stamps, found)
+    return known | found
 
 
 def revisions_of(connection: Connection, tenants: Sequence[Tenant]) -> Iterator[tuple[Tenant, str | None]]:

@@ -105,7 +105,7 @@ def test_binding_to_few_tenants_in_tiny_slices_has_a_ratio_for_each_way_and_leav
 def test_a_small_fleet_has_a_ratio_for_each_work_and_leaves_nothing(tmp_path: Path) -> None:
     told = benchmark(tmp_path, "fleet", "--tenants", "6", "--rounds", "2")
     assert told["options"] == {"tenants": 6, "rounds": 2, "jobs": 2}
-    assert list(told["works"]) == ["provision", "no-op", "status", "backup", "migrate", "migrate-unwaiting"]
+    assert list(told["works"]) == ["provision", "no-op", "status", "drift", "backup", "migrate", "migrate-unwaiting"]
     for work in told["works"].values():
         assert work["seconds"] > 0
         assert work["ratio_to_psql"] > 0

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from app.tenancy import MIGRATIONS
 from scripts.doctor import main
 from tenant_schemas.doctor import examine
+from tenant_schemas.schema_diff.compare import drifted_objects
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
 from tests.factories.doctor import EXEMPT
@@ -73,6 +75,22 @@ def test_the_mode_of_logins_is_that_of_the_settings(run: Run, monkeypatch: pytes
     """With a login for each tenant an open pool is an error."""
     monkeypatch.setenv("TENANT_LOGINS", "own")
     assert {finding["where"] for finding in found(run("--json"))} >= {"role wallet_pool", "role tenant_eur"}
+
+
+def test_a_stored_look_is_used_and_full_looks_again(run: Run, fresh_database: Database) -> None:
+    """The stored look is a wrong one here, as only the owner could make it. The doctor stores none."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    with fresh_database.admin_engine().begin() as connection:
+        drifted_objects(connection, MIGRATIONS, fresh_database.tenants())
+    superuser.execute(
+        "UPDATE shared.schema_stamps SET fingerprint = (SELECT fingerprint FROM shared.schema_stamps"
+        " WHERE schema_name = 'eur_schema')"
+    )
+    looked = superuser.execute("SELECT * FROM shared.schema_stamps ORDER BY 1").fetchall()
+    assert found(run("--json")) == []
+    assert [finding["where"] for finding in found(run("--json", "--full"))] == ["schema km_schema"]
+    assert superuser.execute("SELECT * FROM shared.schema_stamps ORDER BY 1").fetchall() == looked
 
 
 def test_bad_arguments_and_settings_exit_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

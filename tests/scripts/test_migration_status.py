@@ -61,6 +61,22 @@ def test_drift_is_named_for_the_tenant_alone(status: Run, fresh_database: Databa
     assert drift == {"shared": None, "eur_schema": [], "km_schema": ["column wallets.nickname"]}
 
 
+def test_an_unchanged_schema_is_described_again_with_full(status: Run, fresh_database: Database) -> None:
+    """The stored look is a wrong one here, as only the owner could make it."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    assert status("--drift").exit_code == 1
+    superuser.execute(
+        "UPDATE shared.schema_stamps SET fingerprint = (SELECT fingerprint FROM shared.schema_stamps"
+        " WHERE schema_name = 'eur_schema')"
+    )
+    assert status("--drift").exit_code == 0
+    shown = status("--drift", "--full")
+    assert shown.exit_code == 1
+    assert "column wallets.nickname" in shown.output
+    assert status("--full").exit_code == 2
+
+
 def test_runs_are_shown_with_how_many_came_to_each_outcome(status: Run, failed_run: str) -> None:
     shown, told = status("--runs"), status("--runs", "1", "--json")
     assert (shown.exit_code, told.exit_code) == (0, 0), shown.output

@@ -97,8 +97,8 @@ TENANT_FUNCTIONS = (
 )
 SHARED_TABLES = (
     *("alembic_version", "api_keys", "categories", "memberships", "migration_outcomes", "migration_runs"),
-    *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints", "sessions"),
-    *("spare_schemas", "tenants", "users"),
+    *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
+    *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
 SHARED_VIEWS = ("member_directory",)
 
@@ -139,6 +139,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.migration_runs": "SELECT",
         "shared.spare_schemas": "SELECT",
         "shared.schema_fingerprints": "SELECT",
+        "shared.schema_stamps": "SELECT",
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
         "shared.tenants": "SELECT UPDATE",
@@ -341,6 +342,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.provisionings", "{wallet_app}", "*", True, "true", None),
         ("shared.refresh_tokens", "{wallet_app}", "*", True, "true", None),
         ("shared.schema_fingerprints", "{wallet_app}", "r", True, "true", None),
+        ("shared.schema_stamps", "{wallet_app}", "r", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),

@@ -14,7 +14,7 @@ from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.replay import version_table_text
 from tenant_schemas.roles import TENANT_ROLE_SETTING, become_owner, create_tenant_schema, send, stop_being_owner
 from tenant_schemas.schema_diff.catalog import Objects, objects_of
-from tenant_schemas.search_path import bind_migration, pin_functions
+from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 _SET_ASIDE = "shared_of_the_history"
@@ -32,18 +32,19 @@ def differing_objects(connection: Connection, migrations: Migrations, history: H
     try:
         become_owner(connection, migrations.roles)
         if history is History.SHARED:
-            made, anew = replace(tenant, schema_name=_SET_ASIDE), replace(tenant, schema_name=SHARED_SCHEMA)
+            anew = replace(tenant, schema_name=SHARED_SCHEMA)
             # The foreign keys of tenants' tables have triggers in `shared`.
             connection.exec_driver_sql(f"DROP SCHEMA {tenant.schema_name} CASCADE")
+            # Described before it is renamed: the bodies of its functions name it.
+            made = objects_of(connection, anew)
             connection.exec_driver_sql(f"ALTER SCHEMA {SHARED_SCHEMA} RENAME TO {_SET_ASIDE}")
-            pin_functions(connection, _SET_ASIDE)
             connection.exec_driver_sql(f"CREATE SCHEMA {SHARED_SCHEMA}")
         else:
-            made, anew = tenant, replace(tenant, schema_name=_MADE_ANEW)
+            anew, made = replace(tenant, schema_name=_MADE_ANEW), objects_of(connection, tenant)
             create_tenant_schema(connection, anew)
         _run(connection, migrations, history, anew, text)
         stop_being_owner(connection)
-        return _differences(objects_of(connection, made), objects_of(connection, anew))
+        return _differences(made, objects_of(connection, anew))
     except (DBAPIError, psycopg.Error) as error:
         return [f"PostgreSQL does not run it: {getattr(error, 'orig', None) or error}"]
     finally:

@@ -19,7 +19,7 @@ from tenant_schemas.migrations.history import (
     set_timeouts,
     sqlstate_of,
 )
-from tenant_schemas.migrations.replay import opening_text, registry_update_text
+from tenant_schemas.migrations.replay import done_text, opening_text
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration
 from tenant_schemas.migrations.runner.worker import failed_outcome, skipped_outcome
@@ -36,7 +36,7 @@ def migrate_atomically(
     """Migrate `shared`, unless the options exclude it, and the plan's tenants in one db transaction; yields all
     outcomes after its commit, or after its rollback.
     """
-    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves and journal.tables_exist(engine) else None
+    run_id = journal.begin(engine, migrations.roles, plan) if plan.waves else None
     atomic_run = _AtomicRun(migrations, options, run_id)
     try:
         with engine.begin() as connection:
@@ -97,11 +97,9 @@ class _AtomicRun:
     def _migrate(self, connection: Connection, migration: TenantMigration) -> Outcome:
         tenant, options = migration.tenant, self._options
         timeouts = {"lock_timeout_ms": options.lock_timeout_ms, "statement_timeout_ms": options.statement_timeout_ms}
-        send(connection, opening_text(tenant, self._migrations.roles, **timeouts))
+        send(connection, opening_text(tenant, self._migrations.roles, target=tenant.revision, **timeouts))
         run_steps(connection, migration.steps, tenant.schema_name)
-        send(connection, registry_update_text(tenant, migration.target))
-        if self._run_id:
-            send(connection, journal.done_text(self._run_id, migration))
+        send(connection, done_text(self._run_id, tenant, migration.target))
         return Outcome(tenant.schema_name, tenant.slug, tenant.revision, migration.target)
 
 

@@ -1,7 +1,7 @@
 """Records runs in `shared.migration_runs` and their outcomes by tenant in `shared.migration_outcomes`.
 
-The functions `…_text` return SQL for a worker to send. `done_text` runs in the tenant's own db transaction, so status
-`done` and the migration commit together. The other functions use their own db transactions.
+The functions `…_text` return SQL for a worker to send. Status `done` is written by `shared.migration_done_v1` in the
+tenant's own db transaction, so that it and the migration commit together. `begin` and `end` use their own.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID, uuid4
 
 from psycopg import sql
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from tenant_schemas.migrations.runner.plan import Plan, TenantMigration
 from tenant_schemas.roles import ServiceRoles, become_owner, send
@@ -22,10 +22,11 @@ _NEW_OUTCOMES = """
     INSERT INTO shared.migration_outcomes (run_id, tenant_id, slug, schema_name, wave, revision_before)
     SELECT %s, o.* FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::integer[], %s::text[]) AS o"""
 # Correct only under the migrator lock: then no other run can be running.
+# The array lets PostgreSQL look for these runs by the primary key of the outcomes, and read nothing if there is none.
 _ABANDONED_OUTCOMES = """
-    UPDATE shared.migration_outcomes o SET status = 'skipped', error = %s, finished_at = now()
-    FROM shared.migration_runs r
-    WHERE r.id = o.run_id AND r.status = 'running' AND o.status IN ('pending', 'running')"""
+    UPDATE shared.migration_outcomes SET status = 'skipped', error = %s, finished_at = now()
+    WHERE run_id = ANY (ARRAY(SELECT id FROM shared.migration_runs WHERE status = 'running'))
+        AND status IN ('pending', 'running')"""
 _ABANDONED_RUNS = "UPDATE shared.migration_runs SET status = 'killed', finished_at = now() WHERE status = 'running'"
 _UNFINISHED_OUTCOMES = """
     UPDATE shared.migration_outcomes SET status = 'skipped', error = %s, finished_at = now()
@@ -33,20 +34,23 @@ _UNFINISHED_OUTCOMES = """
 _END = "UPDATE shared.migration_runs SET status = %s, finished_at = clock_timestamp() WHERE id = %s"
 
 
-def tables_exist(engine: Engine) -> bool:
+def tables_exist(connection: Connection) -> bool:
     """Whether `shared` is at a revision with the tables of the journal."""
-    with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT to_regclass('shared.migration_outcomes')").scalar() is not None
+    return connection.exec_driver_sql("SELECT to_regclass('shared.migration_outcomes')").scalar() is not None
 
 
-def mark_abandoned(engine: Engine, roles: ServiceRoles) -> None:
-    """Record that runs without an end were killed; commits. Call it only under the migrator lock, and if
-    `tables_exist`.
+def functions_exist(connection: Connection) -> bool:
+    """Whether `shared` is at a revision with the functions that migrate a tenant."""
+    return connection.exec_driver_sql("SELECT to_regproc('shared.migration_done_v1')").scalar() is not None
+
+
+def mark_abandoned(connection: Connection, roles: ServiceRoles) -> None:
+    """Record that runs without an end were killed. Call it only under the migrator lock, and if `tables_exist`; the
+    open db transaction then acts as the owner.
     """
-    with engine.begin() as connection:
-        become_owner(connection, roles)
-        connection.exec_driver_sql(_ABANDONED_OUTCOMES, ("The run was killed.",))
-        connection.exec_driver_sql(_ABANDONED_RUNS)
+    become_owner(connection, roles)
+    connection.exec_driver_sql(_ABANDONED_OUTCOMES, ("The run was killed.",))
+    connection.exec_driver_sql(_ABANDONED_RUNS)
 
 
 def begin(engine: Engine, roles: ServiceRoles, plan: Plan) -> UUID:
@@ -84,11 +88,6 @@ def running_text(run_id: UUID, migrations: Sequence[TenantMigration]) -> str:
         # A worker that lost its connection may have committed them without learning of it.
         + sql.SQL(" AND status <> 'done';").as_string()
     )
-
-
-def done_text(run_id: UUID, migration: TenantMigration) -> str:
-    change = "status = 'done', attempts = attempts + 1, error = NULL, sqlstate = NULL"
-    return _update(f"{change}, finished_at = clock_timestamp()", run_id, [migration]) + ";"
 
 
 def waiting_text(run_id: UUID, migration: TenantMigration, sqlstate: str | None, blocked_by: str | None) -> str:

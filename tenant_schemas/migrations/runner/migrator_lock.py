@@ -20,11 +20,15 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 
 @contextmanager
-def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) -> Iterator[None]:
-    """Hold the migrator lock until the block ends. Raises MigratorBusy, which names the holder, after `wait_seconds`.
-    The lock (SHARE UPDATE EXCLUSIVE) conflicts only with other migrators.
+def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) -> Iterator[bool]:
+    """Hold the migrator lock until the block ends. Yields False, without the lock, if `shared` does not exist yet.
+    Raises MigratorBusy, which names the holder, after `wait_seconds`. The lock (SHARE UPDATE EXCLUSIVE) conflicts only
+    with other migrators.
     """
     with engine.connect() as connection:
+        if connection.exec_driver_sql("SELECT to_regclass(%s)", (f"{SHARED_SCHEMA}.{VERSION_TABLE}",)).scalar() is None:
+            yield False
+            return
         become_owner(connection, roles)
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout TO 0")
         connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {max(1, int(wait_seconds * 1000))}")
@@ -36,7 +40,7 @@ def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) 
             connection.rollback()
             raise MigratorBusy(_busy_message(connection)) from error
         try:
-            yield
+            yield True
         finally:
             connection.invalidate()  # Closes it even if its session is lost and a rollback would fail.
 

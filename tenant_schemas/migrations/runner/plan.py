@@ -41,6 +41,11 @@ class MigrateOptions:
         return bool(self.canaries) or self.share_percent is not None
 
     @property
+    def names_tenants(self) -> bool:
+        """Whether it names tenants or a revision of theirs, which may not exist."""
+        return bool(self.slugs or self.canaries or self.to)
+
+    @property
     def budget(self) -> float:
         """The number of tenants that may fail before no more are started."""
         if self.failure_budget is not None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.errors import MigrationError
-from tenant_schemas.migrations.history import VERSION_TABLE, Migrations, Outcome, first_line
+from tenant_schemas.migrations.history import History, Migrations, Outcome, first_line
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.atomic import migrate_atomically
 from tenant_schemas.migrations.runner.blockers import Blockers
@@ -25,7 +25,6 @@ from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE, m
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration, make_plan
 from tenant_schemas.migrations.runner.queue import Queue
 from tenant_schemas.migrations.runner.worker import Job, Worker, skipped_outcome
-from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 def migrate(
@@ -43,16 +42,16 @@ def migrate(
     server can't be reached.
     """
     options = options or MigrateOptions()
+    migrations.history(History.TENANT)  # Raises for a history that is not linear before anything is changed.
     with ExitStack() as locks:
-        is_prepared = _is_prepared(engine)
-        if is_prepared:
-            locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+        is_prepared = locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+        if is_prepared and options.names_tenants:
             _plan(engine, migrations, options)  # Raises for an unknown slug before `shared` is migrated.
         if options.moves_shared and not (options.is_atomic and is_prepared):
             shared = _migrate_shared(engine, migrations, options)
             if not is_prepared and shared.sqlstate in _CREATED_CONCURRENTLY:
-                locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
-                is_prepared, shared = True, _migrate_shared(engine, migrations, options)
+                is_prepared = locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
+                shared = _migrate_shared(engine, migrations, options)
             yield shared
             if shared.has_failed:
                 return
@@ -64,12 +63,15 @@ def migrate(
 def _migrate_tenants(
     engine: Engine, migrations: Migrations, options: MigrateOptions, on_plan: Callable[[Plan], None], *, is_atomic: bool
 ) -> Iterator[Outcome]:
-    has_journal = journal.tables_exist(engine)
-    if has_journal:
-        journal.mark_abandoned(engine, migrations.roles)
-    plan = _plan(engine, migrations, options)
-    if plan.waves and not has_journal:
-        raise MigrationError("Schema shared has no tables to record runs: run migrate without --to and --atomic first.")
+    with engine.begin() as connection:
+        plan = make_plan(connection, migrations, options)
+        has_journal = journal.tables_exist(connection)
+        # An atomic run migrates `shared` in its own db transaction, so it may make the functions there.
+        can_record = (is_atomic and options.moves_shared) or journal.functions_exist(connection)
+        if has_journal:
+            journal.mark_abandoned(connection, migrations.roles)
+    if plan.waves and not (has_journal and can_record):
+        raise MigrationError("Schema shared is too old to record runs: run migrate without --to and --atomic first.")
     on_plan(plan)
     if is_atomic:
         yield from migrate_atomically(engine, migrations, options, plan)
@@ -78,9 +80,9 @@ def _migrate_tenants(
     yield from plan.without_steps
 
 
-def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Plan:
+def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> None:
     with engine.connect() as connection:
-        return make_plan(connection, migrations, options)
+        make_plan(connection, migrations, options)
 
 
 def _migrate_shared(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Outcome:
@@ -93,12 +95,6 @@ def _migrate_shared(engine: Engine, migrations: Migrations, options: MigrateOpti
             break
         sleep(options.first_delay_seconds * 2 ** (attempt - 1))
     return replace(outcome, attempts=attempt)
-
-
-def _is_prepared(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        table = f"{SHARED_SCHEMA}.{VERSION_TABLE}"
-        return connection.exec_driver_sql("SELECT to_regclass(%s)", (table,)).scalar() is not None
 
 
 # unique_violation, duplicate_schema, duplicate_table: another migrator created `shared` at the same moment.

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.migrations.history import Migrations, Outcome, first_line, run_steps, sqlstate_of
-from tenant_schemas.migrations.replay import opening_text, registry_update_text, steps_text
+from tenant_schemas.migrations.replay import changes_text, done_text, opening_text
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE
 from tenant_schemas.migrations.runner.plan import MigrateOptions, TenantMigration
@@ -108,30 +108,33 @@ class Worker:
     def _message(self, batch: Sequence[TenantMigration]) -> str:
         parts = [self._running_text(batch)]
         for migration in batch:
-            steps = steps_text(migration.steps, migration.tenant.schema_name)
-            parts.append(f"BEGIN;{self._opening_text(migration)}{steps}{self._record_text(migration)}COMMIT;")
+            changes = changes_text(migration.steps, migration.tenant.schema_name)
+            opening = self._opening_text(migration, migration.target)
+            parts.append(f"BEGIN;{opening}{changes}{self._done_text(migration)}COMMIT;")
         return "".join(parts)
 
     def _migrate_with_python(self, connection: sa.Connection, migration: TenantMigration) -> None:
-        send(connection, f"{self._running_text([migration])}BEGIN;{self._opening_text(migration)}")
+        opening = self._opening_text(migration, migration.tenant.revision)
+        send(connection, f"{self._running_text([migration])}BEGIN;{opening}")
         run_steps(connection, migration.steps, migration.tenant.schema_name)
-        send(connection, f"{self._record_text(migration)}COMMIT")
+        send(connection, f"{self._done_text(migration)}COMMIT")
         connection.rollback()  # Ends SQLAlchemy's own db transaction, which is empty after our COMMIT.
 
     def _running_text(self, batch: Sequence[TenantMigration]) -> str:
         return f"BEGIN;SET LOCAL synchronous_commit TO off;{journal.running_text(self._job.run_id, batch)}COMMIT;"
 
-    def _opening_text(self, migration: TenantMigration) -> str:
+    def _opening_text(self, migration: TenantMigration, target: str) -> str:
         options = self._job.options
         return opening_text(
             migration.tenant,
             self._job.migrations.roles,
+            target=target,
             lock_timeout_ms=options.lock_timeout_ms,
             statement_timeout_ms=options.statement_timeout_ms,
         )
 
-    def _record_text(self, migration: TenantMigration) -> str:
-        return registry_update_text(migration.tenant, migration.target) + journal.done_text(self._job.run_id, migration)
+    def _done_text(self, migration: TenantMigration) -> str:
+        return done_text(self._job.run_id, migration.tenant, migration.target)
 
     def _handle_failure(self, batch: Sequence[TenantMigration], error: BaseException, blocked_by: str | None) -> None:
         """Read which tenants of the batch are committed. The first one that is not is the one that failed; the ones

@@ -201,7 +201,7 @@ def test_looking_leaves_the_db_transaction_as_it_was(
             (SELECT count(*) FROM pg_namespace),
             (SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
                 WHERE l.pid = pg_backend_pid() AND c.relnamespace <> 'pg_catalog'::regnamespace
-                    AND c.relname !~ '^schema_fingerprints')"""
+                    AND c.relname !~ '^schema_(fingerprints|stamps)')"""
     tenants = database.tenants()
     look_and_note(database, tenancy_migrations)
     with superuser(database) as connection:
