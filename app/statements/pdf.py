@@ -33,7 +33,6 @@ _FONT: Final = "Noto Sans"
 _MISSING: Final = "\N{REPLACEMENT CHARACTER}"
 _ROW_MM: Final = 5
 _DETAILS_MM: Final = 89
-_LONGEST: Final = 200  # the most characters, at the narrowest, in the widest cell of a row
 _COLUMNS: Final = (
     ("Time (UTC)", 42, Align.L),
     ("No.", 16, Align.R),
@@ -94,7 +93,8 @@ class _Document(FPDF):
         # fpdf2's default alias {nb} in a member's text would become the number of pages.
         self.alias_nb_pages(token_hex(3))
         self._drawn: dict[str, str] = {}
-        self._glyphs = frozenset(cast(TTFFont, self.current_font).cmap)
+        font = cast(TTFFont, self.current_font)
+        self._glyphs, self._widths = frozenset(font.cmap), font.cw
         self.set_title(f"Statement of wallet {statement.wallet_id}")
         self.set_author(tenant.name)
         self.set_auto_page_break(True, margin=15)
@@ -148,15 +148,27 @@ class _Document(FPDF):
         return money_text(amount_minor, currency, Locale("en")) if _MISSING in text else text
 
     def _fitting(self, text: str, width: float) -> str:
-        """As much of the text as fits into the width."""
+        """As much of the text as fits into the width. Measures each character once, and none after the width's end."""
         text = self._drawable(text)
         room = width - 2 * self.c_margin
-        if self.get_string_width(text) <= room:
-            return text
-        text = text[:_LONGEST]
-        while self.get_string_width(text + "…") > room:
-            text = text[:-1]
-        return text + "…"
+        room_before_sign = room - self._width_of(self._units_of("…"))
+        kept = units = 0
+        for number, character in enumerate(text, start=1):
+            units += self._units_of(character)
+            used = self._width_of(units)
+            if used > room:
+                return text[:kept] + "…"
+            if used <= room_before_sign:
+                kept = number
+        return text
+
+    def _units_of(self, character: str) -> int:
+        """The character's width in the font's own units, which are integers: their sum has no rounding errors."""
+        return int(self._widths[ord(character)])
+
+    def _width_of(self, units: int) -> float:
+        """The width in millimetres, as FPDF's `get_string_width` computes it for a whole text."""
+        return units * self.font_size_pt * 0.001 / self.k
 
     def _drawable(self, text: str) -> str:
         return "".join(self._drawn.get(character) or self._draw(character) for character in text)
