@@ -84,6 +84,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "rate_limit_storage_url": "",
         "trusted_proxies": 0,
         "hold_expiry_seconds": 0,
+        "document_renderers": 1,
         "log_level": "info",
     }
     return Settings(**(settings | changed))

@@ -187,17 +187,3 @@ def test_a_long_statement_has_the_head_on_each_page(database: Database) -> None:
     assert all(page.startswith("eur Statement of wallet") for page in pages)
     assert [page[-5:] for page in pages] == ["1 / 3", "2 / 3", "3 / 3"]
     assert sum(page.count("payment") for page in pages) == 80
-
-
-def test_more_movements_than_a_document_holds_are_refused_with_the_way_out(
-    book: Book, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pdf, "MAX_MOVEMENTS", 2)
-    book.post("deposit", 1)
-    book.post("deposit", 1)
-    assert book.ask(format="pdf").status_code == 200
-    book.post("deposit", 1)
-    answer = book.ask(format="pdf")
-    said = answer.get_json()
-    assert (answer.status_code, said["code"], said["movements"], said["limit"]) == (422, "statement_too_long", 3, 2)
-    assert "format=csv" in said["detail"]
