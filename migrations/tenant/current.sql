@@ -1682,7 +1682,7 @@ CREATE FUNCTION document_report_v1(p_id uuid, p_attempt integer, p_movements big
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH reported AS (
-        UPDATE documents d SET movements = p_movements, rendered = p_rendered,
+        UPDATE documents d SET movements = coalesce(p_movements, d.movements), rendered = p_rendered,
             leased_until = clock_timestamp() + interval '2 minutes'
         WHERE d.id = p_id AND d.attempt = p_attempt AND d.status = 'running' RETURNING d.id)
     SELECT count(*) = 1 FROM reported;

@@ -30,8 +30,8 @@ def claim(engine: BindingEngine) -> Job | None:
     return Job(*rows[0]) if rows else None
 
 
-def report(engine: BindingEngine, job: Job, *, movements: int, rendered: int) -> None:
-    """Note the progress and extend the lease. Raises LeaseLost."""
+def report(engine: BindingEngine, job: Job, *, movements: int | None, rendered: int) -> None:
+    """Note the progress, with the number of movements if it is known, and extend the lease. Raises LeaseLost."""
     _call(engine, _REPORT, (job.id, job.attempt, movements, rendered))
 
 

@@ -10,9 +10,7 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -21,8 +19,8 @@ import sqlalchemy as sa
 from app.statements import pdf
 from app.statements.documents import jobs
 from app.statements.documents.models import Job
+from app.statements.documents.progress import reported
 from app.statements.errors import StatementBroken
-from app.statements.models import Line
 from app.statements.service import read_statement
 from app.wallets.models import Wallet
 from tenant_schemas.connections import Connections, Limits
@@ -32,8 +30,6 @@ from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
 
 MAX_MEMORY_BYTES: Final = 2 << 30
-REPORT_SECONDS: Final = 1.0
-REPORT_LINES: Final = 250
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -62,9 +58,8 @@ def main() -> None:
     """Make one document of the task's tenant, and print the Outcome as JSON; nothing if no job waits."""
     _stay_in_bounds()
     task = Task(**json.load(sys.stdin))
-    connections = Connections(
-        task.database_url, task.tenant_secret, Limits(max_connections=2), pool_role=task.pool_role
-    )
+    limits = Limits(max_connections=3, max_tenant_connections=2)  # One to read, and one to report meanwhile.
+    connections = Connections(task.database_url, task.tenant_secret, limits, pool_role=task.pool_role)
     with connections.shared.begin() as connection:
         tenant = get_tenant_by_id(connection, UUID(task.tenant_id))
     outcome = render_next(connections.engine(tenant), tenant)
@@ -102,13 +97,16 @@ def _render(engine: BindingEngine, tenant: Tenant, job: Job) -> str:
         currency = connection.scalar(sa.select(Wallet.currency).where(Wallet.id == job.wallet_id))
     if currency is None:
         return _fail(engine, job, "wallet_not_found")
-    try:
-        statement, lines = read_statement(engine, job.wallet_id, currency, job.start, job.end, limit=pdf.MAX_MOVEMENTS)
-    except StatementBroken:
-        return _fail(engine, job, "statement_broken")
-    if lines is None:
-        return _fail(engine, job, "statement_too_long")
-    document = pdf.statement_document(tenant, statement, _reported(engine, job, lines))
+    with reported(engine, job) as progress:
+        try:
+            statement, lines = read_statement(
+                engine, job.wallet_id, currency, job.start, job.end, limit=pdf.MAX_MOVEMENTS
+            )
+        except StatementBroken:
+            return _fail(engine, job, "statement_broken")
+        if lines is None:
+            return _fail(engine, job, "statement_too_long")
+        document = pdf.statement_document(tenant, statement, progress.counted(lines))
     jobs.report(engine, job, movements=len(lines), rendered=len(lines))
     jobs.finish(engine, job, document)
     return "done"
@@ -117,13 +115,3 @@ def _render(engine: BindingEngine, tenant: Tenant, job: Job) -> str:
 def _fail(engine: BindingEngine, job: Job, code: str) -> str:
     jobs.fail(engine, job, code)
     return code
-
-
-def _reported(engine: BindingEngine, job: Job, lines: Sequence[Line]) -> Iterator[Line]:
-    """The lines. Reports the progress while they are laid out."""
-    reported_at = 0.0
-    for number, line in enumerate(lines):
-        if number % REPORT_LINES == 0 and monotonic() - reported_at >= REPORT_SECONDS:
-            jobs.report(engine, job, movements=len(lines), rendered=number)
-            reported_at = monotonic()
-        yield line

@@ -37,13 +37,13 @@ from tenant_schemas.tenant import Tenant
 log = structlog.get_logger(__name__)
 
 EXTENSION: Final = "document_worker"
-MAX_SECONDS: Final = 3_600  # of one document. It has a low priority, so this is longer than it ever takes.
+MAX_SECONDS: Final = 3_600  # of one document: half a minute of processor time, at the lowest priority
 LOOK_SECONDS: Final = 0.5
 REST_SECONDS: Final = 5.0  # after a failure
 _SHOWN_BYTES: Final = 2_000  # of the program's last words
 # It yields to others before it imports anything, since that alone takes a second.
 _PROGRAM: Final = "import os; os.nice({niceness}); from app.statements.documents.renderer import main; main()"
-NICENESS: Final = 15
+NICENESS: Final = 19  # the lowest priority
 
 
 class DocumentWorker:

@@ -1,5 +1,7 @@
 """Long statements: a member's wallet with more movements than a request lays out."""
 
+from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -65,3 +67,10 @@ def change(database: Database, assignments: str, document_id: str, slug: str = "
     """Change a document's row as no program does."""
     statement = f"UPDATE {slug}_schema.documents SET {assignments} WHERE id = %s"
     database.as_superuser().execute(statement.encode(), (document_id,))
+
+
+def until(is_so: Callable[[], object], seconds: float = 60) -> None:
+    deadline = monotonic() + seconds
+    while not is_so():
+        assert monotonic() < deadline
+        sleep(0.05)

@@ -5,9 +5,8 @@ from threading import enumerate as running_threads
 from app.statements.documents.expiry_worker import start_document_expiry_worker, sweep
 from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book
-from tests.app.statements.documents.conftest import change, job_of
+from tests.app.statements.documents.conftest import change, job_of, until
 from tests.app.statements.documents.test_routes import ids
-from tests.app.statements.documents.test_worker import until
 
 
 def test_a_sweep_deletes_what_has_expired_and_nothing_else(fresh_book: Book, fresh_database: Database) -> None:

@@ -1,34 +1,39 @@
 """The program: progress while it works, a reason when it fails, and the job given back when it is stopped."""
 
+from collections.abc import Iterable, Iterator
+from time import sleep
 from typing import Any
 
 import pytest
 
 from app.statements import pdf
-from app.statements.documents import renderer
+from app.statements.documents import progress, renderer
+from app.statements.models import Line, Statement
+from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book, fill
-from tests.app.statements.documents.conftest import job_of, render, state
+from tests.app.statements.documents.conftest import change, job_of, render, state, until
 
 
 def test_the_progress_is_shown_while_the_document_is_laid_out(
     fresh_book: Book, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_again(fresh_database, fresh_book, 1_000)
-    monkeypatch.setattr(renderer, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.01)
     document = job_of(fresh_book)["id"]
-    seen = []
-    report = renderer.jobs.report
+    statement_document = pdf.statement_document
 
-    def noted(*arguments: Any, **more: Any) -> None:
-        report(*arguments, **more)
-        shown = state(fresh_book, document)
-        seen.append((shown["status"], shown["progress"]))
+    def watched(tenant: Tenant, statement: Statement, lines: Iterable[Line]) -> bytes:
+        def looked() -> Iterator[Line]:
+            for number, line in enumerate(lines):
+                if number in {0, 250, 990}:
+                    until(lambda percent=number // 10: state(fresh_book, document)["progress"] == percent)
+                yield line
 
-    monkeypatch.setattr(renderer.jobs, "report", noted)
-    outcome = render(fresh_book.app)
-    assert outcome == renderer.Outcome(document, "done")
-    assert seen == [("running", percent) for percent in (0, 25, 50, 75, 99)]
+        return statement_document(tenant, statement, looked())
+
+    monkeypatch.setattr(pdf, "statement_document", watched)
+    assert render(fresh_book.app) == renderer.Outcome(document, "done")
 
 
 def fill_again(database: Database, book: Book, count: int) -> None:
@@ -77,17 +82,53 @@ def test_a_program_that_is_stopped_or_fails_gives_its_job_back(
     assert render(fresh_book.app) == renderer.Outcome(document, "done")
 
 
-def test_a_program_that_lost_its_job_stores_nothing(
+def test_a_program_that_lost_its_job_stops_and_stores_nothing(
+    fresh_book: Book, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.01)
+    document = job_of(fresh_book)["id"]
+    taken: list[Line] = []
+
+    def slow(_: Tenant, __: Statement, lines: Iterable[Line]) -> bytes:
+        for line in lines:
+            taken.append(line)
+            change(fresh_database, "attempt = 2", document)
+            sleep(1)
+        return b"stale"
+
+    monkeypatch.setattr(pdf, "statement_document", slow)
+    assert render(fresh_book.app) == renderer.Outcome(document, "lost")
+    assert len(taken) == 1
+    assert state(fresh_book, document)["status"] == "running"
+
+
+def test_a_program_that_loses_its_job_with_the_last_line_stores_nothing(
     fresh_book: Book, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = job_of(fresh_book)["id"]
-    statement_document = pdf.statement_document
 
-    def slow(*arguments: Any) -> bytes:
-        made = statement_document(*arguments)
-        fresh_database.as_superuser().execute(b"UPDATE eur_schema.documents SET attempt = 2")
-        return made
+    def slow(*_: object) -> bytes:
+        change(fresh_database, "attempt = 2", document)
+        return b"stale"
 
     monkeypatch.setattr(pdf, "statement_document", slow)
     assert render(fresh_book.app) == renderer.Outcome(document, "lost")
     assert state(fresh_book, document)["status"] == "running"
+
+
+def test_the_lease_is_extended_while_movements_are_read(
+    fresh_book: Book, fresh_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant may have one connection only; then reports wait until the snapshot ends."""
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.01)
+    document = job_of(fresh_book)["id"]
+    read_statement = renderer.read_statement
+    query = "SELECT leased_until > now() + interval '1 minute' FROM eur_schema.documents"
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        change(fresh_database, "leased_until = now() + interval '1 second'", document)
+        until(lambda: fresh_database.as_superuser().execute(query).fetchall() == [(True,)])
+        return read_statement(*arguments, **more)
+
+    monkeypatch.setattr(renderer, "read_statement", slow)
+    assert render(fresh_book.app) == renderer.Outcome(document, "done")

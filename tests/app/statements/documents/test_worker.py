@@ -3,11 +3,11 @@
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import enumerate as running_threads
-from time import monotonic, sleep
+from time import sleep
 from uuid import uuid4
 
 import pytest
@@ -17,7 +17,7 @@ from app.statements.documents import worker
 from app.statements.documents.worker import EXTENSION, NICENESS, DocumentWorker, start_document_worker
 from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book
-from tests.app.statements.documents.conftest import change, job_of, long_book, state
+from tests.app.statements.documents.conftest import change, job_of, long_book, state, until
 from tests.app.statements.documents.test_renderer import fill_again
 
 PROGRAM = b"app.statements.documents.renderer"
@@ -34,14 +34,8 @@ def working(app: Flask) -> Iterator[DocumentWorker]:
         stop.set()
         for process_id in programs():
             os.kill(process_id, signal.SIGTERM)
+        until(lambda: not programs())
         until(lambda: not any(thread.name.startswith("documents-") for thread in running_threads()))
-
-
-def until(is_so: Callable[[], object], seconds: float = 60) -> None:
-    deadline = monotonic() + seconds
-    while not is_so():
-        assert monotonic() < deadline
-        sleep(0.05)
 
 
 def programs() -> list[int]:
@@ -95,6 +89,7 @@ def test_a_program_that_is_told_to_end_gives_its_job_back(fresh_book: Book, fres
     stop.set()
     os.kill(programs()[0], signal.SIGTERM)
     until(lambda: state(fresh_book, document)["status"] == "pending")
+    until(lambda: not programs())
 
 
 def test_while_another_process_of_the_machine_makes_one_a_job_waits(fresh_book: Book) -> None:

@@ -1,4 +1,4 @@
-"""Long documents of a real server: another process spends the time, and a stopped server leaves its jobs to the next."""
+"""Long documents of a real server: another process spends the time, and a stopped one leaves its jobs to the next."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import END, START, Book, fill
-from tests.app.statements.documents.test_worker import PROGRAM, until
+from tests.app.statements.documents.conftest import until
+from tests.app.statements.documents.test_worker import PROGRAM
 from tests.factories.served import PATIENCE_SECONDS, served
 
 MOVEMENTS = 10_000
@@ -81,6 +82,7 @@ def test_the_serving_processes_spend_no_time_on_the_document(
 
         until(is_done, 120)
         spent = seconds(client.base_url.port or 0, of_children=False) - own
+        until(lambda: seconds(client.base_url.port or 0, of_children=True) > 0)
         by_programs = seconds(client.base_url.port or 0, of_children=True)
         document = client.get(states[-1]["content"])
         assert (document.status_code, document.content[:5]) == (200, b"%PDF-")
