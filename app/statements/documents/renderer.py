@@ -7,6 +7,7 @@ did. A SIGTERM gives the job back; the lease of a killed program ends by itself.
 
 import ctypes
 import json
+import os
 import resource
 import signal
 import sys
@@ -35,15 +36,13 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the program is told: how to reach the database, and whose job to make."""
+    """What the program is told: how to reach the database, whose job to make, and which process started it."""
 
     database_url: str
     tenant_secret: str
     pool_role: str | None
     tenant_id: str
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+    parent_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ class Outcome:
 
 def main() -> None:
     """Make one document of the task's tenant, and print the Outcome as JSON; nothing if no job waits."""
-    _stay_in_bounds()
     task = Task(**json.load(sys.stdin))
+    _stay_in_bounds(task.parent_id)
     limits = Limits(max_connections=3, max_tenant_connections=2)  # One to read, and one to report meanwhile.
     connections = Connections(task.database_url, task.tenant_secret, limits, pool_role=task.pool_role)
     with connections.shared.begin() as connection:
@@ -68,12 +67,14 @@ def main() -> None:
     connections.close()
 
 
-def _stay_in_bounds() -> None:
+def _stay_in_bounds(parent_id: int) -> None:
     """Limit this process's memory, and end it with the process that started it."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_id:  # It ended while this process was starting.
+        sys.exit(128 + signal.SIGTERM)
 
 
 def render_next(engine: BindingEngine, tenant: Tenant) -> Outcome | None:

@@ -97,6 +97,7 @@ class DocumentWorker:
                 "tenant_secret": own.tenant_secret,
                 "pool_role": ROLES.pool if own.tenant_logins == "shared" else None,
                 "tenant_id": str(tenant.id),
+                "parent_id": os.getpid(),
             }
         )
 

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +12,20 @@ from threading import enumerate as running_threads
 from time import sleep
 from uuid import uuid4
 
+import orjson
 import pytest
 from flask import Flask
 
+from app import create_app
+from app.config import ROOT
 from app.statements.documents import worker
 from app.statements.documents.worker import EXTENSION, NICENESS, DocumentWorker, start_document_worker
+from tenant_schemas.flask import EXTENSION as CONNECTIONS
 from tenant_schemas.testing.plugin import Database
 from tests.app.statements.conftest import Book
 from tests.app.statements.documents.conftest import change, job_of, long_book, state, until
 from tests.app.statements.documents.test_renderer import fill_again
+from tests.conftest import settings_for
 
 PROGRAM = b"app.statements.documents.renderer"
 MOVEMENTS = 8_000  # A program needs some seconds for them.
@@ -66,6 +73,26 @@ def test_a_program_of_low_priority_makes_the_document(fresh_book: Book, fresh_da
         assert secret not in Path(f"/proc/{process_id}/cmdline").read_bytes()
         until(lambda: has_ended(fresh_book, document))
     assert state(fresh_book, document)["status"] == "done"
+
+
+def test_tenants_that_share_a_login_have_documents_too(fresh_database: Database) -> None:
+    app = create_app(settings_for(fresh_database, tenant_logins="shared"))
+    book = long_book(app)
+    with working(app):
+        document = job_of(book)["id"]
+        until(lambda: has_ended(book, document))
+    assert state(book, document)["status"] == "done"
+    app.extensions[CONNECTIONS].close()
+
+
+def test_a_program_whose_parent_has_ended_makes_nothing(fresh_book: Book, fresh_database: Database) -> None:
+    own: DocumentWorker = fresh_book.app.extensions[EXTENSION]
+    document = job_of(fresh_book)["id"]
+    told = orjson.loads(own._task(fresh_database.tenant("eur"))) | {"parent_id": 1}
+    command = [sys.executable, "-c", worker._PROGRAM.format(niceness=0)]
+    ended = subprocess.run(command, cwd=ROOT, input=orjson.dumps(told), check=False)
+    assert ended.returncode == 143
+    assert state(fresh_book, document)["status"] == "pending"
 
 
 def test_a_killed_programs_job_is_made_by_the_next_one(fresh_book: Book, fresh_database: Database) -> None:
