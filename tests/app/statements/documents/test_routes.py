@@ -1,5 +1,7 @@
 """A long statement is a job to poll, and then a document; of the same member and tenant only."""
 
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
@@ -131,6 +133,19 @@ def test_a_caller_has_two_unfinished_documents_and_a_tenant_twenty(fresh_book: B
     )
     said = asked(book, start=starts[3], by_admin=True).get_json()
     assert (said["code"], said["whose"], said["limit"]) == ("too_many_documents", "tenant", 20)
+
+
+def test_simultaneous_requests_of_a_caller_count_each_other(fresh_book: Book, fresh_database: Database) -> None:
+    """A request that has not committed is counted by the next one, which waits for it."""
+    book, other = fresh_book, fresh_database.as_tenant("eur")
+    request = "SELECT document_request_v1(%s, %s, %s, now(), 3)"
+    with ThreadPoolExecutor(1) as aside:
+        with other.transaction():
+            for start in ("2010-01-01Z", "2011-01-01Z"):
+                other.execute(request, (book.wallet_id, book.member.user_id, start))
+            answer = aside.submit(lambda: asked(book, start="2012-01-01T00:00:00Z"))
+            sleep(0.5)
+        assert answer.result().status_code == 429
 
 
 def test_a_callers_sixth_document_takes_the_place_of_the_oldest(fresh_book: Book, fresh_database: Database) -> None:
