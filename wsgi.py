@@ -4,6 +4,8 @@ import os
 
 from app import create_app
 from app.holds.expiry_worker import start_expiry_worker
+from app.statements.documents.expiry_worker import start_document_expiry_worker
+from app.statements.documents.worker import start_document_worker
 from app.tenants.provisioning_worker import start_provisioner
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry_watcher import start_registry_watcher
@@ -12,4 +14,6 @@ app = create_app()
 if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
     start_expiry_worker(app, app.config["HOLD_EXPIRY_SECONDS"])
     start_provisioner(app)
+    start_document_worker(app)
+    start_document_expiry_worker(app)
     start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

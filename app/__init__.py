@@ -27,6 +27,8 @@ from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
 from app.signing_keys import key_source
+from app.statements.documents import worker as document_worker
+from app.statements.documents.routes import blueprint as documents
 from app.statements.routes import blueprint as statements
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
@@ -56,10 +58,11 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.after_request(answers.protect)
     db.init_app(app, settings)
     provisioning_worker.init_app(app, settings)
+    document_worker.init_app(app, settings)
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
-    of_members = (auth, wallets, ledger, holds, catalogue, orders, statements)
+    of_members = (auth, wallets, ledger, holds, catalogue, orders, statements, documents)
     for feature in (*of_members, members, credit, bulk, audit, api_keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(health)

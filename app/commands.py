@@ -8,12 +8,13 @@ from app.holds.commands import COMMANDS as HOLDS
 from app.ledger.commands import COMMANDS as LEDGER
 from app.members.commands import members
 from app.opening_balances.commands import COMMANDS as OPENING_BALANCES
+from app.statements.documents.commands import COMMANDS as DOCUMENTS
 
 
 def init_app(app: Flask) -> None:
     """Register the commands with Flask."""
     wallets = AppGroup("wallets", help="Wallets and their ledger.")
-    for command in (*LEDGER, *HOLDS, *OPENING_BALANCES):
+    for command in (*LEDGER, *HOLDS, *OPENING_BALANCES, *DOCUMENTS):
         wallets.add_command(command)
     for group in (auth, wallets, members):
         app.cli.add_command(group)

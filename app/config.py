@@ -75,6 +75,7 @@ class Settings:
     trusted_proxies: int
     group_posting: bool
     hold_expiry_seconds: int
+    document_renderers: int
     log_level: str
 
 
@@ -87,6 +88,7 @@ def read_settings() -> Settings:
     day = validate.Range(min=0, max=86_400, error="must be 0 to 86400")
     positive = validate.Range(min=1, error="must be 1 or more")
     rate = validate.Regexp(rf"^{RATE}\Z", re.ASCII, error=RATE_WANTED)
+    few = validate.Range(min=0, max=64, error="must be 0 to 64")
     several = validate.Range(min=2, error="must be 2 or more")
     database_url = env.str("DATABASE_URL", "", validate=_is_database_url)
     is_given = bool(os.environ.get("DATABASE_URL"))
@@ -122,6 +124,7 @@ def read_settings() -> Settings:
         "trusted_proxies": env.int("TRUSTED_PROXIES", 0, validate=not_negative),
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
+        "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:

@@ -85,6 +85,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "trusted_proxies": 0,
         "group_posting": True,
         "hold_expiry_seconds": 0,
+        "document_renderers": 1,
         "log_level": "info",
     }
     return Settings(**(settings | changed))

@@ -44,23 +44,38 @@ def stream_statement(
     return _stream(pieces)
 
 
-def read_statement(wallet: Wallet, start: datetime, end: datetime, *, limit: int) -> tuple[Statement, list[Line]]:
-    """A wallet's whole statement, for formats that can't be streamed. Raises StatementTooLong, StatementBroken.
+def read_short_statement(
+    wallet: Wallet, start: datetime, end: datetime, *, limit: int
+) -> tuple[Statement, list[Line] | None]:
+    """A wallet's statement, and its movements unless they are more than `limit`. Raises StatementBroken.
 
     Ends the session's db transaction, so that no request holds two connections.
     """
     wallet_id, currency = wallet.id, wallet.currency
     db.session.commit()
-    with snapshot(connections().engine(current_tenant())) as connection:
+    return read_statement(connections().engine(current_tenant()), wallet_id, currency, start, end, limit=limit)
+
+
+def read_statement(
+    engine: BindingEngine, wallet_id: UUID, currency: str, start: datetime, end: datetime, *, limit: int
+) -> tuple[Statement, list[Line] | None]:
+    """`read_short_statement` without a session. The snapshot ends when it returns."""
+    with snapshot(engine) as connection:
         statement = _statement(connection, wallet_id, currency, start, end)
         if statement.count > limit:
-            raise StatementTooLong(
-                f"The period has {statement.count} movements; this format allows {limit}. Use format=csv, or a shorter"
-                " period.",
-                {"movements": statement.count, "limit": limit},
-            )
+            return statement, None
         with batches(connection, _movements(statement)) as found:
             return statement, [line for batch in _checked(statement, found) for line in batch]
+
+
+def check_length(statement: Statement, limit: int) -> None:
+    """Raises StatementTooLong."""
+    if statement.count > limit:
+        raise StatementTooLong(
+            f"The period has {statement.count} movements; this format allows {limit}. Use format=csv, or a shorter"
+            " period.",
+            {"movements": statement.count, "limit": limit},
+        )
 
 
 def stream_transactions(render: Callable[[Batches], Iterator[bytes]], **filters: Any) -> BoundStream:

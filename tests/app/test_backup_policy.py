@@ -14,7 +14,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         *("wallet_transactions.hold_id", "ledger_entries.transaction_id", "audit_log.id", "audit_log.wallet_id"),
         *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
         *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
-        *("order_items.product_id",),
+        *("order_items.product_id", "documents.id", "documents.wallet_id"),
     }
     query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema
@@ -34,7 +34,7 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         *("wallet_transactions.debit_account", "wallet_transactions.credit_account"),
         *("holds.currency", "holds.status", "orders.currency", "orders.status", "order_items.sku", "order_items.name"),
         *("credit_policies.currency", "reconciliations.currency", "reconciliations.refused_by", "audit_log.action"),
-        *("audit_log.actor_kind", "audit_log.refusal"),
+        *("audit_log.actor_kind", "audit_log.refusal", "documents.status", "documents.failure"),
     }
     query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""

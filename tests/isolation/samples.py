@@ -61,7 +61,8 @@ def soon() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
-OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}")
+OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}")
+_DOCUMENT = "documents/<uuid:document_id>"
 _WALLET = "/api/admin/wallets/<uuid:wallet_id>"
 _YEARS = {"from": "2000-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"}
 
@@ -97,6 +98,10 @@ SAMPLES = (
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
     Sample("GET", "/api/wallet/statement", MEMBERS, query=_YEARS),
+    Sample("GET", f"/api/wallet/{_DOCUMENT}", MEMBERS, "/api/wallet/documents/{document}"),
+    Sample("GET", f"/api/wallet/{_DOCUMENT}/content", MEMBERS, "/api/wallet/documents/{document}/content"),
+    Sample("GET", f"/api/admin/{_DOCUMENT}", READERS, "/api/admin/documents/{document}"),
+    Sample("GET", f"/api/admin/{_DOCUMENT}/content", READERS, "/api/admin/documents/{document}/content"),
     Sample("POST", "/api/wallet/payments", MEMBERS, json={"amount": "0.01"}),
     Sample("GET", "/api/wallet/holds", MEMBERS),
     Sample("POST", "/api/wallet/holds", MEMBERS, json={"amount": "0.01"}),
@@ -233,6 +238,19 @@ class World:
             (provisioning, self.operator.user_id),
         )
         self.sides = {slug: Side(app, database, slug, product, provisioning) for slug in TENANTS}
+        for side in self.sides.values():
+            side.things["document"] = self._document(side)
+
+    def _document(self, side: Side) -> UUID:
+        """A finished document that the member asked for."""
+        made = self.eye.execute(
+            f"INSERT INTO {side.slug}_schema.documents"
+            " (wallet_id, requested_by, period_start, period_end, movements, status, content, finished_at)"
+            " VALUES (%s, %s, now(), now(), 1, 'done', '%%PDF', now()) RETURNING id".encode(),
+            (side.wallet, side.member.user_id),
+        )
+        ((document_id,),) = made.fetchall()
+        return UUID(str(document_id))
 
     def token_of(self, role: str, slug: str) -> str | None:
         if role == "anonymous":

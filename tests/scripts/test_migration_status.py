@@ -108,12 +108,12 @@ def test_many_rows_are_plain_lines(status: Run, fresh_database: Database) -> Non
     superuser.execute(
         "INSERT INTO shared.tenants (id, slug, schema_name, role_name, name, status, login_epoch,"
         " revision, settings)"
-        " SELECT gen_random_uuid(), 't' || n, 't' || n || '_schema', 'tenant_t' || n, '', 'active', 1, '0008', '{}'"
+        " SELECT gen_random_uuid(), 't' || n, 't' || n || '_schema', 'tenant_t' || n, '', 'active', 1, '0010', '{}'"
         " FROM generate_series(1, 200) n"
     )
     shown = status("--all")
     lines = [line.split() for line in shown.output.splitlines()]
-    assert ["t200", "t200_schema", "active", "0008", "0"] in lines
+    assert ["t200", "t200_schema", "active", "0010", "0"] in lines
     superuser.execute("DELETE FROM shared.tenants WHERE slug ~ '^t[0-9]'")
 
 

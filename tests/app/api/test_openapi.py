@@ -137,6 +137,8 @@ FILES = {
     "/api/wallet/statement": {"application/json", "text/csv", "application/pdf"},
     "/api/admin/wallets/{wallet_id}/statement": {"application/json", "text/csv", "application/pdf"},
     "/api/admin/transactions/export": {"text/csv"},
+    "/api/wallet/documents/{document_id}/content": {"application/pdf"},
+    "/api/admin/documents/{document_id}/content": {"application/pdf"},
 }
 
 
@@ -148,7 +150,7 @@ def test_every_error_is_described_as_a_problem_and_every_file_by_its_media_type(
             response = shared[told["$ref"].rpartition("/")[2]] if "$ref" in told else told
             is_error = status == "default" or int(status) >= 400
             expected = {"application/problem+json"} if is_error else FILES.get(path, {"application/json"})
-            expected = expected if status != "204" else set()
+            expected = {"202": {"application/json"}, "204": set()}.get(status, expected)
             assert set(response.get("content", ())) == expected, (method, path, status)
     problem = described["components"]["schemas"]["Problem"]
     assert {"title", "status", "code", "detail", "errors"} <= set(problem["properties"])
@@ -184,6 +186,10 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             expected |= {"ETag"}
         if (method, path) == ("POST", "/api/admin/tenants"):
             expected |= {"Location"}
+        if path.endswith("/statement"):
+            expected |= {"Location", "Retry-After"}
+        if path.endswith("/documents/{document_id}"):
+            expected |= {"Retry-After"}
         assert given == expected, (method, path)
     shared = described["components"]["responses"]
     for name in ("TOO_MANY_REQUESTS", "SERVICE_UNAVAILABLE"):

@@ -1,13 +1,17 @@
 """PDF statements: text that can be read back, in the tenant's locale, up to the limit of movements."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import cast
 from uuid import uuid4
 
 import pytest
 from babel import Locale
 from flask import Flask
+from fpdf.fonts import TTFFont
 from pypdf import PdfReader
 
 from app.statements import pdf
@@ -47,6 +51,14 @@ def printed(tenant: Tenant, locale: str, currency: str, amount_minor: int, descr
     localised = replace(tenant, name="Šećer Ltd", settings={"locale": locale})
     statement = Statement(uuid4(), currency, MOMENT, MOMENT, 0, amount_minor, 1)
     return read(pdf.statement_document(localised, statement, [line(currency, amount_minor, description)]))[0]
+
+
+@contextmanager
+def empty_document(database: Database) -> Iterator[pdf._Document]:
+    """A document without a page, whose font file is closed at the end."""
+    document = pdf._Document(database.tenant("eur"), Statement(uuid4(), "EUR", MOMENT, MOMENT, 0, 0, 0))
+    yield document
+    cast(TTFFont, document.current_font).ttfont.close()
 
 
 @pytest.mark.parametrize("slug", ["eur", "km"])
@@ -129,6 +141,45 @@ def test_what_the_font_can_not_draw_is_shown_as_missing_and_what_is_too_long_is_
     assert 20 < text.count("W") < 60
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "W",
+        "short",
+        "W" * 29,
+        "W" * 30,
+        "W" * 31,
+        "W" * 500,
+        "i" * 500,
+        "Wi" * 90,
+        "wide 珈琲 \u200f" * 60,
+        "\t" * 300,
+    ],
+)
+def test_a_text_is_cut_where_the_longest_beginning_with_the_sign_fits(database: Database, text: str) -> None:
+    with empty_document(database) as document:
+        drawn, room = document._drawable(text), 89 - 2 * document.c_margin
+        beginnings = (drawn[:length] + "…" for length in range(len(drawn), -1, -1))
+        expected = next(each for each in (drawn, *beginnings) if document.get_string_width(each) <= room)
+        assert document._fitting(text, 89) == expected
+
+
+@pytest.mark.parametrize("length", [500, 1_000, 100_000])
+def test_a_longer_text_is_not_measured_further_than_it_fits(
+    database: Database, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    measured: list[str] = []
+    units_of = pdf._Document._units_of
+    monkeypatch.setattr(
+        pdf._Document, "_units_of", lambda self, character: measured.append(character) or units_of(self, character)
+    )
+    with empty_document(database) as document:
+        monkeypatch.setattr(document, "get_string_width", lambda *_: pytest.fail("the whole text is measured"))
+        assert document._fitting("W" * length, 89).endswith("W…")
+    assert len(measured) < 50
+
+
 def test_a_long_statement_has_the_head_on_each_page(database: Database) -> None:
     statement = Statement(uuid4(), "EUR", MOMENT, MOMENT, 0, 0, 80)
     pages = read(pdf.statement_document(database.tenant("eur"), statement, [line("EUR", 1, "d")] * 80))
@@ -136,17 +187,3 @@ def test_a_long_statement_has_the_head_on_each_page(database: Database) -> None:
     assert all(page.startswith("eur Statement of wallet") for page in pages)
     assert [page[-5:] for page in pages] == ["1 / 3", "2 / 3", "3 / 3"]
     assert sum(page.count("payment") for page in pages) == 80
-
-
-def test_more_movements_than_a_document_holds_are_refused_with_the_way_out(
-    book: Book, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pdf, "MAX_MOVEMENTS", 2)
-    book.post("deposit", 1)
-    book.post("deposit", 1)
-    assert book.ask(format="pdf").status_code == 200
-    book.post("deposit", 1)
-    answer = book.ask(format="pdf")
-    said = answer.get_json()
-    assert (answer.status_code, said["code"], said["movements"], said["limit"]) == (422, "statement_too_long", 3, 2)
-    assert "format=csv" in said["detail"]
