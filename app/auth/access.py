@@ -172,7 +172,7 @@ def _enter(who: Access, credential: Token | ApiKey) -> None:
     kind = ActorKind.API_KEY if isinstance(credential, ApiKey) else ActorKind.USER
     g.tenant = tenant
     _introduce(ActorKind.OPERATOR if role is Role.OPERATOR else kind, found.id, role)
-    limits.enter(tenant)
+    limits.enter(tenant, found.id)
     if tenant.revision < OLDEST_TENANT_REVISION:
         raise SchemaBehind("This tenant is being migrated; try again shortly.")
     g.is_watched = who in WATCHED

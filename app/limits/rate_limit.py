@@ -1,8 +1,9 @@
-"""Rate limits: of a tenant (all its callers together), and of log-ins by address and by account.
+"""Rate limits: of a caller in a tenant, of a tenant (all its callers together), of log-ins by address and by account.
 
-Each process counts in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes. The library `limits`
-parses the rates. flask-limiter on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a
-payment, and run before the tenant is known.
+Each process counts a tenant's requests in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes.
+Log-ins are counted over all processes, in Redis or in PostgreSQL. The library `limits` parses the rates. flask-limiter
+on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a payment, and run before the
+tenant is known.
 """
 
 from functools import lru_cache
@@ -10,9 +11,10 @@ from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from time import time
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
+import structlog
 from flask import Flask, Response, current_app, g, request
 from limits import RateLimitItem, parse
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -20,15 +22,29 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from app.config import Settings
 from app.errors import TooManyRequests
 from app.limits.counters import Counters, ProcessCounters, RedisCounters
+from app.limits.database_counters import DatabaseCounters
 
 EXTENSION: Final = "rate_counts"
+LOGIN_EXTENSION: Final = "login_counts"
 COUNTED_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh"})
 
 
+class Counted(NamedTuple):
+    """A limit that this request was counted for. `name` says whose it is: caller, tenant, address or account."""
+
+    name: str
+    amount: int
+    window_seconds: int
+    remaining: int
+    reset_seconds: int
+
+
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count log-ins by address. Call it before the gate is registered: the count costs no query."""
+    """Count log-ins by address. Call it before the gate is registered: the count comes before all other work."""
     url = settings.rate_limit_storage_url
-    app.extensions[EXTENSION] = RedisCounters(url) if url else ProcessCounters()
+    redis = RedisCounters(url) if url else None
+    app.extensions[EXTENSION] = redis or ProcessCounters()
+    app.extensions[LOGIN_EXTENSION] = redis or DatabaseCounters(settings.secret_key)
     app.config["LOGIN_RATE_LIMIT"] = settings.login_rate_limit
     app.before_request(_count_address)
     app.after_request(_tell)
@@ -39,9 +55,16 @@ def init_app(app: Flask, settings: Settings) -> None:
         )
 
 
+def count_caller(tenant_id: UUID, caller_id: UUID, rate: str) -> None:
+    """Count this request for its caller. Call it before `count_tenant`, so that a caller over its rate takes nothing of
+    the tenant's. Raises TooManyRequests.
+    """
+    _count(EXTENSION, rate, "caller", f"{tenant_id}/{caller_id}")
+
+
 def count_tenant(tenant_id: UUID, rate: str) -> None:
-    """Count this request for the tenant and set the RateLimit headers of its answer. Raises TooManyRequests."""
-    _count(rate, "tenant", str(tenant_id))
+    """Count this request for the tenant. Raises TooManyRequests."""
+    _count(EXTENSION, rate, "tenant", str(tenant_id))
 
 
 def count_login(email: str) -> None:
@@ -50,24 +73,25 @@ def count_login(email: str) -> None:
     """
     secret: str = current_app.config["SECRET_KEY"]
     account = blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
-    _count(current_app.config["LOGIN_RATE_LIMIT"], "account", account)
+    _count(LOGIN_EXTENSION, current_app.config["LOGIN_RATE_LIMIT"], "account", account)
 
 
 def _count_address() -> None:
     if request.method == "POST" and request.path in COUNTED_PATHS:
-        _count(current_app.config["LOGIN_RATE_LIMIT"], "address", _address())
+        _count(LOGIN_EXTENSION, current_app.config["LOGIN_RATE_LIMIT"], "address", client_address())
 
 
-def _count(rate: str, *who: str) -> None:
-    """Log-ins get RateLimit headers only when the limit is reached."""
+def _count(extension: str, rate: str, name: str, whose: str) -> None:
     limit = _parsed(rate)
-    counts: Counters = current_app.extensions[EXTENSION]
-    number, ends_at = counts.add(limit, *who)
-    is_too_many = number > limit.amount
-    if is_too_many or who[0] == "tenant":
-        g.rate_headers = _headers(limit.amount, number, ends_at, is_too_many=is_too_many)
-    if is_too_many:
-        raise TooManyRequests(f"The limit is {rate} requests; wait for the seconds in Retry-After.")
+    counts: Counters = current_app.extensions[extension]
+    number, ends_at = counts.add(limit, name, whose)
+    reset_seconds = max(1, ceil(ends_at - time()))
+    counted = Counted(name, limit.amount, limit.get_expiry(), max(0, limit.amount - number), reset_seconds)
+    g.counted = (*g.get("counted", ()), counted)
+    if number > limit.amount:
+        g.refused_by = counted
+        structlog.contextvars.bind_contextvars(limit=f"rate of the {name}", limit_of=whose)
+        raise TooManyRequests(f"The limit of this {name} is {rate} requests; wait for the seconds in Retry-After.")
 
 
 @lru_cache(1024)
@@ -75,23 +99,27 @@ def _parsed(rate: str) -> RateLimitItem:
     return parse(rate)
 
 
-def _headers(amount: int, number: int, ends_at: float, *, is_too_many: bool) -> dict[str, str]:
-    """The RateLimit headers. Times are in seconds from now, so they need no synchronised clocks."""
-    seconds = str(max(1, ceil(ends_at - time())))
-    told = {
-        "RateLimit-Limit": str(amount),
-        "RateLimit-Remaining": str(max(0, amount - number)),
-        "RateLimit-Reset": seconds,
-    }
-    return {**told, "Retry-After": seconds} if is_too_many else told
-
-
 def _tell(response: Response) -> Response:
-    response.headers.update(g.get("rate_headers", ()))
+    """Set the headers of the limits that the request was counted for. Times are in seconds from now, so they need no
+    synchronised clocks.
+    """
+    counted: tuple[Counted, ...] = g.get("counted", ())
+    if counted:
+        headers = response.headers
+        nearest = g.get("refused_by") or min(counted, key=lambda one: one.remaining)
+        headers["RateLimit-Limit"] = str(nearest.amount)
+        headers["RateLimit-Remaining"] = str(nearest.remaining)
+        headers["RateLimit-Reset"] = str(nearest.reset_seconds)
+        headers["RateLimit-Policy"] = ", ".join(
+            f'"{one.name}";q={one.amount};w={one.window_seconds}' for one in counted
+        )
+        headers["RateLimit"] = ", ".join(f'"{one.name}";r={one.remaining};t={one.reset_seconds}' for one in counted)
+        if "refused_by" in g:
+            headers["Retry-After"] = str(nearest.reset_seconds)
     return response
 
 
-def _address() -> str:
+def client_address() -> str:
     """The client's address; for IPv6 its /64 network, because one client usually has all 2⁶⁴ addresses of it."""
     told = request.remote_addr or "unknown"
     try:

@@ -1,0 +1,199 @@
+"""Slots for work at once in one process, given to groups and to the callers of a group in turns.
+
+A group is a tenant, or the log-ins of all. A request that gets no slot waits for a short time in a bounded queue, and
+is refused after that. The calls cost one lock and no condition while slots are free; a freed slot is handed to one
+waiting request and wakes no other.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final
+
+# A queue's share of one caller is never less than what one browser page asks for at once.
+PAGE_REQUESTS: Final = 12
+SPARE_PART: Final = 4  # One slot in so many stays free for a group that has none.
+
+
+class QueueFull(Exception):
+    """There is no slot, and no place to wait. `limit` says whose slots are used up: caller, group or process."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class WaitedTooLong(QueueFull):
+    """The time to wait has passed."""
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """A waiting request. Its lock is released when it gets its slot."""
+
+    granted: Lock
+    is_granted: bool = False
+
+
+@dataclass(slots=True)
+class _Caller:
+    running: int = 0
+    tickets: deque[_Ticket] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Group:
+    running: int = 0
+    waiting: int = 0
+    share: int = 1  # slots while other groups want some
+    most: int = 1  # slots in any case
+    callers: dict[Hashable, _Caller] = field(default_factory=dict)
+
+
+class FairQueue:
+    """`running` slots and `waiting` places.
+
+    A group alone may use all slots but the spare ones, and while other groups run or wait, its part of them. The same
+    holds for the callers of a group: one caller never takes the last slot of a group that has more than one.
+    """
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._slots = running
+        self._places = waiting
+        self._spare = max(1, running // SPARE_PART) if running > 1 else 0
+        self._lock = Lock()
+        self._running = 0
+        self._waiting = 0
+        self._groups: dict[Hashable, _Group] = {}
+
+    def running(self, group_key: Hashable) -> int:
+        group = self._groups.get(group_key)
+        return group.running if group else 0
+
+    def waiting(self, group_key: Hashable) -> int:
+        group = self._groups.get(group_key)
+        return group.waiting if group else 0
+
+    def take(self, group_key: Hashable, caller_key: Hashable, *, share: int, most: int, wait_seconds: float) -> None:
+        """Reserve a slot, and wait for it if need be. `share` is the group's number of slots while others want some,
+        `most` its number in any case. Raises QueueFull at once or WaitedTooLong after the wait.
+        """
+        with self._lock:
+            group = self._groups.get(group_key)
+            if group is None:
+                group = self._groups[group_key] = _Group()
+            group.share, group.most = share, most
+            caller = group.callers.get(caller_key)
+            if caller is None:
+                caller = group.callers[caller_key] = _Caller()
+            missing = self._missing(group, caller)
+            if missing is None:
+                self._start(group, caller)
+                return
+            if not self._has_place(group, caller):
+                self._forget(group_key, caller_key)
+                raise QueueFull(missing)
+            ticket = self._queue(group, caller)
+        # The waiting request holds its ticket's lock; who grants the slot releases it.
+        if wait_seconds > 0 and ticket.granted.acquire(timeout=wait_seconds):
+            return
+        with self._lock:
+            if not ticket.is_granted:
+                missing = self._missing(group, caller) or "process"
+                self._leave(group_key, caller_key, ticket)
+                raise WaitedTooLong(missing)
+
+    def release(self, group_key: Hashable, caller_key: Hashable) -> None:
+        """Return a slot that `take` reserved."""
+        with self._lock:
+            group = self._groups[group_key]
+            group.callers[caller_key].running -= 1
+            group.running -= 1
+            self._running -= 1
+            self._forget(group_key, caller_key)
+            if self._waiting:
+                self._grant()
+
+    def _missing(self, group: _Group, caller: _Caller) -> str | None:
+        """None if one more request may run. Otherwise whose slots are used up."""
+        if self._running >= self._slots:
+            return "process"
+        groups = len(self._groups)
+        most = min(group.most, group.share) if groups > 1 else group.most
+        if group.running >= most or not _is_free(self._slots, self._spare, self._running, group.running, groups):
+            return "group"
+        own_slots = min(most, _part(self._slots, self._spare, groups))
+        is_free = _is_free(own_slots, min(1, own_slots - 1), group.running, caller.running, len(group.callers))
+        return None if is_free else "caller"
+
+    def _start(self, group: _Group, caller: _Caller) -> None:
+        self._running += 1
+        group.running += 1
+        caller.running += 1
+
+    def _has_place(self, group: _Group, caller: _Caller) -> bool:
+        places = _part(self._places, self._places // SPARE_PART, len(self._groups))
+        own = max(PAGE_REQUESTS, _part(places, places // SPARE_PART, len(group.callers)))
+        return self._waiting < self._places and group.waiting < places and len(caller.tickets) < own
+
+    def _queue(self, group: _Group, caller: _Caller) -> _Ticket:
+        ticket = _Ticket(Lock())
+        ticket.granted.acquire()
+        caller.tickets.append(ticket)
+        group.waiting += 1
+        self._waiting += 1
+        return ticket
+
+    def _leave(self, group_key: Hashable, caller_key: Hashable, ticket: _Ticket) -> None:
+        group = self._groups[group_key]
+        group.callers[caller_key].tickets.remove(ticket)
+        group.waiting -= 1
+        self._waiting -= 1
+        self._forget(group_key, caller_key)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Give free slots to waiting requests: to the group with the fewest running ones, and in it to the caller with
+        the fewest. Among equals, the one that was served last comes last.
+        """
+        while self._running < self._slots and (found := next(self._startable(), None)) is not None:
+            group_key, group, caller_key, caller = found
+            ticket = caller.tickets.popleft()
+            group.waiting -= 1
+            self._waiting -= 1
+            self._start(group, caller)
+            self._groups[group_key] = self._groups.pop(group_key)
+            group.callers[caller_key] = group.callers.pop(caller_key)
+            ticket.is_granted = True
+            ticket.granted.release()
+
+    def _startable(self) -> Iterator[tuple[Hashable, _Group, Hashable, _Caller]]:
+        waiting = [(key, group) for key, group in self._groups.items() if group.waiting]
+        for group_key, group in sorted(waiting, key=lambda one: one[1].running):
+            callers = [(key, caller) for key, caller in group.callers.items() if caller.tickets]
+            for caller_key, caller in sorted(callers, key=lambda one: one[1].running):
+                if self._missing(group, caller) is None:
+                    yield group_key, group, caller_key, caller
+
+    def _forget(self, group_key: Hashable, caller_key: Hashable) -> None:
+        group = self._groups[group_key]
+        caller = group.callers[caller_key]
+        if not caller.running and not caller.tickets:
+            del group.callers[caller_key]
+        if not group.callers:
+            del self._groups[group_key]
+
+
+def _is_free(slots: int, spare: int, running: int, own: int, claimants: int) -> bool:
+    """Whether a claimant with `own` running requests may start one more beside `running` in all. The spare slots are
+    for claimants with few: half of them each, one at least.
+    """
+    if running >= slots:
+        return False
+    return own < max(1, spare // 2) or (running < slots - spare and own < _part(slots, spare, claimants))
+
+
+def _part(whole: int, spare: int, claimants: int) -> int:
+    """The part of each claimant, rounded up, when `spare` is kept for the next one."""
+    return max(1, -((spare - whole) // claimants))
