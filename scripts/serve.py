@@ -39,6 +39,7 @@ from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"
+THREADS = 128
 READY_SECONDS = 30
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
@@ -69,7 +70,7 @@ DRAIN_SECONDS = 30
     envvar="WEB_THREADS",
     show_envvar=True,
     type=click.IntRange(1),
-    default=128,
+    default=THREADS,
     show_default=True,
     help="Threads of each worker process. Few of them run at once (REQUEST_CONCURRENCY); the others wait.",
 )
