@@ -156,7 +156,7 @@ def request_settings(threads: int) -> dict[str, str]:
     """How many requests of a worker run and wait at once. A waiting request holds a thread, so an eighth of the threads
     stays free for requests that do neither yet.
     """
-    running = min(threads, DEFAULT_CONCURRENCY)
+    running = max(1, min(threads // 2, DEFAULT_CONCURRENCY))
     return {"REQUEST_CONCURRENCY": str(running), "REQUEST_QUEUE": str(max(0, threads - running - threads // 8))}
 
 

@@ -50,6 +50,7 @@ class Figures:
     title: str
     rates: tuple[float, ...]
     p50_ms: float
+    p95_ms: float
     p99_ms: float
 
     @property
@@ -87,9 +88,8 @@ def measure(
 
 def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
     latencies = sorted(latency for one in slices for latency in one.latencies_ms)
-    return Figures(
-        way.name, way.title, tuple(one.rate for one in slices), percentile(latencies, 50), percentile(latencies, 99)
-    )
+    rates = tuple(one.rate for one in slices)
+    return Figures(way.name, way.title, rates, *(percentile(latencies, percent) for percent in (50, 95, 99)))
 
 
 def percentile(in_order: Sequence[float], percent: int) -> float:
