@@ -158,6 +158,7 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
+    limits.enter_shared_side(found.id)
     bind_request(SHARED)
 
 

@@ -16,7 +16,7 @@ from flask import Flask, current_app, g, request
 from app.config import Settings
 from app.errors import Invalid, Unavailable
 from app.limits import rate_limit
-from app.limits.concurrency import ConcurrencySlots, ReleaseSlot, Share
+from app.limits.concurrency import SHARED_SIDE, ConcurrencySlots, ReleaseSlot, Share
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
 
@@ -38,10 +38,11 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self.slots = ConcurrencySlots(settings)
-        self._defaults = {
+        self.defaults: dict[str, Any] = {
             "rate_limit": settings.tenant_rate_limit,
             "caller_rate_limit": settings.caller_rate_limit,
             "max_concurrent_requests": settings.request_concurrency,
+            "share": Share(settings.tenant_concurrency, settings.request_concurrency),
             "max_body_bytes": settings.max_body_bytes,
         }
         self._tenant_concurrency = settings.tenant_concurrency
@@ -51,7 +52,7 @@ class Limits:
         """The tenant's limits: its settings over the defaults. Raises TenantMisconfigured."""
         known = self._known.get(tenant.id)
         if known is None or known[0] != tenant.settings:
-            own: dict[str, Any] = self._defaults | _checked(tenant)
+            own = self.defaults | _checked(tenant)
             most = int(own["max_concurrent_requests"])
             own["share"] = Share(min(most, self._tenant_concurrency), most)
             known = (tenant.settings, own)
@@ -76,12 +77,19 @@ def enter(tenant: Tenant, caller_id: UUID) -> None:
     """
     limits: Limits = current_app.extensions[EXTENSION]
     own = limits.of(tenant)
-    rate_limit.count_caller(tenant.id, caller_id, own["caller_rate_limit"])
-    rate_limit.count_tenant(tenant.id, own["rate_limit"])
+    rate_limit.count_request(tenant.id, caller_id, own["caller_rate_limit"], own["rate_limit"])
     limits.slots.take(request.environ, tenant.id, caller_id, own["share"])
     if "max_body_bytes" in tenant.settings:
         g.max_body_bytes = own["max_body_bytes"]
         request.max_content_length = min(request.max_content_length or own["max_body_bytes"], own["max_body_bytes"])
+
+
+def enter_shared_side(caller_id: UUID) -> None:
+    """Count the request of a caller who uses no tenant, and reserve a slot. Raises what `enter` raises."""
+    limits: Limits = current_app.extensions[EXTENSION]
+    own = limits.defaults
+    rate_limit.count_caller(caller_id, own["caller_rate_limit"])
+    limits.slots.take(request.environ, SHARED_SIDE, caller_id, own["share"])
 
 
 def log_in_slot() -> AbstractContextManager[None]:

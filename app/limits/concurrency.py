@@ -26,6 +26,8 @@ HELD: Final = "app.limits.slot"
 STARTED: Final = "app.limits.started"
 # The group of log-ins and password changes, which belong to no tenant. Each takes about 0.1 s of a core and 64 MiB.
 LOG_INS: Final = UUID(int=0)
+# The group of authenticated callers who use no tenant, for instance to ask who they are.
+SHARED_SIDE: Final = UUID(int=1)
 LOG_INS_AT_ONCE: Final = 2
 LOG_IN_WAIT_SECONDS: Final = 1.0
 

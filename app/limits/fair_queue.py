@@ -92,7 +92,7 @@ class FairQueue:
                 self._start(group, caller)
                 return
             if not self._has_place(group, caller):
-                self._forget(group_key, caller_key)
+                self._forget(group_key, group, caller_key, caller)
                 raise QueueFull(missing)
             ticket = self._queue(group, caller)
         # The waiting request holds its ticket's lock; who grants the slot releases it.
@@ -108,10 +108,11 @@ class FairQueue:
         """Return a slot that `take` reserved."""
         with self._lock:
             group = self._groups[group_key]
-            group.callers[caller_key].running -= 1
+            caller = group.callers[caller_key]
+            caller.running -= 1
             group.running -= 1
             self._running -= 1
-            self._forget(group_key, caller_key)
+            self._forget(group_key, group, caller_key, caller)
             if self._waiting:
                 self._grant()
 
@@ -147,10 +148,11 @@ class FairQueue:
 
     def _leave(self, group_key: Hashable, caller_key: Hashable, ticket: _Ticket) -> None:
         group = self._groups[group_key]
-        group.callers[caller_key].tickets.remove(ticket)
+        caller = group.callers[caller_key]
+        caller.tickets.remove(ticket)
         group.waiting -= 1
         self._waiting -= 1
-        self._forget(group_key, caller_key)
+        self._forget(group_key, group, caller_key, caller)
         self._grant()
 
     def _grant(self) -> None:
@@ -176,9 +178,7 @@ class FairQueue:
                 if self._missing(group, caller) is None:
                     yield group_key, group, caller_key, caller
 
-    def _forget(self, group_key: Hashable, caller_key: Hashable) -> None:
-        group = self._groups[group_key]
-        caller = group.callers[caller_key]
+    def _forget(self, group_key: Hashable, group: _Group, caller_key: Hashable, caller: _Caller) -> None:
         if not caller.running and not caller.tickets:
             del group.callers[caller_key]
         if not group.callers:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
+from operator import attrgetter
 from time import time
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -33,10 +34,17 @@ class Counted(NamedTuple):
     """A limit that this request was counted for. `name` says whose it is: caller, tenant, address or account."""
 
     name: str
-    amount: int
-    window_seconds: int
+    rate: "Rate"
     remaining: int
     reset_seconds: int
+
+
+class Rate(NamedTuple):
+    """A parsed rate. `policy` is its member of the header RateLimit-Policy, without the name."""
+
+    item: RateLimitItem
+    amount: int
+    policy: str
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -55,16 +63,19 @@ def init_app(app: Flask, settings: Settings) -> None:
         )
 
 
-def count_caller(tenant_id: UUID, caller_id: UUID, rate: str) -> None:
-    """Count this request for its caller. Call it before `count_tenant`, so that a caller over its rate takes nothing of
-    the tenant's. Raises TooManyRequests.
+def count_request(tenant_id: UUID, caller_id: UUID, caller_rate: str, tenant_rate: str) -> None:
+    """Count this request for its caller, then for its tenant, so that a caller over its rate takes nothing of the
+    tenant's. Raises TooManyRequests.
     """
-    _count(EXTENSION, rate, "caller", f"{tenant_id}/{caller_id}")
+    tenant = str(tenant_id)
+    counts: Counters = current_app.extensions[EXTENSION]
+    _count(counts, caller_rate, "caller", f"{tenant}/{caller_id}")
+    _count(counts, tenant_rate, "tenant", tenant)
 
 
-def count_tenant(tenant_id: UUID, rate: str) -> None:
-    """Count this request for the tenant. Raises TooManyRequests."""
-    _count(EXTENSION, rate, "tenant", str(tenant_id))
+def count_caller(caller_id: UUID, caller_rate: str) -> None:
+    """Count this request for a caller who uses no tenant. Raises TooManyRequests."""
+    _count(current_app.extensions[EXTENSION], caller_rate, "caller", str(caller_id))
 
 
 def count_login(email: str) -> None:
@@ -73,50 +84,60 @@ def count_login(email: str) -> None:
     """
     secret: str = current_app.config["SECRET_KEY"]
     account = blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
-    _count(LOGIN_EXTENSION, current_app.config["LOGIN_RATE_LIMIT"], "account", account)
+    _count_attempt("account", account)
 
 
 def _count_address() -> None:
     if request.method == "POST" and request.path in COUNTED_PATHS:
-        _count(LOGIN_EXTENSION, current_app.config["LOGIN_RATE_LIMIT"], "address", client_address())
+        _count_attempt("address", client_address())
 
 
-def _count(extension: str, rate: str, name: str, whose: str) -> None:
-    limit = _parsed(rate)
-    counts: Counters = current_app.extensions[extension]
-    number, ends_at = counts.add(limit, name, whose)
+def _count_attempt(name: str, whose: str) -> None:
+    _count(current_app.extensions[LOGIN_EXTENSION], current_app.config["LOGIN_RATE_LIMIT"], name, whose)
+
+
+def _count(counts: Counters, rate_text: str, name: str, whose: str) -> None:
+    rate = _parsed(rate_text)
+    number, ends_at = counts.add(rate.item, name, whose)
     reset_seconds = max(1, ceil(ends_at - time()))
-    counted = Counted(name, limit.amount, limit.get_expiry(), max(0, limit.amount - number), reset_seconds)
-    g.counted = (*g.get("counted", ()), counted)
-    if number > limit.amount:
+    counted = Counted(name, rate, max(0, rate.amount - number), reset_seconds)
+    g.setdefault("counted", []).append(counted)
+    if number > rate.amount:
         g.refused_by = counted
         structlog.contextvars.bind_contextvars(limit=f"rate of the {name}", limit_of=whose)
-        raise TooManyRequests(f"The limit of this {name} is {rate} requests; wait for the seconds in Retry-After.")
+        raise TooManyRequests(f"The limit of this {name} is {rate_text} requests; wait for the seconds in Retry-After.")
 
 
 @lru_cache(1024)
-def _parsed(rate: str) -> RateLimitItem:
-    return parse(rate)
+def _parsed(rate: str) -> Rate:
+    item = parse(rate)
+    return Rate(item, item.amount, f"q={item.amount};w={item.get_expiry()}")
 
 
 def _tell(response: Response) -> Response:
     """Set the headers of the limits that the request was counted for. Times are in seconds from now, so they need no
     synchronised clocks.
     """
-    counted: tuple[Counted, ...] = g.get("counted", ())
-    if counted:
-        headers = response.headers
-        nearest = g.get("refused_by") or min(counted, key=lambda one: one.remaining)
-        headers["RateLimit-Limit"] = str(nearest.amount)
-        headers["RateLimit-Remaining"] = str(nearest.remaining)
-        headers["RateLimit-Reset"] = str(nearest.reset_seconds)
-        headers["RateLimit-Policy"] = ", ".join(
-            f'"{one.name}";q={one.amount};w={one.window_seconds}' for one in counted
-        )
-        headers["RateLimit"] = ", ".join(f'"{one.name}";r={one.remaining};t={one.reset_seconds}' for one in counted)
-        if "refused_by" in g:
-            headers["Retry-After"] = str(nearest.reset_seconds)
+    counted: list[Counted] | None = g.get("counted")
+    if counted is None:
+        return response
+    refused_by: Counted | None = g.get("refused_by")
+    nearest = refused_by or min(counted, key=_remaining)
+    response.headers.extend(
+        [
+            ("RateLimit-Limit", str(nearest.rate.amount)),
+            ("RateLimit-Remaining", str(nearest.remaining)),
+            ("RateLimit-Reset", str(nearest.reset_seconds)),
+            ("RateLimit-Policy", ", ".join([f'"{one.name}";{one.rate.policy}' for one in counted])),
+            ("RateLimit", ", ".join([f'"{one.name}";r={one.remaining};t={one.reset_seconds}' for one in counted])),
+        ]
+    )
+    if refused_by is not None:
+        response.headers["Retry-After"] = str(refused_by.reset_seconds)
     return response
+
+
+_remaining: Final = attrgetter("remaining")
 
 
 def client_address() -> str:

@@ -141,12 +141,23 @@ def test_in_memory_each_process_counts_for_itself(make: Make) -> None:
     assert [other.get("eur").status_code, other.get("eur").status_code] == [200, 429]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs/", "/api/me", "/api/products/none"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs/", "/api/products/none"])
 def test_what_belongs_to_no_tenant_is_not_counted(make: Make, path: str) -> None:
     world = make(tenant_rate_limit="1/day", login_rate_limit="1/day")
     answers = [world.api.get(path, world.admin) for _ in range(4)]
     assert {answer.status_code for answer in answers} in ({200}, {400}, {404})
     assert not set(HEADERS) & set(answers[0].headers.keys())
+
+
+def test_a_caller_has_a_rate_and_slots_on_the_shared_side_too(make: Make) -> None:
+    world = make(caller_rate_limit="2/hour", request_concurrency=1)
+    answers = [world.api.get("/api/me", world.admin, buffered=True) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["RateLimit-Policy"] == '"caller";q=2;w=3600'
+    assert world.get("eur").status_code == 200
+    other = world.people.make(eur="member")
+    with world.api.get("/api/me", other):
+        assert world.api.get("/api/me", other).json["code"] == "too_many_concurrent_requests"
 
 
 def log_in(world: World, email: str, password: str = "right", **more: Any) -> Any:
