@@ -6,7 +6,7 @@ waiting request and wakes no other.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
@@ -113,20 +113,28 @@ class FairQueue:
             group.running -= 1
             self._running -= 1
             self._forget(group_key, group, caller_key, caller)
-            if self._waiting:
-                self._grant()
+            self._grant()
 
     def _missing(self, group: _Group, caller: _Caller) -> str | None:
         """None if one more request may run. Otherwise whose slots are used up."""
         if self._running >= self._slots:
             return "process"
+        if not self._may_run(group):
+            return "group"
+        return None if caller.running < self._slots_of_callers(group) else "caller"
+
+    def _may_run(self, group: _Group) -> bool:
         groups = len(self._groups)
         most = min(group.most, group.share) if groups > 1 else group.most
-        if group.running >= most or not _is_free(self._slots, self._spare, self._running, group.running, groups):
-            return "group"
-        own_slots = min(most, _part(self._slots, self._spare, groups))
-        is_free = _is_free(own_slots, min(1, own_slots - 1), group.running, caller.running, len(group.callers))
-        return None if is_free else "caller"
+        return group.running < min(most, _allowed(self._slots, self._spare, self._running, groups))
+
+    def _slots_of_callers(self, group: _Group) -> int:
+        """How many slots one caller of the group may have now."""
+        groups = len(self._groups)
+        slots = min(group.most, _part(self._slots, self._spare, groups))
+        if groups > 1:
+            slots = min(slots, group.share)
+        return _allowed(slots, min(1, slots - 1), group.running, len(group.callers))
 
     def _start(self, group: _Group, caller: _Caller) -> None:
         self._running += 1
@@ -159,24 +167,26 @@ class FairQueue:
         """Give free slots to waiting requests: to the group with the fewest running ones, and in it to the caller with
         the fewest. Among equals, the one that was served last comes last.
         """
-        while self._running < self._slots and (found := next(self._startable(), None)) is not None:
-            group_key, group, caller_key, caller = found
-            ticket = caller.tickets.popleft()
-            group.waiting -= 1
-            self._waiting -= 1
-            self._start(group, caller)
-            self._groups[group_key] = self._groups.pop(group_key)
-            group.callers[caller_key] = group.callers.pop(caller_key)
-            ticket.is_granted = True
-            ticket.granted.release()
+        while self._waiting and self._running < self._slots and self._grant_one():
+            pass
 
-    def _startable(self) -> Iterator[tuple[Hashable, _Group, Hashable, _Caller]]:
-        waiting = [(key, group) for key, group in self._groups.items() if group.waiting]
-        for group_key, group in sorted(waiting, key=lambda one: one[1].running):
-            callers = [(key, caller) for key, caller in group.callers.items() if caller.tickets]
-            for caller_key, caller in sorted(callers, key=lambda one: one[1].running):
-                if self._missing(group, caller) is None:
-                    yield group_key, group, caller_key, caller
+    def _grant_one(self) -> bool:
+        waiting = [item for item in self._groups.items() if item[1].waiting and self._may_run(item[1])]
+        for group_key, group in sorted(waiting, key=lambda item: item[1].running):
+            most = self._slots_of_callers(group)
+            callers = [item for item in group.callers.items() if item[1].tickets and item[1].running < most]
+            if callers:
+                caller_key, caller = min(callers, key=lambda item: item[1].running)
+                ticket = caller.tickets.popleft()
+                group.waiting -= 1
+                self._waiting -= 1
+                self._start(group, caller)
+                self._groups[group_key] = self._groups.pop(group_key)
+                group.callers[caller_key] = group.callers.pop(caller_key)
+                ticket.is_granted = True
+                ticket.granted.release()
+                return True
+        return False
 
     def _forget(self, group_key: Hashable, group: _Group, caller_key: Hashable, caller: _Caller) -> None:
         if not caller.running and not caller.tickets:
@@ -185,13 +195,14 @@ class FairQueue:
             del self._groups[group_key]
 
 
-def _is_free(slots: int, spare: int, running: int, own: int, claimants: int) -> bool:
-    """Whether a claimant with `own` running requests may start one more beside `running` in all. The spare slots are
-    for claimants with few: half of them each, one at least.
+def _allowed(slots: int, spare: int, running: int, claimants: int) -> int:
+    """How many of the slots each claimant may have while `running` of them are taken: its part. When only spare ones
+    are left, they are for claimants with few: half of the spare ones each, one at least.
     """
     if running >= slots:
-        return False
-    return own < max(1, spare // 2) or (running < slots - spare and own < _part(slots, spare, claimants))
+        return 0
+    few = max(1, spare // 2)
+    return few if running >= slots - spare else max(few, _part(slots, spare, claimants))
 
 
 def _part(whole: int, spare: int, claimants: int) -> int:
