@@ -67,8 +67,9 @@ class BufferedConnection(TConn):  # type: ignore[misc]
         self.received += received
         if self.needed_bytes is None and (end := self.received.find(HEAD_END, start)) >= 0:
             head = bytes(self.received[: end + 2])
-            self.is_chunked = _CHUNKED.search(head) is not None
-            length = None if self.is_chunked or _EXPECTS.search(head) else _LENGTH.search(head)
+            waits = _EXPECTS.search(head) is not None
+            self.is_chunked = not waits and _CHUNKED.search(head) is not None
+            length = None if waits or self.is_chunked else _LENGTH.search(head)
             self.needed_bytes = end + len(HEAD_END) + (int(length[1]) if length else 0)
         if len(self.received) >= BUFFER_BYTES:
             return True

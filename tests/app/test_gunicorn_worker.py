@@ -105,10 +105,12 @@ def test_bodies_and_headers_are_refused_as_by_gunicorns_own_worker(
     assert {b"400", b"413", b"422", b"431", b"200"} <= set(expected)
 
 
-def test_a_client_that_waits_before_its_body_is_told_to_go_on(address: tuple[str, int]) -> None:
-    with connect(address, HEAD + b"Expect: 100-continue\r\nContent-Length: 14\r\n\r\n") as connection:
+@pytest.mark.parametrize("request_", [SMALL, CHUNKED])
+def test_a_client_that_waits_before_its_body_is_told_to_go_on(address: tuple[str, int], request_: bytes) -> None:
+    head, _, body = request_.partition(b"\r\n\r\n")
+    with connect(address, head + b"\r\nExpect: 100-continue\r\n\r\n") as connection:
         assert connection.recv(BUFFER_BYTES).startswith(b"HTTP/1.1 100 Continue")
-        connection.sendall(b'{"email": "x"}')
+        connection.sendall(body)
         assert response_of(connection)[9:12] == b"422"
 
 
