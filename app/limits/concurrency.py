@@ -31,10 +31,13 @@ SHARED_SIDE: Final = UUID(int=1)
 LOG_INS_AT_ONCE: Final = 2
 LOG_IN_WAIT_SECONDS: Final = 1.0
 
-_WHOSE: Final = {
+# How the log and the caller are told whose slots are used up.
+_NAMES: Final = {"caller": "caller", "group": "tenant", "process": "process", "log_ins": "log-ins"}
+_DETAILS: Final = {
     "caller": "You have too many requests in progress; send the next when one has ended.",
     "group": "This tenant has too many requests in progress; try again shortly.",
     "process": "The service has too many requests in progress; try again shortly.",
+    "log_ins": "Too many log-ins are in progress; try again shortly.",
 }
 
 
@@ -93,8 +96,10 @@ class ConcurrencySlots:
         try:
             self._queue.take(group, caller, share=share.share, most=share.most, wait_seconds=wait_seconds)
         except QueueFull as full:
-            structlog.contextvars.bind_contextvars(limit=f"concurrency of the {full.limit}", limit_of=str(caller))
-            raise TooManyConcurrentRequests(_WHOSE[full.limit]) from None
+            whose = "log_ins" if group == LOG_INS else full.limit
+            limit_of = str(group if whose in {"group", "process"} else caller)
+            structlog.contextvars.bind_contextvars(limit=f"concurrency of the {_NAMES[whose]}", limit_of=limit_of)
+            raise TooManyConcurrentRequests(_DETAILS[whose]) from None
 
 
 class ReleaseSlot:

@@ -113,11 +113,12 @@ def test_a_refused_request_says_in_the_log_which_limit_it_was_and_whose(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = make(request_concurrency=1, caller_rate_limit="2/hour")
+    tenant_id = world.database.tenant("eur").id
     with world.api.get("/api/admin/transactions/export", world.admin, "eur"):
         capsys.readouterr()
         assert world.get("eur").status_code == 429
         line = json.loads(capsys.readouterr().out)
-        assert (line["limit"], line["limit_of"]) == ("concurrency of the process", str(world.admin.user_id))
+        assert (line["limit"], line["limit_of"]) == ("concurrency of the process", str(tenant_id))
     assert world.get("eur").status_code == 429
     line = json.loads(capsys.readouterr().out)
     assert line["limit"] == "rate of the caller"
@@ -222,7 +223,10 @@ def test_a_tenants_own_maximum_counts_from_the_next_request_on_and_so_does_its_e
 
 
 def test_log_ins_wait_in_turns_by_address_and_leave_the_slots_of_tenants_alone(
-    make: Make, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    make: Make,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     world = make(request_concurrency=8, request_queue=16, queue_seconds=5.0)
     may_hash = Event()
@@ -245,6 +249,7 @@ def test_log_ins_wait_in_turns_by_address_and_leave_the_slots_of_tenants_alone(
     wait_until(lambda: sum(each.done() for each in flood) == 4)
     refused = {(each.result().status_code, each.result().json["code"]) for each in flood if each.done()}
     assert refused == {(429, "too_many_concurrent_requests")}
+    assert '"limit": "concurrency of the log-ins"' in capsys.readouterr().out
     may_hash.set()
     assert sorted(each.result(PATIENCE_SECONDS).status_code for each in (*flood, other)) == [401] * 2 + [429] * 4
     assert slots.running(LOG_INS) == 0
