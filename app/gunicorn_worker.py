@@ -21,9 +21,10 @@ LARGE_BODY_SECONDS: Final = 30.0  # for what a thread reads
 STALLED_CLIENT_SECONDS: Final = 60  # for one piece of the response
 BUFFER_BYTES: Final = 65_536
 HEAD_END: Final = b"\r\n\r\n"
-CHUNKED_END: Final = b"0\r\n\r\n"
+LAST_CHUNK_BYTES: Final = 64  # more than the line of a last chunk has, unless it has long extensions
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_LAST_CHUNK: Final = re.compile(rb"\r\n0+[ \t]*(;[^\r\n]*)?\r\n")
 _EXPECTS: Final = re.compile(rb"\r\nexpect:", re.IGNORECASE)  # The client waits for an answer before it sends its body.
 
 
@@ -76,7 +77,9 @@ class BufferedConnection(TConn):  # type: ignore[misc]
         if self.needed_bytes is None:
             return False
         if self.is_chunked:
-            return self.received.endswith(CHUNKED_END)
+            # Trailers, or the next request, may follow the last chunk.
+            first = max(self.needed_bytes - 2, start - LAST_CHUNK_BYTES)
+            return _LAST_CHUNK.search(self.received, first) is not None
         return len(self.received) >= self.needed_bytes or self.needed_bytes > BUFFER_BYTES
 
 

@@ -19,7 +19,9 @@ WORKER = ("--worker-class", "app.gunicorn_worker.BufferedWorker", "--workers", "
 HEAD = b"POST /api/auth/login HTTP/1.1\r\nHost: wallet.example\r\nContent-Type: application/json\r\n"
 SMALL = HEAD + b'Content-Length: 14\r\n\r\n{"email": "x"}'
 CHUNKED = HEAD + b'Transfer-Encoding: chunked\r\n\r\n7\r\n{"email\r\n7\r\n": "x"}\r\n0\r\n\r\n'
-UNFINISHED = (b"", b"GET /livez HTT", HEAD, SMALL[:-1], CHUNKED[:-1])
+TRAILERS = CHUNKED[:-2] + b"X-Checksum: 1\r\n\r\n"
+EXTENSION = CHUNKED.replace(b"\r\n0\r\n", b"\r\n00;last=yes\r\n")
+UNFINISHED = (b"", b"GET /livez HTT", HEAD, SMALL[:-1], CHUNKED[:-6])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_unfinished_requests_hold_no_thread_and_are_closed_when_their_time_is_ov
         connection.close()
 
 
-@pytest.mark.parametrize("request_", [SMALL, CHUNKED])
+@pytest.mark.parametrize("request_", [SMALL, CHUNKED, TRAILERS, EXTENSION])
 def test_a_request_that_comes_byte_by_byte_is_answered_as_if_it_came_at_once(
     address: tuple[str, int], request_: bytes
 ) -> None:
@@ -74,8 +76,9 @@ def test_a_request_that_comes_byte_by_byte_is_answered_as_if_it_came_at_once(
     assert status_of(address, request_) == b"422"
 
 
-def test_two_requests_in_one_packet_are_both_answered(address: tuple[str, int]) -> None:
-    with connect(address, SMALL + SMALL) as connection:
+@pytest.mark.parametrize("first", [SMALL, CHUNKED, TRAILERS])
+def test_two_requests_in_one_packet_are_both_answered(address: tuple[str, int], first: bytes) -> None:
+    with connect(address, first + SMALL) as connection:
         responses = response_of(connection)
         while responses.count(b"HTTP/1.1 422 ") < 2:
             responses += response_of(connection)
