@@ -22,6 +22,7 @@ from app.holds.routes import blueprint as holds
 from app.ledger import group_posting
 from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
+from app.limits import models as _limits  # noqa: F401
 from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.

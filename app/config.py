@@ -24,6 +24,7 @@ from tenant_schemas import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
+DEFAULT_CONCURRENCY = 8
 # The form of a rate limit, also in a tenant's settings.
 RATE = r"[1-9][0-9]{0,8}/(second|minute|hour|day)"
 RATE_WANTED = "must be a number and a time, like 600/minute; the times are second, minute, hour and day"
@@ -68,7 +69,13 @@ class Settings:
     idle_in_transaction_timeout_ms: int
     registry_watch_seconds: float
     max_body_bytes: int
+    request_concurrency: int
+    request_queue: int
+    queue_seconds: float
+    request_seconds: float
+    stream_seconds: float
     tenant_rate_limit: str
+    caller_rate_limit: str
     tenant_concurrency: int
     login_rate_limit: str
     rate_limit_storage_url: str = field(repr=False)
@@ -115,8 +122,9 @@ def read_settings() -> Settings:
         "idle_in_transaction_timeout_ms": env.int("IDLE_IN_TRANSACTION_TIMEOUT_MS", 60_000, validate=timeout),
         "registry_watch_seconds": env.float("REGISTRY_WATCH_SECONDS", 2.0, validate=day),
         "max_body_bytes": env.int("MAX_BODY_BYTES", 65_536, validate=positive),
+        **_request_settings(env),
         "tenant_rate_limit": env.str("TENANT_RATE_LIMIT", "6000/minute", validate=rate),
-        "tenant_concurrency": env.int("TENANT_CONCURRENCY", 2, validate=positive),
+        "caller_rate_limit": env.str("CALLER_RATE_LIMIT", "3000/minute", validate=rate),
         "login_rate_limit": env.str("LOGIN_RATE_LIMIT", "30/minute", validate=rate),
         "rate_limit_storage_url": env.str(
             "RATE_LIMIT_STORAGE_URL", "", validate=validate.Regexp(_STORAGE, error="must be like redis://host:6379/0")
@@ -138,6 +146,23 @@ def read_settings() -> Settings:
     if not given["signing_keys"]:
         embedded_ones["signing_keys_file"] = str(_embedded_key_file(given["signing_keys_file"]))
     return Settings(**{**given, **embedded_ones}, is_embedded=True)
+
+
+def _request_settings(env: Env) -> dict[str, Any]:
+    """How many requests run and wait at once in this process, and for how long."""
+    positive = validate.Range(min=1, error="must be 1 or more")
+    seconds = validate.Range(min=0, min_inclusive=False, max=86_400, error="must be more than 0 and at most 86400")
+    running = env.int("REQUEST_CONCURRENCY", DEFAULT_CONCURRENCY, validate=positive)
+    return {
+        "request_concurrency": running,
+        "request_queue": env.int("REQUEST_QUEUE", 96, validate=validate.Range(min=0, error="must be 0 or more")),
+        "queue_seconds": env.float(
+            "QUEUE_SECONDS", 5.0, validate=validate.Range(0, 86_400, error="must be 0 to 86400")
+        ),
+        "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
+        "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
+    }
 
 
 def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:

@@ -67,6 +67,7 @@ class TenantSettingsSchema(Schema):
     currencies = fields.List(CurrencyField(), error_messages={"invalid": coded("not_a_list", "A list is needed.")})
     locale = LocaleField()
     rate_limit = RateField()
+    caller_rate_limit = RateField()
     max_concurrent_requests = CountField(MAX_COUNT)
     max_body_bytes = CountField(MAX_INTEGER)
     statement_timeout_ms = CountField(MAX_INTEGER)

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from scripts.benchmarks import binding, fleet, ledger, neighbours, posting, wallet_import
 from scripts.benchmarks.measurement import BenchmarkFailed, Figures
+from scripts.serve import THREADS
 from scripts.support.console import FAILED, exit_with, json_option, show_json, show_table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,7 +51,7 @@ def main() -> None:
 @_number_option("--clients", 8, "Clients that pay at once.")
 @_number_option("--wallets", 1000, "Wallets in each tenant.")
 @_number_option("--workers", 2, "gunicorn's worker processes.")
-@_number_option("--threads", 4, "Threads of each worker.")
+@_number_option("--threads", THREADS, "Threads of each worker.")
 @json_option
 def posting_(as_json: bool, **options: Any) -> None:
     """Payments per second: through HTTP, with and without group posting, and by pgbench with the service's statements.
@@ -148,22 +149,23 @@ def ledger_(as_json: bool, **options: Any) -> None:
 @main.command("neighbours")
 @_seconds_option(4.0)
 @_number_option("--rounds", 5, "Slices of each way.")
-@_number_option("--clients", 2, "Clients of the quiet tenant.")
-@_number_option("--noise", 16, "Clients of the noisy tenant.")
-@_number_option("--cap", 2, "Requests of the noisy tenant at once in each process.")
-@_number_option("--wallets", 1000, "Wallets in each tenant.")
+@_number_option("--clients", 2, "Clients that pay.")
+@_number_option("--noise", 16, "Clients that hang or loop.")
+@_number_option("--log-ins", 70, "Clients that log in.")
+@_number_option("--statements", 2, "Clients that read statements as PDF.")
+@_number_option("--wallets", 1000, "Wallets in each tenant.", least=2)
 @_number_option("--workers", 2, "gunicorn's worker processes.")
-@_number_option("--threads", 4, "Threads of each worker.")
+@_number_option("--threads", THREADS, "Threads of each worker.")
 @json_option
 def neighbours_(as_json: bool, **options: Any) -> None:
-    """Latency of one tenant's payments through HTTP, alone and while another tenant saturates the service.
+    """Latency of some members' payments through HTTP, alone and beside what other callers do.
 
-    The payments of the noisy tenant wait for a locked row, half a second at a time. With the cap on its concurrent
-    requests most of them are refused, and the p99 of the quiet tenant should at most double. Without the cap the quiet
-    tenant has to wait.
+    Another tenant's requests wait for a locked row, half a second at a time; a stranger logs in; a member of the same
+    tenant lists transactions in a loop; a member of another tenant reads statements as PDF. No payment should be
+    refused, and while cores are free its p95 should be at most three times the median alone.
 
     Example:
-        python -m scripts.benchmark neighbours --noise 16 --cap 2
+        python -m scripts.benchmark neighbours --rounds 3
 
     Exit codes: 0 the figures are printed; 1 a call failed; 2 bad arguments.
     """
@@ -173,7 +175,7 @@ def neighbours_(as_json: bool, **options: Any) -> None:
         show_json({"benchmark": "neighbours", "options": asdict(plan), **neighbours.as_json(report)})
         return
     show_table(
-        f"Neighbours: {plan.clients} clients beside {plan.noise} noisy ones",
+        f"Neighbours: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each",
         neighbours.COLUMNS,
         neighbours.rows(report),
     )

@@ -43,6 +43,7 @@ class Limit(click.ParamType[int | str, Any]):
 @click.option("--also", multiple=True, help="Currency to allow, an ISO 4217 code; may be repeated.")
 @click.option("--locale", help="How account statements write amounts and times, for example bs_BA.")
 @click.option("--rate-limit", help="Requests of all callers together, for example 600/minute.")
+@click.option("--caller-rate-limit", help="Requests of one caller, for example 300/minute.")
 @click.option("--max-concurrent-requests", type=Limit(), help="Requests at once in each process of the service.")
 @click.option("--max-body-bytes", type=Limit(), help="Largest request body, in bytes.")
 @click.option("--statement-timeout-ms", type=Limit(), help="Longest SQL statement, in milliseconds.")

@@ -28,7 +28,7 @@ from urllib.request import urlopen
 
 import rich_click as click
 
-from app.config import ROOT, Settings, data_dir, embedded_server
+from app.config import DEFAULT_CONCURRENCY, ROOT, Settings, data_dir, embedded_server
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
 from scripts.create_roles import create_roles
@@ -39,6 +39,7 @@ from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"
+THREADS = 128
 READY_SECONDS = 30
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
@@ -69,9 +70,9 @@ DRAIN_SECONDS = 30
     envvar="WEB_THREADS",
     show_envvar=True,
     type=click.IntRange(1),
-    default=4,
+    default=THREADS,
     show_default=True,
-    help="Threads of each worker process.",
+    help="Threads of each worker process. Few of them run at once (REQUEST_CONCURRENCY); the others wait.",
 )
 def main(host: str, port: int, workers: int, threads: int) -> None:
     _refuse_taken_port(host, port)
@@ -139,16 +140,24 @@ def start_gunicorn(host: str, port: int, workers: int, threads: int) -> subproce
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{host}:{port}"),
-            *("--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)),
+            *("--worker-class", "app.gunicorn_worker.BufferedWorker"),
+            *("--workers", str(workers), "--threads", str(threads)),
             # At other log levels gunicorn logs header lines of requests, which may contain a token.
             *("--graceful-timeout", str(DRAIN_SECONDS), "--log-level", "error"),
         ],
         cwd=ROOT,
-        # One tenant can use half of the threads; the others stay free for the other tenants.
-        env={"TENANT_CONCURRENCY": str(max(1, threads // 2))} | os.environ,
+        env=request_settings(threads) | os.environ,
         start_new_session=True,
         preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )
+
+
+def request_settings(threads: int) -> dict[str, str]:
+    """How many requests of a worker run and wait at once. A waiting request holds a thread, so an eighth of the threads
+    stays free for requests that do neither yet.
+    """
+    running = max(1, min(threads // 2, DEFAULT_CONCURRENCY))
+    return {"REQUEST_CONCURRENCY": str(running), "REQUEST_QUEUE": str(max(0, threads - running - threads // 8))}
 
 
 def _stop_with_parent() -> None:

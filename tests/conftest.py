@@ -78,7 +78,13 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "registry_watch_seconds": 0,
         "max_body_bytes": 65_536,
         # Only tests of limits set them; the other tests share one process, and their clients rarely close responses.
+        "request_concurrency": 1_000_000,
+        "request_queue": 0,
+        "queue_seconds": 0.0,
+        "request_seconds": 30.0,
+        "stream_seconds": 600.0,
         "tenant_rate_limit": "999999999/day",
+        "caller_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,
         "login_rate_limit": "999999999/day",
         "rate_limit_storage_url": "",

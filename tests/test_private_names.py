@@ -61,6 +61,7 @@ POOL = "tenant_schemas.pool"
 ANSWERS = "app.api.answers"
 APPLICATION = "app.api.application"
 BLUEPRINT = "app.api.blueprint"
+WORKER = "app.gunicorn_worker"
 OPENAPI = "app.api.openapi"
 FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings"
 ENGINE = "pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters"
@@ -97,6 +98,25 @@ TABLE = (
     ),
     PrivateName("sqlalchemy:Engine", f"__init__({ENGINE})", PATH, "called; only `create_engine` is documented"),
     PrivateName("sqlalchemy:Connection", f"__init__({CONNECTION})", PATH, "called; only `connect()` is documented"),
+    *(
+        PrivateName(
+            "gunicorn.workers.gthread:ThreadWorker", name, WORKER, "overridden so that no thread receives slowly"
+        )
+        for name in (
+            *(
+                "accept(listener)",
+                "on_client_socket_readable(conn, client)",
+                "on_pending_socket_readable(conn, client)",
+            ),
+            *("handle(conn)", "_cap_keepalive(deadline)"),
+        )
+    ),
+    PrivateName("gunicorn.workers.gthread:ThreadWorker", "enqueue_req(conn)", WORKER, "called"),
+    PrivateName("gunicorn.workers.gthread:TConn", "init()", WORKER, "overridden to give reads a deadline"),
+    PrivateName(
+        "gunicorn.http.unreader:SocketUnreader", "chunk(size_hint)", WORKER, "overridden to give reads a deadline"
+    ),
+    PrivateName("gunicorn.http.unreader:SocketUnreader", "unread(data)", WORKER, "called"),
     PrivateName(
         "flask.json.provider:JSONProvider", "_prepare_response_obj(args, kwargs)", "app.api.flask_overrides", "called"
     ),

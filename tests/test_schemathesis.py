@@ -35,7 +35,12 @@ pytestmark = pytest.mark.changes_roles
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES")
 PASSWORD = "correct horse battery staple"
 CURRENCIES = {"eur": "EUR", "km": "BAM"}
-PLENTY = {"TENANT_RATE_LIMIT": "999999999/day", "LOGIN_RATE_LIMIT": "999999999/day", "TENANT_CONCURRENCY": "1000"}
+PLENTY = {
+    "TENANT_RATE_LIMIT": "999999999/day",
+    "LOGIN_RATE_LIMIT": "999999999/day",
+    "CALLER_RATE_LIMIT": "999999999/day",
+    "TENANT_CONCURRENCY": "1000",
+}
 
 CONFIG = """
 base-url = "{url}"

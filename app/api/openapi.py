@@ -31,6 +31,12 @@ LIMIT_HEADERS: dict[str, Any] = {
         "RateLimit-Remaining": "requests left in this window",
         "RateLimit-Reset": "seconds until the next window",
     }.items()
+} | {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in {
+        "RateLimit-Policy": "each limit that the request was counted for: whose it is, q requests in w seconds",
+        "RateLimit": "each of these limits: r requests left, t seconds until the next window",
+    }.items()
 }
 CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
 # The headers of errors, by status.

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import psycopg
-from flask import Flask, current_app, g, request
+from flask import Flask
 from werkzeug.routing import Rule
 
 from app import limits
@@ -25,6 +25,7 @@ from app.auth.remembered_standings import RememberedStandings, StandingKey
 from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
+from app.current import current_app, g, request
 from app.errors import Invalid, ServiceError
 from app.tenancy import OLDEST_TENANT_REVISION, RESERVED_SLUGS, resolvers
 from app.users.errors import StandingUnproven
@@ -170,6 +171,7 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
+    limits.enter_shared_side(found.id)
     bind_request(SHARED)
 
 
@@ -194,7 +196,7 @@ def _let_in(
     _introduce(ActorKind.OPERATOR if role is Role.OPERATOR else kind, found.id, role)
     g.standing = found
     if not is_counted:
-        limits.enter(tenant)
+        limits.enter(tenant, found.id)
     if tenant.revision < OLDEST_TENANT_REVISION:
         raise SchemaBehind("This tenant is being migrated; try again shortly.")
     g.is_watched = who in WATCHED

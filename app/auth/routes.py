@@ -14,6 +14,7 @@ from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.current import current_app, request
 from app.errors import Invalid
+from app.limits import log_in_slot
 from app.limits.rate_limit import count_login
 from app.signing_keys import PUBLISHED_SECONDS
 from app.users.service import credentials_of, memberships_of
@@ -35,7 +36,8 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
     if told["cookie"]:
         cookies.refuse_other_origins(request)
     count_login(told["email"])
-    known = service.authenticate(told["email"], told["password"])
+    with log_in_slot():
+        known = service.authenticate(told["email"], told["password"])
     tenant = named_tenant(known.user_id)
     lifetime_seconds: int = current_app.config["REFRESH_SECONDS"]
     grant = sessions.start_session(
@@ -81,9 +83,10 @@ def change_password(told: dict[str, str]) -> None:
     """Change the caller's password. It ends all other sessions of the user; this session stays."""
     user_id = caller().user_id
     count_login(str(user_id))
-    service.change_password(
-        credentials_of(user_id), presented_session(), current=told["current_password"], new=told["new_password"]
-    )
+    with log_in_slot():
+        service.change_password(
+            credentials_of(user_id), presented_session(), current=told["current_password"], new=told["new_password"]
+        )
 
 
 @well_known.get("/jwks.json")

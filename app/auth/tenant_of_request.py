@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from flask import current_app, request
-
 from app.auth.credentials import ApiKey
 from app.auth.errors import BadToken
 from app.auth.tokens import Token
+from app.current import current_app, request
 from app.users.models import Role
 from app.users.standing import Standing, standing, standing_of_key
 from tenant_schemas.errors import TenantNotFound, TenantRequired

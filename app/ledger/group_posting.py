@@ -12,9 +12,10 @@ from typing import Any, Final, LiteralString, cast
 from uuid import UUID
 
 import psycopg
-from flask import Flask, current_app
+from flask import Flask
 
 from app.config import Settings
+from app.current import current_app
 from app.ledger.models import Movement, PostedTransaction
 from app.users.standing import StandingProof
 from tenant_schemas.context import current_tenant

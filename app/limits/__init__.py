@@ -1,21 +1,23 @@
-"""Limits of one tenant's use of the service: request rate, concurrent requests, body size. Each has a default, which a
-tenant's settings may replace (`app/tenant_settings.py`).
+"""Limits of the use of the service: request rates of a caller and of a tenant, concurrent requests, body size, log-ins.
+Those of a tenant have defaults, which a tenant's settings may replace (`app/tenant_settings.py`).
 
 A request that is refused here has not touched the tenant's schema. The limits of connections and statement time are in
 `tenant_schemas/connections.py`.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
 import structlog
-from flask import Flask, current_app, g, request
+from flask import Flask
 
 from app.config import Settings
+from app.current import current_app, g, request
 from app.errors import Invalid, Unavailable
 from app.limits import rate_limit
-from app.limits.concurrency import ConcurrencySlots, ReleaseSlot
+from app.limits.concurrency import SHARED_SIDE, ConcurrencySlots, ReleaseSlot, Share
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
 
@@ -36,19 +38,25 @@ class Limits:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.slots = ConcurrencySlots()
-        self._defaults = {
+        self.slots = ConcurrencySlots(settings)
+        self.defaults: dict[str, Any] = {
             "rate_limit": settings.tenant_rate_limit,
-            "max_concurrent_requests": settings.tenant_concurrency,
+            "caller_rate_limit": settings.caller_rate_limit,
+            "max_concurrent_requests": settings.request_concurrency,
+            "share": Share(settings.tenant_concurrency, settings.request_concurrency),
             "max_body_bytes": settings.max_body_bytes,
         }
+        self._tenant_concurrency = settings.tenant_concurrency
         self._known: dict[UUID, tuple[Mapping[str, Any], dict[str, Any]]] = {}
 
     def of(self, tenant: Tenant) -> dict[str, Any]:
         """The tenant's limits: its settings over the defaults. Raises TenantMisconfigured."""
         known = self._known.get(tenant.id)
         if known is None or known[0] != tenant.settings:
-            known = (tenant.settings, self._defaults | _checked(tenant))
+            own = self.defaults | _checked(tenant)
+            most = int(own["max_concurrent_requests"])
+            own["share"] = Share(min(most, self._tenant_concurrency), most)
+            known = (tenant.settings, own)
             self._known[tenant.id] = known
         return known[1]
 
@@ -59,21 +67,38 @@ def init_app(app: Flask, settings: Settings) -> None:
     """
     app.extensions[EXTENSION] = Limits(settings)
     rate_limit.init_app(app, settings)
-    app.wsgi_app = ReleaseSlot(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = ReleaseSlot(app.wsgi_app, settings.stream_seconds)  # type: ignore[method-assign]
 
 
-def enter(tenant: Tenant) -> None:
-    """Count the request for this tenant and reserve a slot. Call it once, as soon as the tenant is known.
+def enter(tenant: Tenant, caller_id: UUID) -> None:
+    """Count the request for this caller and this tenant, and reserve a slot, for which it may have to wait. Call it
+    once, as soon as both are known.
 
-    Raises TooManyRequests, TooManyConcurrentRequests or TenantMisconfigured.
+    Raises TooManyRequests, TooManyConcurrentRequests, DeadlineExceeded or TenantMisconfigured.
     """
     limits: Limits = current_app.extensions[EXTENSION]
     own = limits.of(tenant)
-    rate_limit.count_tenant(tenant.id, own["rate_limit"])
-    limits.slots.take(request.environ, tenant.id, own["max_concurrent_requests"])
+    rate_limit.count_request(tenant.id, caller_id, own["caller_rate_limit"], own["rate_limit"])
+    limits.slots.take(request.environ, tenant.id, caller_id, own["share"])
     if "max_body_bytes" in tenant.settings:
         g.max_body_bytes = own["max_body_bytes"]
         request.max_content_length = min(request.max_content_length or own["max_body_bytes"], own["max_body_bytes"])
+
+
+def enter_shared_side(caller_id: UUID) -> None:
+    """Count the request of a caller who uses no tenant, and reserve a slot. Raises what `enter` raises."""
+    limits: Limits = current_app.extensions[EXTENSION]
+    own = limits.defaults
+    rate_limit.count_caller(caller_id, own["caller_rate_limit"])
+    limits.slots.take(request.environ, SHARED_SIDE, caller_id, own["share"])
+
+
+def log_in_slot() -> AbstractContextManager[None]:
+    """`with log_in_slot():` around the check of a password. The request may have to wait a second for the slot. Raises
+    TooManyConcurrentRequests.
+    """
+    limits: Limits = current_app.extensions[EXTENSION]
+    return limits.slots.log_in(rate_limit.client_address())
 
 
 def _checked(tenant: Tenant) -> dict[str, Any]:

@@ -1,34 +1,59 @@
-"""Rate limits: of a tenant (all its callers together), and of log-ins by address and by account.
+"""Rate limits: of a caller in a tenant, of a tenant (all its callers together), of log-ins by address and by account.
 
-Each process counts in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes. The library `limits`
-parses the rates. flask-limiter on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a
-payment, and run before the tenant is known.
+Each process counts a tenant's requests in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes.
+Log-ins are counted over all processes, in Redis or in PostgreSQL. The library `limits` parses the rates. flask-limiter
+on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a payment, and run before the
+tenant is known.
 """
 
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
+from operator import attrgetter
 from time import time
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from flask import Flask, Response, current_app, g, request
+import structlog
+from flask import Flask, Response
 from limits import RateLimitItem, parse
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import Settings
+from app.current import current_app, g, request
 from app.errors import TooManyRequests
 from app.limits.counters import Counters, ProcessCounters, RedisCounters
+from app.limits.database_counters import DatabaseCounters
 
 EXTENSION: Final = "rate_counts"
+LOGIN_EXTENSION: Final = "login_counts"
 COUNTED_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh"})
 
 
+class Counted(NamedTuple):
+    """A limit that this request was counted for. `name` says whose it is: caller, tenant, address or account."""
+
+    name: str
+    rate: "Rate"
+    remaining: int
+    reset_seconds: int
+
+
+class Rate(NamedTuple):
+    """A parsed rate. `policy` is its member of the header RateLimit-Policy, without the name."""
+
+    item: RateLimitItem
+    amount: int
+    policy: str
+
+
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count log-ins by address. Call it before the gate is registered: the count costs no query."""
+    """Count log-ins by address. Call it before the gate is registered: the count comes before all other work."""
     url = settings.rate_limit_storage_url
-    app.extensions[EXTENSION] = RedisCounters(url) if url else ProcessCounters()
+    redis = RedisCounters(url) if url else None
+    app.extensions[EXTENSION] = redis or ProcessCounters()
+    app.extensions[LOGIN_EXTENSION] = redis or DatabaseCounters(settings.secret_key)
     app.config["LOGIN_RATE_LIMIT"] = settings.login_rate_limit
     app.before_request(_count_address)
     app.after_request(_tell)
@@ -39,9 +64,19 @@ def init_app(app: Flask, settings: Settings) -> None:
         )
 
 
-def count_tenant(tenant_id: UUID, rate: str) -> None:
-    """Count this request for the tenant and set the RateLimit headers of its answer. Raises TooManyRequests."""
-    _count(rate, "tenant", str(tenant_id))
+def count_request(tenant_id: UUID, caller_id: UUID, caller_rate: str, tenant_rate: str) -> None:
+    """Count this request for its caller, then for its tenant, so that a caller over its rate takes nothing of the
+    tenant's. Raises TooManyRequests.
+    """
+    tenant = str(tenant_id)
+    counts: Counters = current_app.extensions[EXTENSION]
+    _count(counts, caller_rate, "caller", f"{tenant}/{caller_id}")
+    _count(counts, tenant_rate, "tenant", tenant)
+
+
+def count_caller(caller_id: UUID, caller_rate: str) -> None:
+    """Count this request for a caller who uses no tenant. Raises TooManyRequests."""
+    _count(current_app.extensions[EXTENSION], caller_rate, "caller", str(caller_id))
 
 
 def count_login(email: str) -> None:
@@ -50,48 +85,63 @@ def count_login(email: str) -> None:
     """
     secret: str = current_app.config["SECRET_KEY"]
     account = blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
-    _count(current_app.config["LOGIN_RATE_LIMIT"], "account", account)
+    _count_attempt("account", account)
 
 
 def _count_address() -> None:
     if request.method == "POST" and request.path in COUNTED_PATHS:
-        _count(current_app.config["LOGIN_RATE_LIMIT"], "address", _address())
+        _count_attempt("address", client_address())
 
 
-def _count(rate: str, *who: str) -> None:
-    """Log-ins get RateLimit headers only when the limit is reached."""
-    limit = _parsed(rate)
-    counts: Counters = current_app.extensions[EXTENSION]
-    number, ends_at = counts.add(limit, *who)
-    is_too_many = number > limit.amount
-    if is_too_many or who[0] == "tenant":
-        g.rate_headers = _headers(limit.amount, number, ends_at, is_too_many=is_too_many)
-    if is_too_many:
-        raise TooManyRequests(f"The limit is {rate} requests; wait for the seconds in Retry-After.")
+def _count_attempt(name: str, whose: str) -> None:
+    _count(current_app.extensions[LOGIN_EXTENSION], current_app.config["LOGIN_RATE_LIMIT"], name, whose)
+
+
+def _count(counts: Counters, rate_text: str, name: str, whose: str) -> None:
+    rate = _parsed(rate_text)
+    number, ends_at = counts.add(rate.item, name, whose)
+    reset_seconds = max(1, ceil(ends_at - time()))
+    counted = Counted(name, rate, max(0, rate.amount - number), reset_seconds)
+    g.setdefault("counted", []).append(counted)
+    if number > rate.amount:
+        g.refused_by = counted
+        structlog.contextvars.bind_contextvars(limit=f"rate of the {name}", limit_of=whose)
+        raise TooManyRequests(f"The limit of this {name} is {rate_text} requests; wait for the seconds in Retry-After.")
 
 
 @lru_cache(1024)
-def _parsed(rate: str) -> RateLimitItem:
-    return parse(rate)
-
-
-def _headers(amount: int, number: int, ends_at: float, *, is_too_many: bool) -> dict[str, str]:
-    """The RateLimit headers. Times are in seconds from now, so they need no synchronised clocks."""
-    seconds = str(max(1, ceil(ends_at - time())))
-    told = {
-        "RateLimit-Limit": str(amount),
-        "RateLimit-Remaining": str(max(0, amount - number)),
-        "RateLimit-Reset": seconds,
-    }
-    return {**told, "Retry-After": seconds} if is_too_many else told
+def _parsed(rate: str) -> Rate:
+    item = parse(rate)
+    return Rate(item, item.amount, f"q={item.amount};w={item.get_expiry()}")
 
 
 def _tell(response: Response) -> Response:
-    response.headers.update(g.get("rate_headers", ()))
+    """Set the headers of the limits that the request was counted for. Times are in seconds from now, so they need no
+    synchronised clocks.
+    """
+    counted: list[Counted] | None = g.get("counted")
+    if counted is None:
+        return response
+    refused_by: Counted | None = g.get("refused_by")
+    nearest = refused_by or min(counted, key=_remaining)
+    response.headers.extend(
+        [
+            ("RateLimit-Limit", str(nearest.rate.amount)),
+            ("RateLimit-Remaining", str(nearest.remaining)),
+            ("RateLimit-Reset", str(nearest.reset_seconds)),
+            ("RateLimit-Policy", ", ".join([f'"{one.name}";{one.rate.policy}' for one in counted])),
+            ("RateLimit", ", ".join([f'"{one.name}";r={one.remaining};t={one.reset_seconds}' for one in counted])),
+        ]
+    )
+    if refused_by is not None:
+        response.headers["Retry-After"] = str(refused_by.reset_seconds)
     return response
 
 
-def _address() -> str:
+_remaining: Final = attrgetter("remaining")
+
+
+def client_address() -> str:
     """The client's address; for IPv6 its /64 network, because one client usually has all 2⁶⁴ addresses of it."""
     told = request.remote_addr or "unknown"
     try:

@@ -3,10 +3,15 @@
 Each payment is of one minor unit, from a random member's wallet, in the tenants in turn, with a new idempotency key.
 """
 
+import json
 import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
 from random import randrange
+from threading import Event
 from uuid import UUID, uuid4
 
 from app.money import format_minor
@@ -16,6 +21,9 @@ TIMEOUT_SECONDS = 30
 READ_BYTES = 65_536
 CREATED = b"201"
 AMOUNT_MINOR = 1
+TOO_MANY_REQUESTS = "HTTP/1.1 429 "
+REFUSED = "refused"
+RETRY_SECONDS = 0.1
 _REQUEST = (
     b"POST /api/wallet/payments HTTP/1.1\r\nHost: %b\r\nAuthorization: Bearer %b\r\nX-Tenant: %b\r\n"
     b"Idempotency-Key: %b-%d\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -72,6 +80,54 @@ class HttpClient:
         return response
 
 
+class RefusableHttpClient(HttpClient):
+    """A client whose payments may get 429. They count as REFUSED, not as the tenant's."""
+
+    def pay(self) -> str:
+        try:
+            return super().pay()
+        except PaymentRefused as refusal:
+            if not str(refusal).startswith(TOO_MANY_REQUESTS):
+                raise
+            return REFUSED
+
+
+class RequestLoop:
+    """Sends the same request again and again over one connection, with a new idempotency key each time."""
+
+    def __init__(
+        self,
+        port: int,
+        method: str,
+        path: str,
+        tenant: str = "",
+        *,
+        token: str = "",
+        body: dict[str, str] | None = None,
+    ) -> None:
+        self._port = port
+        self._request = (method, path, json.dumps(body) if body else None)
+        self._headers = {"Content-Type": "application/json", "X-Tenant": tenant, "Authorization": f"Bearer {token}"}
+        if not token:
+            self._headers = {"Content-Type": "application/json"}
+
+    def run(self, stopped: Event) -> Counter[str]:
+        """Send until stopped; returns the number of answers by status. After 429 it waits a tenth of a second, though
+        the service tells it to wait longer.
+        """
+        answers: Counter[str] = Counter()
+        connection = HTTPConnection(HOST, self._port, timeout=TIMEOUT_SECONDS)
+        with closing(connection):
+            while not stopped.is_set():
+                connection.request(*self._request, headers=self._headers | {"Idempotency-Key": uuid4().hex})
+                response = connection.getresponse()
+                response.read()
+                answers[str(response.status)] += 1
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    stopped.wait(RETRY_SECONDS)
+        return answers
+
+
 def member_id(number: int) -> UUID:
     """Members are numbered from 0, so that a pgbench script, which has numbers but no strings, can choose one."""
     return UUID(int=number)
@@ -80,3 +136,7 @@ def member_id(number: int) -> UUID:
 def http_clients(port: int, tokens: Sequence[str], currencies: dict[str, str]) -> list[HttpClient]:
     """One client for each process: in threads of one process they would wait for each other's interpreter lock."""
     return [HttpClient(port, tokens, currencies)]
+
+
+def refusable_http_clients(port: int, tokens: Sequence[str], currencies: dict[str, str]) -> list[RefusableHttpClient]:
+    return [RefusableHttpClient(port, tokens, currencies)]

@@ -58,6 +58,7 @@ class Figures:
     title: str
     rates: tuple[float, ...]
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     cpu_us: Mapping[str, float] = field(default_factory=dict)
 
@@ -108,13 +109,15 @@ def measure(
 def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
     latencies = sorted(latency for one in slices for latency in one.latencies_ms)
     spent = total(one.cpu_seconds for one in slices)
+    rates = tuple(one.rate for one in slices)
     return Figures(
         way.name,
         way.title,
-        tuple(one.rate for one in slices),
-        percentile(latencies, 50),
-        percentile(latencies, 99),
-        {name: seconds / max(1, len(latencies)) * 1_000_000 for name, seconds in spent.items()},
+        rates,
+        p50_ms=percentile(latencies, 50),
+        p95_ms=percentile(latencies, 95),
+        p99_ms=percentile(latencies, 99),
+        cpu_us={name: seconds / max(1, len(latencies)) * 1_000_000 for name, seconds in spent.items()},
     )
 
 

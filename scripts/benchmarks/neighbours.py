@@ -1,71 +1,76 @@
-"""The latency of one tenant's payments while another tenant saturates the service with slow requests.
+"""The latency of some members' payments alone, and beside each kind of noise that other callers can make.
 
-All clients of the noisy tenant pay from one wallet. A session keeps its row locked, half a second at a time, so that
-every request that the service accepts from them hangs. The quiet tenant's clients pay as usual: alone, beside the noisy
-tenant with a cap on its concurrent requests, and beside it without a cap. All three take turns in one run.
+The payers are a few members of one tenant. The noise is one of: another tenant's requests that all hang, log-ins of a
+stranger, one member's loops in the payers' own tenant, and statements as PDF of another tenant's member. All ways take
+turns in one run, with the service's default limits. Only rates are unlimited, because a flood that its rate refuses
+makes no noise.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import Any
 
 import psycopg
 
 from app.config import DATABASE_NAME
-from app.db import admin_engine
 from scripts.benchmarks.client_pool import ClientPool, client_pool
-from scripts.benchmarks.clients import HttpClient, PaymentRefused, http_clients, member_id
+from scripts.benchmarks.clients import REFUSED, RequestLoop, member_id, refusable_http_clients
 from scripts.benchmarks.installation import Installation, running_service, throwaway_installation
-from scripts.benchmarks.measurement import BenchmarkFailed, Figures, Slice, measure
+from scripts.benchmarks.measurement import Figures, Slice, measure
 from scripts.benchmarks.posting import EXPECTED_SECONDS, MAKING, STARTING, Announce
-from tenant_schemas.registry import change_settings
-from tenant_schemas.tenant import Tenant
 
-NOISY = "eur"
-QUIET, CAPPED, UNCAPPED = "quiet", "beside", "uncapped"
+NOISY, QUIET_TENANT = "eur", "km"
+QUIET = "quiet"
+WAYS = 5
 LOCKED_SECONDS = 0.5
 RELEASED_SECONDS = 0.02
-# A refused client of the noisy tenant tries again after this time, though the service tells it to wait a second.
-RETRY_SECONDS = 0.1
-TOO_MANY_REQUESTS = " 429 "
+STATEMENT_ROWS = 1_000
+STATEMENT_PATH = "/api/wallet/statement?from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z&format=pdf"
+
+# Makes noise for as long as it is entered, and counts the answers by status.
+Noise = Callable[[Counter[str]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The options. `noise` is the number of the noisy tenant's clients, `cap` its limit of concurrent requests in each
-    process.
+    """The options. `noise` is the number of clients that hang or loop, `log_ins` of those that log in, `statements` of
+    those that read statements.
     """
 
     seconds: float
     rounds: int
     clients: int
     noise: int
-    cap: int
+    log_ins: int
+    statements: int
     wallets: int
     workers: int
     threads: int
 
     @property
     def expected_seconds(self) -> float:
-        return EXPECTED_SECONDS[MAKING] + EXPECTED_SECONDS[STARTING] + 3 * (self.rounds + 1) * self.seconds
+        return EXPECTED_SECONDS[MAKING] + EXPECTED_SECONDS[STARTING] + WAYS * (self.rounds + 1) * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`answers` has for each way the numbers of paid and refused requests of the noisy tenant."""
+    """`refused` has for each way the number of the payers' payments that got 429, `answers` the noise's answers by
+    status.
+    """
 
     machine: dict[str, Any]
     figures: Sequence[Figures]
+    refused: Mapping[str, int]
     answers: Mapping[str, Mapping[str, int]]
 
-    def ratio(self, name: str) -> float:
-        """The p99 of a way, divided by that of the quiet tenant alone."""
-        p99_ms = {each.name: each.p99_ms for each in self.figures}
-        return p99_ms[name] / p99_ms[QUIET]
+    def ratio(self, milliseconds: float) -> float:
+        """A latency, divided by the median latency of the payers alone."""
+        return milliseconds / next(each.p50_ms for each in self.figures if each.name == QUIET)
 
 
 def run(plan: Plan, announce: Announce) -> Report:
@@ -77,108 +82,125 @@ def run(plan: Plan, announce: Announce) -> Report:
             figures, _ = measure(
                 ways, rounds=plan.rounds, seconds=plan.seconds, announce=lambda step: announce(step, plan.seconds)
             )
-        return Report(installation.machine(), figures, {way.name: dict(way.answers) for way in ways})
+        refused = {way.name: way.refused[REFUSED] for way in ways}
+        return Report(installation.machine(), figures, refused, {way.name: dict(way.answers) for way in ways})
 
 
 @dataclass(frozen=True, slots=True)
-class NoisyTenant:
-    """Clients that pay from one wallet, and a session that locks its row."""
-
-    installation: Installation
-    tenant: Tenant
-    clients: Sequence[HttpClient]
-
-    @contextmanager
-    def make_noise(self, answers: Counter[str], cap: int | None) -> Iterator[None]:
-        """Saturate the service. Without a cap the service's default applies, which is no limit here."""
-        self._configure(cap)
-        stopped = Event()
-        with ThreadPoolExecutor(len(self.clients) + 1) as threads:
-            work = [threads.submit(self._lock_wallet, stopped)]
-            work += [threads.submit(_pay, client, stopped, answers) for client in self.clients]
-            try:
-                yield
-            finally:
-                stopped.set()
-            for each in work:
-                each.result()
-
-    def _configure(self, cap: int | None) -> None:
-        with admin_engine(self.installation.settings.admin_database_url).begin() as connection:
-            change_settings(connection, self.tenant.id, {"max_concurrent_requests": cap})
-
-    def _lock_wallet(self, stopped: Event) -> None:
-        url = self.installation.server.superuser_url(DATABASE_NAME)
-        with psycopg.connect(url, options=f"-c search_path={self.tenant.schema_name}") as connection:
-            while not stopped.is_set():
-                connection.execute("SELECT FROM wallets WHERE user_id = %s FOR UPDATE", (member_id(0),))
-                stopped.wait(LOCKED_SECONDS)
-                connection.rollback()
-                stopped.wait(RELEASED_SECONDS)
-
-
-def _pay(client: HttpClient, stopped: Event, answers: Counter[str]) -> None:
-    with client.session():
-        while not stopped.is_set():
-            try:
-                client.pay()
-                answers["paid"] += 1
-            except PaymentRefused as refusal:
-                if TOO_MANY_REQUESTS not in str(refusal)[:20]:
-                    stopped.set()
-                    raise BenchmarkFailed(
-                        f"A request of the noisy tenant was refused, but not with 429: {refusal}"
-                    ) from None
-                answers["refused"] += 1
-                stopped.wait(RETRY_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class QuietTenant:
-    """A way (see measurement.Way): the quiet tenant's clients pay, while `noise` goes on."""
+class Payers:
+    """A way (see measurement.Way): the payers pay, while `noise` goes on."""
 
     name: str
     title: str
     clients: ClientPool
-    noise: Callable[[Counter[str]], Any]
+    noise: Noise
     answers: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
     def run(self, seconds: float) -> Slice:
         with self.noise(self.answers):
-            return self.clients.run(seconds)
+            done = self.clients.run(seconds)
+        self.refused.update({REFUSED: done.paid.get(REFUSED, 0)})
+        return done
 
 
 @contextmanager
-def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[QuietTenant]]:
+def _ways(plan: Plan, installation: Installation) -> Iterator[Sequence[Payers]]:
     with ExitStack() as stack:
         service = stack.enter_context(running_service(plan.workers, plan.threads))
         tokens = installation.member_tokens(plan.wallets)
-        currencies = installation.currencies
-        noisy_tenant = next(tenant for tenant in installation.tenants if tenant.slug == NOISY)
-        noisy_currency = {NOISY: currencies.pop(NOISY)}
-        noisy_clients = [HttpClient(service.port, tokens[:1], noisy_currency) for _ in range(plan.noise)]
-        arguments = [(service.port, tokens, currencies)] * plan.clients
-        clients = stack.enter_context(client_pool("payers", "payers", http_clients, arguments))
-        noisy = NoisyTenant(installation, noisy_tenant, noisy_clients)
+        arguments = [(service.port, tokens[1:], {QUIET_TENANT: installation.currencies[QUIET_TENANT]})] * plan.clients
+        clients = stack.enter_context(client_pool("payers", "payers", refusable_http_clients, arguments))
+        _fill_wallet(installation)
         service.wait_until_ready()
-        yield (
-            QuietTenant(QUIET, "alone", clients, _no_noise),
-            QuietTenant(
-                CAPPED,
-                f"beside noise, capped at {plan.cap} requests at once",
-                clients,
-                lambda answers: noisy.make_noise(answers, plan.cap),
-            ),
-            QuietTenant(UNCAPPED, "beside noise, no cap", clients, lambda answers: noisy.make_noise(answers, None)),
-        )
+        member = partial(RequestLoop, service.port, token=tokens[0])
+        payment = partial(member, "POST", "/api/wallet/payments", NOISY, body={"amount": "0.01"})
+        loops = partial(member, "GET", "/api/wallet/transactions", QUIET_TENANT)
+        statements = partial(member, "GET", STATEMENT_PATH, NOISY)
+        log_ins = partial(RequestLoop, service.port, "POST", "/api/auth/login", body={"email": "x", "password": "x"})
+        yield [
+            Payers(name, title, clients, noise)
+            for name, title, noise in (
+                (QUIET, "alone", lambda _: nullcontext()),
+                (
+                    "hanging",
+                    f"beside {plan.noise} requests of another tenant that hang",
+                    partial(_hanging, installation, [payment() for _ in range(plan.noise)]),
+                ),
+                (
+                    "log_ins",
+                    f"beside {plan.log_ins} log-ins of a stranger at once",
+                    partial(_noise, [log_ins() for _ in range(plan.log_ins)]),
+                ),
+                (
+                    "loops",
+                    f"beside {plan.noise} loops of a member of the same tenant",
+                    partial(_noise, [loops() for _ in range(plan.noise)]),
+                ),
+                (
+                    "statements",
+                    f"beside {plan.statements} PDFs of another tenant's member at once",
+                    partial(_noise, [statements() for _ in range(plan.statements)]),
+                ),
+            )
+        ]
 
 
 @contextmanager
-def _no_noise(_: Counter[str]) -> Iterator[None]:
-    yield
+def _noise(loops: Sequence[RequestLoop], answers: Counter[str]) -> Iterator[None]:
+    stopped = Event()
+    with ThreadPoolExecutor(len(loops)) as threads:
+        work = [threads.submit(loop.run, stopped) for loop in loops]
+        try:
+            yield
+        finally:
+            stopped.set()
+        for each in work:
+            answers.update(each.result())
 
 
-COLUMNS = ("the quiet tenant", "per second", "p50 ms", "p99 ms", "p99 to alone", "noisy: paid", "noisy: refused")
+@contextmanager
+def _hanging(installation: Installation, loops: Sequence[RequestLoop], answers: Counter[str]) -> Iterator[None]:
+    stopped = Event()
+    with ThreadPoolExecutor(1) as thread:
+        lock = thread.submit(_lock_wallet, installation, stopped)
+        try:
+            with _noise(loops, answers):
+                yield
+        finally:
+            stopped.set()
+        lock.result()
+
+
+def _lock_wallet(installation: Installation, stopped: Event) -> None:
+    url = installation.server.superuser_url(DATABASE_NAME)
+    with psycopg.connect(url, options=f"-c search_path={_noisy_schema(installation)}") as connection:
+        while not stopped.is_set():
+            connection.execute("SELECT FROM wallets WHERE user_id = %s FOR UPDATE", (member_id(0),))
+            stopped.wait(LOCKED_SECONDS)
+            connection.rollback()
+            stopped.wait(RELEASED_SECONDS)
+
+
+def _fill_wallet(installation: Installation) -> None:
+    """Post the movements of the statement."""
+    tenant = next(tenant for tenant in installation.tenants if tenant.slug == NOISY)
+    with psycopg.connect(installation.tenant_url(tenant), autocommit=True) as connection:
+        connection.execute(
+            "SELECT count(*) FROM wallets w, generate_series(1, %s) n, LATERAL wallet_post_v2("
+            "w.id, 'deposit', 1, 'statement ' || n, NULL, NULL, NULL, NULL, NULL, NULL) WHERE w.user_id = %s",
+            (STATEMENT_ROWS, member_id(0)),
+        )
+
+
+def _noisy_schema(installation: Installation) -> str:
+    return next(tenant.schema_name for tenant in installation.tenants if tenant.slug == NOISY)
+
+
+COLUMNS = (
+    *("the payers", "per second", "p50 ms", "p95 ms", "p99 ms", "p95 to quiet p50", "refused"),
+    "answers to the noise",
+)
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
@@ -187,10 +209,11 @@ def rows(report: Report) -> list[tuple[str, ...]]:
             each.title,
             f"{each.median_rate:,.0f}",
             f"{each.p50_ms:.2f}",
+            f"{each.p95_ms:.2f}",
             f"{each.p99_ms:.2f}",
-            f"{report.ratio(each.name):.2f} ×",
-            f"{report.answers[each.name].get('paid', 0):,}",
-            f"{report.answers[each.name].get('refused', 0):,}",
+            f"{report.ratio(each.p95_ms):.2f} ×",
+            f"{report.refused[each.name]:,}",
+            ", ".join(f"{status}: {number:,}" for status, number in sorted(report.answers[each.name].items())),
         )
         for each in report.figures
     ]
@@ -202,9 +225,13 @@ def as_json(report: Report) -> dict[str, Any]:
             "title": each.title,
             "median_per_second": round(each.median_rate, 1),
             "p50_ms": round(each.p50_ms, 3),
+            "p95_ms": round(each.p95_ms, 3),
             "p99_ms": round(each.p99_ms, 3),
-            "p99_to_quiet": round(report.ratio(each.name), 3),
-            "noisy_tenant": report.answers[each.name],
+            "p50_to_quiet_p50": round(report.ratio(each.p50_ms), 3),
+            "p95_to_quiet_p50": round(report.ratio(each.p95_ms), 3),
+            "p99_to_quiet_p50": round(report.ratio(each.p99_ms), 3),
+            "refused": report.refused[each.name],
+            "noise": report.answers[each.name],
         }
         for each in report.figures
     }

@@ -31,7 +31,11 @@ OTHERS = (
     "STATEMENT_TIMEOUT_MS",
 )
 CONNECTIONS = ("TENANT_LOGINS", "MAX_TENANT_CONNECTIONS", "TENANTS_PER_CONNECTION", "IDLE_IN_TRANSACTION_TIMEOUT_MS")
-LIMITS = ("TENANT_RATE_LIMIT", "TENANT_CONCURRENCY", "LOGIN_RATE_LIMIT", "RATE_LIMIT_STORAGE_URL", "TRUSTED_PROXIES")
+LIMITS = (
+    *("TENANT_RATE_LIMIT", "CALLER_RATE_LIMIT", "LOGIN_RATE_LIMIT", "RATE_LIMIT_STORAGE_URL", "TRUSTED_PROXIES"),
+    *("TENANT_CONCURRENCY", "REQUEST_CONCURRENCY", "REQUEST_QUEUE", "QUEUE_SECONDS", "REQUEST_SECONDS"),
+    "STREAM_SECONDS",
+)
 OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = ("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS", "LOG_LEVEL")
 ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *OIDC, *REST)
@@ -81,7 +85,13 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "HOLD_EXPIRY_SECONDS": "0",
         "LOG_LEVEL": "error",
         "TENANT_RATE_LIMIT": "1/day",
+        "CALLER_RATE_LIMIT": "2/day",
         "TENANT_CONCURRENCY": "1",
+        "REQUEST_CONCURRENCY": "3",
+        "REQUEST_QUEUE": "0",
+        "QUEUE_SECONDS": "0.0",
+        "REQUEST_SECONDS": "0.5",
+        "STREAM_SECONDS": "86400.0",
         "LOGIN_RATE_LIMIT": "999999999/second",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
@@ -90,6 +100,12 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         environment.setenv(name, value)
     settings = read_settings()
     assert {name: str(getattr(settings, name.lower())) for name in (*given, *RIGHT)} == given | RIGHT
+
+
+def test_a_tenants_share_is_half_of_the_requests_at_once_unless_set(environment: pytest.MonkeyPatch) -> None:
+    assert (read_settings().request_concurrency, read_settings().tenant_concurrency) == (8, 4)
+    environment.setenv("REQUEST_CONCURRENCY", "1")
+    assert read_settings().tenant_concurrency == 1
 
 
 def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
@@ -112,7 +128,13 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "DOCUMENT_RENDERERS": "65",
         "LOG_LEVEL": "loud",
         "TENANT_RATE_LIMIT": "lots",
+        "CALLER_RATE_LIMIT": "1/minute;2/hour",
         "TENANT_CONCURRENCY": "0",
+        "REQUEST_CONCURRENCY": "0",
+        "REQUEST_QUEUE": "-1",
+        "QUEUE_SECONDS": "-1",
+        "REQUEST_SECONDS": "0",
+        "STREAM_SECONDS": "0",
         "LOGIN_RATE_LIMIT": "30 per minute",
         "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
         "TRUSTED_PROXIES": "-1",

@@ -12,6 +12,7 @@ WHOLE = {
     "currencies": ["EUR", "USD"],
     "locale": "de_AT",
     "rate_limit": "600/minute",
+    "caller_rate_limit": "60/minute",
     "max_concurrent_requests": 4,
     "max_body_bytes": 1000,
     "statement_timeout_ms": 500,
@@ -66,9 +67,10 @@ def test_a_locale_is_kept_in_one_form() -> None:
             )
         ),
         ("rate_limit", "1/minute;9/hour", "not_a_rate"),
+        ("caller_rate_limit", "lots", "not_a_rate"),
         *(
             (name, value, code)
-            for name in list(WHOLE)[4:]
+            for name in list(WHOLE)[5:]
             for value, code in ((0, "out_of_range"), (-1, "out_of_range"), (2**31, "out_of_range"))
         ),
         *(

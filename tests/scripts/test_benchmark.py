@@ -58,16 +58,19 @@ def test_posting_in_tiny_slices_gives_whole_figures_and_leaves_nothing(tmp_path:
         assert books["findings"] == []
 
 
-def test_two_neighbours_are_measured_in_tiny_slices_and_leave_nothing(tmp_path: Path) -> None:
-    tiny = ["--seconds", "0.7", "--rounds", "1", "--clients", "1", "--noise", "4", "--wallets", "10"]
-    told = benchmark(tmp_path, "neighbours", *tiny, "--cap", "1", "--workers", "1", "--threads", "2")
-    assert list(told["ways"]) == ["quiet", "beside", "uncapped"]
-    quiet, beside, uncapped = told["ways"].values()
-    assert quiet["p99_to_quiet"] == 1
-    assert all(0 < way["p50_ms"] <= way["p99_ms"] for way in told["ways"].values())
-    assert quiet["noisy_tenant"] == {}
-    assert beside["noisy_tenant"]["refused"] > 0
-    assert set(uncapped["noisy_tenant"]) == {"paid"}
+def test_neighbours_are_measured_in_tiny_slices_and_leave_nothing(tmp_path: Path) -> None:
+    tiny = ["--seconds", "0.7", "--rounds", "1", "--clients", "1", "--noise", "4", "--log-ins", "4", "--wallets", "10"]
+    told = benchmark(tmp_path, "neighbours", *tiny, "--statements", "1", "--workers", "1")
+    assert list(told["ways"]) == ["quiet", "hanging", "log_ins", "loops", "statements"]
+    quiet, hanging, log_ins, loops, statements = told["ways"].values()
+    assert (quiet["p50_to_quiet_p50"], quiet["noise"]) == (1, {})
+    for way in told["ways"].values():
+        assert 0 < way["p50_ms"] <= way["p95_ms"] <= way["p99_ms"]
+        assert way["refused"] == 0
+    assert set(hanging["noise"]) <= {"201", "429"}
+    assert set(log_ins["noise"]) <= {"401", "429"}
+    assert loops["noise"]["200"] > 0
+    assert statements["noise"]["200"] > 0
 
 
 def test_an_import_of_few_users_is_sound_and_leaves_nothing(tmp_path: Path) -> None:

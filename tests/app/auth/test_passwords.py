@@ -1,5 +1,7 @@
 """Passwords are hashed as RFC 9106 recommends, a few at a time, with the same work for unknown users."""
 
+import os
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from time import sleep
@@ -9,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from app.auth import passwords
-from app.auth.passwords import CONCURRENT_HASHES, UNKNOWN_USER_HASH, hash_password, is_right
+from app.auth.passwords import LOW_PRIORITY, UNKNOWN_USER_HASH, hash_password, is_right
 
 
 def test_a_hash_is_argon2id_and_right_for_its_password_only() -> None:
@@ -77,7 +79,7 @@ def test_hashes_at_once_are_bounded(counting: Counting) -> None:
         jobs += [pool.submit(is_right, "p", None) for _ in range(6)]
     assert all(job.exception() is None for job in jobs)
     assert len(counting.calls) == 12
-    assert counting.most_at_once == CONCURRENT_HASHES
+    assert counting.most_at_once == 1
 
 
 def test_a_failed_hash_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +89,27 @@ def test_a_failed_hash_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> N
 
     with monkeypatch.context() as patch:
         patch.setattr(passwords, "_hasher", Failing())
-        for _ in range(CONCURRENT_HASHES + 1):
+        for _ in range(2):
             with pytest.raises(MemoryError):
                 hash_password("p")
-    for _ in range(CONCURRENT_HASHES + 1):
+    for _ in range(2):
         assert not is_right("p", "no hash")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux restricts one thread of a process")
+def test_hashing_leaves_one_core_to_other_work_and_gives_way_on_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0))
+    seen: list[tuple[set[int], int]] = []
+
+    class Looking:
+        def hash(self, password: str) -> str:
+            seen.append((os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)))
+            return password
+
+    monkeypatch.setattr(passwords, "_hasher", Looking())
+    hash_password("p")
+    ((cores, priority),) = seen
+    assert len(cores) == max(1, len(before[0]) - 1)
+    assert min(before[0]) not in cores or len(before[0]) == 1
+    assert priority == before[1] + LOW_PRIORITY
+    assert (os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)) == before, "the calling thread is as before"

@@ -2,6 +2,7 @@
 and by account.
 """
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
 from typing import Any
@@ -14,7 +15,10 @@ from app.limits import rate_limit
 from app.limits.counters import ProcessCounters, WindowCount
 from tests.app.limits.conftest import Make, World
 
-HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After")
+HEADERS = (
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After"),
+    *("RateLimit-Policy", "RateLimit"),
+)
 
 
 def said(answer: Any) -> tuple[str | None, ...]:
@@ -37,6 +41,26 @@ def test_a_tenant_that_used_up_its_rate_gets_429_and_the_other_does_not_notice(m
     answered = world.get("km")
     assert (answered.status_code, said(answered)) == (200, ("3", "2"))
     assert "Retry-After" not in answered.headers
+
+
+def test_a_caller_over_its_rate_takes_nothing_of_the_tenants_rate(make: Make) -> None:
+    world = make(tenant_rate_limit="6/minute", caller_rate_limit="2/minute")
+    member = world.people.make(eur="member")
+    assert [world.get("eur").status_code for _ in range(5)] == [200, 200, 429, 429, 429]
+    refused = world.get("eur")
+    assert (refused.json["code"], said(refused)) == ("rate_limited", ("2", "0"))
+    assert refused.headers["RateLimit-Policy"] == '"caller";q=2;w=60'
+    answered = world.api.get("/api/admin/wallets", member, "eur")
+    assert answered.headers["RateLimit-Policy"] == '"caller";q=2;w=60, "tenant";q=6;w=60'
+    assert re.fullmatch(r'"caller";r=1;t=[0-9]+, "tenant";r=3;t=[0-9]+', answered.headers["RateLimit"])
+    assert said(answered) == ("2", "1"), "the three older headers are of the limit with the least left"
+    assert world.get("km").status_code == 200, "a caller has a rate in each tenant"
+
+
+def test_a_tenants_own_rate_of_a_caller_replaces_the_default(make: Make) -> None:
+    world = make(caller_rate_limit="5/hour")
+    world.configure("eur", caller_rate_limit="1/hour")
+    assert [world.get(slug).status_code for slug in ("eur", "eur", "km", "km")] == [200, 429, 200, 200]
 
 
 def test_all_callers_of_a_tenant_share_its_rate_and_refused_requests_count(make: Make) -> None:
@@ -117,12 +141,23 @@ def test_in_memory_each_process_counts_for_itself(make: Make) -> None:
     assert [other.get("eur").status_code, other.get("eur").status_code] == [200, 429]
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs/", "/api/me", "/api/products/none"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json", "/docs/", "/api/products/none"])
 def test_what_belongs_to_no_tenant_is_not_counted(make: Make, path: str) -> None:
     world = make(tenant_rate_limit="1/day", login_rate_limit="1/day")
     answers = [world.api.get(path, world.admin) for _ in range(4)]
     assert {answer.status_code for answer in answers} in ({200}, {400}, {404})
     assert not set(HEADERS) & set(answers[0].headers.keys())
+
+
+def test_a_caller_has_a_rate_and_slots_on_the_shared_side_too(make: Make) -> None:
+    world = make(caller_rate_limit="2/hour", request_concurrency=1)
+    answers = [world.api.get("/api/me", world.admin, buffered=True) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["RateLimit-Policy"] == '"caller";q=2;w=3600'
+    assert world.get("eur").status_code == 200
+    other = world.people.make(eur="member")
+    with world.api.get("/api/me", other):
+        assert world.api.get("/api/me", other).json["code"] == "too_many_concurrent_requests"
 
 
 def log_in(world: World, email: str, password: str = "right", **more: Any) -> Any:
@@ -138,7 +173,9 @@ def test_an_address_may_try_so_many_logins_whoever_it_tries_to_be(make: Make) ->
     person = world.people.make(password_hash=hash_password("right"))
     here, there = from_address("192.0.2.1"), from_address("192.0.2.2")
     answers = [log_in(world, f"{number}@example.com", **here) for number in range(3)]
-    assert [(answer.status_code, said(answer)) for answer in answers] == [(401, (None, None))] * 3
+    assert [(answer.status_code, said(answer)) for answer in answers] == [(401, ("3", left)) for left in "210"]
+    assert answers[0].headers["RateLimit-Policy"] == '"address";q=3;w=60, "account";q=3;w=60'
+    assert re.fullmatch(r'"address";r=2;t=[0-9]+, "account";r=2;t=[0-9]+', answers[0].headers["RateLimit"])
     refused = log_in(world, person.email, **here)
     assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
     assert said(refused) == ("3", "0")
@@ -191,7 +228,7 @@ def test_behind_proxies_a_forwarded_host_names_no_tenant(make: Make) -> None:
 def test_no_address_of_an_account_is_stored(make: Make) -> None:
     world = make()
     log_in(world, "person@example.com")
-    stored = list(world.app.extensions[rate_limit.EXTENSION]._windows)
+    stored = list(world.app.extensions[rate_limit.LOGIN_EXTENSION]._own._windows)
     assert len(stored) == 2
     assert not [key for key in stored if "person" in key]
 

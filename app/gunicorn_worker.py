@@ -1,0 +1,151 @@
+"""gunicorn's worker with threads, changed so that a client that sends slowly or nothing holds no thread.
+
+The original hands each new connection to a thread, where an idle one waits 5 s and an unfinished header for ever.
+Here the worker's main loop reads until the header and a small body are complete. It does not parse: it looks for the
+end of the request only to choose the moment, and gunicorn's parser then gets every byte and decides as before.
+"""
+
+import re
+import socket
+import struct
+import time
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any, Final
+
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+RECEIVE_SECONDS: Final = 10.0  # for the header and a small body, in the main loop
+LARGE_BODY_SECONDS: Final = 30.0  # for what a thread reads
+STALLED_CLIENT_SECONDS: Final = 60  # for one piece of the response
+BUFFER_BYTES: Final = 65_536
+HEAD_END: Final = b"\r\n\r\n"
+LAST_CHUNK_BYTES: Final = 64  # more than the line of a last chunk has, unless it has long extensions
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_LAST_CHUNK: Final = re.compile(rb"\r\n0+[ \t]*(;[^\r\n]*)?\r\n")
+_EXPECTS: Final = re.compile(rb"\r\nexpect:", re.IGNORECASE)  # The client waits for an answer before it sends its body.
+
+
+class DeadlineUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn is not typed
+    """The parser's source of bytes after those that the main loop read. All reads of a request end at the deadline."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.deadline = 0.0
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """Raises TimeoutError."""
+        self.sock.settimeout(max(0.001, self.deadline - time.monotonic()))
+        try:
+            return bytes(super().chunk(size_hint))
+        finally:
+            self.sock.settimeout(None)
+
+
+class BufferedConnection(TConn):  # type: ignore[misc]
+    """A connection with the bytes of a request that is not complete yet."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.data_ready = True  # So that no thread waits for the first byte.
+        self.clear()
+
+    def clear(self) -> None:
+        self.received = bytearray()
+        self.needed_bytes: int | None = None  # known when the header is complete
+        self.is_chunked = False
+
+    def init(self) -> None:
+        if not self.initialized:
+            super().init()
+            self.parser.unreader = DeadlineUnreader(self.sock)
+
+    def add(self, received: bytes) -> bool:
+        """Keep these bytes; whether a thread should read on: the request is complete, or large, or the client waits."""
+        start = max(0, len(self.received) - len(HEAD_END) + 1)
+        self.received += received
+        if self.needed_bytes is None and (end := self.received.find(HEAD_END, start)) >= 0:
+            head = bytes(self.received[: end + 2])
+            waits = _EXPECTS.search(head) is not None
+            self.is_chunked = not waits and _CHUNKED.search(head) is not None
+            length = None if waits or self.is_chunked else _LENGTH.search(head)
+            self.needed_bytes = end + len(HEAD_END) + (int(length[1]) if length else 0)
+        if len(self.received) >= BUFFER_BYTES:
+            return True
+        if self.needed_bytes is None:
+            return False
+        if self.is_chunked:
+            # Trailers, or the next request, may follow the last chunk.
+            first = max(self.needed_bytes - 2, start - LAST_CHUNK_BYTES)
+            return _LAST_CHUNK.search(self.received, first) is not None
+        return len(self.received) >= self.needed_bytes or self.needed_bytes > BUFFER_BYTES
+
+
+class BufferedWorker(ThreadWorker):  # type: ignore[misc]
+    """`--worker-class app.gunicorn_worker.BufferedWorker`. TLS belongs to the proxy in front; it is not supported."""
+
+    def accept(self, listener: Any) -> None:
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        # A time-out of the kernel: Python's own would cost two system calls for each response.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED_CLIENT_SECONDS, 0))
+        self.nr_conns += 1
+        connection = BufferedConnection(self.cfg, client, address, listener.getsockname())
+        self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, connection))
+        self._await(connection)
+
+    def on_client_socket_readable(self, conn: BufferedConnection, client: socket.socket) -> None:
+        """A kept connection has the first bytes of its next request, or was closed."""
+        self.keepalived_conns.remove(conn)
+        if not self._receive(conn, client):
+            self.poller.modify(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+            self._await(conn)
+
+    def on_pending_socket_readable(self, conn: BufferedConnection, client: socket.socket) -> None:
+        """A connection has the first or further bytes of an unfinished request, or was closed."""
+        if self._receive(conn, client):
+            self.pending_conns.remove(conn)
+
+    def _receive(self, conn: BufferedConnection, client: socket.socket) -> bool:
+        """Read what is there. A complete request goes to a thread, and a closed connection is forgotten; False if the
+        connection must be read again.
+        """
+        try:
+            received = client.recv(BUFFER_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            received = b""
+        if received and not conn.add(received):
+            return False
+        self.poller.unregister(client)
+        if received:
+            self.enqueue_req(conn)
+        else:
+            self.nr_conns -= 1
+            conn.close()
+        return True
+
+    def handle(self, conn: BufferedConnection) -> Any:
+        """Runs in a thread."""
+        conn.init()
+        unreader = conn.parser.unreader
+        unreader.deadline = time.monotonic() + LARGE_BODY_SECONDS
+        unreader.unread(bytes(conn.received))
+        conn.clear()
+        return super().handle(conn)
+
+    def _await(self, conn: BufferedConnection) -> None:
+        """Let the main loop close the connection if its request is not complete in time."""
+        conn.timeout = time.monotonic() + RECEIVE_SECONDS
+        self.pending_conns.append(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A stopping worker waits for unfinished requests no longer than for the next one of a kept connection."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)

@@ -1,0 +1,20 @@
+"""How often log-ins were tried, counted over all processes of the service."""
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # A colon would start a bind parameter.
+    op.execute(text(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE shared.attempt_counts")

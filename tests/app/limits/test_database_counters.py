@@ -1,0 +1,82 @@
+"""Log-ins are counted over all processes without Redis; a refused one costs no query."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from limits import parse
+from psycopg.rows import TupleRow
+
+from app.limits.database_counters import DatabaseCounters
+from tenant_schemas.search_path import BindingEngine
+from tests.app.limits.conftest import Make, World
+
+SECRET = "a secret of the tests"
+
+
+def log_in(world: World, email: str, address: str) -> Any:
+    body = {"email": email, "password": "wrong"}
+    return world.api.post("/api/auth/login", json=body, environ_base={"REMOTE_ADDR": address})
+
+
+def test_two_processes_count_the_log_ins_of_an_address_and_of_an_account_together(make: Make) -> None:
+    one, other = (make(login_rate_limit="4/hour") for _ in range(2))
+    by_address = [log_in(world, f"{n}@example.com", "192.0.2.1") for n, world in enumerate((one, other) * 3)]
+    assert [answer.status_code for answer in by_address] == [401] * 4 + [429] * 2
+    by_account = [log_in(world, "one@example.com", f"192.0.2.{9 + n}") for n, world in enumerate((one, other) * 3)]
+    assert [answer.status_code for answer in by_account] == [401] * 4 + [429] * 2
+    assert 3500 < int(by_account[-1].headers["Retry-After"]) <= 3600
+
+
+def test_a_flood_of_refused_log_ins_costs_no_query(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make(login_rate_limit="2/hour")
+    statuses = [log_in(world, f"{n}@example.com", "192.0.2.1").status_code for n in range(3)]
+    assert statuses == [401, 401, 429]
+    monkeypatch.setattr(BindingEngine, "one_statement", None)
+    monkeypatch.setattr(BindingEngine, "connect", None)
+    assert {log_in(world, f"{n}@example.com", "192.0.2.1").status_code for n in range(20)} == {429}
+
+
+def test_of_many_attempts_at_once_exactly_as_many_pass_as_the_limit_says(make: Make) -> None:
+    world, limit = make(), parse("25/hour")
+    processes = [DatabaseCounters(SECRET) for _ in range(4)]
+
+    def count(number: int) -> int:
+        with world.app.app_context():
+            return processes[number % 4].add(limit, "address", "192.0.2.1").number
+
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(count, range(100)))
+    assert sum(number <= 25 for number in numbers) == 25
+
+
+def test_a_window_that_is_over_begins_anew_and_others_that_are_over_are_swept(make: Make) -> None:
+    world, counts = make(), DatabaseCounters(SECRET)
+    superuser = world.database.as_superuser()
+    with world.app.app_context():
+        assert [counts.add(parse("9/hour"), "address", who).number for who in ("a", "b", "b")] == [1, 1, 2]
+        superuser.execute("UPDATE shared.attempt_counts SET ends_at = now() - interval '1 second'")
+        assert counts.add(parse("9/hour"), "address", "b").number == 1
+        counts._next_sweep = 0.0
+        counts.add(parse("9/hour"), "address", "b")
+    assert superuser.execute("SELECT array_agg(number) FROM shared.attempt_counts").fetchone() == ([2],)
+
+
+def test_the_table_holds_no_address(make: Make) -> None:
+    world = make()
+    log_in(world, "person@example.com", "192.0.2.77")
+    rows: list[TupleRow] = (
+        world.database.as_superuser().execute("SELECT c::text FROM shared.attempt_counts c").fetchall()
+    )
+    assert len(rows) == 2
+    assert not [row for row in rows if "person" in row[0] or "192.0.2" in row[0]]
+
+
+def test_without_the_table_each_process_counts_for_itself_and_says_so(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make(login_rate_limit="2/hour")
+    world.database.as_superuser().execute("ALTER TABLE shared.attempt_counts RENAME TO put_aside")
+    statuses = [log_in(world, f"{n}@example.com", "192.0.2.1").status_code for n in range(3)]
+    assert statuses == [401, 401, 429]
+    assert "login_count_lost" in capsys.readouterr().out
