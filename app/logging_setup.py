@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
+from http import HTTPStatus
 from os import urandom
 from time import perf_counter
 
@@ -75,5 +76,7 @@ def _log(response: Response) -> Response:
         "level": "info",
         "timestamp": datetime.now(UTC),
     }
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:  # Then the context says which limit it was.
+        line |= structlog.contextvars.get_contextvars()
     structlog.get_config()["logger_factory"]().msg(orjson.dumps(line, option=orjson.OPT_UTC_Z).decode())
     return response

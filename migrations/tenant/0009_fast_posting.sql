@@ -305,9 +305,10 @@ END $$;
 -- The one writer of money, of one movement: it locks and reads the wallet, writes the movement, and writes the balance,
 -- all or, with an error, nothing. A repeated key is answered with the first result.
 --
--- The wallet is p_wallet_id, or else the member's in a currency. p_amount_minor is positive for deposit, payment and
--- refund, signed for adjustment and opening. For a refund null means all that is left of the payment; refundable_minor is
--- what is left of it afterwards.
+-- The wallet is p_wallet_id, or else the member's in a currency.
+--
+-- p_amount_minor is positive for deposit, payment and refund, signed for adjustment and opening. For a refund null
+-- means all that is left of the payment; refundable_minor is what is left of it afterwards.
 --
 -- The row lock orders everything: seq, created_at and the hash are taken under it, refunds of one payment queue on it
 -- since they are all in the payment's wallet, and so does a second request with the same key. Two wallets that pay one
@@ -316,7 +317,8 @@ END $$;
 -- The usual movement costs three statements. Whatever does not allow one leads to wallet_not_posted_v1, which says why.
 -- The statement that writes the movement looks for the key itself: one that waited for the lock sees it only there.
 --
--- Sequential scans are off because a connection that first posts into a small ledger would keep plans that scan it.
+-- Sequential scans are off because a connection that first posts into a small ledger would keep plans that scan it,
+-- and slow down as it grows, until somebody analyzes the tables.
 CREATE FUNCTION wallet_post_v3(
     p_wallet_id uuid, p_user_id uuid, p_currency text, p_type text, p_amount_minor bigint, p_idempotency_key text,
     p_admin_id uuid, p_order_id text, p_refund_of uuid, p_description text, p_reference text, p_reason text,
@@ -790,7 +792,8 @@ END $$;
 -- What else reads what has changed
 ------------------------------------------------------------------------------------------------------------------------
 
--- As wallet_configure_v2, without a column that is gone.
+-- Change limit and status of the version the caller has seen; null leaves a thing as it is. Logged with before and
+-- after in the same db transaction. A limit can be raised up to the policy's ceiling, and lowered to what is used.
 CREATE FUNCTION wallet_configure_v3(
     p_wallet_id uuid, p_version integer, p_actor_id uuid, p_credit_limit_minor bigint, p_status text, p_request_id text,
     OUT wallet wallets)
@@ -865,10 +868,10 @@ BEGIN ATOMIC
         (p_posted).balance_after_minor, p_replayed);
 END;
 
--- Everything that does not hold, the first row of each wallet and of the audit log only; no rows means all is sound. One
--- statement, so one snapshot: it may run while money moves. What it can't see is a history that was rewritten from some
--- row to its end with all its hashes, wallet included, or cut off there: against that, keep the chains' heads elsewhere
--- too. It knows both forms of the chain, and of entries.
+-- Everything that does not hold, the first row of each wallet only; no rows means the ledger is sound. One statement,
+-- so one snapshot: it may run while money moves. What it can't see is a history that was rewritten from some row to
+-- its end with all its hashes, wallet included, or cut off there: against that, keep the chains' heads elsewhere too.
+-- Of the audit log it names the first entry that does not hold. It knows both forms of the chain, and of entries.
 CREATE FUNCTION ledger_audit_v4(OUT wallet_id uuid, OUT seq bigint, OUT finding text) RETURNS SETOF record
     LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
     WITH entries AS (

@@ -35,7 +35,7 @@ def test_a_dry_run_shows_the_sql_and_does_nothing(run: Run, fresh_database: Data
     fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0007' WHERE slug = 'eur'")
     result = run("migrate", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "-- eur: 1 steps from 0007." in result.output
+    assert "-- eur: 3 steps from 0007." in result.output
     assert "audit_log: ACCESS EXCLUSIVE" in result.output
     assert "CREATE TABLE audit_chain" in result.output
     assert fresh_database.tenant("eur").revision == "0007"

@@ -102,7 +102,15 @@ TENANT_FUNCTIONS = (
     "uuid,text,uuid,uuid,text,text,text,text,text)",
 )
 SHARED_TABLES = (
-    *("alembic_version", "api_keys", "categories", "memberships", "migration_outcomes", "migration_runs"),
+    *(
+        "alembic_version",
+        "api_keys",
+        "attempt_counts",
+        "categories",
+        "memberships",
+        "migration_outcomes",
+        "migration_runs",
+    ),
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
@@ -136,6 +144,7 @@ EXPECTED: dict[str, Rights] = {
         "schema shared": "USAGE",
         "shared.alembic_version": "SELECT",
         "shared.api_keys": "INSERT SELECT UPDATE",
+        "shared.attempt_counts": "DELETE INSERT SELECT UPDATE",
         "shared.categories": "SELECT",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
         "shared.product_prices": "SELECT",
@@ -335,6 +344,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
     ).fetchall()
     assert sorted(policies) == [
         ("shared.api_keys", "{wallet_app}", "*", True, "true", None),
+        ("shared.attempt_counts", "{wallet_app}", "*", True, "true", "true"),
         ("shared.categories", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),

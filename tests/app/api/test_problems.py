@@ -19,6 +19,7 @@ from app import create_app, errors
 from app.api import problems
 from app.db import db
 from app.users import service as users
+from app.wallets import service as wallets
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import EXTENSION, connections, shared_side
 from tenant_schemas.testing.plugin import Database
@@ -199,16 +200,16 @@ def test_a_connection_lost_before_the_commit_may_come_again(
     fresh_database: Database, fresh_app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit runs after the view, outside Flask's error handling, and fails like any other statement."""
-    person = People(fresh_app).make(eur="member")
+    admin = People(fresh_app).make(eur="admin")
 
-    def look_and_lose(user_id: Any) -> Any:
-        found = find(user_id)
+    def open_and_lose(*arguments: Any, **named: Any) -> Any:
+        found = open_wallet(*arguments, **named)
         hang_up_on_all(fresh_database)
         return found
 
-    find = users.memberships_of
-    monkeypatch.setattr(users, "memberships_of", look_and_lose)
-    response = Api(fresh_app).get("/api/me", person)
+    open_wallet = wallets.open_wallet
+    monkeypatch.setattr(wallets, "open_wallet", open_and_lose)
+    response = Api(fresh_app).post("/api/admin/wallets", admin, "eur", json={"userId": str(admin.user_id)})
     problem_of(response, 503, "database_unavailable")
     assert response.headers["Retry-After"] == "2"
 

@@ -53,7 +53,7 @@ OWN_CHANGES = (
     "ALTER TABLE km_schema.free ADD CONSTRAINT b_short CHECK (length(b) < 9)",
     "ALTER TABLE km_schema.free DROP CONSTRAINT a_small",
     "ALTER TABLE km_schema.free RENAME CONSTRAINT a_small TO a_tiny",
-    "ALTER TABLE km_schema.wallets DROP CONSTRAINT wallets_status_known",
+    "ALTER TABLE km_schema.wallets DROP CONSTRAINT wallets_sound",
     "ALTER TABLE km_schema.free RENAME TO freed",
     "ALTER TABLE km_schema.free SET SCHEMA elsewhere",
     "ALTER TABLE km_schema.free SET (fillfactor = 70)",
