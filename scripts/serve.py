@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -135,7 +136,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
             exit_with(f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to another port.", BAD_ARGUMENTS)
 
 
-def start_gunicorn(host: str, port: int, workers: int, threads: int) -> subprocess.Popen[bytes]:
+def start_gunicorn(
+    host: str, port: int, workers: int, threads: int, log: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
     """In its own session, so that Ctrl-C reaches this process only, which sends gunicorn SIGTERM: drain and stop."""
     return subprocess.Popen(
         [
@@ -147,6 +150,7 @@ def start_gunicorn(host: str, port: int, workers: int, threads: int) -> subproce
         ],
         cwd=ROOT,
         env=request_settings(threads) | os.environ,
+        stdout=log,
         start_new_session=True,
         preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )

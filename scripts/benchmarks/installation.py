@@ -227,13 +227,13 @@ def _environment_with(settings: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def running_service(workers: int, threads: int, **settings: str) -> Iterator[RunningService]:
     """Start the service with these settings, without waiting until it is ready, and stop it afterwards. Ctrl-C does not
-    reach it.
+    reach it. It logs each request, as it does by default, to a file.
     """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
-    with _environment_with(settings):
-        gunicorn = serve.start_gunicorn(HOST, port, workers, threads)
+    with tempfile.TemporaryFile() as log, _environment_with({"LOG_LEVEL": "info"} | settings):
+        gunicorn = serve.start_gunicorn(HOST, port, workers, threads, log)
     try:
         yield RunningService(port, gunicorn)
     finally:
