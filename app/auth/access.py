@@ -26,7 +26,7 @@ from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
 from app.current import current_app, g, request
-from app.errors import Invalid, ServiceError
+from app.errors import Invalid, ServiceError, TooManyRequests
 from app.tenancy import OLDEST_TENANT_REVISION, RESERVED_SLUGS, resolvers
 from app.users.errors import StandingUnproven
 from app.users.models import Role
@@ -215,7 +215,14 @@ def _enter_as_remembered(who: Access, credential: Token | ApiKey) -> bool:
     known = _remembered_standings().get(_standing_key(credential, selection))
     if known is None or known.tenant is None:
         return False
-    _let_in(who, credential, known.tenant, known)
+    try:
+        _let_in(who, credential, known.tenant, known)
+    except ServiceError as refusal:
+        # The limits may have been changed since: the rate is counted again by those of today.
+        _remembered_standings().forget(_standing_key(credential, selection))
+        if type(refusal) is TooManyRequests:
+            return False
+        raise
     g.unconfirmed = _standing_key(credential, selection)
     return True
 

@@ -341,18 +341,19 @@ DECLARE
 BEGIN
     IF p_wallet_id IS NULL THEN
         SELECT w.id, w.currency, w.last_seq + 1, w.balance_minor, w.credit_limit_minor, w.held_minor, w.status,
-                w.last_hash, greatest(clock_timestamp(), w.last_posted_at)
+                w.last_hash, w.last_posted_at
             INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash, created_at
             FROM wallets w WHERE w.user_id = p_user_id AND w.currency = p_currency FOR NO KEY UPDATE;
     ELSE
         SELECT w.id, w.currency, w.last_seq + 1, w.balance_minor, w.credit_limit_minor, w.held_minor, w.status,
-                w.last_hash, greatest(clock_timestamp(), w.last_posted_at)
+                w.last_hash, w.last_posted_at
             INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash, created_at
             FROM wallets w WHERE w.id = p_wallet_id FOR NO KEY UPDATE;
     END IF;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'wallet_not_found' USING ERRCODE = 'WA006';
     END IF;
+    created_at := greatest(clock_timestamp(), created_at);   -- The time under the lock, not that of the question for it.
 
     type := p_type;
     order_id := p_order_id;
@@ -700,7 +701,8 @@ END;
 --   WA090 standing_unproven   not an answer for a client: the service asks for the standing, and then pays or refuses
 
 -- Pay from the member's own wallet, if the member's standing holds in this very statement and the tenant's row of the
--- registry still is the version that the service knows. Else as wallet_post_v3.
+-- registry still is the version that the service knows. Else as wallet_post_v3. The lock comes first, so that the
+-- standing holds when the payment is posted, however long it waited.
 CREATE FUNCTION wallet_pay_v1(
     p_user_id uuid, p_session_id uuid, p_tenant_version integer, p_currency text, p_amount_minor bigint,
     p_idempotency_key text, p_order_id text, p_description text,
@@ -708,6 +710,7 @@ CREATE FUNCTION wallet_pay_v1(
     OUT replayed boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 BEGIN
+    PERFORM FROM wallets w WHERE w.user_id = p_user_id AND w.currency = p_currency FOR NO KEY UPDATE;
     PERFORM FROM member_standing_v1(p_user_id, p_session_id, p_tenant_version);
     IF NOT FOUND THEN
         RAISE EXCEPTION 'standing_unproven' USING ERRCODE = 'WA090';
@@ -953,7 +956,8 @@ CREATE FUNCTION ledger_audit_v4(OUT wallet_id uuid, OUT seq bigint, OUT finding 
                 <> coalesce(c.after, '{"creditLimitMinor": 0, "status": "active"}')
                 THEN 'limit or status is not what the audit log says' END,
             CASE WHEN w.held_minor <> coalesce(h.left_minor, 0) THEN 'what is held is not what its holds say' END,
-            CASE WHEN h.are_off THEN 'a hold''s captures are not what its payments say' END
+            CASE WHEN h.are_off THEN 'a hold''s captures are not what its payments say' END,
+            CASE WHEN w.uses_credit <> (w.balance_minor < 0) THEN 'whether it uses credit is not what its balance says' END
             ) AS finding
         FROM wallets w
         LEFT JOIN last_in_wallet l ON l.wallet_id = w.id

@@ -30,10 +30,16 @@ class Slice:
     latencies_ms: Sequence[float]
     paid: Mapping[str, int]
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    # If it is not the number of latencies: wrk adds some for the requests that a stalled client would have sent.
+    counted: int | None = None
+
+    @property
+    def operations(self) -> int:
+        return len(self.latencies_ms) if self.counted is None else self.counted
 
     @property
     def rate(self) -> float:
-        return len(self.latencies_ms) / self.seconds
+        return self.operations / self.seconds
 
 
 class Way(Protocol):
@@ -109,6 +115,7 @@ def measure(
 def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
     latencies = sorted(latency for one in slices for latency in one.latencies_ms)
     spent = total(one.cpu_seconds for one in slices)
+    operations = max(1, sum(one.operations for one in slices))
     rates = tuple(one.rate for one in slices)
     return Figures(
         way.name,
@@ -117,7 +124,7 @@ def _figures(way: Way, slices: Sequence[Slice]) -> Figures:
         p50_ms=percentile(latencies, 50),
         p95_ms=percentile(latencies, 95),
         p99_ms=percentile(latencies, 99),
-        cpu_us={name: seconds / max(1, len(latencies)) * 1_000_000 for name, seconds in spent.items()},
+        cpu_us={name: seconds / operations * 1_000_000 for name, seconds in spent.items()},
     )
 
 

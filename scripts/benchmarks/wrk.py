@@ -87,7 +87,8 @@ class Wrk:
             raise BenchmarkFailed(f"{told['faults']} of {told['requests']} payments by wrk were refused or failed.")
         sleep(_LAST_REQUESTS_SECONDS)
         latencies_ms = [value / 1000 for value, count in told["latencies"] for _ in range(count)]
-        return Slice(told["microseconds"] / 1_000_000, latencies_ms, {slug: self._posted(slug, prefix)})
+        paid = {slug: self._posted(slug, prefix)}
+        return Slice(told["microseconds"] / 1_000_000, latencies_ms, paid, counted=told["requests"])
 
     def _wrk(self, script: Path, seconds: float) -> Any:
         arguments = [f"-t{min(_THREADS, self.clients)}", f"-c{self.clients}", f"-d{ceil(seconds)}s", "-s", str(script)]

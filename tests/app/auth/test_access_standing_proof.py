@@ -3,6 +3,7 @@ standing. Whatever ends the standing counts from the very next request on, as on
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 from uuid import UUID
 
@@ -145,3 +146,38 @@ def test_a_token_of_another_session_or_tenant_is_not_remembered(
     stranger = People(fresh_app).make(eur="member")
     assert api.post("/api/wallet/payments", stranger, "km", json=PAYMENT).status_code == 404
     assert pay() == (201, "")
+
+
+def test_limits_that_were_raised_hold_from_the_next_payment_on(
+    fresh_app: Flask, fresh_database: Database, pay: Callable[..., tuple[int, str]]
+) -> None:
+    superuser = fresh_database.as_superuser()
+    limit = "UPDATE shared.tenants SET settings = settings || jsonb_build_object('caller_rate_limit', %s::text)"
+    superuser.execute(limit, ("2/hour",))
+    # The first payment is counted by the limits that the process remembers, and then learns of the others.
+    assert [pay()[0] for _ in range(4)] == [201, 201, 201, 429]
+    superuser.execute(limit, ("1000/hour",))
+    assert pay() == (201, "")
+
+
+def test_a_payment_that_waited_proves_the_standing_and_takes_its_time_after_the_wait(
+    fresh_app: Flask, fresh_database: Database, payer: Person, pay: Callable[..., tuple[int, str]]
+) -> None:
+    """Another session holds the wallet's lock, and changes nothing in it."""
+    names = {"user": payer.user_id, "session": session_of(fresh_app, payer)}
+    other, observer = fresh_database.as_superuser(), fresh_database.as_superuser()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_km' AND wait_event_type = 'Lock'"
+    ends, restores, refusal = CHANGES["an ended session"]
+    for change, answer in (("SELECT", (201, "")), (ends, refusal)):
+        with ThreadPoolExecutor(1) as thread:
+            with other.transaction():
+                other.execute("SELECT FROM km_schema.wallets WHERE user_id = %s FOR UPDATE", (payer.user_id,))
+                payment = thread.submit(pay)
+                while observer.execute(waiting).fetchone() != (1,):
+                    pass
+                observer.execute(change, names)
+                (unlocked_at,) = observer.execute("SELECT clock_timestamp()").fetchone() or (None,)
+            assert payment.result() == answer
+        newest = "SELECT max(created_at) > %s FROM km_schema.wallet_transactions"
+        assert observer.execute(newest, (unlocked_at,)).fetchone() == (answer == (201, ""),)
+    observer.execute(restores, names)

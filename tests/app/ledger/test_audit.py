@@ -77,6 +77,10 @@ TAMPERING = {
     "the limit": ("UPDATE wallets SET credit_limit_minor = 5000", 4),
     "the status": ("UPDATE wallets SET status = 'frozen'", 4),
     "what is held": ("UPDATE wallets SET held_minor = 5", 4),
+    "whether it uses credit": (
+        "ALTER TABLE wallets DROP CONSTRAINT wallets_sound; UPDATE wallets SET uses_credit = NOT uses_credit",
+        4,
+    ),
     "when it was last posted to": ("UPDATE wallets SET last_posted_at = now()", 4),
     "everything in one wallet": (
         "UPDATE wallet_transactions SET amount_minor = amount_minor + 5, balance_after_minor = balance_after_minor + 5"
@@ -122,7 +126,8 @@ def test_each_tampering_is_found_and_its_wallet_and_seq_are_named(
         superuser.execute("INSERT INTO ledger_entries TABLE kept_e")
         superuser.execute(
             "UPDATE wallets w SET balance_minor = k.balance_minor, user_id = k.user_id, status = k.status,"
-            " credit_limit_minor = k.credit_limit_minor, held_minor = k.held_minor, last_posted_at = k.last_posted_at"
+            " credit_limit_minor = k.credit_limit_minor, held_minor = k.held_minor, last_posted_at = k.last_posted_at,"
+            " uses_credit = k.uses_credit"
             " FROM kept_w k WHERE k.id = w.id"
         )
         superuser.execute("DROP TABLE kept_t, kept_e, kept_w")
