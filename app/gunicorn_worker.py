@@ -9,6 +9,8 @@ import re
 import socket
 import struct
 import time
+from collections import deque
+from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any, Final
@@ -17,7 +19,10 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 RECEIVE_SECONDS: Final = 10.0  # for the header and a small body, in the main loop
-LARGE_BODY_SECONDS: Final = 30.0  # for what a thread reads
+LARGE_BODY_SECONDS: Final = 30.0  # for the rest of a large body, which a thread reads
+REST_SECONDS: Final = 1.0  # for the rest of a request that looked complete: a chunk may look like the last one
+DISCARD_SECONDS: Final = 0.05  # for the rest of a body that the application did not read
+LINGER_SECONDS: Final = 2.0  # for a client to close a connection that was answered for the last time
 STALLED_CLIENT_SECONDS: Final = 60  # for one piece of the response
 BUFFER_BYTES: Final = 65_536
 HEAD_END: Final = b"\r\n\r\n"
@@ -50,12 +55,14 @@ class BufferedConnection(TConn):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.data_ready = True  # So that no thread waits for the first byte.
+        self.discarded_bytes = 0
         self.clear()
 
     def clear(self) -> None:
         self.received = bytearray()
         self.needed_bytes: int | None = None  # known when the header is complete
         self.is_chunked = False
+        self.waits = False  # for `100 Continue`
 
     def init(self) -> None:
         if not self.initialized:
@@ -68,9 +75,9 @@ class BufferedConnection(TConn):  # type: ignore[misc]
         self.received += received
         if self.needed_bytes is None and (end := self.received.find(HEAD_END, start)) >= 0:
             head = bytes(self.received[: end + 2])
-            waits = _EXPECTS.search(head) is not None
-            self.is_chunked = not waits and _CHUNKED.search(head) is not None
-            length = None if waits or self.is_chunked else _LENGTH.search(head)
+            self.waits = _EXPECTS.search(head) is not None
+            self.is_chunked = not self.waits and _CHUNKED.search(head) is not None
+            length = None if self.waits or self.is_chunked else _LENGTH.search(head)
             self.needed_bytes = end + len(HEAD_END) + (int(length[1]) if length else 0)
         if len(self.received) >= BUFFER_BYTES:
             return True
@@ -82,9 +89,22 @@ class BufferedConnection(TConn):  # type: ignore[misc]
             return _LAST_CHUNK.search(self.received, first) is not None
         return len(self.received) >= self.needed_bytes or self.needed_bytes > BUFFER_BYTES
 
+    @property
+    def read_seconds(self) -> float:
+        """How long a thread may wait for the rest of this request."""
+        if self.waits:
+            return RECEIVE_SECONDS
+        is_large = len(self.received) >= BUFFER_BYTES or (self.needed_bytes or 0) > BUFFER_BYTES
+        return LARGE_BODY_SECONDS if is_large else REST_SECONDS
+
 
 class BufferedWorker(ThreadWorker):  # type: ignore[misc]
     """`--worker-class app.gunicorn_worker.BufferedWorker`. TLS belongs to the proxy in front; it is not supported."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # Connections that were answered for the last time, in the order of their time-outs.
+        self._lingering: deque[BufferedConnection] = deque()
 
     def accept(self, listener: Any) -> None:
         try:
@@ -134,10 +154,60 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         """Runs in a thread."""
         conn.init()
         unreader = conn.parser.unreader
-        unreader.deadline = time.monotonic() + LARGE_BODY_SECONDS
+        unreader.deadline = time.monotonic() + conn.read_seconds
         unreader.unread(bytes(conn.received))
         conn.clear()
         return super().handle(conn)
+
+    def finish_request(self, conn: BufferedConnection, fs: Future[Any]) -> None:
+        """Runs in the main loop. gunicorn would wait here for each client to close its last connection. This worker
+        reads on meanwhile, so that the end of the answer is not lost, and closes the connection after a while.
+        """
+        if not fs.cancelled() and fs.exception() is None and fs.result():
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, EVENT_READ, partial(self._read_past_the_end, conn))
+        except (OSError, ValueError):  # It is closed already.
+            self._close(conn)
+            return
+        conn.timeout = time.monotonic() + LINGER_SECONDS
+        self._lingering.append(conn)
+
+    def _read_past_the_end(self, conn: BufferedConnection, client: socket.socket) -> None:
+        """What an answered client still sends is not read as a request. It ends, or has sent enough."""
+        try:
+            received = client.recv(BUFFER_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        conn.discarded_bytes += len(received)
+        if not received or conn.discarded_bytes >= BUFFER_BYTES:
+            self._lingering.remove(conn)
+            self.poller.unregister(client)
+            self._close(conn)
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        while self._lingering and self._lingering[0].timeout <= time.monotonic():
+            conn = self._lingering.popleft()
+            self.poller.unregister(conn.sock)
+            self._close(conn)
+
+    def _close(self, conn: BufferedConnection) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def _keepalive_after(self, conn: BufferedConnection, keepalive: bool) -> bool:
+        """A body that the application did not read ends the connection, unless the rest of it is there already."""
+        if not keepalive:
+            return False
+        deadline = time.monotonic() + DISCARD_SECONDS
+        conn.parser.unreader.deadline = deadline
+        return bool(conn.parser.finish_body(deadline=deadline))
 
     def _await(self, conn: BufferedConnection) -> None:
         """Let the main loop close the connection if its request is not complete in time."""

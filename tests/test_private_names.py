@@ -108,7 +108,8 @@ TABLE = (
                 "on_client_socket_readable(conn, client)",
                 "on_pending_socket_readable(conn, client)",
             ),
-            *("handle(conn)", "_cap_keepalive(deadline)"),
+            *("handle(conn)", "_cap_keepalive(deadline)", "_keepalive_after(conn, keepalive)"),
+            *("finish_request(conn, fs)", "murder_pending()"),
         )
     ),
     PrivateName("gunicorn.workers.gthread:ThreadWorker", "enqueue_req(conn)", WORKER, "called"),

@@ -132,3 +132,44 @@ def test_a_stop_waits_for_an_unfinished_request_and_not_long_for_an_idle_connect
         last_byte.join()
         assert response_of(unfinished)[9:12] == b"422"
         assert idle.recv(1) == b""
+
+
+def test_clients_that_keep_an_ended_connection_open_stop_nothing(address: tuple[str, int]) -> None:
+    """Answered for the last time, with a body that was not read, or with garbage instead of a request."""
+    last = (
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    )
+    kept = [connect(address, last[number % len(last)]) for number in range(30)]
+    started = time.monotonic()
+    for _ in range(5):
+        assert httpx.get(f"http://{address[0]}:{address[1]}/livez", timeout=5).status_code == 200
+    assert time.monotonic() - started < 4
+    for connection in kept:
+        answer = connection.recv(BUFFER_BYTES)
+        assert answer[9:12] in {b"200", b"404", b"400", b"413"}
+        while connection.recv(BUFFER_BYTES):
+            pass  # The service closes it.
+        connection.close()
+
+
+def test_a_refused_request_with_a_body_keeps_its_connection(address: tuple[str, int]) -> None:
+    refused = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n" + b'{"email": "x"}'
+    with connect(address) as connection:
+        for _ in range(3):
+            connection.sendall(refused)
+            assert response_of(connection)[9:12] == b"404"
+
+
+@pytest.mark.parametrize(
+    "unfinished",
+    [HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nab\r\n0\r\n\r\n\r\n", SMALL[:-14] + b"Expect: nothing"],
+)
+def test_what_only_looks_complete_holds_a_thread_for_a_moment(address: tuple[str, int], unfinished: bytes) -> None:
+    kept = [connect(address, unfinished) for _ in range(4)]
+    started = time.monotonic()
+    assert httpx.get(f"http://{address[0]}:{address[1]}/livez", timeout=RECEIVE_SECONDS).status_code == 200
+    assert time.monotonic() - started < 4
+    for connection in kept:
+        connection.close()
