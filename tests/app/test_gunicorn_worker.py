@@ -162,11 +162,8 @@ def test_a_refused_request_with_a_body_keeps_its_connection(address: tuple[str, 
             assert response_of(connection)[9:12] == b"404"
 
 
-@pytest.mark.parametrize(
-    "unfinished",
-    [HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nab\r\n0\r\n\r\n\r\n", SMALL[:-14] + b"Expect: nothing"],
-)
-def test_what_only_looks_complete_holds_a_thread_for_a_moment(address: tuple[str, int], unfinished: bytes) -> None:
+def test_what_only_looks_complete_holds_a_thread_for_a_moment(address: tuple[str, int]) -> None:
+    unfinished = HEAD + b"Transfer-Encoding: chunked\r\n\r\n19\r\nab\r\n0\r\n\r\n"
     kept = [connect(address, unfinished) for _ in range(4)]
     started = time.monotonic()
     assert httpx.get(f"http://{address[0]}:{address[1]}/livez", timeout=RECEIVE_SECONDS).status_code == 200

@@ -78,7 +78,8 @@ def test_neighbours_are_measured_in_tiny_slices_and_leave_nothing() -> None:
     assert set(hanging["noise"]) <= {"201", "429"}
     assert set(log_ins["noise"]) <= {"401", "429"}
     assert loops["noise"]["200"] > 0
-    assert statements["noise"]["200"] > 0
+    assert statements["noise"]
+    assert set(statements["noise"]) <= {"200", "202", "429"}  # A long one is made in the background.
 
 
 def test_an_import_of_few_users_is_sound_and_leaves_nothing() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
-from tests.app.api.test_problems import Answer, answer_of, refused_at
+from tests.app.api.test_problems import INSIDES, Answer, answer_of, refused_at
 from tests.conftest import SECRET_KEY
 from tests.factories.api import Api
 from tests.factories.people import People
@@ -306,7 +306,8 @@ def test_the_ends_of_time_are_moments_too(world: Lists, path: str, slug: str) ->
 
 # --- anything at all -----------------------------------------------------------------------------------------------
 
-ANY_TEXT = st.text(st.characters(), max_size=20)
+# Without words of the insides, which hypothesis takes from our code: an answer repeats an unknown parameter's name.
+ANY_TEXT = st.text(st.characters(), max_size=20).filter(lambda text: not INSIDES.search(text))
 
 
 @settings(max_examples=150, deadline=None, database=None)
