@@ -146,8 +146,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
         if received:
             self.enqueue_req(conn)
         else:
-            self.nr_conns -= 1
-            conn.close()
+            self._close(conn)
         return True
 
     def handle(self, conn: BufferedConnection) -> Any:

@@ -34,7 +34,6 @@ from app.users.standing import Standing, StandingProof, standing
 from tenant_schemas.context import SHARED
 from tenant_schemas.errors import SchemaBehind, TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
 from tenant_schemas.flask import PathTenant, bind_request
-from tenant_schemas.resolvers import Selection
 from tenant_schemas.tenant import Tenant
 
 API_PREFIX: Final = "/api/"
@@ -176,12 +175,13 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
 
 
 def _enter(who: Access, credential: Token | ApiKey, *, may_remember: bool = False) -> None:
-    if may_remember and _enter_as_remembered(who, credential):
+    key = _standing_key(credential) if who is Access.MEMBER else None
+    if may_remember and key and _enter_as_remembered(who, credential, key):
         return
     tenant, found = tenant_of(credential, archived_for_auditors=who is Access.READER and request.method in SAFE_METHODS)
     _let_in(who, credential, tenant, found)
-    if who is Access.MEMBER and isinstance(credential, Token) and credential.session_id is not None:
-        _remembered_standings().remember(_standing_key(credential, selection_of(credential.claims)), found)
+    if key:
+        _remembered_standings().remember(key, found)
 
 
 def _let_in(
@@ -207,23 +207,20 @@ def _let_in(
     bind_request(tenant)
 
 
-def _enter_as_remembered(who: Access, credential: Token | ApiKey) -> bool:
+def _enter_as_remembered(who: Access, credential: Token | ApiKey, key: StandingKey) -> bool:
     """Let in a caller who was let in before, without a question: the view's own statement is to prove the standing."""
-    if not isinstance(credential, Token) or credential.session_id is None:
-        return False
-    selection = selection_of(credential.claims)
-    known = _remembered_standings().get(_standing_key(credential, selection))
+    known = _remembered_standings().get(key)
     if known is None or known.tenant is None:
         return False
     try:
         _let_in(who, credential, known.tenant, known)
     except ServiceError as refusal:
         # The limits may have been changed since: the rate is counted again by those of today.
-        _remembered_standings().forget(_standing_key(credential, selection))
+        _remembered_standings().forget(key)
         if type(refusal) is TooManyRequests:
             return False
         raise
-    g.unconfirmed = _standing_key(credential, selection)
+    g.unconfirmed = key
     return True
 
 
@@ -285,8 +282,12 @@ def _remembered_standings() -> RememberedStandings:
     return cast(RememberedStandings, current_app.extensions["remembered_standings"])
 
 
-def _standing_key(credential: Token, selection: Selection) -> StandingKey:
-    return StandingKey(credential.user_id, cast(UUID, credential.session_id), selection.slug, selection.tenant_id)
+def _standing_key(credential: Token | ApiKey) -> StandingKey | None:
+    """None for a caller without a session here. Raises TenantRequired or TenantAmbiguous."""
+    if not isinstance(credential, Token) or credential.session_id is None:
+        return None
+    selection = selection_of(credential.claims)
+    return StandingKey(credential.user_id, credential.session_id, selection.slug, selection.tenant_id)
 
 
 def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:

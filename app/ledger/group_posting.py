@@ -35,7 +35,7 @@ _PAY_MANY: Final[LiteralString] = """
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A member's payment from the member's own wallet. It names no order."""
+    """A member's payment from the member's own wallet."""
 
     proof: StandingProof
     currency: str
@@ -123,10 +123,9 @@ class GroupPosting:
 
 def _lead(queue: _Queue, turn: _Turn) -> _Turn:
     """Let a waiting turn lead, with those that wait too."""
-    others = [each for each in queue.waiting if each is not turn][: MAX_PAYMENTS - 1]
-    turn.group = (turn, *others)
-    taken = set(map(id, turn.group))
-    queue.waiting = [each for each in queue.waiting if id(each) not in taken]
+    queue.waiting.remove(turn)
+    turn.group = (turn, *queue.waiting[: MAX_PAYMENTS - 1])
+    del queue.waiting[: MAX_PAYMENTS - 1]
     queue.leader = turn
     return turn
 

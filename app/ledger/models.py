@@ -205,26 +205,37 @@ class PostedTransaction:
     refundable_minor: int | None = None
 
     @classmethod
-    def of_payment(cls, movement: "Movement", currency: str, columns: Sequence[Any]) -> "PostedTransaction":
-        """A member's payment. `columns` are id, wallet_id, seq, balance_after_minor and created_at."""
-        id_, wallet_id, seq, balance_after_minor, created_at = columns
+    def of(cls, movement: "Movement", columns: Sequence[Any]) -> "PostedTransaction":
+        """The posted movement. `columns` are what only the database knew: id, wallet_id, currency, seq, amount_minor,
+        balance_after_minor, order_id, created_at and refundable_minor.
+        """
+        id_, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at, refundable = columns
         return cls(
             id=id_,
             wallet_id=wallet_id,
             currency=currency,
             seq=seq,
-            type="payment",
-            amount_minor=-(movement.amount_minor or 0),
+            type=movement.type,
+            amount_minor=amount_minor,
             balance_after_minor=balance_after_minor,
-            admin_id=None,
-            order_id=movement.order_id,
-            refund_of=None,
+            admin_id=movement.admin_id,
+            order_id=order_id,
+            refund_of=movement.refund_of,
             hold_id=None,
             description=movement.description,
-            reference=None,
-            reason=None,
+            reference=movement.reference,
+            reason=movement.reason,
             created_at=created_at,
+            refundable_minor=refundable,
         )
+
+    @classmethod
+    def of_payment(cls, movement: "Movement", currency: str, columns: Sequence[Any]) -> "PostedTransaction":
+        """A member's payment. `columns` are id, wallet_id, seq, balance_after_minor and created_at."""
+        id_, wallet_id, seq, balance_after_minor, created_at = columns
+        amount_minor = -(movement.amount_minor or 0)
+        known = (id_, wallet_id, currency, seq, amount_minor, balance_after_minor, movement.order_id, created_at, None)
+        return cls.of(movement, known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

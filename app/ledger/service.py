@@ -127,26 +127,8 @@ def _rehearse(parameters: dict[str, Any], movement: Movement) -> tuple[PostedTra
 
 
 def _posted(row: Sequence[Any], movement: Movement) -> tuple[PostedTransaction, bool]:
-    id_, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at, refundable, replayed = row
-    transaction = PostedTransaction(
-        id=id_,
-        wallet_id=wallet_id,
-        currency=currency,
-        seq=seq,
-        type=movement.type,
-        amount_minor=amount_minor,
-        balance_after_minor=balance_after_minor,
-        admin_id=movement.admin_id,
-        order_id=order_id,
-        refund_of=movement.refund_of,
-        hold_id=None,
-        description=movement.description,
-        reference=movement.reference,
-        reason=movement.reason,
-        created_at=created_at,
-        refundable_minor=refundable,
-    )
-    return transaction, replayed
+    *columns, replayed = row
+    return PostedTransaction.of(movement, columns), replayed
 
 
 def posted_transaction(columns: Sequence[Any]) -> PostedTransaction:
