@@ -103,7 +103,8 @@ Script = Callable[..., "subprocess.Popen[str]"]
 def script(fresh_database: Database) -> Script:
     """Starts the real script on the test's database, as wallet_backup.
 
-    Without coverage: a limit on file sizes would stop its own file as well, and its traceback would look like the script's.
+    Without coverage: a limit on file sizes would stop its own file too, and its traceback would look like the
+    script's.
     """
     variables = os.environ | environment_of_backups(fresh_database)
     variables.pop("COVERAGE_PROCESS_START", None)
