@@ -7,8 +7,9 @@ TenancyError
 ├── SchemaBehind            the tenant's schema is older than this code supports
 ├── BindingError
 │   ├── NotBound            a db transaction began without a tenant or the shared side bound
-│   ├── BindingChanged      another tenant was bound in an open db transaction
-│   ├── BindingRefused      the code tried to bypass the binding: AUTOCOMMIT, raw_connection(), a read-only flag
+│   ├── BindingChanged      another tenant was bound in an open db transaction, or an object is another tenant's
+│   ├── BindingRefused      the code tried to bypass the binding: AUTOCOMMIT, raw_connection(), a read-only flag,
+│   │                       bind_request outside a request
 │   └── BindingMismatch     a connection is not in the schema or the role of its binding
 ├── ConnectionsExhausted    all connections that this process may open are in use
 ├── NameRefused             the slug or schema name is not valid
@@ -67,7 +68,7 @@ class NotBound(BindingError):
 
 
 class BindingChanged(BindingError):
-    """Another tenant was bound in an open db transaction."""
+    """Another tenant was bound in an open db transaction, or an object or a result belongs to another binding."""
 
 
 class BindingRefused(BindingError):
