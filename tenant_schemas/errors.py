@@ -25,8 +25,9 @@ TenancyError
 │   ├── TenantDrifted       the tenant's schema differs from its revision
 │   ├── BundleExists        a bundle of that name exists, or is being written
 │   ├── BundleBroken        the bundle is incomplete, or differs from its manifest
+│   ├── BundleForeign       no key of this installation signed the bundle
 │   ├── BundleEncrypted     the bundle is encrypted for other recipients
-│   ├── KeyRefused       a recipient or an identity is not valid
+│   ├── KeyRefused          a recipient, an identity or a key file is not valid
 │   └── DumpFailed          pg_dump is missing, too old, or failed
 ├── RestoreError            a restore, a verification or a clone failed; nothing of it is left
 │   ├── RestoreRefused      the bundle is too new, its name is taken, or it is being restored
@@ -135,12 +136,16 @@ class BundleBroken(BackupError):
     """The bundle is incomplete, or differs from its manifest."""
 
 
+class BundleForeign(BackupError):
+    """No key of this installation signed the bundle."""
+
+
 class BundleEncrypted(BackupError):
     """The bundle is encrypted, and none of the given identities decrypts it."""
 
 
 class KeyRefused(BackupError):
-    """A recipient or an identity (keys of age) is not valid."""
+    """A recipient or an identity (keys of age), or a file of bundle keys, is not valid."""
 
 
 class DumpFailed(BackupError):

@@ -64,7 +64,9 @@ APPLICATION = "app.api.application"
 BLUEPRINT = "app.api.blueprint"
 WORKER = "app.gunicorn_worker"
 OPENAPI = "app.api.openapi"
-FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings"
+FIELDS = (
+    "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings app.tenants.schemas"
+)
 ENGINE = "pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters"
 CONNECTION = "engine, connection, _has_events, _allow_revalidate, _allow_autobegin"
 

@@ -21,8 +21,9 @@ class BackupPolicy:
     Both run bound to the tenant. `rechain` recomputes the hash chains after ids or texts were replaced; it runs bound,
     as the owner. `masks` are SQL expressions by table and column, and `not_cloned` are tables, both for clones.
 
-    `recreated` are SQL expressions by column for a user that a restore creates without a way to log in. `note` writes
-    an entry into the tenant's own audit log; it runs bound, at the head.
+    `check_settings` returns the settings of a bundle as a new tenant may have them, and raises RestoreRefused for
+    invalid ones. `recreated` are SQL expressions by column for a user that a restore creates without a way to log in.
+    `note` writes an entry into the tenant's own audit log; it runs bound, at the head.
     """
 
     members: str
@@ -34,5 +35,6 @@ class BackupPolicy:
     rechain: Callable[[psycopg.Connection[Any]], None]
     masks: Mapping[str, Mapping[str, str]]
     not_cloned: frozenset[str]
+    check_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     recreated: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[psycopg.Connection[Any], str, Mapping[str, Any]], None] | None = None

@@ -17,6 +17,7 @@ from tenant_schemas import registry
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.backup.signature import Origin
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists, TenantNotFound
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
@@ -49,11 +50,12 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The result of a restore. `replaced_schema` is kept, without write rights, until its `drop_after`; `ids_replaced`
-    counts the user ids that were replaced.
+    """The result of a restore. `origin` says whether this installation signed the bundle. `replaced_schema` is kept,
+    without write rights, until its `drop_after`; `ids_replaced` counts the user ids that were replaced.
     """
 
     tenant: Tenant
+    origin: Origin
     rows: int
     replaced_schema: str | None
     ids_replaced: int
@@ -98,7 +100,7 @@ def restore(
             replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
         else:
             _register(connection, destination, bundle, tenant, ids)
-        return Restored(tenant=tenant, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
+        return Restored(tenant=tenant, origin=bundle.origin, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def _planned_tenant(
         destination.migrations,
         slug=slug or backed_up.slug,
         name=name or backed_up.name,
-        settings=backed_up.settings,
+        settings=destination.backup_policy.check_settings(backed_up.settings),
         reserved_slugs=destination.reserved_slugs,
     )
     new = replace(new, revision=backed_up.revision)
@@ -230,7 +232,10 @@ def begin_load(connection: Connection, migrations: Migrations, tenant: Tenant) -
 
 def _note(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, ids: Ids) -> None:
     if backup_policy.note:
-        details = {"takenAt": bundle.manifest.taken_at, "of": bundle.manifest.tenant.slug, "idsReplaced": len(ids)}
+        manifest = bundle.manifest
+        details = {"takenAt": manifest.taken_at, "of": manifest.tenant.slug, "idsReplaced": len(ids)}
+        if bundle.origin is not Origin.OWN:
+            details["origin"] = bundle.origin.value
         backup_policy.note(driver_of(connection), "tenant.restore", details)
 
 

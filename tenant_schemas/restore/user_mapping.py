@@ -14,6 +14,7 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.introspection import shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.errors import UsersDiffer
+from tenant_schemas.printable import printable
 from tenant_schemas.restore.loader import copy_in, find_file
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
@@ -109,7 +110,7 @@ def _format(text: Any, names: Mapping[str, sql.Composable]) -> sql.Composed:
 
 def _describe(differing: list[tuple[str, str, str | None]]) -> str:
     lines = [
-        f"{identifier} ({old}) " + (f"has the id {current_id} here" if current_id else "is missing here")
+        f"{printable(identifier)} ({old}) " + (f"has the id {current_id} here" if current_id else "is missing here")
         for old, identifier, current_id in differing[:_SHOWN_USERS]
     ]
     more = f"\nand {len(differing) - len(lines)} more" if len(differing) > len(lines) else ""
@@ -125,7 +126,7 @@ def _check_no_mergers(connection: psycopg.Connection[Any], names: Mapping[str, s
     """
     query = _format("SELECT {identifier} FROM {loaded} WHERE {key}::text = ANY(%s) ORDER BY 1", names)
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
-    found = ", ".join(identifier for (identifier,) in merged)
+    found = ", ".join(printable(identifier) for (identifier,) in merged)
     if found:
         raise UsersDiffer(
             f"A remap would merge other users of the bundle into these users, who are in it too: {found}. "
