@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask
 from flask_smorest import Api
 from flask_smorest.spec.plugins import FlaskPlugin
 from flask_swagger_ui import get_swaggerui_blueprint
@@ -56,9 +56,6 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
             self.spec.components.responses_lazy[status.name]["headers"] = headers
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
-    def _openapi_json(self) -> Response:
-        return json_answer(self.document(), 200)
-
     def document(self) -> dict[str, Any]:
         """The OpenAPI document. The fields of bodies have no `default`: several generators would require such a field
         in requests. Their descriptions name it.
@@ -80,8 +77,6 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
         API_TITLE="schema-wallet",
         API_VERSION="1",
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
-        OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
             "components": {"securitySchemes": security_schemes},
@@ -92,5 +87,6 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     plugin: Any = api.ma_plugin
     for describe in (amount_openapi, one_of_openapi):
         plugin.converter.add_attribute_function(describe)
+    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     return api
