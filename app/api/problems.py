@@ -61,8 +61,8 @@ HTTP_CODES = {
 }
 
 # SQLSTATEs of passing conditions: no connection (none, 08…), shutting down or starting (57P…), too many connections,
-# serialization failure, deadlock, lock not available, statement time-out.
-PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
+# serialization failure, deadlock, lock not available, statement time-out, idle_in_transaction time-out.
+PASSING_STATES = frozenset({None, "25P03", "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
 # SQLSTATEs of a request to a schema that its tenant no longer uses: no right, no schema, no table, no function.
 LEFT_STATES = frozenset({"42501", "3F000", "42P01", "42883"})
 
