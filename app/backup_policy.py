@@ -206,6 +206,7 @@ USER_ID_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
 
 BACKUP_POLICY: Final = BackupPolicy(
     members="memberships",
+    former_members="former_members",
     users="users",
     user_columns=("id", "email", "name"),
     user_id_columns=USER_ID_COLUMNS,

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from tenant_schemas.backup.backup import stable_snapshot
-from tenant_schemas.backup.introspection import release_shared_tables, select_members, select_users, shared_columns
+from tenant_schemas.backup.introspection import member_tables, release_shared_tables, select_members, select_users
 from tenant_schemas.backup.manifest import MANIFEST_NAME
 from tenant_schemas.backup.source import Source, translate_errors
 from tenant_schemas.backup.staging import folder_name, remove_abandoned_folders, staged
@@ -78,9 +78,12 @@ _Part = tuple[str, Sequence[str], sql.Composed]
 
 def _parts(connection: psycopg.Connection[Any], source: Source, snapshot: TenantSnapshot) -> Iterator[_Part]:
     tenant, backup_policy = snapshot.tenant, source.backup_policy
-    shown = [name for name in shared_columns(connection, backup_policy.members) if name not in _ENGINE_COLUMNS]
-    yield backup_policy.members, shown, select_members(tenant, shown, backup_policy)
-    yield backup_policy.users, backup_policy.user_columns, select_users(tenant, snapshot.tables, backup_policy)
+    members = member_tables(connection, backup_policy)
+    for name, member_columns in members.items():
+        shown = [column for column in member_columns if column not in _ENGINE_COLUMNS]
+        yield name, shown, select_members(tenant, name, shown)
+    users = select_users(tenant, snapshot.tables, backup_policy, members)
+    yield backup_policy.users, backup_policy.user_columns, users
     release_shared_tables(connection)
     for table in snapshot.tables:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.all_columns))

@@ -20,10 +20,10 @@ from tenant_schemas.backup.encryption import Recipients, read_recipients
 from tenant_schemas.backup.introspection import (
     RegistryRow,
     Table,
+    member_tables,
     release_shared_tables,
     select_members,
     select_users,
-    shared_columns,
 )
 from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DisplayName, DumpFile, Manifest, RowsFile
 from tenant_schemas.backup.pg_dump import dump_schema
@@ -160,13 +160,15 @@ class _BundleWriter:
         copy = copy_table(self.snapshot.tenant.schema_name, table.name, table.columns)
         return _TableCopy(table.name, TABLES, table.columns, copy)
 
-    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_TableCopy, _TableCopy]:
+    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_TableCopy, ...]:
         tenant, backup_policy = self.snapshot.tenant, self.source.backup_policy
-        columns = shared_columns(connection, backup_policy.members)
-        members = select_members(tenant, columns, backup_policy)
-        users = select_users(tenant, self.snapshot.tables, backup_policy)
+        tables = member_tables(connection, backup_policy)
+        users = select_users(tenant, self.snapshot.tables, backup_policy, tables)
         return (
-            _TableCopy(backup_policy.members, SHARED, columns, copy_query(members)),
+            *(
+                _TableCopy(name, SHARED, columns, copy_query(select_members(tenant, name, columns)))
+                for name, columns in tables.items()
+            ),
             _TableCopy(backup_policy.users, SHARED, backup_policy.user_columns, copy_query(users)),
         )
 

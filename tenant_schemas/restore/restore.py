@@ -23,7 +23,16 @@ from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists,
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import History, Migrations, set_timeouts
 from tenant_schemas.restore.cutover import register, swap
-from tenant_schemas.restore.loader import check_shared, constant, copy_in, find_file, load, replace_ids, shared_lines
+from tenant_schemas.restore.loader import (
+    check_shared,
+    constant,
+    copy_in,
+    find_file,
+    load,
+    member_tables_in,
+    replace_ids,
+    shared_lines,
+)
 from tenant_schemas.restore.staging_schema import (
     drop_abandoned_schemas,
     lock_retired_schema,
@@ -250,11 +259,11 @@ def _register(connection: Connection, destination: Destination, bundle: Bundle, 
 
 
 def _add_members(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:
-    file = find_file(bundle.manifest.shared, backup_policy.members)
     changes = {
         "tenant_id": constant(str(tenant.id)),
         "tenant_role": constant(tenant.role_name),
         "user_id": replace_ids(ids),
     }
-    lines = shared_lines(bundle, file, changes)
-    copy_in(driver_of(connection), SHARED_SCHEMA, backup_policy.members, file.columns, lines)
+    for table in member_tables_in(bundle, backup_policy):
+        file = find_file(bundle.manifest.shared, table)
+        copy_in(driver_of(connection), SHARED_SCHEMA, table, file.columns, shared_lines(bundle, file, changes))

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.backup.introspection import shared_columns
+from tenant_schemas.backup.introspection import member_tables, shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.errors import UsersDiffer
 from tenant_schemas.printable import printable
@@ -70,14 +70,26 @@ def copy_members(
     value: Callable[[str], sql.Composable] = sql.Identifier,
 ) -> None:
     """Copy the members of one tenant to another, within the open db transaction. `value` gives the SQL expression for
-    each column.
+    each column; with it, former members are not copied.
     """
+    is_masked = value is not sql.Identifier
+    for table in [backup_policy.members] if is_masked else member_tables(connection, backup_policy):
+        _copy_member_table(connection, table, source, tenant, value)
+
+
+def _copy_member_table(
+    connection: psycopg.Connection[Any],
+    table: str,
+    source: Tenant,
+    tenant: Tenant,
+    value: Callable[[str], sql.Composable],
+) -> None:
     own = {"tenant_id": sql.Literal(tenant.id), "tenant_role": sql.Literal(tenant.role_name)}
-    columns = shared_columns(connection, backup_policy.members)
+    columns = shared_columns(connection, table)
     statement = sql.SQL("INSERT INTO {members} ({columns}) SELECT {values} FROM {members} t WHERE tenant_id = {source}")
     connection.execute(
         statement.format(
-            members=sql.Identifier(SHARED_SCHEMA, backup_policy.members),
+            members=sql.Identifier(SHARED_SCHEMA, table),
             columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
             values=sql.SQL(", ").join(own.get(column) or value(column) for column in columns),
             source=sql.Literal(source.id),
