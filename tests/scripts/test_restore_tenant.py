@@ -158,3 +158,23 @@ def test_settings_that_this_version_does_not_know_are_left_out(
     folder = edited(bundle, lambda told: told["tenant"]["settings"].update(of_yesterday=1))
     assert run("restore_tenant", str(folder), "--as", "shop2").exit_code == 0
     assert fresh_database.tenant("shop2").settings == {"currency": "BAM"}
+
+
+def test_a_bundle_of_the_release_before_is_restored_when_it_is_accepted(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    """It has the format 1: no signature, no sizes of unpacked rows, no former members."""
+
+    def old(told: dict[str, Any]) -> None:
+        told["format"] = 1
+        told["shared"] = [file for file in told["shared"] if file["name"] != "former_members"]
+        for file in (*told["tables"], *told["shared"]):
+            del file["unpacked_bytes"], file["longest_row"]
+
+    folder = edited(bundle, old)
+    (folder / SIGNATURE_NAME).unlink()
+    (folder / "shared" / "former_members.copy.gz").unlink()
+    assert run("restore_tenant", str(folder), "--yes").exit_code == 1
+    done = run("restore_tenant", str(folder), "--yes", "--accept-foreign")
+    assert done.exit_code == 0, done.output
+    assert audit(fresh_database, SLUG) == []
