@@ -133,25 +133,24 @@ def _refusing_result(session: BoundSession, result: ChunkedIteratorResult[Any], 
     """The result, whose rows can be read under its own binding only. Rows that it has read stay with their reader."""
     chunks = cast(Chunks, result.chunks)
 
+    def refuse_other_binding() -> None:
+        if session.token() != token:
+            result.close()  # Otherwise the next reader would miss the rows of this one, without an error.
+            raise BindingChanged("This result is of another binding, and is closed: read it before you bind the next.")
+
+    def bound_rows(rows: Iterable[Any]) -> Iterator[Any]:
+        for row in rows:
+            refuse_other_binding()
+            yield row
+
     def bound_chunks(size: int | None) -> Iterator[Iterable[Any]]:
         found = chunks(size)
-        _refuse_result(session, token)
+        refuse_other_binding()
         for rows in found:
             # A streamed result reads a chunk before its rows are asked for.
-            yield _bound_rows(session, rows, token) if size else rows
-            _refuse_result(session, token)
+            yield bound_rows(rows) if size else rows
+            refuse_other_binding()
 
     result.chunks = bound_chunks  # type: ignore[assignment]
     result.iterator = chain.from_iterable(bound_chunks(result._yield_per))
     return result
-
-
-def _bound_rows(session: BoundSession, rows: Iterable[Any], token: Token) -> Iterator[Any]:
-    for row in rows:
-        _refuse_result(session, token)
-        yield row
-
-
-def _refuse_result(session: BoundSession, token: Token) -> None:
-    if session.token() != token:
-        raise BindingChanged("This result was asked for under another tenant: read it before you bind the next one.")
