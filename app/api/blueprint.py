@@ -15,7 +15,7 @@ from app.api.dumper import dumper_of
 from app.api.fields import Schema
 from app.api.headers import View
 from app.api.problems import possible_refusals
-from app.api.requests import load_json, load_query
+from app.api.requests import load_json, load_optional_json, load_query
 from app.current import current_request
 
 
@@ -28,13 +28,15 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         super().__init__(*arguments, **options)
         self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
 
-    def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
+    def arguments(
+        self, schema: type[Schema], *, location: str = "json", required: bool = True
+    ) -> Callable[[View], View]:
         """Parse a body or a query with this schema, and pass it to the view after the arguments of decorators above.
-        The schema is instantiated once, at import.
+        The schema is instantiated once, at import. Where a body is not required, none is read as `{}`.
         """
         request_schema = schema()
-        document = super().arguments(request_schema, location=location)
-        load = load_query if location == "query" else load_json
+        document = super().arguments(request_schema, location=location, required=required)
+        load = load_query if location == "query" else load_json if required else load_optional_json
 
         def mark(view: View) -> View:
             @wraps(document(view))

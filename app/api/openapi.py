@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Flask
 from flask_smorest import Api
-from flask_swagger_ui import get_swaggerui_blueprint
 from marshmallow import INCLUDE, fields
 
+from app.api.documentation_page import blueprint as documentation_page
 from app.api.fields import Answer, one_of_openapi
 from app.api.money_fields import amount_openapi
 from app.api.problems import MEDIA_TYPE
@@ -38,7 +38,16 @@ LIMIT_HEADERS: dict[str, Any] = {
         "RateLimit": "each of these limits: r requests left, t seconds until the next window",
     }.items()
 }
-CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
+CHALLENGE: dict[str, Any] = {
+    "WWW-Authenticate": {
+        "description": "how to authenticate; with `error` if the request's token was refused (RFC 6750)",
+        "required": True,
+        "schema": {
+            "type": "string",
+            "pattern": '^Bearer( error="invalid_token", error_description="[ !#-\\[\\]-~]*")?$',
+        },
+    }
+}
 # The headers of errors, by status.
 ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: CHALLENGE,
@@ -106,5 +115,5 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     plugin: Any = api.ma_plugin
     for describe in (amount_openapi, one_of_openapi):
         plugin.converter.add_attribute_function(describe)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    app.register_blueprint(documentation_page)
     return api

@@ -6,7 +6,6 @@ A request that is refused here has not touched the tenant's schema. The limits o
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from flask import Flask
 from app.config import Settings
 from app.current import current_app, g, request
 from app.errors import Invalid, Unavailable
-from app.limits import rate_limit
+from app.limits import attempts, rate_limit
 from app.limits.concurrency import SHARED_SIDE, ConcurrencySlots, ReleaseSlot, Share
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
@@ -62,11 +61,10 @@ class Limits:
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Register the limits. Call it before the gate is registered: the rate limit by address runs first and costs no
-    query.
-    """
-    app.extensions[EXTENSION] = Limits(settings)
+    """Register the limits, and the middleware that returns slots."""
+    limits = app.extensions[EXTENSION] = Limits(settings)
     rate_limit.init_app(app, settings)
+    attempts.init_app(app, settings, limits.slots)
     app.wsgi_app = ReleaseSlot(app.wsgi_app, settings.stream_seconds)  # type: ignore[method-assign]
 
 
@@ -91,14 +89,6 @@ def enter_shared_side(caller_id: UUID) -> None:
     own = limits.defaults
     rate_limit.count_caller(caller_id, own["caller_rate_limit"])
     limits.slots.take(request.environ, SHARED_SIDE, caller_id, own["share"])
-
-
-def log_in_slot() -> AbstractContextManager[None]:
-    """`with log_in_slot():` around the check of a password. The request may have to wait a second for the slot. Raises
-    TooManyConcurrentRequests.
-    """
-    limits: Limits = current_app.extensions[EXTENSION]
-    return limits.slots.log_in(rate_limit.client_address())
 
 
 def _checked(tenant: Tenant) -> dict[str, Any]:

@@ -23,7 +23,8 @@ OVER_TENANTS = pytest.mark.parametrize("slug", TENANTS)
 
 # The access check's refusals.
 TURNED_AWAY = {
-    *("token_required", "bad_token", "tenant_required", "tenant_ambiguous", "tenant_not_found"),
+    *("token_missing", "token_invalid", "token_expired", "session_over"),
+    *("tenant_required", "tenant_ambiguous", "tenant_not_found"),
     *("admin_required", "member_required", "user_required", "operator_required"),
 }
 ONCE_ONLY = ("/void", "/cancel", "/capture", "/auth/refresh", "/auth/password", "/admin/tenants")

@@ -1,0 +1,112 @@
+"""Limits of attempts to log in, to change a password and to refresh a session, counted over all processes.
+
+Failed log-ins count for the account at one address, tightly, and for the account at all addresses, widely, so that slow
+guessing from many addresses is bounded too. A device that has logged in before has counters and slots of its own: no
+stranger can use them up. An account is counted under a keyed hash, whether or not it exists.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from flask import Flask
+
+from app.config import Settings
+from app.current import current_app
+from app.errors import Forbidden, Unauthenticated
+from app.limits.concurrency import ConcurrencySlots
+from app.limits.rate_limit import client_address, count_attempt, take_attempt_back
+
+SLOTS_EXTENSION: Final = "log_in_slots"
+
+
+class Limit(NamedTuple):
+    """A setting with a rate, what is counted, and whose it is."""
+
+    setting: str
+    name: str
+    whose: str
+
+
+def init_app(app: Flask, settings: Settings, slots: ConcurrencySlots) -> None:
+    app.extensions[SLOTS_EXTENSION] = slots
+    app.config["LOGIN_RATE_LIMIT"] = settings.login_rate_limit
+    app.config["LOGIN_FAILURE_LIMIT"] = settings.login_failure_limit
+    app.config["ACCOUNT_FAILURE_LIMIT"] = settings.account_failure_limit
+    app.config["REFRESH_RATE_LIMIT"] = settings.refresh_rate_limit
+
+
+@contextmanager
+def log_in_attempt(email: str, device_id: UUID | None) -> Iterator[None]:
+    """`with log_in_attempt(email, device_id):` around the check of a password or of a second factor. `device_id` is of
+    a device that has logged in to this account before.
+
+    The attempt is counted before the block, and the request may have to wait for a slot. If the block raises
+    Unauthenticated or Forbidden, the attempt has failed; otherwise the counts of failures are taken back. Raises
+    TooManyRequests or TooManyConcurrentRequests.
+    """
+    address = client_address()
+    if device_id is None:
+        account = _account(email)
+        count_attempt("LOGIN_RATE_LIMIT", "address", address)
+        failures = (
+            Limit("LOGIN_FAILURE_LIMIT", "account-address", f"{account}/{address}"),
+            Limit("ACCOUNT_FAILURE_LIMIT", "account", account),
+        )
+        with _counting_failures(*failures), _slots().log_in(address):
+            yield
+    else:
+        device = device_id.hex
+        count_attempt("LOGIN_RATE_LIMIT", "device", device)
+        with _counting_failures(Limit("LOGIN_FAILURE_LIMIT", "device-failures", device)), _slots().known_log_in(device):
+            yield
+
+
+@contextmanager
+def password_attempt(session_or_user_id: UUID) -> Iterator[None]:
+    """As `log_in_attempt`, for a caller who is logged in and must prove the password again. No log-in shares this
+    count.
+    """
+    whose = session_or_user_id.hex
+    with _counting_failures(Limit("LOGIN_FAILURE_LIMIT", "password", whose)), _slots().known_log_in(whose):
+        yield
+
+
+def count_refresh(session_id: UUID | None) -> None:
+    """Count a refresh for its session, which the refresh token must have proved; without one for the client's address.
+    Raises TooManyRequests.
+    """
+    if session_id is None:
+        count_attempt("LOGIN_RATE_LIMIT", "refresh-address", client_address())
+    else:
+        count_attempt("REFRESH_RATE_LIMIT", "session", session_id.hex)
+
+
+@contextmanager
+def _counting_failures(*limits: Limit) -> Iterator[None]:
+    """The counts come before the block: of many attempts at once, no more are let in than the limit allows."""
+    counted: list[Limit] = []
+    has_failed = False
+    try:
+        for limit in limits:
+            count_attempt(*limit)
+            counted.append(limit)
+        yield
+    except (Unauthenticated, Forbidden):
+        has_failed = True
+        raise
+    finally:
+        for limit in () if has_failed else counted:
+            take_attempt_back(*limit)
+
+
+def _account(email: str) -> str:
+    secret: str = current_app.config["SECRET_KEY"]
+    return blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
+
+
+def _slots() -> ConcurrencySlots:
+    slots: ConcurrencySlots = current_app.extensions[SLOTS_EXTENSION]
+    return slots
