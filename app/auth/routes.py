@@ -6,10 +6,19 @@ from flask import Blueprint as FlaskBlueprint
 from flask import Response, jsonify
 
 from app.api.blueprint import Blueprint
+from app.api.refusals import refuses
 from app.auth import cookies, devices, refresh_tokens, service, sessions
 from app.auth.access import Access, access, caller, names_tenant
 from app.auth.credentials import presented_session
-from app.auth.errors import TokenMissing
+from app.auth.errors import (
+    BadCredentials,
+    CsrfRequired,
+    SessionOver,
+    SessionRequired,
+    TokenInvalid,
+    TokenMissing,
+    WrongPassword,
+)
 from app.auth.logout import log_out
 from app.auth.schemas import (
     LoginAnswerSchema,
@@ -22,9 +31,13 @@ from app.auth.schemas import (
 from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.current import current_app, request
+from app.errors import TooManyRequests
 from app.limits.attempts import count_refresh, log_in_attempt, password_attempt
+from app.limits.concurrency import TooManyConcurrentRequests
 from app.signing_keys import PUBLISHED_SECONDS
+from app.users.errors import MemberNotFound
 from app.users.service import credentials_of, memberships_of
+from tenant_schemas.errors import TenantAmbiguous, TenantNotFound
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
 well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
@@ -35,6 +48,15 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 @names_tenant
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, LoginAnswerSchema)
+@refuses(
+    BadCredentials,
+    SessionOver,
+    CsrfRequired,
+    TenantNotFound,
+    TenantAmbiguous,
+    TooManyRequests,
+    TooManyConcurrentRequests,
+)
 def login(told: dict[str, Any]) -> dict[str, Any]:
     """Trade an address and a password for an access token and a refresh token.
 
@@ -62,6 +84,7 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
 @access(Access.ANYONE)
 @blueprint.arguments(RefreshSchema, required=False)
 @blueprint.response(200, TokensSchema)
+@refuses(TokenMissing, TokenInvalid, SessionOver, CsrfRequired, TooManyRequests)
 def refresh(told: dict[str, str]) -> dict[str, Any]:
     """Trade a refresh token for new tokens of the same session and tenant.
 
@@ -85,6 +108,7 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
 @access(Access.ANYONE)
 @blueprint.arguments(LogoutSchema, required=False)
 @blueprint.response(204)
+@refuses(CsrfRequired, SessionRequired, TooManyRequests)
 def logout(told: dict[str, str]) -> None:
     """End the sessions that the request presents: by a refresh token, by an access token, also an expired one, or by
     the cookies. Their tokens are refused from the next request on.
@@ -99,6 +123,7 @@ def logout(told: dict[str, str]) -> None:
 @access(Access.USER)
 @blueprint.arguments(PasswordSchema)
 @blueprint.response(204)
+@refuses(WrongPassword, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
 def change_password(told: dict[str, str]) -> None:
     """Change the caller's password. It ends all other sessions of the user and all device tokens; this
     session stays, and a browser's cookie of its device is renewed.
