@@ -7,7 +7,6 @@ stranger can use them up. An account is counted under a keyed hash, whether or n
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -17,17 +16,17 @@ from app.config import Settings
 from app.current import current_app
 from app.errors import Forbidden, Unauthenticated
 from app.limits.concurrency import ConcurrencySlots
-from app.limits.rate_limit import client_address, count_attempt, take_attempt_back
+from app.limits.rate_limit import client_address, count_attempt, hashed_account, take_attempt_back
 
 SLOTS_EXTENSION: Final = "log_in_slots"
 
 
 class Limit(NamedTuple):
-    """A setting with a rate, what is counted, and whose it is."""
+    """What is counted, whose it is, and its rate."""
 
-    setting: str
     name: str
     whose: str
+    rate: str
 
 
 def init_app(app: Flask, settings: Settings, slots: ConcurrencySlots) -> None:
@@ -47,20 +46,21 @@ def log_in_attempt(email: str, device_id: UUID | None) -> Iterator[None]:
     Unauthenticated or Forbidden, the attempt has failed; otherwise the counts of failures are taken back. Raises
     TooManyRequests or TooManyConcurrentRequests.
     """
-    address = client_address()
+    address, config = client_address(), current_app.config
     if device_id is None:
-        account = _account(email)
-        count_attempt("LOGIN_RATE_LIMIT", "address", address)
+        account = hashed_account(email)
+        count_attempt("address", address, config["LOGIN_RATE_LIMIT"])
         failures = (
-            Limit("LOGIN_FAILURE_LIMIT", "account-address", f"{account}/{address}"),
-            Limit("ACCOUNT_FAILURE_LIMIT", "account", account),
+            Limit("account-address", f"{account}/{address}", config["LOGIN_FAILURE_LIMIT"]),
+            Limit("account", account, config["ACCOUNT_FAILURE_LIMIT"]),
         )
         with _counting_failures(*failures), _slots().log_in(address):
             yield
     else:
         device = device_id.hex
-        count_attempt("LOGIN_RATE_LIMIT", "device", device)
-        with _counting_failures(Limit("LOGIN_FAILURE_LIMIT", "device-failures", device)), _slots().known_log_in(device):
+        count_attempt("device", device, config["LOGIN_RATE_LIMIT"])
+        failure = Limit("device-failures", device, config["LOGIN_FAILURE_LIMIT"])
+        with _counting_failures(failure), _slots().known_log_in(device):
             yield
 
 
@@ -70,7 +70,8 @@ def password_attempt(session_or_user_id: UUID) -> Iterator[None]:
     count.
     """
     whose = session_or_user_id.hex
-    with _counting_failures(Limit("LOGIN_FAILURE_LIMIT", "password", whose)), _slots().known_log_in(whose):
+    failure = Limit("password", whose, current_app.config["LOGIN_FAILURE_LIMIT"])
+    with _counting_failures(failure), _slots().known_log_in(whose):
         yield
 
 
@@ -79,9 +80,9 @@ def count_refresh(session_id: UUID | None) -> None:
     Raises TooManyRequests.
     """
     if session_id is None:
-        count_attempt("LOGIN_RATE_LIMIT", "refresh-address", client_address())
+        count_attempt("refresh-address", client_address(), current_app.config["LOGIN_RATE_LIMIT"])
     else:
-        count_attempt("REFRESH_RATE_LIMIT", "session", session_id.hex)
+        count_attempt("session", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
 
 
 @contextmanager
@@ -100,11 +101,6 @@ def _counting_failures(*limits: Limit) -> Iterator[None]:
     finally:
         for limit in () if has_failed else counted:
             take_attempt_back(*limit)
-
-
-def _account(email: str) -> str:
-    secret: str = current_app.config["SECRET_KEY"]
-    return blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
 
 
 def _slots() -> ConcurrencySlots:

@@ -7,6 +7,7 @@ tenant is known.
 """
 
 from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from operator import attrgetter
@@ -75,16 +76,22 @@ def count_caller(caller_id: UUID, caller_rate: str) -> None:
     _count(current_app.extensions[EXTENSION], caller_rate, "caller", str(caller_id))
 
 
-def count_attempt(setting: str, name: str, whose: str) -> None:
-    """Count an attempt under the rate of this setting. Raises TooManyRequests."""
-    _count(current_app.extensions[ATTEMPTS_EXTENSION], current_app.config[setting], name, whose)
+def count_attempt(name: str, whose: str, rate: str) -> None:
+    """Count an attempt of this kind over all processes. Raises TooManyRequests."""
+    _count(current_app.extensions[ATTEMPTS_EXTENSION], rate, name, whose)
 
 
-def take_attempt_back(setting: str, name: str, whose: str) -> None:
+def take_attempt_back(name: str, whose: str, rate: str) -> None:
     """Undo `count_attempt`. The headers of the answer then do not tell of it."""
     counts: Counters = current_app.extensions[ATTEMPTS_EXTENSION]
-    counts.take_back(_parsed(current_app.config[setting]).item, name, whose)
+    counts.take_back(_parsed(rate).item, name, whose)
     g.counted = [counted for counted in g.counted if counted.name != name]
+
+
+def hashed_account(address: str) -> str:
+    """The account with this address, whether or not it exists, as counters know it: a keyed hash."""
+    secret: str = current_app.config["SECRET_KEY"]
+    return blake2b(address.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
 
 
 def _count(counts: Counters, rate_text: str, name: str, whose: str) -> None:
