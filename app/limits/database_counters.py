@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 import structlog
-from limits import RateLimitItem
+from limits import RateLimitItem, RateLimitItemPerMinute
 from sqlalchemy.exc import DBAPIError
 
 from app.limits.counters import SWEEP_SECONDS, ProcessCounters, WindowCount
@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 MAX_NUMBER: Final = 1_000_000_000
 REMEMBERED_WINDOWS: Final = 50_000
+OWN_SECONDS: Final = 60
 _COUNT: Final = """
     INSERT INTO shared.attempt_counts AS counted (key, number, ends_at)
     VALUES (%(key)s, 1, now() + make_interval(secs => %(seconds)s))
@@ -38,9 +39,10 @@ _SWEEP: Final = """
 
 
 class DatabaseCounters:
-    """The process counts first. A request that its own count refuses costs no query, so a flood of refused log-ins
-    costs the database nothing. While the database does not answer, and before shared revision 0005, each process counts
-    for itself. The table contains keyed hashes, no address and no account.
+    """The process counts first, in windows of a minute at most. A request that its own count refuses costs no query, so
+    a flood of refused log-ins costs the database nothing. The table decides about longer windows: who deletes its rows
+    unlocks accounts within a minute. While the database does not answer, each process counts for itself. The table
+    contains keyed hashes, no address and no account.
     """
 
     def __init__(self, secret: str) -> None:
@@ -49,7 +51,7 @@ class DatabaseCounters:
         self._next_sweep = monotonic() + SWEEP_SECONDS
 
     def add(self, limit: RateLimitItem, *who: str) -> WindowCount:
-        own = self._own.add(limit, *who)
+        own = self._own.add(_of_a_minute(limit), *who)
         if own.number > limit.amount:
             return own
         told = {"key": self._key(limit, who), "seconds": limit.get_expiry(), "most": MAX_NUMBER}
@@ -63,7 +65,7 @@ class DatabaseCounters:
         return WindowCount(number, time() + seconds_left)
 
     def take_back(self, limit: RateLimitItem, *who: str) -> None:
-        self._own.take_back(limit, *who)
+        self._own.take_back(_of_a_minute(limit), *who)
         try:
             connections().shared.one_statement(_TAKE_BACK, {"key": self._key(limit, who)})
         except (psycopg.Error, DBAPIError, TenancyError) as error:
@@ -77,3 +79,8 @@ class DatabaseCounters:
         if monotonic() >= self._next_sweep:
             self._next_sweep = monotonic() + SWEEP_SECONDS
             connections().shared.one_statement(_SWEEP, ())
+
+
+def _of_a_minute(limit: RateLimitItem) -> RateLimitItem:
+    """The limit with a window of a minute, if its own is longer."""
+    return limit if limit.get_expiry() <= OWN_SECONDS else RateLimitItemPerMinute(limit.amount)

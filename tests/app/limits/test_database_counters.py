@@ -1,6 +1,7 @@
 """Log-ins are counted over all processes without Redis; a refused one costs no query."""
 
 from concurrent.futures import ThreadPoolExecutor
+from time import time
 from typing import Any
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_count_that_is_taken_back_leaves_no_row(make: Make) -> None:
         assert one.add(limit, "account", "a").number == 1
         one.take_back(limit, "account", "a")
     assert world.database.as_superuser().execute("SELECT FROM shared.attempt_counts").fetchall() == []
+
+
+def test_an_operator_who_deletes_the_rows_unlocks_an_account_within_a_minute(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, limit, now = make(), parse("2/day"), time()
+    counts = DatabaseCounters(SECRET)
+    with world.app.app_context():
+        assert [counts.add(limit, "account", "a").number for _ in range(4)] == [1, 2, 3, 4]
+        monkeypatch.setattr("app.limits.counters.time", lambda: now + 61)
+        assert counts.add(limit, "account", "a").number == 3, "a day is longer than the memory of the process"
+        world.database.as_superuser().execute("DELETE FROM shared.attempt_counts")
+        assert counts.add(limit, "account", "a").number == 1
 
 
 def test_the_process_remembers_a_bounded_number_of_counts(make: Make) -> None:
