@@ -6,6 +6,7 @@ A request that is refused here has not touched the tenant's schema. The limits o
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -89,6 +90,14 @@ def enter_shared_side(caller_id: UUID) -> None:
     own = limits.defaults
     rate_limit.count_caller(caller_id, own["caller_rate_limit"])
     limits.slots.take(request.environ, SHARED_SIDE, caller_id, own["share"])
+
+
+def log_in_slot() -> AbstractContextManager[None]:
+    """`with log_in_slot():` around the hashing of a password for a caller who has not logged in and tries none, such as
+    one with a mailed token. The request may have to wait a second for the slot. Raises TooManyConcurrentRequests.
+    """
+    limits: Limits = current_app.extensions[EXTENSION]
+    return limits.slots.log_in(rate_limit.client_address())
 
 
 def _checked(tenant: Tenant) -> dict[str, Any]:
