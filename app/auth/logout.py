@@ -10,7 +10,7 @@ from app.auth import cookies, refresh_tokens, sessions
 from app.auth.credentials import session_of_header
 from app.auth.errors import CsrfRequired, TokenInvalid
 from app.auth.tokens import current_mint
-from app.limits.attempts import count_refresh
+from app.limits.attempts import count_log_out
 
 
 def log_out(request: Request, refresh_token: str | None) -> None:
@@ -19,7 +19,8 @@ def log_out(request: Request, refresh_token: str | None) -> None:
     request, the others when this returns.
 
     Raises CsrfRequired if the request has no token but cookies, and may be forged; SessionRequired for an OpenID
-    provider's token; TooManyRequests for many refresh tokens that this service did not make.
+    provider's token; TooManyRequests for a session that is logged out again and again, and for many refresh tokens that
+    this service did not make.
     """
     header = request.headers.get("Authorization")
     kept = request.cookies.get(cookies.REFRESH_COOKIE)
@@ -33,6 +34,7 @@ def log_out(request: Request, refresh_token: str | None) -> None:
             _end_by_refresh_token(token)
     for session_id in (of_header, of_cookie if takes_cookies else None):
         if session_id:
+            count_log_out(session_id)
             sessions.end_session(session_id)
     if takes_cookies:
         cookies.forget_cookies()
@@ -54,7 +56,5 @@ def _session_named_by(token: str) -> UUID | None:
 
 
 def _end_by_refresh_token(token: str) -> None:
-    """A token that this service made costs a log-out no count: its number is bounded by the refreshes."""
-    if refresh_tokens.proven_session_of(token) is None:
-        count_refresh(None)
+    count_log_out(refresh_tokens.proven_session_of(token))
     sessions.end_session_of(token)

@@ -85,6 +85,14 @@ def count_refresh(session_id: UUID | None) -> None:
         count_attempt("session", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
 
 
+def count_log_out(session_id: UUID | None) -> None:
+    """As `count_refresh`, for a log-out, so that nobody repeats it without end. Refreshes do not share this count."""
+    if session_id is None:
+        count_refresh(None)
+    else:
+        count_attempt("log-out", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
+
+
 @contextmanager
 def _counting_failures(*limits: Limit) -> Iterator[None]:
     """The counts come before the block: of many attempts at once, no more are let in than the limit allows."""
