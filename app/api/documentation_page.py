@@ -53,9 +53,7 @@ blueprint = Blueprint("documentation_page", __name__, url_prefix="/docs")
 
 @blueprint.get("/")
 def show_page() -> Response:
-    response = Response(PAGE, mimetype="text/html")
-    response.headers[CONTENT_SECURITY_POLICY[0]] = PAGE_POLICY
-    return response
+    return _under_policy(Response(PAGE, mimetype="text/html"))
 
 
 @blueprint.get("/start.js")
@@ -65,4 +63,9 @@ def show_start() -> Response:
 
 @blueprint.get("/<path:path>")
 def show_file(path: str) -> Response:
-    return send_from_directory(FILES, path)
+    return _under_policy(send_from_directory(FILES, path))
+
+
+def _under_policy(response: Response) -> Response:
+    response.headers[CONTENT_SECURITY_POLICY[0]] = PAGE_POLICY
+    return response

@@ -2,7 +2,7 @@
 
 import re
 
-from app.api.documentation_page import FILES, LOGO_STYLE
+from app.api.documentation_page import FILES, LOGO_STYLE, PAGE_POLICY
 from tests.factories.api import Api
 
 
@@ -37,6 +37,12 @@ def test_the_policy_allows_files_of_this_service_only(api: Api) -> None:
     assert LOGO_STYLE in (FILES / "swagger-ui-standalone-preset.js").read_text(), "the one style that Swagger UI writes"
     assert policy["img-src"] == "'self' data:"
     assert not re.search(r"<script>|<style|\son[a-z]+=|\sstyle=", page.text), "the policy would forbid it"
+
+
+def test_every_page_below_has_the_policy(api: Api) -> None:
+    for path in ("/docs/oauth2-redirect.html", "/docs/swagger-ui.css"):
+        with api.get(path) as answer:
+            assert answer.headers["Content-Security-Policy"] == PAGE_POLICY
 
 
 def test_a_path_leads_out_of_the_folder_never(api: Api) -> None:
