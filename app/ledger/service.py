@@ -36,9 +36,9 @@ POSTED_COLUMNS: Final = ", ".join(
 )
 # The caller knows the other columns.
 _ANSWER: Final = """id, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at,
-        refundable_minor, replayed"""
+        refundable_minor, admin_id, replayed"""
 # The wallet is the one with this id, or else the user's in this currency.
-_FROM_POSTING: Final = """FROM wallet_post_v3(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
+_FROM_POSTING: Final = """FROM wallet_post_v4(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
         p_currency => %(currency)s, p_type => %(type)s, p_amount_minor => %(amount_minor)s,
         p_idempotency_key => %(idempotency_key)s, p_admin_id => %(admin_id)s, p_order_id => %(order_id)s,
         p_refund_of => %(refund_of)s, p_description => %(description)s, p_reference => %(reference)s,
@@ -51,7 +51,7 @@ _POST_AUDITED: Final = f"""
 # The same statement proves the member's standing.
 _PAY: Final = """
     SELECT id, wallet_id, seq, balance_after_minor, created_at, replayed
-    FROM wallet_pay_v1(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
+    FROM wallet_pay_v2(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
         %(idempotency_key)s, %(order_id)s, %(description)s)"""
 
 
