@@ -16,13 +16,25 @@ RETURN '00000000-0000-0000-0000-000000000000'::uuid;
 -- is no user's is an API key's. Also of an installation from which the tenant was restored: users are never deleted, so
 -- a wrong guess can only refuse a key, and never post twice.
 --
--- VOLATILE, or the planner would call it for an estimate: a posting that meets no key would lock shared.users.
+-- VOLATILE, or the planner would call it for an estimate: a look for a key that nobody used would lock shared.users.
 CREATE FUNCTION key_caller_v1(admin_id uuid, owner_id uuid) RETURNS uuid LANGUAGE sql VOLATILE
 RETURN CASE
     WHEN admin_id IS NULL THEN owner_id
     WHEN EXISTS (SELECT FROM shared.users u WHERE u.id = admin_id) THEN admin_id
     ELSE key_caller_of_services_v1()
 END;
+
+-- Whether this caller has used the key in no movement and no hold of the wallet, which the caller of this function has
+-- locked.
+CREATE FUNCTION key_is_unused_v1(p_wallet_id uuid, p_idempotency_key text, p_admin_id uuid) RETURNS boolean
+    LANGUAGE sql VOLATILE
+RETURN NOT EXISTS (
+    SELECT FROM wallets w CROSS JOIN LATERAL (
+        SELECT t.admin_id FROM wallet_transactions t
+            WHERE t.wallet_id = w.id AND t.idempotency_key = p_idempotency_key
+        UNION ALL
+        SELECT NULL FROM holds h WHERE h.wallet_id = w.id AND h.idempotency_key = p_idempotency_key) used
+    WHERE w.id = p_wallet_id AND key_caller_v1(used.admin_id, w.user_id) = key_caller_v1(p_admin_id, w.user_id));
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Tables
@@ -221,7 +233,6 @@ CREATE FUNCTION wallet_post_v4(
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     max_minor      constant bigint := 9223372036854775807;
-    owner_id       uuid;
     limit_minor    bigint;
     held           bigint;
     status         text;
@@ -234,15 +245,13 @@ DECLARE
 BEGIN
     IF p_wallet_id IS NULL THEN
         SELECT w.id, w.currency, w.last_seq + 1, w.balance_minor, w.credit_limit_minor, w.held_minor, w.status,
-                w.last_hash, w.last_posted_at, w.user_id
-            INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash,
-                created_at, owner_id
+                w.last_hash, w.last_posted_at
+            INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash, created_at
             FROM wallets w WHERE w.user_id = p_user_id AND w.currency = p_currency FOR NO KEY UPDATE;
     ELSE
         SELECT w.id, w.currency, w.last_seq + 1, w.balance_minor, w.credit_limit_minor, w.held_minor, w.status,
-                w.last_hash, w.last_posted_at, w.user_id
-            INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash,
-                created_at, owner_id
+                w.last_hash, w.last_posted_at
+            INTO wallet_id, currency, seq, balance_after_minor, limit_minor, held, status, previous_hash, created_at
             FROM wallets w WHERE w.id = p_wallet_id FOR NO KEY UPDATE;
     END IF;
     IF NOT FOUND THEN
@@ -308,22 +317,30 @@ BEGIN
                 p_idempotency_key, fingerprint, p_admin_id, order_id, p_refund_of, p_hold_id, p_description, p_reference,
                 p_reason, created_at, previous_hash, debit_account, credit_account
             WHERE NOT EXISTS (SELECT FROM wallet_transactions t
-                    WHERE t.wallet_id = wallet_post_v4.wallet_id AND t.idempotency_key = p_idempotency_key
-                        AND key_caller_v1(t.admin_id, owner_id) = key_caller_v1(p_admin_id, owner_id))
+                    WHERE t.wallet_id = wallet_post_v4.wallet_id AND t.idempotency_key = p_idempotency_key)
                 AND NOT EXISTS (SELECT FROM holds h
-                    WHERE h.wallet_id = wallet_post_v4.wallet_id AND h.idempotency_key = p_idempotency_key
-                        AND coalesce(p_admin_id, owner_id) = owner_id);
+                    WHERE h.wallet_id = wallet_post_v4.wallet_id AND h.idempotency_key = p_idempotency_key);
         replayed := NOT FOUND;
     END IF;
     IF replayed THEN
-        SELECT (n.posted).id, (n.posted).currency, (n.posted).seq, (n.posted).type, (n.posted).amount_minor,
-                (n.posted).balance_after_minor, (n.posted).order_id, (n.posted).created_at, n.refundable_minor,
-                (n.posted).admin_id
-            INTO id, currency, seq, type, amount_minor, balance_after_minor, order_id, created_at, refundable_minor,
-                admin_id
-            FROM wallet_not_posted_v2(wallet_id, p_type, p_amount_minor, p_idempotency_key, p_admin_id, p_order_id,
-                p_refund_of, p_description, p_reference, p_reason, p_hold_id, payment_id, refundable_minor) n;
-        RETURN;
+        IF may_post AND key_is_unused_v1(wallet_id, p_idempotency_key, p_admin_id) THEN   -- The key is another caller's.
+            INSERT INTO wallet_transactions (id, wallet_id, currency, seq, type, amount_minor, balance_after_minor,
+                    idempotency_key, request_fingerprint, admin_id, order_id, refund_of, hold_id, description, reference,
+                    reason, created_at, hash, debit_account, credit_account)
+                SELECT id, wallet_id, currency, seq, p_type, amount_minor, balance_after_minor,
+                    p_idempotency_key, fingerprint, p_admin_id, order_id, p_refund_of, p_hold_id, p_description, p_reference,
+                    p_reason, created_at, previous_hash, debit_account, credit_account;
+            replayed := false;
+        ELSE
+            SELECT (n.posted).id, (n.posted).currency, (n.posted).seq, (n.posted).type, (n.posted).amount_minor,
+                    (n.posted).balance_after_minor, (n.posted).order_id, (n.posted).created_at, n.refundable_minor,
+                    (n.posted).admin_id
+                INTO id, currency, seq, type, amount_minor, balance_after_minor, order_id, created_at, refundable_minor,
+                    admin_id
+                FROM wallet_not_posted_v2(wallet_id, p_type, p_amount_minor, p_idempotency_key, p_admin_id, p_order_id,
+                    p_refund_of, p_description, p_reference, p_reason, p_hold_id, payment_id, refundable_minor) n;
+            RETURN;
+        END IF;
     END IF;
     UPDATE wallets w SET
         balance_minor = balance_after_minor,
@@ -377,7 +394,8 @@ END $$;
 --
 -- All or nothing with p_is_atomic: the first refusal, in the order of wallets, is raised with the item's place in its
 -- detail. Else each item stands on its own and a refused one has a SQLSTATE instead of a transaction. p_batch tells the
--- whole request from others. Another one of the caller with p_idempotency_key, the bulk's own key, is refused as a whole, and two
+-- whole request from others. Another one of the caller with p_idempotency_key, the bulk's own key, is refused as a whole, and
+-- two
 -- at once follow one another. An item whose key the caller used in another request refuses everything, in both ways;
 -- the detail has its place and its wallet.
 --
