@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
-from app.audit.service import entry_json
+from app.audit.service import entry_json, mark_rehearsal, mark_written
 from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
@@ -66,6 +66,7 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     if actor is None:
         return _posted(_row(_POST, parameters), movement)
     row = _row(_POST_AUDITED, {**parameters, "audit_entry": entry_json(actor)})
+    mark_written()
     return _posted(row[:-1], movement)
 
 
@@ -119,6 +120,7 @@ def _row(statement: LiteralString, parameters: dict[str, Any]) -> Sequence[Any]:
 
 
 def _rehearse(parameters: dict[str, Any], movement: Movement) -> tuple[PostedTransaction, bool]:
+    mark_rehearsal()
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             row = connection.exec_driver_sql(_POST, parameters).one()

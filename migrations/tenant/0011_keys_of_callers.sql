@@ -394,10 +394,9 @@ END $$;
 --
 -- All or nothing with p_is_atomic: the first refusal, in the order of wallets, is raised with the item's place in its
 -- detail. Else each item stands on its own and a refused one has a SQLSTATE instead of a transaction. p_batch tells the
--- whole request from others. Another one of the caller with p_idempotency_key, the bulk's own key, is refused as a whole, and
--- two
--- at once follow one another. An item whose key the caller used in another request refuses everything, in both ways;
--- the detail has its place and its wallet.
+-- whole request from others. Another one of the caller with p_idempotency_key, the bulk's own key, is refused as a whole,
+-- and two at once follow one another. An item whose key the caller used in another request refuses everything, in both
+-- ways; the detail has its place and its wallet.
 --
 -- One statement locks all the wallets, in the order of their ids, so that two calls can't block each other; one reads,
 -- one to a table writes, with the orders in their order. Between them is a loop over memory: what is refused decides

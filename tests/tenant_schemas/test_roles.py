@@ -44,6 +44,7 @@ TENANT_TABLES = (
         "alembic_version",
         "audit_chain",
         "audit_log",
+        "audit_refusals",
         "bulk_requests",
         "credit_policies",
         "documents",
@@ -58,8 +59,11 @@ TENANT_TABLES = (
 # With the owner's rights, so that they can write.
 DEFINERS = (
     "audit_note_v1(jsonb)",
+    "audit_note_v2(jsonb)",
     "audit_posted_v1(jsonb,{schema_name}.wallet_transactions,boolean)",
     "audit_posted_v2(jsonb,text,uuid,uuid,bigint,bigint,boolean)",
+    "audit_refusals_end_v1()",
+    "audit_refused_v1(jsonb)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "document_claim_v1()",
     "document_end_v1(uuid,integer,bytea,text)",

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from app.audit.service import entry_json
+from app.audit.service import entry_json, mark_written
 from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
@@ -26,7 +26,7 @@ _POST_MANY: Final = f"""
     WITH outcome AS MATERIALIZED (
         SELECT * FROM wallet_post_many_v3(%s::jsonb, %s, %s, %s, %s)
     ), noted AS MATERIALIZED (
-        SELECT audit_note_v1(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
+        SELECT audit_note_v2(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
             'items', count(*), 'refused', count(o.refused_by), 'replayed', count(*) FILTER (WHERE o.replayed))))
         FROM outcome o
     )
@@ -78,6 +78,7 @@ def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
     with named_refusals():
         # After a broken connection, the same idempotency keys make the second try safe.
         rows = engine.one_statement(_POST_MANY, parameters, retry=True)
+    mark_written()
     return [
         Outcome(
             transaction=None if refused_by else posted_transaction(columns),
