@@ -194,8 +194,8 @@ BACKUP_POLICY: Final = BackupPolicy(
     find_faults=find_faults,
     rechain=rechain,
     masks=MASKS,
-    # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked, and
-    # refusals are counted for an hour.
+    # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
+    # and refusals are counted for an hour.
     not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals"}),
     recreated={"status": "'disabled'"},
     note=note,

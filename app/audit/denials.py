@@ -1,12 +1,12 @@
 """Records refused requests (4xx) in the tenant's audit log.
 
 A change is recorded where it happens, in the same db transaction. A refusal has the request's path as its subject and
-no wallet, because the audit compares each wallet with its last entry. What is recorded follows from the route, the caller
-and the outcome, and not from what the request says:
+no wallet, because the audit compares each wallet with its last entry. What is recorded follows from the route, the
+caller and the outcome, and not from what the request says:
 
 - of a caller whose role the route does not admit, each refusal, within a bound and then counted (`commit_refusal`);
-- of a caller whom the route admits, each refusal of a request that would change something, and each want of a right. A
-  refused dry run changed nothing and is not recorded; an operator's is, because its answer shows the wallet's funds.
+- of a caller whom the route admits, each refusal of a request that would change something, and each want of a right.
+  A refused dry run changed nothing and is not recorded; an operator's is, because its answer shows the wallet's funds.
 
 A server error (5xx) is not recorded: its outcome is unknown, and the service's log has it.
 """

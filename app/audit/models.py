@@ -1,6 +1,7 @@
 """The audit log: append-only, and one chain of hashes for each tenant."""
 
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -16,9 +17,9 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 class State(sa.TypeDecorator[dict[str, Any]]):
-    """The state before or after a change. The database takes plain objects only. An entry from before that rule may hold
-    any JSON: a value that can't be shown is read as `{"unreadable": …}` with its beginning, so that it hides no other
-    entry.
+    """The state before or after a change. The database takes plain objects only. An entry from before that rule may
+    hold any JSON: a value that can't be shown is read as `{"unreadable": …}` with its beginning, so that it hides no
+    other entry.
     """
 
     impl = JSONB
@@ -79,6 +80,18 @@ class AuditRecord(TenantModel):
     address: Mapped[str | None] = mapped_column(sa.Text)
     refusal: Mapped[str | None] = mapped_column(sa.Text)
     hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEntry:
+    """An entry with the currency of its wallet."""
+
+    record: AuditRecord
+    currency: str | None
+
+    def __getattr__(self, attribute: str) -> Any:
+        """All attributes of the record."""
+        return getattr(self.record, attribute)
 
 
 class AuditChain(TenantModel):

@@ -1,7 +1,7 @@
 """Records each request of an operator in a tenant that is neither a change nor a refusal, in that tenant's audit log.
 
-A change and a refusal have entries of their own. All else that succeeds is a look, whatever its method: a read, a dry run, a
-change that changes nothing. So each request of an operator in a tenant has an entry.
+A change and a refusal have entries of their own. All else that succeeds is a look, whatever its method: a read, a dry
+run, a change that changes nothing. So each request of an operator in a tenant has an entry.
 """
 
 from flask import Flask, Response

@@ -1,7 +1,7 @@
 """Writes the counts of refusals whose hour is over into the audit log while the service runs.
 
-A count stays in its table until then, and the next refusal in the tenant writes it too. It works on tenants with an idle
-connection in this process and opens none.
+A count stays in its table until then, and the next refusal in the tenant writes it too. It works on tenants with an
+idle connection in this process and opens none.
 """
 
 from threading import Event

@@ -1,4 +1,3 @@
--- squawk-ignore-file ban-drop-trigger
 -- The audit log takes known shapes only, and counts what callers without a right try often. Frozen once merged.
 
 ------------------------------------------------------------------------------------------------------------------------
