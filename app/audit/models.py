@@ -1,5 +1,6 @@
 """The audit log: append-only, and one chain of hashes for each tenant."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.auth.named_actors import NamedActor
 from app.db import TenantModel
+from app.users.directory import Person
 
 
 class AuditRecord(TenantModel):
@@ -20,7 +23,7 @@ class AuditRecord(TenantModel):
     __table_args__ = (
         sa.UniqueConstraint("seq", name="audit_log_seq_key"),
         sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),
-        sa.Index("audit_log_at_idx", "at", postgresql_where=sa.text("wallet_id IS NULL")),
+        sa.Index("audit_log_at_seq_idx", "at", "seq"),
         sa.Index("audit_log_actor_id_seq_idx", "actor_id", "seq"),
         sa.Index("audit_log_action_seq_idx", "action", "seq"),
     )
@@ -39,6 +42,19 @@ class AuditRecord(TenantModel):
     address: Mapped[str | None] = mapped_column(sa.Text)
     refusal: Mapped[str | None] = mapped_column(sa.Text)
     hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEntry:
+    """An entry with its actor and, if it names a wallet, that wallet's member."""
+
+    item: AuditRecord
+    actor: NamedActor
+    owner: Person | None
+
+    def __getattr__(self, attribute: str) -> Any:
+        """All attributes of the entry."""
+        return getattr(self.item, attribute)
 
 
 class AuditChain(TenantModel):

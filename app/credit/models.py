@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
+from app.users.directory import Person
 
 # Views, so they are in no metadata.
 limit_changes = sa.table(
@@ -105,3 +106,7 @@ class WalletCredit(CreditInUse):
     user_id: UUID
     email: str | None
     name: str | None
+
+    @property
+    def owner(self) -> Person:
+        return Person(self.user_id, self.email, self.name)

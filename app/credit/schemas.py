@@ -7,6 +7,8 @@ from marshmallow import ValidationError, fields, validates_schema
 from app.api.fields import Answer, Moment, Schema, coded
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import page_schema
+from app.auth.schemas import ActorSchema
+from app.users.schemas import PersonSchema
 
 
 class SetPolicySchema(Schema):
@@ -49,6 +51,7 @@ class PoliciesSchema(Answer):
 class PolicyChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(data_key="actorId", allow_none=True)
+    actor = fields.Nested(ActorSchema)
     request_id = fields.String(data_key="requestId", allow_none=True)
     currency = fields.String(metadata={"description": "ISO 4217"})
     before = fields.Nested(PolicySchema, data_key="from")
@@ -60,6 +63,7 @@ class LimitChangeSchema(Answer):
     actor_id = fields.UUID(
         data_key="actorId", allow_none=True, metadata={"description": "null: a command made the change"}
     )
+    actor = fields.Nested(ActorSchema)
     action = fields.String()
     before = MoneyField(attribute="from_minor", data_key="from")
     after = MoneyField(attribute="to_minor", data_key="to")
@@ -90,8 +94,7 @@ class CreditReportSchema(Answer):
 class WalletCreditSchema(CreditInUseSchema):
     wallet_id = fields.UUID(data_key="walletId")
     user_id = fields.UUID(data_key="userId")
-    email = fields.String(allow_none=True)
-    name = fields.String(allow_none=True)
+    owner = fields.Nested(PersonSchema)
 
 
 PolicyChangePageSchema = page_schema(PolicyChangeSchema)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.audit.models import AuditRecord
 from app.audit.service import set_actor
 from app.auth.actors import Actor
+from app.auth.named_actors import Acted, acted
 from app.credit.models import (
     AGES,
     CreditPolicy,
@@ -63,8 +64,8 @@ def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int 
     return policy
 
 
-def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyChange]:
-    """Changes of the policy, newest first; `after` is (at, id). Setting the same values again is no change."""
+def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[Acted]:
+    """Changes of the policy with their actors, newest first; `after` is (at, id). The same values are no change."""
     log = AuditRecord
     query = (
         sa.select(log.id, log.at, log.actor_id, log.request_id, log.before, log.after)
@@ -74,14 +75,15 @@ def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyCh
     )
     if after is not None:
         query = query.where(sa.tuple_(log.at, log.id) < _moment_and_id(after))
-    return [
+    changes = [
         PolicyChange(row.id, row.at, row.actor_id, row.request_id, logged_policy(row.before), logged_policy(row.after))
         for row in db.session.execute(query)
     ]
+    return acted(changes)
 
 
-def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> list[LimitChange]:
-    """Changes of the wallet's credit limit, newest first; `after` is (at, id)."""
+def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> list[Acted]:
+    """Changes of the wallet's credit limit with their actors, newest first; `after` is (at, id)."""
     change = limit_changes.c
     query = (
         sa.select(limit_changes)
@@ -91,7 +93,7 @@ def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) 
     )
     if after is not None:
         query = query.where(sa.tuple_(change.at, change.id) < _moment_and_id(after))
-    return [LimitChange(*row) for row in db.session.execute(query)]
+    return acted([LimitChange(*row) for row in db.session.execute(query)])
 
 
 def credit_totals() -> list[CreditTotals]:

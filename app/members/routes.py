@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
-from app.api.pagination import Page, paginate
+from app.api.pagination import Page, paginate, with_total
 from app.auth.access import Access, access, actor, caller
 from app.members import service
 from app.members.schemas import (
@@ -15,6 +15,7 @@ from app.members.schemas import (
     MemberListQuery,
     MemberPageSchema,
     MemberRoleSchema,
+    MemberSchema,
     MeSchema,
 )
 from app.users import service as users
@@ -36,7 +37,7 @@ def show_me() -> dict[str, Any]:
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
-        "memberships": users.memberships_of(user.id),
+        "memberships": users.shown_memberships_of(user.id),
     }
 
 
@@ -47,9 +48,18 @@ def show_me() -> dict[str, Any]:
 def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
     """The members of this tenant, by address."""
     filters = {name: query.get(name) for name in ("q", "role")}
-    return paginate(
+    page = paginate(
         query, lambda after, limit: service.list_members(after=after, limit=limit, **filters), lambda item: [item.email]
     )
+    return with_total(page, query, lambda most: service.count_members(most, **filters))
+
+
+@blueprint.get("/admin/members/<uuid:user_id>")
+@access(Access.READER)
+@blueprint.response(200, MemberSchema)
+def show_member(user_id: UUID) -> sa.Row[Any]:
+    """One member of this tenant."""
+    return service.get_member(user_id)
 
 
 @blueprint.post("/admin/members")

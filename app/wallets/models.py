@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
+from app.users.directory import Person
 from app.users.models import User
 
 # The columns of `holds` that a wallet needs. The feature `holds` is above wallets, so its model can't be imported.
@@ -87,6 +88,10 @@ class MemberWallet:
     wallet: Wallet
     email: str | None
     name: str | None
+
+    @property
+    def owner(self) -> Person:
+        return Person(self.wallet.user_id, self.email, self.name)
 
     def __getattr__(self, attribute: str) -> Any:
         """All attributes of the wallet."""

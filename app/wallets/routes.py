@@ -5,13 +5,20 @@ from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.headers import etag, gives_etag, if_match_version, needs_version
+from app.api.pagination import Page
 from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
 from app.money import to_minor
 from app.wallets import service
 from app.wallets.currencies import CurrencyQuery, chosen_currency
-from app.wallets.models import Wallet
-from app.wallets.schemas import ConfigureWalletSchema, OpenWalletSchema, WalletSchema
+from app.wallets.models import MemberWallet, Wallet
+from app.wallets.schemas import (
+    ConfigureWalletSchema,
+    MemberWalletSchema,
+    OpenWalletSchema,
+    WalletPageSchema,
+    WalletSchema,
+)
 
 blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A balance held by one member.")
 
@@ -21,31 +28,41 @@ blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A bal
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, WalletSchema)
 def show_own_wallet(query: dict[str, Any]) -> Wallet:
-    """My wallet in the tenant of this request, one for each currency. The first request opens it."""
+    """My wallet in the tenant of this request, one for each currency. `openedAt` is null until its first movement opens
+    it.
+    """
     return service.own_wallet(caller().user_id, chosen_currency(query))
+
+
+@blueprint.get("/wallets")
+@access(Access.MEMBER)
+@blueprint.response(200, WalletPageSchema)
+def list_own_wallets() -> Page[Wallet]:
+    """My opened wallets in the tenant of this request, by currency: all of them on one page."""
+    return Page(service.list_own_wallets(caller().user_id), None)
 
 
 @blueprint.post("/admin/wallets")
 @access(Access.ADMIN, "wallet.open")
 @gives_etag
 @blueprint.arguments(OpenWalletSchema)
-@blueprint.response(201, WalletSchema)
-@blueprint.alt_response(200, schema=WalletSchema)
-def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
+@blueprint.response(201, MemberWalletSchema)
+@blueprint.alt_response(200, schema=MemberWalletSchema)
+def open_wallet(body: dict[str, Any]) -> tuple[MemberWallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
     wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
         add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
-    return wallet, 201 if opened else 200, etag(wallet.version)
+    return service.get_member_wallet(wallet.id), 201 if opened else 200, etag(wallet.version)
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>")
 @access(Access.READER)
 @gives_etag
-@blueprint.response(200, WalletSchema)
-def show_wallet(wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
+@blueprint.response(200, MemberWalletSchema)
+def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """One wallet. Its ETag is the version of its limit and status; movements do not change it."""
-    wallet = service.get_wallet(wallet_id)
+    wallet = service.get_member_wallet(wallet_id)
     return wallet, 200, etag(wallet.version)
 
 
@@ -53,8 +70,8 @@ def show_wallet(wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
 @access(Access.ADMIN, "wallet.configure")
 @needs_version
 @blueprint.arguments(ConfigureWalletSchema)
-@blueprint.response(200, WalletSchema)
-def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
+@blueprint.response(200, MemberWalletSchema)
+def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """Set the credit limit, freeze, unfreeze or close. Closing is final and needs a balance of zero."""
     version = if_match_version()
     limit = body.get("credit_limit")
@@ -66,4 +83,4 @@ def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[Wallet, int
         credit_limit_minor=None if limit is None else to_minor(limit, currency, "creditLimit"),
         status=body.get("status"),
     )
-    return wallet, 200, etag(wallet.version)
+    return service.get_member_wallet(wallet_id), 200, etag(wallet.version)

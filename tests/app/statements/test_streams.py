@@ -106,7 +106,7 @@ def test_a_stream_that_nobody_closes_leaves_a_clean_connection_behind(
     long_book: Book, fresh_database: Database
 ) -> None:
     with long_book.app.app_context(), tenant_context("eur"):
-        stream = service.stream_transactions(lambda found: (b"piece" for _ in found))
+        stream = service.stream_transactions(lambda found: (b"piece" for _ in found), Filters())
     next(stream)
     del stream
     gc.collect()

@@ -15,8 +15,8 @@ from flask import Flask
 from psycopg import sql
 
 from app import create_app
-from app.ledger.service import balance_at, list_transactions
-from app.statements.service import list_tenant_transactions
+from app.api.pagination import PageRequest
+from app.ledger.history import Filters, balance_at, list_tenant_transactions, list_transactions
 from app.wallets.service import get_wallet
 from tenant_schemas.flask import EXTENSION, connections, tenant_context
 from tenant_schemas.testing.plugin import Database, copy_of
@@ -86,11 +86,13 @@ def planner(template: Database) -> Iterator[Planner]:
 
 
 def own_list(book: Book, **told: Any) -> Read:
-    return lambda: list_transactions(book.wallet_id, **{"after": None, "limit": 51, **told})
+    after = told.pop("after", None)
+    return lambda: list_transactions(book.wallet_id, PageRequest(after, 50), Filters(**told))
 
 
 def tenants_list(**told: Any) -> Read:
-    return lambda: list_tenant_transactions(**{"after": None, "limit": 51, **told})
+    after = told.pop("after", None)
+    return lambda: list_tenant_transactions(PageRequest(after, 50), Filters(**told))
 
 
 def indexes_of(plan: Any) -> set[str]:
@@ -99,7 +101,7 @@ def indexes_of(plan: Any) -> set[str]:
     return found.union(*(indexes_of(inner) for inner in plan.get("Plans", ())))
 
 
-WINDOWS = ({}, {"start": BEGUN}, {"end": END}, {"start": BEGUN, "end": END}, {"type_": "deposit"})
+WINDOWS = ({}, {"start": BEGUN}, {"end": END}, {"start": BEGUN, "end": END}, {"type": "deposit"})
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

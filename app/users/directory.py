@@ -1,0 +1,44 @@
+"""The members of the bound tenant by id, as the tenant's login sees them in `member_directory`."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db import db
+from app.users.models import member_directory
+
+# The feature `wallets` is above users, so its model can't be imported.
+_wallets = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("user_id", sa.Uuid))
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user as the tenant knows them. Address and name are None for a user whom the directory does not have."""
+
+    id: UUID
+    email: str | None = None
+    name: str | None = None
+
+
+def people(user_ids: Collection[UUID]) -> dict[UUID, Person]:
+    """These users, by id, in one query. Users whom the directory does not have are missing in the result."""
+    if not user_ids:
+        return {}
+    who = member_directory.c
+    query = sa.select(who.user_id, who.email, who.name).where(who.user_id.in_(user_ids))
+    return {row.user_id: Person(*row) for row in db.session.execute(query)}
+
+
+def wallet_owners(wallet_ids: Collection[UUID]) -> dict[UUID, Person]:
+    """The members of these wallets, by the wallet's id, in one query."""
+    if not wallet_ids:
+        return {}
+    who = member_directory
+    query = (
+        sa.select(_wallets.c.id, _wallets.c.user_id, who.c.email, who.c.name)
+        .join_from(_wallets, who, who.c.user_id == _wallets.c.user_id, isouter=True)
+        .where(_wallets.c.id.in_(wallet_ids))
+    )
+    return {wallet_id: Person(*person) for wallet_id, *person in db.session.execute(query)}
