@@ -33,12 +33,6 @@ def coded(code: str, message: str) -> Coded:
     return made
 
 
-def camel_case(name: str) -> str:
-    """A Python name as it is written in JSON: rate_limit as rateLimit."""
-    first, *others = name.split("_")
-    return first + "".join(word.capitalize() for word in others)
-
-
 class Schema(marshmallow.Schema):
     """The base of all schemas. Unknown fields are refused, and answers keep the order of their fields."""
 

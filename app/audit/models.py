@@ -46,11 +46,12 @@ class AuditRecord(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class ShownEntry:
-    """An entry with its actor and, if it names a wallet, that wallet's member."""
+    """An entry with its actor and, if it names a wallet, that wallet's member and currency."""
 
     item: AuditRecord
     actor: NamedActor
     owner: Person | None
+    currency: str | None
 
     def __getattr__(self, attribute: str) -> Any:
         """All attributes of the entry."""

@@ -17,7 +17,7 @@ blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="C
 @access(Access.READER)
 @blueprint.arguments(AuditQuery, location="query")
 @blueprint.response(200, AuditPageSchema)
-def list_entries(query: dict[str, Any]) -> Page[ShownEntry]:
+def list_audit_entries(query: dict[str, Any]) -> Page[ShownEntry]:
     """Changes by admins, services and operators in this tenant, and refused requests, newest first."""
     filters = {name: query[name] for name in _FILTERS if name in query}
     return page_of(query, lambda page: service.list_entries(page, **filters))

@@ -89,8 +89,7 @@ def list_entries(
 def _shown(entries: Sequence[AuditRecord]) -> list[ShownEntry]:
     members = wallet_owners({entry.wallet_id for entry in entries if entry.wallet_id is not None})
     return [
-        ShownEntry(entry.item, entry.actor, members.get(entry.wallet_id) if entry.wallet_id else None)
-        for entry in acted(entries)
+        ShownEntry(entry.item, entry.actor, *(members.get(entry.wallet_id) or (None, None))) for entry in acted(entries)
     ]
 
 

@@ -7,11 +7,14 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.dry_runs import DryRunQuery, dry_run_answer
-from app.api.headers import idempotency_key, needs_idempotency_key
+from app.api.headers import gives_location, idempotency_key, needs_idempotency_key
+from app.api.links import location
 from app.api.pagination import Found, Page, PageRequest, page_of
+from app.api.refusals import refuses
 from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
 from app.holds import service
+from app.holds.errors import AlreadyCaptured, CaptureExceedsHold, ExpiryInThePast, HoldExpired, HoldNotFound, HoldVoided
 from app.holds.models import AuthorisedHold, Hold
 from app.holds.schemas import (
     AuthoriseSchema,
@@ -24,10 +27,13 @@ from app.holds.schemas import (
     StaffHoldPageSchema,
     StaffHoldSchema,
 )
+from app.ledger.errors import IdempotencyKeyReused, InsufficientFunds, OrderAlreadyPaid
 from app.ledger.models import PostedTransaction
 from app.ledger.schemas import DryRunTransactionSchema, OwnDryRunQuery, TransactionSchema
 from app.money import to_minor
+from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned, owned
 from app.wallets.service import get_wallet, own_wallet
 
@@ -49,6 +55,7 @@ def list_own_holds(query: dict[str, Any]) -> Page[Hold]:
 @blueprint.get("/wallet/holds/<uuid:hold_id>")
 @access(Access.MEMBER)
 @blueprint.response(200, HoldSchema)
+@refuses(HoldNotFound)
 def show_own_hold(hold_id: UUID) -> Hold:
     """One of my holds."""
     return service.get_hold(hold_id, user_id=caller().user_id)
@@ -57,10 +64,20 @@ def show_own_hold(hold_id: UUID) -> Hold:
 @blueprint.post("/wallet/holds")
 @access(Access.MEMBER)
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(AuthoriseSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
 @blueprint.response(201, HoldSchema)
 @blueprint.alt_response(200, schema=DryRunHoldSchema)
+@refuses(
+    InsufficientFunds,
+    WalletFrozen,
+    WalletClosed,
+    IdempotencyKeyReused,
+    OrderAlreadyPaid,
+    ExpiryInThePast,
+    MemberNotFound,
+)
 def authorise_hold(
     body: dict[str, Any], query: dict[str, Any]
 ) -> tuple[AuthorisedHold, int, dict[str, str]] | Response:
@@ -76,16 +93,30 @@ def authorise_hold(
         is_dry_run=query["dry_run"],
     )
     headers = {"Idempotent-Replayed": "true"} if replayed else {}
-    return _rehearsed_hold(hold, headers) if query["dry_run"] else (hold, 201, headers)
+    if query["dry_run"]:
+        return _rehearsed_hold(hold, headers)
+    return hold, 201, location("wallet/holds", hold.id) | headers
 
 
 @blueprint.post("/wallet/holds/<uuid:hold_id>/capture")
 @access(Access.MEMBER)
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(CaptureSchema)
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@refuses(
+    HoldNotFound,
+    AlreadyCaptured,
+    HoldVoided,
+    HoldExpired,
+    CaptureExceedsHold,
+    WalletFrozen,
+    WalletClosed,
+    IdempotencyKeyReused,
+    OrderAlreadyPaid,
+)
 def capture_hold(
     body: dict[str, Any], query: dict[str, Any], hold_id: UUID
 ) -> tuple[PostedTransaction, int, dict[str, str]] | Response:
@@ -101,12 +132,15 @@ def capture_hold(
         is_dry_run=query["dry_run"],
     )
     headers = {"Idempotent-Replayed": "true"} if replayed else {}
-    return _rehearsed_transaction(transaction, headers) if query["dry_run"] else (transaction, 201, headers)
+    if query["dry_run"]:
+        return _rehearsed_transaction(transaction, headers)
+    return transaction, 201, location("wallet/transactions", transaction.id) | headers
 
 
 @blueprint.post("/wallet/holds/<uuid:hold_id>/void")
 @access(Access.MEMBER)
 @blueprint.response(200, HoldSchema)
+@refuses(HoldNotFound, AlreadyCaptured, HoldExpired)
 def void_own_hold(hold_id: UUID) -> Hold:
     """Release the remaining amount of a hold. A second void has no effect."""
     return service.void_own(caller().user_id, hold_id)
@@ -116,6 +150,7 @@ def void_own_hold(hold_id: UUID) -> Hold:
 @access(Access.READER)
 @blueprint.arguments(HoldListQuery, location="query")
 @blueprint.response(200, StaffHoldPageSchema)
+@refuses(WalletNotFound)
 def list_wallet_holds(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
     """A wallet's holds, newest first."""
     get_wallet(wallet_id)
@@ -134,6 +169,7 @@ def list_holds(query: dict[str, Any]) -> Page[Owned]:
 @blueprint.get("/admin/holds/<uuid:hold_id>")
 @access(Access.READER)
 @blueprint.response(200, StaffHoldSchema)
+@refuses(HoldNotFound)
 def show_hold(hold_id: UUID) -> Owned:
     """One hold of any wallet."""
     (found,) = owned([service.get_hold(hold_id)])
@@ -143,6 +179,7 @@ def show_hold(hold_id: UUID) -> Owned:
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/holds/<uuid:hold_id>/void")
 @access(Access.ADMIN, "hold.void")
 @blueprint.response(200, HoldSchema)
+@refuses(HoldNotFound, WalletNotFound, AlreadyCaptured, HoldExpired)
 def void_hold(wallet_id: UUID, hold_id: UUID) -> Hold:
     """Release the remaining amount of a member's hold, for instance before the wallet is closed or its limit
     lowered.

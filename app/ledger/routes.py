@@ -7,10 +7,21 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.dry_runs import DryRunQuery, dry_run_answer
-from app.api.headers import idempotency_key, needs_idempotency_key
+from app.api.headers import gives_location, idempotency_key, needs_idempotency_key
+from app.api.links import location
 from app.api.pagination import Page, page_of
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller, with_standing_proof
 from app.ledger import history, service
+from app.ledger.errors import (
+    AmountOutOfRange,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    OrderAlreadyPaid,
+    PaymentNotFound,
+    RefundExceedsPayment,
+    TransactionNotFound,
+)
 from app.ledger.history import Filters
 from app.ledger.models import BalanceAt, Movement, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
@@ -33,7 +44,9 @@ from app.ledger.schemas import (
     TrialBalanceSchema,
 )
 from app.money import to_minor
+from app.users.errors import MemberNotFound, StandingUnproven
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned
 from app.wallets.service import currency_of, get_wallet, own_wallet
 
@@ -57,6 +70,7 @@ def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 @blueprint.get("/wallet/transactions/<uuid:transaction_id>")
 @access(Access.MEMBER)
 @blueprint.response(200, TransactionWithEntriesSchema)
+@refuses(TransactionNotFound)
 def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
     """One of my transactions, with its ledger entries."""
     return history.get_transaction(transaction_id, user_id=caller().user_id)
@@ -75,6 +89,7 @@ def show_own_balance(query: dict[str, Any]) -> BalanceAt:
 @access(Access.READER)
 @blueprint.arguments(BalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
+@refuses(WalletNotFound)
 def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
     """A wallet's balance at a moment."""
     return history.balance_at(get_wallet(wallet_id), query.get("at"))
@@ -91,20 +106,32 @@ def show_trial_balance() -> TrialBalance:
 @blueprint.post("/wallet/payments")
 @access(Access.MEMBER, proves_standing=True)
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
-def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer | Response:
+@refuses(
+    InsufficientFunds,
+    WalletFrozen,
+    WalletClosed,
+    IdempotencyKeyReused,
+    OrderAlreadyPaid,
+    MemberNotFound,
+    StandingUnproven,
+)
+def post_own_payment(body: dict[str, Any], query: dict[str, Any]) -> Answer | Response:
     """Pay from my wallet: from the deposit first, then from credit. A dry run answers 200."""
     if query["dry_run"]:
         return _dry_run(service.rehearse_own(caller().user_id, *_own_payment(body, query)))
-    return _answer(
-        with_standing_proof(
-            lambda proof: service.pay_own(proof, *_own_payment(body, query)),
-            without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
-        )
+    transaction, replayed = with_standing_proof(
+        lambda proof: service.pay_own(proof, *_own_payment(body, query)),
+        without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
     )
+    headers = location("wallet/transactions", transaction.id)
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return transaction, 201, headers
 
 
 def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Movement]:
@@ -123,7 +150,8 @@ def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Move
 @access(Access.READER)
 @blueprint.arguments(TransactionListQuery, location="query")
 @blueprint.response(200, StaffTransactionPageSchema)
-def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
+@refuses(WalletNotFound)
+def list_wallet_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
     """A wallet's transactions, newest first."""
     filters = transaction_filters(query, get_wallet(wallet_id).currency)
     return page_of(query, lambda page: history.with_people(history.list_transactions(wallet_id, page, filters)))
@@ -132,6 +160,7 @@ def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
 @blueprint.get("/admin/transactions/<uuid:transaction_id>")
 @access(Access.READER)
 @blueprint.response(200, StaffTransactionWithEntriesSchema)
+@refuses(TransactionNotFound)
 def show_transaction(transaction_id: UUID) -> Owned:
     """One transaction of any wallet, with its ledger entries."""
     (found,) = history.transactions_with_people([history.get_transaction(transaction_id)])
@@ -141,11 +170,13 @@ def show_transaction(transaction_id: UUID) -> Owned:
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/deposits")
 @access(Access.TELLER, "wallet.deposit")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(DepositSchema)
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
-def deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+@refuses(WalletNotFound, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Deposit money. It repays used credit first. A dry run answers 200."""
     return _post(wallet_id, "deposit", body, query)
 
@@ -153,11 +184,13 @@ def deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Ans
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/payments")
 @access(Access.TELLER, "wallet.payment")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
-def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+@refuses(WalletNotFound, InsufficientFunds, WalletFrozen, WalletClosed, IdempotencyKeyReused, OrderAlreadyPaid)
+def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Pay from a member's wallet. A dry run answers 200."""
     return _post(wallet_id, "payment", body, query)
 
@@ -165,11 +198,13 @@ def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID)
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/refunds")
 @access(Access.TELLER, "wallet.refund")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(RefundSchema)
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
-def refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+@refuses(WalletNotFound, PaymentNotFound, RefundExceedsPayment, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Refund a payment, whole or in part, up to its amount not yet refunded. A dry run answers 200."""
     return _post(wallet_id, "refund", body, query)
 
@@ -177,11 +212,13 @@ def refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answ
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/adjustments")
 @access(Access.ADMIN, "wallet.adjustment")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(AdjustmentSchema)
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=DryRunTransactionSchema)
-def adjust(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+@refuses(WalletNotFound, InsufficientFunds, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_adjustment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Correct a balance up or down, with a reason. A dry run answers 200."""
     return _post(wallet_id, "adjustment", body, query)
 
@@ -215,7 +252,10 @@ def _movement(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Movement:
 
 def _answer(posted: tuple[PostedTransaction, bool]) -> Answer:
     transaction, replayed = posted
-    return transaction, 201, {"Idempotent-Replayed": "true"} if replayed else {}
+    headers = location("admin/transactions", transaction.id)
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return transaction, 201, headers
 
 
 def transaction_filters(query: dict[str, Any], currency: str | None = None) -> Filters:

@@ -6,9 +6,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
+from app.api.headers import gives_location
+from app.api.links import location
 from app.api.pagination import Page, paginate, with_total
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller
 from app.members import service
+from app.members.errors import OwnMembership
 from app.members.schemas import (
     AddMemberSchema,
     ChangeMemberSchema,
@@ -19,6 +23,7 @@ from app.members.schemas import (
     MeSchema,
 )
 from app.users import service as users
+from app.users.errors import MemberNotFound
 from app.users.models import Role
 
 blueprint = Blueprint(
@@ -29,11 +34,12 @@ blueprint = Blueprint(
 @blueprint.get("/me")
 @access(Access.USER)
 @blueprint.response(200, MeSchema)
+@refuses(MemberNotFound)
 def show_me() -> dict[str, Any]:
     """The user of the access token, and the user's memberships."""
     user = users.get_user(caller().user_id)
     return {
-        "user_id": user.id,
+        "id": user.id,
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
@@ -57,6 +63,7 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.get("/admin/members/<uuid:user_id>")
 @access(Access.READER)
 @blueprint.response(200, MemberSchema)
+@refuses(MemberNotFound)
 def show_member(user_id: UUID) -> sa.Row[Any]:
     """One member of this tenant."""
     return service.get_member(user_id)
@@ -64,22 +71,26 @@ def show_member(user_id: UUID) -> sa.Row[Any]:
 
 @blueprint.post("/admin/members")
 @access(Access.ADMIN, "member.add")
+@gives_location
 @blueprint.arguments(AddMemberSchema)
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
-def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
+@refuses(OwnMembership)
+def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
     A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
     """
     user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
-    return {"user_id": user_id, "role": body["role"]}, 201 if is_new else 200
+    shown = {"user_id": user_id, "role": body["role"]}
+    return (shown, 201, location("admin/members", user_id)) if is_new else (shown, 200, {})
 
 
 @blueprint.patch("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.change")
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
+@refuses(OwnMembership, MemberNotFound)
 def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
     """Change a member's role in this tenant, from the member's next request on."""
     service.change_role(user_id, Role(body["role"]), actor=actor())
@@ -89,6 +100,7 @@ def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
 @blueprint.delete("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.remove")
 @blueprint.response(204)
+@refuses(OwnMembership, MemberNotFound)
 def remove_member(user_id: UUID) -> None:
     """Remove a member from the next request on. The wallet and its history stay."""
     service.remove_member(user_id, actor=actor())

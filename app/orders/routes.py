@@ -7,11 +7,23 @@ from flask import Response
 
 from app.api.blueprint import Blueprint
 from app.api.dry_runs import DryRunQuery, dry_run_answer
-from app.api.headers import idempotency_key, needs_idempotency_key
+from app.api.headers import gives_location, idempotency_key, needs_idempotency_key
+from app.api.links import location
 from app.api.pagination import Found, Page, PageRequest, page_of
+from app.api.refusals import refuses
 from app.auth.access import Access, access, caller
+from app.catalogue.errors import ProductNotFound
+from app.ledger.errors import AmountOutOfRange, IdempotencyKeyReused, InsufficientFunds
 from app.ledger.schemas import OwnDryRunQuery
 from app.orders import service
+from app.orders.errors import (
+    OrderEmpty,
+    OrderNotFound,
+    ProductWithdrawn,
+    ProductWithoutPrice,
+    QuantityOutOfRange,
+    TooManyItems,
+)
 from app.orders.models import Order, PostedOrder
 from app.orders.schemas import (
     CancelledOrderSchema,
@@ -26,7 +38,9 @@ from app.orders.schemas import (
     StaffOrderSchema,
     WalletOrderListQuery,
 )
+from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned, owned
 from app.wallets.service import get_wallet
 
@@ -39,10 +53,25 @@ Answer = tuple[PostedOrder, int, dict[str, str]]
 @blueprint.post("/orders")
 @access(Access.MEMBER)
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(PlaceOrderSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
 @blueprint.response(201, PlacedOrderSchema)
 @blueprint.alt_response(200, schema=DryRunPlacedOrderSchema)
+@refuses(
+    OrderEmpty,
+    TooManyItems,
+    QuantityOutOfRange,
+    ProductNotFound,
+    ProductWithdrawn,
+    ProductWithoutPrice,
+    InsufficientFunds,
+    WalletFrozen,
+    WalletClosed,
+    IdempotencyKeyReused,
+    AmountOutOfRange,
+    MemberNotFound,
+)
 def place_order(body: dict[str, Any], query: dict[str, Any]) -> Answer | Response:
     """Order products and pay them from my wallet at the catalogue's current prices, in one db transaction. A dry run
     answers 200.
@@ -54,7 +83,9 @@ def place_order(body: dict[str, Any], query: dict[str, Any]) -> Answer | Respons
         is_dry_run=query["dry_run"],
     )
     headers = _replayed(replayed)
-    return _rehearsed_order(order, headers) if query["dry_run"] else (order, 201, headers)
+    if query["dry_run"]:
+        return _rehearsed_order(order, headers)
+    return order, 201, location("orders", order.id) | headers
 
 
 @blueprint.get("/orders")
@@ -70,6 +101,7 @@ def list_own_orders(query: dict[str, Any]) -> Page[Order]:
 @blueprint.get("/orders/<uuid:order_id>")
 @access(Access.MEMBER)
 @blueprint.response(200, OrderSchema)
+@refuses(OrderNotFound)
 def show_own_order(order_id: UUID) -> Order:
     """One of my orders."""
     return service.get_order(order_id, user_id=caller().user_id)
@@ -80,6 +112,7 @@ def show_own_order(order_id: UUID) -> Order:
 @needs_idempotency_key
 @blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(200, CancelledOrderSchema)
+@refuses(OrderNotFound, WalletClosed, IdempotencyKeyReused)
 def cancel_own_order(query: dict[str, Any], order_id: UUID) -> Answer | Response:
     """Cancel one of my orders and refund the amount of its payment not yet refunded. A second cancel has no effect. A
     dry run is marked `dryRun`.
@@ -103,6 +136,7 @@ def list_orders(query: dict[str, Any]) -> Page[Owned]:
 @blueprint.get("/admin/orders/<uuid:order_id>")
 @access(Access.READER)
 @blueprint.response(200, StaffOrderSchema)
+@refuses(OrderNotFound)
 def show_order(order_id: UUID) -> Owned:
     """One order of any member."""
     (found,) = owned([service.get_order(order_id)])
@@ -113,6 +147,7 @@ def show_order(order_id: UUID) -> Owned:
 @access(Access.READER)
 @blueprint.arguments(WalletOrderListQuery, location="query")
 @blueprint.response(200, StaffOrderPageSchema)
+@refuses(WalletNotFound)
 def list_wallet_orders(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
     """The orders that a wallet paid, newest first."""
     return _staff_page(query, user_id=get_wallet(wallet_id).user_id, wallet_id=wallet_id)

@@ -4,9 +4,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, camel_case, coded
+from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
 from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
+from app.api.spelling import camel_case
 from app.tenant_settings import LocaleField, TenantSettingsSchema
 from app.users.schemas import CurrencySchema
 from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
@@ -51,7 +52,7 @@ class TotalsSchema(Answer):
 class TenantSchema(Answer):
     may_lack = ("currency", "locale")
 
-    tenant_id = fields.String(attribute="tenant.slug", data_key="tenantId", metadata={"description": "the slug"})
+    id = fields.String(attribute="tenant.slug", metadata={"description": "the slug"})
     name = fields.String(attribute="tenant.name")
     status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
     currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
@@ -96,8 +97,9 @@ TenantPageSchema = page_schema(TenantSchema)
 class ProvisionTenantSchema(Schema):
     slug = Text(
         required=True,
+        data_key="id",
         max_length=SLUG_MAX_LENGTH,
-        description="a lower-case letter, then lower-case letters, digits or _",
+        description="the slug: a lower-case letter, then lower-case letters, digits or _",
     )
     name = Text(max_length=NAME_MAX_LENGTH, description="the display name; default: the slug")
     currency = MainCurrencyField()
@@ -122,11 +124,11 @@ class ConfigureTenantSchema(Schema):
 
 
 class ProvisioningSchema(Answer):
-    provisioning_id = fields.UUID(attribute="id", data_key="provisioningId")
+    id = fields.UUID()
     tenant_id = fields.String(attribute="slug", data_key="tenantId", metadata={"description": "the slug"})
     name = fields.String()
     status = fields.String(metadata={"enum": ["pending", "done", "failed"]})
     error = fields.String(allow_none=True, metadata={"description": "why it failed"})
-    requested_by = fields.UUID(data_key="requestedBy")
+    requester_id = fields.UUID(attribute="requested_by", data_key="requesterId")
     requested_at = Moment(data_key="requestedAt")
     finished_at = Moment(data_key="finishedAt", allow_none=True)

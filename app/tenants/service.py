@@ -14,8 +14,8 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.fields import camel_case
 from app.api.pagination import Position
+from app.api.spelling import camel_case
 from app.audit.service import commit_entry
 from app.auth.actors import Actor
 from app.db import db

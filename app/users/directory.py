@@ -10,7 +10,7 @@ from app.db import db
 from app.users.models import member_directory
 
 # The feature `wallets` is above users, so its model can't be imported.
-_wallets = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("user_id", sa.Uuid))
+_wallets = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("user_id", sa.Uuid), sa.column("currency", sa.Text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ def people(user_ids: Collection[UUID]) -> dict[UUID, Person]:
     return {row.user_id: Person(*row) for row in db.session.execute(query)}
 
 
-def wallet_owners(wallet_ids: Collection[UUID]) -> dict[UUID, Person]:
-    """The members of these wallets, by the wallet's id, in one query."""
+def wallet_owners(wallet_ids: Collection[UUID]) -> dict[UUID, tuple[Person, str]]:
+    """The members of these wallets and the wallets' currencies, by the wallet's id, in one query."""
     if not wallet_ids:
         return {}
-    who = member_directory
+    wallet, who = _wallets.c, member_directory
     query = (
-        sa.select(_wallets.c.id, _wallets.c.user_id, who.c.email, who.c.name)
-        .join_from(_wallets, who, who.c.user_id == _wallets.c.user_id, isouter=True)
-        .where(_wallets.c.id.in_(wallet_ids))
+        sa.select(wallet.id, wallet.currency, wallet.user_id, who.c.email, who.c.name)
+        .join_from(_wallets, who, who.c.user_id == wallet.user_id, isouter=True)
+        .where(wallet.id.in_(wallet_ids))
     )
-    return {wallet_id: Person(*person) for wallet_id, *person in db.session.execute(query)}
+    return {wallet_id: (Person(*person), currency) for wallet_id, currency, *person in db.session.execute(query)}

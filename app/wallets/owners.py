@@ -24,4 +24,4 @@ class Owned:
 def owned(items: Sequence[Any]) -> list[Owned]:
     """Objects that have a `wallet_id`, each with its wallet's member. One query for all."""
     found = wallet_owners({item.wallet_id for item in items})
-    return [Owned(item, found[item.wallet_id]) for item in items]
+    return [Owned(item, found[item.wallet_id][0]) for item in items]

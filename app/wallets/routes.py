@@ -4,13 +4,23 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
-from app.api.headers import etag, gives_etag, if_match_version, needs_version
+from app.api.headers import etag, gives_etag, gives_location, if_match_version, needs_version
+from app.api.links import location
 from app.api.pagination import Page
+from app.api.refusals import refuses
 from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
 from app.money import to_minor
+from app.users.errors import MemberNotFound
 from app.wallets import service
 from app.wallets.currencies import CurrencyQuery, chosen_currency
+from app.wallets.errors import (
+    CreditLimitAbovePolicy,
+    CreditLimitBelowUsed,
+    WalletClosed,
+    WalletNotEmpty,
+    WalletNotFound,
+)
 from app.wallets.models import MemberWallet, Wallet
 from app.wallets.schemas import (
     ConfigureWalletSchema,
@@ -45,21 +55,27 @@ def list_own_wallets() -> Page[Wallet]:
 @blueprint.post("/admin/wallets")
 @access(Access.ADMIN, "wallet.open")
 @gives_etag
+@gives_location
 @blueprint.arguments(OpenWalletSchema)
 @blueprint.response(201, MemberWalletSchema)
 @blueprint.alt_response(200, schema=MemberWalletSchema)
+@refuses(MemberNotFound)
 def open_wallet(body: dict[str, Any]) -> tuple[MemberWallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
     wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
         add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
-    return service.get_member_wallet(wallet.id), 201 if opened else 200, etag(wallet.version)
+    shown = service.get_member_wallet(wallet.id)
+    if not opened:
+        return shown, 200, etag(wallet.version)
+    return shown, 201, etag(wallet.version) | location("admin/wallets", wallet.id)
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>")
 @access(Access.READER)
 @gives_etag
 @blueprint.response(200, MemberWalletSchema)
+@refuses(WalletNotFound)
 def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """One wallet. Its ETag is the version of its limit and status; movements do not change it."""
     wallet = service.get_member_wallet(wallet_id)
@@ -71,6 +87,7 @@ def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
 @needs_version
 @blueprint.arguments(ConfigureWalletSchema)
 @blueprint.response(200, MemberWalletSchema)
+@refuses(WalletNotFound, WalletClosed, CreditLimitBelowUsed, CreditLimitAbovePolicy, WalletNotEmpty)
 def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """Set the credit limit, freeze, unfreeze or close. Closing is final and needs a balance of zero."""
     version = if_match_version()

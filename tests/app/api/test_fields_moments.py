@@ -18,6 +18,13 @@ PLACES = (
     *(("get", "/api/admin/wallets/{wallet}/transactions", name) for name in ("from", "to")),
     *(("get", "/api/admin/transactions", name) for name in ("from", "to")),
     *(("get", "/api/admin/transactions/export", name) for name in ("from", "to")),
+    *(("get", "/api/wallet/holds", name) for name in ("from", "to")),
+    *(("get", "/api/admin/holds", name) for name in ("from", "to")),
+    *(("get", "/api/admin/wallets/{wallet}/holds", name) for name in ("from", "to")),
+    *(("get", "/api/orders", name) for name in ("from", "to")),
+    *(("get", "/api/admin/orders", name) for name in ("from", "to")),
+    *(("get", "/api/admin/wallets/{wallet}/orders", name) for name in ("from", "to")),
+    *(("get", "/api/admin/audit-log", name) for name in ("from", "to")),
     ("get", "/api/wallet/balance", "at"),
     ("get", "/api/admin/wallets/{wallet}/balance", "at"),
     ("post", "/api/wallet/holds", "expiresAt"),
@@ -63,7 +70,7 @@ def test_every_place_for_a_moment_is_tried_here(api: Api) -> None:
             fields = list(body.get("properties", {}).items())
             fields += [(about["name"], about["schema"]) for about in operation.get("parameters", ())]
             places |= {(method, path, name) for name, about in fields if about.get("format") == "date-time"}
-    assert places == {(method, path.replace("{wallet}", "{wallet_id}"), field) for method, path, field in PLACES}
+    assert places == {(method, path.replace("{wallet}", "{walletId}"), field) for method, path, field in PLACES}
 
 
 @OVER_PLACES

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from app.ledger.history import Filters
 from app.statements import json, service, streams
 from tenant_schemas.context import current_tenant
 from tenant_schemas.errors import NotBound
