@@ -123,10 +123,17 @@ def currencies_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 def locale_of(settings: Mapping[str, Any]) -> Locale:
     """The tenant's locale; English if it is missing or unknown to Babel."""
+    return Locale.parse(locale_name_of(settings))
+
+
+def locale_name_of(settings: Mapping[str, Any]) -> str:
+    """The name of the tenant's locale, like bs_BA; that of English if it is missing or unknown to Babel."""
+    name = str(settings.get("locale", DEFAULT_LOCALE)).replace("-", "_")
     try:
-        return Locale.parse(str(settings.get("locale", DEFAULT_LOCALE)).replace("-", "_"))
+        Locale.parse(name)
     except (UnknownLocaleError, ValueError):
-        return Locale(DEFAULT_LOCALE)
+        return DEFAULT_LOCALE
+    return name
 
 
 def _load(settings_schema: TenantSettingsSchema, settings: Mapping[str, Any]) -> dict[str, Any]:

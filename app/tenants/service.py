@@ -22,7 +22,7 @@ from app.db import db
 from app.errors import Invalid
 from app.limits import limits_of
 from app.tenancy import OLDEST_TENANT_REVISION
-from app.tenant_settings import changed_settings, locale_of, stored_settings
+from app.tenant_settings import changed_settings, locale_name_of, stored_settings
 from app.tenants.fan_out import Budget, Unreadable, read_as
 from app.users.service import shown_currencies
 from app.wallets.models import Wallet
@@ -115,7 +115,7 @@ def own_settings() -> OwnSettings:
     """The bound tenant's settings. Raises TenantMisconfigured."""
     tenant, limits = current_tenant(), limits_of(current_tenant())
     unset = [name for name in ("locale", *limits) if name not in tenant.settings]
-    locale = str(locale_of(tenant.settings))
+    locale = locale_name_of(tenant.settings)
     return OwnSettings(tenant, shown_currencies(tenant.settings), locale, limits, [camel_case(name) for name in unset])
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.db import db, tenants
 from app.money import fraction_digits
-from app.tenant_settings import currencies_of, locale_of
+from app.tenant_settings import currencies_of, locale_name_of
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import Membership, User
 from tenant_schemas.flask import connections
@@ -69,7 +69,7 @@ def shown_memberships_of(user_id: UUID) -> list[dict[str, Any]]:
             "tenant_name": row.name,
             "role": row.role,
             "currencies": shown_currencies(row.settings),
-            "locale": str(locale_of(row.settings)),
+            "locale": locale_name_of(row.settings),
         }
         for row in _memberships(user_id)
     ]

@@ -173,6 +173,28 @@ def test_a_list_with_nothing_in_it_is_an_empty_page(api: Api, admin: Person) -> 
     assert response.json == {"items": [], "nextCursor": None}
 
 
+def test_wallets_are_found_by_currency_and_member_from_both_ends_with_a_total(
+    api: Api, people: People, admin: Person
+) -> None:
+    person = people.make(eur="member")
+    wallets = [str(people.wallet(person, "eur", currency=currency)) for currency in ("EUR", "USD")]
+    whose = f"&userId={person.user_id}"
+    assert [item["id"] for item in walk(api, admin, "eur", whose, limit=1)] == wallets
+    assert [item["id"] for item in walk(api, admin, "eur", f"{whose}&sort=-openedAt", limit=1)] == wallets[::-1]
+    assert [item["id"] for item in walk(api, admin, "eur", f"{whose}&currency=USD")] == wallets[1:]
+    page = api.get(f"/api/admin/wallets?limit=1&count=true{whose}", admin, "eur").json
+    assert (page["total"], page["isTotalExact"], len(page["items"])) == (2, True, 1)
+
+
+def test_one_wallet_says_whose_it_is_before_and_after_a_change(api: Api, people: People, admin: Person) -> None:
+    person = people.make(name="Ana", eur="member")
+    path = f"/api/admin/wallets/{people.wallet(person, 'eur')}"
+    told = api.get(path, admin, "eur").json
+    assert told["owner"] == {"id": str(person.user_id), "email": person.email, "name": "Ana"}
+    changed = api.patch(path, admin, "eur", if_match='"1"', json={"status": "frozen"}).json
+    assert changed == told | {"status": "frozen"}
+
+
 # --- opening for a member ------------------------------------------------------------------------------------------
 
 
