@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.auth.actors import ActorKind
-from app.users.directory import Person, people
+from app.users.directory import people
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
@@ -71,8 +71,7 @@ def named_actors(actor_ids: Collection[UUID]) -> dict[UUID, NamedActor]:
     users = [id_ for id_ in ids if id_ not in found]
     known = people(users)
     for id_ in users:
-        person = known.get(id_, Person(id_))
-        found[id_] = NamedActor(ActorKind.USER, id_, person.name, person.email)
+        found[id_] = NamedActor(ActorKind.USER, id_, known[id_].name, known[id_].email)
     return found
 
 

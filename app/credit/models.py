@@ -100,13 +100,8 @@ class CreditTotals(CreditInUse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletCredit(CreditInUse):
-    """One wallet that uses credit, with its member's address and name from the tenant's directory."""
+    """One wallet that uses credit, with its member."""
 
     wallet_id: UUID
     user_id: UUID
-    email: str | None
-    name: str | None
-
-    @property
-    def owner(self) -> Person:
-        return Person(self.user_id, self.email, self.name)
+    owner: Person

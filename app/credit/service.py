@@ -26,7 +26,7 @@ from app.credit.models import (
     logged_policy,
 )
 from app.db import db
-from app.users.models import member_directory
+from app.users.directory import people
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
@@ -113,18 +113,14 @@ def credit_totals() -> list[CreditTotals]:
 
 
 def list_credit_in_use(*, after: list[Any] | None, limit: int) -> list[WalletCredit]:
-    """The wallets that use credit, by id; `after` is (wallet_id,)."""
-    who = member_directory
+    """The wallets that use credit, with their members, by id; `after` is (wallet_id,)."""
     used = credit_in_use.c
-    query = (
-        sa.select(credit_in_use, who.c.email, who.c.name)
-        .join_from(credit_in_use, who, who.c.user_id == used.user_id, isouter=True)
-        .order_by(used.wallet_id)
-        .limit(limit)
-    )
+    query = sa.select(credit_in_use).order_by(used.wallet_id).limit(limit)
     if after is not None:
         query = query.where(used.wallet_id > UUID(after[0]))
-    return [WalletCredit(**row) for row in db.session.execute(query).mappings()]
+    rows = db.session.execute(query).mappings().all()
+    known = people({row["user_id"] for row in rows})
+    return [WalletCredit(**row, owner=known[row["user_id"]]) for row in rows]
 
 
 def _totals(**row: Any) -> CreditTotals:

@@ -82,16 +82,11 @@ class Wallet(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet with its tenant's slug, and its member's address and name from the tenant's directory."""
+    """A wallet with its tenant's slug and its member."""
 
     tenant_slug: str
     wallet: Wallet
-    email: str | None
-    name: str | None
-
-    @property
-    def owner(self) -> Person:
-        return Person(self.wallet.user_id, self.email, self.name)
+    owner: Person
 
     def __getattr__(self, attribute: str) -> Any:
         """All attributes of the wallet."""

@@ -15,6 +15,7 @@ from app.audit.service import set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
 from app.sql_refusals import named_refusals
+from app.users.directory import people
 from app.users.models import member_directory
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
@@ -105,40 +106,35 @@ def get_wallet(wallet_id: UUID) -> Wallet:
 
 def get_member_wallet(wallet_id: UUID) -> MemberWallet:
     """The wallet with this id, for staff. Raises WalletNotFound."""
-    row = db.session.execute(_with_members().where(Wallet.id == wallet_id)).one_or_none()
-    if row is None:
-        raise WalletNotFound(WalletNotFound.text)
-    return MemberWallet(current_tenant().slug, *row)
+    (found,) = _with_owners([get_wallet(wallet_id)])
+    return found
 
 
 def list_wallets(
     *, after: list[Any] | None, limit: int, is_newest_first: bool = False, **filters: Any
 ) -> list[MemberWallet]:
-    """Wallets in the order of opening, with their members' address and name; `after` is (opened_at, id). The filters
-    are `q`, `status`, `currency` and `user_id`.
+    """Wallets in the order of opening, with their members; `after` is (opened_at, id). The filters are `q`, `status`,
+    `currency` and `user_id`.
     """
     order = (Wallet.opened_at, Wallet.id)
-    query = _with_members().options(undefer(Wallet.over_minor)).where(*_conditions(**filters)).limit(limit)
+    query = sa.select(Wallet).options(undefer(Wallet.over_minor)).where(*_conditions(**filters)).limit(limit)
     query = query.order_by(*((column.desc() if is_newest_first else column) for column in order))
     if after is not None:
         position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
         place = sa.tuple_(*order)
         query = query.where(place < position if is_newest_first else place > position)
-    slug = current_tenant().slug
-    return [MemberWallet(slug, *row) for row in db.session.execute(query)]
+    return _with_owners(db.session.scalars(query).all())
 
 
 def count_wallets(most: int, **filters: Any) -> int:
     """The number of wallets that `list_wallets` lists on all its pages, counted up to `most`."""
-    found = _with_members().with_only_columns(Wallet.id).where(*_conditions(**filters)).limit(most).subquery()
+    found = sa.select(Wallet.id).where(*_conditions(**filters)).limit(most).subquery()
     return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
 
 
-def _with_members() -> sa.Select[Any]:
-    who = member_directory
-    return sa.select(Wallet, who.c.email, who.c.name).join_from(
-        Wallet, who, who.c.user_id == Wallet.user_id, isouter=True
-    )
+def _with_owners(wallets: Sequence[Wallet]) -> list[MemberWallet]:
+    slug, known = current_tenant().slug, people({wallet.user_id for wallet in wallets})
+    return [MemberWallet(slug, wallet, known[wallet.user_id]) for wallet in wallets]
 
 
 def _conditions(
@@ -148,7 +144,8 @@ def _conditions(
     found: list[sa.ColumnElement[bool]] = [column == value for column, value in told if value is not None]
     if q is not None:
         who = member_directory.c
-        found.append(who.email.icontains(q, autoescape=True) | who.name.icontains(q, autoescape=True))
+        is_named = who.email.icontains(q, autoescape=True) | who.name.icontains(q, autoescape=True)
+        found.append(Wallet.user_id.in_(sa.select(who.user_id).where(is_named)))
     return found
 
 
