@@ -44,8 +44,8 @@ def own_wallet(user_id: UUID, currency: str) -> Wallet:
 
 
 def _unopened_wallet(user_id: UUID, currency: str) -> Wallet:
-    row = db.session.execute(_UNOPENED, {"user_id": user_id, "currency": currency}).one()
-    return Wallet(**row._mapping)
+    row = db.session.execute(_UNOPENED, {"user_id": user_id, "currency": currency}).mappings().one()
+    return Wallet(**row)
 
 
 def list_own_wallets(user_id: UUID) -> Sequence[Wallet]:
