@@ -177,7 +177,7 @@ _MOVEMENTS = (
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'kept')",
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'returned')",
     "SELECT order_cancel_v1(%(member)s, (SELECT id FROM orders WHERE idempotency_key = 'returned'), 'cancelled')",
-    "SELECT openings_post_v1(%(source)s, %(currency)s, true)",
+    "SELECT openings_post_v2(%(source)s, %(currency)s, true)",
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",

@@ -135,3 +135,9 @@ def test_a_payment_says_everywhere_what_is_left_to_refund(desk: Desk) -> None:
         items = [item for item in desk.get(path, person, limit=200)["items"] if item["walletId"] == str(desk.wallet_id)]
         assert {item["id"]: item["refundable"] for item in items if item["refundable"]} == left
     assert desk.get(f"wallet/transactions/{body['paymentId']}", desk.member)["refundable"] == "6.00"
+
+
+def test_an_export_has_the_filters_of_the_list(desk: Desk) -> None:
+    query = {"format": "csv", "actorId": str(desk.admin.user_id), "q": "fee"}
+    answer = desk.api.get("/api/admin/transactions/export", desk.admin, desk.slug, query_string=query)
+    assert [line.count(desk.did["fix"]["id"]) for line in answer.text.splitlines()] == [0, 1]
