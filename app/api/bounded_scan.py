@@ -28,52 +28,53 @@ def scan(
     filters: Conditions = (),
     *,
     options: Sequence[ExecutableOption] = (),
-    ascending: bool = False,
+    end: sa.ColumnElement[bool] | None = None,
 ) -> Found[Any]:
-    """The page of `query`, which selects one entity, in this order (descending unless `ascending`), of the rows that
-    pass the filters. `query` has the conditions that the order's index, or another one, answers.
+    """The page of `query`, which selects one entity, in this order, descending, of the rows that pass the filters.
+    `query` has the conditions that the order's index, or another one, answers, except for the list's end: every
+    position is before it, and with both conditions PostgreSQL would scan from the end to the position.
 
-    With `page.is_counted` the total is that of the first MAX_SCANNED rows of `query`, exact if there are no more.
+    With `page.is_counted` the total is that of the first MAX_SCANNED rows of the list, exact if there are no more.
     """
-    ahead = query if page.after is None else query.where(_after(order, page.after, ascending=ascending))
-    edge = _edge(ahead, order, ascending=ascending) if filters else None
-    asked = ahead if edge is None else ahead.where(_up_to(order, edge, ascending=ascending))
-    asked = asked.where(*filters).order_by(*_sorted(order, ascending=ascending)).limit(page.limit + 1)
+    whole = query if end is None else query.where(end)
+    ahead = whole if page.after is None else query.where(_after(order, page.after))
+    edge = _edge(ahead, order) if filters else None
+    asked = ahead if edge is None else ahead.where(_up_to(order, edge))
+    asked = asked.where(*filters).order_by(*_sorted(order)).limit(page.limit + 1)
     rows = db.session.scalars(asked.options(*options)).all()
     items = rows[: page.limit]
     position = edge
     if len(rows) > len(items):
         position = [getattr(items[-1], column.key) for column in order]
-    return Found(items, position, *(_total(query, order, filters, ascending) if page.is_counted else (None, None)))
+    total = _total(whole, order, filters) if page.is_counted else (None, None)
+    return Found(items, position, *total)
 
 
-def _edge(query: sa.Select[Any], order: Order, *, ascending: bool) -> Position | None:
+def _edge(query: sa.Select[Any], order: Order) -> Position | None:
     """The position of the last row that may be scanned; None if fewer rows are left."""
-    found = query.with_only_columns(*order).order_by(None).order_by(*_sorted(order, ascending=ascending))
+    found = query.with_only_columns(*order).order_by(None).order_by(*_sorted(order))
     row = db.session.execute(found.offset(MAX_SCANNED - 1).limit(1)).one_or_none()
     return None if row is None else list(row)
 
 
-def _total(query: sa.Select[Any], order: Order, filters: Conditions, ascending: bool) -> tuple[int, bool]:
-    edge = _edge(query, order, ascending=ascending)
+def _total(query: sa.Select[Any], order: Order, filters: Conditions) -> tuple[int, bool]:
+    edge = _edge(query, order)
     if edge is not None:
-        query = query.where(_up_to(order, edge, ascending=ascending))
+        query = query.where(_up_to(order, edge))
     found = query.with_only_columns(sa.func.count()).where(*filters).order_by(None)
     return int(db.session.execute(found).scalar_one()), edge is None
 
 
-def _sorted(order: Order, *, ascending: bool) -> list[sa.ColumnElement[Any]]:
-    return [column.asc() if ascending else column.desc() for column in order]
+def _sorted(order: Order) -> list[sa.ColumnElement[Any]]:
+    return [column.desc() for column in order]
 
 
-def _after(order: Order, position: Position, *, ascending: bool) -> sa.ColumnElement[bool]:
-    place, edge = sa.tuple_(*order), _literals(order, position)
-    return place > edge if ascending else place < edge
+def _after(order: Order, position: Position) -> sa.ColumnElement[bool]:
+    return sa.tuple_(*order) < _literals(order, position)
 
 
-def _up_to(order: Order, position: Position, *, ascending: bool) -> sa.ColumnElement[bool]:
-    place, edge = sa.tuple_(*order), _literals(order, position)
-    return place <= edge if ascending else place >= edge
+def _up_to(order: Order, position: Position) -> sa.ColumnElement[bool]:
+    return sa.tuple_(*order) >= _literals(order, position)
 
 
 def _literals(order: Order, position: Position) -> sa.Tuple:

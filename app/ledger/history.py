@@ -85,11 +85,9 @@ def list_tenant_transactions(page: PageRequest, filters: Filters) -> Found[Walle
     """The tenant's transactions, newest first; a position is (created_at, wallet_id, seq), so a page is one range of
     one index at any depth.
     """
-    if page.after is not None and not page.is_counted:
-        # The position is before the end. With both conditions PostgreSQL would scan from the end.
-        filters = replace(filters, end=None)
-    query = sa.select(WalletTransaction).where(*filters.indexed())
-    return scan(page, query, _IN_TIME, filters.others(), options=_SHOWN)
+    query = sa.select(WalletTransaction).where(*replace(filters, end=None).indexed())
+    end = None if filters.end is None else WalletTransaction.created_at < filters.end
+    return scan(page, query, _IN_TIME, filters.others(), options=_SHOWN, end=end)
 
 
 def with_people(found: Found[WalletTransaction]) -> Found[Owned]:
