@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from app.audit.service import mark_rehearsal
 from app.sql_refusals import named_refusals
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
@@ -19,6 +20,7 @@ def rehearsed_row(
 
     Locks what the statement locks until then. Raises MemberNotFound, and what the statement raises.
     """
+    mark_rehearsal()
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             if opens is not None:

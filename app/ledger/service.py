@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-from app.audit.service import entry_json
+from app.audit.service import entry_json, mark_written
 from app.auth.actors import Actor
 from app.ledger.group_posting import Payment, group_posting
 from app.ledger.models import (
@@ -27,9 +27,9 @@ POSTED_COLUMNS: Final = ", ".join(
 )
 # The caller knows the other columns.
 _ANSWER: Final = """id, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at,
-        refundable_minor, replayed"""
+        refundable_minor, admin_id, replayed"""
 # The wallet is the one with this id, or else the user's in this currency.
-_FROM_POSTING: Final = """FROM wallet_post_v3(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
+_FROM_POSTING: Final = """FROM wallet_post_v4(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
         p_currency => %(currency)s, p_type => %(type)s, p_amount_minor => %(amount_minor)s,
         p_idempotency_key => %(idempotency_key)s, p_admin_id => %(admin_id)s, p_order_id => %(order_id)s,
         p_refund_of => %(refund_of)s, p_description => %(description)s, p_reference => %(reference)s,
@@ -42,7 +42,7 @@ _POST_AUDITED: Final = f"""
 # The same statement proves the member's standing.
 _PAY: Final = """
     SELECT id, wallet_id, seq, balance_after_minor, created_at, replayed
-    FROM wallet_pay_v1(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
+    FROM wallet_pay_v2(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
         %(idempotency_key)s, %(order_id)s, %(description)s)"""
 
 
@@ -57,6 +57,7 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     if actor is None:
         return _posted(_row(_POST, parameters), movement)
     row = _row(_POST_AUDITED, {**parameters, "audit_entry": entry_json(actor)})
+    mark_written()
     return _posted(row[:-1], movement)
 
 

@@ -324,7 +324,7 @@ def test_a_tenant_ends_nobody_elses_connection(
         "SELECT wallets_open_missing_v2(ARRAY[%s::uuid], 'EUR')",
         "SELECT refused_by FROM openings_compare_v1(jsonb_build_array(jsonb_build_object("
         "'user_id', %s::text, 'calculated_minor', 1, 'source_rows', 1, 'source_hash', 'h')), 'EUR')",
-        "SELECT moved_minor FROM openings_post_v2(jsonb_build_array(jsonb_build_object("
+        "SELECT moved_minor FROM openings_post_v3(jsonb_build_array(jsonb_build_object("
         "'user_id', %s::text, 'calculated_minor', 1, 'source_rows', 1, 'source_hash', 'h')), 'EUR', false)",
     ],
 )

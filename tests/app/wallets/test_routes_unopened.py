@@ -142,7 +142,7 @@ def test_an_opening_balance_finds_the_id_that_was_shown(newcomer: Newcomer, data
         "source_rows": 1,
         "source_hash": uuid4().hex,
     }
-    import_ = "SELECT moved_minor FROM openings_post_v2(jsonb_build_array(%s::jsonb), %s, true)"
+    import_ = "SELECT moved_minor FROM openings_post_v3(jsonb_build_array(%s::jsonb), %s, true)"
     row = database.as_tenant(newcomer.slug).execute(import_, (Jsonb(item), CURRENCY[newcomer.slug])).fetchone()
     assert row == (5,)
     assert newcomer.opened() == [UUID(shown)]

@@ -1,7 +1,7 @@
 -- Wallets that are shown before they are opened, and the indexes of lists that screens need. Frozen once merged.
 
 -- The id of a member's wallet in a currency, before and after it is opened: a UUID of version 8 (RFC 9562) made of the
--- tenant, the member and the currency. Wallets that were opened before revision 0011 keep their random ids.
+-- tenant, the member and the currency. Wallets that were opened before revision 0013 keep their random ids.
 CREATE FUNCTION wallet_id_v1(p_tenant_id uuid, p_user_id uuid, p_currency text) RETURNS uuid LANGUAGE sql STABLE
 RETURN overlay(overlay(encode(
     substring(sha256(uuid_send(p_tenant_id) || uuid_send(p_user_id) || convert_to(p_currency, 'UTF8')) FOR 16),
@@ -128,9 +128,9 @@ BEGIN
     RETURN wallets_open_missing_v2(p_user_ids, p_currency);
 END $$;
 
--- As openings_post_v1, which it calls, after it has opened the missing wallets with the ids that their members may have
+-- As openings_post_v2, which it calls, after it has opened the missing wallets with the ids that their members may have
 -- seen. It locks all wallets before its first entry takes the lock of the audit log's chain.
-CREATE FUNCTION openings_post_v2(
+CREATE FUNCTION openings_post_v3(
     p_items jsonb, p_currency text, p_raise_limits boolean,
     OUT reconciled reconciliations, OUT moved_minor bigint, OUT limit_raised boolean)
     RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
@@ -149,7 +149,7 @@ BEGIN
             jsonb_build_object('creditLimitMinor', o.credit_limit_minor, 'status', o.status)
         FROM jsonb_to_recordset(opened) AS o (id uuid, credit_limit_minor bigint, status text);
     RETURN QUERY SELECT p.reconciled, p.moved_minor, p.limit_raised
-        FROM openings_post_v1(p_items, p_currency, p_raise_limits) p;
+        FROM openings_post_v2(p_items, p_currency, p_raise_limits) p;
 END $$;
 
 ------------------------------------------------------------------------------------------------------------------------
@@ -172,5 +172,5 @@ DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
 BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION wallet_unopened_v1, wallet_open_v3, wallets_open_missing_v2,'
-        ' openings_post_v2 TO %I', tenant_role);
+        ' openings_post_v3 TO %I', tenant_role);
 END $$;
