@@ -19,7 +19,11 @@ from tests.factories.histories import add_revision, copied_histories
 # Comments of the revisions that current.sql lacks: they explain replaced bodies and written rows.
 GONE = {
     "-- Open the member's wallet, or return the one there is; `opened` tells which.",
-    "-- Open the member's wallet with the limit that the policy gives, or return the one there is; `opened` tells which.",
+    "-- Open the member's wallet with the limit that the policy gives, or return the one there is; `opened` tells "
+    "which.",
+    "-- Open a wallet in the currency for each of these users that has none, with the limit that the policy gives. "
+    "Users that",
+    "-- are not the tenant's members are left out. Returns how many were opened.",
     "-- The one writer of money. It locks the wallet's row, answers a repeated key with the first result, checks, and "
     "writes",
     "-- the transaction, its ledger entry and the balance: all or, with an error, nothing.",
