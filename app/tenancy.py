@@ -10,12 +10,12 @@ from tenant_schemas.resolvers import Resolver, by_claim, by_header, by_path, by_
 MIGRATIONS: Final = Migrations(ROOT / "setup.cfg", ROLES)
 
 # The first path segments of all routes, existing and planned, which no tenant's slug may equal.
-RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", "wallet"})
+RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", "wallet", "wallets"})
 
 # The oldest revisions that this code can serve. Revisions are numbered, so a later one compares as greater. A schema
 # newer than the code is served too, because migrations expand before they contract.
 OLDEST_SHARED_REVISION: Final = "0009"
-OLDEST_TENANT_REVISION: Final = "0012"
+OLDEST_TENANT_REVISION: Final = "0013"
 
 
 def resolvers(base_domain: str) -> tuple[Resolver, ...]:

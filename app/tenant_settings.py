@@ -20,6 +20,7 @@ from app.errors import Invalid
 MAX_INTEGER: Final = 2**31 - 1  # the largest integer of PostgreSQL's settings
 MAX_COUNT: Final = 1_000_000
 MAX_DAYS: Final = 36_500
+DEFAULT_LOCALE: Final = "en"
 
 
 class LocaleField(fields.String):
@@ -113,6 +114,30 @@ def changed_settings(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> d
             f"A currency can't be removed, because wallets may exist in it: {', '.join(sorted(lost))}.",
         )
     return told
+
+
+def currencies_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The currencies of the tenant's wallets, the main one first; none if the stored settings are invalid."""
+    try:
+        whole = stored_settings(settings)
+    except Invalid:
+        return ()
+    return tuple(dict.fromkeys((whole["currency"], *whole.get("currencies", ()))))
+
+
+def locale_of(settings: Mapping[str, Any]) -> Locale:
+    """The tenant's locale; English if it is missing or unknown to Babel."""
+    return Locale.parse(locale_name_of(settings))
+
+
+def locale_name_of(settings: Mapping[str, Any]) -> str:
+    """The name of the tenant's locale, like bs_BA; that of English if it is missing or unknown to Babel."""
+    name = str(settings.get("locale", DEFAULT_LOCALE)).replace("-", "_")
+    try:
+        Locale.parse(name)
+    except (UnknownLocaleError, ValueError):
+        return DEFAULT_LOCALE
+    return name
 
 
 def _load(settings_schema: TenantSettingsSchema, settings: Mapping[str, Any]) -> dict[str, Any]:

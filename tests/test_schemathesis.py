@@ -163,11 +163,13 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
 # The source of schemathesis' values, four times of five.
 IDS = ("walletId", "transactionId", "holdId", "orderId", "userId", "keyId", "provisioningId")
 PLACES = {
-    **{f"path.{name}": name for name in (*IDS, "currency", "tenantId")},
+    **{f"path.{name}": name for name in (*IDS, "productId", "currency", "tenantId")},
     **{f"body.{name}": "password" for name in ("password", "currentPassword", "newPassword")},
     **{"query.currency": "currency", "body.currency": "currency", "header.If-Match": "version"},
     **{"body.amount": "amount", "body.items[*].amount": "amount", "body.paymentId": "transactionId"},
     **{"body.userId": "userId", "body.items[*].walletId": "walletId", "body.items[*].productId": "productId"},
+    **{"query.userId": "userId", "query.walletId": "walletId", "query.actorId": "userId"},
+    **{"query.minAmount": "amount", "query.maxAmount": "amount"},
     "body.refreshToken": "refresh_token",
 }
 
@@ -201,8 +203,8 @@ def reached(told: Counter[str]) -> set[str]:
 # Each operation, with the callers that it admits, and the number of operations that must succeed at least once, which
 # proves that the requests are valid.
 DEEP = {
-    "member of km": ("member", "km", "^/api/(wallet|orders|products|me|auth)", 17),
-    "admin of eur": ("admin", "eur", "^/api/admin/(?!tenants)", 28),
+    "member of km": ("member", "km", "^/api/(wallets?|orders|products|me|auth)", 20),
+    "admin of eur": ("admin", "eur", "^/api/admin/(?!tenants)", 36),
     "operator": ("operator", None, "^/api/(admin/tenants|admin/wallets$|me)", 6),
 }
 

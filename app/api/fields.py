@@ -144,6 +144,15 @@ class Flag(fields.Boolean):
         return value
 
 
+class QueryFlag(fields.Boolean):
+    """true or false, in a query."""
+
+    default_error_messages = {"invalid": coded("not_a_boolean", "Write true or false.")}  # noqa: RUF012
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(truthy={"true"}, falsy={"false"}, **kwargs)
+
+
 class Moment(fields.AwareDateTime):
     """A date and time by RFC 3339. A request must give the offset; an answer is in UTC with a Z."""
 
@@ -166,6 +175,18 @@ class Moment(fields.AwareDateTime):
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+class PeriodQuery(Schema):
+    """A period includes its start and excludes its end, so adjacent periods do not overlap."""
+
+    start = Moment(data_key="from", metadata={"description": "at or after this moment"})
+    end = Moment(data_key="to", metadata={"description": "before this moment"})
+
+    @marshmallow.validates_schema
+    def holds_a_moment(self, data: dict[str, Any], **_: Any) -> None:
+        if "start" in data and "end" in data and data["start"] >= data["end"]:
+            raise marshmallow.ValidationError([coded("empty_period", "`to` must be later than `from`.")], "to")
 
 
 class OneOf(fields.Field[Any]):

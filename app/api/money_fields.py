@@ -59,8 +59,10 @@ class CurrencyField(fields.String):
         "invalid": coded("not_a_currency", "A currency is needed, as an ISO 4217 code like EUR."),
     }
 
-    def __init__(self, **kwargs: Any) -> None:
-        about = {"pattern": "^[A-Z]{3}$", "description": "ISO 4217; the tenant's main currency if not given"}
+    def __init__(
+        self, *, description: str = "ISO 4217; the tenant's main currency if not given", **kwargs: Any
+    ) -> None:
+        about = {"pattern": "^[A-Z]{3}$", "description": description}
         super().__init__(metadata=about, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:

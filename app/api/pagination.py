@@ -13,7 +13,7 @@ import orjson
 from itsdangerous import BadSignature, URLSafeSerializer
 from marshmallow import fields
 
-from app.api.fields import Answer, Schema, Text, coded
+from app.api.fields import Answer, QueryFlag, Schema, Text, coded
 from app.current import current_app, g, request
 from app.errors import Invalid
 from tenant_schemas.context import current_binding
@@ -21,8 +21,10 @@ from tenant_schemas.tenant import Tenant
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+MAX_COUNTED = 50_000
 
 Item = TypeVar("Item")
+Shown = TypeVar("Shown")
 Position = list[Any]
 
 
@@ -49,12 +51,49 @@ class PageQuery(Schema):
     cursor = Text(max_length=1000)
 
 
+class CountedPageQuery(PageQuery):
+    """The query parameters of a list that tells its total if asked."""
+
+    count = QueryFlag(load_default=False, metadata={"description": "answer with `total` too, which costs a scan"})
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
     """Items, and the cursor of the next page; None on the last page."""
 
     items: Sequence[Item]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPage(Page[Item]):
+    """A page with the list's total: the exact one, or else the least that it is."""
+
+    total: int | None
+    is_total_exact: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The position to start after, the number of items, and whether the total is asked for."""
+
+    after: Position | None
+    limit: int
+    is_counted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[Item]):
+    """The items of a page, the position after which the next page starts (None at the end), and the total."""
+
+    items: Sequence[Item]
+    position: Position | None
+    total: int | None = None
+    is_total_exact: bool | None = None
+
+    def showing(self, items: Sequence[Shown]) -> "Found[Shown]":
+        """The same page with other items for the same rows."""
+        return Found(items, self.position, self.total, self.is_total_exact)
 
 
 def page_schema(item: type[Schema]) -> type[Schema]:
@@ -65,6 +104,19 @@ def page_schema(item: type[Schema]) -> type[Schema]:
     }
     name = item.__name__.removesuffix("Schema") + "PageSchema"
     return type(name, (Answer,), members)
+
+
+def counted_page_schema(item: type[Schema]) -> type[Schema]:
+    """The schema of a page of these items, with the total where it is asked for."""
+    members = {
+        "total": fields.Integer(metadata={"description": "of all pages; only with `count=true`"}),
+        "is_total_exact": fields.Boolean(
+            data_key="isTotalExact", metadata={"description": "false: there may be more than `total`"}
+        ),
+        "may_lack": ("total", "is_total_exact"),
+    }
+    page = page_schema(item)
+    return type(page.__name__, (page,), members)
 
 
 def paginate(
@@ -81,6 +133,23 @@ def paginate(
     return Page(items, cursor_to(position_of(items[-1]), query) if more else None)
 
 
+def with_total(page: Page[Item], query: dict[str, Any], count: Callable[[int], int]) -> Page[Item]:
+    """The page, with the list's total if the query asks for it. `count` counts up to the given number."""
+    if not query["count"]:
+        return page
+    total = count(MAX_COUNTED + 1)
+    return CountedPage(page.items, page.next_cursor, min(total, MAX_COUNTED), total <= MAX_COUNTED)
+
+
+def page_of(query: dict[str, Any], fetch: Callable[[PageRequest], Found[Item]]) -> Page[Item]:
+    """One page of a list whose service finds the next position itself."""
+    found = fetch(PageRequest(position_in(query), query["limit"], query.get("count", False)))
+    next_cursor = cursor_to(found.position, query) if found.position else None
+    if found.total is None:
+        return Page(found.items, next_cursor)
+    return CountedPage(found.items, next_cursor, found.total, found.is_total_exact)
+
+
 def position_in(query: dict[str, Any]) -> Position | None:
     """The position in the query's cursor; None without a cursor. Raises Invalid for the cursor of another list."""
     return _read(_signer(query), query["cursor"]) if "cursor" in query else None
@@ -93,7 +162,7 @@ def cursor_to(position: Position, query: dict[str, Any]) -> str:
 
 
 def _signer(query: dict[str, Any]) -> URLSafeSerializer:
-    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor"}}
+    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor", "count"}}
     binding = current_binding()
     whose = str(binding.id) if isinstance(binding, Tenant) else binding.value
     scope = [whose, str(g.user_id), request.endpoint, request.view_args or {}, filters]

@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.auth.named_actors import NamedActor
 from app.db import TenantModel
+from app.users.directory import Person
 
 MAX_STATE_CHARACTERS: Final = 20_000  # as in audit_state_is_plain_v1
 _INT64: Final = range(-(2**63), 2**63)
@@ -61,7 +63,7 @@ class AuditRecord(TenantModel):
     __table_args__ = (
         sa.UniqueConstraint("seq", name="audit_log_seq_key"),
         sa.Index("audit_log_wallet_id_at_idx", "wallet_id", "at"),
-        sa.Index("audit_log_at_idx", "at", postgresql_where=sa.text("wallet_id IS NULL")),
+        sa.Index("audit_log_at_seq_idx", "at", "seq"),
         sa.Index("audit_log_actor_id_seq_idx", "actor_id", "seq"),
         sa.Index("audit_log_action_seq_idx", "action", "seq"),
     )
@@ -83,15 +85,17 @@ class AuditRecord(TenantModel):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadEntry:
-    """An entry with the currency of its wallet."""
+class ShownEntry:
+    """An entry with its actor and, if it names a wallet, that wallet's member and currency."""
 
-    record: AuditRecord
+    item: AuditRecord
+    actor: NamedActor
+    owner: Person | None
     currency: str | None
 
     def __getattr__(self, attribute: str) -> Any:
-        """All attributes of the record."""
-        return getattr(self.record, attribute)
+        """All attributes of the entry."""
+        return getattr(self.item, attribute)
 
 
 class AuditChain(TenantModel):

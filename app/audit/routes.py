@@ -3,12 +3,13 @@
 from typing import Any
 
 from app.api.blueprint import Blueprint
-from app.api.pagination import Page, paginate
+from app.api.pagination import Page, page_of
 from app.audit import service
-from app.audit.models import ReadEntry
+from app.audit.models import ShownEntry
 from app.audit.schemas import AuditPageSchema, AuditQuery
 from app.auth.access import Access, access
 
+_FILTERS = ("start", "end", "action", "actor_id", "actor_kind", "wallet_id", "is_refused")
 blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="Changes and refusals, by actor.")
 
 
@@ -16,9 +17,7 @@ blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="C
 @access(Access.READER)
 @blueprint.arguments(AuditQuery, location="query")
 @blueprint.response(200, AuditPageSchema)
-def list_audit_entries(query: dict[str, Any]) -> Page[ReadEntry]:
+def list_audit_entries(query: dict[str, Any]) -> Page[ShownEntry]:
     """Changes by admins, services and operators in this tenant, and refused requests, newest first."""
-    filters = {name: query.get(name) for name in ("action", "actor_id", "wallet_id", "is_refused")}
-    return paginate(
-        query, lambda after, limit: service.list_entries(after=after, limit=limit, **filters), lambda item: [item.seq]
-    )
+    filters = {name: query[name] for name in _FILTERS if name in query}
+    return page_of(query, lambda page: service.list_entries(page, **filters))

@@ -5,11 +5,13 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, Text
-from app.api.pagination import PageQuery, page_schema
+from app.api.fields import Answer, Choice, Moment, PeriodQuery, Text
+from app.api.pagination import CountedPageQuery, counted_page_schema
 from app.api.spelling import camel_case
 from app.auth.actors import ActorKind
+from app.auth.schemas import ActorSchema
 from app.money import format_minor
+from app.users.schemas import PersonSchema
 
 _MINOR = re.compile("(_m|M)inor$")
 
@@ -53,8 +55,12 @@ class AuditEntrySchema(Answer):
         allow_none=True,
         metadata={"description": "a user's or an API key's id; null for the system"},
     )
+    actor = fields.Nested(ActorSchema)
     action = fields.String()
     wallet_id = fields.UUID(data_key="walletId", allow_none=True)
+    owner = fields.Nested(
+        PersonSchema, allow_none=True, metadata={"description": "the member of `walletId`; null without a wallet"}
+    )
     subject = fields.String(allow_none=True, metadata={"description": "the object of the action, beside the wallet"})
     before = StateField(allow_none=True, metadata={"description": "spelled as in other answers"})
     after = StateField(allow_none=True, metadata={"description": "spelled as in other answers"})
@@ -66,11 +72,12 @@ class AuditEntrySchema(Answer):
     hash = fields.Function(lambda entry: entry.hash.hex(), metadata={"type": "string", "description": "hexadecimal"})
 
 
-AuditPageSchema = page_schema(AuditEntrySchema)
+AuditPageSchema = counted_page_schema(AuditEntrySchema)
 
 
-class AuditQuery(PageQuery):
+class AuditQuery(CountedPageQuery, PeriodQuery):
     action = Text(max_length=100)
     actor_id = fields.UUID(data_key="actorId")
+    actor_kind = Choice(*ActorKind, data_key="actorKind")
     wallet_id = fields.UUID(data_key="walletId")
     is_refused = fields.Boolean(data_key="refused")

@@ -5,6 +5,9 @@ tenant's chain until that db transaction ends, so write it last. The database ta
 action is a dotted name, states are plain objects, and texts of a request are cut.
 """
 
+import operator
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,16 +15,17 @@ import orjson
 import sqlalchemy as sa
 from psycopg import sql
 
-from app.audit.models import AuditRecord, ReadEntry
+from app.api.bounded_scan import scan
+from app.api.pagination import Found, PageRequest
+from app.audit.models import AuditRecord, ShownEntry
 from app.auth.actors import Actor
+from app.auth.named_actors import acted
 from app.current import g
 from app.db import db
+from app.users.directory import wallet_owners
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
 
-# The feature `wallets` is above the audit log, so its model can't be imported.
-_wallets_table = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("currency", sa.Text))
-_wallets = _wallets_table.c
 _NOTE: Final = sa.text("SELECT audit_note_v2(CAST(:entry AS jsonb))")
 
 
@@ -92,26 +96,44 @@ def set_actor(actor: Actor) -> None:
 
 
 def list_entries(
+    page: PageRequest,
     *,
-    after: list[Any] | None,
-    limit: int,
+    start: datetime | None = None,
+    end: datetime | None = None,
     action: str | None = None,
     actor_id: UUID | None = None,
+    actor_kind: str | None = None,
     wallet_id: UUID | None = None,
     is_refused: bool | None = None,
-) -> list[ReadEntry]:
-    """Entries of the bound tenant, newest first; `after` is (seq,)."""
+) -> Found[ShownEntry]:
+    """Entries of the bound tenant with actors and members, newest first; a position is (seq,). `start` is inclusive,
+    `end` is exclusive.
+    """
     log = AuditRecord
-    query = sa.select(log, _wallets.currency).join(_wallets_table, _wallets.id == log.wallet_id, isouter=True)
-    query = query.order_by(log.seq.desc()).limit(limit)
-    if after is not None:
-        query = query.where(log.seq < after[0])
-    if action is not None:
-        query = query.where(log.action == action)
-    if actor_id is not None:
-        query = query.where(log.actor_id == actor_id)
-    if wallet_id is not None:
-        query = query.where(log.wallet_id == wallet_id)
+    query = sa.select(log).where(*_seq_conditions(start, end))
+    for column, value in ((log.action, action), (log.actor_id, actor_id), (log.wallet_id, wallet_id)):
+        if value is not None:
+            query = query.where(column == value)
+    others = [] if actor_kind is None else [log.actor_kind == actor_kind]
     if is_refused is not None:
-        query = query.where(log.refusal.is_not(None) if is_refused else log.refusal.is_(None))
-    return [ReadEntry(*row) for row in db.session.execute(query)]
+        others.append(log.refusal.is_not(None) if is_refused else log.refusal.is_(None))
+    found = scan(page, query, (log.seq,), others)
+    return found.showing(_shown(found.items))
+
+
+def _shown(entries: Sequence[AuditRecord]) -> list[ShownEntry]:
+    members = wallet_owners({entry.wallet_id for entry in entries if entry.wallet_id is not None})
+    return [
+        ShownEntry(entry.item, entry.actor, *(members.get(entry.wallet_id) or (None, None))) for entry in acted(entries)
+    ]
+
+
+def _seq_conditions(start: datetime | None, end: datetime | None) -> list[sa.ColumnElement[bool]]:
+    """A period as a range of seq, found by two index look-ups: `at` and `seq` grow together."""
+    log = AuditRecord
+    found: list[sa.ColumnElement[bool]] = []
+    for moment, compare in ((start, operator.gt), (end, operator.le)):
+        if moment is not None:
+            before = sa.select(log.seq).where(log.at < moment).order_by(log.at.desc(), log.seq.desc()).limit(1)
+            found.append(compare(log.seq, sa.func.coalesce(before.scalar_subquery(), 0)))
+    return found

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.api.fields import Answer, Flag, Schema, Text, coded
+from app.auth.actors import ActorKind
 from app.users.schemas import MembershipSchema
 
 MIN_PASSWORD_LENGTH = 12
@@ -69,6 +70,17 @@ class TokensSchema(Answer):
     refresh_expires_in = fields.Integer(
         data_key="refreshExpiresIn", metadata={"description": "seconds until the session ends, refreshed or not"}
     )
+
+
+class ActorSchema(Answer):
+    """Who did something, for staff. An operator has no name or address of their own here."""
+
+    kind = fields.String(metadata={"enum": list(ActorKind)})
+    id = fields.UUID(allow_none=True, metadata={"description": "a user's or an API key's; null for the system"})
+    name = fields.String(
+        allow_none=True, metadata={"description": "of the member or the API key; or operator, or system"}
+    )
+    email = fields.String(allow_none=True, metadata={"description": "the member's address; null for others"})
 
 
 class LoginAnswerSchema(TokensSchema):

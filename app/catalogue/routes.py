@@ -1,14 +1,17 @@
 """The products that a member can buy in the tenant of the request."""
 
 from typing import Any
+from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access
 from app.catalogue import service
+from app.catalogue.errors import ProductNotFound
 from app.catalogue.models import PricedProduct
-from app.catalogue.schemas import ProductListQuery, ProductPageSchema
-from app.wallets.currencies import chosen_currency
+from app.catalogue.schemas import ProductListQuery, ProductPageSchema, ProductSchema
+from app.wallets.currencies import CurrencyQuery, chosen_currency
 
 blueprint = Blueprint("catalog", __name__, url_prefix="/api/products", description="What there is to buy.")
 
@@ -26,3 +29,13 @@ def list_products(query: dict[str, Any]) -> Page[PricedProduct]:
         lambda after, limit: service.list_products(currency, after=after, limit=limit, **filters),
         lambda item: [item.sku],
     )
+
+
+@blueprint.get("/<uuid:product_id>")
+@access(Access.MEMBER)
+@blueprint.arguments(CurrencyQuery, location="query")
+@blueprint.response(200, ProductSchema)
+@refuses(ProductNotFound)
+def show_product(query: dict[str, Any], product_id: UUID) -> PricedProduct:
+    """One product on sale, with its price in one of the tenant's currencies."""
+    return service.get_product(product_id, chosen_currency(query))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
+from app.users.directory import Person
 
 # Views, so they are in no metadata.
 limit_changes = sa.table(
@@ -99,12 +100,8 @@ class CreditTotals(CreditInUse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletCredit(CreditInUse):
-    """One wallet that uses credit, with its member's address and name as the tenant knows them. A former member has a
-    `removed_at`.
-    """
+    """One wallet that uses credit, with its member."""
 
     wallet_id: UUID
     user_id: UUID
-    email: str | None
-    name: str | None
-    removed_at: datetime | None
+    owner: Person

@@ -7,8 +7,9 @@ from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
+from app.auth.named_actors import Acted
 from app.credit import service
-from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
+from app.credit.models import CreditPolicy, CreditTotals, WalletCredit
 from app.credit.schemas import (
     CreditTotalsPageSchema,
     LimitChangePageSchema,
@@ -54,7 +55,7 @@ def set_credit_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
 @access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, PolicyChangePageSchema)
-def list_credit_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
+def list_credit_policy_changes(query: dict[str, Any]) -> Page[Acted]:
     """Changes of the policy with actor, before and after, newest first."""
     return paginate(
         query,
@@ -68,7 +69,7 @@ def list_credit_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, LimitChangePageSchema)
 @refuses(WalletNotFound)
-def list_credit_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
+def list_credit_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[Acted]:
     """Changes of a wallet's credit limit with actor, before and after, newest first."""
     get_wallet(wallet_id)
     return paginate(

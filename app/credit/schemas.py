@@ -7,6 +7,8 @@ from marshmallow import ValidationError, fields, validates_schema
 from app.api.fields import Answer, Moment, Schema, coded
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import page_schema
+from app.auth.schemas import ActorSchema
+from app.users.schemas import PersonSchema
 
 
 class SetPolicySchema(Schema):
@@ -45,6 +47,7 @@ class PolicySchema(Answer):
 class PolicyChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(data_key="actorId", allow_none=True)
+    actor = fields.Nested(ActorSchema)
     request_id = fields.String(data_key="requestId", allow_none=True)
     currency = fields.String(metadata={"description": "ISO 4217"})
     before = fields.Nested(PolicySchema, data_key="from")
@@ -56,6 +59,7 @@ class LimitChangeSchema(Answer):
     actor_id = fields.UUID(
         data_key="actorId", allow_none=True, metadata={"description": "null: a command made the change"}
     )
+    actor = fields.Nested(ActorSchema)
     action = fields.String()
     before = MoneyField(attribute="from_minor", data_key="from")
     after = MoneyField(attribute="to_minor", data_key="to")
@@ -82,13 +86,7 @@ class CreditTotalsSchema(CreditInUseSchema):
 class WalletCreditSchema(CreditInUseSchema):
     wallet_id = fields.UUID(data_key="walletId")
     user_id = fields.UUID(data_key="userId")
-    email = fields.String(allow_none=True)
-    name = fields.String(allow_none=True)
-    removed_at = Moment(
-        data_key="removedAt",
-        allow_none=True,
-        metadata={"description": "when a former member was removed; null for a member"},
-    )
+    owner = fields.Nested(PersonSchema)
 
 
 PolicyPageSchema = page_schema(PolicySchema)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.audit.models import AuditRecord
 from app.audit.service import mark_written, set_actor
 from app.auth.actors import Actor
+from app.auth.named_actors import Acted, acted
 from app.credit.models import (
     AGES,
     CreditPolicy,
@@ -25,7 +26,7 @@ from app.credit.models import (
     logged_policy,
 )
 from app.db import db
-from app.users.models import all_members
+from app.users.directory import people
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
@@ -68,8 +69,8 @@ def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int 
     return policy
 
 
-def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyChange]:
-    """Changes of the policy, newest first; `after` is (at, id). Setting the same values again is no change."""
+def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[Acted]:
+    """Changes of the policy with their actors, newest first; `after` is (at, id). The same values are no change."""
     log = AuditRecord
     query = (
         sa.select(log.id, log.at, log.actor_id, log.request_id, log.before, log.after)
@@ -79,14 +80,15 @@ def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyCh
     )
     if after is not None:
         query = query.where(sa.tuple_(log.at, log.id) < _moment_and_id(after))
-    return [
+    changes = [
         PolicyChange(row.id, row.at, row.actor_id, row.request_id, logged_policy(row.before), logged_policy(row.after))
         for row in db.session.execute(query)
     ]
+    return acted(changes)
 
 
-def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> list[LimitChange]:
-    """Changes of the wallet's credit limit, newest first; `after` is (at, id)."""
+def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> list[Acted]:
+    """Changes of the wallet's credit limit with their actors, newest first; `after` is (at, id)."""
     change = limit_changes.c
     query = (
         sa.select(limit_changes)
@@ -96,7 +98,7 @@ def list_limit_changes(wallet_id: UUID, *, after: list[Any] | None, limit: int) 
     )
     if after is not None:
         query = query.where(sa.tuple_(change.at, change.id) < _moment_and_id(after))
-    return [LimitChange(*row) for row in db.session.execute(query)]
+    return acted([LimitChange(*row) for row in db.session.execute(query)])
 
 
 def credit_totals() -> list[CreditTotals]:
@@ -116,18 +118,14 @@ def credit_totals() -> list[CreditTotals]:
 
 
 def list_credit_in_use(*, after: list[Any] | None, limit: int) -> list[WalletCredit]:
-    """The wallets that use credit, by id; `after` is (wallet_id,)."""
-    who = all_members
+    """The wallets that use credit, with their members, by id; `after` is (wallet_id,)."""
     used = credit_in_use.c
-    query = (
-        sa.select(credit_in_use, who.c.email, who.c.name, who.c.removed_at)
-        .join_from(credit_in_use, who, who.c.user_id == used.user_id, isouter=True)
-        .order_by(used.wallet_id)
-        .limit(limit)
-    )
+    query = sa.select(credit_in_use).order_by(used.wallet_id).limit(limit)
     if after is not None:
         query = query.where(used.wallet_id > UUID(after[0]))
-    return [WalletCredit(**row) for row in db.session.execute(query).mappings()]
+    rows = db.session.execute(query).mappings().all()
+    known = people({row["user_id"] for row in rows})
+    return [WalletCredit(**row, owner=known[row["user_id"]]) for row in rows]
 
 
 def _totals(**row: Any) -> CreditTotals:

@@ -24,6 +24,8 @@ class Hold(TenantModel):
             "holds_active_wallet_id_idx", "wallet_id", "expires_at", postgresql_where=sa.text("status = 'active'")
         ),
         sa.Index("holds_wallet_id_created_at_idx", "wallet_id", "created_at", "id"),
+        sa.Index("holds_created_at_id_idx", "created_at", "id"),
+        sa.Index("holds_status_created_at_id_idx", "status", "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=sa.func.gen_random_uuid())

@@ -2,9 +2,11 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, Schema, Text
+from app.api.dry_runs import dry_run_schema
+from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Text
 from app.api.money_fields import AmountField, MoneyField
-from app.api.pagination import PageQuery, page_schema
+from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
+from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
@@ -41,8 +43,26 @@ class HoldSchema(Answer):
     expires_at = Moment(data_key="expiresAt")
 
 
+class StaffHoldSchema(HoldSchema):
+    """A hold for staff, with the wallet's member."""
+
+    owner = fields.Nested(PersonSchema)
+
+
 HoldPageSchema = page_schema(HoldSchema)
+StaffHoldPageSchema = counted_page_schema(StaffHoldSchema)
+DryRunHoldSchema = dry_run_schema(HoldSchema)
 
 
-class HoldListQuery(PageQuery, CurrencyQuery):
-    """Lists of holds have no filters: the currency selects the member's wallet."""
+class HoldFilters(PeriodQuery):
+    """The period is that of the holds' creation."""
+
+    status = Choice(*STATUSES)
+
+
+class OwnHoldListQuery(HoldFilters, PageQuery, CurrencyQuery):
+    """The currency selects the member's wallet."""
+
+
+class HoldListQuery(HoldFilters, CountedPageQuery):
+    """A page of a wallet's, or of all, filtered holds."""

@@ -11,16 +11,21 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.bounded_scan import scan
+from app.api.pagination import Found, PageRequest
 from app.db import db
 from app.holds.errors import HoldNotFound
 from app.holds.models import AuthorisedHold, Hold
 from app.ledger.models import PostedTransaction
+from app.ledger.rehearsal import rehearsed_row
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
 from app.sql_refusals import named_refusals
 from app.wallets.models import Wallet
+from app.wallets.service import with_own_wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+_LASTS: Final = Hold.expires_at > sa.func.statement_timestamp()
 _HOLD_COLUMNS: Final = tuple(Hold.__table__.columns)
 _AUTHORISED: Final = (
     "id",
@@ -55,32 +60,41 @@ def authorise(
     expires_at: datetime | None,
     order_id: str | None,
     description: str | None,
+    is_dry_run: bool = False,
 ) -> tuple[AuthorisedHold, bool]:
-    """Reserve an amount of the member's wallet in this currency, for seven days unless `expires_at` is given. Returns
-    the hold as it was created, and whether an earlier request created it.
+    """Reserve an amount of the member's wallet in this currency, for seven days unless `expires_at` is given. A missing
+    wallet is opened before. Returns the hold as it was created, and whether an earlier request created it. A dry run
+    writes nothing.
 
     Locks the wallet's row. Raises WalletNotFound, WalletFrozen, WalletClosed, InsufficientFunds, ExpiryInThePast,
     IdempotencyKeyReused.
     """
     parameters = (user_id, currency, amount_minor, idempotency_key, expires_at, order_id, description)
-    with named_refusals():
-        *columns, replayed = connections().engine(current_tenant()).one_statement(_AUTHORISE, parameters, retry=True)[0]
+    if is_dry_run:
+        *columns, replayed = rehearsed_row(_AUTHORISE, parameters, opens=(user_id, currency))
+    else:
+        *columns, replayed = with_own_wallet(user_id, currency, lambda: _row(_AUTHORISE, parameters))
     return AuthorisedHold(*columns), replayed
 
 
 def capture(
-    user_id: UUID, hold_id: UUID, *, amount_minor: int | None, idempotency_key: str
+    user_id: UUID, hold_id: UUID, *, amount_minor: int | None, idempotency_key: str, is_dry_run: bool = False
 ) -> tuple[PostedTransaction, bool]:
-    """Post a payment of the remaining amount of the member's hold, or of a part of it.
+    """Post a payment of the remaining amount of the member's hold, or of a part of it. A dry run writes nothing.
 
     Locks the wallet's row. Raises HoldNotFound, also for another member's hold, WalletFrozen, AlreadyCaptured,
     HoldVoided, HoldExpired, CaptureExceedsHold, IdempotencyKeyReused, OrderAlreadyPaid.
     """
-    engine = connections().engine(current_tenant())
-    parameters = (hold_id, user_id, hold_id, amount_minor, idempotency_key)
-    with named_refusals():
-        *columns, replayed = engine.one_statement(_CAPTURE, parameters, retry=True)[0]
+    call = rehearsed_row if is_dry_run else _row
+    *columns, replayed = call(_CAPTURE, (hold_id, user_id, hold_id, amount_minor, idempotency_key))
     return posted_transaction(columns), replayed
+
+
+def _row(statement: str, parameters: tuple[Any, ...]) -> Sequence[Any]:
+    engine = connections().engine(current_tenant())
+    with named_refusals():
+        # After a broken connection, the same idempotency key makes the second try safe.
+        return engine.one_statement(statement, parameters, retry=True)[0]
 
 
 def currency_of(user_id: UUID, hold_id: UUID) -> str:
@@ -125,13 +139,38 @@ def expire_holds(limit: int = 1000) -> int:
     return total
 
 
-def list_holds(wallet_id: UUID, *, after: list[Any] | None, limit: int) -> Sequence[Hold]:
-    """The wallet's holds, newest first; `after` is (created_at, id)."""
-    order = (Hold.created_at, Hold.id)
-    query = (
-        sa.select(Hold).where(Hold.wallet_id == wallet_id).order_by(*(column.desc() for column in order)).limit(limit)
-    )
-    if after is not None:
-        position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
-        query = query.where(sa.tuple_(*order) < position)
-    return db.session.scalars(query).all()
+def list_holds(
+    page: PageRequest,
+    *,
+    wallet_id: UUID | None = None,
+    status: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Found[Hold]:
+    """The tenant's holds, or those of a wallet, newest first; a position is (created_at, id). `start` is inclusive,
+    `end` is exclusive. An active hold that has expired counts as expired, whether or not its row says so.
+    """
+    query = sa.select(Hold)
+    if wallet_id is not None:
+        query = query.where(Hold.wallet_id == wallet_id)
+    if start is not None:
+        query = query.where(Hold.created_at >= start)
+    filters: list[sa.ColumnElement[bool]] = []
+    if status == "expired":
+        filters.append((Hold.status == "expired") | (Hold.status == "active") & ~_LASTS)
+    elif status is not None:
+        query = query.where(Hold.status == status)
+        filters += [_LASTS] if status == "active" else []
+    before_end = None if end is None else Hold.created_at < end
+    return scan(page, query, (Hold.created_at, Hold.id), filters, end=before_end)
+
+
+def get_hold(hold_id: UUID, *, user_id: UUID | None = None) -> Hold:
+    """One hold of the tenant, or of the member's wallets. Raises HoldNotFound."""
+    query = sa.select(Hold).where(Hold.id == hold_id)
+    if user_id is not None:
+        query = query.join(Wallet, Wallet.id == Hold.wallet_id).where(Wallet.user_id == user_id)
+    found = db.session.scalar(query)
+    if found is None:
+        raise HoldNotFound(HoldNotFound.text if user_id is None else "There is no such hold in your wallets.")
+    return found

@@ -9,9 +9,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from app.db import TenantModel
+
+# The refunds of a payment.
+_refunds = sa.table(
+    "wallet_transactions", sa.column("refund_of", sa.Uuid), sa.column("amount_minor", sa.BigInteger)
+).alias("refunds")
 
 
 class WalletTransaction(TenantModel):
@@ -65,6 +70,21 @@ class WalletTransaction(TenantModel):
     # all their entries are in ledger_entries.
     debit_account: Mapped[str | None] = mapped_column(sa.Text)
     credit_account: Mapped[str | None] = mapped_column(sa.Text)
+
+    # What is left of a payment to refund; None for other movements. One look-up in the index of refunds.
+    refundable_minor: Mapped[int | None] = column_property(
+        sa.case(
+            (
+                type == "payment",
+                -amount_minor
+                - sa.select(sa.func.coalesce(sa.func.sum(_refunds.c.amount_minor), 0).cast(sa.BigInteger))
+                .where(_refunds.c.refund_of == id)
+                .scalar_subquery(),
+            ),
+        ),
+        deferred=True,
+        raiseload=True,
+    )
 
     stored_entries: Mapped[list["LedgerEntry"]] = relationship(
         order_by="LedgerEntry.entry_no", lazy="raise", viewonly=True
@@ -187,8 +207,8 @@ class TrialBalance:
 
 @dataclass(frozen=True, slots=True)
 class PostedTransaction:
-    """A wallet transaction as the posting function returned it: the public columns, without a session, and for a refund
-    the amount of its payment that can still be refunded.
+    """A wallet transaction as the posting function returned it: the public columns, without a session, and the amount
+    that could be refunded when it was posted: of a new payment all of it, of a refund what it left of its payment.
     """
 
     id: UUID
@@ -232,7 +252,7 @@ class PostedTransaction:
             reference=movement.reference,
             reason=movement.reason,
             created_at=created_at,
-            refundable_minor=refundable,
+            refundable_minor=-amount_minor if movement.type == "payment" else refundable,
         )
 
     @classmethod

@@ -3,13 +3,16 @@
 from typing import Any
 from uuid import UUID
 
+from flask import Response
+
 from app.api.blueprint import Blueprint
+from app.api.dry_runs import DryRunQuery, dry_run_answer
 from app.api.headers import gives_location, idempotency_key, needs_idempotency_key
 from app.api.links import location
-from app.api.pagination import Page, paginate
+from app.api.pagination import Page, page_of
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller, with_standing_proof
-from app.ledger import service
+from app.ledger import history, service
 from app.ledger.errors import (
     AmountOutOfRange,
     IdempotencyKeyReused,
@@ -19,18 +22,21 @@ from app.ledger.errors import (
     RefundExceedsPayment,
     TransactionNotFound,
 )
+from app.ledger.history import Filters
 from app.ledger.models import BalanceAt, Movement, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
     AdjustmentSchema,
     BalanceQuery,
     BalanceSchema,
     DepositSchema,
+    DryRunTransactionSchema,
     OwnBalanceQuery,
-    OwnPaymentQuery,
+    OwnDryRunQuery,
     OwnTransactionListQuery,
-    PaymentQuery,
     PaymentSchema,
     RefundSchema,
+    StaffTransactionPageSchema,
+    StaffTransactionWithEntriesSchema,
     TransactionListQuery,
     TransactionPageSchema,
     TransactionSchema,
@@ -41,8 +47,11 @@ from app.money import to_minor
 from app.users.errors import MemberNotFound, StandingUnproven
 from app.wallets.currencies import chosen_currency
 from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
+from app.wallets.owners import Owned
 from app.wallets.service import currency_of, get_wallet, own_wallet
 
+_FILTERS = ("start", "end", "order_id", "type", "reference", "text", "actor_id")
+_rehearsed = dry_run_answer(DryRunTransactionSchema)
 blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Movements of money and their history.")
 Answer = tuple[PostedTransaction, int, dict[str, str]]
 
@@ -51,10 +60,11 @@ Answer = tuple[PostedTransaction, int, dict[str, str]]
 @access(Access.MEMBER)
 @blueprint.arguments(OwnTransactionListQuery, location="query")
 @blueprint.response(200, TransactionPageSchema)
-@refuses(MemberNotFound)
 def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
     """My wallet's transactions, newest first."""
-    return _page(own_wallet(caller().user_id, chosen_currency(query)).id, query)
+    wallet = own_wallet(caller().user_id, chosen_currency(query))
+    filters = transaction_filters(query, wallet.currency)
+    return page_of(query, lambda page: history.list_transactions(wallet.id, page, filters))
 
 
 @blueprint.get("/wallet/transactions/<uuid:transaction_id>")
@@ -63,17 +73,16 @@ def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 @refuses(TransactionNotFound)
 def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
     """One of my transactions, with its ledger entries."""
-    return service.get_transaction(caller().user_id, transaction_id)
+    return history.get_transaction(transaction_id, user_id=caller().user_id)
 
 
 @blueprint.get("/wallet/balance")
 @access(Access.MEMBER)
 @blueprint.arguments(OwnBalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
-@refuses(MemberNotFound)
 def show_own_balance(query: dict[str, Any]) -> BalanceAt:
     """My wallet's balance at a moment."""
-    return service.balance_at(own_wallet(caller().user_id, chosen_currency(query)), query.get("at"))
+    return history.balance_at(own_wallet(caller().user_id, chosen_currency(query)), query.get("at"))
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/balance")
@@ -83,7 +92,7 @@ def show_own_balance(query: dict[str, Any]) -> BalanceAt:
 @refuses(WalletNotFound)
 def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
     """A wallet's balance at a moment."""
-    return service.balance_at(get_wallet(wallet_id), query.get("at"))
+    return history.balance_at(get_wallet(wallet_id), query.get("at"))
 
 
 @blueprint.get("/admin/trial-balance")
@@ -91,7 +100,7 @@ def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
 @blueprint.response(200, TrialBalanceSchema)
 def show_trial_balance() -> TrialBalance:
     """The balance of every account. In each currency, debits equal credits; if not, the audit names the row."""
-    return service.trial_balance()
+    return history.trial_balance()
 
 
 @blueprint.post("/wallet/payments")
@@ -99,11 +108,10 @@ def show_trial_balance() -> TrialBalance:
 @needs_idempotency_key
 @gives_location
 @blueprint.arguments(PaymentSchema)
-@blueprint.arguments(OwnPaymentQuery, location="query")
+@blueprint.arguments(OwnDryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=TransactionSchema)
+@blueprint.alt_response(200, schema=DryRunTransactionSchema)
 @refuses(
-    WalletNotFound,
     InsufficientFunds,
     WalletFrozen,
     WalletClosed,
@@ -112,10 +120,10 @@ def show_trial_balance() -> TrialBalance:
     MemberNotFound,
     StandingUnproven,
 )
-def post_own_payment(body: dict[str, Any], query: dict[str, Any]) -> Answer:
+def post_own_payment(body: dict[str, Any], query: dict[str, Any]) -> Answer | Response:
     """Pay from my wallet: from the deposit first, then from credit. A dry run answers 200."""
     if query["dry_run"]:
-        return _answer(service.rehearse_own(caller().user_id, *_own_payment(body, query)), 200)
+        return _dry_run(service.rehearse_own(caller().user_id, *_own_payment(body, query)))
     transaction, replayed = with_standing_proof(
         lambda proof: service.pay_own(proof, *_own_payment(body, query)),
         without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
@@ -141,63 +149,90 @@ def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Move
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/transactions")
 @access(Access.READER)
 @blueprint.arguments(TransactionListQuery, location="query")
-@blueprint.response(200, TransactionPageSchema)
+@blueprint.response(200, StaffTransactionPageSchema)
 @refuses(WalletNotFound)
-def list_wallet_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTransaction]:
+def list_wallet_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[Owned]:
     """A wallet's transactions, newest first."""
-    return _page(get_wallet(wallet_id).id, query)
+    filters = transaction_filters(query, get_wallet(wallet_id).currency)
+    return page_of(query, lambda page: history.with_people(history.list_transactions(wallet_id, page, filters)))
+
+
+@blueprint.get("/admin/transactions/<uuid:transaction_id>")
+@access(Access.READER)
+@blueprint.response(200, StaffTransactionWithEntriesSchema)
+@refuses(TransactionNotFound)
+def show_transaction(transaction_id: UUID) -> Owned:
+    """One transaction of any wallet, with its ledger entries."""
+    (found,) = history.transactions_with_people([history.get_transaction(transaction_id)])
+    return found
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/deposits")
 @access(Access.TELLER, "wallet.deposit")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(DepositSchema)
+@blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
+@blueprint.alt_response(200, schema=DryRunTransactionSchema)
 @refuses(WalletNotFound, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
-def post_deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Deposit money. It repays used credit first."""
-    return _post(wallet_id, "deposit", body)
+def post_deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+    """Deposit money. It repays used credit first. A dry run answers 200."""
+    return _post(wallet_id, "deposit", body, query)
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/payments")
 @access(Access.TELLER, "wallet.payment")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(PaymentSchema)
-@blueprint.arguments(PaymentQuery, location="query")
+@blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=TransactionSchema)
+@blueprint.alt_response(200, schema=DryRunTransactionSchema)
 @refuses(WalletNotFound, InsufficientFunds, WalletFrozen, WalletClosed, IdempotencyKeyReused, OrderAlreadyPaid)
-def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
+def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Pay from a member's wallet. A dry run answers 200."""
-    if query["dry_run"]:
-        return _answer(service.rehearse(wallet_id, _movement(wallet_id, "payment", body)), 200)
-    return _post(wallet_id, "payment", body)
+    return _post(wallet_id, "payment", body, query)
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/refunds")
 @access(Access.TELLER, "wallet.refund")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(RefundSchema)
+@blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
+@blueprint.alt_response(200, schema=DryRunTransactionSchema)
 @refuses(WalletNotFound, PaymentNotFound, RefundExceedsPayment, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
-def post_refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Refund a payment, whole or in part, up to its amount not yet refunded."""
-    return _post(wallet_id, "refund", body)
+def post_refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+    """Refund a payment, whole or in part, up to its amount not yet refunded. A dry run answers 200."""
+    return _post(wallet_id, "refund", body, query)
 
 
 @blueprint.post("/admin/wallets/<uuid:wallet_id>/adjustments")
 @access(Access.ADMIN, "wallet.adjustment")
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(AdjustmentSchema)
+@blueprint.arguments(DryRunQuery, location="query")
 @blueprint.response(201, TransactionSchema)
+@blueprint.alt_response(200, schema=DryRunTransactionSchema)
 @refuses(WalletNotFound, InsufficientFunds, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
-def post_adjustment(body: dict[str, Any], wallet_id: UUID) -> Answer:
-    """Correct a balance up or down, with a reason."""
-    return _post(wallet_id, "adjustment", body)
+def post_adjustment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
+    """Correct a balance up or down, with a reason. A dry run answers 200."""
+    return _post(wallet_id, "adjustment", body, query)
 
 
-def _post(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Answer:
-    return _answer(service.post(wallet_id, _movement(wallet_id, type_, body), actor()))
+def _post(wallet_id: UUID, type_: str, body: dict[str, Any], query: dict[str, Any]) -> Answer | Response:
+    movement = _movement(wallet_id, type_, body)
+    if query["dry_run"]:
+        return _dry_run(service.rehearse(wallet_id, movement))
+    return _answer(service.post(wallet_id, movement, actor()))
+
+
+def _dry_run(rehearsed: tuple[PostedTransaction, bool]) -> Response:
+    transaction, replayed = rehearsed
+    return _rehearsed(transaction, {"Idempotent-Replayed": "true"} if replayed else {})
 
 
 def _movement(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Movement:
@@ -215,20 +250,20 @@ def _movement(wallet_id: UUID, type_: str, body: dict[str, Any]) -> Movement:
     )
 
 
-def _answer(posted: tuple[PostedTransaction, bool], status: int = 201) -> Answer:
+def _answer(posted: tuple[PostedTransaction, bool]) -> Answer:
     transaction, replayed = posted
-    return transaction, status, {"Idempotent-Replayed": "true"} if replayed else {}
+    headers = location("admin/transactions", transaction.id)
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return transaction, 201, headers
 
 
-def transaction_filters(query: dict[str, Any]) -> dict[str, Any]:
-    """The filters of a list of transactions, as keyword arguments of `service.conditions`."""
-    return {"type_": query.get("type"), **{name: query.get(name) for name in ("start", "end", "order_id")}}
-
-
-def _page(wallet_id: UUID, query: dict[str, Any]) -> Page[WalletTransaction]:
-    filters = transaction_filters(query)
-    return paginate(
-        query,
-        lambda after, limit: service.list_transactions(wallet_id, after=after, limit=limit, **filters),
-        lambda item: [item.seq],
-    )
+def transaction_filters(query: dict[str, Any], currency: str | None = None) -> Filters:
+    """The filters of a list of transactions in this currency; None for one of all currencies."""
+    told = {name: query[name] for name in _FILTERS if name in query}
+    amounts = [(name, field) for name, field in (("least", "minAmount"), ("most", "maxAmount")) if name in query]
+    if currency is None and (amounts or "currency" in query):
+        told["currency"] = currency = chosen_currency(query)
+    for name, field in amounts:
+        told[f"{name}_minor"] = to_minor(query[name], str(currency), field)
+    return Filters(**told)

@@ -1,12 +1,13 @@
 """Wallet transactions on the wire."""
 
-from typing import Any
+from marshmallow import fields
 
-from marshmallow import ValidationError, fields, validates_schema
-
-from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
-from app.api.money_fields import AmountField, MoneyField
-from app.api.pagination import PageQuery, page_schema
+from app.api.dry_runs import DryRunQuery, dry_run_schema
+from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Text
+from app.api.money_fields import AmountField, CurrencyField, MoneyField
+from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
+from app.auth.schemas import ActorSchema
+from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
@@ -14,8 +15,6 @@ TYPES = ("deposit", "payment", "refund", "adjustment", "opening")
 
 
 class TransactionSchema(Answer):
-    may_lack = ("refundable",)
-
     id = fields.UUID()
     wallet_id = fields.UUID(data_key="walletId")
     tenant_id = fields.Function(
@@ -36,7 +35,10 @@ class TransactionSchema(Answer):
     refundable = MoneyField(
         attribute="refundable_minor",
         allow_none=True,
-        metadata={"description": "for a refund: the amount of its payment that can still be refunded; not in lists"},
+        metadata={
+            "description": "of a payment: what is left of it to refund; in the answer to a refund: what it left of its"
+            " payment; null for other movements"
+        },
     )
     created_at = Moment(data_key="createdAt")
 
@@ -49,6 +51,19 @@ class EntrySchema(Answer):
 
 
 class TransactionWithEntriesSchema(TransactionSchema):
+    entries = fields.List(fields.Nested(EntrySchema))
+
+
+class StaffTransactionSchema(TransactionSchema):
+    """A transaction for staff, with the wallet's member and the actor."""
+
+    owner = fields.Nested(PersonSchema)
+    actor = fields.Nested(
+        ActorSchema, allow_none=True, metadata={"description": "of `adminId`; null for the member's own movement"}
+    )
+
+
+class StaffTransactionWithEntriesSchema(StaffTransactionSchema):
     entries = fields.List(fields.Nested(EntrySchema))
 
 
@@ -92,18 +107,7 @@ class TrialBalanceSchema(Answer):
 
 
 TransactionPageSchema = page_schema(TransactionSchema)
-
-
-class PeriodQuery(Schema):
-    """A period includes its start and excludes its end, so adjacent periods do not overlap."""
-
-    start = Moment(data_key="from", metadata={"description": "at or after this moment"})
-    end = Moment(data_key="to", metadata={"description": "before this moment"})
-
-    @validates_schema
-    def holds_a_moment(self, data: dict[str, Any], **_: Any) -> None:
-        if "start" in data and "end" in data and data["start"] >= data["end"]:
-            raise ValidationError([coded("empty_period", "`to` must be later than `from`.")], "to")
+StaffTransactionPageSchema = counted_page_schema(StaffTransactionSchema)
 
 
 class TransactionFilters(PeriodQuery):
@@ -111,14 +115,36 @@ class TransactionFilters(PeriodQuery):
 
     type = Choice(*TYPES)
     order_id = Text(max_length=100, data_key="orderId")
+    least = AmountField(
+        allows="zero_or_more", data_key="minAmount", metadata={"description": "the least size, without the sign"}
+    )
+    most = AmountField(
+        allows="zero_or_more", data_key="maxAmount", metadata={"description": "the greatest size, without the sign"}
+    )
+    reference = Text(max_length=200, description="the whole reference")
+    text = Text(max_length=100, data_key="q", description="part of the description, the reference or the reason")
 
 
-class TransactionListQuery(TransactionFilters, PageQuery):
-    """A page of the filtered transactions."""
-
-
-class OwnTransactionListQuery(TransactionListQuery, CurrencyQuery):
+class OwnTransactionListQuery(TransactionFilters, PageQuery, CurrencyQuery):
     """The currency selects the member's wallet."""
+
+
+class StaffTransactionFilters(TransactionFilters):
+    actor_id = Identifier(data_key="actorId", metadata={"description": "an `adminId`: who moved the member's money"})
+
+
+class TransactionListQuery(StaffTransactionFilters, CountedPageQuery):
+    """A page of a wallet's filtered transactions."""
+
+
+class TenantTransactionFilters(StaffTransactionFilters):
+    currency = CurrencyField(
+        description="ISO 4217; without it all currencies, or with `minAmount` or `maxAmount` the tenant's main one"
+    )
+
+
+class TenantTransactionListQuery(TenantTransactionFilters, CountedPageQuery):
+    """A page of the tenant's filtered transactions."""
 
 
 class PaymentSchema(Schema):
@@ -127,18 +153,7 @@ class PaymentSchema(Schema):
     description = Text(max_length=500)
 
 
-class PaymentQuery(Schema):
-    dry_run = fields.Boolean(
-        data_key="dryRun",
-        load_default=False,
-        truthy={"true"},
-        falsy={"false"},
-        error_messages={"invalid": coded("not_a_boolean", "Write true or false.")},
-        metadata={"description": "answer with the result, and post nothing"},
-    )
-
-
-class OwnPaymentQuery(PaymentQuery, CurrencyQuery):
+class OwnDryRunQuery(DryRunQuery, CurrencyQuery):
     """The currency selects the member's wallet."""
 
 
@@ -155,3 +170,6 @@ class RefundSchema(Schema):
 class AdjustmentSchema(Schema):
     amount = AmountField(required=True, allows="not_zero")
     reason = Text(required=True, max_length=500)
+
+
+DryRunTransactionSchema = dry_run_schema(TransactionSchema)

@@ -24,6 +24,8 @@ from tenant_schemas.tenant import Tenant
 log = structlog.get_logger(__name__)
 
 EXTENSION = "tenant_limits"
+# The limits of requests, which a tenant's admin may see.
+SHOWN = ("rate_limit", "caller_rate_limit", "max_concurrent_requests", "max_body_bytes")
 
 
 class TenantMisconfigured(Unavailable):
@@ -90,6 +92,12 @@ def enter_shared_side(caller_id: UUID) -> None:
     own = limits.defaults
     rate_limit.count_caller(caller_id, own["caller_rate_limit"])
     limits.slots.take(request.environ, SHARED_SIDE, caller_id, own["share"])
+
+
+def limits_of(tenant: Tenant) -> dict[str, Any]:
+    """The tenant's limits as they hold now: its settings over the defaults. Raises TenantMisconfigured."""
+    limits: Limits = current_app.extensions[EXTENSION]
+    return {name: value for name, value in limits.of(tenant).items() if name in SHOWN}
 
 
 def log_in_slot() -> AbstractContextManager[None]:

@@ -6,7 +6,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
-from app.api.pagination import Page, paginate
+from app.api.headers import gives_location
+from app.api.links import location
+from app.api.pagination import Page, paginate, with_total
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller
 from app.members import service
@@ -17,6 +19,7 @@ from app.members.schemas import (
     MemberListQuery,
     MemberPageSchema,
     MemberRoleSchema,
+    MemberSchema,
     MeSchema,
 )
 from app.users import service as users
@@ -40,7 +43,7 @@ def show_me() -> dict[str, Any]:
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
-        "memberships": users.memberships_of(user.id),
+        "memberships": users.shown_memberships_of(user.id),
     }
 
 
@@ -51,24 +54,36 @@ def show_me() -> dict[str, Any]:
 def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
     """The members of this tenant, by address."""
     filters = {name: query.get(name) for name in ("q", "role")}
-    return paginate(
+    page = paginate(
         query, lambda after, limit: service.list_members(after=after, limit=limit, **filters), lambda item: [item.email]
     )
+    return with_total(page, query, lambda most: service.count_members(most, **filters))
+
+
+@blueprint.get("/admin/members/<uuid:user_id>")
+@access(Access.READER)
+@blueprint.response(200, MemberSchema)
+@refuses(MemberNotFound)
+def show_member(user_id: UUID) -> sa.Row[Any]:
+    """One member of this tenant."""
+    return service.get_member(user_id)
 
 
 @blueprint.post("/admin/members")
 @access(Access.ADMIN, "member.add")
+@gives_location
 @blueprint.arguments(AddMemberSchema)
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
 @refuses(OwnMembership)
-def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
     A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
     """
     user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
-    return {"user_id": user_id, "role": body["role"]}, 201 if is_new else 200
+    shown = {"user_id": user_id, "role": body["role"]}
+    return (shown, 201, location("admin/members", user_id)) if is_new else (shown, 200, {})
 
 
 @blueprint.patch("/admin/members/<uuid:user_id>")

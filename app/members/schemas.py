@@ -6,9 +6,9 @@ from typing import Any
 from marshmallow import ValidationError, fields, validates
 
 from app.api.fields import Answer, Choice, Schema, Text, coded
-from app.api.pagination import PageQuery, page_schema
+from app.api.pagination import CountedPageQuery, counted_page_schema
 from app.users.models import MEMBERSHIP_ROLES
-from app.users.schemas import MembershipSchema
+from app.users.schemas import MyMembershipSchema
 
 
 class MeSchema(Answer):
@@ -16,7 +16,7 @@ class MeSchema(Answer):
     email = fields.String()
     name = fields.String()
     is_operator = fields.Boolean(data_key="isOperator")
-    memberships = fields.List(fields.Nested(MembershipSchema))
+    memberships = fields.List(fields.Nested(MyMembershipSchema))
 
 
 class MemberSchema(Answer):
@@ -28,10 +28,10 @@ class MemberSchema(Answer):
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
 
 
-MemberPageSchema = page_schema(MemberSchema)
+MemberPageSchema = counted_page_schema(MemberSchema)
 
 
-class MemberListQuery(PageQuery):
+class MemberListQuery(CountedPageQuery):
     q = Text(max_length=100, description="part of the member's address or name")
     role = Choice(*MEMBERSHIP_ROLES)
 

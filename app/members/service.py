@@ -28,14 +28,32 @@ def list_members(
 ) -> list[sa.Row[Any]]:
     """The members of the bound tenant by address, as the tenant's login sees them; `after` is (email,)."""
     who = member_directory.c
-    query = sa.select(member_directory).order_by(who.email).limit(limit)
+    query = sa.select(member_directory).where(*_conditions(q, role)).order_by(who.email).limit(limit)
     if after is not None:
         query = query.where(who.email > after[0])
-    if role is not None:
-        query = query.where(who.role == role)
-    if q is not None:
-        query = query.where(who.email.icontains(q, autoescape=True) | who.name.icontains(q, autoescape=True))
     return list(db.session.execute(query))
+
+
+def count_members(most: int, *, q: str | None = None, role: str | None = None) -> int:
+    """The number of members that `list_members` lists on all its pages, counted up to `most`."""
+    found = sa.select(member_directory.c.user_id).where(*_conditions(q, role)).limit(most).subquery()
+    return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+
+
+def _conditions(q: str | None, role: str | None) -> list[sa.ColumnElement[bool]]:
+    who = member_directory.c
+    found: list[sa.ColumnElement[bool]] = [] if role is None else [who.role == role]
+    if q is not None:
+        found.append(who.email.icontains(q, autoescape=True) | who.name.icontains(q, autoescape=True))
+    return found
+
+
+def get_member(user_id: UUID) -> sa.Row[Any]:
+    """One member of the bound tenant. Raises MemberNotFound."""
+    row = db.session.execute(sa.select(member_directory).where(member_directory.c.user_id == user_id)).one_or_none()
+    if row is None:
+        raise MemberNotFound(MemberNotFound.text)
+    return row
 
 
 def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tuple[UUID, bool]:

@@ -19,12 +19,12 @@ from app.users.models import Membership, User, all_members, member_directory
 from tenant_schemas.context import current_tenant
 
 _FOUND = "user_id, currency, calculated_minor, posted_minor, difference_minor, refused_by"
-_OPEN = sa.text("SELECT wallets_open_missing_v1(:user_ids, :currency)").bindparams(
+_OPEN = sa.text("SELECT wallets_open_missing_v2(:user_ids, :currency)").bindparams(
     sa.bindparam("user_ids", type_=ARRAY(sa.Uuid))
 )
 _POST = sa.text(
     f"SELECT {', '.join(f'(reconciled).{name}' for name in _FOUND.split(', '))}, moved_minor, limit_raised"  # noqa: S608
-    " FROM openings_post_v2(:items, :currency, :raises_limits)"
+    " FROM openings_post_v3(:items, :currency, :raises_limits)"
 ).bindparams(sa.bindparam("items", type_=JSONB))
 _COMPARE = sa.text(
     f"SELECT {_FOUND}, 0, false FROM openings_compare_v1(:items, :currency, :refusals)"  # noqa: S608

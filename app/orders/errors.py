@@ -30,15 +30,6 @@ class QuantityOutOfRange(Invalid):
 
 
 @sql_refusal
-class ProductNotFound(NotFound):
-    """`productId` names the product."""
-
-    code = "product_not_found"
-    sqlstate = "WA023"
-    text = "There is no such product."
-
-
-@sql_refusal
 class ProductWithdrawn(Conflict):
     """`productId` names the product."""
 

@@ -22,6 +22,12 @@ class Order(TenantModel):
             ["wallet_id", "currency"], ["wallets.id", "wallets.currency"], name="orders_wallet_fkey"
         ),
         sa.Index("orders_user_id_created_at_idx", "user_id", "created_at", "id"),
+        sa.Index("orders_created_at_id_idx", "created_at", "id"),
+        sa.Index(
+            "orders_cancelled_created_at_id_idx",
+            *("created_at", "id"),
+            postgresql_where=sa.text("status = 'cancelled'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

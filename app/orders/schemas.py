@@ -5,9 +5,11 @@ The limits of items and quantities are not here: `order_place_v1` holds them and
 
 from marshmallow import fields
 
-from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.dry_runs import dry_run_schema
+from app.api.fields import REQUIRED, Answer, Choice, Identifier, Moment, PeriodQuery, Schema, coded
 from app.api.money_fields import MoneyField
-from app.api.pagination import PageQuery, page_schema
+from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
+from app.users.schemas import PersonSchema
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("paid", "cancelled")
@@ -70,6 +72,8 @@ class PlacedOrderSchema(OrderSchema):
 
 
 class CancelledOrderSchema(OrderSchema):
+    may_lack = ("dry_run",)
+
     refunded = MoneyField(attribute="refunded_minor", metadata={"description": "what was left to refund"})
     balance_after = MoneyField(
         attribute="balance_after_minor",
@@ -77,10 +81,35 @@ class CancelledOrderSchema(OrderSchema):
         allow_none=True,
         metadata={"description": "after its refund; null without a refund"},
     )
+    dry_run = fields.Boolean(
+        data_key="dryRun", metadata={"enum": [True], "description": "only in a dry run: nothing was written"}
+    )
+
+
+class StaffOrderSchema(OrderSchema):
+    """An order for staff, with its member."""
+
+    owner = fields.Nested(PersonSchema)
 
 
 OrderPageSchema = page_schema(OrderSchema)
+StaffOrderPageSchema = counted_page_schema(StaffOrderSchema)
+DryRunPlacedOrderSchema = dry_run_schema(PlacedOrderSchema)
 
 
-class OrderListQuery(PageQuery):
-    """Lists of orders have no filters yet."""
+class OrderFilters(PeriodQuery):
+    """The period is that of the orders' creation."""
+
+    status = Choice(*STATUSES)
+
+
+class OwnOrderListQuery(OrderFilters, PageQuery):
+    """A page of my filtered orders."""
+
+
+class WalletOrderListQuery(OrderFilters, CountedPageQuery):
+    """A page of a wallet's filtered orders."""
+
+
+class OrderListQuery(WalletOrderListQuery):
+    user_id = Identifier(data_key="userId", metadata={"description": "the member whose orders are listed"})

@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Final, cast
 
 import fontpkg
-from babel import Locale, UnknownLocaleError
+from babel import Locale
 from babel.dates import format_datetime
 from babel.numbers import NumberPattern
 from fpdf import FPDF
@@ -24,6 +24,7 @@ from fpdf.fonts import TTFFont
 
 from app.money import fraction_digits
 from app.statements.models import Line, Statement
+from app.tenant_settings import locale_of
 from tenant_schemas.tenant import Tenant
 
 MEDIA_TYPE = "application/pdf"
@@ -44,14 +45,6 @@ _COLUMNS: Final = (
     ("Amount", 50, Align.R),
     ("Balance", 50, Align.R),
 )
-
-
-def locale_of(tenant: Tenant) -> Locale:
-    """The tenant's setting `locale`, as bs_BA or bs-BA; English if it is missing or unknown to Babel."""
-    try:
-        return Locale.parse(str(tenant.settings.get("locale", "en")).replace("-", "_"))
-    except (UnknownLocaleError, ValueError):
-        return Locale("en")
 
 
 def money_text(amount_minor: int, currency: str, locale: Locale) -> str:
@@ -90,7 +83,7 @@ class _Document(FPDF):
         super().__init__(orientation="landscape", format="A4")
         self._tenant_name = tenant.name
         self._statement = statement
-        self._locale = locale_of(tenant)
+        self._locale = locale_of(tenant.settings)
         self.add_font(_FONT, fname=fontpkg.path(_FONT))
         self.set_font(_FONT, size=8)
         # fpdf2's default alias {nb} in a member's text would become the number of pages.

@@ -7,12 +7,12 @@ from uuid import UUID
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.pagination import Page, paginate
+from app.api.pagination import Page, page_of
 from app.api.refusals import View, refuses
 from app.auth.access import Access, access, caller
-from app.ledger.models import WalletTransaction
+from app.ledger import history
 from app.ledger.routes import transaction_filters
-from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
+from app.ledger.schemas import StaffTransactionPageSchema, TenantTransactionListQuery
 from app.statements import csv, json, pdf, service
 from app.statements.answers import answers_with_file, pdf_answer, streamed
 from app.statements.documents.answers import accepted, gives_location, gives_retry_after
@@ -21,10 +21,10 @@ from app.statements.documents.schemas import DocumentSchema
 from app.statements.documents.service import get_content, request_document
 from app.statements.errors import StatementTooLong
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
-from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import Wallet
+from app.wallets.owners import Owned
 from app.wallets.service import get_wallet, own_wallet
 from tenant_schemas.context import current_tenant
 
@@ -46,7 +46,7 @@ def _later(view: View) -> View:
 @_csv
 @_pdf
 @_later
-@refuses(StatementTooLong, TooManyDocuments, MemberNotFound)
+@refuses(StatementTooLong, TooManyDocuments)
 def show_own_statement(query: dict[str, Any]) -> Response:
     """My wallet's balance at both ends of a period, and each movement in it."""
     return _statement(own_wallet(caller().user_id, chosen_currency(query)), query)
@@ -67,16 +67,14 @@ def show_statement(query: dict[str, Any], wallet_id: UUID) -> Response:
 
 @blueprint.get("/admin/transactions")
 @access(Access.READER)
-@blueprint.arguments(TransactionListQuery, location="query")
-@blueprint.response(200, TransactionPageSchema)
-def list_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
-    """The transactions of all wallets, newest first."""
+@blueprint.arguments(TenantTransactionListQuery, location="query")
+@blueprint.response(200, StaffTransactionPageSchema)
+def list_transactions(query: dict[str, Any]) -> Page[Owned]:
+    """The transactions of all wallets, newest first. A page may be short: only `nextCursor` tells whether the list
+    ends.
+    """
     filters = transaction_filters(query)
-    return paginate(
-        query,
-        lambda after, limit: service.list_tenant_transactions(after=after, limit=limit, **filters),
-        lambda item: [item.created_at, item.wallet_id, item.seq],
-    )
+    return page_of(query, lambda page: history.with_people(history.list_tenant_transactions(page, filters)))
 
 
 @blueprint.get("/admin/transactions/export")
@@ -85,7 +83,7 @@ def list_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 @_csv
 def export_transactions(query: dict[str, Any]) -> Response:
     """The transactions of all wallets, oldest first, as one file."""
-    stream = service.stream_transactions(csv.transaction_pieces, **transaction_filters(query))
+    stream = service.stream_transactions(csv.transaction_pieces, transaction_filters(query))
     return streamed(stream, csv.CONTENT_TYPE, "transactions.csv")
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment
+from app.api.fields import Answer, Choice, Moment, PeriodQuery
 from app.api.money_fields import MoneyField
-from app.ledger.schemas import PeriodQuery, TransactionFilters, TransactionSchema
+from app.ledger.schemas import TenantTransactionFilters, TransactionSchema
 from app.money import format_minor
 from app.statements.models import Line
 from app.wallets.currencies import CurrencyQuery
@@ -26,7 +26,7 @@ class OwnStatementQuery(StatementQuery, CurrencyQuery):
     """The currency selects the member's wallet."""
 
 
-class ExportQuery(TransactionFilters):
+class ExportQuery(TenantTransactionFilters):
     format = Choice("csv", load_default="csv")
 
 

@@ -11,8 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db import db
+from app.ledger.history import Filters, newest_until
 from app.ledger.models import WalletTransaction
-from app.ledger.service import conditions, newest_until
 from app.statements.errors import StatementBroken, StatementTooLong
 from app.statements.models import LINE_COLUMNS, Line, Statement
 from app.statements.streams import BoundStream, batches, snapshot
@@ -78,33 +78,18 @@ def check_length(statement: Statement, limit: int) -> None:
         )
 
 
-def stream_transactions(render: Callable[[Batches], Iterator[bytes]], **filters: Any) -> BoundStream:
-    """The tenant's transactions that pass the filters (those of `conditions`), oldest first, read while they are sent.
+def stream_transactions(render: Callable[[Batches], Iterator[bytes]], filters: Filters) -> BoundStream:
+    """The tenant's transactions that pass the filters, oldest first, read while they are sent.
 
     Ends the session's db transaction.
     """
-    query = sa.select(*LINE_COLUMNS).where(*conditions(**filters)).order_by(*_IN_TIME)
+    query = sa.select(*LINE_COLUMNS).where(*filters.indexed(), *filters.others()).order_by(*_IN_TIME)
 
     def pieces(engine: BindingEngine) -> Iterator[bytes]:
         with snapshot(engine) as connection, batches(connection, query) as found:
             yield from render(found)
 
     return _stream(pieces)
-
-
-def list_tenant_transactions(*, after: list[Any] | None, limit: int, **filters: Any) -> Sequence[WalletTransaction]:
-    """The tenant's transactions that pass the filters (those of `conditions`), newest first. `after` is (created_at,
-    wallet_id, seq), so a page is one range of one index at any depth.
-    """
-    query = sa.select(WalletTransaction)
-    if after is not None:
-        # The position is before the end. With both conditions PostgreSQL would scan from the end.
-        filters["end"] = None
-        created_at, wallet_id, seq = datetime.fromisoformat(after[0]), UUID(after[1]), after[2]
-        position = sa.tuple_(sa.literal(created_at), sa.literal(wallet_id), sa.literal(seq))
-        query = query.where(sa.tuple_(*_IN_TIME) < position)
-    query = query.where(*conditions(**filters)).order_by(*(column.desc() for column in _IN_TIME))
-    return db.session.scalars(query.limit(limit)).all()
 
 
 def _stream(pieces: Callable[[BindingEngine], Iterator[bytes]]) -> BoundStream:
@@ -129,7 +114,7 @@ def _movements(statement: Statement) -> sa.Select[Any]:
     return (
         sa.select(*LINE_COLUMNS)
         .where(WalletTransaction.wallet_id == statement.wallet_id)
-        .where(*conditions(start=statement.start, end=statement.end))
+        .where(*Filters(start=statement.start, end=statement.end).indexed())
         .order_by(WalletTransaction.created_at, WalletTransaction.seq)
     )
 

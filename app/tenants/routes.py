@@ -1,4 +1,4 @@
-"""The tenants of the installation, for its operators. All routes work on the shared side."""
+"""The tenants of the installation, for its operators, on the shared side; and a tenant's settings for its staff."""
 
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,13 @@ from app.tenants.errors import ProvisioningNotFound, ProvisioningUnavailable, Te
 from app.tenants.models import Provisioning
 from app.tenants.schemas import (
     ConfigureTenantSchema,
+    OwnSettingsSchema,
     ProvisioningSchema,
     ProvisionTenantSchema,
     TenantPageSchema,
     TenantSchema,
 )
-from app.tenants.service import TenantView
+from app.tenants.service import OwnSettings, TenantView
 from tenant_schemas.errors import SchemaBehind, TenantNotFound
 from tenant_schemas.tenant import TenantStatus
 
@@ -82,6 +83,14 @@ def configure_tenant(body: dict[str, Any], slug: str) -> TenantView:
     status = TenantStatus(body["status"]) if "status" in body else None
     service.configure_tenant(slug, name=body.get("name"), status=status, settings=_settings_of(body), actor=actor())
     return service.show_tenant(slug)
+
+
+@blueprint.get("/settings")
+@access(Access.READER)
+@blueprint.response(200, OwnSettingsSchema)
+def show_settings() -> OwnSettings:
+    """The settings of this tenant as they hold now, with the names of those that are defaults."""
+    return service.own_settings()
 
 
 def _settings_of(body: dict[str, Any]) -> dict[str, Any]:

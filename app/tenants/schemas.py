@@ -9,6 +9,7 @@ from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.api.spelling import camel_case
 from app.tenant_settings import LocaleField, TenantSettingsSchema
+from app.users.schemas import CurrencySchema
 from tenant_schemas.tenant import DISPLAY_NAME_MAX_LENGTH, SLUG_MAX_LENGTH, TenantStatus
 
 STATUSES = tuple(status.value for status in TenantStatus)
@@ -75,6 +76,27 @@ class TenantSchema(Answer):
         fields.Nested(TotalsSchema),
         allow_none=True,
         metadata={"description": "by currency; null if the tenant can't be read now"},
+    )
+
+
+class OwnLimitsSchema(Answer):
+    rate_limit = fields.String(data_key="rateLimit", metadata={"description": "of all callers together: 6000/minute"})
+    caller_rate_limit = fields.String(data_key="callerRateLimit", metadata={"description": "of each caller"})
+    max_concurrent_requests = fields.Integer(data_key="maxConcurrentRequests")
+    max_body_bytes = fields.Integer(data_key="maxBodyBytes")
+
+
+class OwnSettingsSchema(Answer):
+    """What holds in the tenant now, for its staff. Operators change it."""
+
+    id = fields.String(attribute="tenant.slug", metadata={"description": "the tenant's slug"})
+    name = fields.String(attribute="tenant.name")
+    status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
+    currencies = fields.List(fields.Nested(CurrencySchema), metadata={"description": "the main one first"})
+    locale = fields.String()
+    limits = fields.Nested(OwnLimitsSchema)
+    defaults = fields.List(
+        fields.String(), metadata={"description": "names of the settings that are the service's default here"}
     )
 
 

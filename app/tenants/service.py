@@ -15,15 +15,19 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.pagination import Position
+from app.api.spelling import camel_case
 from app.audit.service import commit_entry
 from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
+from app.limits import limits_of
 from app.tenancy import OLDEST_TENANT_REVISION
-from app.tenant_settings import changed_settings, stored_settings
+from app.tenant_settings import changed_settings, locale_name_of, stored_settings
 from app.tenants.fan_out import Budget, Unreadable, read_as
+from app.users.service import shown_currencies
 from app.wallets.models import Wallet
 from tenant_schemas import registry
+from tenant_schemas.context import current_tenant
 from tenant_schemas.errors import SchemaBehind, TenancyError, TenantNotFound
 from tenant_schemas.flask import connections
 from tenant_schemas.registry import COLUMNS, tenant_from_row
@@ -66,6 +70,17 @@ class TenantView:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class OwnSettings:
+    """A tenant's settings as they hold now, for its staff. `defaults` names those that the tenant has not set."""
+
+    tenant: Tenant
+    currencies: list[dict[str, Any]]
+    locale: str
+    limits: dict[str, Any]
+    defaults: list[str]
+
+
 @dataclass(slots=True)
 class TenantList:
     """Tenants, and the position of the next page; None at the end."""
@@ -94,6 +109,14 @@ def show_tenant(slug: str) -> TenantView:
     if not rows:
         raise TenantNotFound("There is no such tenant.")
     return _view(rows[0])
+
+
+def own_settings() -> OwnSettings:
+    """The bound tenant's settings. Raises TenantMisconfigured."""
+    tenant, limits = current_tenant(), limits_of(current_tenant())
+    unset = [name for name in ("locale", *limits) if name not in tenant.settings]
+    locale = locale_name_of(tenant.settings)
+    return OwnSettings(tenant, shown_currencies(tenant.settings), locale, limits, [camel_case(name) for name in unset])
 
 
 def configure_tenant(

@@ -1,5 +1,6 @@
 """Users: look-up by id and by address, credentials, memberships. All of it is in the shared schema."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -7,6 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db import db, tenants
+from app.money import fraction_digits
+from app.tenant_settings import currencies_of, locale_name_of
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import Membership, User
 from tenant_schemas.flask import connections
@@ -55,13 +58,36 @@ def get_user(user_id: UUID) -> User:
 
 def memberships_of(user_id: UUID) -> list[dict[str, Any]]:
     """The user's memberships in active tenants, by slug."""
+    return [{"tenant_id": row.slug, "role": row.role} for row in _memberships(user_id)]
+
+
+def shown_memberships_of(user_id: UUID) -> list[dict[str, Any]]:
+    """`memberships_of` with the tenants' names, currencies and locales."""
+    return [
+        {
+            "tenant_id": row.slug,
+            "tenant_name": row.name,
+            "role": row.role,
+            "currencies": shown_currencies(row.settings),
+            "locale": locale_name_of(row.settings),
+        }
+        for row in _memberships(user_id)
+    ]
+
+
+def _memberships(user_id: UUID) -> sa.Result[str, str, Any, str]:
     query = (
-        sa.select(tenants.c.slug.label("tenant_id"), Membership.role)
+        sa.select(tenants.c.slug, tenants.c.name, tenants.c.settings, Membership.role)
         .join(tenants, tenants.c.id == Membership.tenant_id)
         .where(Membership.user_id == user_id, tenants.c.status == TenantStatus.ACTIVE)
         .order_by(tenants.c.slug)
     )
-    return [row._asdict() for row in db.session.execute(query)]
+    return db.session.execute(query)
+
+
+def shown_currencies(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The currencies of a tenant with these settings, the main one first, with their fraction digits."""
+    return [{"code": code, "fraction_digits": fraction_digits(code)} for code in currencies_of(settings)]
 
 
 def add_user(email: str, name: str, password_hash: str | None, *, is_operator: bool = False) -> User:

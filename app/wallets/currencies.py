@@ -14,7 +14,7 @@ def main_currency() -> str:
 
 
 def allowed_currencies() -> tuple[str, ...]:
-    """The bound tenant's currencies, the main one first. `wallet_open_v2` has the same rule."""
+    """The bound tenant's currencies, the main one first. `wallet_open_v3` has the same rule."""
     main = main_currency()
     return (main, *(str(code) for code in current_tenant().settings.get("currencies", ()) if code != main))
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.db import TenantModel
+from app.users.directory import Person
 from app.users.models import User
 
 # The columns of `holds` that a wallet needs. The feature `holds` is above wallets, so its model can't be imported.
@@ -81,15 +82,11 @@ class Wallet(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet with its tenant's slug, and its member's address and name as the tenant knows them. A former member has
-    a `removed_at`; None for all three is a user whom the tenant has forgotten.
-    """
+    """A wallet with its tenant's slug and its member."""
 
     tenant_slug: str
     wallet: Wallet
-    email: str | None
-    name: str | None
-    removed_at: datetime | None
+    owner: Person
 
     def __getattr__(self, attribute: str) -> Any:
         """All attributes of the wallet."""

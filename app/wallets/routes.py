@@ -6,6 +6,7 @@ from uuid import UUID
 from app.api.blueprint import Blueprint
 from app.api.headers import etag, gives_etag, gives_location, if_match_version, needs_version
 from app.api.links import location
+from app.api.pagination import Page
 from app.api.refusals import refuses
 from app.audit.service import add_entry
 from app.auth.access import Access, access, actor, caller
@@ -20,8 +21,14 @@ from app.wallets.errors import (
     WalletNotEmpty,
     WalletNotFound,
 )
-from app.wallets.models import Wallet
-from app.wallets.schemas import ConfigureWalletSchema, OpenWalletSchema, WalletSchema
+from app.wallets.models import MemberWallet, Wallet
+from app.wallets.schemas import (
+    ConfigureWalletSchema,
+    MemberWalletSchema,
+    OpenWalletSchema,
+    WalletPageSchema,
+    WalletSchema,
+)
 
 blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A balance held by one member.")
 
@@ -30,10 +37,19 @@ blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A bal
 @access(Access.MEMBER)
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, WalletSchema)
-@refuses(MemberNotFound)
 def show_own_wallet(query: dict[str, Any]) -> Wallet:
-    """My wallet in the tenant of this request, one for each currency. The first request opens it."""
+    """My wallet in the tenant of this request, one for each currency. `openedAt` is null until its first movement opens
+    it.
+    """
     return service.own_wallet(caller().user_id, chosen_currency(query))
+
+
+@blueprint.get("/wallets")
+@access(Access.MEMBER)
+@blueprint.response(200, WalletPageSchema)
+def list_own_wallets() -> Page[Wallet]:
+    """My opened wallets in the tenant of this request, by currency: all of them on one page."""
+    return Page(service.list_own_wallets(caller().user_id), None)
 
 
 @blueprint.post("/admin/wallets")
@@ -41,27 +57,28 @@ def show_own_wallet(query: dict[str, Any]) -> Wallet:
 @gives_etag
 @gives_location
 @blueprint.arguments(OpenWalletSchema)
-@blueprint.response(201, WalletSchema)
-@blueprint.alt_response(200, schema=WalletSchema)
+@blueprint.response(201, MemberWalletSchema)
+@blueprint.alt_response(200, schema=MemberWalletSchema)
 @refuses(MemberNotFound)
-def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
+def open_wallet(body: dict[str, Any]) -> tuple[MemberWallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
     wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
         add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
+    shown = service.get_member_wallet(wallet.id)
     if not opened:
-        return wallet, 200, etag(wallet.version)
-    return wallet, 201, etag(wallet.version) | location("admin/wallets", wallet.id)
+        return shown, 200, etag(wallet.version)
+    return shown, 201, etag(wallet.version) | location("admin/wallets", wallet.id)
 
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>")
 @access(Access.READER)
 @gives_etag
-@blueprint.response(200, WalletSchema)
+@blueprint.response(200, MemberWalletSchema)
 @refuses(WalletNotFound)
-def show_wallet(wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
+def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """One wallet. Its ETag is the version of its limit and status; movements do not change it."""
-    wallet = service.get_wallet(wallet_id)
+    wallet = service.get_member_wallet(wallet_id)
     return wallet, 200, etag(wallet.version)
 
 
@@ -69,9 +86,9 @@ def show_wallet(wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
 @access(Access.ADMIN, "wallet.configure")
 @needs_version
 @blueprint.arguments(ConfigureWalletSchema)
-@blueprint.response(200, WalletSchema)
+@blueprint.response(200, MemberWalletSchema)
 @refuses(WalletNotFound, WalletClosed, CreditLimitBelowUsed, CreditLimitAbovePolicy, WalletNotEmpty)
-def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[Wallet, int, dict[str, str]]:
+def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """Set the credit limit, freeze, unfreeze or close. Closing is final and needs a balance of zero."""
     version = if_match_version()
     limit = body.get("credit_limit")
@@ -83,4 +100,4 @@ def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[Wallet, int
         credit_limit_minor=None if limit is None else to_minor(limit, currency, "creditLimit"),
         status=body.get("status"),
     )
-    return wallet, 200, etag(wallet.version)
+    return service.get_member_wallet(wallet_id), 200, etag(wallet.version)

@@ -6,6 +6,8 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Choice, Identifier, Moment, Schema, coded
 from app.api.money_fields import AmountField, CurrencyField, MoneyField
+from app.api.pagination import page_schema
+from app.users.schemas import PersonSchema
 from tenant_schemas.context import current_tenant
 
 STATUSES = ("active", "frozen", "closed")
@@ -25,24 +27,23 @@ class WalletSchema(Answer):
     credit_used = MoneyField(attribute="credit_used_minor", data_key="creditUsed")
     held = MoneyField(attribute="held_now_minor")
     available = MoneyField(attribute="available_minor", metadata={"description": "balance + creditLimit - held"})
-    opened_at = Moment(data_key="openedAt")
+    opened_at = Moment(
+        data_key="openedAt", allow_none=True, metadata={"description": "null until its first movement opens it"}
+    )
 
 
 class MemberWalletSchema(WalletSchema):
-    """A wallet in a list for staff, with its member's address and name."""
+    """A wallet for staff, with its member."""
 
     tenant_id = fields.Function(
         lambda wallet: wallet.tenant_slug,
         data_key="tenantId",
         metadata={"type": "string", "description": "the slug"},
     )
-    email = fields.String(allow_none=True)
-    name = fields.String(allow_none=True)
-    removed_at = Moment(
-        data_key="removedAt",
-        allow_none=True,
-        metadata={"description": "when a former member was removed; null for a member"},
-    )
+    owner = fields.Nested(PersonSchema)
+
+
+WalletPageSchema = page_schema(WalletSchema)
 
 
 class OpenWalletSchema(Schema):

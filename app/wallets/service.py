@@ -3,9 +3,9 @@
 They work on the bound tenant, in the session's db transaction, and commit nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,17 +15,20 @@ from app.audit.service import mark_written, set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
 from app.sql_refusals import named_refusals
+from app.users.directory import people
 from app.users.models import all_members
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+Result = TypeVar("Result")
 _WALLET_COLUMNS = tuple(Wallet.__table__.columns)
 _OPEN = sa.text(
     f"SELECT {', '.join(f'(wallet).{column.name}' for column in _WALLET_COLUMNS)}, opened"  # noqa: S608
-    " FROM wallet_open_v2(:user_id, :currency, :actor_id, :request_id)"
+    " FROM wallet_open_v3(:user_id, :currency, :actor_id, :request_id)"
 ).columns(*_WALLET_COLUMNS, sa.column("opened", sa.Boolean))
+_UNOPENED = sa.text("SELECT * FROM wallet_unopened_v1(:user_id, :currency)").columns(*_WALLET_COLUMNS)
 _CONFIGURE = sa.text(
     f"SELECT {', '.join(f'wallet.{column.name}' for column in _WALLET_COLUMNS)}"  # noqa: S608
     " FROM wallet_configure_v3(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
@@ -33,9 +36,34 @@ _CONFIGURE = sa.text(
 
 
 def own_wallet(user_id: UUID, currency: str) -> Wallet:
-    """The member's wallet in one of the tenant's currencies, opened if it does not exist. Raises MemberNotFound."""
+    """The member's wallet in one of the tenant's currencies. One that is not opened yet is as it would be opened now,
+    with `opened_at` None, and has the id that it will have. Writes nothing.
+    """
     query = sa.select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == currency)
-    return db.session.scalar(query) or open_wallet(user_id, currency, actor=Actor(ActorKind.USER, user_id))[0]
+    return db.session.scalar(query) or _unopened_wallet(user_id, currency)
+
+
+def _unopened_wallet(user_id: UUID, currency: str) -> Wallet:
+    row = db.session.execute(_UNOPENED, {"user_id": user_id, "currency": currency}).mappings().one()
+    return Wallet(**row)
+
+
+def list_own_wallets(user_id: UUID) -> Sequence[Wallet]:
+    """The member's opened wallets, by currency."""
+    query = sa.select(Wallet).where(Wallet.user_id == user_id).order_by(Wallet.currency)
+    return db.session.scalars(query.options(undefer(Wallet.over_minor))).all()
+
+
+def with_own_wallet(user_id: UUID, currency: str, act: Callable[[], Result]) -> Result:
+    """The result of `act`. If the member has no wallet in this currency, it is opened and committed, and `act` is
+    called once more. Raises MemberNotFound, and what `act` raises.
+    """
+    try:
+        return act()
+    except WalletNotFound:
+        open_wallet(user_id, currency, actor=Actor(ActorKind.USER, user_id))
+        db.session.commit()
+    return act()
 
 
 def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple[Wallet, bool]:
@@ -78,29 +106,49 @@ def get_wallet(wallet_id: UUID) -> Wallet:
     return wallet
 
 
+def get_member_wallet(wallet_id: UUID) -> MemberWallet:
+    """The wallet with this id, for staff. Raises WalletNotFound."""
+    (found,) = _with_owners([get_wallet(wallet_id)])
+    return found
+
+
 def list_wallets(
-    *, after: list[Any] | None, limit: int, q: str | None = None, status: str | None = None
+    *, after: list[Any] | None, limit: int, is_newest_first: bool = False, **filters: Any
 ) -> list[MemberWallet]:
-    """Wallets in the order of opening, with the address and name of their members, also of former ones; `after` is
-    (opened_at, id).
+    """Wallets in the order of opening, with their members; `after` is (opened_at, id). The filters are `q`, `status`,
+    `currency` and `user_id`.
     """
-    who = all_members
-    query = (
-        sa.select(Wallet, who.c.email, who.c.name, who.c.removed_at)
-        .options(undefer(Wallet.over_minor))
-        .join_from(Wallet, who, who.c.user_id == Wallet.user_id, isouter=True)
-        .order_by(Wallet.opened_at, Wallet.id)
-        .limit(limit)
-    )
+    order = (Wallet.opened_at, Wallet.id)
+    query = sa.select(Wallet).options(undefer(Wallet.over_minor)).where(*_conditions(**filters)).limit(limit)
+    query = query.order_by(*((column.desc() if is_newest_first else column) for column in order))
     if after is not None:
         position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
-        query = query.where(sa.tuple_(Wallet.opened_at, Wallet.id) > position)
-    if status is not None:
-        query = query.where(Wallet.status == status)
+        place = sa.tuple_(*order)
+        query = query.where(place < position if is_newest_first else place > position)
+    return _with_owners(db.session.scalars(query).all())
+
+
+def count_wallets(most: int, **filters: Any) -> int:
+    """The number of wallets that `list_wallets` lists on all its pages, counted up to `most`."""
+    found = sa.select(Wallet.id).where(*_conditions(**filters)).limit(most).subquery()
+    return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+
+
+def _with_owners(wallets: Sequence[Wallet]) -> list[MemberWallet]:
+    slug, known = current_tenant().slug, people({wallet.user_id for wallet in wallets})
+    return [MemberWallet(slug, wallet, known[wallet.user_id]) for wallet in wallets]
+
+
+def _conditions(
+    *, q: str | None = None, status: str | None = None, currency: str | None = None, user_id: UUID | None = None
+) -> list[sa.ColumnElement[bool]]:
+    told = ((Wallet.status, status), (Wallet.currency, currency), (Wallet.user_id, user_id))
+    found: list[sa.ColumnElement[bool]] = [column == value for column, value in told if value is not None]
     if q is not None:
-        query = query.where(who.c.email.icontains(q, autoescape=True) | who.c.name.icontains(q, autoescape=True))
-    slug = current_tenant().slug
-    return [MemberWallet(slug, *row) for row in db.session.execute(query)]
+        who = all_members.c
+        is_named = who.email.icontains(q, autoescape=True) | who.name.icontains(q, autoescape=True)
+        found.append(Wallet.user_id.in_(sa.select(who.user_id).where(is_named)))
+    return found
 
 
 def configure_wallet(

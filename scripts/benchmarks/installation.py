@@ -169,7 +169,7 @@ def _make_wallets(installation: Installation) -> None:
     for tenant in installation.tenants:
         with psycopg.connect(installation.tenant_url(tenant), autocommit=True) as connection:
             connection.execute(
-                "SELECT count(*) FROM shared.memberships m, LATERAL wallet_open_v2(m.user_id, %s, NULL, NULL)",
+                "SELECT count(*) FROM shared.memberships m, LATERAL wallet_open_v3(m.user_id, %s, NULL, NULL)",
                 (tenant.settings["currency"],),
             )
             connection.execute(

@@ -7,13 +7,13 @@ from typing import Any, Final
 import psycopg
 from flask import Flask
 
-from app.api.pagination import DEFAULT_LIMIT
+from app.api.pagination import DEFAULT_LIMIT, PageRequest
 from app.config import DATABASE_NAME
 from app.db import db
-from app.ledger.service import balance_at, list_transactions
+from app.ledger.history import Filters, balance_at, list_tenant_transactions, list_transactions
 from app.statements import csv, json
 from app.statements.models import LINE_COLUMNS
-from app.statements.service import list_tenant_transactions, stream_statement
+from app.statements.service import stream_statement
 from app.wallets.service import get_wallet
 from scripts.benchmarks.clients import member_id
 from scripts.benchmarks.installation import Installation
@@ -112,11 +112,11 @@ class WalletReads:
         self._page(None)
 
     def deep_page_of_wallet(self) -> None:
-        self._page([self._deep_at, self._deep_seq])
+        self._page([self._deep_seq])
 
     def _page(self, after: list[Any] | None) -> None:
         with self._app.app_context(), tenant_context(self._tenant):
-            _check_page(list_transactions(self._id, after=after, limit=DEFAULT_LIMIT + 1))
+            _check_page(list_transactions(self._id, PageRequest(after, DEFAULT_LIMIT), Filters()))
             db.session.commit()
 
     def first_page_of_tenant(self) -> None:
@@ -127,11 +127,11 @@ class WalletReads:
 
     def _page_of_tenant(self, after: list[Any] | None) -> None:
         with self._app.app_context(), tenant_context(self._tenant):
-            _check_page(list_tenant_transactions(after=after, limit=DEFAULT_LIMIT + 1))
+            _check_page(list_tenant_transactions(PageRequest(after, DEFAULT_LIMIT), Filters()))
             db.session.commit()
 
 
 def _check_page(page: Any) -> None:
     """Raises BenchmarkFailed for a page that is not full: only pages of one length can be compared."""
-    if len(page) < DEFAULT_LIMIT:
-        raise BenchmarkFailed(f"A page has {len(page)} transactions, not {DEFAULT_LIMIT}: raise --transactions.")
+    if len(page.items) < DEFAULT_LIMIT:
+        raise BenchmarkFailed(f"A page has {len(page.items)} transactions, not {DEFAULT_LIMIT}: raise --transactions.")

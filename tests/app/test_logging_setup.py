@@ -172,7 +172,7 @@ def test_an_unexpected_error_is_logged_in_full_with_the_request_and_told_to_nobo
         raise RuntimeError("the cause")
 
     person = log.people.make(eur="member")
-    monkeypatch.setattr(users, "memberships_of", fail)
+    monkeypatch.setattr(users, "shown_memberships_of", fail)
     log.text()
     response = log.api.get("/api/me", person)
     error, request = log.lines()

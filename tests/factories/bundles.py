@@ -178,7 +178,7 @@ _MOVEMENTS = (
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'kept')",
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'returned')",
     "SELECT order_cancel_v1(%(member)s, (SELECT id FROM orders WHERE idempotency_key = 'returned'), 'cancelled')",
-    "SELECT openings_post_v1(%(source)s, %(currency)s, true)",
+    "SELECT openings_post_v3(%(source)s, %(currency)s, true)",
     """SELECT wallet_post_many_v3(jsonb_build_array(jsonb_build_object('wallet_id', %(wallet)s::uuid, 'type', 'deposit',
         'amount_minor', 100, 'idempotency_key', 'bulk-of-ana')), %(admin)s, 'batch', true, 'bulk-of-ana')""",
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",

@@ -283,7 +283,7 @@ def test_a_tenant_is_shown_nothing_of_others(
     [
         "GRANT SELECT ON wallets TO tenant_km",
         "GRANT USAGE ON SCHEMA eur_schema TO tenant_km",
-        "GRANT EXECUTE ON FUNCTION wallet_open_v2 TO tenant_km",
+        "GRANT EXECUTE ON FUNCTION wallet_open_v3 TO tenant_km",
         "GRANT SELECT ON shared.memberships TO PUBLIC",
         "REVOKE SELECT ON shared.tenants FROM wallet_tenants",
         "REVOKE SELECT ON wallets FROM tenant_eur",
@@ -320,11 +320,11 @@ def test_a_tenant_ends_nobody_elses_connection(
     "call",
     [
         "SELECT wallet_open_v1(%s, 'EUR')",
-        "SELECT wallet_open_v2(%s, 'EUR', %s, 'r')",
-        "SELECT wallets_open_missing_v1(ARRAY[%s::uuid], 'EUR')",
+        "SELECT wallet_open_v3(%s, 'EUR', %s, 'r')",
+        "SELECT wallets_open_missing_v2(ARRAY[%s::uuid], 'EUR')",
         "SELECT refused_by FROM openings_compare_v1(jsonb_build_array(jsonb_build_object("
         "'user_id', %s::text, 'calculated_minor', 1, 'source_rows', 1, 'source_hash', 'h')), 'EUR')",
-        "SELECT moved_minor FROM openings_post_v1(jsonb_build_array(jsonb_build_object("
+        "SELECT moved_minor FROM openings_post_v3(jsonb_build_array(jsonb_build_object("
         "'user_id', %s::text, 'calculated_minor', 1, 'source_rows', 1, 'source_hash', 'h')), 'EUR', false)",
     ],
 )

@@ -4,7 +4,7 @@ still runs meanwhile, can't bypass today's rules.
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -139,6 +139,24 @@ def test_yesterdays_code_opens_and_configures_by_todays_policy(
     with pytest.raises(psycopg.Error, match="credit_limit_above_policy"):
         old.execute("SELECT wallet_configure_v1(%s, 1, %s, 901, NULL, 'r')", (wallet_id, person.user_id))
     assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        "SELECT wallet_open_v1(%s, 'EUR')",
+        "SELECT wallet_open_v2(%s, 'EUR', NULL, 'r')",
+        "SELECT wallets_open_missing_v1(ARRAY[%s::uuid], 'EUR')",
+    ],
+)
+def test_yesterdays_code_opens_a_wallet_with_the_id_that_todays_code_shows(
+    old: Superuser, fresh_app: Flask, fresh_database: Database, opens: LiteralString
+) -> None:
+    migrate(fresh_database)
+    person = People(fresh_app).make(old="member")
+    shown = old.execute("SELECT id FROM wallet_unopened_v1(%s, 'EUR')", (person.user_id,)).fetchall()
+    old.execute(opens, (person.user_id,))
+    assert old.execute("SELECT id FROM wallets WHERE user_id = %s", (person.user_id,)).fetchall() == shown
 
 
 def test_a_tampered_entry_of_before_is_found_beside_movements_of_today(

@@ -79,6 +79,7 @@ DEFINERS = (
     "openings_compare_v1(jsonb,text,jsonb)",
     "openings_post_v1(jsonb,text,boolean)",
     "openings_post_v2(jsonb,text,boolean)",
+    "openings_post_v3(jsonb,text,boolean)",
     "order_cancel_v1(uuid,uuid,text)",
     "order_cancel_v2(uuid,uuid,text)",
     "order_place_v1(uuid,text,jsonb,text)",
@@ -87,6 +88,7 @@ DEFINERS = (
     "wallet_configure_v3(uuid,integer,uuid,bigint,text,text)",
     "wallet_open_v1(uuid,text)",
     "wallet_open_v2(uuid,text,uuid,text)",
+    "wallet_open_v3(uuid,text,uuid,text)",
     "wallet_pay_many_v1(uuid[],uuid[],integer,text,bigint[],text[],text[])",
     "wallet_pay_v1(uuid,uuid,integer,text,bigint,text,text,text)",
     "wallet_pay_v2(uuid,uuid,integer,text,bigint,text,text,text)",
@@ -97,7 +99,9 @@ DEFINERS = (
     "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v3(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v4(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
+    "wallets_open_missing_v2(uuid[],text)",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,

@@ -11,7 +11,7 @@ from marshmallow import fields
 from app.api.fields import Flag, Schema, Text
 from app.api.loader import loader_of
 from app.api.requests import faults_of
-from app.ledger.schemas import OwnPaymentQuery, OwnTransactionListQuery, PaymentSchema
+from app.ledger.schemas import OwnDryRunQuery, OwnTransactionListQuery, PaymentSchema
 from app.members.schemas import AddMemberSchema
 from tests.factories.schemas import api_schemas, bodies
 
@@ -50,15 +50,15 @@ def test_every_schema_loads_as_by_marshmallow(schema_class: type[Schema]) -> Non
 
 def test_the_schemas_of_all_features_are_compared() -> None:
     assert len(SCHEMAS) > 60
-    assert {PaymentSchema, OwnPaymentQuery, AddMemberSchema} < set(SCHEMAS)
+    assert {PaymentSchema, OwnDryRunQuery, AddMemberSchema} < set(SCHEMAS)
 
 
 @pytest.mark.parametrize(
     ("schema", "data"),
     [
         (PaymentSchema(), {"amount": "12.50", "orderId": "order-1", "description": "đ"}),
-        (OwnPaymentQuery(), {}),
-        (OwnPaymentQuery(), {"dryRun": "true", "currency": "EUR"}),
+        (OwnDryRunQuery(), {}),
+        (OwnDryRunQuery(), {"dryRun": "true", "currency": "EUR"}),
         (OwnTransactionListQuery(), {"from": "2026-01-31T12:00:00Z", "to": "2026-02-01T12:00:00Z", "limit": "7"}),
     ],
 )

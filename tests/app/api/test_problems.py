@@ -121,7 +121,7 @@ def test_an_error_is_a_problem_and_an_unexpected_one_keeps_its_words(
         raise error
 
     person = people.make(eur="member")
-    monkeypatch.setattr(users, "memberships_of", fail)
+    monkeypatch.setattr(users, "shown_memberships_of", fail)
     response = api.get("/api/me", person)
     problem_of(response, status, code)
     refusals_are_declared.clear()
@@ -157,7 +157,7 @@ def test_a_body_over_the_limit_is_refused(api: Api, people: People) -> None:
     person = people.make(eur="member")
     just_right = b'{"amount": "1.00"' + b" " * (65_536 - 18) + b"}"
     answer = api.post("/api/wallet/payments", person, "eur", data=just_right, content_type="application/json")
-    assert answer.get_json(force=True)["code"] == "wallet_not_found"
+    assert answer.get_json(force=True)["code"] == "insufficient_funds"
     answer = api.post("/api/wallet/payments", person, "eur", data=just_right + b" ", content_type="application/json")
     problem_of(answer, 413, "body_too_large")
 
@@ -273,7 +273,7 @@ def test_an_error_leaves_nothing_written(
         users.add_user("half-written@example.com", "Test Person", None)
         raise errors.Conflict("no")
 
-    monkeypatch.setattr(users, "memberships_of", write_and_fail)
+    monkeypatch.setattr(users, "shown_memberships_of", write_and_fail)
     problem_of(api.get("/api/me", person), 409, "conflict")
     refusals_are_declared.clear()
     with app.app_context(), shared_side():

@@ -350,7 +350,7 @@ def test_a_token_dies_with_its_tenant_even_if_the_slug_is_used_again(
     superuser.execute("ALTER TABLE shared.memberships DROP CONSTRAINT memberships_tenant_fkey")
     superuser.execute("UPDATE shared.tenants SET id = %s WHERE id = %s", (new_id, old_id))
     superuser.execute("UPDATE shared.memberships SET tenant_id = %s WHERE tenant_id = %s", (new_id, old_id))
-    assert caller.get("/me").json["memberships"][0] == {"tenantId": "eur", "role": "member"}
+    assert {"tenantId": "eur", "role": "member"}.items() <= caller.get("/me").json["memberships"][0].items()
     problem_of(caller.get(claim=old_id), 404, "tenant_not_found")
     problem_of(caller.get(claim=old_id, header="eur"), 404, "tenant_not_found")
     problem_of(caller.get(claim=new_id, header="km"), 400, "tenant_ambiguous")

@@ -6,7 +6,8 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.api import Api
+from tests.app.api.test_problems import problem_of
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
@@ -116,3 +117,14 @@ def test_the_service_reads_the_catalogue_and_does_not_write_it(database: Databas
     ):
         with pytest.raises(InsufficientPrivilege):
             connection.execute(statement.encode())
+
+
+def test_one_product_is_shown_as_it_is_in_the_list(api: Api, member: Person, catalogue: Catalogue) -> None:
+    _, product = catalogue.product(EUR="12.50", JPY="2100")
+    path = f"/api/products/{product}"
+    assert api.get(path, member, "eur").json == listed(api, member, "eur", category=catalogue.category)[0]
+    assert api.get(f"{path}?currency=JPY", member, "eur").json["price"] == "2100"
+    _, withdrawn = catalogue.product(EUR="1.00", status="withdrawn")
+    for missing in (f"{path}?currency=USD", f"/api/products/{withdrawn}", f"/api/products/{ID_OF_NOTHING}"):
+        problem_of(api.get(missing, member, "eur"), 404, "product_not_found")
+    problem_of(api.get(path, member, "km"), 404, "product_not_found")

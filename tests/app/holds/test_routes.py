@@ -210,7 +210,8 @@ def test_a_dry_run_answers_what_would_happen_and_nothing_does(holder: Holder, am
     assert holder.wallet() == ("100.00", "0.00", "100.00")
     real = holder.api.post("/api/wallet/payments", holder.person, "eur", json=body, key="k")
     assert dry.status_code == (200 if real.status_code == 201 else real.status_code)
-    differing = {"id", "createdAt"}
+    assert dry.json.get("dryRun") is (True if real.status_code == 201 else None)
+    differing = {"id", "createdAt", "dryRun"}
     assert {k: v for k, v in dry.json.items() if k not in differing} == {
         k: v for k, v in real.json.items() if k not in differing
     }

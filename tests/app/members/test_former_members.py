@@ -29,9 +29,10 @@ def remove(own: People, admin: Person, person: Person, slug: str = "eur") -> Non
     assert Api(own.app).send("DELETE", f"/api/admin/members/{person.user_id}", admin, slug).status_code == 204
 
 
-def wallets(own: People, admin: Person, slug: str = "eur", q: str = "") -> list[dict[str, object]]:
+def owners(own: People, admin: Person, slug: str = "eur", q: str = "") -> list[dict[str, object]]:
     query = {"q": q} if q else {}
-    return list(Api(own.app).get("/api/admin/wallets", admin, slug, query_string=query).json["items"])
+    items = Api(own.app).get("/api/admin/wallets", admin, slug, query_string=query).json["items"]
+    return [item["owner"] for item in items]
 
 
 def test_the_wallet_of_a_former_member_keeps_the_name_that_its_tenant_knew(
@@ -43,15 +44,15 @@ def test_the_wallet_of_a_former_member_keeps_the_name_that_its_tenant_knew(
     pay = "SELECT wallet_post_v2(%s, 'payment', 1, 'key', NULL, NULL, NULL, NULL, NULL, NULL)"
     for slug in SLUGS:
         fresh_database.as_tenant(slug).execute(pay, (own.wallet(person, slug, credit_limit_minor=100),))
-    (before,) = wallets(own, admin)
+    (before,) = owners(own, admin)
     assert before["removedAt"] is None
     remove(own, admin, person)
     moved = "UPDATE shared.users SET email = 'new@example.com', name = 'Ana Marić' WHERE id = %s"
     fresh_database.as_superuser().execute(moved, (person.user_id,))
-    (after,) = wallets(own, admin, q=person.email)
+    (after,) = owners(own, admin, q=person.email)
     assert (after["email"], after["name"], bool(after["removedAt"])) == (person.email, "Anči", True)
     (used,) = Api(own.app).get("/api/admin/credit-report/wallets", admin, "eur").json["items"]
-    assert (used["name"], bool(used["removedAt"])) == ("Anči", True)
+    assert (used["owner"]["name"], bool(used["owner"]["removedAt"])) == ("Anči", True)
     assert known(fresh_database, "eur")[person.user_id] == ("Anči", True)
     assert known(fresh_database, "km")[person.user_id] == ("Ana Marić", False)
     listed = Api(own.app).get("/api/admin/members", admin, "eur").json["items"]

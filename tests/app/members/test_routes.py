@@ -7,6 +7,9 @@ from tests.app.api.test_problems import problem_of
 from tests.factories.api import Api
 from tests.factories.people import People
 
+EUROS = [{"code": code, "fractionDigits": digits} for code, digits in (("EUR", 2), ("USD", 2), ("JPY", 0), ("KWD", 3))]
+MARKS = [{"code": "BAM", "fractionDigits": 2}]
+
 
 def test_i_am_shown_as_i_am(api: Api, people: People) -> None:
     person = people.make(name="Ana Kovač", km="admin", eur="member")
@@ -17,7 +20,10 @@ def test_i_am_shown_as_i_am(api: Api, people: People) -> None:
         "email": person.email,
         "name": "Ana Kovač",
         "isOperator": False,
-        "memberships": [{"tenantId": "eur", "role": "member"}, {"tenantId": "km", "role": "admin"}],
+        "memberships": [
+            {"tenantId": "eur", "tenantName": "eur", "role": "member", "currencies": EUROS, "locale": "en"},
+            {"tenantId": "km", "tenantName": "km", "role": "admin", "currencies": MARKS, "locale": "en"},
+        ],
     }
 
 

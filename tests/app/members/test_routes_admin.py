@@ -296,3 +296,15 @@ def test_a_search_takes_no_wildcards(api: Api, admin: Person, q: str) -> None:
     answer = api.get(MEMBERS, admin, "eur", query_string={"q": q + uuid4().hex})
     assert answer.json == {"items": [], "nextCursor": None}
     assert api.get(MEMBERS, admin, "eur", query_string={"q": "%@%"}).json["items"] == []
+
+
+@OVER_TENANTS
+def test_one_member_is_shown_as_in_the_list_and_who_is_none_here_is_not_found(
+    api: Api, people: People, admin: Person, slug: str
+) -> None:
+    person = people.make(name=f"Ana {uuid4().hex}", **{slug: "member"})
+    told = api.get(f"{MEMBERS}/{person.user_id}", admin, slug).json
+    page = api.get(f"{MEMBERS}?q={person.email}&count=true", admin, slug).json
+    assert page["items"] == [told]
+    assert (page["total"], page["isTotalExact"]) == (1, True)
+    problem_of(api.get(f"{MEMBERS}/{person.user_id}", admin, OTHER[slug]), 404, "member_not_found")

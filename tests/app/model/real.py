@@ -155,7 +155,8 @@ class RealTenant:
     def _outcome(self, wallet: str, outcome: dict[str, Any]) -> Any:
         if "problem" in outcome:
             return outcome["problem"]["code"]
-        return Receipt(self._movement(wallet, outcome["transaction"]), None, outcome["replayed"])
+        told = outcome["transaction"]
+        return Receipt(self._movement(wallet, told), self._refundable(wallet, told), outcome["replayed"])
 
     # Holds.
 
@@ -208,7 +209,7 @@ class RealTenant:
             self.orders.append(told["id"])
         payment = _told(self.api.get(f"/api/wallet/transactions/{told['paymentId']}", member, self.slug))
         assert payment["balanceAfter"] == told["balanceAfter"]
-        receipt = Receipt(self._movement(wallet, payment), None, _replayed(answer))
+        receipt = Receipt(self._movement(wallet, payment), minor(told["total"], currency), _replayed(answer))
         return self._name_of_order(told["id"]) or "", minor(told["total"], currency), receipt
 
     def cancel(self, number: int, key: str) -> tuple[int, int | None, bool]:
@@ -231,9 +232,11 @@ class RealTenant:
 
     def _receipt(self, wallet: str, answer: TestResponse, key: str | None) -> Receipt:
         told = self._told_once(wallet, key, answer) if key else _told(answer)
+        return Receipt(self._movement(wallet, told), self._refundable(wallet, told), _replayed(answer))
+
+    def _refundable(self, wallet: str, told: dict[str, Any]) -> int | None:
         left = told["refundable"]
-        left = None if left is None else minor(left, self.owners[wallet][1])
-        return Receipt(self._movement(wallet, told), left, _replayed(answer))
+        return None if left is None else minor(left, self.owners[wallet][1])
 
     def _told_once(self, wallet: str, key: str, answer: TestResponse, except_for: str = "") -> dict[str, Any]:
         """The same key and request get the very same answer, every time."""

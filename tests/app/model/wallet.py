@@ -51,7 +51,7 @@ class Movement:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The answer to a movement: after a refund also the remaining refundable amount."""
+    """The answer to a movement, with the refundable amount of a payment, and what a refund leaves of it."""
 
     movement: Movement
     refundable: int | None = None
@@ -140,7 +140,7 @@ class Wallet:
         refuse_if(amount < 0 and self.available + amount < 0, "insufficient_funds")
 
     def write(self, key: str, request: Any, type_: str, amount: int, **more: Any) -> Receipt:
-        left = more.pop("refundable", None)
+        left = more.pop("refundable", -amount if type_ == "payment" else None)
         self.balance += amount
         receipt = Receipt(Movement(len(self.movements) + 1, type_, amount, self.balance, **more), left)
         self.movements.append(receipt.movement)

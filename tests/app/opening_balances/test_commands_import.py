@@ -175,7 +175,7 @@ def test_an_import_takes_wallets_before_the_audit_log_and_so_waits_for_a_deposit
     with ThreadPoolExecutor(1) as thread, depositing.transaction():
         post = "SELECT wallet_post_v2(%s, 'deposit', 100, 'k', NULL, NULL, NULL, NULL, NULL, NULL)"
         depositing.execute(post, (wallet_id,))
-        imported = thread.submit(importing.execute, "SELECT openings_post_v1(%s, 'EUR', true)", (Jsonb(rows),))
+        imported = thread.submit(importing.execute, "SELECT openings_post_v3(%s, 'EUR', true)", (Jsonb(rows),))
         wait_until_blocked(fresh_database, importing.info.backend_pid)
         depositing.execute("SELECT audit_note_v1(%s)", (Jsonb({"action": "test"}),))
     assert len(imported.result().fetchall()) == 2

@@ -96,6 +96,12 @@ def test_filters_count_in_every_tenant(own: Installation) -> None:
     assert shown(own, 1, "&status=frozen") == wanted[1:]
 
 
+@pytest.mark.parametrize("query", ["count=true", "sort=-openedAt"])
+def test_the_list_of_all_tenants_has_one_order_and_no_total(own: Installation, query: str) -> None:
+    name = query.partition("=")[0]
+    assert faults_of(own.api.get(f"{WALLETS}?{query}", own.operator)) == [(name, "tenant_needed")]
+
+
 def test_a_cursor_is_the_operators_own_and_for_these_filters_and_no_tenant(own: Installation) -> None:
     fill(own, eur=2)
     cursor = quote(own.api.get(f"{WALLETS}?limit=1", own.operator).json["nextCursor"])

@@ -248,11 +248,11 @@ def test_a_total_beyond_bigint_is_refused_by_name(buyer: Buyer, catalogue: Catal
         assert buyer.order(items, 422)["code"] == "amount_out_of_range"
 
 
-def test_a_frozen_wallet_orders_nothing_and_a_person_without_one_has_no_funds(buyer: Buyer, thing: UUID) -> None:
+def test_a_frozen_wallet_orders_nothing_and_a_new_one_has_no_funds(buyer: Buyer, thing: UUID) -> None:
     buyer.configure(status="frozen")
     assert buyer.order([(thing, 1)], 409)["code"] == "wallet_frozen"
     buyer.person = People(buyer.app).make(eur="member")
-    assert buyer.order([(thing, 1)], 404)["code"] == "wallet_not_found"
+    assert buyer.order([(thing, 1)], 409)["code"] == "insufficient_funds"
 
 
 def test_what_is_held_can_not_be_ordered_with(buyer: Buyer, thing: UUID) -> None:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from app.ledger.history import Filters
 from app.statements import json, service, streams
 from tenant_schemas.context import current_tenant
 from tenant_schemas.errors import NotBound
@@ -106,7 +107,7 @@ def test_a_stream_that_nobody_closes_leaves_a_clean_connection_behind(
     long_book: Book, fresh_database: Database
 ) -> None:
     with long_book.app.app_context(), tenant_context("eur"):
-        stream = service.stream_transactions(lambda found: (b"piece" for _ in found))
+        stream = service.stream_transactions(lambda found: (b"piece" for _ in found), Filters())
     next(stream)
     del stream
     gc.collect()

@@ -100,10 +100,10 @@ def test_an_object_that_is_made_otherwise_is_named(
 def test_objects_that_one_side_alone_makes_are_named(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = current_sql(installation[2], History.TENANT).replace("INDEX audit_log_at_idx", "INDEX audit_log_new_idx")
+    text = current_sql(installation[2], History.TENANT).replace("INDEX audit_log_at_seq_idx", "INDEX audit_log_new_idx")
     monkeypatch.setattr(proof, "current_sql", lambda *_: text)
     assert found(installation, History.TENANT) == [
-        "index audit_log_at_idx: only the revisions make it",
+        "index audit_log_at_seq_idx: only the revisions make it",
         "index audit_log_new_idx: the revisions do not make it",
     ]
 

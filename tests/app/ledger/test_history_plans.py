@@ -15,9 +15,10 @@ from flask import Flask
 from psycopg import sql
 
 from app import create_app
-from app.ledger.service import balance_at, list_transactions
-from app.statements.service import list_tenant_transactions
-from app.wallets.service import get_wallet
+from app.api import bounded_scan
+from app.api.pagination import PageRequest
+from app.ledger.history import Filters, balance_at, list_tenant_transactions, list_transactions, with_people
+from app.wallets.service import get_wallet, list_wallets
 from tenant_schemas.flask import EXTENSION, connections, tenant_context
 from tenant_schemas.testing.plugin import Database, copy_of
 from tests.app.statements.conftest import Book, fill
@@ -36,8 +37,16 @@ _IN_TURN = b"""
     FROM generate_series(1, 20000) AS moment (n), unnest(%s::uuid[]) wallet_id ORDER BY moment.n"""
 
 
+_MEMBERS = (
+    b"INSERT INTO shared.users (email, name) SELECT n || '@crowd.example', 'Crowd' FROM generate_series(1, 5000) n",
+    b"INSERT INTO shared.memberships (tenant_id, user_id, tenant_role, role) SELECT t.id, u.id, t.role_name, 'member'"
+    b" FROM shared.users u, shared.tenants t WHERE t.slug = 'eur' AND u.email LIKE '%@crowd.example'",
+    b"VACUUM ANALYZE shared.users, shared.memberships",
+)
+
+
 class Planner:
-    """A tenant with a wallet of long ago, and three wallets with many later movements in turn."""
+    """A tenant with many members, a wallet of long ago, and three wallets with many later movements in turn."""
 
     def __init__(self, app: Flask, database: Database) -> None:
         self.app, self.superuser = app, database.as_superuser()
@@ -47,6 +56,8 @@ class Planner:
         self.superuser.execute("SET session_replication_role = replica")
         self.superuser.execute(_IN_TURN, ([self.busy.wallet_id, Book(app).wallet_id, Book(app).wallet_id],))
         self.superuser.execute(b"VACUUM ANALYZE eur_schema.wallet_transactions")
+        for statement in _MEMBERS:
+            self.superuser.execute(statement)
 
     def plan(self, read: Read) -> Any:
         """The executed plan of the last query of `read`."""
@@ -86,11 +97,13 @@ def planner(template: Database) -> Iterator[Planner]:
 
 
 def own_list(book: Book, **told: Any) -> Read:
-    return lambda: list_transactions(book.wallet_id, **{"after": None, "limit": 51, **told})
+    after = told.pop("after", None)
+    return lambda: list_transactions(book.wallet_id, PageRequest(after, 50), Filters(**told))
 
 
 def tenants_list(**told: Any) -> Read:
-    return lambda: list_tenant_transactions(**{"after": None, "limit": 51, **told})
+    after = told.pop("after", None)
+    return lambda: list_tenant_transactions(PageRequest(after, 50), Filters(**told))
 
 
 def indexes_of(plan: Any) -> set[str]:
@@ -99,7 +112,7 @@ def indexes_of(plan: Any) -> set[str]:
     return found.union(*(indexes_of(inner) for inner in plan.get("Plans", ())))
 
 
-WINDOWS = ({}, {"start": BEGUN}, {"end": END}, {"start": BEGUN, "end": END}, {"type_": "deposit"})
+WINDOWS = ({}, {"start": BEGUN}, {"end": END}, {"start": BEGUN, "end": END}, {"type": "deposit"})
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -140,3 +153,21 @@ def test_the_balance_at_a_moment_is_one_look_into_one_index(planner: Planner, at
         plan = planner.plan(lambda: balance_at(get_wallet(book.wallet_id), at))  # noqa: B023
         assert indexes_of(plan) == {"wallet_transactions_wallet_id_created_at_idx"}
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 10
+
+
+@pytest.mark.parametrize("told", [{"text": "nothing"}, {"least_minor": 9}, {"reference": "nothing"}], ids=str)
+def test_a_filter_without_an_index_looks_at_a_bounded_number_of_rows(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    monkeypatch.setattr(bounded_scan, "MAX_SCANNED", 200)
+    for read in (own_list(planner.busy, **told), tenants_list(**told)):
+        assert planner.pages(read) < MANY_PAGES
+
+
+def test_the_names_of_a_page_are_read_without_the_whole_directory(planner: Planner) -> None:
+    """The last query of each is that for the members."""
+    for read in (
+        lambda: with_people(list_tenant_transactions(PageRequest(None, 50), Filters())),
+        lambda: list_wallets(after=None, limit=51),
+    ):
+        assert planner.pages(read) < MANY_PAGES

@@ -1,0 +1,20 @@
+"""Wallets that are shown before they are opened, and the indexes of lists that screens need."""
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # A colon would start a bind parameter.
+    op.execute(text(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Wallets were opened since: restore a backup instead.")
