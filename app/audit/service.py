@@ -60,7 +60,7 @@ def commit_refusal(tenant: Tenant, actor: Actor, action: str, *, subject: str, r
 
     Locks the caller's count, and then the head of the audit log's chain.
     """
-    statement = "SELECT audit_refused_v1(%s::jsonb)"
+    statement = "SELECT audit_refused_v2(%s::jsonb)"
     entry = entry_json(actor, action=action, subject=subject, refusal=refusal)
     connections().engine(tenant).one_statement(statement, (entry,))
 

@@ -183,7 +183,7 @@ _MOVEMENTS = (
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
-    """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
+    """SELECT audit_refused_v2(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
         'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
         'subject', 'Ana Horvat', 'after', jsonb_build_object('name', 'Ana Horvat')))""",

@@ -64,6 +64,7 @@ DEFINERS = (
     "audit_posted_v2(jsonb,text,uuid,uuid,bigint,bigint,boolean)",
     "audit_refusals_end_v1()",
     "audit_refused_v1(jsonb)",
+    "audit_refused_v2(jsonb)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "document_claim_v1()",
     "document_end_v1(uuid,integer,bytea,text)",

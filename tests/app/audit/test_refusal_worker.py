@@ -21,7 +21,7 @@ def test_a_count_is_written_when_its_hour_is_over_and_once(
     tenant, actor = fresh_database.as_tenant("km"), uuid4()
     entry = {"action": "look", "actor_id": str(actor), "actor_kind": "user", "refusal": "admin_required"}
     for _ in range(12):
-        tenant.execute("SELECT audit_refused_v1(%s)", (Jsonb(entry),))
+        tenant.execute("SELECT audit_refused_v2(%s)", (Jsonb(entry),))
     if is_over:
         fresh_database.as_superuser().execute("UPDATE km_schema.audit_refusals SET began_at = now() - interval '1 h'")
     with fresh_app.app_context(), tenant_context("km"):
@@ -42,7 +42,7 @@ def test_refusals_at_once_are_each_an_entry_or_counted(fresh_database: Database)
         entry = {"action": "look", "actor_id": str(callers[number % 2]), "actor_kind": "user", "refusal": "forbidden"}
         connection = fresh_database.as_tenant("km")
         for _ in range(20):
-            connection.execute("SELECT audit_refused_v1(%s)", (Jsonb(entry),))
+            connection.execute("SELECT audit_refused_v2(%s)", (Jsonb(entry),))
 
     superuser = fresh_database.as_superuser()
     with ThreadPoolExecutor(8) as pool:
