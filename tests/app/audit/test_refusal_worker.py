@@ -1,5 +1,6 @@
 """The worker writes the counts of refusals whose hour is over."""
 
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -31,3 +32,29 @@ def test_a_count_is_written_when_its_hour_is_over_and_once(
     query = "SELECT action, subject, after -> 'counted' FROM audit_log WHERE actor_id = %s ORDER BY seq OFFSET 10"
     assert tenant.execute(query, (actor,)).fetchall() == ([("requests.refused", "look", 2)] if is_over else [])
     assert tenant.execute("SELECT count(*) FROM audit_refusals").fetchall() == [(0 if is_over else 1,)]
+
+
+def test_refusals_at_once_are_each_an_entry_or_counted(fresh_database: Database) -> None:
+    """Two callers, each with several connections, while windows end all the time."""
+    callers = [uuid4(), uuid4()]
+
+    def refuse(number: int) -> None:
+        entry = {"action": "look", "actor_id": str(callers[number % 2]), "actor_kind": "user", "refusal": "forbidden"}
+        connection = fresh_database.as_tenant("km")
+        for _ in range(20):
+            connection.execute("SELECT audit_refused_v1(%s)", (Jsonb(entry),))
+
+    superuser = fresh_database.as_superuser()
+    with ThreadPoolExecutor(8) as pool:
+        working = [pool.submit(refuse, number) for number in range(8)]
+        while not all(each.done() for each in working):
+            superuser.execute(
+                "UPDATE km_schema.audit_refusals SET began_at = now() - interval '1 h' WHERE refused > 10"
+            )
+        for each in working:
+            each.result()
+    query = """
+        SELECT (SELECT count(*) FROM audit_log WHERE refusal = 'forbidden' AND action = 'look')
+            + (SELECT coalesce(sum((after -> 'counted')::int), 0) FROM audit_log WHERE action = 'requests.refused')
+            + (SELECT coalesce(sum(greatest(refused - 10, 0)), 0) FROM audit_refusals)"""
+    assert fresh_database.as_tenant("km").execute(query).fetchall() == [(160,)]
