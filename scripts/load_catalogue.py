@@ -79,7 +79,7 @@ class ProductEntry(Schema):
     name = Text(required=True, max_length=200)
     category = Text(required=True, max_length=MAX_CODE)
     description = Text(max_length=2000, load_default=None, allow_none=True)
-    status = Choice(*STATUSES, load_default="active")
+    status = Choice(STATUSES, load_default="active")
     prices = fields.Dict(keys=fields.String(), values=AmountField(allow_none=True), load_default=dict)
 
 

@@ -13,7 +13,7 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from app.api.answers import json_answer
 from app.api.dumper import dumper_of
 from app.api.fields import Schema
-from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
+from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.refusals import View, refusals_of, refuses
 from app.api.requests import load_json, load_query
@@ -132,7 +132,6 @@ def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method:
         str(status.value): {
             "description": f"{status.phrase}: {', '.join(f'`{code}`' for code in codes)}.",
             "content": {MEDIA_TYPE: {"schema": ProblemSchema}},
-            **({"headers": ERROR_HEADERS[status]} if status in ERROR_HEADERS else {}),
             "x-codes": codes,
         }
         for status, codes in refusals_of(doc_info, method).items()

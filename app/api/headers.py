@@ -108,7 +108,7 @@ def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
     if len(key) > max_length or not _IDEMPOTENCY_KEY.fullmatch(key):
         message = f"Use 1 to {max_length} visible ASCII characters, but no comma."
-        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message)
+        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message, "header")
     return key
 
 

@@ -2,7 +2,6 @@
 resources.
 """
 
-import json
 import re
 from typing import Any
 
@@ -13,9 +12,10 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import Rule
 
 from app.api.answers import json_answer
+from app.api.document import finish
 from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
-from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
+from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.spelling import camel_case
 
@@ -49,24 +49,17 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
     def _register_pagination_header(self) -> None: ...
 
     def _register_responses(self) -> None:
-        """Register the error responses, which have the media type of problems."""
+        """Register the fields of our own, then the error responses, which have the media type of problems."""
+        plugin: Any = self.ma_plugin
+        for describe in (amount_openapi, one_of_openapi):
+            plugin.converter.add_attribute_function(describe)
         self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
         super()._register_responses()
-        for status, headers in ERROR_HEADERS.items():
-            self.spec.components.responses_lazy[status.name]["headers"] = headers
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document. The fields of bodies have no `default`: several generators would require such a field
-        in requests. Their descriptions name it.
-        """
-        document: dict[str, Any] = self.spec.to_dict()
-        for about in document["components"]["schemas"].values():
-            for field in about.get("properties", {}).values():
-                if "default" in field:
-                    default = f"default: {json.dumps(field.pop('default'))}"
-                    field["description"] = f"{field['description']}; {default}" if "description" in field else default
-        return document
+        """The OpenAPI document."""
+        return finish(self.spec.to_dict())
 
 
 def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
@@ -78,15 +71,13 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
         API_VERSION="1",
         OPENAPI_VERSION="3.1.0",
         API_SPEC_OPTIONS={
-            "info": {"description": DESCRIPTION},
+            "info": {"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+            "servers": [{"url": "/", "description": "this installation"}],
             "components": {"securitySchemes": security_schemes},
             "security": security,
         },
     )
     api = Documentation(app, spec_kwargs={"flask_plugin": Paths()})
-    plugin: Any = api.ma_plugin
-    for describe in (amount_openapi, one_of_openapi):
-        plugin.converter.add_attribute_function(describe)
     app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     return api

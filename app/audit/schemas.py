@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, Text
+from app.api.fields import Answer, Moment, Text, Word, Words
 from app.api.pagination import PageQuery, page_schema
 from app.api.spelling import camel_case
 from app.auth.actors import ActorKind
@@ -39,7 +39,7 @@ def _spelled(state: dict[str, Any], currency: str | None) -> dict[str, Any]:
 class AuditEntrySchema(Answer):
     seq = fields.Integer(metadata={"description": "gapless in the tenant"})
     at = Moment()
-    actor_kind = fields.String(data_key="actorKind", metadata={"enum": list(ActorKind)})
+    actor_kind = Word(Words("ActorKind", *ActorKind), data_key="actorKind")
     actor_id = fields.UUID(
         data_key="actorId",
         allow_none=True,

@@ -36,10 +36,14 @@ class SessionRequired(Forbidden):
 
 
 class TokenRequired(Unauthenticated):
+    """The operation needs an access token or an API key, and the request has none."""
+
     code = "token_required"
 
 
 class BadToken(Unauthenticated):
+    """The access token or the API key is not valid, has expired, or its session is over."""
+
     code = "bad_token"
 
 
@@ -62,6 +66,8 @@ class UserRequired(Forbidden):
 
 
 class OperatorRequired(Forbidden):
+    """The operation is for operators of the installation."""
+
     code = "operator_required"
 
 

@@ -40,7 +40,7 @@ def list_credit_policies() -> Page[CreditPolicy]:
 @blueprint.response(200, PolicySchema)
 def set_credit_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
     """Set the limit of new wallets and the maximum of raised limits. Existing wallets do not change."""
-    currency = chosen_currency({"currency": currency})
+    currency = chosen_currency({"currency": currency}, "path")
     ceiling = body["max_limit"]
     return service.set_policy(
         currency,

@@ -2,13 +2,13 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, Schema, Text
+from app.api.fields import Answer, Moment, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
-STATUSES = ("active", "captured", "voided", "expired")
+STATUSES = Words("HoldStatus", "active", "captured", "voided", "expired")
 
 
 class AuthoriseSchema(Schema):
@@ -28,7 +28,7 @@ class HoldSchema(Answer):
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )
-    status = fields.String(attribute="status_now", metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES, attribute="status_now")
     amount = MoneyField(attribute="amount_minor")
     captured = MoneyField(attribute="captured_minor")
     capturable = MoneyField(

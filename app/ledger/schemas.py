@@ -4,13 +4,13 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, coded
+from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Text, Word, Words, coded
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
-TYPES = ("deposit", "payment", "refund", "adjustment", "opening")
+TYPES = Words("TransactionType", "deposit", "payment", "refund", "adjustment", "opening")
 
 
 class TransactionSchema(Answer):
@@ -22,7 +22,7 @@ class TransactionSchema(Answer):
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )
     seq = fields.Integer(metadata={"description": "gapless in its wallet"})
-    type = fields.String(metadata={"enum": list(TYPES)})
+    type = Word(TYPES)
     amount = MoneyField(attribute="amount_minor", metadata={"description": "signed by its effect on the balance"})
     balance_after = MoneyField(attribute="balance_after_minor", data_key="balanceAfter")
     currency = fields.String(metadata={"description": "ISO 4217"})
@@ -109,7 +109,7 @@ class PeriodQuery(Schema):
 class TransactionFilters(PeriodQuery):
     """The filters of a list of transactions. Without filters, all are listed."""
 
-    type = Choice(*TYPES)
+    type = Choice(TYPES)
     order_id = Text(max_length=100, data_key="orderId")
 
 

@@ -19,4 +19,4 @@ class WalletListSchema(page_schema(MemberWalletSchema)):  # type: ignore[misc]  
 
 class WalletListQuery(PageQuery):
     q = Text(max_length=100, description="part of the member's address or name")
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)

@@ -5,12 +5,12 @@ The limits of items and quantities are not here: `order_place_v1` holds them and
 
 from marshmallow import fields
 
-from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, coded
+from app.api.fields import REQUIRED, Answer, Identifier, Moment, Schema, Word, Words, coded
 from app.api.money_fields import MoneyField
 from app.api.pagination import PageQuery, page_schema
 from tenant_schemas.context import current_tenant
 
-STATUSES = ("paid", "cancelled")
+STATUSES = Words("OrderStatus", "paid", "cancelled")
 
 
 class OrderedItemSchema(Schema):
@@ -51,7 +51,7 @@ class OrderSchema(Answer):
     )
     user_id = fields.UUID(data_key="userId")
     wallet_id = fields.UUID(data_key="walletId")
-    status = fields.String(metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES)
     total = MoneyField(attribute="total_minor")
     currency = fields.String(metadata={"description": "ISO 4217"})
     items = fields.List(fields.Nested(OrderItemSchema))

@@ -13,7 +13,7 @@ from tenant_schemas.context import current_tenant
 
 
 def answers_with_file(blueprint: Blueprint, media_type: str, **about: str) -> Callable[[View], View]:
-    """Describe in OpenAPI that a view may answer with a file. A file of bytes has no type there."""
+    """Describe in OpenAPI that a view may answer with a file."""
     schema = {"contentMediaType": media_type, **about}
     mark = cast(Any, blueprint).alt_response(200, schema=schema, content_type=media_type)
     return cast(Callable[[View], View], mark)

@@ -4,14 +4,14 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
+from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, Word, Words, coded
 from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.api.spelling import camel_case
 from app.tenant_settings import LocaleField, TenantSettingsSchema
 from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
 
-STATUSES = tuple(status.value for status in TenantStatus)
+STATUSES = Words("TenantStatus", *TenantStatus)
 NAME_MAX_LENGTH = 200
 NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list is needed."))
 
@@ -53,7 +53,7 @@ class TenantSchema(Answer):
 
     id = fields.String(attribute="tenant.slug", metadata={"description": "the slug"})
     name = fields.String(attribute="tenant.name")
-    status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES, attribute="tenant.status")
     currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
     currencies = fields.List(fields.String(), metadata={"description": "all currencies of wallets"})
     locale = fields.String(attribute="settings.locale")
@@ -88,7 +88,7 @@ class ProvisionTenantSchema(Schema):
 
 class ConfigureTenantSchema(Schema):
     name = Text(max_length=NAME_MAX_LENGTH)
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
     currencies = fields.List(
         CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none can be removed"}
     )
@@ -105,7 +105,7 @@ class ProvisioningSchema(Answer):
     id = fields.UUID()
     tenant_id = fields.String(attribute="slug", data_key="tenantId", metadata={"description": "the slug"})
     name = fields.String()
-    status = fields.String(metadata={"enum": ["pending", "done", "failed"]})
+    status = Word(Words("ProvisioningStatus", "pending", "done", "failed"))
     error = fields.String(allow_none=True, metadata={"description": "why it failed"})
     requester_id = fields.UUID(attribute="requested_by", data_key="requesterId")
     requested_at = Moment(data_key="requestedAt")

@@ -46,7 +46,7 @@ def show_own_wallet(query: dict[str, Any]) -> Wallet:
 @refuses(MemberNotFound)
 def open_wallet(body: dict[str, Any]) -> tuple[Wallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
-    wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
+    wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body, "body"), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
         add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
     if not opened:

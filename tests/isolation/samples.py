@@ -64,6 +64,7 @@ def soon() -> str:
 OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}")
 _DOCUMENT = "documents/<uuid:document_id>"
 _WALLET = "/api/admin/wallets/<uuid:wallet_id>"
+_FORMS = ("", ".csv", ".pdf")
 _YEARS = {"from": "2000-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"}
 
 
@@ -76,6 +77,8 @@ SAMPLES = (
     Sample("GET", "/readyz", ANYONE),
     Sample("GET", "/openapi.json", ANYONE),
     Sample("GET", "/docs/", ANYONE),
+    Sample("GET", "/problems/", ANYONE),
+    Sample("GET", "/problems/<code>", ANYONE, "/problems/busy"),
     Sample("GET", "/docs/<path:path>", ANYONE, "/docs/swagger-ui.css"),
     Sample("GET", "/.well-known/jwks.json", ANYONE),
     Sample("POST", "/api/auth/login", ANYONE, json={"email": "{email}", "password": PASSWORD}),
@@ -97,7 +100,7 @@ SAMPLES = (
     Sample("GET", "/api/wallet/transactions", MEMBERS),
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
-    Sample("GET", "/api/wallet/statement", MEMBERS, query=_YEARS),
+    *(Sample("GET", f"/api/wallet/statement{form}", MEMBERS, query=_YEARS) for form in _FORMS),
     Sample("GET", f"/api/wallet/{_DOCUMENT}", MEMBERS, "/api/wallet/documents/{document}"),
     Sample("GET", f"/api/wallet/{_DOCUMENT}/content", MEMBERS, "/api/wallet/documents/{document}/content"),
     Sample("GET", f"/api/admin/{_DOCUMENT}", READERS, "/api/admin/documents/{document}"),
@@ -126,7 +129,7 @@ SAMPLES = (
     Sample("GET", who=READERS, **_of_wallet("balance")),
     Sample("GET", who=READERS, **_of_wallet("holds")),
     Sample("GET", who=READERS, **_of_wallet("credit-limits")),
-    Sample("GET", who=READERS, query=_YEARS, **_of_wallet("statement")),
+    *(Sample("GET", who=READERS, query=_YEARS, **_of_wallet(f"statement{form}")) for form in _FORMS),
     Sample("POST", who=TELLERS, json={"amount": "0.01"}, **_of_wallet("deposits")),
     Sample("POST", who=TELLERS, json={"amount": "0.01"}, **_of_wallet("payments")),
     Sample("POST", who=TELLERS, json={"amount": "0.01", "paymentId": "{payment}"}, **_of_wallet("refunds")),
@@ -138,7 +141,7 @@ SAMPLES = (
         "/api/admin/wallets/{wallet}/holds/{hold}/void",
     ),
     Sample("GET", "/api/admin/transactions", READERS),
-    Sample("GET", "/api/admin/transactions/export", READERS, query={"format": "csv"}),
+    Sample("GET", "/api/admin/transactions.csv", READERS),
     Sample(
         "POST",
         "/api/admin/transactions/bulk",

@@ -145,7 +145,11 @@ LACKING = {
         "Outcome": {"replayed", "transaction", "problem"},
     },
     **{
-        "Problem": {"errors"},
+        "Fault": {"pointer"},
+        "Problem": {
+            *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "maxLimit"),
+            *("creditUsed", "held", "balance", "productId", "limit", "movements", "item", "state", "whose"),
+        },
         "Transaction": {"refundable"},
         "Tenant": {"currency", "locale"},
         "WalletList": {"unavailable"},
@@ -164,7 +168,8 @@ def test_an_answer_has_all_of_its_members(described: Json) -> None:
                 answers.add(name)
                 waiting.append(schemas[name])
     assert len(answers) > 30
-    lacking = {name: set(schemas[name]["properties"]) - set(schemas[name].get("required", ())) for name in answers}
+    members = {name: set(schemas[name].get("properties", ())) for name in answers}
+    lacking = {name: found - set(schemas[name].get("required", ())) for name, found in members.items()}
     assert {name: members for name, members in lacking.items() if members} == LACKING
 
 
@@ -183,9 +188,9 @@ def test_objects_take_no_fields_but_their_own(described: Json) -> None:
 
 # What answers with something else than JSON, or with other things too.
 FILES = {
-    "/api/wallet/statement": {"application/json", "text/csv", "application/pdf"},
-    "/api/admin/wallets/{walletId}/statement": {"application/json", "text/csv", "application/pdf"},
-    "/api/admin/transactions/export": {"text/csv"},
+    **{f"/api/{whose}/statement.csv": {"text/csv"} for whose in ("wallet", "admin/wallets/{walletId}")},
+    **{f"/api/{whose}/statement.pdf": {"application/pdf"} for whose in ("wallet", "admin/wallets/{walletId}")},
+    "/api/admin/transactions.csv": {"text/csv"},
     "/api/wallet/documents/{documentId}/content": {"application/pdf"},
     "/api/admin/documents/{documentId}/content": {"application/pdf"},
 }
@@ -222,6 +227,9 @@ def test_the_headers_a_route_needs_are_described(described: Json) -> None:
         assert headers.get("X-Tenant") is (False if names_tenant else headers.get("X-Tenant")), (method, path)
 
 
+OF_EVERY_ANSWER = {
+    *("X-Request-ID", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy", "RateLimit"),
+}
 # What these make has no URL of its own that can be read.
 UNNAMED = {
     *("/api/admin/api-keys", "/api/admin/members", "/api/admin/transactions/bulk", "/api/wallet/holds"),
@@ -235,7 +243,8 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             name
             for status, told in operation["responses"].items()
             if status[0] == "2"
-            for name in told.get("headers", ())
+            for name, about in told.get("headers", {}).items()
+            if "$ref" not in about
         }
         expected = {"Idempotent-Replayed"} if "Idempotency-Key" in headers_of(operation) else set()
         if path == "/api/admin/wallets/{walletId}" or (method, path) == ("POST", "/api/admin/wallets"):
@@ -244,14 +253,37 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             "201" in operation["responses"] and path not in UNNAMED
         ):
             expected |= {"Location"}
-        if path.endswith("/statement"):
+        if path.endswith("/statement.pdf"):
             expected |= {"Location", "Retry-After"}
         if path.endswith("/documents/{documentId}"):
             expected |= {"Retry-After"}
         assert given == expected, (method, path)
-        for status, name in (("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")):
-            if status in operation["responses"]:
-                assert operation["responses"][status]["headers"][name]["required"]
+        for status, told in operation["responses"].items():
+            shared = {name for name, about in told.get("headers", {}).items() if "$ref" in about}
+            expected = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}.get(status, set())
+            assert shared == (expected | OF_EVERY_ANSWER if status != "default" else set()), (method, path, status)
+
+
+def test_words_have_names_that_no_generator_invents(described: Json) -> None:
+    """`MemberRole`, invented for `role` of `Member`, replaced the schema `MemberRole` in a generated client."""
+    schemas = described["components"]["schemas"]
+    for name, schema in schemas.items():
+        for field, about in schema.get("properties", {}).items():
+            assert len(about.get("enum", ())) <= 1, f"{name}.{field}: use Words"
+    for method, path, operation in operations(described):
+        for parameter in operation.get("parameters", ()):
+            assert "enum" not in parameter["schema"], (method, path, parameter["name"])
+    plain = [re.sub("[^a-z]", "", name.lower()) for name in schemas]
+    assert len(plain) == len(set(plain))
+
+
+def test_a_problem_has_a_code_of_the_list_and_typed_members(described: Json) -> None:
+    schemas = described["components"]["schemas"]
+    codes = set(schemas["ProblemCode"]["enum"])
+    for method, path, operation in operations(described):
+        assert [named - codes for named in refusals_of(operation).values() if named - codes] == [], (method, path)
+    assert schemas["Problem"]["properties"]["code"]["$ref"] == "#/components/schemas/ProblemCode"
+    assert schemas["Problem"]["properties"]["shortfall"]["pattern"]
 
 
 def refusals_of(operation: Json) -> dict[str, set[str]]:

@@ -1,0 +1,70 @@
+"""Every code that a problem can have, from the error classes. The codes are documented as a page, and in OpenAPI."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from flask import Blueprint, Response, redirect
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response as AnyResponse
+
+from app import errors
+from app.api.problems import TENANCY, Refusal, status_and_code, title_of
+
+blueprint = Blueprint("problems", __name__)
+_PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title></head>
+<body><h1>{title}</h1>{body}</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProblemType:
+    """One code: its title, its status, and when it is answered."""
+
+    code: str
+    title: str
+    status: int
+    description: str
+
+
+def problem_types() -> list[ProblemType]:
+    """All codes in the order of the alphabet. All features must be imported before."""
+    kinds: set[Refusal] = {kind for kind in _subclasses(errors.ServiceError) if "code" in vars(kind)}
+    return sorted(map(_described, kinds | set(TENANCY)))
+
+
+def _subclasses(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
+    for each in kind.__subclasses__():
+        if each.__module__.startswith("app."):
+            yield each
+        yield from _subclasses(each)
+
+
+def _described(kind: Refusal) -> ProblemType:
+    status, code = status_and_code(kind)
+    paragraph = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
+    words = f"{getattr(kind, 'text', '')} {paragraph}".split()
+    return ProblemType(code, title_of(code), status.value, " ".join(words))
+
+
+@blueprint.get("/problems/")
+def show_problems() -> Response:
+    """All codes: what the `type` of a problem leads to."""
+    parts = (
+        f'<section id="{each.code}"><h2>{escape(each.title)}</h2>'
+        f"<p><code>{each.code}</code>, {each.status}</p><p>{escape(each.description)}</p></section>"
+        for each in problem_types()
+    )
+    return Response(_PAGE.format(title="Problems", body="".join(parts)), mimetype="text/html")
+
+
+@blueprint.get("/problems/<code>")
+def show_problem(code: str) -> AnyResponse:
+    """Leads to the code's place on the page."""
+    if code not in {each.code for each in problem_types()}:
+        raise NotFound
+    return redirect(f"/problems/#{code}")
