@@ -149,7 +149,7 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
     named |= {"productId": [world.product], "currency": [CURRENCIES[home]], "tenantId": ["spare"]}
     named |= {"provisioningId": [str(provisioning)]}
     named |= {"email": [caller.email], "password": [PASSWORD], "refresh_token": [login.json["refreshToken"]]}
-    named |= {"version": ['"1"', '"2"', '"3"'], "amount": ["1.00", "0.01", "2.50"]}
+    named |= {"version": ['"1"', '"2"', "*"], "amount": ["1.00", "0.01", "2.50"]}
     return CONFIG.format(
         url=world.url,
         headers="\n".join(f"{name} = {json.dumps(value)}" for name, value in headers.items()),

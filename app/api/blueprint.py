@@ -11,6 +11,7 @@ from flask import Response
 from flask_smorest import Blueprint as SmorestBlueprint
 
 from app.api.answers import json_answer
+from app.api.conditional import conditional_answer
 from app.api.dumper import dumper_of
 from app.api.fields import Schema
 from app.api.problem_schema import ProblemSchema
@@ -63,13 +64,16 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         dump = dumper_of(answer_schema) if answer_schema else None
 
         def mark(view: View) -> View:
+            is_conditional = view.__dict__.get("_apidoc", {}).get("conditional", False)
+
             @wraps(document(view))
             def answer(*arguments: Any, **named: Any) -> Response:
                 returned = view(*arguments, **named)
                 if isinstance(returned, Response):
                     return returned
                 result, status, headers = _parts(returned, status_code)
-                return json_answer(dump(result) if dump else result, status, headers)
+                value = dump(result) if dump else result
+                return conditional_answer(value, headers) if is_conditional else json_answer(value, status, headers)
 
             return cast(View, answer)
 
@@ -136,4 +140,5 @@ def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method:
         }
         for status, codes in refusals_of(doc_info, method).items()
     }
-    return {**doc, "responses": told | refused}
+    unchanged = {"304": {"description": "The caller has this answer already."}} if doc_info.get("conditional") else {}
+    return {**doc, "responses": told | unchanged | refused}

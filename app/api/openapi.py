@@ -3,22 +3,26 @@ resources.
 """
 
 import re
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
-from flask import Flask
+from flask import Flask, Response
 from flask_smorest import Api
 from flask_smorest.spec.plugins import FlaskPlugin
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import Rule
 
-from app.api.answers import json_answer
+from app.api.conditional import public_answer
 from app.api.document import finish
 from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
 from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.spelling import camel_case
+from app.current import current_app
+from app.version import VERSION
 
+EXTENSION: Final = "openapi"
 _VARIABLE = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
@@ -57,9 +61,20 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
         super()._register_responses()
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
+    @cached_property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document, once all blueprints are registered."""
         return finish(self.spec.to_dict())
+
+
+def document_of(app: Flask) -> dict[str, Any]:
+    """The OpenAPI document of an application."""
+    api: Documentation = app.extensions[EXTENSION]
+    return api.document
+
+
+def _show_document() -> Response:
+    return public_answer(document_of(current_app))
 
 
 def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
@@ -68,7 +83,7 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     """
     app.config.update(
         API_TITLE="schema-wallet",
-        API_VERSION="1",
+        API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -78,6 +93,7 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
         },
     )
     api = Documentation(app, spec_kwargs={"flask_plugin": Paths()})
-    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
+    app.extensions[EXTENSION] = api
+    app.add_url_rule("/openapi.json", "openapi", _show_document)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     return api

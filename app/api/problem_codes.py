@@ -13,6 +13,14 @@ from app import errors
 from app.api.problems import TENANCY, Refusal, status_and_code, title_of
 
 blueprint = Blueprint("problems", __name__)
+_HEAD = """# Problems
+
+Every `code` that a problem can have, its status, and when it is answered. `flask api write-documents` makes this page
+from the error classes. `/openapi.json` describes the members of a problem (`Problem`) and the codes of each operation.
+An installation shows this list at `/problems/`, where the `type` of each problem leads.
+
+| code | status | |
+|---|---|---|"""
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title></head>
@@ -49,6 +57,12 @@ def _described(kind: Refusal) -> ProblemType:
     paragraph = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
     words = f"{getattr(kind, 'text', '')} {paragraph}".split()
     return ProblemType(code, title_of(code), status.value, " ".join(words))
+
+
+def problems_markdown() -> str:
+    """The page of all codes for the documents."""
+    rows = (f"| `{each.code}` | {each.status} | {each.description} |" for each in problem_types())
+    return "\n".join((_HEAD, *rows, ""))
 
 
 @blueprint.get("/problems/")

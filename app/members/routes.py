@@ -6,6 +6,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
+from app.api.conditional import etag, if_match
+from app.api.headers import needs_version
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller
@@ -73,13 +75,14 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 @blueprint.patch("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.change")
+@needs_version
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
 @refuses(OwnMembership, MemberNotFound)
-def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
+def change_member(body: dict[str, Any], user_id: UUID) -> tuple[dict[str, Any], dict[str, str]]:
     """Change a member's role in this tenant, from the member's next request on."""
-    service.change_role(user_id, Role(body["role"]), actor=actor())
-    return {"user_id": user_id, "role": body["role"]}
+    version = service.change_role(user_id, Role(body["role"]), if_match(), actor=actor())
+    return {"user_id": user_id, "role": body["role"]}, etag(version)
 
 
 @blueprint.delete("/admin/members/<uuid:user_id>")

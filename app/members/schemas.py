@@ -25,6 +25,7 @@ class MemberSchema(Answer):
     email = fields.String()
     name = fields.String()
     role = Word(MEMBERSHIP_ROLE)
+    version = fields.Integer(metadata={"description": "for If-Match"})
 
 
 MemberPageSchema = page_schema(MemberSchema)

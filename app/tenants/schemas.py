@@ -62,6 +62,7 @@ class TenantSchema(Answer):
     )
     revision = fields.String(attribute="tenant.revision", metadata={"description": "where its schema is"})
     created_at = Moment(data_key="createdAt")
+    version = fields.Integer(metadata={"description": "for If-Match; a migration of the tenant changes it too"})
     totals = fields.List(
         fields.Nested(TotalsSchema),
         allow_none=True,

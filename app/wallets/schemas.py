@@ -26,6 +26,7 @@ class WalletSchema(Answer):
     held = MoneyField(attribute="held_now_minor")
     available = MoneyField(attribute="available_minor", metadata={"description": "balance + creditLimit - held"})
     opened_at = Moment(data_key="openedAt")
+    version = fields.Integer(metadata={"description": "of limit and status, for If-Match"})
 
 
 class MemberWalletSchema(WalletSchema):

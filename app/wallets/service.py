@@ -5,7 +5,7 @@ They work on the bound tenant, in the session's db transaction, and commit nothi
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+MAX_INTEGER: Final = 2**31 - 1  # No wallet comes to this version, and a greater one is no integer of PostgreSQL.
 _WALLET_COLUMNS = tuple(Wallet.__table__.columns)
 _OPEN = sa.text(
     f"SELECT {', '.join(f'(wallet).{column.name}' for column in _WALLET_COLUMNS)}, opened"  # noqa: S608
@@ -114,7 +115,7 @@ def configure_wallet(
     """
     parameters = {
         "wallet_id": wallet_id,
-        "version": version,
+        "version": min(version, MAX_INTEGER),
         "actor_id": actor.id,
         "credit_limit": credit_limit_minor,
         "status": status,

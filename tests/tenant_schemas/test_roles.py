@@ -60,6 +60,7 @@ DEFINERS = (
     "audit_posted_v1(jsonb,{schema_name}.wallet_transactions,boolean)",
     "audit_posted_v2(jsonb,text,uuid,uuid,bigint,bigint,boolean)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
+    "credit_policy_set_v2(text,bigint,bigint,bigint,uuid,text)",
     "document_claim_v1()",
     "document_end_v1(uuid,integer,bytea,text)",
     "document_report_v1(uuid,integer,bigint,bigint)",
