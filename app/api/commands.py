@@ -30,8 +30,8 @@ def write_documents(*, release: bool) -> None:
     """
     pages = {PAGE: problems_markdown()}
     if release:
-        pages[release_file(VERSION)] = json.dumps(document_of(current_app), indent=1) + "\n"
+        pages[release_file(VERSION)] = json.dumps(document_of(current_app), separators=(",", ":")) + "\n"
     for path, text in pages.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-        click.echo(path.relative_to(ROOT))
+        click.echo(path)
