@@ -4,11 +4,14 @@ clients misread is spelled for them.
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from app.api.problem_codes import problem_types
 
 Json = dict[str, Any]
+
+EXAMPLES_FILE: Final = Path(__file__).with_name("examples.json")
 
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
@@ -42,6 +45,7 @@ def finish(document: Json) -> Json:
         "description": "stable; decide by it. Later releases may add codes",
     }
     _name_words(document)
+    _show_examples(document)
     components["headers"] = HEADERS
     for response in _answers(document):
         names = (*_OF_EVERY_ANSWER, *_OF_STATUS.get(response.pop("x-status"), ()))
@@ -66,6 +70,21 @@ def _answers(document: Json) -> Iterator[Json]:
 def _with_status(response: Json, status: str) -> Json:
     response["x-status"] = status
     return response
+
+
+def _show_examples(document: Json) -> None:
+    """Add the recorded exchanges (`tests/app/api/test_document_examples.py` records them)."""
+    recorded: dict[str, Json] = json.loads(EXAMPLES_FILE.read_text(encoding="utf-8"))
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            if method == "parameters" or operation.get("operationId") not in recorded:
+                continue
+            about = recorded[operation["operationId"]]
+            answer = operation["responses"].get(about["status"], {})
+            for part, name in ((operation.get("requestBody", {}), "body"), (answer, "answer")):
+                content = part.get("content", {}).get("application/json")
+                if content is not None and name in about:
+                    content["example"] = about[name]
 
 
 def _spell_defaults(schemas: Json) -> None:

@@ -282,8 +282,8 @@ class World:
         text = self.with_unknown_ids(sample.text) if of == "unknown" else sample.text
         path, body = json.loads(self.fill(text, slug if of == "unknown" else of))
         headers = {"Idempotency-Key": uuid4().hex, "X-Tenant": slug}
-        if sample.method == "PATCH":
-            headers["If-Match"] = self.version(slug)
+        if sample.method in {"PATCH", "PUT"}:
+            headers["If-Match"] = self.version(slug) if "/wallets/" in sample.rule else "*"
         token = self.token_of(role, slug)
         if token and role != "service" and sample.rule == "/api/auth/logout":  # It ends the session it is asked in.
             person = getattr(self if role in {"operator", "stranger"} else self.sides[slug], role)
