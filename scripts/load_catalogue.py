@@ -21,7 +21,7 @@ has faults: each is printed with its place in the file.
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def main(file: Path, as_json: bool) -> None:
     except CatalogueFaulty as error:
         exit_with(f"{file} has faults, nothing was loaded:\n{error}", BAD_ARGUMENTS)
     if as_json:
-        show_json(asdict(loaded))
+        show_json(loaded)
     else:
         print(f"Loaded {loaded.categories} categories, {loaded.products} products and {loaded.prices} prices.")
 

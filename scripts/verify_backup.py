@@ -22,6 +22,7 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.spelling import camel_case
 from scripts.restore_tenant import error_text, identity_option, restore_destination
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
 from tenant_schemas.backup.bundle import open_bundle
@@ -50,7 +51,7 @@ def main(folders: tuple[Path, ...], identity: Path | None, as_json: bool) -> Non
         if not as_json:
             _show(reports[-1])
     if as_json:
-        show_json(reports)
+        show_json([{camel_case(name): value for name, value in report.items()} for report in reports])
     sys.exit(FAILED if any(report["error"] for report in reports) else 0)
 
 

@@ -45,6 +45,7 @@ def finish(document: Json) -> Json:
         "description": "stable; decide by it. Later releases may add codes",
     }
     _name_words(document)
+    _refer(document)
     _show_examples(document)
     components["headers"] = HEADERS
     for response in _answers(document):
@@ -110,6 +111,16 @@ def _name_words(document: Json) -> None:
         is_nullable = isinstance(part.pop("type"), list)
         part.update({"anyOf": [reference, {"type": "null"}]} if is_nullable else reference)
     document["components"]["schemas"].update(sorted(named.items()))
+
+
+def _refer(document: Json) -> None:
+    """Refer to the schema that `x-schema` names, where a field holds what another part of the code has dumped."""
+    for part in list(_objects(document)):
+        if "x-schema" in part:
+            reference = {"$ref": f"#/components/schemas/{part.pop('x-schema')}"}
+            part.pop("type")
+            part.pop("additionalProperties", None)
+            part.update(reference)
 
 
 def _objects(node: Any) -> Iterator[Json]:

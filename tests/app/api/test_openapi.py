@@ -285,6 +285,7 @@ def test_a_problem_has_a_code_of_the_list_and_typed_members(described: Json) -> 
         assert [named - codes for named in refusals_of(operation).values() if named - codes] == [], (method, path)
     assert schemas["Problem"]["properties"]["code"]["$ref"] == "#/components/schemas/ProblemCode"
     assert schemas["Problem"]["properties"]["shortfall"]["pattern"]
+    assert schemas["Outcome"]["properties"]["problem"]["$ref"] == "#/components/schemas/Problem"
 
 
 def refusals_of(operation: Json) -> dict[str, set[str]]:
