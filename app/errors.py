@@ -97,7 +97,11 @@ def fault(path: Sequence[str], code: str, message: str, place: Place) -> dict[st
 
 
 class Unauthenticated(ServiceError):
-    """The root of refusals for want of a valid credential."""
+    """The root of refusals for want of a valid credential. `is_of_token`: the request presented a token, and it was
+    refused (RFC 6750, 3.1).
+    """
+
+    is_of_token: ClassVar[bool] = False
 
 
 class Forbidden(ServiceError):

@@ -19,7 +19,14 @@ _COUNT: Json = {"type": "integer", "minimum": 0}
 HEADERS: dict[str, Json] = {
     "X-Request-ID": {"description": "names the request in the service's log", "required": True, "schema": _TEXT},
     "Retry-After": {"description": "seconds until the next try", "required": True, "schema": _COUNT},
-    "WWW-Authenticate": {"description": "the scheme of credentials", "required": True, "schema": _TEXT},
+    "WWW-Authenticate": {
+        "description": "how to authenticate; with `error` if the request's token was refused (RFC 6750)",
+        "required": True,
+        "schema": {
+            "type": "string",
+            "pattern": '^Bearer( error="invalid_token", error_description="[ !#-\\[\\]-~]*")?$',
+        },
+    },
     "RateLimit-Limit": {"description": "requests in a whole window", "schema": _COUNT},
     "RateLimit-Remaining": {"description": "requests left in this window", "schema": _COUNT},
     "RateLimit-Reset": {"description": "seconds until the next window", "schema": _COUNT},

@@ -9,11 +9,11 @@ from typing import Any, Final
 from flask import Flask, Response
 from flask_smorest import Api
 from flask_smorest.spec.plugins import FlaskPlugin
-from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import Rule
 
 from app.api.conditional import public_answer
 from app.api.document import finish
+from app.api.documentation_page import blueprint as documentation_page
 from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
 from app.api.problem_schema import ProblemSchema
@@ -95,5 +95,5 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     api = Documentation(app, spec_kwargs={"flask_plugin": Paths()})
     app.extensions[EXTENSION] = api
     app.add_url_rule("/openapi.json", "openapi", _show_document)
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    app.register_blueprint(documentation_page)
     return api

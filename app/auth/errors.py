@@ -1,4 +1,12 @@
-"""Refusals of authentication and authorisation."""
+"""Refusals of authentication and authorisation. The code of a 401 says what the client does next.
+
+Unauthenticated                             401
+├── BadCredentials      bad_credentials     correct the address or the password
+├── TokenMissing        token_missing       log in
+├── TokenInvalid        token_invalid       log in, or ask an admin for another key
+├── TokenExpired        token_expired       refresh
+└── SessionOver         session_over        log in again
+"""
 
 from app.errors import Forbidden, Unauthenticated, Unavailable
 
@@ -15,14 +23,6 @@ class WrongPassword(Forbidden):
     code = "wrong_password"
 
 
-class BadRefreshToken(Unauthenticated):
-    """Unknown, used or expired, or its user is disabled. All get the same answer, so that an attacker learns
-    nothing.
-    """
-
-    code = "bad_refresh_token"
-
-
 class CsrfRequired(Forbidden):
     """A request that changes something came with a cookie, and without proof that it comes from this service's page."""
 
@@ -35,16 +35,35 @@ class SessionRequired(Forbidden):
     code = "session_required"
 
 
-class TokenRequired(Unauthenticated):
-    """The operation needs an access token or an API key, and the request has none."""
+class TokenMissing(Unauthenticated):
+    """The request has no token, or one of another scheme than Bearer. The client logs in."""
 
-    code = "token_required"
+    code = "token_missing"
 
 
-class BadToken(Unauthenticated):
-    """The access token or the API key is not valid, has expired, or its session is over."""
+class TokenInvalid(Unauthenticated):
+    """The token or API key is not one of this service, or the key is revoked or expired. The client must not repeat
+    it.
+    """
 
-    code = "bad_token"
+    code = "token_invalid"
+    is_of_token = True
+
+
+class TokenExpired(Unauthenticated):
+    """The access token was valid once. The client refreshes it."""
+
+    code = "token_expired"
+    is_of_token = True
+
+
+class SessionOver(Unauthenticated):
+    """The session of the token has ended or its user is disabled. The client logs in again. Refresh tokens that are
+    unknown, used or expired get this same answer, so that an attacker learns nothing.
+    """
+
+    code = "session_over"
+    is_of_token = True
 
 
 class AdminRequired(Forbidden):

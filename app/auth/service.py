@@ -23,9 +23,10 @@ def authenticate(email: str, password: str) -> Credentials:
     return known
 
 
-def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> None:
-    """Set the user's new password and end the user's other sessions. Locks the user's row until the db transaction
-    ends. Call it before a db transaction is open, because hashing takes time. Raises WrongPassword.
+def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> str:
+    """Set the user's new password, end the user's other sessions, and return the new password hash. Locks the user's
+    row until the db transaction ends. Call it before a db transaction is open, because hashing takes time. Raises
+    WrongPassword.
 
     The update comes before the sessions end: a faster log-in with the old password is ended too, and a slower one finds
     the password changed.
@@ -33,7 +34,9 @@ def change_password(known: Credentials, session_id: UUID | None, *, current: str
     if not is_right(current, known.password_hash):
         raise WrongPassword("The current password is wrong.")
     unchanged = (User.id == known.user_id) & (User.password_hash == known.password_hash)
-    changed = sa.update(User).where(unchanged).values(password_hash=hash_password(new)).returning(User.id)
+    new_hash = hash_password(new)
+    changed = sa.update(User).where(unchanged).values(password_hash=new_hash).returning(User.id)
     if db.session.scalar(changed) is None:
         raise WrongPassword("The current password is wrong.")
     end_other_sessions(known.user_id, session_id)
+    return new_hash
