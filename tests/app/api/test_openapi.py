@@ -259,6 +259,8 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             "201" in operation["responses"] and path not in UNNAMED
         ):
             expected |= {"Location"}
+        if path in FILES:
+            expected |= {"Content-Disposition"}
         if path.endswith("/statement.pdf"):
             expected |= {"Location", "Retry-After"}
         if path.endswith("/documents/{documentId}"):
