@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from flask import Blueprint, Response, redirect
+from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
-from werkzeug.wrappers import Response as AnyResponse
 
 from app import errors
 from app.api.problems import TENANCY, Refusal, status_and_code, title_of
@@ -24,7 +23,7 @@ An installation shows this list at `/problems/`, where the `type` of each proble
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>{title}</title></head>
-<body><h1>{title}</h1>{body}</body>
+<body><h1>{title}</h1>{body}<p><a href="/problems/">All problems</a></p></body>
 </html>
 """
 
@@ -67,18 +66,23 @@ def problems_markdown() -> str:
 
 @blueprint.get("/problems/")
 def show_problems() -> Response:
-    """All codes: what the `type` of a problem leads to."""
-    parts = (
-        f'<section id="{each.code}"><h2>{escape(each.title)}</h2>'
-        f"<p><code>{each.code}</code>, {each.status}</p><p>{escape(each.description)}</p></section>"
-        for each in problem_types()
-    )
-    return Response(_PAGE.format(title="Problems", body="".join(parts)), mimetype="text/html")
+    """All codes."""
+    return _page("Problems", problem_types())
 
 
 @blueprint.get("/problems/<code>")
-def show_problem(code: str) -> AnyResponse:
-    """Leads to the code's place on the page."""
-    if code not in {each.code for each in problem_types()}:
+def show_problem(code: str) -> Response:
+    """One code: where the `type` of a problem leads."""
+    found = [each for each in problem_types() if each.code == code]
+    if not found:
         raise NotFound
-    return redirect(f"/problems/#{code}")
+    return _page(found[0].title, found)
+
+
+def _page(title: str, shown: list[ProblemType]) -> Response:
+    parts = (
+        f'<section id="{each.code}"><h2>{escape(each.title)}</h2>'
+        f"<p><code>{each.code}</code>, {each.status}</p><p>{escape(each.description)}</p></section>"
+        for each in shown
+    )
+    return Response(_PAGE.format(title=escape(title), body="".join(parts)), mimetype="text/html")
