@@ -16,6 +16,7 @@ IF_MATCH = "The ETag that you have seen, or its `version` in quotes; `*` for any
 MAX_KEY_LENGTH = 200
 
 
+_ETAGS = r'^(\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$'
 _ETAG = '^(W/)?"[^"]*"$'
 
 
@@ -71,7 +72,7 @@ def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> Vi
 
 def needs_version(view: View) -> View:
     """Describe in OpenAPI that a view requires If-Match and returns the new ETag."""
-    wants = wants_header("If-Match", IF_MATCH)
+    wants = wants_header("If-Match", IF_MATCH, minLength=1, pattern=_ETAGS)
     return refuses(PreconditionFailed, PreconditionRequired)(gives_etag(wants(view)))
 
 
