@@ -3,6 +3,7 @@
 import os
 
 from app import create_app
+from app.audit.refusal_worker import start_refusal_worker
 from app.holds.expiry_worker import start_expiry_worker
 from app.statements.documents.expiry_worker import start_document_expiry_worker
 from app.statements.documents.worker import start_document_worker
@@ -16,4 +17,5 @@ if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
     start_provisioner(app)
     start_document_worker(app)
     start_document_expiry_worker(app)
+    start_refusal_worker(app)
     start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

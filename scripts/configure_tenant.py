@@ -1,4 +1,4 @@
-"""Change the settings of a tenant: its currencies, its locale and its limits.
+"""Change the settings of a tenant: its currencies, its locale, its limits and how long it remembers former members.
 
 The service applies them from the tenant's next request on. A currency can be added but not removed, because wallets may
 use it, and the main currency can't be changed. A limit set to `default` is the service's default again.
@@ -49,6 +49,7 @@ class Limit(click.ParamType[int | str, Any]):
 @click.option("--statement-timeout-ms", type=Limit(), help="Longest SQL statement, in milliseconds.")
 @click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="Longest idle time in a db transaction, in ms.")
 @click.option("--max-connections", type=Limit(), help="PostgreSQL connections in each process of the service.")
+@click.option("--former-member-days", type=Limit(), help="Days to keep who a removed member was. Default: 3650.")
 @exit_on_error()
 def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
     changes = {name: None if value == DEFAULT else value for name, value in options.items() if value is not None}

@@ -28,7 +28,7 @@ class ProblemSchema(Answer):
 
     may_lack = (
         *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "max_limit"),
-        *("credit_used", "held", "balance", "product_id", "limit", "movements", "item", "state", "whose"),
+        *("credit_used", "held", "balance", "product_id", "limit", "movements", "item", "state", "whose", "wallet_id"),
     )
 
     type = fields.String(metadata={"format": "uri-reference"})
@@ -48,6 +48,7 @@ class ProblemSchema(Answer):
     held = MoneyField()
     balance = MoneyField()
     product_id = fields.UUID(data_key="productId")
+    wallet_id = fields.UUID(data_key="walletId", metadata={"description": "of the refused item"})
     limit = fields.Integer(metadata={"description": "the most of something"})
     movements = fields.Integer(metadata={"description": "in the period"})
     item = fields.Integer(metadata={"description": "the index of the refused item"})

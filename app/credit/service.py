@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.audit.models import AuditRecord
-from app.audit.service import set_actor
+from app.audit.service import mark_written, set_actor
 from app.auth.actors import Actor
 from app.credit.models import (
     AGES,
@@ -28,13 +28,17 @@ from app.credit.models import (
 )
 from app.db import db
 from app.sql_refusals import named_refusals
-from app.users.models import member_directory
+from app.users.models import all_members
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
     "SELECT (policy).currency, (policy).default_limit_minor, (policy).max_limit_minor, version"
     " FROM credit_policy_set_v2(:currency, :version, :default_limit, :max_limit, :actor_id, :request_id)"
 ).columns(*CreditPolicy.__table__.columns, sa.column("version", sa.BigInteger))
+# An earlier entry of another form, which only SQL could write, is no change of a policy.
+_POLICY: Final = """'$.currency like_regex "^[A-Z]{3}$" && $.default_limit_minor <= 9223372036854775807
+    && (!exists($.max_limit_minor ? (@ != null)) || $.max_limit_minor <= 9223372036854775807)'"""
+_tells_a_policy: Final = sa.text(f"before @@ {_POLICY} AND after @@ {_POLICY}")
 _AMOUNTS: Final = ("credit_limit_minor", "credit_used_minor", *AGES)
 
 
@@ -75,6 +79,7 @@ def set_policy(
     statement = sa.select(*columns).from_statement(_SET).execution_options(populate_existing=True)
     with named_refusals():
         row = db.session.execute(statement, parameters).one()
+    mark_written()
     return VersionedPolicy(*row)
 
 
@@ -83,7 +88,7 @@ def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyCh
     log = AuditRecord
     query = (
         sa.select(log.id, log.at, log.actor_id, log.request_id, log.before, log.after)
-        .where(log.wallet_id.is_(None), log.action == "credit_policy.set", log.before != log.after)
+        .where(log.wallet_id.is_(None), log.action == "credit_policy.set", log.before != log.after, _tells_a_policy)
         .order_by(log.at.desc(), log.id.desc())
         .limit(limit)
     )
@@ -127,10 +132,10 @@ def credit_totals() -> list[CreditTotals]:
 
 def list_credit_in_use(*, after: list[Any] | None, limit: int) -> list[WalletCredit]:
     """The wallets that use credit, by id; `after` is (wallet_id,)."""
-    who = member_directory
+    who = all_members
     used = credit_in_use.c
     query = (
-        sa.select(credit_in_use, who.c.email, who.c.name)
+        sa.select(credit_in_use, who.c.email, who.c.name, who.c.removed_at)
         .join_from(credit_in_use, who, who.c.user_id == used.user_id, isouter=True)
         .order_by(used.wallet_id)
         .limit(limit)

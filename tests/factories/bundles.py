@@ -17,14 +17,15 @@ from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
+from tenant_schemas.backup.manifest import Manifest
+from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.testing.plugin import Database, DerivedTemplate, make_tenant
 from tests.factories.application import running
-from tests.factories.backups import source_of
+from tests.factories.backups import KEYS, source_of, write_manifest
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
@@ -105,7 +106,7 @@ def furnished(fresh_database: Database, furnished_template: DerivedTemplate[Prep
 @pytest.fixture
 def bundle(furnished: Furnished, furnished_template: DerivedTemplate[Prepared], tmp_path: Path) -> Bundle:
     """A backup of the furnished tenant."""
-    return open_bundle(shutil.copytree(furnished_template.made.bundle, tmp_path / uuid4().hex))
+    return open_bundle(shutil.copytree(furnished_template.made.bundle, tmp_path / uuid4().hex), KEYS)
 
 
 def make_old(database: Database, app: Flask, revision: str) -> UUID:
@@ -178,9 +179,13 @@ _MOVEMENTS = (
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'returned')",
     "SELECT order_cancel_v1(%(member)s, (SELECT id FROM orders WHERE idempotency_key = 'returned'), 'cancelled')",
     "SELECT openings_post_v1(%(source)s, %(currency)s, true)",
+    """SELECT wallet_post_many_v3(jsonb_build_array(jsonb_build_object('wallet_id', %(wallet)s::uuid, 'type', 'deposit',
+        'amount_minor', 100, 'idempotency_key', 'bulk-of-ana')), %(admin)s, 'batch', true, 'bulk-of-ana')""",
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
+    """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
+        'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
         'subject', 'Ana Horvat', 'after', jsonb_build_object('name', 'Ana Horvat')))""",
 )
@@ -197,25 +202,24 @@ def destination(database: Database) -> Destination:
 
 
 def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
-    return open_bundle(
-        back_up(source_of(database), slug, BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder
-    )
+    options = BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)
+    return open_bundle(back_up(source_of(database), slug, options).folder, KEYS)
 
 
-def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes]) -> Bundle:
-    """A forged bundle: other rows of one table and a manifest that matches them."""
+def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes], keys: BundleKeys = KEYS) -> Bundle:
+    """A forged bundle: other rows of one table, and a manifest that matches them and is signed with the keys."""
     manifest = bundle.manifest
     (file,) = (each for each in manifest.tables if each.name == table)
     lines = [change(line) for line in bundle.lines(file)]
     (bundle.folder / file.file).unlink()
     written = write_rows(filter(None, lines), bundle.folder, file.file, name=table, columns=file.columns)
     tables = tuple(written if each is file else each for each in manifest.tables)
-    forge(bundle, replace(manifest, tables=tables))
-    return open_bundle(bundle.folder)
+    forge(bundle, replace(manifest, tables=tables), keys)
+    return open_bundle(bundle.folder, KEYS, accepts_foreign=True)
 
 
-def forge(bundle: Bundle, manifest: Manifest) -> None:
-    (bundle.folder / MANIFEST_NAME).write_text(manifest.to_json())
+def forge(bundle: Bundle, manifest: Manifest, keys: BundleKeys = KEYS) -> None:
+    write_manifest(bundle.folder, manifest.to_json(), keys)
 
 
 def content(database: Database, slug: str) -> dict[str, list[str]]:

@@ -44,6 +44,8 @@ TENANT_TABLES = (
         "alembic_version",
         "audit_chain",
         "audit_log",
+        "audit_refusals",
+        "bulk_requests",
         "credit_policies",
         "documents",
         "holds",
@@ -57,8 +59,11 @@ TENANT_TABLES = (
 # With the owner's rights, so that they can write.
 DEFINERS = (
     "audit_note_v1(jsonb)",
+    "audit_note_v2(jsonb)",
     "audit_posted_v1(jsonb,{schema_name}.wallet_transactions,boolean)",
     "audit_posted_v2(jsonb,text,uuid,uuid,bigint,bigint,boolean)",
+    "audit_refusals_end_v1()",
+    "audit_refused_v1(jsonb)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "credit_policy_set_v2(text,bigint,bigint,bigint,uuid,text)",
     "document_claim_v1()",
@@ -67,12 +72,16 @@ DEFINERS = (
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
+    "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
+    "hold_capture_v2(uuid,uuid,bigint,text)",
     "hold_void_v1(uuid,uuid)",
     "holds_expire_v1(integer)",
     "openings_compare_v1(jsonb,text,jsonb)",
     "openings_post_v1(jsonb,text,boolean)",
+    "openings_post_v2(jsonb,text,boolean)",
     "order_cancel_v1(uuid,uuid,text)",
+    "order_cancel_v2(uuid,uuid,text)",
     "order_place_v1(uuid,text,jsonb,text)",
     "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v2(uuid,integer,uuid,bigint,text,text)",
@@ -81,11 +90,14 @@ DEFINERS = (
     "wallet_open_v2(uuid,text,uuid,text)",
     "wallet_pay_many_v1(uuid[],uuid[],integer,text,bigint[],text[],text[])",
     "wallet_pay_v1(uuid,uuid,integer,text,bigint,text,text,text)",
+    "wallet_pay_v2(uuid,uuid,integer,text,bigint,text,text,text)",
     "wallet_post_many_v1(jsonb,uuid,text,boolean)",
     "wallet_post_many_v2(jsonb,uuid,text,boolean)",
+    "wallet_post_many_v3(jsonb,uuid,text,boolean,text)",
     "wallet_post_v1(uuid,text,bigint,text,uuid,text,uuid,text,text,text)",
     "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v3(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallet_post_v4(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallets_open_missing_v1(uuid[],text)",
 )
 TENANT_FUNCTIONS = (
@@ -108,6 +120,7 @@ SHARED_TABLES = (
         "api_keys",
         "attempt_counts",
         "categories",
+        "former_members",
         "memberships",
         "migration_outcomes",
         "migration_runs",
@@ -115,12 +128,15 @@ SHARED_TABLES = (
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
-SHARED_VIEWS = ("member_directory",)
+# Triggers, which nobody can call.
+SHARED_DEFINERS = ("memberships_note_former_v1", "users_forget_anonymised_v1")
+SHARED_VIEWS = ("all_members", "member_directory")
 
 # The effective privileges of a role, by its own grants, its groups' and PUBLIC's.
 GROUP_RIGHTS: Rights = {
     "database": "CONNECT",
     "schema shared": "USAGE",
+    "shared.all_members": "SELECT",
     "shared.categories": "SELECT",
     "shared.member_directory": "SELECT",
     "shared.memberships": "SELECT",
@@ -147,6 +163,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.api_keys": "INSERT SELECT UPDATE",
         "shared.attempt_counts": "DELETE INSERT SELECT UPDATE",
         "shared.categories": "SELECT",
+        "shared.former_members": "DELETE SELECT",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
         "shared.product_prices": "SELECT",
         "shared.products": "SELECT",
@@ -319,17 +336,17 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
         f"{schema_name}.{function.format(schema_name=schema_name)}": [f"search_path={schema_name}, pg_temp"]
         for schema_name in OUR_SCHEMAS[:2]
         for function in DEFINERS
-    }
+    } | {f"shared.{function}()": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
 
 
-def test_views_have_their_readers_rights_but_for_the_directory(database: Database) -> None:
+def test_views_have_their_readers_rights_but_for_those_of_members(database: Database) -> None:
     rows = database.as_superuser().execute(
         "SELECT c.relname, c.reloptions FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
         (OUR_SCHEMAS,),
     )
     tenants = [(view, ["security_invoker=true"]) for view in TENANT_VIEWS for _ in OUR_SCHEMAS[:2]]
-    assert sorted(rows.fetchall()) == sorted([*tenants, ("member_directory", ["security_barrier=true"])])
+    assert sorted(rows.fetchall()) == sorted([*tenants, *((view, ["security_barrier=true"]) for view in SHARED_VIEWS)])
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:
@@ -348,6 +365,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.attempt_counts", "{wallet_app}", "*", True, "true", "true"),
         ("shared.categories", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
+        ("shared.former_members", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),
         ("shared.migration_outcomes", "{wallet_app}", "r", True, "true", None),

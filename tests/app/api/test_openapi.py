@@ -148,7 +148,7 @@ LACKING = {
         "Fault": {"pointer"},
         "Problem": {
             *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "maxLimit"),
-            *("creditUsed", "held", "balance", "productId", "limit", "movements", "item", "state", "whose"),
+            *("creditUsed", "held", "balance", "productId", "limit", "movements", "item", "state", "whose", "walletId"),
         },
         "Transaction": {"refundable"},
         "Tenant": {"currency", "locale"},

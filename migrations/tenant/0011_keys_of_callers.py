@@ -1,4 +1,4 @@
-"""Versions of credit policies."""
+"""Idempotency keys by caller, and the request of a bulk."""
 
 from pathlib import Path
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("Policies were set by the new function since: restore a backup instead.")
+    raise NotImplementedError("Two callers may have used one key since: restore a backup instead.")
