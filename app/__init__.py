@@ -3,7 +3,7 @@
 from flask import Flask
 
 from app import commands, config, db, limits, logging_setup
-from app.api import answers, cors, openapi, problems
+from app.api import answers, cors, openapi, problem_codes, problems
 from app.api.application import Application
 from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as api_keys
@@ -68,6 +68,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     of_members = (auth, wallets, ledger, holds, catalogue, orders, statements, documents)
     for feature in (*of_members, members, credit, bulk, audit, api_keys, tenants):
         api.register_blueprint(feature)
+    app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
 

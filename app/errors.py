@@ -6,18 +6,22 @@ ServiceError
 ├── Invalid                 a field of the request is invalid
 ├── Unauthenticated         no valid credential
 ├── Forbidden               the caller may not do this
-├── NotFound
+├── NotFound                no such object, for this caller
+├── MethodNotAllowed        the URL has no such method
 ├── Conflict                a rule of money or the state of a resource refuses it
 ├── PreconditionFailed      If-Match names another version
 ├── PreconditionRequired    If-Match is missing
 ├── TooManyRequests         a limit is exceeded
-└── Unavailable             a passing condition; the same request may succeed later
+├── Unavailable             a passing condition; the same request may succeed later
+└── InternalError           a fault of the service
 
 The status codes are in `app/api/problems.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+Place = Literal["body", "query", "path", "header"]
 
 
 class ServiceError(Exception):
@@ -35,22 +39,32 @@ class ServiceError(Exception):
 
 
 class Malformed(ServiceError):
+    """The request can't be parsed."""
+
     code = "malformed_request"
 
 
 class BodyRequired(Malformed):
+    """The operation needs a body, and the request has none."""
+
     code = "body_required"
 
 
 class InvalidJson(Malformed):
+    """The body is not JSON, or repeats a key."""
+
     code = "invalid_json"
 
 
 class UnsupportedMediaType(Malformed):
+    """The body is not declared as application/json."""
+
     code = "unsupported_media_type"
 
 
 class IdempotencyKeyRequired(Malformed):
+    """The operation moves money and needs an Idempotency-Key."""
+
     code = "idempotency_key_required"
 
 
@@ -61,55 +75,84 @@ class BodyTooLarge(ServiceError):
 
 
 class Invalid(ServiceError):
-    """`members["errors"]` lists each fault: field, code, message."""
+    """A field, parameter or header is invalid. `errors` lists each fault: its place, field, code and message."""
 
     code = "validation_failed"
 
     @classmethod
-    def at(cls, field: str, code: str, message: str) -> "Invalid":
-        return cls.of([{"field": field, "code": code, "message": message}])
+    def at(cls, field: str, code: str, message: str, place: Place = "body") -> "Invalid":
+        return cls.of([fault(field.split("."), code, message, place)])
 
     @classmethod
     def of(cls, faults: Sequence[Mapping[str, str]]) -> "Invalid":
         return cls("; ".join(f"{fault['field']}: {fault['message']}" for fault in faults), {"errors": faults})
 
 
-class Unauthenticated(ServiceError):
-    """`is_of_token`: the request presented a token, and it was refused (RFC 6750, 3.1)."""
+def fault(path: Sequence[str], code: str, message: str, place: Place) -> dict[str, str]:
+    """One entry of `errors`. A fault in the body has the JSON pointer (RFC 6901) of its field too."""
+    found = {"in": place, "field": ".".join(path) or "body", "code": code, "message": message}
+    if place == "body":
+        found["pointer"] = "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in path)
+    return found
 
-    code = "unauthenticated"
+
+class Unauthenticated(ServiceError):
+    """The root of refusals for want of a valid credential. `is_of_token`: the request presented a token, and it was
+    refused (RFC 6750, 3.1).
+    """
+
     is_of_token: ClassVar[bool] = False
 
 
 class Forbidden(ServiceError):
-    code = "forbidden"
+    """The root of refusals of what the caller may not do."""
 
 
 class NotFound(ServiceError):
+    """Nothing has this URL."""
+
     code = "not_found"
 
 
+class MethodNotAllowed(ServiceError):
+    """The URL has no such method. `Allow` names those it has."""
+
+    code = "method_not_allowed"
+
+
 class Conflict(ServiceError):
-    code = "conflict"
+    """The root of refusals by a rule of money or by the state of an object."""
 
 
 class PreconditionFailed(ServiceError):
+    """The object has changed since the version that If-Match names. Read it again."""
+
     code = "version_mismatch"
 
 
 class PreconditionRequired(ServiceError):
+    """The operation needs the version that the caller has seen, as If-Match."""
+
     code = "if_match_required"
 
 
 class TooManyRequests(ServiceError):
+    """The caller, the tenant or the address has sent too many requests. `Retry-After` says when the next is taken."""
+
     code = "rate_limited"
 
 
 class Unavailable(ServiceError):
-    code = "unavailable"
+    """The root of passing conditions: the same request may succeed later."""
 
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer now, or gave up this statement. The same request may succeed later."""
 
     code = "database_unavailable"
+
+
+class InternalError(ServiceError):
+    """The service failed. Its log has the error under the request's id."""
+
+    code = "internal_error"

@@ -17,8 +17,6 @@ Exit codes: 0 the new tenant is ready; 1 it could not be made, for example becau
 taken; 2 bad arguments. With 1 and 2 no part of it is left, or the error says what to remove.
 """
 
-from dataclasses import asdict
-
 import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
@@ -40,7 +38,7 @@ def main(source: str, slug: str, name: str | None, as_json: bool) -> None:
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         exit_with_error(error)
     if as_json:
-        show_json(asdict(cloned))
+        show_json(cloned)
     else:
         tenant = cloned.tenant
         print(

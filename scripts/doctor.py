@@ -16,7 +16,6 @@ read; 2 bad arguments or settings.
 """
 
 import sys
-from dataclasses import asdict
 
 import rich_click as click
 
@@ -49,7 +48,7 @@ def main(*, superuser_url: str | None, is_full: bool, as_json: bool) -> None:
     settings = settings_or_exit()
     findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings, is_full=is_full)
     if as_json:
-        show_json({"findings": [asdict(finding) for finding in findings], "unseen": unchecked})
+        show_json({"findings": findings, "unseen": unchecked})
     else:
         _show(findings, unchecked)
     if any(finding.severity is Severity.ERROR for finding in findings):

@@ -14,7 +14,6 @@ Exit codes: 0 all were dropped, or none was due; 1 a schema could not be dropped
 """
 
 import sys
-from dataclasses import asdict
 
 import rich_click as click
 from sqlalchemy import Engine
@@ -50,7 +49,7 @@ def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
         return
     outcomes = list(drop_retired_schemas(engine, names))
     if as_json:
-        show_json([asdict(outcome) for outcome in outcomes])
+        show_json(outcomes)
     elif outcomes:
         rows = [(outcome.schema_name, outcome.error or "dropped") for outcome in outcomes]
         show_table("Retired schemas", ("schema", "outcome"), rows)
@@ -64,7 +63,7 @@ def _show_retired_schemas(engine: Engine, *, as_json: bool) -> None:
     with engine.connect() as connection:
         schemas = list_retired_schemas(connection)
     if as_json:
-        show_json([asdict(schema) for schema in schemas])
+        show_json(schemas)
         return
     rows = [(each.schema_name, each.slug, each.reason, each.since, each.drop_after, each.role_name) for each in schemas]
     show_table("Retired schemas", ("schema", "tenant", "reason", "since", "drop after", "login"), rows)

@@ -21,7 +21,7 @@ has faults: each is printed with its place in the file.
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class ProductEntry(Schema):
     name = Text(required=True, max_length=200)
     category = Text(required=True, max_length=MAX_CODE)
     description = Text(max_length=2000, load_default=None, allow_none=True)
-    status = Choice(*STATUSES, load_default="active")
+    status = Choice(STATUSES, load_default="active")
     prices = fields.Dict(keys=fields.String(), values=AmountField(allow_none=True), load_default=dict)
 
 
@@ -98,7 +98,7 @@ def main(file: Path, as_json: bool) -> None:
     except CatalogueFaulty as error:
         exit_with(f"{file} has faults, nothing was loaded:\n{error}", BAD_ARGUMENTS)
     if as_json:
-        show_json(asdict(loaded))
+        show_json(loaded)
     else:
         print(f"Loaded {loaded.categories} categories, {loaded.products} products and {loaded.prices} prices.")
 

@@ -19,7 +19,6 @@ no such tenant or revision: nothing was migrated.
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 from typing import Final
 
 import rich_click as click
@@ -180,7 +179,7 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
 def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     """As JSON all outcomes; as a table those that failed or, if they are few, all."""
     if as_json:
-        return show_json([asdict(outcome) for outcome in outcomes])
+        return show_json(outcomes)
     shown = [outcome for outcome in outcomes if outcome.has_failed or len(outcomes) <= _MAX_OUTCOMES_SHOWN]
     rows = [(each.schema_name, each.before or "-", each.after or "-", _outcome_text(each)) for each in shown]
     if rows:

@@ -18,7 +18,6 @@ one.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 import rich_click as click
@@ -36,6 +35,7 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
     show_table,
+    spelled,
 )
 from tenant_schemas.migrations.history import History, current_revision
 from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_in_run
@@ -138,7 +138,7 @@ def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
 
 def _show_runs(runs: Sequence[Run], *, as_json: bool) -> None:
     if as_json:
-        return show_json([asdict(run) for run in runs])
+        return show_json(runs)
     if not runs:
         print("No run is on record.")
         return None
@@ -159,7 +159,7 @@ def _show_run(connection: sa.Connection, run_id: str, *, shows_all: bool, as_jso
         exit_with(f"There is no run whose id begins with {run_id!r}: --runs lists the runs.", BAD_ARGUMENTS)
     tenants = tenants_in_run(connection, runs[0])
     if as_json:
-        return show_json({**asdict(runs[0]), "tenants": [asdict(tenant) for tenant in tenants]})
+        return show_json(spelled(runs[0]) | {"tenants": tenants})
     _show_runs(runs, as_json=False)
     shown = [tenant for tenant in tenants if shows_all or tenant.status != "done" or tenant.attempts > 1]
     names = ("slug", "wave", "revision_before", "status", "attempts", "sqlstate", "error", "blocked_by")

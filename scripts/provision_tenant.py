@@ -20,7 +20,6 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,7 +159,7 @@ def _provision(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) 
                     print(_summary(tenant))
     finally:
         if as_json:
-            shown = [asdict(tenant) for tenant in provisioned]
+            shown = provisioned
             show_json(shown if len(tenants) > 1 else shown[0] if shown else None)
     return failed
 

@@ -14,8 +14,6 @@ Exit codes: 0 the tenant is renamed; 1 it could not be renamed, for example beca
 use; 2 bad arguments, or there is no tenant SLUG. With 1 and 2 nothing has changed.
 """
 
-from dataclasses import asdict
-
 import rich_click as click
 
 from app.db import ROLES, admin_engine
@@ -44,7 +42,7 @@ def main(*, slug: str, new_slug: str, schema_name: str | None, name: str | None,
     with exit_on_error():
         tenant = _rename(slug, new_slug, schema_name, name)
     if as_json:
-        show_json(asdict(tenant))
+        show_json(tenant)
     else:
         print(f"Tenant {slug} is now {tenant.slug}: schema {tenant.schema_name}, login {tenant.role_name}.")
 

@@ -22,7 +22,6 @@ Asks for the slug before it replaces data, unless --yes is given. Prints the num
 Exit codes: 0 the tenant is restored; 1 it could not be restored, or another slug was typed; 2 bad arguments.
 """
 
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -126,7 +125,7 @@ def main(
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         exit_with_error(error)
     if as_json:
-        show_json(asdict(restored))
+        show_json(restored)
     else:
         _show(restored, keep_days)
 

@@ -25,6 +25,7 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.spelling import camel_case
 from scripts.restore_tenant import (
     accept_foreign_option,
     checked_bundle,
@@ -60,7 +61,7 @@ def main(*, folders: tuple[Path, ...], identity: Path | None, accept_foreign: bo
         if not as_json:
             _show(reports[-1])
     if as_json:
-        show_json(reports)
+        show_json([{camel_case(name): value for name, value in report.items()} for report in reports])
     sys.exit(FAILED if any(report["error"] for report in reports) else 0)
 
 

@@ -179,13 +179,6 @@ TABLE = (
     PrivateName("flask_smorest:Api", "_register_responses()", OPENAPI, "overridden to describe errors as problems"),
     PrivateName("flask_smorest:Api", "DEFAULT_RESPONSE_CONTENT_TYPE", OPENAPI, "set while `_register_responses` runs"),
     PrivateName(
-        "apispec:APISpec",
-        "responses_lazy",
-        OPENAPI,
-        "where `_register_responses` keeps those errors",
-        lambda spec: spec("title", "1", "3.1.0").components,
-    ),
-    PrivateName(
         "flask_smorest:Blueprint",
         "_prepare_doc_cbks",
         BLUEPRINT,

@@ -11,9 +11,10 @@ from flask import Response
 from flask_smorest import Blueprint as SmorestBlueprint
 
 from app.api.answers import json_answer
+from app.api.conditional import conditional_answer
 from app.api.dumper import dumper_of
 from app.api.fields import Schema
-from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
+from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.refusals import View, refusals_of, refuses
 from app.api.requests import load_json, load_optional_json, load_query
@@ -66,13 +67,16 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         dump = dumper_of(answer_schema) if answer_schema else None
 
         def mark(view: View) -> View:
+            is_conditional = view.__dict__.get("_apidoc", {}).get("conditional", False)
+
             @wraps(document(view))
             def answer(*arguments: Any, **named: Any) -> Response:
                 returned = view(*arguments, **named)
                 if isinstance(returned, Response):
                     return returned
                 result, status, headers = _parts(returned, status_code)
-                return json_answer(dump(result) if dump else result, status, headers)
+                value = dump(result) if dump else result
+                return conditional_answer(value, headers) if is_conditional else json_answer(value, status, headers)
 
             return cast(View, answer)
 
@@ -135,9 +139,9 @@ def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method:
         str(status.value): {
             "description": f"{status.phrase}: {', '.join(f'`{code}`' for code in codes)}.",
             "content": {MEDIA_TYPE: {"schema": ProblemSchema}},
-            **({"headers": ERROR_HEADERS[status]} if status in ERROR_HEADERS else {}),
             "x-codes": codes,
         }
         for status, codes in refusals_of(doc_info, method).items()
     }
-    return {**doc, "responses": told | refused}
+    unchanged = {"304": {"description": "The caller has this answer already."}} if doc_info.get("conditional") else {}
+    return {**doc, "responses": told | unchanged | refused}

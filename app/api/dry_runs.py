@@ -22,7 +22,7 @@ class DryRunQuery(Schema):
 def dry_run_schema(answer: type[Answer]) -> type[Answer]:
     """The schema of a dry run's answer: that of the request, and `dryRun`."""
     marked = fields.Boolean(
-        data_key="dryRun", metadata={"enum": [True], "description": "nothing was written, and the id is of no object"}
+        data_key="dryRun", metadata={"description": "nothing was written, and the id is of no object"}
     )
     return type(f"DryRun{answer.__name__}", (answer,), {"dry_run": marked})
 

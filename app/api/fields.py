@@ -112,8 +112,33 @@ class Identifier(fields.UUID):
         return UUID(value)
 
 
+class Words(tuple[str, ...]):
+    """A fixed list of words with a name, which is the name of its schema in OpenAPI. Without it, generators of clients
+    would invent a name, which may collide with that of another schema.
+    """
+
+    name: str
+
+    def __new__(cls, name: str, *words: str) -> "Words":
+        made = super().__new__(cls, words)
+        made.name = name
+        return made
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"enum": list(self), "x-words": self.name}
+
+
+class Word(fields.String):
+    """One of a fixed list of words, in an answer."""
+
+    def __init__(self, words: Words, *, description: str | None = None, **kwargs: Any) -> None:
+        described = {"description": description} if description else {}
+        super().__init__(metadata=words.metadata | described, **kwargs)
+
+
 class Choice(fields.String):
-    """One of a fixed list of words."""
+    """One of a fixed list of words, in a request. A list of several has a name."""
 
     default_error_messages = {  # noqa: RUF012
         **REQUIRED,
@@ -121,9 +146,11 @@ class Choice(fields.String):
         "unknown_choice": coded("unknown_choice", "Choose one of: {choices}."),
     }
 
-    def __init__(self, *choices: str, **kwargs: Any) -> None:
-        super().__init__(metadata={"enum": list(choices)}, **kwargs)
-        self.choices = choices
+    def __init__(self, choices: Words | str, *, description: str | None = None, **kwargs: Any) -> None:
+        described = {"description": description} if description else {}
+        named = choices.metadata if isinstance(choices, Words) else {"enum": [choices]}
+        super().__init__(metadata=named | described, **kwargs)
+        self.choices: tuple[str, ...] = choices if isinstance(choices, Words) else (choices,)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if value not in self.choices:
@@ -200,7 +227,7 @@ class OneOf(fields.Field[Any]):
     def __init__(self, forms: dict[str, Schema], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.forms = forms
-        self.type = Choice(*forms, required=True)
+        self.type = Choice(Words("Form", *forms), required=True)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, dict):

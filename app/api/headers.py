@@ -10,12 +10,14 @@ from app.current import g, request
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+IF_MATCH = "The ETag that you have seen, or its `version` in quotes; `*` for any version."
 
 
 MAX_KEY_LENGTH = 255
 
 
-_ETAG = '^"[0-9]{1,9}"$'
+_ETAGS = r'^(\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$'
+_ETAG = '^(W/)?"[^"]*"$'
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # No comma: it joins repeated headers.
@@ -70,18 +72,26 @@ def needs_idempotency_key(view: View) -> View:
 
 def needs_version(view: View) -> View:
     """Describe in OpenAPI that a view requires If-Match and returns the new ETag."""
-    wants = wants_header("If-Match", "The ETag of the version you have seen.", pattern=_ETAG)
+    wants = wants_header("If-Match", IF_MATCH, minLength=1, pattern=_ETAGS)
     return refuses(PreconditionFailed, PreconditionRequired)(gives_etag(wants(view)))
 
 
 def gives_etag(view: View) -> View:
     """Describe in OpenAPI that a view returns an ETag."""
-    return gives_header("ETag", "The version of the resource, for If-Match.", pattern=_ETAG)(view)
+    return gives_header("ETag", "The tag of this answer, for If-None-Match and If-Match.", pattern=_ETAG)(view)
 
 
 def gives_location(view: View) -> View:
     """Describe in OpenAPI that a view names what it made."""
     return gives_header("Location", "The URL of the new resource.", on=(201,))(view)
+
+
+def conditional(view: View) -> View:
+    """Describe in OpenAPI that a view answers 304 if the caller has the answer. `Blueprint.response` compares."""
+    wants = wants_header("If-None-Match", "The ETag of the answer you have; 304 if it is still right.", required=False)
+    view = gives_etag(wants(view))
+    view.__dict__["_apidoc"]["conditional"] = True
+    return view
 
 
 def takes_up_to(max_bytes: int) -> Callable[[View], View]:
@@ -108,22 +118,5 @@ def idempotency_key() -> str:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
     if len(key) > MAX_KEY_LENGTH or not _IDEMPOTENCY_KEY.fullmatch(key):
         message = f"Use 1 to {MAX_KEY_LENGTH} visible ASCII characters, but no comma."
-        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message)
+        raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message, "header")
     return key
-
-
-def if_match_version() -> int:
-    """The version in If-Match. Raises PreconditionRequired without the header, PreconditionFailed for a malformed
-    version.
-    """
-    header = request.headers.get("If-Match")
-    if not header:
-        raise PreconditionRequired("Send If-Match with the ETag of the version you have seen.")
-    version = re.fullmatch(r'"([0-9]{1,9})"', header.strip(), re.ASCII)
-    if not version:
-        raise PreconditionFailed("If-Match names no version of this resource; read it again for its ETag.")
-    return int(version[1])
-
-
-def etag(version: int) -> dict[str, str]:
-    return {"ETag": f'"{version}"'}

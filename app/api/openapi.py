@@ -2,23 +2,27 @@
 resources.
 """
 
-import json
 import re
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
-from flask import Flask
+from flask import Flask, Response
 from flask_smorest import Api
 from flask_smorest.spec.plugins import FlaskPlugin
 from werkzeug.routing import Rule
 
-from app.api.answers import json_answer
+from app.api.conditional import public_answer
+from app.api.document import finish
 from app.api.documentation_page import blueprint as documentation_page
 from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
-from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
+from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.spelling import camel_case
+from app.current import current_app
+from app.version import VERSION
 
+EXTENSION: Final = "openapi"
 _VARIABLE = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
@@ -49,24 +53,28 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
     def _register_pagination_header(self) -> None: ...
 
     def _register_responses(self) -> None:
-        """Register the error responses, which have the media type of problems."""
+        """Register the fields of our own, then the error responses, which have the media type of problems."""
+        plugin: Any = self.ma_plugin
+        for describe in (amount_openapi, one_of_openapi):
+            plugin.converter.add_attribute_function(describe)
         self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE
         super()._register_responses()
-        for status, headers in ERROR_HEADERS.items():
-            self.spec.components.responses_lazy[status.name]["headers"] = headers
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
+    @cached_property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document. The fields of bodies have no `default`: several generators would require such a field
-        in requests. Their descriptions name it.
-        """
-        document: dict[str, Any] = self.spec.to_dict()
-        for about in document["components"]["schemas"].values():
-            for field in about.get("properties", {}).values():
-                if "default" in field:
-                    default = f"default: {json.dumps(field.pop('default'))}"
-                    field["description"] = f"{field['description']}; {default}" if "description" in field else default
-        return document
+        """The OpenAPI document, once all blueprints are registered."""
+        return finish(self.spec.to_dict())
+
+
+def document_of(app: Flask) -> dict[str, Any]:
+    """The OpenAPI document of an application."""
+    api: Documentation = app.extensions[EXTENSION]
+    return api.document
+
+
+def _show_document() -> Response:
+    return public_answer(document_of(current_app))
 
 
 def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
@@ -75,18 +83,17 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     """
     app.config.update(
         API_TITLE="schema-wallet",
-        API_VERSION="1",
+        API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
         API_SPEC_OPTIONS={
-            "info": {"description": DESCRIPTION},
+            "info": {"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
+            "servers": [{"url": "/", "description": "this installation"}],
             "components": {"securitySchemes": security_schemes},
             "security": security,
         },
     )
     api = Documentation(app, spec_kwargs={"flask_plugin": Paths()})
-    plugin: Any = api.ma_plugin
-    for describe in (amount_openapi, one_of_openapi):
-        plugin.converter.add_attribute_function(describe)
-    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
+    app.extensions[EXTENSION] = api
+    app.add_url_rule("/openapi.json", "openapi", _show_document)
     app.register_blueprint(documentation_page)
     return api

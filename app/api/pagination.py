@@ -174,7 +174,6 @@ def _read(signer: URLSafeSerializer, cursor: str) -> Position:
     try:
         position: Position = signer.loads(cursor)
     except BadSignature:
-        raise Invalid.at(
-            "cursor", "bad_cursor", "The cursor belongs to another list, tenant or filter. Start without a cursor."
-        ) from None
+        message = "The cursor belongs to another list, tenant or filter. Start without a cursor."
+        raise Invalid.at("cursor", "bad_cursor", message, "query") from None
     return position

@@ -1,66 +1,56 @@
-"""Problems in OpenAPI: their schema, and the headers of errors."""
-
-from http import HTTPStatus
-from typing import Any
+"""Problems in OpenAPI."""
 
 from marshmallow import INCLUDE, fields
 
-from app.api.fields import Answer
-
-RETRY_AFTER: dict[str, Any] = {
-    "Retry-After": {
-        **{"description": "seconds until the next try", "required": True},
-        "schema": {"type": "integer", "minimum": 0},
-    }
-}
-LIMIT_HEADERS: dict[str, Any] = {
-    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
-    for name, description in {
-        "RateLimit-Limit": "requests in a whole window; in every counted answer, as the next two headers",
-        "RateLimit-Remaining": "requests left in this window",
-        "RateLimit-Reset": "seconds until the next window",
-    }.items()
-} | {
-    name: {"description": description, "schema": {"type": "string"}}
-    for name, description in {
-        "RateLimit-Policy": "each limit that the request was counted for: whose it is, q requests in w seconds",
-        "RateLimit": "each of these limits: r requests left, t seconds until the next window",
-    }.items()
-}
-CHALLENGE: dict[str, Any] = {
-    "WWW-Authenticate": {
-        "description": "how to authenticate; with `error` if the request's token was refused (RFC 6750)",
-        "required": True,
-        "schema": {
-            "type": "string",
-            "pattern": '^Bearer( error="invalid_token", error_description="[ !#-\\[\\]-~]*")?$',
-        },
-    }
-}
-# The headers of errors, by status.
-ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
-    HTTPStatus.UNAUTHORIZED: CHALLENGE,
-    HTTPStatus.TOO_MANY_REQUESTS: RETRY_AFTER | LIMIT_HEADERS,
-    HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
-}
+from app.api.fields import Answer, Word, Words
+from app.api.money_fields import MoneyField
 
 
 class FaultSchema(Answer):
-    field = fields.String()
-    code = fields.String()
-    message = fields.String()
+    """One fault of a request."""
+
+    may_lack = ("pointer",)
+
+    place = Word(
+        Words("FaultPlace", "body", "query", "path", "header"), data_key="in", description="where the fault is"
+    )
+    field = fields.String(metadata={"description": "of the field, parameter or header: its name"})
+    pointer = fields.String(metadata={"description": "of a field in the body: its JSON pointer (RFC 6901)"})
+    code = fields.String(metadata={"description": "stable"})
+    message = fields.String(metadata={"description": "for people"})
 
 
 class ProblemSchema(Answer):
-    """An RFC 9457 problem. Some have more members: `available`, `refundable`, …"""
+    """An RFC 9457 problem. `type` leads to a page about its code. The members after `detail` explain some problems."""
 
     class Meta:
         unknown = INCLUDE
 
-    may_lack = ("errors",)
+    may_lack = (
+        *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "max_limit"),
+        *("credit_used", "held", "balance", "product_id", "limit", "movements", "item", "state", "whose", "wallet_id"),
+    )
 
+    type = fields.String(metadata={"format": "uri-reference"})
     title = fields.String()
     status = fields.Integer()
-    code = fields.String(metadata={"description": "stable; branch on this"})
-    detail = fields.String()
-    errors = fields.List(fields.Nested(FaultSchema))
+    code = fields.String()
+    detail = fields.String(metadata={"description": "for people"})
+    errors = fields.List(fields.Nested(FaultSchema), metadata={"description": "each fault of the request"})
+    currency = fields.String(metadata={"description": "ISO 4217, of the amounts"})
+    available = MoneyField(metadata={"description": "what the wallet has"})
+    required = MoneyField(metadata={"description": "what the request needs"})
+    shortfall = MoneyField(metadata={"description": "what is missing"})
+    refundable = MoneyField(metadata={"description": "what is left of the payment to refund"})
+    capturable = MoneyField(metadata={"description": "what is left of the hold to capture"})
+    max_limit = MoneyField(data_key="maxLimit", metadata={"description": "the highest credit limit"})
+    credit_used = MoneyField(data_key="creditUsed")
+    held = MoneyField()
+    balance = MoneyField()
+    product_id = fields.UUID(data_key="productId")
+    wallet_id = fields.UUID(data_key="walletId", metadata={"description": "of the refused item"})
+    limit = fields.Integer(metadata={"description": "the most of something"})
+    movements = fields.Integer(metadata={"description": "in the period"})
+    item = fields.Integer(metadata={"description": "the index of the refused item"})
+    state = fields.String(metadata={"description": "of the document"})
+    whose = fields.String(metadata={"description": "whose limit it is"})

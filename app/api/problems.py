@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 Refusal = type[errors.ServiceError] | type[tenancy.TenancyError]
 
 MEDIA_TYPE = "application/problem+json"
+TYPES = "/problems/"
 NOT_NOW = "The database can't process this now. Send the same request again, with the same Idempotency-Key."
 # Defaults: a rate limit sets its own value.
 RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
@@ -38,11 +39,13 @@ STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InternalError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 
 TENANCY: dict[type[tenancy.TenancyError], tuple[HTTPStatus, str]] = {
@@ -53,12 +56,14 @@ TENANCY: dict[type[tenancy.TenancyError], tuple[HTTPStatus, str]] = {
     tenancy.ConnectionsExhausted: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
 }
 
+# The codes of errors that Werkzeug and Flask raise. Others of them have the first one.
 HTTP_CODES = {
-    HTTPStatus.BAD_REQUEST: "malformed_request",
-    HTTPStatus.NOT_FOUND: "not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "unsupported_media_type",
+    HTTPStatus.BAD_REQUEST: errors.Malformed.code,
+    HTTPStatus.NOT_FOUND: errors.NotFound.code,
+    HTTPStatus.METHOD_NOT_ALLOWED: errors.MethodNotAllowed.code,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: errors.BodyTooLarge.code,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: errors.UnsupportedMediaType.code,
+    HTTPStatus.INTERNAL_SERVER_ERROR: errors.InternalError.code,
 }
 
 # SQLSTATEs of passing conditions: no connection (none, 08…), shutting down or starting (57P…), too many connections,
@@ -91,7 +96,7 @@ def status_and_code(kind: Refusal) -> tuple[HTTPStatus, str]:
 def problem(
     status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None = None, **headers: str
 ) -> Response:
-    """A problem response. Its type is about:blank (RFC 9457, 4.2.1), so its title is the phrase of the status."""
+    """A problem response. Its `type` is the path of the page that describes its code."""
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     if status in RETRY_AFTER_SECONDS:
         more["Retry-After"] = RETRY_AFTER_SECONDS[status]
@@ -106,7 +111,19 @@ def problem_body(error: errors.ServiceError) -> dict[str, Any]:
 
 
 def _body(status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"title": status.phrase, "status": status, "code": code, "detail": detail, **(members or {})}
+    return {
+        "type": f"{TYPES}{code}",
+        "title": title_of(code),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **(members or {}),
+    }
+
+
+def title_of(code: str) -> str:
+    """`insufficient_funds` as "Insufficient funds"."""
+    return code.replace("_", " ").capitalize()
 
 
 def _status_of(error: type[errors.ServiceError]) -> HTTPStatus:
@@ -129,7 +146,7 @@ def _tenancy_error(error: tenancy.TenancyError) -> Response:
     known = TENANCY.get(type(error))
     if isinstance(error, tenancy.BindingMismatch):
         log.error("binding_unproven", error=str(error))
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", NOT_NOW)
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, errors.DatabaseUnavailable.code, NOT_NOW)
     if known is None:
         return _unexpected(error)
     status, code = known
@@ -148,7 +165,7 @@ def _database_error(error: psycopg.Error) -> Response:
     log.warning("database_unavailable", sqlstate=error.sqlstate, error=str(error))
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "database_unavailable",
+        errors.DatabaseUnavailable.code,
         NOT_NOW,
     )
 
@@ -160,7 +177,7 @@ def _http_exception(error: HTTPException) -> Response:
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().get_data(), error.code, error.get_headers())
     status = HTTPStatus(error.code)
-    code = HTTP_CODES.get(status, status.name.lower())
+    code = HTTP_CODES[status if status in HTTP_CODES else HTTPStatus.BAD_REQUEST]
     response = problem(status, code, error.description or status.phrase)
     valid_methods = getattr(error, "valid_methods", None)
     if valid_methods:
@@ -172,6 +189,6 @@ def _unexpected(error: BaseException) -> Response:
     log.error("unexpected_error", exc_info=error)
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "internal_error",
+        errors.InternalError.code,
         "The service failed. The error is in its log under the request id.",
     )

@@ -18,7 +18,9 @@ from app.errors import (
     Invalid,
     InvalidJson,
     Malformed,
+    Place,
     UnsupportedMediaType,
+    fault,
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
@@ -42,7 +44,7 @@ def load_json(req: Request, body_schema: marshmallow.Schema) -> Any:
         raise InvalidJson(
             "The body can't be read as JSON: it has a repeated key, NaN or bad UTF-8, or is nested too deep."
         ) from None
-    return _loaded(body_schema, found)
+    return _loaded(body_schema, found, "body")
 
 
 def load_optional_json(req: Request, body_schema: marshmallow.Schema) -> Any:
@@ -50,26 +52,26 @@ def load_optional_json(req: Request, body_schema: marshmallow.Schema) -> Any:
     try:
         return load_json(req, body_schema)
     except BodyRequired:
-        return _loaded(body_schema, {})
+        return _loaded(body_schema, {}, "body")
 
 
 def load_query(req: Request, query_schema: marshmallow.Schema) -> Any:
     """The query parameters, loaded with this schema. Raises Invalid."""
     values: dict[str, str] = {}
     for name, found in req.args.lists() if req.args else ():
-        _refuse_unwritable(name, name)
+        _refuse_unwritable(name, name, "query")
         if len(found) > 1:
-            raise Invalid.at(name, "repeated", "The parameter is given more than once.")
-        _refuse_unwritable(found[0], name)
+            raise Invalid.at(name, "repeated", "The parameter is given more than once.", "query")
+        _refuse_unwritable(found[0], name, "query")
         values[name] = found[0]
-    return _loaded(query_schema, values)
+    return _loaded(query_schema, values, "query")
 
 
-def _loaded(request_schema: marshmallow.Schema, data: Any) -> Any:
+def _loaded(request_schema: marshmallow.Schema, data: Any, place: Place) -> Any:
     try:
         return request_schema.load(data)
     except marshmallow.ValidationError as error:
-        raise Invalid.of(faults_of(error.messages)) from None
+        raise Invalid.of(faults_of(error.messages, place)) from None
 
 
 def _body_of(req: Request) -> bytes:
@@ -134,17 +136,16 @@ _NO_ESCAPES: Final = json.JSONDecoder(object_pairs_hook=_object_without_repeats,
 _ESCAPES: Final = json.JSONDecoder(object_pairs_hook=_writable_object_without_repeats, parse_constant=_refuse_constant)
 
 
-def _refuse_unwritable(value: Any, field: str) -> None:
+def _refuse_unwritable(value: Any, field: str, place: Place = "body") -> None:
     """Raises Invalid for NUL characters and lone surrogates."""
     if isinstance(value, str) and _UNWRITABLE.search(value):
         shown = field.encode("ascii", "backslashreplace").decode().replace("\x00", "\\x00")
-        raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.")
+        raise Invalid.at(shown, "nul_character", "NUL characters and lone surrogates are not allowed.", place)
 
 
-def faults_of(found: Any, path: str = "") -> list[dict[str, str]]:
-    """marshmallow's messages as the `errors` of a problem: field, code and message of each."""
+def faults_of(found: Any, place: Place = "body", path: tuple[str, ...] = ()) -> list[dict[str, str]]:
+    """marshmallow's messages as the `errors` of a problem."""
     if isinstance(found, Mapping):
-        inside = ((f"{path}.{name}" if path else str(name), deeper) for name, deeper in found.items())
-        return [fault for name, deeper in inside for fault in faults_of(deeper, name)]
-    field = path.removesuffix("._schema").removesuffix("_schema") or "body"
-    return [{"field": field, "code": getattr(said, "code", "invalid"), "message": str(said)} for said in found]
+        inside = ((deeper, path if name == "_schema" else (*path, str(name))) for name, deeper in found.items())
+        return [each for deeper, longer in inside for each in faults_of(deeper, place, longer)]
+    return [fault(path, getattr(said, "code", "invalid"), str(said), place) for said in found]

@@ -2,15 +2,17 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment, Schema, Text
+from app.api.fields import Answer, Choice, Moment, Schema, Text, Word, Words
 from app.api.pagination import page_schema
 from app.users.models import KEY_ROLES
+
+ROLES = Words("ApiKeyRole", *KEY_ROLES)
 
 
 class ApiKeySchema(Answer):
     id = fields.UUID()
     name = fields.String()
-    role = fields.String(metadata={"enum": list(KEY_ROLES)})
+    role = Word(ROLES)
     creator_id = fields.UUID(
         attribute="created_by", data_key="creatorId", metadata={"description": "the user who made it"}
     )
@@ -28,5 +30,5 @@ ApiKeyPageSchema = page_schema(ApiKeySchema)
 
 class CreateApiKeySchema(Schema):
     name = Text(required=True, max_length=100)
-    role = Choice(*KEY_ROLES, required=True)
+    role = Choice(ROLES, required=True)
     expires_at = Moment(required=True, data_key="expiresAt", metadata={"description": "in the future, within a year"})

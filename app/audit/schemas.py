@@ -5,11 +5,10 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment, PeriodQuery, Text
+from app.api.fields import Answer, Choice, Moment, PeriodQuery, Text, Word
 from app.api.pagination import CountedPageQuery, counted_page_schema
 from app.api.spelling import camel_case
-from app.auth.actors import ActorKind
-from app.auth.schemas import ActorSchema
+from app.auth.schemas import ACTOR_KINDS, ActorSchema
 from app.money import format_minor
 from app.users.schemas import PersonSchema
 
@@ -49,7 +48,7 @@ def _amount(minor: int, currency: Any) -> Any:
 class AuditEntrySchema(Answer):
     seq = fields.Integer(metadata={"description": "gapless in the tenant"})
     at = Moment()
-    actor_kind = fields.String(data_key="actorKind", metadata={"enum": list(ActorKind)})
+    actor_kind = Word(ACTOR_KINDS, data_key="actorKind")
     actor_id = fields.UUID(
         data_key="actorId",
         allow_none=True,
@@ -78,6 +77,6 @@ AuditPageSchema = counted_page_schema(AuditEntrySchema)
 class AuditQuery(CountedPageQuery, PeriodQuery):
     action = Text(max_length=100)
     actor_id = fields.UUID(data_key="actorId")
-    actor_kind = Choice(*ActorKind, data_key="actorKind")
+    actor_kind = Choice(ACTOR_KINDS, data_key="actorKind")
     wallet_id = fields.UUID(data_key="walletId")
     is_refused = fields.Boolean(data_key="refused")

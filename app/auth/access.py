@@ -190,7 +190,7 @@ def admit() -> None:
     if who is None:
         return
     if request.args and not getattr(view, "reads_query", False):
-        raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.")
+        raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.", "query")
     if who is Access.ANYONE:
         bind_request(SHARED)
         return

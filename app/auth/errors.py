@@ -85,6 +85,8 @@ class UserRequired(Forbidden):
 
 
 class OperatorRequired(Forbidden):
+    """The operation is for operators of the installation."""
+
     code = "operator_required"
 
 

@@ -4,12 +4,13 @@ from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Flag, Schema, Text, coded
+from app.api.fields import Answer, Flag, Schema, Text, Word, Words, coded
 from app.auth.actors import ActorKind
 from app.users.schemas import MembershipSchema
 
 MIN_PASSWORD_LENGTH = 12
 MAX_PASSWORD_LENGTH = 1024
+ACTOR_KINDS = Words("ActorKind", *ActorKind)
 
 
 class NewPassword(Text):
@@ -75,7 +76,7 @@ class TokensSchema(Answer):
 class ActorSchema(Answer):
     """Who did something, for staff. An operator has no name or address of their own here."""
 
-    kind = fields.String(metadata={"enum": list(ActorKind)})
+    kind = Word(ACTOR_KINDS)
     id = fields.UUID(allow_none=True, metadata={"description": "a user's or an API key's; null for the system"})
     name = fields.String(
         allow_none=True, metadata={"description": "of the member or the API key; or operator, or system"}

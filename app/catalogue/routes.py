@@ -4,6 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
+from app.api.conditional import REVALIDATED
+from app.api.headers import conditional
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
 from app.auth.access import Access, access
@@ -20,22 +22,25 @@ blueprint = Blueprint("catalog", __name__, url_prefix="/api/products", descripti
 @access(Access.MEMBER)
 @blueprint.arguments(ProductListQuery, location="query")
 @blueprint.response(200, ProductPageSchema)
-def list_products(query: dict[str, Any]) -> Page[PricedProduct]:
+@conditional
+def list_products(query: dict[str, Any]) -> tuple[Page[PricedProduct], dict[str, str]]:
     """The products on sale in one of the tenant's currencies, by sku."""
     filters = {name: query.get(name) for name in ("category", "q")}
     currency = chosen_currency(query)
-    return paginate(
+    found = paginate(
         query,
         lambda after, limit: service.list_products(currency, after=after, limit=limit, **filters),
         lambda item: [item.sku],
     )
+    return found, REVALIDATED
 
 
 @blueprint.get("/<uuid:product_id>")
 @access(Access.MEMBER)
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, ProductSchema)
+@conditional
 @refuses(ProductNotFound)
-def show_product(query: dict[str, Any], product_id: UUID) -> PricedProduct:
+def show_product(query: dict[str, Any], product_id: UUID) -> tuple[PricedProduct, dict[str, str]]:
     """One product on sale, with its price in one of the tenant's currencies."""
-    return service.get_product(product_id, chosen_currency(query))
+    return service.get_product(product_id, chosen_currency(query)), REVALIDATED

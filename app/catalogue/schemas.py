@@ -2,12 +2,12 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Text
+from app.api.fields import Answer, Text, Words
 from app.api.money_fields import MoneyField
 from app.api.pagination import PageQuery, page_schema
 from app.wallets.currencies import CurrencyQuery
 
-STATUSES = ("active", "withdrawn")
+STATUSES = Words("ProductStatus", "active", "withdrawn")
 MAX_SKU = 64
 MAX_CODE = 64
 

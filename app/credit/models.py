@@ -40,6 +40,22 @@ class CreditPolicy(TenantModel):
     max_limit_minor: Mapped[int | None] = mapped_column(sa.BigInteger)
 
 
+# The version of a policy: another one after each change. A restore gives all rows new ones.
+policy_version: Final = sa.literal_column("credit_policies.xmin::text::bigint", sa.BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedPolicy:
+    """A policy with its version: 0 if it was never set."""
+
+    policy: CreditPolicy
+    version: int
+
+    def __getattr__(self, attribute: str) -> Any:
+        """All attributes of the policy."""
+        return getattr(self.policy, attribute)
+
+
 @dataclass(frozen=True, slots=True)
 class LimitChange:
     """One change of a wallet's credit limit. Without an actor, a command made it."""

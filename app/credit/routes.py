@@ -4,19 +4,22 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
+from app.api.conditional import etag, if_match
+from app.api.headers import needs_version
 from app.api.pagination import Page, PageQuery, paginate
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
 from app.auth.named_actors import Acted
 from app.credit import service
-from app.credit.models import CreditPolicy, CreditTotals, WalletCredit
+from app.credit.errors import PolicyVersionMismatch
+from app.credit.models import CreditTotals, VersionedPolicy, WalletCredit
 from app.credit.schemas import (
     CreditTotalsPageSchema,
     LimitChangePageSchema,
     PolicyChangePageSchema,
     PolicyPageSchema,
-    PolicySchema,
     SetPolicySchema,
+    VersionedPolicySchema,
     WalletCreditPageSchema,
 )
 from app.money import to_minor
@@ -30,25 +33,29 @@ blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="
 @blueprint.get("/credit-policies")
 @access(Access.READER)
 @blueprint.response(200, PolicyPageSchema)
-def list_credit_policies() -> Page[CreditPolicy]:
+def list_credit_policies() -> Page[VersionedPolicy]:
     """The policy of each of this tenant's currencies, on one page."""
     return Page(service.list_policies(), None)
 
 
 @blueprint.put("/credit-policies/<currency>")
 @access(Access.ADMIN, "credit_policy.set")
+@needs_version
 @blueprint.arguments(SetPolicySchema)
-@blueprint.response(200, PolicySchema)
-def set_credit_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
+@blueprint.response(200, VersionedPolicySchema)
+@refuses(PolicyVersionMismatch)
+def set_credit_policy(body: dict[str, Any], currency: str) -> tuple[VersionedPolicy, dict[str, str]]:
     """Set the limit of new wallets and the maximum of raised limits. Existing wallets do not change."""
-    currency = chosen_currency({"currency": currency})
-    ceiling = body["max_limit"]
-    return service.set_policy(
+    currency = chosen_currency({"currency": currency}, "path")
+    ceiling, seen = body["max_limit"], if_match()
+    policy = service.set_policy(
         currency,
+        version=None if seen.is_any else seen.version(lambda: service.version_of(currency)),
         default_limit_minor=to_minor(body["default_limit"], currency, "defaultLimit"),
         max_limit_minor=None if ceiling is None else to_minor(ceiling, currency, "maxLimit"),
         actor=actor(),
     )
+    return policy, etag(policy.version)
 
 
 @blueprint.get("/credit-policy-changes")

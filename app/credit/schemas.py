@@ -44,6 +44,10 @@ class PolicySchema(Answer):
     )
 
 
+class VersionedPolicySchema(PolicySchema):
+    version = fields.Integer(metadata={"description": "for If-Match; 0 if the policy was never set"})
+
+
 class PolicyChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(data_key="actorId", allow_none=True)
@@ -89,7 +93,7 @@ class WalletCreditSchema(CreditInUseSchema):
     owner = fields.Nested(PersonSchema)
 
 
-PolicyPageSchema = page_schema(PolicySchema)
+PolicyPageSchema = page_schema(VersionedPolicySchema)
 CreditTotalsPageSchema = page_schema(CreditTotalsSchema)
 PolicyChangePageSchema = page_schema(PolicyChangeSchema)
 LimitChangePageSchema = page_schema(LimitChangeSchema)

@@ -20,19 +20,22 @@ from app.credit.models import (
     CreditTotals,
     LimitChange,
     PolicyChange,
+    VersionedPolicy,
     WalletCredit,
     credit_in_use,
     limit_changes,
     logged_policy,
+    policy_version,
 )
 from app.db import db
+from app.sql_refusals import named_refusals
 from app.users.directory import people
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
-    "SELECT policy.currency, policy.default_limit_minor, policy.max_limit_minor"
-    " FROM credit_policy_set_v1(:currency, :default_limit, :max_limit, :actor_id, :request_id) AS policy"
-).columns(*CreditPolicy.__table__.columns)
+    "SELECT (policy).currency, (policy).default_limit_minor, (policy).max_limit_minor, version"
+    " FROM credit_policy_set_v2(:currency, :version, :default_limit, :max_limit, :actor_id, :request_id)"
+).columns(*CreditPolicy.__table__.columns, sa.column("version", sa.BigInteger))
 # An earlier entry of another form, which only SQL could write, is no change of a policy.
 _POLICY: Final = """'$.currency like_regex "^[A-Z]{3}$" && $.default_limit_minor <= 9223372036854775807
     && (!exists($.max_limit_minor ? (@ != null)) || $.max_limit_minor <= 9223372036854775807)'"""
@@ -40,33 +43,45 @@ _tells_a_policy: Final = sa.text(f"before @@ {_POLICY} AND after @@ {_POLICY}")
 _AMOUNTS: Final = ("credit_limit_minor", "credit_used_minor", *AGES)
 
 
-def list_policies() -> list[CreditPolicy]:
+def list_policies() -> list[VersionedPolicy]:
     """The policy of each of the tenant's currencies. Without a policy, the limit of new wallets is zero and there is no
     maximum.
     """
-    found = {policy.currency: policy for policy in db.session.scalars(sa.select(CreditPolicy))}
-    return [
-        found.get(currency) or CreditPolicy(currency=currency, default_limit_minor=0, max_limit_minor=None)
-        for currency in allowed_currencies()
-    ]
+    rows = db.session.execute(sa.select(CreditPolicy, policy_version))
+    found = {policy.currency: VersionedPolicy(policy, version) for policy, version in rows}
+    return [found.get(currency) or _unset(currency) for currency in allowed_currencies()]
 
 
-def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int | None, actor: Actor) -> CreditPolicy:
-    """Set the policy of one of the tenant's currencies. The audit log gets the state before and after. Changes no
-    wallet's limit.
+def _unset(currency: str) -> VersionedPolicy:
+    return VersionedPolicy(CreditPolicy(currency=currency, default_limit_minor=0, max_limit_minor=None), 0)
+
+
+def version_of(currency: str) -> int:
+    """The version of the policy in this currency."""
+    return db.session.scalar(sa.select(policy_version).where(CreditPolicy.currency == currency)) or 0
+
+
+def set_policy(
+    currency: str, *, version: int | None, default_limit_minor: int, max_limit_minor: int | None, actor: Actor
+) -> VersionedPolicy:
+    """Set the policy of one of the tenant's currencies, at this version, or at any. The audit log gets the
+    state before and after. Changes no wallet's limit. Locks the policy's row. Raises PolicyVersionMismatch.
     """
     parameters = {
         "currency": currency,
+        "version": version,
         "default_limit": default_limit_minor,
         "max_limit": max_limit_minor,
         "actor_id": actor.id,
         "request_id": actor.request_id,
     }
     set_actor(actor)
-    statement = sa.select(CreditPolicy).from_statement(_SET).execution_options(populate_existing=True)
-    policy: CreditPolicy = db.session.scalars(statement, parameters).one()
+    columns = (CreditPolicy, sa.column("version", sa.BigInteger))
+    statement = sa.select(*columns).from_statement(_SET).execution_options(populate_existing=True)
+    with named_refusals():
+        row = db.session.execute(statement, parameters).one()
     mark_written()
-    return policy
+    return VersionedPolicy(*row)
 
 
 def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[Acted]:

@@ -45,4 +45,4 @@ class CaptureExceedsHold(Conflict):
 class ExpiryInThePast(Invalid):
     code = "expiry_in_the_past"
     sqlstate = "WA018"
-    text = "expiresAt must be in the future."
+    text = "The moment in expiresAt must be in the future."

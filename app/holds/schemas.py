@@ -3,14 +3,14 @@
 from marshmallow import fields
 
 from app.api.dry_runs import dry_run_schema
-from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Text
+from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
 from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
-STATUSES = ("active", "captured", "voided", "expired")
+STATUSES = Words("HoldStatus", "active", "captured", "voided", "expired")
 
 
 class AuthoriseSchema(Schema):
@@ -30,7 +30,7 @@ class HoldSchema(Answer):
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )
-    status = fields.String(attribute="status_now", metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES, attribute="status_now")
     amount = MoneyField(attribute="amount_minor")
     captured = MoneyField(attribute="captured_minor")
     capturable = MoneyField(
@@ -57,7 +57,7 @@ DryRunHoldSchema = dry_run_schema(HoldSchema)
 class HoldFilters(PeriodQuery):
     """The period is that of the holds' creation."""
 
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
 
 
 class OwnHoldListQuery(HoldFilters, PageQuery, CurrencyQuery):

@@ -48,6 +48,8 @@ class OrderAlreadyPaid(Conflict):
 
 
 class TransactionNotFound(NotFound):
+    """There is no such transaction in the wallet."""
+
     code = "transaction_not_found"
 
 

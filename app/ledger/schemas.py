@@ -3,7 +3,7 @@
 from marshmallow import fields
 
 from app.api.dry_runs import DryRunQuery, dry_run_schema
-from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Text
+from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, CurrencyField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
 from app.auth.schemas import ActorSchema
@@ -11,7 +11,7 @@ from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
-TYPES = ("deposit", "payment", "refund", "adjustment", "opening")
+TYPES = Words("TransactionType", "deposit", "payment", "refund", "adjustment", "opening")
 
 
 class TransactionSchema(Answer):
@@ -21,7 +21,7 @@ class TransactionSchema(Answer):
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )
     seq = fields.Integer(metadata={"description": "gapless in its wallet"})
-    type = fields.String(metadata={"enum": list(TYPES)})
+    type = Word(TYPES)
     amount = MoneyField(attribute="amount_minor", metadata={"description": "signed by its effect on the balance"})
     balance_after = MoneyField(attribute="balance_after_minor", data_key="balanceAfter")
     currency = fields.String(metadata={"description": "ISO 4217"})
@@ -113,7 +113,7 @@ StaffTransactionPageSchema = counted_page_schema(StaffTransactionSchema)
 class TransactionFilters(PeriodQuery):
     """The filters of a list of transactions. Without filters, all are listed."""
 
-    type = Choice(*TYPES)
+    type = Choice(TYPES)
     order_id = Text(max_length=100, data_key="orderId")
     least = AmountField(
         allows="zero_or_more", data_key="minAmount", metadata={"description": "the least size, without the sign"}

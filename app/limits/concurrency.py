@@ -44,10 +44,14 @@ _DETAILS: Final = {
 
 
 class TooManyConcurrentRequests(TooManyRequests):
+    """Too many requests of this caller or tenant run at once, and no slot became free in time."""
+
     code = "too_many_concurrent_requests"
 
 
 class DeadlineExceeded(Unavailable):
+    """The request's time was over before it was done."""
+
     code = "deadline_exceeded"
 
 

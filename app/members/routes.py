@@ -6,7 +6,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
-from app.api.headers import gives_location
+from app.api.conditional import etag, if_match
+from app.api.headers import gives_location, needs_version
 from app.api.links import location
 from app.api.pagination import Page, paginate, with_total
 from app.api.refusals import refuses
@@ -88,13 +89,14 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str
 
 @blueprint.patch("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.change")
+@needs_version
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
 @refuses(OwnMembership, MemberNotFound)
-def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
+def change_member(body: dict[str, Any], user_id: UUID) -> tuple[dict[str, Any], dict[str, str]]:
     """Change a member's role in this tenant, from the member's next request on."""
-    service.change_role(user_id, Role(body["role"]), actor=actor())
-    return {"user_id": user_id, "role": body["role"]}
+    version = service.change_role(user_id, Role(body["role"]), if_match(), actor=actor())
+    return {"user_id": user_id, "role": body["role"]}, etag(version)
 
 
 @blueprint.delete("/admin/members/<uuid:user_id>")

@@ -5,10 +5,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates
 
-from app.api.fields import Answer, Choice, Schema, Text, coded
+from app.api.fields import Answer, Choice, Schema, Text, Word, coded
 from app.api.pagination import CountedPageQuery, counted_page_schema
-from app.users.models import MEMBERSHIP_ROLES
-from app.users.schemas import MyMembershipSchema
+from app.users.schemas import MEMBERSHIP_ROLE, MyMembershipSchema
 
 
 class MeSchema(Answer):
@@ -25,7 +24,8 @@ class MemberSchema(Answer):
     id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
     email = fields.String()
     name = fields.String()
-    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+    role = Word(MEMBERSHIP_ROLE)
+    version = fields.Integer(metadata={"description": "for If-Match"})
 
 
 MemberPageSchema = counted_page_schema(MemberSchema)
@@ -33,7 +33,7 @@ MemberPageSchema = counted_page_schema(MemberSchema)
 
 class MemberListQuery(CountedPageQuery):
     q = Text(max_length=100, description="part of the member's address or name")
-    role = Choice(*MEMBERSHIP_ROLES)
+    role = Choice(MEMBERSHIP_ROLE)
 
 
 class MemberRoleSchema(Answer):
@@ -42,13 +42,13 @@ class MemberRoleSchema(Answer):
     """
 
     id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
-    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+    role = Word(MEMBERSHIP_ROLE)
 
 
 class AddMemberSchema(Schema):
     email = Text(required=True, max_length=254)
     name = Text(max_length=200, description="of a user who is new; others keep theirs")
-    role = Choice(*MEMBERSHIP_ROLES, required=True)
+    role = Choice(MEMBERSHIP_ROLE, required=True)
 
     @validates("email")
     def is_address(self, value: str, **_: Any) -> None:
@@ -57,4 +57,4 @@ class AddMemberSchema(Schema):
 
 
 class ChangeMemberSchema(Schema):
-    role = Choice(*MEMBERSHIP_ROLES, required=True)
+    role = Choice(MEMBERSHIP_ROLE, required=True)

@@ -1,10 +1,11 @@
 """Members of the bound tenant: list, add, change the role, remove."""
 
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.conditional import IfMatch
 from app.audit.service import commit_entry
 from app.auth.actors import Actor, ActorKind
 from app.auth.errors import AdminRequired
@@ -15,6 +16,9 @@ from app.users.models import Membership, Role, User, member_directory
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections, shared_side
 from tenant_schemas.tenant import Tenant
+
+# The version of a membership: another one after each change.
+_version: Final = sa.literal_column("memberships.xmin::text::bigint", sa.BigInteger).label("version")
 
 
 def add_membership(user: User, tenant: Tenant, role: Role) -> Membership:
@@ -28,7 +32,8 @@ def list_members(
 ) -> list[sa.Row[Any]]:
     """The members of the bound tenant by address, as the tenant's login sees them; `after` is (email,)."""
     who = member_directory.c
-    query = sa.select(member_directory).where(*_conditions(q, role)).order_by(who.email).limit(limit)
+    query = sa.select(member_directory, _version).join(Membership, Membership.user_id == who.user_id)
+    query = query.where(*_conditions(q, role)).order_by(who.email).limit(limit)
     if after is not None:
         query = query.where(who.email > after[0])
     return list(db.session.execute(query))
@@ -78,15 +83,19 @@ def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tup
     return user_id, before is None
 
 
-def change_role(user_id: UUID, role: Role, *, actor: Actor) -> None:
+def change_role(user_id: UUID, role: Role, seen: IfMatch, *, actor: Actor) -> int:
     """Change a member's role in the bound tenant.
 
     Locks the tenant's row in the registry, so changes of members run one after another, and of two admins who remove
-    each other one stays. Commits nothing. Raises MemberNotFound, OwnMembership, AdminRequired.
+    each other one stays. Commits nothing. Returns the new version. Raises MemberNotFound, PreconditionFailed,
+    OwnMembership, AdminRequired.
     """
     tenant = current_tenant()
     with shared_side():
-        _change(tenant, user_id, _known_role(tenant, user_id, actor), role, actor)
+        before = _known_role(tenant, user_id, actor)
+        seen.refuse_others(_version_of(tenant, user_id))
+        _change(tenant, user_id, before, role, actor)
+        return _version_of(tenant, user_id)
 
 
 def remove_member(user_id: UUID, *, actor: Actor) -> None:
@@ -134,6 +143,11 @@ def _change(tenant: Tenant, user_id: UUID, before: Role, role: Role, actor: Acto
         commit_entry(
             tenant, actor, "member.change", subject=str(user_id), before={"role": before}, after={"role": role}
         )
+
+
+def _version_of(tenant: Tenant, user_id: UUID) -> int:
+    query: sa.Select[int] = sa.select(_version).where(*_is(tenant, user_id))
+    return int(db.session.execute(query).scalar_one())
 
 
 def _is(tenant: Tenant, user_id: UUID) -> tuple[sa.ColumnElement[bool], ...]:

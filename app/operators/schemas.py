@@ -2,12 +2,12 @@
 
 from marshmallow import fields
 
-from app.api.fields import Choice, Identifier, Text
+from app.api.fields import Choice, Identifier, Text, Words
 from app.api.money_fields import CurrencyField
 from app.api.pagination import CountedPageQuery, counted_page_schema
 from app.wallets.schemas import STATUSES, MemberWalletSchema
 
-SORTS = ("openedAt", "-openedAt")
+SORTS = Words("WalletSort", "openedAt", "-openedAt")
 
 
 class WalletListSchema(counted_page_schema(MemberWalletSchema)):  # type: ignore[misc]  # made on the spot
@@ -22,7 +22,7 @@ class WalletListSchema(counted_page_schema(MemberWalletSchema)):  # type: ignore
 
 class WalletListQuery(CountedPageQuery):
     q = Text(max_length=100, description="part of the member's address or name")
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
     currency = CurrencyField(description="ISO 4217; all currencies without it")
     user_id = Identifier(data_key="userId", metadata={"description": "the member whose wallets are listed"})
-    sort = Choice(*SORTS, load_default="openedAt")
+    sort = Choice(SORTS, load_default="openedAt")

@@ -6,13 +6,13 @@ The limits of items and quantities are not here: `order_place_v1` holds them and
 from marshmallow import fields
 
 from app.api.dry_runs import dry_run_schema
-from app.api.fields import REQUIRED, Answer, Choice, Identifier, Moment, PeriodQuery, Schema, coded
+from app.api.fields import REQUIRED, Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Word, Words, coded
 from app.api.money_fields import MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
 from app.users.schemas import PersonSchema
 from tenant_schemas.context import current_tenant
 
-STATUSES = ("paid", "cancelled")
+STATUSES = Words("OrderStatus", "paid", "cancelled")
 
 
 class OrderedItemSchema(Schema):
@@ -53,7 +53,7 @@ class OrderSchema(Answer):
     )
     user_id = fields.UUID(data_key="userId")
     wallet_id = fields.UUID(data_key="walletId")
-    status = fields.String(metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES)
     total = MoneyField(attribute="total_minor")
     currency = fields.String(metadata={"description": "ISO 4217"})
     items = fields.List(fields.Nested(OrderItemSchema))
@@ -81,9 +81,7 @@ class CancelledOrderSchema(OrderSchema):
         allow_none=True,
         metadata={"description": "after its refund; null without a refund"},
     )
-    dry_run = fields.Boolean(
-        data_key="dryRun", metadata={"enum": [True], "description": "only in a dry run: nothing was written"}
-    )
+    dry_run = fields.Boolean(data_key="dryRun", metadata={"description": "only in a dry run: nothing was written"})
 
 
 class StaffOrderSchema(OrderSchema):
@@ -100,7 +98,7 @@ DryRunPlacedOrderSchema = dry_run_schema(PlacedOrderSchema)
 class OrderFilters(PeriodQuery):
     """The period is that of the orders' creation."""
 
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
 
 
 class OwnOrderListQuery(OrderFilters, PageQuery):

@@ -6,6 +6,7 @@ from typing import Any, cast
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
+from app.api.headers import gives_header
 from app.api.refusals import View
 from app.statements import pdf
 from app.statements.streams import STALLED_CLIENT_SECONDS
@@ -13,10 +14,11 @@ from tenant_schemas.context import current_tenant
 
 
 def answers_with_file(blueprint: Blueprint, media_type: str, **about: str) -> Callable[[View], View]:
-    """Describe in OpenAPI that a view may answer with a file. A file of bytes has no type there."""
+    """Describe in OpenAPI that a view may answer with a file."""
     schema = {"contentMediaType": media_type, **about}
-    mark = cast(Any, blueprint).alt_response(200, schema=schema, content_type=media_type)
-    return cast(Callable[[View], View], mark)
+    document = cast(Any, blueprint).alt_response(200, schema=schema, content_type=media_type)
+    name_file = gives_header("Content-Disposition", "Names the file after its tenant.", on=(200,))
+    return lambda view: name_file(document(view))
 
 
 def pdf_answer(document: bytes) -> Response:

@@ -4,7 +4,7 @@ from app.errors import Invalid
 
 
 class StatementTooLong(Invalid):
-    """`movements` is the number in the period, `limit` the maximum of the format."""
+    """The period has too many movements: `movements` is their number, `limit` the maximum of the format."""
 
     code = "statement_too_long"
 

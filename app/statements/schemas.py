@@ -5,29 +5,22 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment, PeriodQuery
+from app.api.fields import Answer, Moment, PeriodQuery
 from app.api.money_fields import MoneyField
-from app.ledger.schemas import TenantTransactionFilters, TransactionSchema
+from app.ledger.schemas import TransactionSchema
 from app.money import format_minor
 from app.statements.models import Line
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
 
-FORMATS = ("json", "csv", "pdf")
-
 
 class StatementQuery(PeriodQuery):
     start = Moment(required=True, data_key="from", metadata={"description": "at or after this moment"})
     end = Moment(required=True, data_key="to", metadata={"description": "before this moment"})
-    format = Choice(*FORMATS, load_default="json")
 
 
 class OwnStatementQuery(StatementQuery, CurrencyQuery):
     """The currency selects the member's wallet."""
-
-
-class ExportQuery(TenantTransactionFilters):
-    format = Choice("csv", load_default="csv")
 
 
 class MovementSchema(TransactionSchema):

@@ -72,7 +72,7 @@ def check_length(statement: Statement, limit: int) -> None:
     """Raises StatementTooLong."""
     if statement.count > limit:
         raise StatementTooLong(
-            f"The period has {statement.count} movements; this format allows {limit}. Use format=csv, or a shorter"
+            f"The period has {statement.count} movements; this format allows {limit}. Use the CSV, or a shorter"
             " period.",
             {"movements": statement.count, "limit": limit},
         )

@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
-from app.api.headers import gives_header
+from app.api.conditional import etag, if_match
+from app.api.headers import gives_etag, gives_header, needs_version
 from app.api.pagination import Page, PageQuery, cursor_to, position_in
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
@@ -66,23 +67,29 @@ def show_provisioning(provisioning_id: UUID) -> Provisioning:
 
 @blueprint.get("/tenants/<slug>")
 @access(Access.OPERATOR)
+@gives_etag
 @blueprint.response(200, TenantSchema)
 @refuses(TenantNotFound)
-def show_tenant(slug: str) -> TenantView:
+def show_tenant(slug: str) -> tuple[TenantView, dict[str, str]]:
     """One tenant, with totals by currency."""
-    return service.show_tenant(slug)
+    found = service.show_tenant(slug)
+    return found, etag(found.version)
 
 
 @blueprint.patch("/tenants/<slug>")
 @access(Access.OPERATOR, "tenant.configure")
+@needs_version
 @blueprint.arguments(ConfigureTenantSchema)
 @blueprint.response(200, TenantSchema)
 @refuses(TenantNotFound, SchemaBehind)
-def configure_tenant(body: dict[str, Any], slug: str) -> TenantView:
+def configure_tenant(body: dict[str, Any], slug: str) -> tuple[TenantView, dict[str, str]]:
     """Change name, status or limits of a tenant, from its next request on. Only the given members change."""
     status = TenantStatus(body["status"]) if "status" in body else None
-    service.configure_tenant(slug, name=body.get("name"), status=status, settings=_settings_of(body), actor=actor())
-    return service.show_tenant(slug)
+    service.configure_tenant(
+        *(slug, if_match()), name=body.get("name"), status=status, settings=_settings_of(body), actor=actor()
+    )
+    found = service.show_tenant(slug)
+    return found, etag(found.version)
 
 
 @blueprint.get("/settings")

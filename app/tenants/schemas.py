@@ -4,7 +4,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
+from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, Word, Words, coded
 from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.api.spelling import camel_case
@@ -12,7 +12,7 @@ from app.tenant_settings import LocaleField, TenantSettingsSchema
 from app.users.schemas import CurrencySchema
 from tenant_schemas.tenant import DISPLAY_NAME_MAX_LENGTH, SLUG_MAX_LENGTH, TenantStatus
 
-STATUSES = tuple(status.value for status in TenantStatus)
+STATUSES = Words("TenantStatus", *TenantStatus)
 NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list is needed."))
 
 
@@ -63,7 +63,7 @@ class TenantSchema(Answer):
 
     id = fields.String(attribute="tenant.slug", metadata={"description": "the slug"})
     name = fields.String(attribute="tenant.name")
-    status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES, attribute="tenant.status")
     currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
     currencies = fields.List(fields.String(), metadata={"description": "all currencies of wallets"})
     locale = fields.String(attribute="settings.locale")
@@ -72,6 +72,7 @@ class TenantSchema(Answer):
     )
     revision = fields.String(attribute="tenant.revision", metadata={"description": "where its schema is"})
     created_at = Moment(data_key="createdAt")
+    version = fields.Integer(metadata={"description": "for If-Match; a migration of the tenant changes it too"})
     totals = fields.List(
         fields.Nested(TotalsSchema),
         allow_none=True,
@@ -91,7 +92,7 @@ class OwnSettingsSchema(Answer):
 
     id = fields.String(attribute="tenant.slug", metadata={"description": "the tenant's slug"})
     name = fields.String(attribute="tenant.name")
-    status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES, attribute="tenant.status")
     currencies = fields.List(fields.Nested(CurrencySchema), metadata={"description": "the main one first"})
     locale = fields.String()
     limits = fields.Nested(OwnLimitsSchema)
@@ -119,7 +120,7 @@ class ProvisionTenantSchema(Schema):
 
 class ConfigureTenantSchema(Schema):
     name = DisplayName(max_length=DISPLAY_NAME_MAX_LENGTH)
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
     currencies = fields.List(
         CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none can be removed"}
     )
@@ -136,7 +137,7 @@ class ProvisioningSchema(Answer):
     id = fields.UUID()
     tenant_id = fields.String(attribute="slug", data_key="tenantId", metadata={"description": "the slug"})
     name = fields.String()
-    status = fields.String(metadata={"enum": ["pending", "done", "failed"]})
+    status = Word(Words("ProvisioningStatus", "pending", "done", "failed"))
     error = fields.String(allow_none=True, metadata={"description": "why it failed"})
     requester_id = fields.UUID(attribute="requested_by", data_key="requesterId")
     requested_at = Moment(data_key="requestedAt")

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.conditional import IfMatch
 from app.api.pagination import Position
 from app.api.spelling import camel_case
 from app.audit.service import commit_entry
@@ -35,6 +36,8 @@ from tenant_schemas.tenant import Tenant, TenantStatus, is_name
 
 log = structlog.get_logger(__name__)
 
+_SELECT: Final = f"SELECT {COLUMNS}, t.created_at, t.version FROM shared.tenants t"  # noqa: S608
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -53,6 +56,7 @@ class TenantView:
 
     tenant: Tenant
     created_at: datetime
+    version: int
     totals: list[Totals] | None
 
     @property
@@ -91,7 +95,7 @@ class TenantList:
 
 def list_tenants(*, after: Position | None, limit: int) -> TenantList:
     """Up to `limit` tenants of any status by slug, fewer if reading them takes long; `after` is (slug,)."""
-    query = f"SELECT {COLUMNS}, t.created_at FROM shared.tenants t WHERE t.slug > %s ORDER BY t.slug LIMIT %s"  # noqa: S608
+    query = f"{_SELECT} WHERE t.slug > %s ORDER BY t.slug LIMIT %s"
     rows = connections().shared.one_statement(query, (after[0] if after else "", limit + 1), retry=True)
     found, budget = TenantList(), Budget()
     for row in rows:
@@ -104,7 +108,7 @@ def list_tenants(*, after: Position | None, limit: int) -> TenantList:
 
 def show_tenant(slug: str) -> TenantView:
     """The tenant with this slug. Raises TenantNotFound."""
-    query = f"SELECT {COLUMNS}, t.created_at FROM shared.tenants t WHERE t.slug = %s"  # noqa: S608
+    query = f"{_SELECT} WHERE t.slug = %s"
     rows = connections().shared.one_statement(query, (_checked(slug),), retry=True)
     if not rows:
         raise TenantNotFound("There is no such tenant.")
@@ -119,16 +123,30 @@ def own_settings() -> OwnSettings:
     return OwnSettings(tenant, shown_currencies(tenant.settings), locale, limits, [camel_case(name) for name in unset])
 
 
-def configure_tenant(
-    slug: str, *, name: str | None, status: TenantStatus | None, settings: Mapping[str, Any], actor: Actor
-) -> None:
-    """Change the given values from the tenant's next request on; None removes one of `settings`.
+def version_of(connection: sa.Connection, slug: str) -> int:
+    """The version of the tenant's row in the registry."""
+    found = connection.exec_driver_sql("SELECT version FROM shared.tenants WHERE slug = %s", (slug,)).scalar_one()
+    return int(found)
 
-    Locks the tenant's row, writes before and after into its audit log, and commits. Raises TenantNotFound, Invalid,
-    SchemaBehind.
+
+def configure_tenant(
+    slug: str,
+    seen: IfMatch,
+    *,
+    name: str | None,
+    status: TenantStatus | None,
+    settings: Mapping[str, Any],
+    actor: Actor,
+) -> None:
+    """Change the given values from the tenant's next request on; None removes one of `settings`. `seen` has the
+    versions that may be changed.
+
+    Locks the tenant's row, writes before and after into its audit log, and commits. Raises TenantNotFound,
+    PreconditionFailed, Invalid, SchemaBehind.
     """
     connection = db.session.connection()
     before = registry.lock_tenant(connection, registry.get_tenant(connection, _checked(slug)).id)
+    seen.refuse_others(version_of(connection, before.slug))
     if before.revision < OLDEST_TENANT_REVISION and status in {None, TenantStatus.ACTIVE}:
         raise SchemaBehind(
             "This tenant is being migrated: it can be suspended or archived now; make other changes afterwards."
@@ -170,13 +188,13 @@ def _checked(slug: str) -> str:
 
 
 def _view(row: Any) -> TenantView:
-    *columns, created_at = row
+    *columns, created_at, version = row
     tenant = tenant_from_row(columns)
     try:
         totals = read_as(tenant, _totals)
     except Unreadable:
         totals = None
-    return TenantView(tenant, created_at, totals)
+    return TenantView(tenant, created_at, version, totals)
 
 
 # `held_minor` includes expired holds until they are released; only wallets with holds need the subquery.

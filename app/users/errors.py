@@ -25,4 +25,6 @@ class StandingUnproven(Unavailable):
 
 
 class UserExists(Conflict):
+    """A user has this address."""
+
     code = "user_exists"

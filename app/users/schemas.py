@@ -2,8 +2,10 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment
+from app.api.fields import Answer, Moment, Word, Words
 from app.users.models import MEMBERSHIP_ROLES
+
+MEMBERSHIP_ROLE = Words("MembershipRole", *MEMBERSHIP_ROLES)
 
 
 class PersonSchema(Answer):
@@ -28,7 +30,7 @@ class CurrencySchema(Answer):
 
 class MembershipSchema(Answer):
     tenant_id = fields.String(data_key="tenantId", metadata={"description": "the tenant's slug"})
-    role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
+    role = Word(MEMBERSHIP_ROLE)
 
 
 class MyMembershipSchema(MembershipSchema):

@@ -4,7 +4,7 @@ from typing import Any
 
 from app.api.fields import Schema
 from app.api.money_fields import CurrencyField
-from app.errors import Invalid
+from app.errors import Invalid, Place
 from tenant_schemas.context import current_tenant
 
 
@@ -19,13 +19,13 @@ def allowed_currencies() -> tuple[str, ...]:
     return (main, *(str(code) for code in current_tenant().settings.get("currencies", ()) if code != main))
 
 
-def chosen_currency(told: dict[str, Any]) -> str:
+def chosen_currency(told: dict[str, Any], place: Place = "query") -> str:
     """The currency that a query or body names, or else the main one. Raises Invalid for one the tenant has not."""
     main = str(current_tenant().settings["currency"])
     code = str(told.get("currency", main))
     if code != main and code not in allowed_currencies():
         allowed = ", ".join(allowed_currencies())
-        raise Invalid.at("currency", "currency_not_allowed", f"This tenant has wallets in {allowed}.")
+        raise Invalid.at("currency", "currency_not_allowed", f"This tenant has wallets in {allowed}.", place)
     return code
 
 

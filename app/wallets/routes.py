@@ -4,7 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
-from app.api.headers import etag, gives_etag, gives_location, if_match_version, needs_version
+from app.api.conditional import etag, if_match
+from app.api.headers import conditional, gives_etag, gives_location, needs_version
 from app.api.links import location
 from app.api.pagination import Page
 from app.api.refusals import refuses
@@ -37,11 +38,13 @@ blueprint = Blueprint("wallets", __name__, url_prefix="/api", description="A bal
 @access(Access.MEMBER)
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, WalletSchema)
-def show_own_wallet(query: dict[str, Any]) -> Wallet:
+@conditional
+def show_own_wallet(query: dict[str, Any]) -> tuple[Wallet, dict[str, str]]:
     """My wallet in the tenant of this request, one for each currency. `openedAt` is null until its first movement opens
     it.
     """
-    return service.own_wallet(caller().user_id, chosen_currency(query))
+    wallet = service.own_wallet(caller().user_id, chosen_currency(query))
+    return wallet, etag(wallet.version)
 
 
 @blueprint.get("/wallets")
@@ -62,7 +65,7 @@ def list_own_wallets() -> Page[Wallet]:
 @refuses(MemberNotFound)
 def open_wallet(body: dict[str, Any]) -> tuple[MemberWallet, int, dict[str, str]]:
     """Open a member's wallet: 201, or 200 if it exists."""
-    wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body), actor=actor())
+    wallet, opened = service.open_wallet(body["user_id"], chosen_currency(body, "body"), actor=actor())
     if opened and not wallet.credit_limit_minor:  # With a limit, the SQL function has written the entry.
         add_entry(actor(), "wallet.open", wallet_id=wallet.id, after={"creditLimitMinor": 0, "status": wallet.status})
     shown = service.get_member_wallet(wallet.id)
@@ -73,13 +76,13 @@ def open_wallet(body: dict[str, Any]) -> tuple[MemberWallet, int, dict[str, str]
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>")
 @access(Access.READER)
-@gives_etag
 @blueprint.response(200, MemberWalletSchema)
+@conditional
 @refuses(WalletNotFound)
-def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
-    """One wallet. Its ETag is the version of its limit and status; movements do not change it."""
+def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, dict[str, str]]:
+    """One wallet. `version` counts the changes of its limit and status; movements change the ETag only."""
     wallet = service.get_member_wallet(wallet_id)
-    return wallet, 200, etag(wallet.version)
+    return wallet, etag(wallet.version)
 
 
 @blueprint.patch("/admin/wallets/<uuid:wallet_id>")
@@ -90,7 +93,7 @@ def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
 @refuses(WalletNotFound, WalletClosed, CreditLimitBelowUsed, CreditLimitAbovePolicy, WalletNotEmpty)
 def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """Set the credit limit, freeze, unfreeze or close. Closing is final and needs a balance of zero."""
-    version = if_match_version()
+    version = if_match().version(lambda: service.get_wallet(wallet_id).version)
     limit = body.get("credit_limit")
     currency = service.get_wallet(wallet_id).currency
     wallet = service.configure_wallet(

@@ -4,13 +4,13 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validates_schema
 
-from app.api.fields import Answer, Choice, Identifier, Moment, Schema, coded
+from app.api.fields import Answer, Choice, Identifier, Moment, Schema, Word, Words, coded
 from app.api.money_fields import AmountField, CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.users.schemas import PersonSchema
 from tenant_schemas.context import current_tenant
 
-STATUSES = ("active", "frozen", "closed")
+STATUSES = Words("WalletStatus", "active", "frozen", "closed")
 
 
 class WalletSchema(Answer):
@@ -20,7 +20,7 @@ class WalletSchema(Answer):
     )
     user_id = fields.UUID(data_key="userId")
     currency = fields.String(metadata={"description": "ISO 4217"})
-    status = fields.String(metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES)
     balance = MoneyField(attribute="balance_minor", metadata={"description": "depositBalance minus creditUsed"})
     deposit_balance = MoneyField(attribute="deposit_balance_minor", data_key="depositBalance")
     credit_limit = MoneyField(attribute="credit_limit_minor", data_key="creditLimit")
@@ -30,6 +30,7 @@ class WalletSchema(Answer):
     opened_at = Moment(
         data_key="openedAt", allow_none=True, metadata={"description": "null until its first movement opens it"}
     )
+    version = fields.Integer(metadata={"description": "of limit and status, for If-Match"})
 
 
 class MemberWalletSchema(WalletSchema):
@@ -53,7 +54,7 @@ class OpenWalletSchema(Schema):
 
 class ConfigureWalletSchema(Schema):
     credit_limit = AmountField(allows="zero_or_more", data_key="creditLimit")
-    status = Choice(*STATUSES)
+    status = Choice(STATUSES)
 
     @validates_schema
     def needs_something(self, data: dict[str, Any], **_: Any) -> None:

@@ -5,7 +5,7 @@ They work on the bound tenant, in the session's db transaction, and commit nothi
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+MAX_INTEGER: Final = 2**31 - 1  # No wallet comes to this version, and a greater one is no integer of PostgreSQL.
 Result = TypeVar("Result")
 _WALLET_COLUMNS = tuple(Wallet.__table__.columns)
 _OPEN = sa.text(
@@ -166,7 +167,7 @@ def configure_wallet(
     """
     parameters = {
         "wallet_id": wallet_id,
-        "version": version,
+        "version": min(version, MAX_INTEGER),
         "actor_id": actor.id,
         "credit_limit": credit_limit_minor,
         "status": status,

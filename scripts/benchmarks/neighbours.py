@@ -30,7 +30,7 @@ WAYS = 5
 LOCKED_SECONDS = 0.5
 RELEASED_SECONDS = 0.02
 STATEMENT_ROWS = 1_000
-STATEMENT_PATH = "/api/wallet/statement?from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z&format=pdf"
+STATEMENT_PATH = "/api/wallet/statement.pdf?from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z"
 
 # Makes noise for as long as it is entered, and counts the answers by status.
 Noise = Callable[[Counter[str]], AbstractContextManager[None]]

@@ -4,6 +4,8 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import psycopg
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
 from tenant_schemas.printable import printable
@@ -72,7 +75,21 @@ def exit_on_error() -> Iterator[None]:
 
 
 def show_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
+    """Print the value as the API spells: the fields of a dataclass in camelCase, times in UTC with a Z."""
+    print(json.dumps(spelled(value), indent=2, default=str))
+
+
+def spelled(value: Any) -> Any:
+    """The value in types of JSON. The keys of a dict stay: they are names of tenants, of columns, of figures."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel_case(each.name): spelled(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, dict):
+        return {name: spelled(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled(inner) for inner in value]
+    if isinstance(value, datetime) and value.tzinfo:
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return value
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -51,6 +51,8 @@ class Api:
         **more: Any,
     ) -> TestResponse:
         sent = dict(headers or {})
+        if method in {"PATCH", "PUT"}:
+            sent.setdefault("If-Match", "*")
         if person is not None:
             sent["Authorization"] = f"Bearer {person.token}"
         if tenant is not None:

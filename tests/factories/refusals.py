@@ -8,9 +8,11 @@ import pytest
 from flask import current_app, request
 
 from app.api import problems
+from app.api.problem_schema import ProblemSchema
 from app.api.refusals import refusals_of
 
 FORESEEN = range(400, 500)
+MEMBERS = {field.data_key or name for name, field in ProblemSchema().fields.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +23,11 @@ def refusals_are_declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     undeclared: list[str] = []
     answer = problems.problem
 
-    def observed(status: HTTPStatus, code: str, *arguments: Any, **more: Any) -> Any:
+    def observed(status: HTTPStatus, code: str, detail: str, members: Any = None, **more: Any) -> Any:
         if status in FORESEEN or status is HTTPStatus.SERVICE_UNAVAILABLE:
             undeclared.extend(_undeclared(status, code))
-        return answer(status, code, *arguments, **more)
+        undeclared.extend(f"{code}: {name} in ProblemSchema" for name in members or () if name not in MEMBERS)
+        return answer(status, code, detail, members, **more)
 
     monkeypatch.setattr(problems, "problem", observed)
     yield undeclared

@@ -64,6 +64,7 @@ def soon() -> str:
 OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}")
 _DOCUMENT = "documents/<uuid:document_id>"
 _WALLET = "/api/admin/wallets/<uuid:wallet_id>"
+_FORMS = ("", ".csv", ".pdf")
 _YEARS = {"from": "2000-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"}
 
 
@@ -76,6 +77,8 @@ SAMPLES = (
     Sample("GET", "/readyz", ANYONE),
     Sample("GET", "/openapi.json", ANYONE),
     Sample("GET", "/docs/", ANYONE),
+    Sample("GET", "/problems/", ANYONE),
+    Sample("GET", "/problems/<code>", ANYONE, "/problems/busy"),
     Sample("GET", "/docs/start.js", ANYONE),
     Sample("GET", "/docs/<path:path>", ANYONE, "/docs/swagger-ui.css"),
     Sample("GET", "/.well-known/jwks.json", ANYONE),
@@ -99,7 +102,7 @@ SAMPLES = (
     Sample("GET", "/api/wallet/transactions", MEMBERS),
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
-    Sample("GET", "/api/wallet/statement", MEMBERS, query=_YEARS),
+    *(Sample("GET", f"/api/wallet/statement{form}", MEMBERS, query=_YEARS) for form in _FORMS),
     Sample("GET", f"/api/wallet/{_DOCUMENT}", MEMBERS, "/api/wallet/documents/{document}"),
     Sample("GET", f"/api/wallet/{_DOCUMENT}/content", MEMBERS, "/api/wallet/documents/{document}/content"),
     Sample("GET", f"/api/admin/{_DOCUMENT}", READERS, "/api/admin/documents/{document}"),
@@ -131,7 +134,7 @@ SAMPLES = (
     Sample("GET", who=READERS, **_of_wallet("holds")),
     Sample("GET", who=READERS, **_of_wallet("orders")),
     Sample("GET", who=READERS, **_of_wallet("credit-limits")),
-    Sample("GET", who=READERS, query=_YEARS, **_of_wallet("statement")),
+    *(Sample("GET", who=READERS, query=_YEARS, **_of_wallet(f"statement{form}")) for form in _FORMS),
     Sample("POST", who=TELLERS, json={"amount": "0.01"}, **_of_wallet("deposits")),
     Sample("POST", who=TELLERS, json={"amount": "0.01"}, **_of_wallet("payments")),
     Sample("POST", who=TELLERS, json={"amount": "0.01", "paymentId": "{payment}"}, **_of_wallet("refunds")),
@@ -149,7 +152,7 @@ SAMPLES = (
     Sample("GET", "/api/admin/settings", READERS),
     Sample("GET", "/api/admin/transactions", READERS, query={"count": "true"}),
     Sample("GET", "/api/admin/transactions/<uuid:transaction_id>", READERS, "/api/admin/transactions/{payment}"),
-    Sample("GET", "/api/admin/transactions/export", READERS, query={"format": "csv"}),
+    Sample("GET", "/api/admin/transactions.csv", READERS),
     Sample(
         "POST",
         "/api/admin/transactions/bulk",
@@ -291,8 +294,8 @@ class World:
         text = self.with_unknown_ids(sample.text) if of == "unknown" else sample.text
         path, body = json.loads(self.fill(text, slug if of == "unknown" else of))
         headers = {"Idempotency-Key": uuid4().hex, "X-Tenant": slug}
-        if sample.method == "PATCH":
-            headers["If-Match"] = self.version(slug)
+        if sample.method in {"PATCH", "PUT"}:
+            headers["If-Match"] = self.version(slug) if "/wallets/" in sample.rule else "*"
         token = self.token_of(role, slug)
         if token and role != "service" and sample.rule == "/api/auth/logout":  # It ends the session it is asked in.
             person = getattr(self if role in {"operator", "stranger"} else self.sides[slug], role)

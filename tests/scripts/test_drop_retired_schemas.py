@@ -16,12 +16,12 @@ def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_datab
     make_retired_schema(fresh_database, "km_old", YESTERDAY)
     make_retired_schema(fresh_database, "km_new", TOMORROW)
     listed = run("drop_retired_schemas", "--list", "--json")
-    assert [(each["schema_name"], each["is_due"]) for each in json.loads(listed.output)] == [
+    assert [(each["schemaName"], each["isDue"]) for each in json.loads(listed.output)] == [
         ("km_old", True),
         ("km_new", False),
     ]
     assert "km_new" in run("drop_retired_schemas", "--list").output
-    assert json.loads(run("drop_retired_schemas", "--json").output) == [{"schema_name": "km_old", "error": None}]
+    assert json.loads(run("drop_retired_schemas", "--json").output) == [{"schemaName": "km_old", "error": None}]
     named = run("drop_retired_schemas", "--now", "km_new", "--now", "eur_schema")
     assert named.exit_code == 1
     assert "no retired schema" in named.output

@@ -150,7 +150,7 @@ def test_the_script_says_what_it_loaded(database: Database, sku: str, tmp_path: 
     said = run(database, file)
     assert (said.exit_code, said.output) == (0, "Loaded 1 categories, 1 products and 1 prices.\n")
     as_json = json.loads(run(database, file, "--json").output)
-    assert as_json == {"categories": 1, "products": 1, "prices": 1, "prices_taken_away": 0}
+    assert as_json == {"categories": 1, "products": 1, "prices": 1, "pricesTakenAway": 0}
 
 
 @pytest.mark.parametrize(

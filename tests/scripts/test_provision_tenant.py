@@ -75,7 +75,7 @@ def test_one_that_is_there_already_is_named_and_stops_nobody(
 def test_a_tenant_is_provisioned_and_can_be_logged_in_to(run: Run) -> None:
     result = run("provision_tenant", "jp", "--currency", "JPY", "--schema-name", "japan", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["schema_name"] == "japan"
+    assert json.loads(result.output)["schemaName"] == "japan"
     url = run("database_url", "--tenant", "jp").output.strip()
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT current_user, current_schema()").fetchone() == ("tenant_jp", "japan")

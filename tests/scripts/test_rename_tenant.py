@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 def test_the_script_renames_and_writes_it_into_the_tenants_log(run: Run, fresh_database: Database) -> None:
     done = run("rename_tenant", "mark", "bam", "--schema-name", "bam_schema", "--name", "Marks", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["schema_name"] == "bam_schema"
+    assert json.loads(done.output)["schemaName"] == "bam_schema"
     log = fresh_database.as_tenant("bam").execute("SELECT action, before ->> 'slug', after ->> 'slug' FROM audit_log")
     assert log.fetchall() == [("tenant.rename", "mark", "bam")]
     url = run("database_url", "--tenant", "bam").output.strip()

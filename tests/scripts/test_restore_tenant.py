@@ -29,7 +29,7 @@ def test_a_restore_is_asked_for_twice_before_it_replaces_the_living(
     assert done.exit_code == 0, done.output
     replaced = fresh_database.tenant(SLUG).schema_name
     again = run("restore_tenant", str(bundle.folder), "--yes", "--json", "--keep-days", "1")
-    assert json.loads(again.output)["replaced_schema"] == replaced != f"{SLUG}_schema"
+    assert json.loads(again.output)["replacedSchema"] == replaced != f"{SLUG}_schema"
     beside = run("restore_tenant", str(bundle.folder), "--as", "shop2", "--name", "Second")
     assert beside.exit_code == 0, beside.output
     assert fresh_database.tenant("shop2").name == "Second"

@@ -65,6 +65,7 @@ DEFINERS = (
     "audit_refusals_end_v1()",
     "audit_refused_v1(jsonb)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
+    "credit_policy_set_v2(text,bigint,bigint,bigint,uuid,text)",
     "document_claim_v1()",
     "document_end_v1(uuid,integer,bytea,text)",
     "document_report_v1(uuid,integer,bigint,bigint)",

@@ -58,7 +58,10 @@ class OutcomeSchema(Answer):
     replayed = fields.Boolean(metadata={"description": "true if an earlier request with this key posted it"})
     transaction = fields.Nested(TransactionSchema)
     problem = fields.Dict(
-        metadata={"description": "the refusal, as of the route for one movement; then there is no transaction"}
+        metadata={
+            "x-schema": "Problem",
+            "description": "the refusal, as of the route for one movement; then there is no transaction",
+        }
     )
 
 

@@ -12,7 +12,7 @@ class DocumentNotFound(NotFound):
 
 
 class DocumentNotReady(NotFound):
-    """`state` is the status of the job."""
+    """The document is not made yet. `state` is the status of the job."""
 
     code = "document_not_ready"
 

@@ -16,7 +16,7 @@ from app.statements.documents.models import Document
 from app.statements.documents.schemas import DocumentSchema
 
 blueprint = Blueprint("documents", __name__, url_prefix="/api", description="Long statements, made in the background.")
-_pdf = answers_with_file(blueprint, pdf.MEDIA_TYPE)
+_pdf = answers_with_file(blueprint, pdf.MEDIA_TYPE, type="string", format="binary")
 
 
 @blueprint.get("/wallet/documents/<uuid:document_id>")

@@ -2,10 +2,10 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment
+from app.api.fields import Answer, Moment, Word, Words
 from app.statements.documents.links import document_path
 
-STATUSES = ("pending", "running", "done", "failed")
+STATUSES = Words("DocumentStatus", "pending", "running", "done", "failed")
 
 
 class DocumentSchema(Answer):
@@ -13,7 +13,7 @@ class DocumentSchema(Answer):
     wallet_id = fields.UUID(data_key="walletId")
     period_start = Moment(data_key="from")
     period_end = Moment(data_key="to")
-    status = fields.String(metadata={"enum": list(STATUSES)})
+    status = Word(STATUSES)
     progress = fields.Integer(metadata={"minimum": 0, "maximum": 100, "description": "in percent"})
     movements = fields.Integer(metadata={"description": "in the period, as far as is known"})
     failure = fields.String(allow_none=True, metadata={"description": "the code of the reason, if it failed"})

@@ -6,12 +6,12 @@ from typing import Any
 import marshmallow
 import pytest
 
-from app.api.fields import Choice, Identifier, Moment, Schema, Text, coded
+from app.api.fields import Choice, Identifier, Moment, Schema, Text, Words, coded
 
 
 class ThingSchema(Schema):
     text = Text(max_length=5)
-    choice = Choice("one", "two")
+    choice = Choice(Words("Number", "one", "two"))
     identifier = Identifier()
     moment = Moment()
 

@@ -12,12 +12,16 @@ from tests.factories.people import People, Person
 
 # Method, path and field. {wallet} is a wallet of the asker's.
 PLACES = (
-    *(("get", "/api/wallet/statement", name) for name in ("from", "to")),
-    *(("get", "/api/admin/wallets/{wallet}/statement", name) for name in ("from", "to")),
+    *(
+        ("get", f"{path}/statement{form}", name)
+        for path in ("/api/wallet", "/api/admin/wallets/{wallet}")
+        for form in ("", ".csv", ".pdf")
+        for name in ("from", "to")
+    ),
     *(("get", "/api/wallet/transactions", name) for name in ("from", "to")),
     *(("get", "/api/admin/wallets/{wallet}/transactions", name) for name in ("from", "to")),
     *(("get", "/api/admin/transactions", name) for name in ("from", "to")),
-    *(("get", "/api/admin/transactions/export", name) for name in ("from", "to")),
+    *(("get", "/api/admin/transactions.csv", name) for name in ("from", "to")),
     *(("get", "/api/wallet/holds", name) for name in ("from", "to")),
     *(("get", "/api/admin/holds", name) for name in ("from", "to")),
     *(("get", "/api/admin/wallets/{wallet}/holds", name) for name in ("from", "to")),
@@ -54,7 +58,7 @@ def sent(path: str, field: str, moment: str) -> dict[str, Any]:
         return {"json": {"name": "a robot", "role": "service", field: moment}}
     if field == "expiresAt":
         return {"json": {"amount": "0.01", field: moment}}
-    needed = {"from": FIRST, "to": LAST} if path.endswith("statement") else {}
+    needed = {"from": FIRST, "to": LAST} if "/statement" in path else {}
     return {"query_string": needed | {field: moment}}
 
 

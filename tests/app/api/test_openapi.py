@@ -148,8 +148,12 @@ LACKING = {
         "Outcome": {"replayed", "transaction", "problem"},
     },
     **{
-        "Problem": {"errors"},
         "CancelledOrder": {"dryRun"},
+        "Fault": {"pointer"},
+        "Problem": {
+            *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "maxLimit"),
+            *("creditUsed", "held", "balance", "productId", "limit", "movements", "item", "state", "whose", "walletId"),
+        },
         "Tenant": {"currency", "locale"},
         "WalletList": {"unavailable", "total", "isTotalExact"},
     },
@@ -171,7 +175,8 @@ def test_an_answer_has_all_of_its_members(described: Json) -> None:
                 answers.add(name)
                 waiting.append(schemas[name])
     assert len(answers) > 30
-    lacking = {name: set(schemas[name]["properties"]) - set(schemas[name].get("required", ())) for name in answers}
+    members = {name: set(schemas[name].get("properties", ())) for name in answers}
+    lacking = {name: found - set(schemas[name].get("required", ())) for name, found in members.items()}
     assert {name: members for name, members in lacking.items() if members} == LACKING
 
 
@@ -195,9 +200,9 @@ def test_objects_take_no_fields_but_their_own(described: Json) -> None:
 
 # What answers with something else than JSON, or with other things too.
 FILES = {
-    "/api/wallet/statement": {"application/json", "text/csv", "application/pdf"},
-    "/api/admin/wallets/{walletId}/statement": {"application/json", "text/csv", "application/pdf"},
-    "/api/admin/transactions/export": {"text/csv"},
+    **{f"/api/{whose}/statement.csv": {"text/csv"} for whose in ("wallet", "admin/wallets/{walletId}")},
+    **{f"/api/{whose}/statement.pdf": {"application/pdf"} for whose in ("wallet", "admin/wallets/{walletId}")},
+    "/api/admin/transactions.csv": {"text/csv"},
     "/api/wallet/documents/{documentId}/content": {"application/pdf"},
     "/api/admin/documents/{documentId}/content": {"application/pdf"},
 }
@@ -211,7 +216,7 @@ def test_every_error_is_described_as_a_problem_and_every_file_by_its_media_type(
             response = shared[told["$ref"].rpartition("/")[2]] if "$ref" in told else told
             is_error = status == "default" or int(status) >= 400
             expected = {"application/problem+json"} if is_error else FILES.get(path, {"application/json"})
-            expected = {"202": {"application/json"}, "204": set()}.get(status, expected)
+            expected = {"202": {"application/json"}, "204": set(), "304": set()}.get(status, expected)
             assert set(response.get("content", ())) == expected, (method, path, status)
     problem = described["components"]["schemas"]["Problem"]
     assert {"title", "status", "code", "detail", "errors"} <= set(problem["properties"])
@@ -227,13 +232,16 @@ def test_the_headers_a_route_needs_are_described(described: Json) -> None:
         moves_money = re.search(r"/(payments|deposits|refunds|adjustments|holds|capture|bulk|orders|cancel)$", path)
         moves_money = method == "POST" and moves_money is not None
         assert headers.get("Idempotency-Key") is (True if moves_money else None), (method, path)
-        has_versions = method == "PATCH" and path.startswith("/api/admin/wallets/")
+        has_versions = method in {"PATCH", "PUT"}
         assert headers.get("If-Match") is (True if has_versions else None), (method, path)
         is_operators = path.startswith("/api/admin/tenants")
         names_tenant = path.startswith(("/api/wallet", "/api/admin/")) and not is_operators
         assert headers.get("X-Tenant") is (False if names_tenant else headers.get("X-Tenant")), (method, path)
 
 
+OF_EVERY_ANSWER = {
+    *("X-Request-ID", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy", "RateLimit"),
+}
 # What these make has no URL of its own that can be read.
 UNNAMED = {"/api/admin/api-keys", "/api/admin/transactions/bulk"}
 
@@ -244,23 +252,51 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             name
             for status, told in operation["responses"].items()
             if status[0] == "2"
-            for name in told.get("headers", ())
+            for name, about in told.get("headers", {}).items()
+            if "$ref" not in about
         }
         expected = {"Idempotent-Replayed"} if "Idempotency-Key" in headers_of(operation) else set()
-        if path == "/api/admin/wallets/{walletId}" or (method, path) == ("POST", "/api/admin/wallets"):
+        tagged = {"/api/wallet", "/api/products", "/api/admin/wallets/{walletId}", "/api/admin/tenants/{tenantId}"}
+        if path in tagged or method in {"PATCH", "PUT"} or (method, path) == ("POST", "/api/admin/wallets"):
             expected |= {"ETag"}
         if (method, path) == ("POST", "/api/admin/tenants") or (
             "201" in operation["responses"] and path not in UNNAMED
         ):
             expected |= {"Location"}
-        if path.endswith("/statement"):
+        if path in FILES:
+            expected |= {"Content-Disposition"}
+        if path.endswith("/statement.pdf"):
             expected |= {"Location", "Retry-After"}
         if path.endswith("/documents/{documentId}"):
             expected |= {"Retry-After"}
         assert given == expected, (method, path)
-        for status, name in (("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")):
-            if status in operation["responses"]:
-                assert operation["responses"][status]["headers"][name]["required"]
+        for status, told in operation["responses"].items():
+            shared = {name for name, about in told.get("headers", {}).items() if "$ref" in about}
+            expected = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}.get(status, set())
+            assert shared == (expected | OF_EVERY_ANSWER if status != "default" else set()), (method, path, status)
+
+
+def test_words_have_names_that_no_generator_invents(described: Json) -> None:
+    """`MemberRole`, invented for `role` of `Member`, replaced the schema `MemberRole` in a generated client."""
+    schemas = described["components"]["schemas"]
+    for name, schema in schemas.items():
+        for field, about in schema.get("properties", {}).items():
+            assert len(about.get("enum", ())) <= 1, f"{name}.{field}: use Words"
+    for method, path, operation in operations(described):
+        for parameter in operation.get("parameters", ()):
+            assert "enum" not in parameter["schema"], (method, path, parameter["name"])
+    plain = [re.sub("[^a-z]", "", name.lower()) for name in schemas]
+    assert len(plain) == len(set(plain))
+
+
+def test_a_problem_has_a_code_of_the_list_and_typed_members(described: Json) -> None:
+    schemas = described["components"]["schemas"]
+    codes = set(schemas["ProblemCode"]["enum"])
+    for method, path, operation in operations(described):
+        assert [named - codes for named in refusals_of(operation).values() if named - codes] == [], (method, path)
+    assert schemas["Problem"]["properties"]["code"]["$ref"] == "#/components/schemas/ProblemCode"
+    assert schemas["Problem"]["properties"]["shortfall"]["pattern"]
+    assert schemas["Outcome"]["properties"]["problem"]["$ref"] == "#/components/schemas/Problem"
 
 
 def refusals_of(operation: Json) -> dict[str, set[str]]:

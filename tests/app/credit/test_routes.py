@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.credit.conftest import Office, body_of
@@ -24,7 +25,8 @@ def test_each_of_the_tenants_currencies_has_a_policy_that_grants_nothing_until_i
     nothing = {"EUR": "0.00", "USD": "0.00", "JPY": "0", "KWD": "0.000"}
     assert office.get("credit-policies") == {
         "items": [
-            {"currency": currency, "defaultLimit": amount, "maxLimit": None} for currency, amount in nothing.items()
+            {"currency": currency, "defaultLimit": amount, "maxLimit": None, "version": 0}
+            for currency, amount in nothing.items()
         ],
         "nextCursor": None,
     }
@@ -35,20 +37,46 @@ def test_a_policy_is_set_in_its_currency_and_tenant_alone(office: Office, fresh_
     other = Office(fresh_app, "km")
     before = {item["currency"]: item for item in office.get("credit-policies")["items"]}
     kwd = office.set_policy("KWD", "1.125", "2.5")
-    assert kwd == {"currency": "KWD", "defaultLimit": "1.125", "maxLimit": "2.500"}
+    assert kwd == {"currency": "KWD", "defaultLimit": "1.125", "maxLimit": "2.500", "version": kwd["version"]}
     after = {item["currency"]: item for item in office.get("credit-policies")["items"]}
     assert after == before | {"KWD": kwd}
-    assert other.get("credit-policies")["items"] == [{"currency": "BAM", "defaultLimit": "0.00", "maxLimit": None}]
+    nothing = {"currency": "BAM", "defaultLimit": "0.00", "maxLimit": None, "version": 0}
+    assert other.get("credit-policies")["items"] == [nothing]
     assert other.get("credit-policy-changes")["items"] == []
 
 
 def test_putting_a_policy_twice_is_putting_it_once_and_its_history_shows_real_changes(office: Office) -> None:
     steps: list[tuple[str, str | None]] = [("5.00", "10.00"), ("5.00", "10.00"), ("0.00", None)]
-    answers = [office.set_policy("EUR", *step) for step in steps]
+    answers = [without_version(office.set_policy("EUR", *step)) for step in steps]
     assert answers[0] == answers[1] == {"currency": "EUR", "defaultLimit": "5.00", "maxLimit": "10.00"}
     shown = office.pages("credit-policy-changes", limit=1)
     assert [(item["from"], item["to"]) for item in shown] == [(answers[1], answers[2]), (answers[2], answers[0])]
     assert {(item["actorId"], item["currency"]) for item in shown} == {(str(office.admin.user_id), "EUR")}
+
+
+def without_version(policy: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in policy.items() if name != "version"}
+
+
+def test_a_policy_is_changed_from_the_version_that_was_seen(office: Office) -> None:
+    """Twice the first setting names version 0, and the second names what the first answered."""
+
+    def put(seen: str, limit: str) -> TestResponse:
+        body = {"defaultLimit": limit, "maxLimit": None}
+        headers = {"If-Match": seen}
+        path = "/api/admin/credit-policies/JPY"
+        return Api(office.app).send("PUT", path, office.admin, "eur", headers=headers, json=body)
+
+    first = put('"0"', "100")
+    assert (first.status_code, first.headers["ETag"]) == (200, f'"{first.json["version"]}"')
+    problem_of(put('"0"', "200"), 412, "version_mismatch")
+    assert put(f"W/{first.headers['ETag']}", "300").status_code == 200
+    problem_of(put(first.headers["ETag"], "400"), 412, "version_mismatch")
+    problem_of(put("", "400"), 428, "if_match_required")
+    assert (
+        next(item for item in office.get("credit-policies")["items"] if item["currency"] == "JPY")["defaultLimit"]
+        == "300"
+    )
 
 
 def test_a_change_of_policy_is_logged_with_its_request(office: Office) -> None:

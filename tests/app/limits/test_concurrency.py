@@ -121,7 +121,7 @@ def test_a_refused_request_says_in_the_log_which_limit_it_was_and_whose(
 ) -> None:
     world = make(request_concurrency=1, caller_rate_limit="2/hour")
     tenant_id = world.database.tenant("eur").id
-    with world.api.get("/api/admin/transactions/export", world.admin, "eur"):
+    with world.api.get("/api/admin/transactions.csv", world.admin, "eur"):
         capsys.readouterr()
         assert world.get("eur").status_code == 429
         line = json.loads(capsys.readouterr().out)
@@ -176,7 +176,7 @@ def test_a_stream_keeps_its_slot_until_it_is_closed_also_halfway_and_gives_it_ba
     world = make(request_concurrency=1)
     world.people.wallet(world.admin, "eur", balance_minor=10_000)
     for reads in (0, 1):
-        stream = world.api.get("/api/admin/transactions/export", world.admin, "eur")
+        stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur")
         assert stream.status_code == 200
         pieces = stream.iter_encoded()
         for _ in range(reads):
@@ -192,7 +192,7 @@ def test_a_stream_keeps_its_slot_until_it_is_closed_also_halfway_and_gives_it_ba
 
 def test_a_stream_that_can_not_be_closed_gives_its_slot_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(request_concurrency=1)
-    stream = world.api.get("/api/admin/transactions/export", world.admin, "eur")
+    stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur")
     close = BoundStream.close
 
     def close_and_fail(self: BoundStream) -> None:
@@ -220,7 +220,7 @@ def test_a_response_in_pieces_ends_when_its_time_is_over_and_one_in_one_piece_do
 
 def test_a_tenants_own_maximum_counts_from_the_next_request_on_and_so_does_its_end(make: Make) -> None:
     world = make()
-    with world.api.get("/api/admin/transactions/export", world.admin, "eur"):
+    with world.api.get("/api/admin/transactions.csv", world.admin, "eur"):
         assert world.get("eur").status_code == 200
         world.configure("eur", max_concurrent_requests=1)
         assert world.get("eur").status_code == 429

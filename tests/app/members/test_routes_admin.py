@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from app.api.conditional import IfMatch
 from app.auth.actors import Actor, ActorKind
 from app.auth.errors import AdminRequired
 from app.db import db
@@ -95,6 +96,19 @@ def test_somebody_of_another_tenant_is_let_in_and_the_answer_does_not_tell(
     assert user_of(database, known.email)[1:3] == ("Their Own Name", "untouched")
     assert roles_of(database, known.user_id) == {slug: "member", OTHER[slug]: "member"}
     assert api.get("/api/wallet", known, slug).status_code == 200
+
+
+@OVER_TENANTS
+def test_a_role_is_changed_from_the_version_that_was_seen(api: Api, people: People, admin: Person, slug: str) -> None:
+    person = people.make(eur="member", km="member")
+    (shown,) = api.get(MEMBERS, admin, slug, query_string={"q": person.email}).json["items"]
+    path, seen = f"{MEMBERS}/{person.user_id}", f'"{shown["version"]}"'
+    first = api.patch(path, admin, slug, if_match=f"W/{seen}", json={"role": "auditor"})
+    assert first.status_code == 200
+    problem_of(api.patch(path, admin, slug, if_match=seen, json={"role": "admin"}), 412, "version_mismatch")
+    without = api.send("PATCH", path, admin, slug, headers={"If-Match": ""}, json={"role": "admin"})
+    problem_of(without, 428, "if_match_required")
+    assert api.patch(path, admin, slug, if_match=first.headers["ETag"], json={"role": "member"}).status_code == 200
 
 
 @OVER_TENANTS
@@ -235,7 +249,7 @@ def test_an_admin_who_is_none_any_more_removes_nobody(app: Flask, people: People
         actor = Actor(ActorKind.USER, former.user_id)
         for attempt in (
             lambda: service.remove_member(other.user_id, actor=actor),
-            lambda: service.change_role(other.user_id, Role.MEMBER, actor=actor),
+            lambda: service.change_role(other.user_id, Role.MEMBER, IfMatch(None), actor=actor),
             lambda: service.put_member(new_email(), None, Role.ADMIN, actor=actor),
         ):
             with pytest.raises(AdminRequired):
@@ -278,6 +292,7 @@ def test_the_list_has_this_tenants_members_by_address_page_by_page(
         "email": here[1].email,
         "name": f"Ana {tag}",
         "role": "auditor",
+        "version": by_id[str(here[1].user_id)]["version"],
     }
     assert api.get(f"{MEMBERS}?q=Foreign {tag}", admin, slug).json["items"] == []
     admins = api.get(f"{MEMBERS}?q={tag}&role=admin", admin, slug).json["items"]

@@ -37,7 +37,9 @@ class Book:
     def ask(self, start: str = START, end: str = END, *, by_admin: bool = False, **more: Any) -> TestResponse:
         """The wallet's statement, by the member's or the admin's route."""
         buffered = more.pop("buffered", True)
+        form = more.pop("format", "json")
         path = f"/api/admin/wallets/{self.wallet_id}/statement" if by_admin else "/api/wallet/statement"
+        path += "" if form == "json" else f".{form}"
         person = self.admin if by_admin else self.member
         query = {"from": start, "to": end, **more}
         return self.api.get(path, person, self.slug, query_string=query, buffered=buffered)

@@ -75,7 +75,7 @@ def test_a_statement_of_any_length_takes_the_same_memory(fresh_app: Flask, fresh
 @pytest.mark.parametrize("form", ["json", "csv", "export"])
 def test_rows_wait_in_postgresql_until_they_are_sent(long_book: Book, fresh_database: Database, form: str) -> None:
     if form == "export":
-        answer = long_book.api.get("/api/admin/transactions/export", long_book.admin, "eur", buffered=False)
+        answer = long_book.api.get("/api/admin/transactions.csv", long_book.admin, "eur", buffered=False)
     else:
         answer = long_book.ask(format=form, buffered=False)
     sent = b"".join(first_pieces(answer))
@@ -97,7 +97,7 @@ def test_a_client_that_goes_away_halfway_leaves_a_clean_connection_behind(
 
 
 def test_an_export_that_is_cut_off_leaves_a_clean_connection_behind(long_book: Book, fresh_database: Database) -> None:
-    answer = long_book.api.get("/api/admin/transactions/export", long_book.admin, "eur", buffered=False)
+    answer = long_book.api.get("/api/admin/transactions.csv", long_book.admin, "eur", buffered=False)
     first_pieces(answer)
     answer.close()
     assert_nothing_is_left(long_book, fresh_database)

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 import structlog.testing
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from app import create_app
 from app.tenants import fan_out
@@ -89,6 +90,7 @@ def test_a_tenant_is_shown_with_what_it_holds_in_each_currency(own: Installation
         "EUR": {"currency": "EUR", "wallets": 2, "depositBalance": "10.50", "creditUsed": "0.00", "held": "2.00"},
         "JPY": {"currency": "JPY", "wallets": 1, "depositBalance": "0", "creditUsed": "700", "held": "0"},
     }
+    assert shown.pop("version") > 0
     assert shown == {
         "id": "eur",
         "name": "eur",
@@ -98,6 +100,19 @@ def test_a_tenant_is_shown_with_what_it_holds_in_each_currency(own: Installation
         "settings": {},
     }
     assert tenant_of(own, "km")["totals"] == []
+
+
+def test_a_tenant_is_changed_from_the_version_that_was_seen(own: Installation) -> None:
+    seen = own.api.get(f"{TENANTS}/eur", own.operator).headers["ETag"]
+
+    def rename(tag: str, name: str) -> TestResponse:
+        return own.api.send("PATCH", f"{TENANTS}/eur", own.operator, headers={"If-Match": tag}, json={"name": name})
+
+    first = rename(f"W/{seen}", "One")
+    assert (first.status_code, first.headers["ETag"]) == (200, f'"{first.json["version"]}"')
+    problem_of(rename(seen, "Two"), 412, "version_mismatch")
+    problem_of(rename("", "Two"), 428, "if_match_required")
+    assert tenant_of(own, "eur")["name"] == "One"
 
 
 def test_a_hold_that_is_over_is_not_held(own: Installation) -> None:

@@ -44,8 +44,8 @@ def test_a_long_statement_is_a_job_and_then_a_document(fresh_book: Book, *, by_a
 
 def test_a_path_that_names_the_tenant_leads_to_paths_that_name_it(fresh_book: Book) -> None:
     book = fresh_book
-    query = {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "format": "pdf"}
-    location = book.api.get("/api/eur/wallet/statement", book.member, query_string=query).headers["Location"]
+    query = {"from": "2000-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
+    location = book.api.get("/api/eur/wallet/statement.pdf", book.member, query_string=query).headers["Location"]
     render(book.app)
     content = book.api.get(location, book.member).get_json()["content"]
     assert content.startswith("/api/eur/wallet/documents/")
@@ -161,7 +161,7 @@ def test_more_movements_than_a_document_holds_are_no_job(fresh_book: Book, monke
     answer = asked(fresh_book)
     said = answer.get_json()
     assert (answer.status_code, said["code"], said["movements"], said["limit"]) == (422, "statement_too_long", 3, 2)
-    assert "format=csv" in said["detail"]
+    assert "CSV" in said["detail"]
 
 
 def test_no_job_is_written_into_an_archived_tenant(fresh_book: Book, fresh_database: Database) -> None:

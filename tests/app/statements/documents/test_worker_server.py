@@ -18,7 +18,7 @@ from tests.app.statements.documents.test_worker import PROGRAM
 from tests.factories.served import PATIENCE_SECONDS, served
 
 MOVEMENTS = 10_000
-QUERY = {"from": START, "to": END, "format": "pdf"}
+QUERY = {"from": START, "to": END}
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,7 +41,7 @@ def client_of(book: Book, database: Database, log: Path, **settings: str) -> Ite
 
 
 def job_of(client: httpx.Client) -> dict[str, Any]:
-    answer = client.get("/api/wallet/statement", params=QUERY)
+    answer = client.get("/api/wallet/statement.pdf", params=QUERY)
     assert answer.status_code == 202, answer.text
     job: dict[str, Any] = answer.json()
     return job | {"location": answer.headers["Location"]}
@@ -70,7 +70,7 @@ def test_the_serving_processes_spend_no_time_on_the_document(
     book: Book, fresh_database: Database, tmp_path: Path
 ) -> None:
     with client_of(book, fresh_database, tmp_path / "log") as client:
-        assert client.get("/api/wallet/statement", params=QUERY | {"to": START.replace("2000", "2001")}).is_success
+        assert client.get("/api/wallet/statement.pdf", params=QUERY | {"to": START.replace("2000", "2001")}).is_success
         own = seconds(client.base_url.port or 0, of_children=False)
         job = job_of(client)
         states = [job]
@@ -86,7 +86,7 @@ def test_the_serving_processes_spend_no_time_on_the_document(
         by_programs = seconds(client.base_url.port or 0, of_children=True)
         document = client.get(states[-1]["content"])
         assert (document.status_code, document.content[:5]) == (200, b"%PDF-")
-        assert client.get("/api/wallet/statement", params=QUERY).content == document.content
+        assert client.get("/api/wallet/statement.pdf", params=QUERY).content == document.content
     assert by_programs > 1, "the program imports the code and lays out 10,000 movements"
     assert spent < by_programs / 2, (spent, by_programs)
     progress = [state["progress"] for state in states]
