@@ -3,7 +3,9 @@
 import os
 
 from app import create_app
+from app.auth.key_uses import start_key_use_worker
 from app.holds.expiry_worker import start_expiry_worker
+from app.mail.worker import start_mail_worker
 from app.statements.documents.expiry_worker import start_document_expiry_worker
 from app.statements.documents.worker import start_document_worker
 from app.tenants.provisioning_worker import start_provisioner
@@ -16,4 +18,6 @@ if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
     start_provisioner(app)
     start_document_worker(app)
     start_document_expiry_worker(app)
+    start_mail_worker(app, app.config["MAIL_SECONDS"])
+    start_key_use_worker(app)
     start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

@@ -1,9 +1,10 @@
-"""The `flask` commands: the groups `wallets`, `members` and `auth`, with the commands of each feature."""
+"""The `flask` commands: the groups `wallets`, `members`, `users` and `auth`, with the commands of each feature."""
 
 from flask import Flask
 from flask.cli import AppGroup
 
 from app.auth.commands import auth
+from app.auth.second_factor.commands import users
 from app.holds.commands import COMMANDS as HOLDS
 from app.ledger.commands import COMMANDS as LEDGER
 from app.members.commands import members
@@ -16,5 +17,5 @@ def init_app(app: Flask) -> None:
     wallets = AppGroup("wallets", help="Wallets and their ledger.")
     for command in (*LEDGER, *HOLDS, *OPENING_BALANCES, *DOCUMENTS):
         wallets.add_command(command)
-    for group in (auth, wallets, members):
+    for group in (auth, wallets, members, users):
         app.cli.add_command(group)

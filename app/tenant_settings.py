@@ -11,7 +11,7 @@ import marshmallow
 from babel import Locale, UnknownLocaleError
 from marshmallow import fields, validate
 
-from app.api.fields import REQUIRED, Schema, coded
+from app.api.fields import REQUIRED, Flag, Schema, coded
 from app.api.money_fields import CurrencyField
 from app.api.requests import faults_of
 from app.config import RATE, RATE_WANTED
@@ -73,6 +73,9 @@ class TenantSettingsSchema(Schema):
     statement_timeout_ms = CountField(MAX_INTEGER)
     idle_in_transaction_timeout_ms = CountField(MAX_INTEGER)
     max_connections = CountField(MAX_COUNT)
+    require_second_factor = Flag(
+        metadata={"description": "whether the tenant's staff must log in with a second factor; API keys need none"}
+    )
 
 
 _NEW: Final = TenantSettingsSchema()

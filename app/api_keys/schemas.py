@@ -12,9 +12,17 @@ class ApiKeySchema(Answer):
     name = fields.String()
     role = fields.String(metadata={"enum": list(KEY_ROLES)})
     created_by = fields.UUID(data_key="createdBy", metadata={"description": "the user who made it"})
+    created_by_name = fields.String(data_key="createdByName")
+    kept_by = fields.UUID(
+        data_key="keptBy", metadata={"description": "the admin who answers for it; it ends with that admin's right"}
+    )
+    kept_by_name = fields.String(data_key="keptByName")
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")
     revoked_at = Moment(data_key="revokedAt", allow_none=True)
+    last_used_at = Moment(
+        data_key="lastUsedAt", allow_none=True, metadata={"description": "noted once a minute; null if never used"}
+    )
 
 
 class NewApiKeySchema(ApiKeySchema):

@@ -1,6 +1,6 @@
 """Refusals of authentication and authorisation."""
 
-from app.errors import Forbidden, Unauthenticated, Unavailable
+from app.errors import Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 
 
 class BadCredentials(Unauthenticated):
@@ -13,6 +13,18 @@ class WrongPassword(Forbidden):
     """The current password is wrong. It is no 401, because a client would then refresh a token that is valid."""
 
     code = "wrong_password"
+
+
+class NoPassword(Conflict):
+    """The account has no password: its user logs in through the identity provider, or sets a first password by mail."""
+
+    code = "no_password"
+
+
+class SessionNotFound(NotFound):
+    """No such session, or another user's. Both get the same answer."""
+
+    code = "session_not_found"
 
 
 class BadRefreshToken(Unauthenticated):

@@ -54,21 +54,23 @@ class OpenIdProvider:
         known.
         """
         try:
-            email = self._verified_email(text)
+            claims = self._verified_claims(text)
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
-            email = None
+            claims = {}
+        email = _address(claims) if claims else None
         known = credentials(email) if email else None
         if known is None or not known.is_active:
             raise BadToken("The access token is not valid or has expired; log in again.")
-        return Token(known.user_id, None, {})
+        return Token(known.user_id, None, {"amr": _methods(claims)})
 
-    def _verified_email(self, text: str) -> str | None:
+    def _verified_claims(self, text: str) -> dict[str, Any]:
+        """Empty for a token that another party of the audience may have."""
         claims = jwt.decode(text, self._key_of, algorithms=self._algorithms).claims
         self._rules.validate(claims)
         audience = claims["aud"]
         if isinstance(audience, list) and len(audience) > 1 and claims.get("azp") != self._audience:
-            return None
-        return _address(claims)
+            return {}
+        return dict(claims)
 
     def _key_of(self, token: Any) -> Any:
         kid = token.headers().get("kid")
@@ -83,3 +85,9 @@ def _address(claims: dict[str, Any]) -> str | None:
     if claims.get("email_verified") is not True or not isinstance(email, str):
         return None
     return email.lower() if email.isascii() and email.isprintable() else None
+
+
+def _methods(claims: dict[str, Any]) -> tuple[str, ...]:
+    """How the provider authenticated the user (RFC 8176): `mfa` means by more than one factor."""
+    told = claims.get("amr")
+    return tuple(method for method in told if isinstance(method, str)) if isinstance(told, list) else ()

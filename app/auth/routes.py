@@ -31,17 +31,24 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 def login(told: dict[str, Any]) -> dict[str, Any]:
     """Trade an address and a password for an access token and a refresh token.
 
-    If the request names a tenant, the tokens are valid for that tenant only.
+    An account with a second factor needs its `code` too: the answer to a right password without one is 401
+    `second_factor_required`. If the request names a tenant, the tokens are valid for that tenant only.
     """
     if told["cookie"]:
         cookies.refuse_other_origins(request)
     count_login(told["email"])
     with log_in_slot():
         known = service.authenticate(told["email"], told["password"])
+    service.prove_second_factor(known, told.get("code"))
     tenant = named_tenant(known.user_id)
     lifetime_seconds: int = current_app.config["REFRESH_SECONDS"]
     grant = sessions.start_session(
-        known.user_id, known.password_hash, tenant.id if tenant else None, lifetime_seconds=lifetime_seconds
+        known.user_id,
+        known.password_hash,
+        tenant.id if tenant else None,
+        lifetime_seconds,
+        user_agent=request.headers.get("User-Agent"),
+        has_second_factor=known.has_second_factor,
     )
     return {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
 

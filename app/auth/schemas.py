@@ -32,6 +32,7 @@ class NewPassword(Text):
 class LoginSchema(Schema):
     email = Text(required=True, max_length=254)
     password = Text(required=True, max_length=MAX_PASSWORD_LENGTH)
+    code = Text(max_length=40, description="of the second factor, if the account has one; or a recovery code")
     cookie = Flag(
         load_default=False,
         metadata={"description": "for browsers: keep the tokens in cookies and answer with a csrfToken instead"},

@@ -83,9 +83,24 @@ def count_login(email: str) -> None:
     """Count a log-in attempt on this account, whether or not it exists. Stores a keyed hash, not the address. Raises
     TooManyRequests.
     """
+    _count_attempt("account", hashed_account(email))
+
+
+def count_attempt(name: str, whose: str, rate: str) -> None:
+    """Count an attempt of this kind over all processes. Raises TooManyRequests."""
+    _count(current_app.extensions[LOGIN_EXTENSION], rate, name, whose)
+
+
+def count_account(name: str, address: str, rate: str) -> None:
+    """Count an attempt of this kind on the account with this address, whether or not it exists. Stores a keyed hash,
+    not the address. Raises TooManyRequests.
+    """
+    count_attempt(name, hashed_account(address), rate)
+
+
+def hashed_account(address: str) -> str:
     secret: str = current_app.config["SECRET_KEY"]
-    account = blake2b(email.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
-    _count_attempt("account", account)
+    return blake2b(address.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
 
 
 def _count_address() -> None:

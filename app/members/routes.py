@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
+from app.api_keys.handover import KeyChoice
 from app.auth.access import Access, access, actor, caller
 from app.members import service
 from app.members.schemas import (
@@ -16,6 +17,7 @@ from app.members.schemas import (
     MemberPageSchema,
     MemberRoleSchema,
     MeSchema,
+    RemoveMemberQuery,
 )
 from app.users import service as users
 from app.users.models import Role
@@ -62,7 +64,9 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
     A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
     """
-    user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
+    user_id, is_new = service.put_member(
+        body["email"], body.get("name"), Role(body["role"]), keys=_choice(body), actor=actor()
+    )
     return {"user_id": user_id, "role": body["role"]}, 201 if is_new else 200
 
 
@@ -71,14 +75,26 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
 def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
-    """Change a member's role in this tenant, from the member's next request on."""
-    service.change_role(user_id, Role(body["role"]), actor=actor())
+    """Change a member's role in this tenant, from the member's next request on.
+
+    API keys depend on the right of the admin who answers for them. If an admin becomes less, the request must choose
+    what becomes of valid ones.
+    """
+    service.change_role(user_id, Role(body["role"]), keys=_choice(body), actor=actor())
     return {"user_id": user_id, "role": body["role"]}
 
 
 @blueprint.delete("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.remove")
+@blueprint.arguments(RemoveMemberQuery, location="query")
 @blueprint.response(204)
-def remove_member(user_id: UUID) -> None:
-    """Remove a member from the next request on. The wallet and its history stay."""
-    service.remove_member(user_id, actor=actor())
+def remove_member(query: dict[str, Any], user_id: UUID) -> None:
+    """Remove a member from the next request on. The wallet and its history stay.
+
+    If valid API keys depend on the member's right, the request must choose what becomes of them.
+    """
+    service.remove_member(user_id, keys=_choice(query), actor=actor())
+
+
+def _choice(given: dict[str, Any]) -> KeyChoice | None:
+    return KeyChoice(given["api_keys"]) if "api_keys" in given else None

@@ -1,14 +1,12 @@
 """Members on the wire."""
 
-import re
-from typing import Any
+from marshmallow import fields
 
-from marshmallow import ValidationError, fields, validates
-
-from app.api.fields import Answer, Choice, Schema, Text, coded
+from app.api.fields import Answer, Choice, Schema, Text
 from app.api.pagination import PageQuery, page_schema
+from app.api_keys.handover import KeyChoice
 from app.users.models import MEMBERSHIP_ROLES
-from app.users.schemas import MembershipSchema
+from app.users.schemas import EmailAddress, MembershipSchema
 
 
 class MeSchema(Answer):
@@ -45,16 +43,26 @@ class MemberRoleSchema(Answer):
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
 
 
+class KeyChoiceField(Choice):
+    """What becomes of the API keys that depend on the right of a member who loses it."""
+
+    def __init__(self) -> None:
+        super().__init__(*KeyChoice, data_key="apiKeys")
+        meaning = "of the valid keys that an admin answers for; `keep`: you answer for them"
+        self.metadata = {**self.metadata, "description": meaning}
+
+
 class AddMemberSchema(Schema):
-    email = Text(required=True, max_length=254)
+    email = EmailAddress(required=True)
     name = Text(max_length=200, description="of a user who is new; others keep theirs")
     role = Choice(*MEMBERSHIP_ROLES, required=True)
-
-    @validates("email")
-    def is_address(self, value: str, **_: Any) -> None:
-        if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
-            raise ValidationError(coded("not_an_address", "An e-mail address is needed."))
+    api_keys = KeyChoiceField()
 
 
 class ChangeMemberSchema(Schema):
     role = Choice(*MEMBERSHIP_ROLES, required=True)
+    api_keys = KeyChoiceField()
+
+
+class RemoveMemberQuery(Schema):
+    api_keys = KeyChoiceField()

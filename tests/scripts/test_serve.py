@@ -83,7 +83,7 @@ class Caller:
 
     def __init__(self, url: str, who: str) -> None:
         self.http = httpx.Client(base_url=url)
-        body = {"email": f"{who}@example.com", "password": "wallet-demo"}
+        body = {"email": f"{who}@example.com", "password": "wallet-demo-login"}
         answer = self.http.post("/api/auth/login", json=body)
         assert answer.status_code == 200, answer.text
         self.http.headers["Authorization"] = f"Bearer {answer.json()['accessToken']}"
