@@ -17,13 +17,18 @@ from app.accounts.schemas import (
 )
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access, caller
 from app.auth.credentials import presented_session
-from app.auth.service import confirm_password
+from app.auth.errors import SessionNotFound
+from app.auth.service import PASSWORD_REFUSALS, confirm_password
 from app.auth.sessions import end_other_sessions
 from app.current import current_app
+from app.errors import TooManyRequests
+from app.limits.concurrency import TooManyConcurrentRequests
 from app.limits.rate_limit import client_address, count_account, count_attempt
-from app.mail.outbox import ask_for_reset
+from app.mail.outbox import AccountTokenNotFound, ask_for_reset
+from app.users.errors import MemberNotFound, UserExists
 from app.users.models import User
 
 blueprint = Blueprint("accounts", __name__, url_prefix="/api", description="The caller's own account.")
@@ -33,6 +38,7 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/api", description="The 
 @access(Access.ANYONE)
 @blueprint.arguments(ForgottenPasswordSchema)
 @blueprint.response(202)
+@refuses(TooManyRequests)
 def request_password_reset(body: dict[str, str]) -> None:
     """Send a mail with a token for a new password. The answer is the same for an unknown address.
 
@@ -48,6 +54,7 @@ def request_password_reset(body: dict[str, str]) -> None:
 @access(Access.ANYONE)
 @blueprint.arguments(ResetPasswordSchema)
 @blueprint.response(204)
+@refuses(AccountTokenNotFound, TooManyRequests, TooManyConcurrentRequests)
 def reset_password(body: dict[str, str]) -> None:
     """Set a new password with the token of a mail. It ends all sessions of the user; a second factor stays."""
     count_address()
@@ -58,6 +65,7 @@ def reset_password(body: dict[str, str]) -> None:
 @access(Access.USER)
 @blueprint.arguments(UpdateMeSchema)
 @blueprint.response(200, ProfileSchema)
+@refuses(MemberNotFound)
 def update_me(body: dict[str, str]) -> User:
     """Change the caller's name. A tenant that calls the caller by another name keeps that."""
     return service.rename_user(caller().user_id, body["name"])
@@ -67,6 +75,7 @@ def update_me(body: dict[str, str]) -> User:
 @access(Access.USER)
 @blueprint.arguments(ChangeEmailSchema)
 @blueprint.response(202)
+@refuses(*PASSWORD_REFUSALS)
 def request_email_change(body: dict[str, str]) -> None:
     """Send a mail with a token to a new address. The account keeps its address until the token is confirmed.
 
@@ -82,6 +91,7 @@ def request_email_change(body: dict[str, str]) -> None:
 @access(Access.ANYONE)
 @blueprint.arguments(ConfirmEmailSchema)
 @blueprint.response(204)
+@refuses(AccountTokenNotFound, UserExists, TooManyRequests)
 def confirm_email_change(body: dict[str, str]) -> None:
     """Give the account the address to which the token was sent. Both addresses get a mail."""
     count_address()
@@ -105,6 +115,7 @@ def list_my_sessions(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.delete("/me/sessions/<uuid:session_id>")
 @access(Access.USER)
 @blueprint.response(204)
+@refuses(SessionNotFound)
 def end_my_session(session_id: UUID) -> None:
     """End one of the caller's sessions: its tokens are refused from the next request on."""
     own_sessions.end_own_session(caller().user_id, session_id)

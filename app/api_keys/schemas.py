@@ -8,15 +8,17 @@ from app.users.models import KEY_ROLES
 
 
 class ApiKeySchema(Answer):
-    key_id = fields.UUID(attribute="id", data_key="keyId")
+    id = fields.UUID()
     name = fields.String()
     role = fields.String(metadata={"enum": list(KEY_ROLES)})
-    created_by = fields.UUID(data_key="createdBy", metadata={"description": "the user who made it"})
-    created_by_name = fields.String(data_key="createdByName")
-    kept_by = fields.UUID(
-        data_key="keptBy", metadata={"description": "the admin who answers for it; it ends with that admin's right"}
+    creator_id = fields.UUID(
+        attribute="created_by", data_key="creatorId", metadata={"description": "the user who made it"}
     )
-    kept_by_name = fields.String(data_key="keptByName")
+    creator_name = fields.String(data_key="creatorName")
+    keeper_id = fields.UUID(
+        data_key="keeperId", metadata={"description": "the admin who answers for it; it ends with that admin's right"}
+    )
+    keeper_name = fields.String(data_key="keeperName")
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")
     revoked_at = Moment(data_key="revokedAt", allow_none=True)

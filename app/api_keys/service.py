@@ -80,9 +80,9 @@ def _keys_of(tenant_id: UUID) -> sa.Select[Any]:
     columns = [column for column in ApiKey.__table__.c if column.name not in {"secret_hash", "kept_by"}]
     return sa.select(
         *columns,
-        keeper.label("kept_by"),
-        _name_of(ApiKey.created_by).label("created_by_name"),
-        _name_of(keeper).label("kept_by_name"),
+        keeper.label("keeper_id"),
+        _name_of(ApiKey.created_by).label("creator_name"),
+        _name_of(keeper).label("keeper_name"),
     ).where(ApiKey.tenant_id == tenant_id)
 
 

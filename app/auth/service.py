@@ -1,5 +1,6 @@
 """Log-in by password and second factor, and the change of a password."""
 
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,10 +12,13 @@ from app.auth.second_factor.service import proves
 from app.auth.sessions import end_other_sessions
 from app.current import current_app
 from app.db import db
+from app.errors import TooManyRequests
 from app.limits import log_in_slot
+from app.limits.concurrency import TooManyConcurrentRequests
 from app.limits.rate_limit import count_attempt
 from app.mail.models import MailKind
 from app.mail.outbox import drop_tokens, put_notice
+from app.users.errors import MemberNotFound
 from app.users.models import User
 from app.users.service import Credentials, credentials, credentials_of
 
@@ -41,6 +45,10 @@ def prove_second_factor(known: Credentials, code: str | None) -> None:
     count_attempt("second_factor", str(known.user_id), current_app.config["SECOND_FACTOR_RATE_LIMIT"])
     if not proves(known.user_id, code):
         raise SecondFactorWrong("The code is wrong, or was used before.")
+
+
+# What `confirm_password` may refuse with.
+PASSWORD_REFUSALS: Final = (NoPassword, WrongPassword, MemberNotFound, TooManyRequests, TooManyConcurrentRequests)
 
 
 def confirm_password(user_id: UUID, password: str) -> Credentials:

@@ -19,6 +19,7 @@ from tenant_schemas.flask import connections
 
 NOTICE_SECONDS: Final = 2 * 86_400  # for how long a mail without a token is tried
 PRUNED_AT_ONCE: Final = 1000
+TOKEN_NOT_VALID: Final = "The token is not valid: it was used or replaced, or it has expired. Ask for a new one."  # noqa: S105
 
 # One statement with one written row, whether or not the address is known: the cost tells nothing. Without a password,
 # and with an OpenID provider, the mail says so and its token is of no use.
@@ -49,8 +50,8 @@ class AccountTokenNotFound(NotFound):
 
     code = "account_token_not_found"
 
-    def __init__(self) -> None:
-        super().__init__("The token is not valid: it was used or replaced, or it has expired. Ask for a new one.")
+    def __init__(self, detail: str = TOKEN_NOT_VALID) -> None:
+        super().__init__(detail)
 
 
 @dataclass(frozen=True, slots=True)

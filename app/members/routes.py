@@ -7,9 +7,12 @@ import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
+from app.api.refusals import refuses
+from app.api_keys.errors import ApiKeysUndecided
 from app.api_keys.handover import KeyChoice
 from app.auth.access import Access, access, actor, caller
 from app.members import service
+from app.members.errors import OwnMembership
 from app.members.schemas import (
     AddMemberSchema,
     ChangeMemberSchema,
@@ -20,6 +23,7 @@ from app.members.schemas import (
     RemoveMemberQuery,
 )
 from app.users import service as users
+from app.users.errors import MemberNotFound
 from app.users.models import Role
 
 blueprint = Blueprint(
@@ -30,11 +34,12 @@ blueprint = Blueprint(
 @blueprint.get("/me")
 @access(Access.USER)
 @blueprint.response(200, MeSchema)
+@refuses(MemberNotFound)
 def show_me() -> dict[str, Any]:
     """The user of the access token, and the user's memberships."""
     user = users.get_user(caller().user_id)
     return {
-        "user_id": user.id,
+        "id": user.id,
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
@@ -59,6 +64,7 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.arguments(AddMemberSchema)
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
+@refuses(OwnMembership, ApiKeysUndecided)
 def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
@@ -74,6 +80,7 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 @access(Access.ADMIN, "member.change")
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
+@refuses(OwnMembership, MemberNotFound, ApiKeysUndecided)
 def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
     """Change a member's role in this tenant, from the member's next request on.
 
@@ -88,6 +95,7 @@ def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
 @access(Access.ADMIN, "member.remove")
 @blueprint.arguments(RemoveMemberQuery, location="query")
 @blueprint.response(204)
+@refuses(OwnMembership, MemberNotFound, ApiKeysUndecided)
 def remove_member(query: dict[str, Any], user_id: UUID) -> None:
     """Remove a member from the next request on. The wallet and its history stay.
 

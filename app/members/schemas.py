@@ -10,7 +10,7 @@ from app.users.schemas import EmailAddress, MembershipSchema
 
 
 class MeSchema(Answer):
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID()
     email = fields.String()
     name = fields.String()
     is_operator = fields.Boolean(data_key="isOperator")
@@ -20,7 +20,7 @@ class MeSchema(Answer):
 class MemberSchema(Answer):
     """A member in the tenant's directory. Address and name are the user's own, the same in all tenants."""
 
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
     email = fields.String()
     name = fields.String()
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
@@ -39,7 +39,7 @@ class MemberRoleSchema(Answer):
     elsewhere.
     """
 
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
 
 

@@ -89,7 +89,7 @@ SAMPLES = (
     Sample("POST", "/api/auth/email/confirm", ANYONE, json={"token": "unknown"}),
     Sample("POST", "/api/auth/invitations/accept", ANYONE, json={"token": "unknown", "password": PASSWORD}),
     Sample("GET", "/api/admin/tenants", OPERATORS),
-    Sample("POST", "/api/admin/tenants", OPERATORS, json={"slug": "{slug}", "currency": "EUR"}),
+    Sample("POST", "/api/admin/tenants", OPERATORS, json={"id": "{slug}", "currency": "EUR"}),
     Sample(
         "GET",
         "/api/admin/tenants/provisionings/<uuid:provisioning_id>",
@@ -223,7 +223,7 @@ class Side:
             "wallet": self.wallet,
             "member": self.member.user_id,
             "leaver": self.leaver.user_id,
-            "key": self._key(api, "auditor")["keyId"],
+            "key": self._key(api, "auditor")["id"],
             "invitation": self._invitation(api),
             "product": product,
             "currency": CURRENCY[slug],

@@ -4,10 +4,11 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
+from app.api.refusals import refuses
 from app.auth.access import Access, access, caller
 from app.auth.credentials import presented_session
 from app.auth.second_factor import codes, service
-from app.auth.second_factor.errors import CodeWrong
+from app.auth.second_factor.errors import CodeWrong, SecondFactorExists, SecondFactorMissing
 from app.auth.second_factor.schemas import (
     CodeSchema,
     FullProofSchema,
@@ -16,8 +17,9 @@ from app.auth.second_factor.schemas import (
     RecoveryCodesSchema,
     SecondFactorSchema,
 )
-from app.auth.service import confirm_password
+from app.auth.service import PASSWORD_REFUSALS, confirm_password
 from app.current import current_app
+from app.errors import TooManyRequests
 from app.limits.rate_limit import count_attempt
 from app.users.service import get_user
 
@@ -38,6 +40,7 @@ def show_second_factor() -> service.FactorState:
 @access(Access.USER)
 @blueprint.arguments(PasswordProofSchema)
 @blueprint.response(200, NewSecondFactorSchema)
+@refuses(SecondFactorExists, *PASSWORD_REFUSALS)
 def set_up_second_factor(body: dict[str, str]) -> dict[str, Any]:
     """Make a secret for an authenticator. Nothing asks for it until it is confirmed."""
     user_id = caller().user_id
@@ -50,6 +53,7 @@ def set_up_second_factor(body: dict[str, str]) -> dict[str, Any]:
 @access(Access.USER)
 @blueprint.arguments(CodeSchema)
 @blueprint.response(200, RecoveryCodesSchema)
+@refuses(SecondFactorMissing, CodeWrong, TooManyRequests)
 def confirm_second_factor(body: dict[str, str]) -> dict[str, Any]:
     """Switch the second factor on with a first code, and get the recovery codes. This session has the factor then."""
     user_id = caller().user_id
@@ -61,6 +65,7 @@ def confirm_second_factor(body: dict[str, str]) -> dict[str, Any]:
 @access(Access.USER)
 @blueprint.arguments(FullProofSchema)
 @blueprint.response(200, RecoveryCodesSchema)
+@refuses(SecondFactorMissing, CodeWrong, *PASSWORD_REFUSALS)
 def replace_recovery_codes(body: dict[str, str]) -> dict[str, Any]:
     """Get new recovery codes. The earlier ones are good no longer."""
     user_id = caller().user_id
@@ -72,6 +77,7 @@ def replace_recovery_codes(body: dict[str, str]) -> dict[str, Any]:
 @access(Access.USER)
 @blueprint.arguments(FullProofSchema)
 @blueprint.response(204)
+@refuses(SecondFactorMissing, CodeWrong, *PASSWORD_REFUSALS)
 def remove_second_factor(body: dict[str, str]) -> None:
     """Switch the second factor off. It is no DELETE, because a proxy may drop the body of one."""
     user_id = caller().user_id

@@ -59,7 +59,7 @@ def accept_invitation(
     use_token(MailKind.INVITATION, token)
     _end(invitation, user_id)
     role = _add_member(tenant, user_id, invitation.role, own_name)
-    told = {"role": role, "invitedBy": invitation.invited_by}
+    told = {"role": role, "inviterId": invitation.invited_by}
     commit_entry(tenant, replace(actor, id=user_id), "invitation.accept", subject=str(user_id), after=told)
     return Accepted(tenant.slug, email, role)
 

@@ -8,10 +8,16 @@ import sqlalchemy as sa
 from app.accounts.routes import count_address
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
 from app.auth.actors import Actor, ActorKind
+from app.auth.errors import NoPassword
 from app.current import current_app, g, request
+from app.errors import TooManyRequests
+from app.limits.concurrency import TooManyConcurrentRequests
+from app.mail.outbox import AccountTokenNotFound
 from app.members.invitations import acceptance, service
+from app.members.invitations.errors import AlreadyMember, InvitationNotFound, InvitationOver, PasswordKnown
 from app.members.invitations.schemas import (
     AcceptedInvitationSchema,
     AcceptInvitationSchema,
@@ -29,6 +35,7 @@ blueprint = Blueprint("invitations", __name__, url_prefix="/api", description="I
 @access(Access.ADMIN, "member.invite")
 @blueprint.arguments(InviteSchema)
 @blueprint.response(201, InvitationSchema)
+@refuses(AlreadyMember)
 def invite_member(body: dict[str, Any]) -> sa.Row[Any]:
     """Invite an address to this tenant by mail. The membership exists from the acceptance on.
 
@@ -53,6 +60,7 @@ def list_invitations(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.delete("/admin/invitations/<uuid:invitation_id>")
 @access(Access.ADMIN, "invitation.revoke")
 @blueprint.response(204)
+@refuses(InvitationNotFound, InvitationOver)
 def revoke_invitation(invitation_id: UUID) -> None:
     """Revoke an invitation. Its token is good no longer, and it stays in the list."""
     service.revoke_invitation(invitation_id, actor=actor())
@@ -61,6 +69,7 @@ def revoke_invitation(invitation_id: UUID) -> None:
 @blueprint.post("/admin/invitations/<uuid:invitation_id>/resend")
 @access(Access.ADMIN, "invitation.resend")
 @blueprint.response(200, InvitationSchema)
+@refuses(InvitationNotFound, InvitationOver)
 def resend_invitation(invitation_id: UUID) -> sa.Row[Any]:
     """Send an invitation again, with a new token and a new expiry. The earlier token is good no longer."""
     return service.resend_invitation(invitation_id, actor=actor())
@@ -70,6 +79,7 @@ def resend_invitation(invitation_id: UUID) -> sa.Row[Any]:
 @access(Access.ANYONE)
 @blueprint.arguments(AcceptInvitationSchema)
 @blueprint.response(200, AcceptedInvitationSchema)
+@refuses(AccountTokenNotFound, PasswordKnown, NoPassword, TooManyRequests, TooManyConcurrentRequests)
 def accept_invitation(body: dict[str, Any]) -> acceptance.Accepted:
     """Become a member with the token of the mail; then log in.
 

@@ -23,8 +23,11 @@ class InvitationSchema(Answer):
     name = fields.String(allow_none=True)
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
     status = fields.String(metadata={"enum": list(STATUSES)})
-    invited_by = fields.UUID(
-        data_key="invitedBy", allow_none=True, metadata={"description": "the admin; null for the command line"}
+    inviter_id = fields.UUID(
+        attribute="invited_by",
+        data_key="inviterId",
+        allow_none=True,
+        metadata={"description": "the admin; null for the command line"},
     )
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")

@@ -31,7 +31,7 @@ def status_of(api: Api, key: Person) -> int:
 
 
 def shown(api: Api, admin: Person, slug: str, key: Person) -> dict[str, Any]:
-    return next(item for item in listed(api, admin, slug) if item["keyId"] == str(key.user_id))
+    return next(item for item in listed(api, admin, slug) if item["id"] == str(key.user_id))
 
 
 def remove(api: Api, admin: Person, slug: str, leaver: Person, choice: str | None) -> TestResponse:
@@ -86,8 +86,8 @@ def test_kept_keys_depend_on_who_decided_and_still_say_who_made_them(
     assert status_of(api, key) == 200
     found = shown(api, admin, "eur", key)
     made, kept = (str(leaver.user_id), "Leo"), (str(admin.user_id), "Ada")
-    assert (found["createdBy"], found["createdByName"]) == made
-    assert (found["keptBy"], found["keptByName"]) == kept
+    assert (found["creatorId"], found["creatorName"]) == made
+    assert (found["keeperId"], found["keeperName"]) == kept
     last = people.make(eur="admin")
     problem_of(remove(api, last, "eur", admin, None), 409, "api_keys_undecided")
     assert remove(api, last, "eur", admin, "revoke").status_code == 204
@@ -116,7 +116,7 @@ def test_an_operators_key_needs_no_membership_and_shows_no_name(api: Api, people
     operator = people.make(is_operator=True, name="Olga")
     key = service_of(api, operator, "eur")
     assert status_of(api, key) == 200
-    assert shown(api, admin, "eur", key)["createdByName"] == "operator"
+    assert shown(api, admin, "eur", key)["creatorName"] == "operator"
 
 
 def command(app: Flask, email: str, *options: str) -> tuple[int, str]:
@@ -136,7 +136,7 @@ def test_the_command_line_demands_the_choice_too(
     assert status_of(api, key) == 200
     assert command(app, leaver.email, "--api-keys", admin.email)[0] == 0
     assert status_of(api, key) == 200
-    assert shown(api, admin, "eur", key)["keptBy"] == str(admin.user_id)
+    assert shown(api, admin, "eur", key)["keeperId"] == str(admin.user_id)
     people.make(eur="admin")
     assert command(app, admin.email, "--api-keys", "revoke")[0] == 0
     assert status_of(api, key) == 401

@@ -21,7 +21,7 @@ def test_a_use_is_shown_once_it_is_written(app: Flask, api: Api, people: People)
     key, unused = service_of(api, admin, "eur"), service_of(api, admin, "eur")
 
     def used() -> dict[UUID, str | None]:
-        return {UUID(item["keyId"]): item["lastUsedAt"] for item in listed(api, admin, "eur")}
+        return {UUID(item["id"]): item["lastUsedAt"] for item in listed(api, admin, "eur")}
 
     assert api.get("/api/admin/wallets", key).status_code == 200
     assert used()[key.user_id] is None
@@ -42,7 +42,7 @@ def test_a_locked_key_is_left_to_the_next_use(app: Flask, api: Api, people: Peop
     with database.as_superuser() as superuser, superuser.transaction():
         superuser.execute("SELECT FROM shared.api_keys WHERE id = %s FOR UPDATE", (key.user_id,))
         write(app)
-    shown = {UUID(item["keyId"]): item["lastUsedAt"] is not None for item in listed(api, admin, "eur")}
+    shown = {UUID(item["id"]): item["lastUsedAt"] is not None for item in listed(api, admin, "eur")}
     assert (shown[key.user_id], shown[other.user_id]) == (False, True)
 
 

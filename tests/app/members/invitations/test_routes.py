@@ -57,7 +57,7 @@ def test_an_unknown_address_is_invited_sets_a_password_and_is_a_member(
     made = invite(api, admin, slug, email.upper(), role="auditor", name="Ana")
     assert made.status_code == 201
     expected = {"email": email, "name": "Ana", "role": "auditor", "status": "pending", "acceptedAt": None}
-    assert made.json | expected | {"invitedBy": str(admin.user_id)} == made.json
+    assert made.json | expected | {"inviterId": str(admin.user_id)} == made.json
     assert members_of(api, admin, slug, email) == []
     (mail,) = mailbox.collect(email)
     assert mail["Subject"] == f"You are invited to {slug}"
@@ -226,7 +226,7 @@ def test_all_of_it_is_in_the_audit_log(api: Api, people: People, admin: Person, 
     assert told == ["member.invite", "invitation.resend", "invitation.revoke", "member.invite"]
     (accepted,) = api.get(f"/api/admin/audit-log?actorId={known.user_id}", admin, "eur").json["items"]
     assert (accepted["action"], accepted["subject"]) == ("invitation.accept", str(known.user_id))
-    assert accepted["after"] == {"role": "member", "invitedBy": str(admin.user_id)}
+    assert accepted["after"] == {"role": "member", "inviterId": str(admin.user_id)}
 
 
 def test_mails_are_limited_by_address_and_by_tenant_and_no_tenant_feels_another(
