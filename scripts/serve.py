@@ -88,9 +88,9 @@ def main(host: str, port: int, workers: int, threads: int) -> None:
         signal.signal(number, lambda *_: server.terminate())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
     if wait_until_ready(server, host, port) and settings.is_embedded:
-        _print_commands_to_try(f"http://{host}:{port}")
         for folder in _mail_folder(settings).values():
-            print(f"Mails to users are written to {folder}", flush=True)
+            print(f"Mails to users are written to {folder}")
+        _print_commands_to_try(f"http://{host}:{port}")
     sys.exit(server.wait())
 
 

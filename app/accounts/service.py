@@ -64,7 +64,7 @@ def confirm_email_change(token: str) -> None:
     """
     holder = holder_of(MailKind.EMAIL_CHANGE, token)
     user_id, new = _user_of(holder), holder.recipient
-    old = _lock_active_user(user_id)
+    old = _lock_active_user(user_id, changes_key=True)
     use_token(MailKind.EMAIL_CHANGE, token)
     try:
         db.session.execute(sa.update(User).where(User.id == user_id).values(email=new))
@@ -83,10 +83,12 @@ def _user_of(holder: TokenHolder) -> UUID:
     return holder.user_id
 
 
-def _lock_active_user(user_id: UUID) -> str:
-    """Lock the user's row. Returns the address. Raises AccountTokenNotFound for a disabled user."""
+def _lock_active_user(user_id: UUID, *, changes_key: bool = False) -> str:
+    """Lock the user's row, also against references if the address is to change, which is a key: a lock that grows later
+    could deadlock. Returns the address. Raises AccountTokenNotFound for a disabled user.
+    """
     active = sa.select(User.email).where(User.id == user_id, User.status == "active")
-    email = db.session.scalar(active.with_for_update(key_share=True))
+    email = db.session.scalar(active.with_for_update(key_share=not changes_key))
     if email is None:
         raise AccountTokenNotFound
     return email

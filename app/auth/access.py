@@ -34,6 +34,7 @@ from app.auth.errors import (
 )
 from app.auth.key_uses import note_key_use
 from app.auth.remembered_standings import RememberedStandings, StandingKey
+from app.auth.second_factor.demand import demands_second_factor, refuse_single_factor
 from app.auth.second_factor.errors import SecondFactorDemanded
 from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
@@ -216,8 +217,8 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if who is Access.OPERATOR and not found.is_operator:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
-    if is_operator and current_app.config["OPERATOR_SECOND_FACTOR"]:
-        _refuse_single_factor(credential, found)
+    if is_operator and demands_second_factor(None, Role.OPERATOR):
+        refuse_single_factor(credential, found)
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
     limits.enter_shared_side(found.id)
     bind_request(SHARED)
@@ -255,23 +256,9 @@ def _let_in(
         raise refusal(f"Your role in this tenant is {role}. This needs one of: {roles}.")
     if isinstance(credential, ApiKey):
         note_key_use(credential.key_id)
-    elif who in WATCHED and _demands_second_factor(tenant, role):
-        _refuse_single_factor(credential, found)
+    elif who in WATCHED and demands_second_factor(tenant, role):
+        refuse_single_factor(credential, found)
     bind_request(tenant)
-
-
-def _demands_second_factor(tenant: Tenant, role: Role) -> bool:
-    """Whether the tenant demands a second factor of its staff, or the installation of its operators."""
-    is_demanded = tenant.settings.get("require_second_factor") is True
-    return is_demanded or (role is Role.OPERATOR and current_app.config["OPERATOR_SECOND_FACTOR"])
-
-
-def _refuse_single_factor(credential: Token, found: Standing) -> None:
-    is_of_provider = credential.session_id is None  # Then the provider has asked for the factors.
-    if not ("mfa" in credential.claims.get("amr", ()) if is_of_provider else found.has_second_factor):
-        raise SecondFactorDemanded(
-            "This needs a session with a second factor. Set one up at POST /api/me/second-factor, or log in with it."
-        )
 
 
 def _enter_as_remembered(who: Access, credential: Token | ApiKey, key: StandingKey) -> bool:

@@ -68,7 +68,8 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
-    A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
+    A new user has no password. The user sets one as a forgotten one, or logs in through the OpenID provider. To let the
+    user know, and choose, invite the address instead.
     """
     user_id, is_new = service.put_member(
         body["email"], body.get("name"), Role(body["role"]), keys=_choice(body), actor=actor()

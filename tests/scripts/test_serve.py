@@ -149,6 +149,18 @@ def test_the_demo_people_belong_where_the_readme_says(server: tuple[str, str], w
         assert http.get("/api/me").json()["isOperator"] == (who == "operator")
 
 
+def test_a_mail_of_the_demo_is_written_to_the_folder_that_was_printed(server: tuple[str, str], folder: Path) -> None:
+    url, printed = server
+    assert f"Mails to users are written to {folder / 'data' / 'mail'}" in printed
+    body = {"email": "outsider@example.com"}
+    assert httpx.post(f"{url}/api/auth/password/forgotten", json=body).status_code == 202
+    deadline = time.monotonic() + 20
+    while not (found := list((folder / "data" / "mail").glob("*.eml"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (file,) = found
+    assert "To: outsider@example.com" in file.read_text()
+
+
 def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str], folder: Path) -> None:
     audit = subprocess.run(
         [str(Path(sys.executable).with_name("flask")), "wallets", "audit"],
