@@ -1,4 +1,4 @@
-"""Invitations (shared schema). An accepted or revoked one stays for a while, as a record."""
+"""Invitations (shared schema). Those that are over stay, as a record."""
 
 from datetime import datetime
 from uuid import UUID
