@@ -243,6 +243,18 @@ def test_two_workers_share_the_mails(app: Flask, people: People, inbox: Inbox) -
     assert sorted(to for ((to,), _) in inbox.envelopes) == sorted(person.email for person in recipients)
 
 
+def test_a_mail_that_another_worker_claims_holds_up_no_other(
+    app: Flask, database: Database, people: People, person: Person, inbox: Inbox
+) -> None:
+    other = people.make(eur="member")
+    put(app, person)
+    put(app, other)
+    with database.as_superuser() as superuser, superuser.transaction(), mail_server(inbox) as url:
+        superuser.execute("SELECT FROM shared.account_mails WHERE user_id = %s FOR UPDATE", (person.user_id,))
+        sweep(app, url)
+    assert [recipients for recipients, _ in inbox.envelopes] == [[other.email]]
+
+
 def test_a_text_for_a_header_injects_none(app: Flask, person: Person, inbox: Inbox) -> None:
     """An address that an earlier release took is given up; the mails behind it are sent."""
     for recipient in ("a@b\nBcc: eve@example.com", "a@b>,<eve@example.com"):
