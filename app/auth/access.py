@@ -217,6 +217,7 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if who is Access.OPERATOR and not found.is_operator:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
+    g.standing = found
     if is_operator and demands_second_factor(None, Role.OPERATOR):
         refuse_single_factor(credential, found)
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)

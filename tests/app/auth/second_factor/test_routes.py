@@ -211,6 +211,25 @@ def test_a_tenant_demands_a_factor_of_its_staff_and_of_nobody_else(
         assert api.get("/api/admin/members", session, strict_tenant).status_code == 200
 
 
+def test_an_operators_list_leaves_a_strict_tenant_out_until_there_is_a_factor(
+    api: Api, people: People, strict_tenant: str
+) -> None:
+    people.wallet(people.make(eur="member", km="member"), "eur")
+    operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
+
+    def shown() -> tuple[set[str], list[str]]:
+        page = api.get("/api/admin/wallets?limit=200", operator).json
+        return {item["tenantId"] for item in page["items"]}, page["unavailable"]
+
+    tenants, unavailable = shown()
+    assert strict_tenant not in tenants
+    assert unavailable == [strict_tenant]
+    switch_on(api, operator, PASSWORD)
+    tenants, unavailable = shown()
+    assert strict_tenant in tenants
+    assert unavailable == []
+
+
 def test_an_api_key_is_not_asked(api: Api, people: People, person: Person, strict_tenant: str) -> None:
     switch_on(api, person, PASSWORD)
     body = {"name": "till", "role": "service", "expiresAt": "2027-01-01T00:00:00Z"}
