@@ -8,6 +8,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.auth.passwords import hash_password
+from app.members.invitations import acceptance
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import faults_of, problem_of
 from tests.factories.api import Api
@@ -254,3 +255,29 @@ def test_a_suspended_tenants_invitation_waits(
         with database.as_superuser() as superuser:
             superuser.execute("UPDATE shared.tenants SET status = 'active' WHERE slug = 'eur'")
     assert accept(api, token, password=PASSWORD).status_code == 200
+
+
+def test_a_password_that_was_set_meanwhile_stays(
+    *,
+    api: Api,
+    people: People,
+    admin: Person,
+    mailbox: Mailbox,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the password of the invitation is hashed, the user sets another one with a reset."""
+    person = people.make(km="member")
+    invite(api, admin, "eur", person.email)
+
+    def hashed(_: str) -> str:
+        with database.as_superuser() as superuser:
+            change = "UPDATE shared.users SET password_hash = 'of the reset' WHERE id = %s"
+            superuser.execute(change, (person.user_id,))
+        return "of the invitation"
+
+    monkeypatch.setattr(acceptance, "hash_password", hashed)
+    assert accept(api, mailbox.token(person.email), password=PASSWORD).status_code == 200
+    with database.as_superuser() as superuser:
+        query = "SELECT password_hash FROM shared.users WHERE id = %s"
+        assert superuser.execute(query, (person.user_id,)).fetchall() == [("of the reset",)]
