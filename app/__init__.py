@@ -4,7 +4,7 @@ from flask import Flask
 
 from app import commands, config, db, limits, logging_setup
 from app.accounts.routes import blueprint as accounts
-from app.api import answers, openapi, problems
+from app.api import answers, cors, openapi, problems
 from app.api.application import Application
 from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as api_keys
@@ -52,6 +52,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.config["HOLD_EXPIRY_SECONDS"] = settings.hold_expiry_seconds
     app.config["REGISTRY_WATCH_SECONDS"] = settings.registry_watch_seconds
     app.config["REFRESH_SECONDS"] = settings.refresh_seconds
+    app.config["REFRESH_OVERLAP_SECONDS"] = settings.refresh_overlap_seconds
     _configure_accounts(app, settings)
     keys_of_tokens = key_source(settings.signing_keys_file, settings.signing_keys)
     app.extensions["token_mint"] = TokenMint(keys_of_tokens, settings.token_seconds)
@@ -62,6 +63,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     logging_setup.init_app(app, settings.log_level)
     app.after_request(answers.protect)
+    cors.init_app(app, settings.cors_origins)
     db.init_app(app, settings)
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)

@@ -31,6 +31,9 @@ RATE_WANTED = "must be a number and a time, like 600/minute; the times are secon
 # Asymmetric algorithms only: `none` needs no key, and HS* would accept a public key as the secret.
 OIDC_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 _ISSUER = r"^$|^https://[^\s?#]+$|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?$"
+# As a browser sends it: in lower case, without a path and without the scheme's own port. `*` and `null` are every page.
+_HOST = r"([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])"
+_ORIGIN = rf"(https://{_HOST}(?!:443\Z)|http://{_HOST}(?!:80\Z))(:[0-9]{{1,5}})?"
 _STORAGE = r"^$|^rediss?://.+"
 HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
 _ADDRESS = r"^[^@\s<>,;:]+@[^@\s<>,;:]+\Z"
@@ -57,6 +60,7 @@ class Settings:
     base_domain: str
     token_seconds: int
     refresh_seconds: int
+    refresh_overlap_seconds: int
     signing_keys_file: str
     signing_keys: str = field(repr=False)
     oidc_issuer: str
@@ -80,8 +84,12 @@ class Settings:
     caller_rate_limit: str
     tenant_concurrency: int
     login_rate_limit: str
+    login_failure_limit: str
+    account_failure_limit: str
+    refresh_rate_limit: str
     rate_limit_storage_url: str = field(repr=False)
     trusted_proxies: int
+    cors_origins: tuple[str, ...]
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
@@ -126,6 +134,9 @@ def read_settings() -> Settings:
         ),
         "token_seconds": env.int("TOKEN_SECONDS", 900, validate=positive),
         "refresh_seconds": env.int("REFRESH_SECONDS", 30 * 86_400, validate=timeout),
+        "refresh_overlap_seconds": env.int(
+            "REFRESH_OVERLAP_SECONDS", 30, validate=validate.Range(0, 300, error="must be 0 to 300")
+        ),
         **_signing_keys(env, is_given),
         **_oidc_settings(env),
         "tenant_logins": env.str("TENANT_LOGINS", "own", validate=validate.OneOf(["own", "shared"])),
@@ -140,11 +151,12 @@ def read_settings() -> Settings:
         **_request_settings(env),
         "tenant_rate_limit": env.str("TENANT_RATE_LIMIT", "6000/minute", validate=rate),
         "caller_rate_limit": env.str("CALLER_RATE_LIMIT", "3000/minute", validate=rate),
-        "login_rate_limit": env.str("LOGIN_RATE_LIMIT", "30/minute", validate=rate),
+        **_attempt_limits(env, rate),
         "rate_limit_storage_url": env.str(
             "RATE_LIMIT_STORAGE_URL", "", validate=validate.Regexp(_STORAGE, error="must be like redis://host:6379/0")
         ),
         "trusted_proxies": env.int("TRUSTED_PROXIES", 0, validate=not_negative),
+        "cors_origins": tuple(env.list("CORS_ORIGINS", [], validate=_are_origins) or ()),
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
@@ -179,6 +191,22 @@ def _request_settings(env: Env) -> dict[str, Any]:
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
     }
+
+
+def _attempt_limits(env: Env, rate: validate.Regexp) -> dict[str, str]:
+    """NIST SP 800-63B allows 100 failed log-ins of an account in a row."""
+    return {
+        "login_rate_limit": env.str("LOGIN_RATE_LIMIT", "30/minute", validate=rate) or "",
+        "login_failure_limit": env.str("LOGIN_FAILURE_LIMIT", "20/day", validate=rate) or "",
+        "account_failure_limit": env.str("ACCOUNT_FAILURE_LIMIT", "100/day", validate=rate) or "",
+        "refresh_rate_limit": env.str("REFRESH_RATE_LIMIT", "30/minute", validate=rate) or "",
+    }
+
+
+def _are_origins(given: list[str]) -> None:
+    wrong = [each for each in given if not re.fullmatch(_ORIGIN, each, re.ASCII)]
+    if wrong:
+        raise ValidationError(f"must be origins like https://app.example, in lower case: {', '.join(wrong)}")
 
 
 def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:

@@ -75,7 +75,10 @@ class Invalid(ServiceError):
 
 
 class Unauthenticated(ServiceError):
+    """`is_of_token`: the request presented a token, and it was refused (RFC 6750, 3.1)."""
+
     code = "unauthenticated"
+    is_of_token: ClassVar[bool] = False
 
 
 class Forbidden(ServiceError):

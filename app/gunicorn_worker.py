@@ -26,6 +26,14 @@ LINGER_SECONDS: Final = 2.0  # for a client to close a connection that was answe
 STALLED_CLIENT_SECONDS: Final = 60  # for one piece of the response
 BUFFER_BYTES: Final = 65_536
 HEAD_END: Final = b"\r\n\r\n"
+# gunicorn believes headers of a proxy on this machine, and of any client of a Unix socket: SCRIPT_NAME moves a part of
+# the path out of it, and so walks round a proxy's rule about paths. TRUSTED_PROXIES alone names a header to believe.
+BELIEVED_OF_PROXIES: Final[dict[str, Any]] = {
+    "forwarded_allow_ips": "",
+    "forwarder_headers": "",
+    "secure_scheme_headers": {},
+    "header_map": "drop",  # A name with `_` could not be told from one with `-`.
+}
 LAST_CHUNK_BYTES: Final = 64  # more than the line of a last chunk has, unless it has long extensions
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -99,10 +107,14 @@ class BufferedConnection(TConn):  # type: ignore[misc]
 
 
 class BufferedWorker(ThreadWorker):  # type: ignore[misc]
-    """`--worker-class app.gunicorn_worker.BufferedWorker`. TLS belongs to the proxy in front; it is not supported."""
+    """`--worker-class app.gunicorn_worker.BufferedWorker`. TLS belongs to the proxy in front; it is not supported. No
+    option and no variable of gunicorn makes it believe a forwarded header.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        for name, value in BELIEVED_OF_PROXIES.items():
+            self.cfg.set(name, value)
         # Connections that were answered for the last time, in the order of their time-outs.
         self._lingering: deque[BufferedConnection] = deque()
 

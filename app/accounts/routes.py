@@ -26,7 +26,7 @@ from app.auth.sessions import end_other_sessions
 from app.current import current_app
 from app.errors import TooManyRequests
 from app.limits.concurrency import TooManyConcurrentRequests
-from app.limits.rate_limit import client_address, count_account, count_attempt
+from app.limits.rate_limit import client_address, count_attempt, hashed_account
 from app.mail.outbox import AccountTokenNotFound, ask_for_reset
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import User
@@ -45,7 +45,7 @@ def request_password_reset(body: dict[str, str]) -> None:
     An account of an identity provider has no password, and the mail says so. A newer token replaces an older one.
     """
     count_address()
-    count_account("mail", body["email"], current_app.config["MAIL_RATE_LIMIT"])
+    count_attempt("mail", hashed_account(body["email"]), current_app.config["MAIL_RATE_LIMIT"])
     has_provider = "openid_provider" in current_app.extensions
     ask_for_reset(body["email"], seconds=current_app.config["RESET_SECONDS"], has_provider=has_provider)
 
@@ -82,8 +82,8 @@ def request_email_change(body: dict[str, str]) -> None:
     The answer is the same if another account has the address.
     """
     user_id = caller().user_id
-    count_account("mail", str(user_id), current_app.config["MAIL_RATE_LIMIT"])
-    confirm_password(user_id, body["current_password"])
+    count_attempt("mail", str(user_id), current_app.config["MAIL_RATE_LIMIT"])
+    confirm_password(user_id, presented_session(), body["current_password"])
     service.ask_for_email_change(user_id, body["new_email"], seconds=current_app.config["EMAIL_CHANGE_SECONDS"])
 
 

@@ -16,6 +16,10 @@ JSON: Final = "application/json"
 # Answers are for the caller alone, unless they say otherwise, and are what they say they are.
 NO_STORE: Final = ("Cache-Control", "no-store")
 NO_SNIFF: Final = ("X-Content-Type-Options", "nosniff")
+# No page may frame an answer, and no page that it opens learns its address.
+CONTENT_SECURITY_POLICY: Final = ("Content-Security-Policy", "frame-ancestors 'none'")
+NO_REFERRER: Final = ("Referrer-Policy", "no-referrer")
+PROTECTING: Final = (NO_STORE, NO_SNIFF, CONTENT_SECURITY_POLICY, NO_REFERRER)
 # Their answers have no body (RFC 9110, 15.3.5 and 15.4.5). Werkzeug removes it and its headers.
 _WITHOUT_BODY: Final = frozenset({204, 304})
 
@@ -29,7 +33,7 @@ class JsonAnswer(Response):
         self, body: bytes, status: int, headers: Mapping[str, str] | None = None, content_type: str = JSON
     ) -> None:
         self.headers = Headers()
-        self.headers._list = [("Content-Type", content_type), ("Content-Length", str(len(body))), NO_STORE, NO_SNIFF]
+        self.headers._list = [("Content-Type", content_type), ("Content-Length", str(len(body))), *PROTECTING]
         self._status, self._status_code = _status_line(status), status
         self._on_close = []
         self.direct_passthrough = False
@@ -65,4 +69,6 @@ def protect(response: Response) -> Response:
     if not response.cache_control.public:
         response.headers.set(*NO_STORE)
     response.headers.set(*NO_SNIFF)
+    response.headers.set(*NO_REFERRER)
+    response.headers.setdefault(*CONTENT_SECURITY_POLICY)
     return response

@@ -16,7 +16,7 @@ from app.api.fields import Schema
 from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.refusals import View, refusals_of, refuses
-from app.api.requests import load_json, load_query
+from app.api.requests import load_json, load_optional_json, load_query
 from app.api.spelling import camel_case
 from app.current import current_request
 from app.errors import BodyRequired, BodyTooLarge, Invalid, InvalidJson, Malformed, NotFound, UnsupportedMediaType
@@ -33,13 +33,15 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         super().__init__(*arguments, **options)
         self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
 
-    def arguments(self, schema: type[Schema], *, location: str = "json") -> Callable[[View], View]:
+    def arguments(
+        self, schema: type[Schema], *, location: str = "json", required: bool = True
+    ) -> Callable[[View], View]:
         """Parse a body or a query with this schema, and pass it to the view after the arguments of decorators above.
-        The schema is instantiated once, at import.
+        The schema is instantiated once, at import. Where a body is not required, none is read as `{}`.
         """
         request_schema = schema()
-        document = super().arguments(request_schema, location=location)
-        load = load_query if location == "query" else load_json
+        document = super().arguments(request_schema, location=location, required=required)
+        load = load_query if location == "query" else load_json if required else load_optional_json
 
         def mark(view: View) -> View:
             @wraps(document(view))
@@ -50,7 +52,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
             if location == "query":
                 read.__dict__["reads_query"] = True
                 return refuses(Invalid)(cast(View, read))
-            return refuses(*_OF_BODIES)(cast(View, read))
+            kinds = _OF_BODIES if required else [kind for kind in _OF_BODIES if kind is not BodyRequired]
+            return refuses(*kinds)(cast(View, read))
 
         return mark
 

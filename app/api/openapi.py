@@ -9,10 +9,10 @@ from typing import Any
 from flask import Flask
 from flask_smorest import Api
 from flask_smorest.spec.plugins import FlaskPlugin
-from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.routing import Rule
 
 from app.api.answers import json_answer
+from app.api.documentation_page import blueprint as documentation_page
 from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
 from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
@@ -88,5 +88,5 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
     for describe in (amount_openapi, one_of_openapi):
         plugin.converter.add_attribute_function(describe)
     app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
-    app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
+    app.register_blueprint(documentation_page)
     return api

@@ -27,7 +27,16 @@ LIMIT_HEADERS: dict[str, Any] = {
         "RateLimit": "each of these limits: r requests left, t seconds until the next window",
     }.items()
 }
-CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
+CHALLENGE: dict[str, Any] = {
+    "WWW-Authenticate": {
+        "description": "how to authenticate; with `error` if the request's token was refused (RFC 6750)",
+        "required": True,
+        "schema": {
+            "type": "string",
+            "pattern": '^Bearer( error="invalid_token", error_description="[ !#-\\[\\]-~]*")?$',
+        },
+    }
+}
 # The headers of errors, by status.
 ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
     HTTPStatus.UNAUTHORIZED: CHALLENGE,

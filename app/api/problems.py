@@ -4,6 +4,7 @@ The text of a problem comes from here or from the error itself. PostgreSQL's mes
 log.
 """
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -66,6 +67,9 @@ PASSING_STATES = frozenset({None, "25P03", "53300", "40001", "40P01", "55P03", "
 # SQLSTATEs of a request to a schema that its tenant no longer uses: no right, no schema, no table, no function.
 LEFT_STATES = frozenset({"42501", "3F000", "42P01", "42883"})
 
+# What an error_description must not contain (RFC 6750, 3).
+_NO_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+
 
 def register(app: Flask) -> None:
     """Turn every error of the application into a problem."""
@@ -110,7 +114,15 @@ def _status_of(error: type[errors.ServiceError]) -> HTTPStatus:
 
 
 def _service_error(error: errors.ServiceError) -> Response:
-    return problem(_status_of(type(error)), error.code, error.detail, error.members)
+    response = problem(_status_of(type(error)), error.code, error.detail, error.members)
+    if isinstance(error, errors.Unauthenticated) and error.is_of_token:
+        response.headers["WWW-Authenticate"] = challenge_of_token(error.detail)
+    return response
+
+
+def challenge_of_token(detail: str) -> str:
+    """The challenge for a token that was refused (RFC 6750, 3). A request without a token gets `Bearer` alone."""
+    return f'Bearer error="invalid_token", error_description="{_NO_DESCRIPTION.sub("", detail)}"'
 
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:

@@ -45,6 +45,14 @@ def load_json(req: Request, body_schema: marshmallow.Schema) -> Any:
     return _loaded(body_schema, found)
 
 
+def load_optional_json(req: Request, body_schema: marshmallow.Schema) -> Any:
+    """As `load_json`; a request without a body is read as one with `{}`."""
+    try:
+        return load_json(req, body_schema)
+    except BodyRequired:
+        return _loaded(body_schema, {})
+
+
 def load_query(req: Request, query_schema: marshmallow.Schema) -> Any:
     """The query parameters, loaded with this schema. Raises Invalid."""
     values: dict[str, str] = {}

@@ -24,12 +24,14 @@ from app.auth.actors import Actor, ActorKind
 from app.auth.credentials import ApiKey, presented_credential
 from app.auth.errors import (
     AdminRequired,
-    BadToken,
     CsrfRequired,
     MemberRequired,
     OperatorRequired,
     ProviderUnavailable,
-    TokenRequired,
+    SessionOver,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
     UserRequired,
 )
 from app.auth.key_uses import note_key_use
@@ -131,7 +133,10 @@ def access(
 
 # What the gate may refuse with, on every route, of each caller, and of each kind of route.
 _BY_ANY: Final = (DeadlineExceeded, DatabaseUnavailable, ConnectionsExhausted)
-_BY_CALLER: Final = (TokenRequired, BadToken, ProviderUnavailable, TooManyRequests, TooManyConcurrentRequests)
+_BY_CALLER: Final = (
+    *(TokenMissing, TokenInvalid, TokenExpired, SessionOver),
+    *(ProviderUnavailable, TooManyRequests, TooManyConcurrentRequests),
+)
 _BY_TENANT: Final = (TenantRequired, TenantAmbiguous, TenantNotFound, SchemaBehind, limits.TenantMisconfigured)
 _BY_SHARED_SIDE: Final = {
     Access.ANYONE: (),

@@ -3,10 +3,12 @@ them.
 
 Browsers send cookies without being asked. So a request that changes something must also carry the CSRF token, which
 only this service's pages can read, and must not come from another origin. The CSRF token is an HMAC of the session's
-id: it is not stored, and the token of another session does not match.
+id: it is not stored, and the token of another session does not match. Pages of CORS_ORIGINS are of another origin too:
+they send tokens in headers and bodies, and no cookie counts there.
 """
 
 import hmac
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -36,19 +38,42 @@ def refuse_forgery(request: Request, session_id: UUID) -> None:
     """
     if request.method in SAFE_METHODS:
         return
-    shown = request.headers.get(CSRF_HEADER, "")
-    if not hmac.compare_digest(shown.encode(), csrf_token(session_id).encode()):
+    if not _has_csrf_token(request, session_id):
         raise CsrfRequired(f"With a cookie, send {CSRF_HEADER} with the csrfToken of the session.")
     refuse_other_origins(request)
 
 
 def refuse_other_origins(request: Request) -> None:
-    """Raises CsrfRequired if the browser reports another origin. The scheme is not compared, because a proxy may
-    terminate TLS.
+    """Raises CsrfRequired if the browser reports another origin."""
+    if _is_of_own_page(request) is False:
+        raise CsrfRequired("The request comes from a page of another origin.")
+
+
+def may_log_out(request: Request, sessions: Iterable[UUID | None]) -> bool:
+    """Whether a log-out may end these sessions, which its cookies name, and clear the cookies. A page that was loaded
+    again may have lost the CSRF token, or has that of another log-in, and must be able to log out: the browser's word
+    that the request comes from the same origin is enough. A client that reports no origin sends the CSRF token.
+    """
+    is_of_own_page = _is_of_own_page(request)
+    if is_of_own_page is not None:
+        return is_of_own_page
+    named = [session_id for session_id in sessions if session_id]
+    return not named or any(_has_csrf_token(request, session_id) for session_id in named)
+
+
+def _is_of_own_page(request: Request) -> bool | None:
+    """Whether the browser reports this origin, or another; None if it reports neither. The scheme is not compared,
+    because a proxy may terminate TLS.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site not in {None, "same-origin", "none"} or (origin is not None and _host_of(origin) != request.host):
-        raise CsrfRequired("The request comes from a page of another origin.")
+        return False
+    return True if site == "same-origin" or origin is not None else None
+
+
+def _has_csrf_token(request: Request, session_id: UUID) -> bool:
+    shown = request.headers.get(CSRF_HEADER, "")
+    return hmac.compare_digest(shown.encode(), csrf_token(session_id).encode())
 
 
 def _host_of(origin: str) -> str | None:
@@ -79,7 +104,7 @@ def keep_in_cookies(grant: Grant, access_token: str, access_seconds: int) -> str
 
 
 def forget_cookies() -> None:
-    """Clear the token cookies in the answer to the current request."""
+    """Clear the token cookies in the answer to the current request. The device's cookie stays."""
 
     @after_this_request
     def forget(response: Response) -> Response:

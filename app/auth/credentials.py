@@ -7,14 +7,15 @@ from uuid import UUID
 
 from flask import Request
 
-from app.auth.cookies import ACCESS_COOKIE, refuse_forgery
-from app.auth.errors import BadToken, SessionRequired, TokenRequired
+from app.auth.cookies import ACCESS_COOKIE, CSRF_COOKIE, refuse_forgery
+from app.auth.errors import SessionRequired, TokenExpired, TokenInvalid, TokenMissing
 from app.auth.oidc import OpenIdProvider
 from app.auth.tokens import Token, current_mint
 from app.current import current_app, g
 
 KEY_PREFIX: Final = "wk_"
 LOG_IN: Final = "Log in at POST /api/auth/login and send Authorization: Bearer <accessToken>."
+NO_KEY: Final = "This API key is unknown, revoked or expired; ask an admin of the tenant for another."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def presented_credential(request: Request) -> Token | ApiKey:
     """The request's credential, checked without the database; only an OpenID provider's token needs one look-up,
     because it names its user by address. An Authorization header has precedence over a cookie.
 
-    Raises TokenRequired, BadToken, CsrfRequired, ProviderUnavailable.
+    Raises TokenMissing, TokenInvalid, TokenExpired, CsrfRequired, ProviderUnavailable.
     """
     header = request.headers.get("Authorization")
     credential = _from_cookie(request) if header is None else _from_header(header)
@@ -42,18 +43,26 @@ def presented_session() -> UUID | None:
     return cast(UUID | None, g.credential.session_id)
 
 
-def current_session() -> UUID:
-    """The session of the current user's token. Raises SessionRequired for an OpenID provider's token."""
-    session_id = presented_session()
-    if session_id is None:
-        raise SessionRequired("This access token is the identity provider's; end or change its session there.")
-    return session_id
+def session_of_header(header: str) -> UUID | None:
+    """The session of the access token in this Authorization header, also of an expired one. None for what is no access
+    token of this service. Raises SessionRequired for an OpenID provider's token.
+    """
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
+    if provider and provider.issued(text.strip()):
+        raise SessionRequired("This access token is the identity provider's; end its session there.")
+    try:
+        return current_mint().read(text.strip()).session_id
+    except TokenInvalid:
+        return None
 
 
 def _from_header(header: str) -> Token | ApiKey:
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer" or not text:
-        raise TokenRequired(LOG_IN)
+        raise TokenMissing(LOG_IN)
     if text.startswith(KEY_PREFIX):
         return _api_key(text.strip())
     provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
@@ -63,12 +72,15 @@ def _from_header(header: str) -> Token | ApiKey:
 
 
 def _from_cookie(request: Request) -> Token:
+    """The cookie of the access token ends with the token, that of the CSRF token with the session."""
     text = request.cookies.get(ACCESS_COOKIE)
+    if not text and request.cookies.get(CSRF_COOKIE):
+        raise TokenExpired("The cookie of the access token has expired; refresh it at POST /api/auth/refresh.")
     if not text:
-        raise TokenRequired(LOG_IN)
+        raise TokenMissing(LOG_IN)
     token = current_mint().check(text)
     if token.session_id is None:
-        raise BadToken("The access token has no session; log in again.")
+        raise TokenInvalid("The access token has no session; log in again.")
     refuse_forgery(request, token.session_id)
     return token
 
@@ -79,4 +91,4 @@ def _api_key(text: str) -> ApiKey:
     try:
         return ApiKey(UUID(hex=key_id), sha256(secret.encode()).digest())
     except ValueError:
-        raise BadToken("This is no API key.") from None
+        raise TokenInvalid(NO_KEY) from None

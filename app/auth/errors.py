@@ -1,4 +1,12 @@
-"""Refusals of authentication and authorisation."""
+"""Refusals of authentication and authorisation. The code of a 401 says what the client does next.
+
+Unauthenticated                             401
+├── BadCredentials      bad_credentials     correct the address or the password
+├── TokenMissing        token_missing       log in
+├── TokenInvalid        token_invalid       log in, or ask an admin for another key
+├── TokenExpired        token_expired       refresh
+└── SessionOver         session_over        log in again
+"""
 
 from app.errors import Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 
@@ -27,14 +35,6 @@ class SessionNotFound(NotFound):
     code = "session_not_found"
 
 
-class BadRefreshToken(Unauthenticated):
-    """Unknown, used or expired, or its user is disabled. All get the same answer, so that an attacker learns
-    nothing.
-    """
-
-    code = "bad_refresh_token"
-
-
 class CsrfRequired(Forbidden):
     """A request that changes something came with a cookie, and without proof that it comes from this service's page."""
 
@@ -47,12 +47,35 @@ class SessionRequired(Forbidden):
     code = "session_required"
 
 
-class TokenRequired(Unauthenticated):
-    code = "token_required"
+class TokenMissing(Unauthenticated):
+    """The request has no token, or one of another scheme than Bearer. The client logs in."""
+
+    code = "token_missing"
 
 
-class BadToken(Unauthenticated):
-    code = "bad_token"
+class TokenInvalid(Unauthenticated):
+    """The token or API key is not one of this service, or the key is revoked or expired. The client must not repeat
+    it.
+    """
+
+    code = "token_invalid"
+    is_of_token = True
+
+
+class TokenExpired(Unauthenticated):
+    """The access token was valid once. The client refreshes it."""
+
+    code = "token_expired"
+    is_of_token = True
+
+
+class SessionOver(Unauthenticated):
+    """The session of the token has ended or its user is disabled. The client logs in again. Refresh tokens that are
+    unknown, used or expired get this same answer, so that an attacker learns nothing.
+    """
+
+    code = "session_over"
+    is_of_token = True
 
 
 class AdminRequired(Forbidden):

@@ -45,3 +45,4 @@ class RefreshToken(SharedModel):
     )
     issued_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
     used_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    successor_salt: Mapped[bytes | None] = mapped_column(sa.LargeBinary)

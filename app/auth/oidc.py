@@ -10,10 +10,10 @@ from base64 import urlsafe_b64decode
 from typing import Any, Final
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
-from app.auth.errors import BadToken
+from app.auth.errors import TokenExpired, TokenInvalid
 from app.auth.jwks_client import ProviderKeys
 from app.auth.tokens import Token
 from app.users.service import credentials
@@ -50,17 +50,19 @@ class OpenIdProvider:
             return False
 
     def check(self, text: str) -> Token:
-        """The user named by the verified token. Raises BadToken, or ProviderUnavailable if no key of the provider is
-        known.
+        """The user named by the verified token. Raises TokenInvalid, TokenExpired, or ProviderUnavailable if no key of
+        the provider is known.
         """
         try:
             claims = self._verified_claims(text)
+        except ExpiredTokenError:  # Its signature is verified before its claims are.
+            raise TokenExpired("The access token has expired; get a new one from the identity provider.") from None
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
             claims = {}
         email = _address(claims) if claims else None
         known = credentials(email) if email else None
         if known is None or not known.is_active:
-            raise BadToken("The access token is not valid or has expired; log in again.")
+            raise TokenInvalid("The access token is not valid; log in again.")
         return Token(known.user_id, None, {"amr": _methods(claims)})
 
     def _verified_claims(self, text: str) -> dict[str, Any]:

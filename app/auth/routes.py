@@ -7,19 +7,35 @@ from flask import Response, jsonify
 
 from app.api.blueprint import Blueprint
 from app.api.refusals import refuses
-from app.auth import cookies, service, sessions
+from app.auth import cookies, devices, refresh_tokens, service, sessions
 from app.auth.access import Access, access, caller, names_tenant
-from app.auth.credentials import current_session, presented_session
-from app.auth.errors import BadCredentials, BadRefreshToken, CsrfRequired, NoPassword, SessionRequired, WrongPassword
-from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
+from app.auth.credentials import presented_session
+from app.auth.errors import (
+    BadCredentials,
+    CsrfRequired,
+    NoPassword,
+    SessionOver,
+    SessionRequired,
+    TokenInvalid,
+    TokenMissing,
+    WrongPassword,
+)
+from app.auth.logout import log_out
+from app.auth.schemas import (
+    LoginAnswerSchema,
+    LoginSchema,
+    LogoutSchema,
+    PasswordSchema,
+    RefreshSchema,
+    TokensSchema,
+)
 from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
 from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.current import current_app, request
-from app.errors import Invalid, TooManyRequests
-from app.limits import log_in_slot
+from app.errors import TooManyRequests
+from app.limits.attempts import count_refresh, log_in_attempt, password_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
-from app.limits.rate_limit import count_login
 from app.signing_keys import PUBLISHED_SECONDS
 from app.users.errors import MemberNotFound
 from app.users.service import credentials_of, memberships_of
@@ -34,8 +50,17 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 @names_tenant
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, LoginAnswerSchema)
-@refuses(BadCredentials, SecondFactorRequired, SecondFactorWrong, TooManyRequests, TooManyConcurrentRequests)
-@refuses(CsrfRequired, TenantNotFound, TenantAmbiguous)
+@refuses(
+    BadCredentials,
+    SecondFactorRequired,
+    SecondFactorWrong,
+    SessionOver,
+    CsrfRequired,
+    TenantNotFound,
+    TenantAmbiguous,
+    TooManyRequests,
+    TooManyConcurrentRequests,
+)
 def login(told: dict[str, Any]) -> dict[str, Any]:
     """Trade an address and a password for an access token and a refresh token.
 
@@ -44,8 +69,8 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
     """
     if told["cookie"]:
         cookies.refuse_other_origins(request)
-    count_login(told["email"])
-    with log_in_slot():
+    device_id = devices.known_device(told["email"], devices.presented_tokens(request, told.get("device_token")))
+    with log_in_attempt(told["email"], device_id):
         known = service.authenticate(told["email"], told["password"])
     service.prove_second_factor(known, told.get("code"))
     tenant = named_tenant(known.user_id)
@@ -58,53 +83,69 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
         user_agent=request.headers.get("User-Agent"),
         has_second_factor=known.has_second_factor,
     )
-    return {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
+    answer = {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
+    device_token = devices.device_token(known.user_id, known.password_hash, device_id)
+    if told["cookie"]:
+        devices.keep_device_cookie(device_token)
+        return answer
+    return {**answer, "device_token": device_token}
 
 
 @blueprint.post("/refresh")
 @access(Access.ANYONE)
-@blueprint.arguments(RefreshSchema)
+@blueprint.arguments(RefreshSchema, required=False)
 @blueprint.response(200, TokensSchema)
-@refuses(BadRefreshToken, CsrfRequired, TooManyRequests)
+@refuses(TokenMissing, TokenInvalid, SessionOver, CsrfRequired, TooManyRequests)
 def refresh(told: dict[str, str]) -> dict[str, Any]:
     """Trade a refresh token for new tokens of the same session and tenant.
 
-    A refresh token works once. A second use ends the session, because two clients then hold the token. A browser sends
-    `{}` to this path, with X-CSRF-Token.
+    For some seconds after its first use a refresh token is answered again, with the newest token of the session, so
+    tabs may refresh at once. A later use ends the session, because two clients then hold the token. A browser sends
+    no body, and X-CSRF-Token.
     """
-    token = told.get("refresh_token")
-    if token:
-        return _tokens(sessions.refresh_session(token), in_cookies=False)
-    token = request.cookies.get(cookies.REFRESH_COOKIE)
+    in_body = told.get("refresh_token")
+    token = in_body or request.cookies.get(cookies.REFRESH_COOKIE)
     if not token:
-        raise Invalid.at("refreshToken", "required", "This field is needed.")
-    cookies.refuse_forgery(request, sessions.session_of(token))
-    return _tokens(sessions.refresh_session(token), in_cookies=True)
+        raise TokenMissing("There is no refresh token in the body and no cookie with one; log in.")
+    session_id = refresh_tokens.session_of(token)
+    if not in_body:
+        cookies.refuse_forgery(request, session_id)
+    count_refresh(refresh_tokens.proven_session_of(token))
+    grant = sessions.refresh_session(token, overlap_seconds=current_app.config["REFRESH_OVERLAP_SECONDS"])
+    return _tokens(grant, in_cookies=not in_body)
 
 
 @blueprint.post("/logout")
-@access(Access.USER)
+@access(Access.ANYONE)
+@blueprint.arguments(LogoutSchema, required=False)
 @blueprint.response(204)
-@refuses(SessionRequired)
-def logout() -> None:
-    """End this session: its tokens are refused from the next request on. Clears the cookies."""
-    sessions.end_session(current_session())
-    cookies.forget_cookies()
+@refuses(CsrfRequired, SessionRequired, TooManyRequests)
+def logout(told: dict[str, str]) -> None:
+    """End the sessions that the request presents: by a refresh token, by an access token, also an expired one, or by
+    the cookies. Their tokens are refused from the next request on.
+
+    It clears the cookies, and is no error for a session that is over or unknown. A browser sends no body; a page of
+    the service's origin needs no X-CSRF-Token.
+    """
+    log_out(request, told.get("refresh_token"))
 
 
 @blueprint.post("/password")
 @access(Access.USER)
 @blueprint.arguments(PasswordSchema)
 @blueprint.response(204)
-@refuses(WrongPassword, NoPassword, SessionRequired, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
+@refuses(WrongPassword, NoPassword, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
 def change_password(told: dict[str, str]) -> None:
-    """Change the caller's password. It ends all other sessions of the user; this session stays."""
-    user_id = caller().user_id
-    count_login(str(user_id))
-    with log_in_slot():
-        service.change_password(
-            credentials_of(user_id), presented_session(), current=told["current_password"], new=told["new_password"]
+    """Change the caller's password. It ends all other sessions of the user and all device tokens; this
+    session stays, and a browser's cookie of its device is renewed.
+    """
+    user_id, session_id = caller().user_id, presented_session()
+    with password_attempt(session_id or user_id):
+        password_hash = service.change_password(
+            credentials_of(user_id), session_id, current=told["current_password"], new=told["new_password"]
         )
+    if devices.DEVICE_COOKIE in request.cookies:
+        devices.keep_device_cookie(devices.device_token(user_id, password_hash))
 
 
 @well_known.get("/jwks.json")

@@ -1,6 +1,6 @@
 """Log-in, tokens and passwords on the wire."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import fields
 
@@ -33,6 +33,9 @@ class LoginSchema(Schema):
     email = Text(required=True, max_length=254)
     password = Text(required=True, max_length=MAX_PASSWORD_LENGTH)
     code = Text(max_length=40, description="of the second factor, if the account has one; or a recovery code")
+    device_token = Text(
+        data_key="deviceToken", max_length=200, description="of an earlier log-in; a browser sends it as a cookie"
+    )
     cookie = Flag(
         load_default=False,
         metadata={"description": "for browsers: keep the tokens in cookies and answer with a csrfToken instead"},
@@ -40,8 +43,12 @@ class LoginSchema(Schema):
 
 
 class RefreshSchema(Schema):
+    refresh_token = Text(data_key="refreshToken", max_length=200, description="not needed with the cookie")
+
+
+class LogoutSchema(Schema):
     refresh_token = Text(
-        data_key="refreshToken", max_length=200, description="not needed with the cookie; it works once"
+        data_key="refreshToken", max_length=200, description="not needed with the cookie or a valid access token"
     )
 
 
@@ -53,10 +60,10 @@ class PasswordSchema(Schema):
 class TokensSchema(Answer):
     """With cookies, `csrfToken` takes the place of the tokens."""
 
-    may_lack = ("access_token", "refresh_token", "token_type", "csrf_token")
+    may_lack: ClassVar[tuple[str, ...]] = ("access_token", "refresh_token", "token_type", "csrf_token")
 
     access_token = fields.String(data_key="accessToken")
-    refresh_token = fields.String(data_key="refreshToken", metadata={"description": "works once"})
+    refresh_token = fields.String(data_key="refreshToken", metadata={"description": "replaces the one that was sent"})
     csrf_token = fields.String(data_key="csrfToken", metadata={"description": "send it as X-CSRF-Token"})
     token_type = fields.String(data_key="tokenType")
     expires_in = fields.Integer(data_key="expiresIn", metadata={"description": "seconds"})
@@ -66,4 +73,10 @@ class TokensSchema(Answer):
 
 
 class LoginAnswerSchema(TokensSchema):
+    may_lack: ClassVar[tuple[str, ...]] = (*TokensSchema.may_lack, "device_token")
+
+    device_token = fields.String(
+        data_key="deviceToken",
+        metadata={"description": "keep it, and send it with the next log-in: then strangers can't hold it up"},
+    )
     memberships = fields.List(fields.Nested(MembershipSchema))

@@ -13,7 +13,7 @@ from app.auth.sessions import end_other_sessions
 from app.current import current_app
 from app.db import db
 from app.errors import TooManyRequests
-from app.limits import log_in_slot
+from app.limits.attempts import password_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
 from app.limits.rate_limit import count_attempt
 from app.mail.models import MailKind
@@ -51,24 +51,22 @@ def prove_second_factor(known: Credentials, code: str | None) -> None:
 PASSWORD_REFUSALS: Final = (NoPassword, WrongPassword, MemberNotFound, TooManyRequests, TooManyConcurrentRequests)
 
 
-def confirm_password(user_id: UUID, password: str) -> Credentials:
-    """The credentials of the logged-in user, if this is the password. Call it before a db transaction is open, because
-    hashing takes time. Raises NoPassword, WrongPassword, TooManyRequests.
+def confirm_password(user_id: UUID, session_id: UUID | None, password: str) -> None:
+    """Check the password of the logged-in user again. Failures count for the session, as those of a change of the
+    password do. Call it before a db transaction is open, because hashing takes time. Raises NoPassword, WrongPassword,
+    TooManyRequests, TooManyConcurrentRequests.
     """
-    count_attempt("password", str(user_id), current_app.config["LOGIN_RATE_LIMIT"])
-    known = credentials_of(user_id)
-    _refuse_without_password(known)
-    with log_in_slot():
-        is_known = is_right(password, known.password_hash)
-    if not is_known:
-        raise WrongPassword("The current password is wrong.")
-    return known
+    with password_attempt(session_id or user_id):
+        known = credentials_of(user_id)
+        _refuse_without_password(known)
+        if not is_right(password, known.password_hash):
+            raise WrongPassword("The current password is wrong.")
 
 
-def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> None:
-    """Set the user's new password and end the user's other sessions. Locks the user's row until the db transaction
-    ends. Call it before a db transaction is open, because hashing takes time. The user gets a mail, and an unconfirmed
-    change of the address is dropped. Raises NoPassword, WrongPassword, Invalid.
+def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> str:
+    """Set the user's new password, end the user's other sessions, and return the new password hash. Locks the user's
+    row until the db transaction ends. Call it before a db transaction is open, because hashing takes time. The user
+    gets a mail, and an unconfirmed change of the address is dropped. Raises NoPassword, WrongPassword, Invalid.
 
     The update comes before the sessions end: a faster log-in with the old password is ended too, and a slower one finds
     the password changed.
@@ -78,10 +76,12 @@ def change_password(known: Credentials, session_id: UUID | None, *, current: str
         raise WrongPassword("The current password is wrong.")
     refuse_obvious_password(new, known.email, known.name)
     unchanged = (User.id == known.user_id) & (User.password_hash == known.password_hash)
-    changed = sa.update(User).where(unchanged).values(password_hash=hash_password(new)).returning(User.id)
+    new_hash = hash_password(new)
+    changed = sa.update(User).where(unchanged).values(password_hash=new_hash).returning(User.id)
     if db.session.scalar(changed) is None:
         raise WrongPassword("The current password is wrong.")
     follow_password_change(known.user_id, known.email, session_id)
+    return new_hash
 
 
 def follow_password_change(user_id: UUID, email: str, kept_session: UUID | None) -> None:

@@ -1,27 +1,26 @@
 """Sessions: a log-in starts one, refresh tokens continue it, and a log-out, a new password or a stolen token ends it.
 
-A refresh token works once. A second use means that the token was copied, and the service can't tell which client is the
-thief, so the session ends for both (RFC 9700, 4.14.2). A client that lost the answer, or that refreshes twice at once,
-must log in again too. All of it is in the shared schema.
+A refresh token is used once. For REFRESH_OVERLAP_SECONDS after its first use it is still answered, with the newest
+token of its session: a second tab, a reload or a client that lost the answer goes on with the same token as the first.
+A later use means that the token was copied, and the service can't tell which client is the thief, so the session ends
+for both (RFC 9700, 4.14.2). All of it is in the shared schema.
 """
 
 from dataclasses import dataclass
-from hashlib import sha256
-from secrets import token_urlsafe
 from typing import Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 import structlog
 
-from app.auth.errors import BadCredentials, BadRefreshToken
+from app.auth import refresh_tokens
+from app.auth.errors import BadCredentials, SessionOver
 from app.auth.models import Session
 from app.db import db
 from tenant_schemas.flask import connections
 
 log = structlog.get_logger(__name__)
 
-SECRET_BYTES: Final = 32
 PRUNED_AT_ONCE: Final = 1000
 MAX_USER_AGENT: Final = 300
 
@@ -34,10 +33,11 @@ _START: Final = """
         SELECT %s, id, %s, now() + make_interval(secs => %s), %s, CASE WHEN %s THEN now() END FROM known RETURNING id
     )
     INSERT INTO shared.refresh_tokens (token_hash, session_id) SELECT %s, id FROM started RETURNING session_id"""
-# The second of two simultaneous calls waits for the first's row lock, and then finds the token used.
+# The second of two simultaneous calls waits for the first's row lock, and then finds the token used. The first call's
+# salt is the one that counts.
 _REFRESH: Final = """
     WITH used AS (
-        UPDATE shared.refresh_tokens r SET used_at = now()
+        UPDATE shared.refresh_tokens r SET used_at = now(), successor_salt = %s
         FROM shared.sessions s JOIN shared.users u ON u.id = s.user_id
         WHERE r.token_hash = %s AND r.used_at IS NULL AND s.id = r.session_id
             AND s.ended_at IS NULL AND s.expires_at > now() AND u.status = 'active'
@@ -46,11 +46,25 @@ _REFRESH: Final = """
         INSERT INTO shared.refresh_tokens (token_hash, session_id) SELECT %s, id FROM used
     )
     SELECT id, user_id, tenant_id, seconds FROM used"""
+# A token that is not used, or was first used so many seconds ago, of a session that lasts.
+_FOLLOW: Final = """
+    SELECT r.used_at IS NULL, r.successor_salt, s.id, s.user_id, s.tenant_id,
+        floor(extract(epoch FROM s.expires_at - now()))::integer
+    FROM shared.refresh_tokens r
+    JOIN shared.sessions s ON s.id = r.session_id
+    JOIN shared.users u ON u.id = s.user_id
+    WHERE r.token_hash = %s AND (r.used_at IS NULL OR r.used_at > now() - make_interval(secs => %s))
+        AND s.ended_at IS NULL AND s.expires_at > now() AND u.status = 'active'"""
 _END_REUSED: Final = """
     UPDATE shared.sessions s SET ended_at = now(), end_reason = 'reuse'
     FROM shared.refresh_tokens r
-    WHERE r.token_hash = %s AND r.used_at IS NOT NULL AND s.id = r.session_id AND s.ended_at IS NULL
+    WHERE r.token_hash = %s AND r.used_at <= now() - make_interval(secs => %s)
+        AND s.id = r.session_id AND s.ended_at IS NULL
     RETURNING s.id, s.user_id"""
+_LOG_OUT: Final = """
+    UPDATE shared.sessions s SET ended_at = now(), end_reason = 'logout'
+    FROM shared.refresh_tokens r
+    WHERE r.token_hash = %s AND s.id = r.session_id AND s.ended_at IS NULL"""
 _PRUNE: Final = """
     DELETE FROM shared.sessions WHERE id IN (
         SELECT id FROM shared.sessions WHERE expires_at < now() - make_interval(days => %s)
@@ -81,41 +95,60 @@ def start_session(
     BadCredentials if the user or the password has changed.
     """
     session_id = uuid4()
-    token = _new_token(session_id)
+    token = refresh_tokens.new_token(session_id)
     of_client = (_shown(user_agent), has_second_factor)
-    told = (user_id, password_hash, session_id, tenant_id, lifetime_seconds, *of_client, _hash(token))
+    token_hash = refresh_tokens.hash_of(token)
+    told = (user_id, password_hash, session_id, tenant_id, lifetime_seconds, *of_client, token_hash)
     if not connections().shared.one_statement(_START, told):
         raise BadCredentials("The e-mail address or the password is wrong.")
     return Grant(session_id, user_id, tenant_id, token, lifetime_seconds)
 
 
-def refresh_session(token: str) -> Grant:
-    """Trade a refresh token for the next one. Locks the token's row; committed when it returns. Raises BadRefreshToken
-    for every reason; a token that was used before also ends its session and is logged.
+def refresh_session(token: str, *, overlap_seconds: int) -> Grant:
+    """Trade a refresh token for the next one. Within `overlap_seconds` of its first use the token gets the newest token
+    of its session again. Locks the token's row; committed when it returns. Raises SessionOver for every reason; a token
+    that was used before that also ends its session and is logged.
     """
-    session_id = session_of(token)
-    following = _new_token(session_id)
-    rows = connections().shared.one_statement(_REFRESH, (_hash(token), _hash(following)))
-    if not rows:
-        _end_if_reused(token)
-        raise BadRefreshToken("The refresh token is not valid, was used, or its session is over; log in again.")
-    found_id, user_id, tenant_id, seconds_left = rows[0]
-    return Grant(found_id, user_id, tenant_id, following, seconds_left)
+    salt = refresh_tokens.new_salt()
+    following = refresh_tokens.successor_of(token, salt)
+    told = (salt, refresh_tokens.hash_of(token), refresh_tokens.hash_of(following))
+    rows = connections().shared.one_statement(_REFRESH, told)
+    if rows:
+        found_id, user_id, tenant_id, seconds_left = rows[0]
+        return Grant(found_id, user_id, tenant_id, following, seconds_left)
+    newest = _newest_after(token, overlap_seconds)
+    if newest is None:
+        _end_if_reused(token, overlap_seconds)
+        raise SessionOver("The refresh token was used, or its session is over; log in again.")
+    return newest
 
 
-def session_of(token: str) -> UUID:
-    """The session id that a refresh token carries. It is unverified until the token's hash is found. Raises
-    BadRefreshToken.
+def _newest_after(token: str, overlap_seconds: int) -> Grant | None:
+    """The session's newest token, found from one that was used just now. Who holds that one could refresh step by step
+    to the same token; the only unused one also keeps a late answer from leaving a browser with a used token. None if
+    the overlap or the session is over, or if SECRET_KEY has changed since the token's first use.
     """
-    try:
-        return UUID(hex=token.partition(".")[0])
-    except ValueError:
-        raise BadRefreshToken("This is not a refresh token; log in again.") from None
+    while rows := connections().shared.one_statement(_FOLLOW, (refresh_tokens.hash_of(token), overlap_seconds)):
+        is_unused, salt, session_id, user_id, tenant_id, seconds_left = rows[0]
+        if is_unused:
+            return Grant(session_id, user_id, tenant_id, token, seconds_left)
+        if salt is None:  # It was used by a process of an earlier release.
+            return None
+        token = refresh_tokens.successor_of(token, salt)
+    return None
 
 
-def _end_if_reused(token: str) -> None:
-    for session_id, user_id in connections().shared.one_statement(_END_REUSED, (_hash(token),)):
+def _end_if_reused(token: str, overlap_seconds: int) -> None:
+    told = (refresh_tokens.hash_of(token), overlap_seconds)
+    for session_id, user_id in connections().shared.one_statement(_END_REUSED, told):
         log.warning("refresh_token_reused", session_id=str(session_id), user_id=str(user_id))
+
+
+def end_session_of(token: str) -> None:
+    """End the session of this refresh token after a log-out, if it lasts; also with a used token. Committed when it
+    returns.
+    """
+    connections().shared.one_statement(_LOG_OUT, (refresh_tokens.hash_of(token),))
 
 
 def end_session(session_id: UUID) -> None:
@@ -147,14 +180,3 @@ def prune_sessions(days: int) -> int:
 def _shown(user_agent: str | None) -> str | None:
     """The client's name of itself, as the list of sessions shows it."""
     return "".join(filter(str.isprintable, user_agent or ""))[:MAX_USER_AGENT] or None
-
-
-def _new_token(session_id: UUID) -> str:
-    """A new refresh token: the session's id, which lets the CSRF check run before the database is asked, and the
-    secret.
-    """
-    return f"{session_id.hex}.{token_urlsafe(SECRET_BYTES)}"
-
-
-def _hash(token: str) -> bytes:
-    return sha256(token.encode()).digest()

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from app.auth.credentials import ApiKey
-from app.auth.errors import BadToken
+from app.auth.credentials import NO_KEY, ApiKey
+from app.auth.errors import SessionOver, TokenInvalid
 from app.auth.tokens import Token
 from app.current import current_app, request
 from app.users.models import Role
@@ -30,11 +30,11 @@ def named_tenant(user_id: UUID) -> Tenant | None:
 
 
 def tenant_of(credential: Token | ApiKey, *, archived_for_auditors: bool = False) -> tuple[Tenant, Standing]:
-    """The request's tenant and the caller's standing in it. Raises TenantRequired, TenantAmbiguous, or TenantNotFound
-    for a tenant that is unknown or not active.
+    """The request's tenant and the caller's standing in it. Raises TenantRequired, TenantAmbiguous, TenantNotFound for
+    a tenant that is unknown or not active, SessionOver, or TokenInvalid for an API key.
     """
     if isinstance(credential, ApiKey):
-        found = known_standing(standing_of_key(credential.key_id, credential.secret_hash))
+        found = _standing_of_key(credential)
         claims: Mapping[str, Any] = {"tenant": str(found.tenant.id)} if found.tenant else {}
         selection = selection_of(claims)
     else:
@@ -50,6 +50,14 @@ def selection_of(claims: Mapping[str, Any]) -> Selection:
 
 
 def known_standing(found: Standing | None) -> Standing:
+    """Raises SessionOver if there is none."""
     if found is None:
-        raise BadToken("The access token's user, session or key is not active; log in again.")
+        raise SessionOver("The session of this access token is over, or its user is not active; log in again.")
+    return found
+
+
+def _standing_of_key(key: ApiKey) -> Standing:
+    found = standing_of_key(key.key_id, key.secret_hash)
+    if found is None:
+        raise TokenInvalid(NO_KEY)
     return found

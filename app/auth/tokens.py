@@ -9,10 +9,10 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidClaimError, JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
-from app.auth.errors import BadToken
+from app.auth.errors import TokenExpired, TokenInvalid
 from app.current import current_app
 from app.signing_keys import ALGORITHM, KeyRing, KeySource, header_of
 
@@ -32,6 +32,14 @@ class Token:
     user_id: UUID
     session_id: UUID | None
     claims: Mapping[str, Any]
+
+
+class _ClaimRules(JWTClaimsRegistry):
+    """The registry's rules; whether a token has expired is asked at each use, because its claims are cached."""
+
+    def validate_exp(self, value: object) -> None:
+        if type(value) is not int:
+            raise InvalidClaimError("exp")
 
 
 class _NoRepeats(json.JSONDecoder):
@@ -54,7 +62,7 @@ class TokenMint:
     def __init__(self, keys: KeySource, lifetime_seconds: int) -> None:
         self.keys = keys
         self.lifetime_seconds = lifetime_seconds
-        self._rules = JWTClaimsRegistry(
+        self._rules = _ClaimRules(
             iss={"essential": True, "value": ISSUER},
             aud={"essential": True, "value": AUDIENCE},
             sub={"essential": True},
@@ -87,15 +95,22 @@ class TokenMint:
         return jwt.encode(header_of(signer.kid), claims, signer.pair, algorithms=[ALGORITHM], default_type=None)
 
     def check(self, text: str) -> Token:
-        """Verify signature, key, issuer, audience and expiry. Raises BadToken. Whether the session still exists is
-        checked in the database.
+        """Verify signature, key, issuer, audience and expiry. Raises TokenInvalid or TokenExpired. Whether the session
+        still exists is checked in the database.
         """
+        token = self.read(text)
+        if token.claims["exp"] <= time():
+            raise TokenExpired("The access token has expired; refresh it at POST /api/auth/refresh.")
+        return token
+
+    def read(self, text: str) -> Token:
+        """As `check`, but an expired token is read too: it still names its session. Raises TokenInvalid."""
         try:
             token = self._verified(self.keys(), text) if len(text) <= MAX_LENGTH else None
         except (JoseError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
             token = None
-        if token is None or token.claims["exp"] <= time():
-            raise BadToken("The access token is not valid or has expired; log in again.")
+        if token is None:
+            raise TokenInvalid("The access token is not valid; log in again.")
         return token
 
     def _verify(self, ring: KeyRing, text: str) -> Token:

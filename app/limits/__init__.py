@@ -16,7 +16,7 @@ from flask import Flask
 from app.config import Settings
 from app.current import current_app, g, request
 from app.errors import Invalid, Unavailable
-from app.limits import rate_limit
+from app.limits import attempts, rate_limit
 from app.limits.concurrency import SHARED_SIDE, ConcurrencySlots, ReleaseSlot, Share
 from app.tenant_settings import stored_settings
 from tenant_schemas.tenant import Tenant
@@ -62,11 +62,10 @@ class Limits:
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Register the limits. Call it before the gate is registered: the rate limit by address runs first and costs no
-    query.
-    """
-    app.extensions[EXTENSION] = Limits(settings)
+    """Register the limits, and the middleware that returns slots."""
+    limits = app.extensions[EXTENSION] = Limits(settings)
     rate_limit.init_app(app, settings)
+    attempts.init_app(app, settings, limits.slots)
     app.wsgi_app = ReleaseSlot(app.wsgi_app, settings.stream_seconds)  # type: ignore[method-assign]
 
 
@@ -94,8 +93,8 @@ def enter_shared_side(caller_id: UUID) -> None:
 
 
 def log_in_slot() -> AbstractContextManager[None]:
-    """`with log_in_slot():` around the check of a password. The request may have to wait a second for the slot. Raises
-    TooManyConcurrentRequests.
+    """`with log_in_slot():` around the hashing of a password for a caller who has not logged in and tries none, such as
+    one with a mailed token. The request may have to wait a second for the slot. Raises TooManyConcurrentRequests.
     """
     limits: Limits = current_app.extensions[EXTENSION]
     return limits.slots.log_in(rate_limit.client_address())

@@ -5,7 +5,7 @@ waiting requests is bounded too.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -28,6 +28,8 @@ STARTED: Final = "app.limits.started"
 LOG_INS: Final = UUID(int=0)
 # The group of authenticated callers who use no tenant, for instance to ask who they are.
 SHARED_SIDE: Final = UUID(int=1)
+# The group of log-ins from devices that have logged in before, and of callers who prove their password again.
+KNOWN_LOG_INS: Final = UUID(int=2)
 LOG_INS_AT_ONCE: Final = 2
 LOG_IN_WAIT_SECONDS: Final = 1.0
 
@@ -73,15 +75,21 @@ class ConcurrencySlots:
         self._take(tenant_id, caller_id, share, min(self._wait_seconds, left_seconds))
         environ[HELD] = (self, tenant_id, caller_id)
 
-    @contextmanager
-    def log_in(self, address: str) -> Iterator[None]:
+    def log_in(self, address: str) -> AbstractContextManager[None]:
         """Reserve a slot for the block, which hashes a password. Raises TooManyConcurrentRequests."""
-        few = Share(LOG_INS_AT_ONCE, LOG_INS_AT_ONCE)
-        self._take(LOG_INS, address, few, min(self._wait_seconds, LOG_IN_WAIT_SECONDS))
+        return self._hashing(LOG_INS, address, min(self._wait_seconds, LOG_IN_WAIT_SECONDS))
+
+    def known_log_in(self, whose: str) -> AbstractContextManager[None]:
+        """As `log_in`, for a known device or caller: strangers take none of these slots."""
+        return self._hashing(KNOWN_LOG_INS, whose, self._wait_seconds)
+
+    @contextmanager
+    def _hashing(self, group: UUID, caller: str, wait_seconds: float) -> Iterator[None]:
+        self._take(group, caller, Share(LOG_INS_AT_ONCE, LOG_INS_AT_ONCE), wait_seconds)
         try:
             yield
         finally:
-            self._queue.release(LOG_INS, address)
+            self._queue.release(group, caller)
 
     def running(self, tenant_id: UUID) -> int:
         return self._queue.running(tenant_id)
@@ -96,7 +104,7 @@ class ConcurrencySlots:
         try:
             self._queue.take(group, caller, share=share.share, most=share.most, wait_seconds=wait_seconds)
         except QueueFull as full:
-            whose = "log_ins" if group == LOG_INS else full.limit
+            whose = "log_ins" if group in {LOG_INS, KNOWN_LOG_INS} else full.limit
             limit_of = str(group if whose in {"group", "process"} else caller)
             structlog.contextvars.bind_contextvars(limit=f"concurrency of the {_NAMES[whose]}", limit_of=limit_of)
             raise TooManyConcurrentRequests(_DETAILS[whose]) from None

@@ -35,11 +35,15 @@ class Counters(Protocol):
     def add(self, limit: RateLimitItem, *who: str) -> WindowCount:
         """Count one request of this caller."""
 
+    def take_back(self, limit: RateLimitItem, *who: str) -> None:
+        """Undo one count of this caller, if its window lasts."""
+
 
 class ProcessCounters:
-    """Counters in memory, exact between threads. Ended windows are removed."""
+    """Counters in memory, exact between threads. Ended windows are removed, and above `most` windows the oldest."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._lock = Lock()
         self._windows: dict[str, WindowCount] = {}
         self._next_sweep = 0.0
@@ -51,9 +55,21 @@ class ProcessCounters:
             window = self._windows.get(key)
             if window is None or window.ends_at <= now:
                 self._sweep(now)
+                self._forget_oldest()
                 window = WindowCount(0, now + limit.get_expiry())
             self._windows[key] = counted = WindowCount(window.number + 1, window.ends_at)
             return counted
+
+    def take_back(self, limit: RateLimitItem, *who: str) -> None:
+        key = limit.key_for(*who)
+        with self._lock:
+            window = self._windows.pop(key, None)
+            if window is not None and window.number > 1 and window.ends_at > time():
+                self._windows[key] = WindowCount(window.number - 1, window.ends_at)
+
+    def _forget_oldest(self) -> None:
+        if self._most is not None and len(self._windows) >= self._most:
+            del self._windows[next(iter(self._windows))]
 
     def _sweep(self, now: float) -> None:
         if now >= self._next_sweep:
@@ -82,3 +98,13 @@ class RedisCounters:
             self._lost_until = monotonic() + LOST_SECONDS
             log.warning("rate_limit_storage_lost", error=str(error))
             return self._own.add(limit, *who)
+
+    def take_back(self, limit: RateLimitItem, *who: str) -> None:
+        if monotonic() < self._lost_until:
+            self._own.take_back(limit, *who)
+            return
+        try:
+            self._redis.incr(limit.key_for(*who), limit.get_expiry(), -1)
+        except StorageError as error:
+            self._lost_until = monotonic() + LOST_SECONDS
+            log.warning("rate_limit_storage_lost", error=str(error))

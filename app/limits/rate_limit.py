@@ -1,7 +1,7 @@
-"""Rate limits: of a caller in a tenant, of a tenant (all its callers together), of log-ins by address and by account.
+"""Rate limits: of a caller in a tenant, of a tenant (all its callers together), and of the attempts in `attempts.py`.
 
 Each process counts a tenant's requests in memory, unless RATE_LIMIT_STORAGE_URL names a Redis for all processes.
-Log-ins are counted over all processes, in Redis or in PostgreSQL. The library `limits` parses the rates. flask-limiter
+Attempts are counted over all processes, in Redis or in PostgreSQL. The library `limits` parses the rates. flask-limiter
 on top of it is not used: its hooks cost 160 µs a request, half of the Python time of a payment, and run before the
 tenant is known.
 """
@@ -27,12 +27,11 @@ from app.limits.counters import Counters, ProcessCounters, RedisCounters
 from app.limits.database_counters import DatabaseCounters
 
 EXTENSION: Final = "rate_counts"
-LOGIN_EXTENSION: Final = "login_counts"
-COUNTED_PATHS: Final = frozenset({"/api/auth/login", "/api/auth/refresh"})
+ATTEMPTS_EXTENSION: Final = "attempt_counts"
 
 
 class Counted(NamedTuple):
-    """A limit that this request was counted for. `name` says whose it is: caller, tenant, address or account."""
+    """A limit that this request was counted for. `name` says whose it is: caller, tenant, address, …"""
 
     name: str
     rate: "Rate"
@@ -49,13 +48,11 @@ class Rate(NamedTuple):
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Count log-ins by address. Call it before the gate is registered: the count comes before all other work."""
+    """Register the counters, and the headers of counted requests."""
     url = settings.rate_limit_storage_url
     redis = RedisCounters(url) if url else None
     app.extensions[EXTENSION] = redis or ProcessCounters()
-    app.extensions[LOGIN_EXTENSION] = redis or DatabaseCounters(settings.secret_key)
-    app.config["LOGIN_RATE_LIMIT"] = settings.login_rate_limit
-    app.before_request(_count_address)
+    app.extensions[ATTEMPTS_EXTENSION] = redis or DatabaseCounters(settings.secret_key)
     app.after_request(_tell)
     if settings.trusted_proxies:
         # Only the forwarded address is used: a forwarded host could name a tenant.
@@ -79,37 +76,22 @@ def count_caller(caller_id: UUID, caller_rate: str) -> None:
     _count(current_app.extensions[EXTENSION], caller_rate, "caller", str(caller_id))
 
 
-def count_login(email: str) -> None:
-    """Count a log-in attempt on this account, whether or not it exists. Stores a keyed hash, not the address. Raises
-    TooManyRequests.
-    """
-    _count_attempt("account", hashed_account(email))
-
-
 def count_attempt(name: str, whose: str, rate: str) -> None:
     """Count an attempt of this kind over all processes. Raises TooManyRequests."""
-    _count(current_app.extensions[LOGIN_EXTENSION], rate, name, whose)
+    _count(current_app.extensions[ATTEMPTS_EXTENSION], rate, name, whose)
 
 
-def count_account(name: str, address: str, rate: str) -> None:
-    """Count an attempt of this kind on the account with this address, whether or not it exists. Stores a keyed hash,
-    not the address. Raises TooManyRequests.
-    """
-    count_attempt(name, hashed_account(address), rate)
+def take_attempt_back(name: str, whose: str, rate: str) -> None:
+    """Undo `count_attempt`. The headers of the answer then do not tell of it."""
+    counts: Counters = current_app.extensions[ATTEMPTS_EXTENSION]
+    counts.take_back(_parsed(rate).item, name, whose)
+    g.counted = [counted for counted in g.counted if counted.name != name]
 
 
 def hashed_account(address: str) -> str:
+    """The account with this address, whether or not it exists, as counters know it: a keyed hash."""
     secret: str = current_app.config["SECRET_KEY"]
     return blake2b(address.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
-
-
-def _count_address() -> None:
-    if request.method == "POST" and request.path in COUNTED_PATHS:
-        _count_attempt("address", client_address())
-
-
-def _count_attempt(name: str, whose: str) -> None:
-    _count(current_app.extensions[LOGIN_EXTENSION], current_app.config["LOGIN_RATE_LIMIT"], name, whose)
 
 
 def _count(counts: Counters, rate_text: str, name: str, whose: str) -> None:
@@ -135,7 +117,7 @@ def _tell(response: Response) -> Response:
     synchronised clocks.
     """
     counted: list[Counted] | None = g.get("counted")
-    if counted is None:
+    if not counted:
         return response
     refused_by: Counted | None = g.get("refused_by")
     nearest = refused_by or min(counted, key=_remaining)

@@ -32,10 +32,12 @@ OTHERS = (
 )
 CONNECTIONS = ("TENANT_LOGINS", "MAX_TENANT_CONNECTIONS", "TENANTS_PER_CONNECTION", "IDLE_IN_TRANSACTION_TIMEOUT_MS")
 LIMITS = (
+    *("LOGIN_FAILURE_LIMIT", "ACCOUNT_FAILURE_LIMIT", "REFRESH_RATE_LIMIT"),
     *("TENANT_RATE_LIMIT", "CALLER_RATE_LIMIT", "LOGIN_RATE_LIMIT", "RATE_LIMIT_STORAGE_URL", "TRUSTED_PROXIES"),
     *("TENANT_CONCURRENCY", "REQUEST_CONCURRENCY", "REQUEST_QUEUE", "QUEUE_SECONDS", "REQUEST_SECONDS"),
     "STREAM_SECONDS",
 )
+BROWSERS = ("CORS_ORIGINS", "REFRESH_OVERLAP_SECONDS")
 OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
@@ -56,7 +58,7 @@ ACCOUNTS = {
     "SECOND_FACTOR_RATE_LIMIT": "6/day",
     "OPERATOR_SECOND_FACTOR": "True",
 }
-ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *OIDC, *REST, *ACCOUNTS)
+ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +113,10 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REQUEST_SECONDS": "0.5",
         "STREAM_SECONDS": "86400.0",
         "LOGIN_RATE_LIMIT": "999999999/second",
+        "LOGIN_FAILURE_LIMIT": "3/day",
+        "ACCOUNT_FAILURE_LIMIT": "4/day",
+        "REFRESH_RATE_LIMIT": "5/day",
+        "REFRESH_OVERLAP_SECONDS": "0",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
         **ACCOUNTS,
@@ -155,6 +161,11 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "REQUEST_SECONDS": "0",
         "STREAM_SECONDS": "0",
         "LOGIN_RATE_LIMIT": "30 per minute",
+        "LOGIN_FAILURE_LIMIT": "20",
+        "ACCOUNT_FAILURE_LIMIT": "100/year",
+        "REFRESH_RATE_LIMIT": "-1/day",
+        "REFRESH_OVERLAP_SECONDS": "301",
+        "CORS_ORIGINS": "*",
         "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
         "TRUSTED_PROXIES": "-1",
         "SMTP_URL": "mail.example:25",
@@ -293,6 +304,25 @@ def test_the_secrets_of_an_embedded_server_are_made_once_and_for_the_owner_alone
     assert min(map(len, values)) >= 32
     (kept,) = tmp_path.iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_origins_are_as_browsers_send_them(environment: pytest.MonkeyPatch) -> None:
+    assert read_settings().cors_origins == ()
+    environment.setenv("CORS_ORIGINS", "https://app.example,http://localhost:3000,https://[::1]:8443")
+    assert read_settings().cors_origins == ("https://app.example", "http://localhost:3000", "https://[::1]:8443")
+
+
+NO_ORIGINS = (
+    *("*", "null", "app.example", "https://", "https://app.example/", "https://App.example", "https://*.app.example"),
+    *("https://app.example:443", "http://app.example:80", "https://a.example\n", ".*", "https://a@b.example"),
+)
+
+
+@pytest.mark.parametrize("origins", NO_ORIGINS)
+def test_what_no_browser_sends_or_every_page_is_no_origin(environment: pytest.MonkeyPatch, origins: str) -> None:
+    environment.setenv("CORS_ORIGINS", f"https://right.example,{origins}")
+    with pytest.raises(ConfigurationError, match="CORS_ORIGINS"):
+        read_settings()
 
 
 PROVIDER = {"OIDC_ISSUER": "https://id.example/realms/a", "OIDC_AUDIENCE": "wallet"}

@@ -170,3 +170,61 @@ def test_what_only_looks_complete_holds_a_thread_for_a_moment(address: tuple[str
     assert time.monotonic() - started < 4
     for connection in kept:
         connection.close()
+
+
+MOVED = b"GET /public/api/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+FORWARDED = (
+    b"SCRIPT_NAME: /public\r\n",
+    b"Script-Name: /public\r\n",
+    b"SCRIPT_NAME: /public\r\nPATH_INFO: /api/me\r\n",
+    b"X-Forwarded-Prefix: /public\r\nX-Script-Name: /public\r\n",
+)
+SCHEMES = (
+    b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\nConnection: close\r\n\r\n"
+)
+BELIEVING = ("--forwarded-allow-ips", "*", "--forwarder-headers", "SCRIPT_NAME,PATH_INFO", "--header-map", "dangerous")
+
+
+@pytest.mark.parametrize("options", [(), (*WORKER, *BELIEVING)], ids=["no options", "believing"])
+def test_no_forwarded_header_is_believed_from_this_machine_nor_over_a_unix_socket(
+    database: Database, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A proxy's rule about /api/ would not see that /public/api/me is /api/me. A believed proxy that names two schemes
+    would get 400.
+    """
+    path = tmp_path / "socket"
+    with served(
+        database,
+        tmp_path / "log",
+        "--bind",
+        f"unix:{path}",
+        *options,
+        FORWARDED_ALLOW_IPS="*",
+        LOGIN_RATE_LIMIT="2/hour",
+    ) as url:
+        for family, place in (
+            (socket.AF_INET, (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))),
+            (socket.AF_UNIX, str(path)),
+        ):
+            assert _status(family, place, MOVED.replace(b"/public", b"") + b"\r\n") == b"401"
+            assert [_status(family, place, MOVED + sent + b"\r\n") for sent in FORWARDED] == [b"404"] * len(FORWARDED)
+            assert _status(family, place, SCHEMES) == b"200"
+        address = (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))
+        spoofed = [_log_in_as(address, f"198.51.100.{number}".encode()) for number in range(3)]
+        assert spoofed[2] == b"429", "they count for the address of the connection"
+
+
+def _log_in_as(address: tuple[str, int], forged: bytes) -> bytes:
+    head = HEAD + b"".join(
+        name + b": " + forged + b"\r\n" for name in (b"X-Forwarded-For", b"Remote-Addr", b"X-Real-Ip")
+    )
+    body = b'{"email": "unknown@example.com", "password": "wrong"}'
+    return status_of(address, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def _status(family: int, place: tuple[str, int] | str, sent: bytes) -> bytes:
+    with socket.socket(family) as connection:
+        connection.settimeout(RECEIVE_SECONDS)
+        connection.connect(place)
+        connection.sendall(sent)
+        return connection.recv(BUFFER_BYTES)[9:12]

@@ -138,6 +138,13 @@ def test_no_tenant_is_400_and_unknown_and_foreign_ones_are_the_same_404(server: 
     }
 
 
+def test_no_header_moves_a_part_of_the_path_out_of_it(server: tuple[str, str]) -> None:
+    """A proxy on this machine may have a rule about /api/admin/ that the whole path decides."""
+    url, _ = server
+    for name in ("SCRIPT_NAME", "Script-Name", "X-Forwarded-Prefix", "X-Script-Name"):
+        assert httpx.get(f"{url}/public/api/me", headers={name: "/public"}).status_code == 404, name
+
+
 @pytest.mark.parametrize(
     ("who", "tenants"),
     [("member", ["eur", "km"]), ("admin", ["eur", "km"]), ("operator", []), ("outsider", ["km"])],

@@ -44,7 +44,7 @@ def show_second_factor() -> service.FactorState:
 def set_up_second_factor(body: dict[str, str]) -> dict[str, Any]:
     """Make a secret for an authenticator. Nothing asks for it until it is confirmed."""
     user_id = caller().user_id
-    confirm_password(user_id, body["current_password"])
+    confirm_password(user_id, presented_session(), body["current_password"])
     secret = service.set_up(user_id)
     return {"secret": secret, "uri": codes.provisioning_uri(secret, get_user(user_id).email)}
 
@@ -86,7 +86,7 @@ def remove_second_factor(body: dict[str, str]) -> None:
 
 
 def _prove(user_id: UUID, body: dict[str, str]) -> None:
-    confirm_password(user_id, body["current_password"])
+    confirm_password(user_id, presented_session(), body["current_password"])
     _count_guess(user_id)
     if not service.proves(user_id, body["code"]):
         raise CodeWrong("The code is wrong, or was used before.")

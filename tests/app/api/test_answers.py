@@ -9,7 +9,12 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from app.api.answers import JsonAnswer, json_answer, protect
 
-PROTECTION = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+PROTECTION = [
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+]
 HEADERS: tuple[dict[str, str] | None, ...] = (
     None,
     {},
@@ -85,3 +90,6 @@ def test_every_answer_of_the_service_is_protected(app: Flask) -> None:
         headers = app.test_client().get(path).headers
         assert len(headers.getlist("Cache-Control")) == 1, path
         assert headers.getlist("X-Content-Type-Options") == ["nosniff"], path
+        assert headers.getlist("Referrer-Policy") == ["no-referrer"], path
+        (policy,) = headers.getlist("Content-Security-Policy")
+        assert "frame-ancestors 'none'" in policy, path

@@ -164,7 +164,7 @@ def test_a_body_over_the_limit_is_refused(api: Api, people: People) -> None:
 
 def test_a_refusal_for_want_of_a_token_says_which_scheme(api: Api) -> None:
     response = api.get("/api/me")
-    problem_of(response, 401, "token_required")
+    problem_of(response, 401, "token_missing")
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 

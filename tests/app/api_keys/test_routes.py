@@ -168,7 +168,7 @@ def refused_alike(api: Api, *texts: str) -> None:
     answers = set()
     for text in texts:
         response = api.get("/api/admin/wallets", Person(uuid4(), "", text))
-        answers.add(problem_of(response, 401, "bad_token")["detail"])
+        answers.add(problem_of(response, 401, "token_invalid")["detail"])
     assert len(answers) == 1
 
 
@@ -201,7 +201,7 @@ def test_a_key_that_is_no_longer_or_never_was_is_refused_always_alike(
 
 @pytest.mark.parametrize("text", ["wk_", "wk_x_y", "wk__", "wk_' OR true --_x", "wk_é_é", "wk_" + "0" * 10_000, "WK_x"])
 def test_what_is_no_key_is_refused(api: Api, text: str) -> None:
-    problem_of(api.get("/api/admin/wallets", Person(uuid4(), "", text)), 401, "bad_token")
+    problem_of(api.get("/api/admin/wallets", Person(uuid4(), "", text)), 401, "token_invalid")
 
 
 @OVER_TENANTS

@@ -332,10 +332,10 @@ def test_a_disabled_user_is_out_at_the_next_request(member: Caller, database: Da
     database.as_superuser().execute(
         "UPDATE shared.users SET status = 'disabled' WHERE id = %s", (member.person.user_id,)
     )
-    problem_of(member.get(header=slug), 401, "bad_token")
-    problem_of(member.get(claim=slug), 401, "bad_token")
-    problem_of(member.get("/me"), 401, "bad_token")
-    problem_of(member.get(header="nope"), 401, "bad_token")
+    problem_of(member.get(header=slug), 401, "session_over")
+    problem_of(member.get(claim=slug), 401, "session_over")
+    problem_of(member.get("/me"), 401, "session_over")
+    problem_of(member.get(header="nope"), 401, "session_over")
 
 
 def test_a_token_dies_with_its_tenant_even_if_the_slug_is_used_again(
@@ -384,14 +384,12 @@ def test_every_route_says_who_may_call_it_and_those_below_admin_say_admin(app: F
     marked = routes(app)
     assert len(marked) > 10
     assert {path for _, path, who in marked if who is Access.ANYONE} == {
-        *("/api/auth/login", "/api/auth/refresh", "/api/auth/password/forgotten", "/api/auth/password/reset"),
+        *("/api/auth/login", "/api/auth/refresh", "/api/auth/logout"),
+        *("/api/auth/password/forgotten", "/api/auth/password/reset"),
         *("/api/auth/email/confirm", "/api/auth/invitations/accept"),
     }
     of_users = {path for _, path, who in marked if who is Access.USER}
-    assert {path for path in of_users if path.partition("/api/me")[1] == ""} == {
-        "/api/auth/logout",
-        "/api/auth/password",
-    }
+    assert {path for path in of_users if not path.startswith("/api/me")} == {"/api/auth/password"}
     assert {who for _, path, who in marked if path.startswith("/api/admin/tenants")} <= {Access.OPERATOR}
     others = [who for _, path, who in marked if path.startswith("/api/admin/") and "/admin/tenants" not in path]
     assert set(others) == {Access.ADMIN, Access.TELLER, Access.READER}
@@ -417,7 +415,7 @@ def test_no_route_but_login_answers_without_a_token(app: Flask, api: Api) -> Non
         if who is not Access.ANYONE:
             for prefix in ("", "eur/", "nope/"):
                 response = api.send(method, path.replace("/api/", f"/api/{prefix}"), tenant="eur", json={})
-                problem_of(response, 401, "token_required")
+                problem_of(response, 401, "token_missing")
 
 
 @OVER_TENANTS

@@ -47,12 +47,12 @@ CHANGES = {
     "an ended session": (
         "UPDATE shared.sessions SET ended_at = now(), end_reason = 'logout' WHERE id = %(session)s",
         "UPDATE shared.sessions SET ended_at = NULL, end_reason = NULL WHERE id = %(session)s",
-        (401, "bad_token"),
+        (401, "session_over"),
     ),
     "a disabled user": (
         "UPDATE shared.users SET status = 'disabled' WHERE id = %(user)s",
         "UPDATE shared.users SET status = 'active' WHERE id = %(user)s",
-        (401, "bad_token"),
+        (401, "session_over"),
     ),
     "a removed member": (
         "UPDATE shared.memberships SET user_id = %(other)s WHERE user_id = %(user)s",

@@ -1,72 +1,17 @@
 """Tokens in cookies: page scripts can't read them, and other sites' pages can't use them to change something."""
 
-from http.cookies import Morsel, SimpleCookie
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
-from werkzeug.test import TestResponse
 
-from app.auth import passwords
-from app.auth.passwords import hash_password
 from tests.app.api.test_problems import problem_of
+from tests.factories.browser import PASSWORD, Browser
 from tests.factories.people import People, Person
 
-PASSWORD = "correct horse battery staple"
+pytestmark = pytest.mark.usefixtures("cheap_passwords")
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
-
-
-class Browser:
-    """Sends its cookies without being asked, each to its path."""
-
-    def __init__(self, app: Flask) -> None:
-        self._client = app.test_client(use_cookies=False)
-        self.cookies: dict[str, Morsel[str]] = {}
-        self.csrf = ""
-
-    def send(self, method: str, path: str, *, csrf: str | None = None, **more: Any) -> TestResponse:
-        sent = [f"{name}={kept.value}" for name, kept in self.cookies.items() if path.startswith(kept["path"])]
-        headers = {"Cookie": "; ".join(sent)} if sent else {}
-        headers |= {"X-CSRF-Token": csrf} if csrf is not None else {}
-        response = self._client.open(path, method=method, headers=headers | more.pop("headers", {}), **more)
-        for line in response.headers.getlist("Set-Cookie"):
-            for name, kept in SimpleCookie(line).items():
-                self.cookies.pop(name, None)
-                if kept["max-age"] != "0":
-                    self.cookies[name] = kept
-        return response
-
-    def login(self, person: Person, path: str = "/api/auth/login", **more: Any) -> TestResponse:
-        body = {"email": person.email, "password": PASSWORD, "cookie": True}
-        response = self.send("POST", path, json=body, **more)
-        self.csrf = (response.json or {}).get("csrfToken", "")
-        return response
-
-    def pay(self, slug: str, **more: Any) -> TestResponse:
-        headers = {"Idempotency-Key": uuid4().hex, **more.pop("headers", {})}
-        return self.send("POST", f"/api/{slug}/wallet/payments", headers=headers, json={"amount": "0.01"}, **more)
-
-
-@pytest.fixture(autouse=True)
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-
-
-@pytest.fixture
-def person(people: People) -> Person:
-    made = people.make(password_hash=hash_password(PASSWORD), eur="member", km="member")
-    for slug in ("eur", "km"):
-        people.wallet(made, slug, balance_minor=1_000)
-    return made
-
-
-@pytest.fixture
-def browser(app: Flask, person: Person) -> Browser:
-    made = Browser(app)
-    assert made.login(person).status_code == 200
-    return made
 
 
 def test_the_tokens_are_in_cookies_and_nowhere_else(app: Flask, person: Person) -> None:
@@ -74,8 +19,9 @@ def test_the_tokens_are_in_cookies_and_nowhere_else(app: Flask, person: Person) 
     response = browser.login(person)
     assert set(response.json) == {"csrfToken", "expiresIn", "refreshExpiresIn", "memberships"}
     kept = browser.cookies
-    assert set(kept) == {"__Host-access", "__Secure-refresh", "__Host-csrf"}
+    assert set(kept) == {"__Host-access", "__Secure-refresh", "__Host-csrf", "__Secure-device"}
     for name, path, lifetime in (
+        ("__Secure-device", "/api/auth", str(400 * 86_400)),
         ("__Host-access", "/", "900"),
         ("__Secure-refresh", "/api/auth", str(30 * 86_400)),
         ("__Host-csrf", "/", str(30 * 86_400)),
@@ -88,6 +34,7 @@ def test_the_tokens_are_in_cookies_and_nowhere_else(app: Flask, person: Person) 
     assert kept["__Host-csrf"].value == response.json["csrfToken"]
     assert kept["__Host-access"].value not in response.text
     assert kept["__Secure-refresh"].value not in response.text
+    assert kept["__Secure-device"].value not in response.text
 
 
 @OVER_TENANTS
@@ -151,12 +98,24 @@ def test_a_header_is_heard_before_a_cookie(browser: Browser, people: People) -> 
 
 
 def test_what_is_no_token_in_a_cookie_is_refused(app: Flask, person: Person) -> None:
-    for value, code in (("x", "bad_token"), ("", "token_required"), (f"wk_{uuid4().hex}_x", "bad_token")):
+    for value, code in (("x", "token_invalid"), ("", "token_missing"), (f"wk_{uuid4().hex}_x", "token_invalid")):
         response = app.test_client(use_cookies=False).get("/api/me", headers={"Cookie": f"__Host-access={value}"})
         problem_of(response, 401, code)
-    for name in ("access", "__Secure-access", "__Host-csrf", "__Secure-refresh"):
+    for name, code in (
+        ("access", "token_missing"),
+        ("__Secure-refresh", "token_missing"),
+        ("__Host-csrf", "token_expired"),
+    ):
         response = app.test_client(use_cookies=False).get("/api/me", headers={"Cookie": f"{name}={person.token}"})
-        problem_of(response, 401, "token_required")
+        problem_of(response, 401, code)
+
+
+def test_a_browser_whose_access_cookie_has_expired_is_told_to_refresh(browser: Browser) -> None:
+    """The browser drops that cookie; the cookie of the CSRF token says that the session goes on."""
+    del browser.cookies["__Host-access"]
+    problem_of(browser.send("GET", "/api/me"), 401, "token_expired")
+    assert browser.send("POST", "/api/auth/refresh", csrf=browser.csrf).status_code == 200
+    assert browser.send("GET", "/api/me").status_code == 200
 
 
 def test_a_session_goes_on_by_cookie_with_the_csrf_token(browser: Browser) -> None:
@@ -172,7 +131,7 @@ def test_a_session_goes_on_by_cookie_with_the_csrf_token(browser: Browser) -> No
 
 def test_a_refresh_cookie_that_is_none_is_refused(browser: Browser) -> None:
     browser.cookies["__Secure-refresh"].set("__Secure-refresh", "x", "x")
-    problem_of(browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}), 401, "bad_refresh_token")
+    problem_of(browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}), 401, "token_invalid")
 
 
 def test_a_refresh_token_in_the_body_is_answered_in_the_body(app: Flask, browser: Browser) -> None:
@@ -191,15 +150,6 @@ def test_a_log_in_below_a_tenants_path_gives_the_same_cookies(app: Flask, person
     assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
     assert browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}).status_code == 200
     assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
-
-
-def test_a_log_out_needs_the_csrf_token_and_clears_the_cookies(browser: Browser) -> None:
-    problem_of(browser.send("POST", "/api/auth/logout"), 403, "csrf_required")
-    kept = dict(browser.cookies)
-    assert browser.send("POST", "/api/auth/logout", csrf=browser.csrf).status_code == 204
-    assert browser.cookies == {}
-    browser.cookies = kept
-    problem_of(browser.send("GET", "/api/me"), 401, "bad_token")
 
 
 def test_a_refused_log_in_sets_no_cookie(app: Flask, person: Person) -> None:

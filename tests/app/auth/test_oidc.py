@@ -61,7 +61,7 @@ def refuse(api: Api, token: str) -> None:
     """With the same words as a wrong token of this service."""
     ours = api.get("/api/me", headers={"Authorization": "Bearer x.y.z"})
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
-    assert problem_of(answer, 401, "bad_token") == problem_of(ours, 401, "bad_token")
+    assert problem_of(answer, 401, "token_invalid") == problem_of(ours, 401, "token_invalid")
 
 
 # --- who is let in -------------------------------------------------------------------------------------------------
@@ -120,7 +120,6 @@ WRONG: dict[str, dict[str, Any]] = {
     "another audience": {"aud": "another"},
     "other audiences": {"aud": ["another", "more"]},
     "no audience": {"aud": None},
-    "an expiry that is over": {"exp": NOW - 3600},
     "no expiry": {"exp": None},
     "an expiry that is text": {"exp": "9999999999"},
     "not yet": {"nbf": NOW + 3600},
@@ -162,6 +161,12 @@ def test_the_provider_says_whether_it_asked_for_a_second_factor(
             assert api.get("/api/admin/members", tenant="eur", headers=headers).status_code == status
         finally:
             superuser.execute(change.format("- 'require_second_factor'").encode())
+
+
+def test_an_expired_token_is_to_be_refreshed_at_the_provider(api: Api, provider: Provider, person: Person) -> None:
+    token = provider.token(person.email, exp=NOW - 3600)
+    answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+    assert "identity provider" in problem_of(answer, 401, "token_expired")["detail"]
 
 
 def test_a_disabled_user_is_nobody(api: Api, provider: Provider, person: Person, database: Database) -> None:

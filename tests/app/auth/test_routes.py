@@ -38,7 +38,8 @@ def test_a_user_gets_a_token_for_no_tenant_in_particular(api: Api, person: Perso
     response = login(api, person.email)
     told = response.json
     assert response.status_code == 200
-    assert set(told) == {"accessToken", "refreshToken", "tokenType", "expiresIn", "refreshExpiresIn", "memberships"}
+    tokens = {"accessToken", "refreshToken", "deviceToken", "tokenType", "expiresIn", "refreshExpiresIn"}
+    assert set(told) == {*tokens, "memberships"}
     assert (told["tokenType"], told["expiresIn"], told["refreshExpiresIn"]) == ("Bearer", 900, 30 * 86_400)
     assert told["memberships"] == [{"tenantId": "eur", "role": "member"}, {"tenantId": "km", "role": "admin"}]
     assert response.headers["Cache-Control"] == "no-store"

@@ -1,20 +1,21 @@
-"""Sessions: a refresh token works once, and a session ends by log-out, new password or token theft."""
+"""Sessions: a refresh token is used once, and a session ends by log-out, new password or token theft. The tests of the
+overlap are in `test_sessions_overlap.py`, those of log-out in `test_logout.py`.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.auth import passwords, sessions
+from app.auth import sessions
 from app.auth.errors import BadCredentials
 from app.auth.passwords import hash_password
+from app.auth.refresh_tokens import hash_of
 from app.auth.sessions import start_session
 from app.auth.tokens import TokenMint
 from tenant_schemas.flask import EXTENSION
@@ -22,18 +23,13 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.conftest import settings_for
 from tests.factories.api import ID_OF_NOTHING, Api
+from tests.factories.browser import PASSWORD
 from tests.factories.people import People, Person
 
-PASSWORD = "correct horse battery staple"
+pytestmark = pytest.mark.usefixtures("cheap_passwords")
+
 NEW_PASSWORD = "another horse, another battery"
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
-
-
-@pytest.fixture(autouse=True)
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
 
 
 @pytest.fixture
@@ -61,9 +57,9 @@ def bearer(tokens: Any) -> dict[str, str]:
 
 def is_out(api: Api, tokens: Any) -> None:
     """Neither its access token nor its refresh token works."""
-    problem_of(me(api, tokens), 401, "bad_token")
-    problem_of(api.get("/api/wallet", tenant="eur", headers=bearer(tokens)), 401, "bad_token")
-    problem_of(refresh(api, tokens["refreshToken"]), 401, "bad_refresh_token")
+    problem_of(me(api, tokens), 401, "session_over")
+    problem_of(api.get("/api/wallet", tenant="eur", headers=bearer(tokens)), 401, "session_over")
+    problem_of(refresh(api, tokens["refreshToken"]), 401, "session_over")
 
 
 def reasons_of(database: Database, person: Person) -> set[str | None]:
@@ -102,7 +98,7 @@ def test_a_refresh_keeps_the_tenant_whatever_it_names(
 
 def test_only_a_hash_of_a_refresh_token_is_kept(api: Api, person: Person, database: Database) -> None:
     token = login(api, person)["refreshToken"]
-    session, _, secret = token.partition(".")
+    session, secret, _ = token.split(".")
     assert len(secret) == 43, "256 bits"
     query = "SELECT t::text FROM shared.refresh_tokens t WHERE session_id = %s"
     ((row,),) = database.as_superuser().execute(query, (UUID(session),)).fetchall()
@@ -110,27 +106,36 @@ def test_only_a_hash_of_a_refresh_token_is_kept(api: Api, person: Person, databa
     assert secret.encode().hex() not in row
 
 
-WRONG_TOKENS = [
-    *("x", "é", "'; DROP TABLE sessions", "."),
-    *(str(ID_OF_NOTHING), f"{ID_OF_NOTHING.hex}.x", f"{ID_OF_NOTHING.hex}.{'x' * 43}"),
-]
-
-
-@pytest.mark.parametrize("token", WRONG_TOKENS)
+@pytest.mark.parametrize("token", ["x", "é", "'; DROP TABLE sessions", ".", f".{ID_OF_NOTHING.hex}"])
 def test_what_is_no_refresh_token_is_refused(api: Api, token: str) -> None:
-    problem_of(refresh(api, token), 401, "bad_refresh_token")
+    problem_of(refresh(api, token), 401, "token_invalid")
+
+
+UNKNOWN = [str(ID_OF_NOTHING), f"{ID_OF_NOTHING.hex}.x", f"{ID_OF_NOTHING.hex}.{'x' * 43}.{'x' * 22}"]
+
+
+@pytest.mark.parametrize("token", UNKNOWN)
+def test_a_refresh_token_that_is_unknown_is_told_to_log_in(api: Api, token: str) -> None:
+    problem_of(refresh(api, token), 401, "session_over")
+
+
+@pytest.mark.parametrize("sent", [{}, {"json": {}}])
+def test_a_refresh_without_a_token_is_no_invalid_request(api: Api, sent: dict[str, Any]) -> None:
+    response = api.send("POST", "/api/auth/refresh", **sent)
+    problem_of(response, 401, "token_missing")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 def test_the_secret_of_one_session_opens_no_other(api: Api, person: Person, people: People) -> None:
     mine, theirs = login(api, person)["refreshToken"], login(api, person)["refreshToken"]
-    problem_of(refresh(api, f"{theirs.partition('.')[0]}.{mine.partition('.')[2]}"), 401, "bad_refresh_token")
+    problem_of(refresh(api, f"{theirs.partition('.')[0]}.{mine.partition('.')[2]}"), 401, "session_over")
     assert refresh(api, mine).status_code == refresh(api, theirs).status_code == 200
 
 
 def test_an_access_token_and_a_refresh_token_are_not_for_each_others_doors(api: Api, person: Person) -> None:
     tokens = login(api, person)
-    problem_of(me(api, {"accessToken": tokens["refreshToken"]}), 401, "bad_token")
-    problem_of(refresh(api, tokens["accessToken"][:200]), 401, "bad_refresh_token")
+    problem_of(me(api, {"accessToken": tokens["refreshToken"]}), 401, "token_invalid")
+    problem_of(refresh(api, tokens["accessToken"][:200]), 401, "token_invalid")
 
 
 @OVER_TENANTS
@@ -139,7 +144,8 @@ def test_a_used_refresh_token_ends_its_session_and_no_other(
 ) -> None:
     stolen, other = login(api, person, slug), login(api, person)
     thiefs = refresh(api, stolen["refreshToken"]).json
-    problem_of(refresh(api, stolen["refreshToken"]), 401, "bad_refresh_token")
+    use_ago(database, stolen["refreshToken"], "31 seconds")
+    problem_of(refresh(api, stolen["refreshToken"]), 401, "session_over")
     is_out(api, thiefs)
     assert me(api, other).status_code == 200
     assert reasons_of(database, person) == {"reuse", None}
@@ -148,9 +154,16 @@ def test_a_used_refresh_token_ends_its_session_and_no_other(
     assert stolen["refreshToken"].partition(".")[2] not in logged
 
 
+def use_ago(database: Database, token: str, ago: str) -> None:
+    """As if the token had been used so long ago."""
+    query = "UPDATE shared.refresh_tokens SET used_at = now() - %s::interval WHERE token_hash = %s"
+    database.as_superuser().execute(query, (ago, hash_of(token)))
+
+
 def test_a_refusal_does_not_say_why(api: Api, person: Person, database: Database) -> None:
     used, over = login(api, person)["refreshToken"], login(api, person)["refreshToken"]
     refresh(api, used)
+    use_ago(database, used, "1 hour")
     set_expiry(database, over)
     answers = {refresh(api, token).data for token in (used, over, f"{uuid4().hex}.{'x' * 43}")}
     assert len(answers) == 1
@@ -159,24 +172,6 @@ def test_a_refusal_does_not_say_why(api: Api, person: Person, database: Database
 def set_expiry(database: Database, token: str, interval: str = "-1 second") -> None:
     query = "UPDATE shared.sessions SET expires_at = now() + %s::interval WHERE id = %s"
     database.as_superuser().execute(query, (interval, UUID(token.partition(".")[0])))
-
-
-def test_of_two_refreshes_at_once_one_wins_and_the_session_ends(api: Api, app: Flask, person: Person) -> None:
-    """The second client may be the thief or the owner; both lose the session."""
-    for _ in range(5):
-        token = login(api, person)["refreshToken"]
-        barrier = Barrier(4)
-
-        def attempt(_: int, token: str = token, barrier: Barrier = barrier) -> TestResponse:
-            client = Api(app)
-            barrier.wait()
-            return refresh(client, token)
-
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(attempt, range(4)))
-        assert sorted(answer.status_code for answer in answers) == [200, 401, 401, 401]
-        (won,) = (answer.json for answer in answers if answer.status_code == 200)
-        is_out(api, won)
 
 
 def test_an_access_token_does_not_outlive_its_session(api: Api, app: Flask, person: Person, database: Database) -> None:
@@ -193,7 +188,7 @@ def test_an_access_token_does_not_outlive_its_session(api: Api, app: Flask, pers
 def test_a_session_ends_when_its_time_is_over(api: Api, person: Person, database: Database) -> None:
     token = login(api, person)["refreshToken"]
     set_expiry(database, token)
-    problem_of(refresh(api, token), 401, "bad_refresh_token")
+    problem_of(refresh(api, token), 401, "session_over")
     assert reasons_of(database, person) == {None}, "it was not used, so it was not stolen"
 
 
@@ -217,29 +212,6 @@ def test_a_disabled_user_gets_no_new_token_and_the_old_ones_are_dead(
     is_out(api, tokens)
     database.as_superuser().execute("UPDATE shared.users SET status = 'active' WHERE id = %s", (person.user_id,))
     assert refresh(api, tokens["refreshToken"]).status_code == 200, "it had not been used"
-
-
-# --- log-out -------------------------------------------------------------------------------------------------------
-
-
-@OVER_TENANTS
-def test_a_log_out_ends_this_session_at_once_and_no_other(
-    api: Api, person: Person, database: Database, slug: str
-) -> None:
-    one, other = login(api, person, slug), login(api, person, slug)
-    newer = refresh(api, one["refreshToken"]).json
-    response = api.send("POST", "/api/auth/logout", headers=bearer(newer))
-    assert (response.status_code, response.data) == (204, b"")
-    for tokens in (one, newer):
-        problem_of(me(api, tokens), 401, "bad_token")
-    is_out(api, newer)
-    problem_of(api.send("POST", "/api/auth/logout", headers=bearer(newer)), 401, "bad_token")
-    assert me(api, other).status_code == 200
-    assert reasons_of(database, person) == {"logout", None}
-
-
-def test_nobody_logs_out_without_a_token(api: Api) -> None:
-    problem_of(api.send("POST", "/api/auth/logout"), 401, "token_required")
 
 
 # --- a new password ------------------------------------------------------------------------------------------------

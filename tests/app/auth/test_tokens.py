@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
 from app.auth import tokens
-from app.auth.errors import BadToken
+from app.auth.errors import TokenExpired, TokenInvalid
 from app.auth.tokens import TokenMint
 from app.signing_keys import KeyRing, make_key, parse_keys
 from tenant_schemas.testing.plugin import Database
@@ -71,11 +71,11 @@ def person(people: People) -> Person:
     return people.make(eur="member", km="member")
 
 
-def refuse(api: Api, token: str) -> None:
+def refuse(api: Api, token: str, code: str = "token_invalid") -> None:
     for path in ("/api/me", "/api/eur/wallet", "/api/km/wallet", "/api/km/admin/wallets"):
         response = api.get(path, headers={"Authorization": f"Bearer {token}"})
-        problem_of(response, 401, "bad_token")
-        assert response.headers["WWW-Authenticate"] == "Bearer"
+        detail = problem_of(response, 401, code)["detail"]
+        assert response.headers["WWW-Authenticate"] == f'Bearer error="invalid_token", error_description="{detail}"'
 
 
 def test_a_token_signed_by_hand_with_right_claims_is_taken(api: Api, person: Person) -> None:
@@ -136,12 +136,20 @@ CLAIMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", CLAIMS)
 def test_a_token_with_a_wrong_claim_is_refused(api: Api, person: Person, what: str) -> None:
-    refuse(api, forged(claims_of(person, **CLAIMS[what])))
+    code = "token_expired" if what.startswith("expired") else "token_invalid"
+    if what in {"an unknown user", "a session that never was"}:
+        code = "session_over"
+    refuse(api, forged(claims_of(person, **CLAIMS[what])), code)
 
 
 def test_a_token_with_the_session_of_somebody_else_is_refused(api: Api, person: Person, people: People) -> None:
     other = people.make(eur="admin", km="admin")
-    refuse(api, forged(claims_of(person, sid=claims_of(other)["sid"])))
+    refuse(api, forged(claims_of(person, sid=claims_of(other)["sid"])), "session_over")
+
+
+def test_an_expired_token_with_another_fault_is_not_worth_a_refresh(api: Api, person: Person) -> None:
+    refuse(api, forged(claims_of(person, exp=0, aud="another")))
+    refuse(api, forged(claims_of(person, exp=0), sign=ATTACKERS.sign))
 
 
 def test_a_claim_that_is_given_twice_is_refused(api: Api, person: Person) -> None:
@@ -287,7 +295,7 @@ def test_a_request_without_a_bearer_token_is_told_to_log_in(api: Api, person: Pe
     headers = {} if sent is None else {"Authorization": sent.format(person.token)}
     for path in ("/api/me", "/api/eur/wallet", f"/api/km/wallet/transactions?access_token={person.token}"):
         response = api.get(path, headers=headers)
-        problem_of(response, 401, "token_required")
+        problem_of(response, 401, "token_missing")
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
@@ -297,7 +305,7 @@ def test_the_newest_key_signs_once_it_is_time_and_all_verify() -> None:
     assert both.check(token)
     assert mint_of(old).check(both.issue(uuid4(), None, uuid4())), "signed by the old one as yet"
     due = mint_of(make_key(0), old)
-    with pytest.raises(BadToken):
+    with pytest.raises(TokenInvalid):
         mint_of(old).check(due.issue(uuid4(), None, uuid4()))
 
 
@@ -310,7 +318,7 @@ def test_with_its_key_a_token_is_dropped_also_where_it_was_seen_before() -> None
     rings.append(KeyRing([new, old]))
     assert mint.check(token)
     rings.append(KeyRing([new]))
-    with pytest.raises(BadToken):
+    with pytest.raises(TokenInvalid):
         mint.check(token)
 
 
@@ -323,9 +331,9 @@ def test_a_token_holds_for_its_lifetime_and_no_longer_also_where_it_was_seen_bef
     monkeypatch.setattr(tokens, "time", lambda: now - 50)
     nearly = mint.issue(uuid4(), None, uuid4())
     monkeypatch.setattr(tokens, "time", lambda: now)
-    with pytest.raises(BadToken):
+    with pytest.raises(TokenExpired):
         mint.check(over)
     assert mint.check(nearly)
     monkeypatch.setattr(tokens, "time", lambda: now + 11)
-    with pytest.raises(BadToken):
+    with pytest.raises(TokenExpired):
         mint.check(nearly)

@@ -107,7 +107,7 @@ def test_each_payment_of_a_group_has_its_own_answer_or_refusal(
     superuser.execute("UPDATE wallets SET status = 'frozen' WHERE user_id = %s", (frozen.user_id,))
     for round_ in range(5):
         asked: list[tuple[Person, str, dict[str, Any], Answer]] = [
-            (logged_out, f"a{round_}", {}, (401, "bad_token")),
+            (logged_out, f"a{round_}", {}, (401, "session_over")),
             (removed, f"b{round_}", {}, (404, "tenant_not_found")),
             (frozen, f"c{round_}", {}, (409, "wallet_frozen")),
             (holder, "of-hold", {}, (422, "idempotency_key_reused")),

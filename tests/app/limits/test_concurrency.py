@@ -15,7 +15,14 @@ from uuid import uuid4
 import pytest
 
 from app import limits
-from app.limits.concurrency import LOG_INS, ConcurrencySlots, DeadlineExceeded, ReleaseSlot
+from app.limits.concurrency import (
+    KNOWN_LOG_INS,
+    LOG_INS,
+    ConcurrencySlots,
+    DeadlineExceeded,
+    ReleaseSlot,
+    TooManyConcurrentRequests,
+)
 from app.statements.streams import BoundStream
 from tenant_schemas.flask import connections
 from tests.app.limits.conftest import Make, World
@@ -253,3 +260,13 @@ def test_log_ins_wait_in_turns_by_address_and_leave_the_slots_of_tenants_alone(
     may_hash.set()
     assert sorted(each.result(PATIENCE_SECONDS).status_code for each in (*flood, other)) == [401] * 2 + [429] * 4
     assert slots.running(LOG_INS) == 0
+
+
+def test_known_devices_have_slots_that_strangers_can_not_take(make: Make) -> None:
+    slots: ConcurrencySlots = make(request_concurrency=8).app.extensions[limits.EXTENSION].slots
+    with slots.log_in("192.0.2.1"), slots.log_in("192.0.2.2"):
+        with pytest.raises(TooManyConcurrentRequests), slots.log_in("192.0.2.3"):
+            pass
+        with slots.known_log_in("a device"), slots.known_log_in("another"):
+            assert slots.running(KNOWN_LOG_INS) == 2
+    assert slots.running(LOG_INS) == slots.running(KNOWN_LOG_INS) == 0

@@ -1,5 +1,5 @@
-"""A tenant's requests are counted together, exactly, and before its schema is touched; log-ins are counted by address
-and by account.
+"""A tenant's requests are counted together, exactly, and before its schema is touched. The limits of log-ins are in
+`test_attempts.py`.
 """
 
 import re
@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from limits import parse
 
-from app.auth.passwords import hash_password
-from app.limits import rate_limit
 from app.limits.counters import ProcessCounters, WindowCount
 from tests.app.limits.conftest import Make, World
 
@@ -168,35 +166,6 @@ def from_address(address: str) -> dict[str, Any]:
     return {"environ_base": {"REMOTE_ADDR": address}}
 
 
-def test_an_address_may_try_so_many_logins_whoever_it_tries_to_be(make: Make) -> None:
-    world = make(login_rate_limit="3/minute")
-    person = world.people.make(password_hash=hash_password("right"))
-    here, there = from_address("192.0.2.1"), from_address("192.0.2.2")
-    answers = [log_in(world, f"{number}@example.com", **here) for number in range(3)]
-    assert [(answer.status_code, said(answer)) for answer in answers] == [(401, ("3", left)) for left in "210"]
-    assert answers[0].headers["RateLimit-Policy"] == '"address";q=3;w=60, "account";q=3;w=60'
-    assert re.fullmatch(r'"address";r=2;t=[0-9]+, "account";r=2;t=[0-9]+', answers[0].headers["RateLimit"])
-    refused = log_in(world, person.email, **here)
-    assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
-    assert said(refused) == ("3", "0")
-    assert int(refused.headers["Retry-After"]) >= 1
-    assert log_in(world, person.email, **there).status_code == 200
-
-
-def test_an_account_may_be_tried_so_often_from_wherever_and_that_says_nothing_of_it(make: Make) -> None:
-    world = make(login_rate_limit="3/minute")
-    person = world.people.make(password_hash=hash_password("right"))
-    for email in (person.email, "unknown@example.com"):
-        spellings = (email, email.upper(), f" {email}")
-        statuses = [
-            log_in(world, spelled, "wrong", **from_address(f"192.0.2.{number}")).status_code
-            for number, spelled in enumerate(spellings)
-        ]
-        assert statuses == [401, 401, 401]
-        refused = log_in(world, email, **from_address("192.0.2.9"))
-        assert (refused.status_code, refused.json["code"], said(refused)) == (429, "rate_limited", ("3", "0"))
-
-
 def test_of_ipv6_the_network_counts_and_not_the_address(make: Make) -> None:
     world = make(login_rate_limit="2/minute")
     addresses = ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:0:9::3", "2001:db8:0:1::1")
@@ -223,14 +192,6 @@ def test_behind_proxies_a_forwarded_host_names_no_tenant(make: Make) -> None:
     assert world.api.get("/api/wallet", world.admin, headers=forged).json["code"] == "tenant_required"
     answer = world.api.get("/api/wallet", world.admin, headers=forged, base_url="http://km.wallet.example")
     assert answer.json["tenantId"] == "km"
-
-
-def test_no_address_of_an_account_is_stored(make: Make) -> None:
-    world = make()
-    log_in(world, "person@example.com")
-    stored = list(world.app.extensions[rate_limit.LOGIN_EXTENSION]._own._windows)
-    assert len(stored) == 2
-    assert not [key for key in stored if "person" in key]
 
 
 def test_the_description_says_how_a_refusal_looks(make: Make) -> None:

@@ -47,4 +47,4 @@ def test_a_user_who_was_disabled_is_not_shown(api: Api, people: People, database
     person = people.make(eur="member")
     assert api.get("/api/me", person).status_code == 200
     database.as_superuser().execute("UPDATE shared.users SET status = 'disabled' WHERE id = %s", (person.user_id,))
-    problem_of(api.get("/api/me", person), 401, "bad_token")
+    problem_of(api.get("/api/me", person), 401, "session_over")

@@ -59,7 +59,7 @@ def test_nobody_but_operators_may_call_these(
         person = people.make(eur=role, km=role)
         problem_of(api.send(method, path, person, **more), 403, "operator_required")
         problem_of(api.send(method, path, person, "eur", **more), 403, "operator_required")
-    problem_of(api.send(method, path, **more), 401, "token_required")
+    problem_of(api.send(method, path, **more), 401, "token_missing")
 
 
 @pytest.mark.parametrize(("method", "path", "more"), OPERATORS_ROUTES)

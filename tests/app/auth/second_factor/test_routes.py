@@ -173,6 +173,16 @@ def test_guesses_are_limited_and_hold_up_no_session(database: Database, person: 
         assert login(api, person, None, "wrong").status_code == 401
 
 
+def test_to_be_asked_for_a_code_is_no_failed_log_in(database: Database, person: Person) -> None:
+    """A client that asks for the code when it is needed sends each log-in twice."""
+    with running(database, login_failure_limit="1/day") as app:
+        api = Api(app)
+        authenticator, _ = switch_on(api, person, PASSWORD)
+        for _ in range(3):
+            problem_of(login(api, person), 401, "second_factor_required")
+        assert login(api, person, authenticator.code()).status_code == 200
+
+
 def test_after_a_change_of_the_key_recovery_codes_still_log_in(api: Api, database: Database, person: Person) -> None:
     authenticator, codes = switch_on(api, person, PASSWORD)
     with running(database, secret_key="another key for tests, of 32 characters") as app:

@@ -1,0 +1,105 @@
+"""Devices that have logged in before: strangers who guess a user's password do not hold up the user's own device
+(OWASP, "device cookies").
+
+A device token is a signed statement: this device has logged in as this user, with this password. It is no credential:
+it only chooses the counters of a log-in (`app/limits/attempts.py`). It ends with the password. Nothing is stored.
+"""
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+from dataclasses import dataclass
+from struct import Struct
+from time import time
+from typing import Final
+from uuid import UUID, uuid4
+
+from flask import Request, Response, after_this_request
+
+from app.current import current_app, request
+from app.users.service import credentials
+
+# __Host- requires the path /; this cookie is sent to DEVICE_PATH only. A log-out leaves it.
+DEVICE_COOKIE: Final = "__Secure-device"
+DEVICE_PATH: Final = "/api/auth"
+DEVICE_SECONDS: Final = 400 * 86_400  # Browsers keep no cookie longer.
+MOST_OF_A_BROWSER: Final = 4  # users who share a browser
+_FIELDS: Final = Struct(">16s16s8sI")  # user, device, password, moment
+_PASSWORD_BYTES: Final = 8
+_TAG_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a genuine device token says. `password` is a keyed hash of the stored password hash."""
+
+    id: UUID
+    user_id: UUID
+    password: bytes
+
+
+def device_token(user_id: UUID, password_hash: str | None, device_id: UUID | None = None) -> str:
+    """A token for a device that has just proved the user's password. Pass the id of a device that is known already."""
+    device = device_id or uuid4()
+    fields = _FIELDS.pack(user_id.bytes, device.bytes, _password_mark(password_hash), int(time()))
+    return urlsafe_b64encode(fields + _mac("token", fields)[:_TAG_BYTES]).decode().rstrip("=")
+
+
+def presented_tokens(request: Request, in_body: str | None) -> list[str]:
+    """The device tokens of the body and of the cookie, unverified."""
+    of_browser = request.cookies.get(DEVICE_COOKIE, "").split(".")[:MOST_OF_A_BROWSER]
+    return [text for text in (in_body, *of_browser) if text]
+
+
+def known_device(email: str, presented: Iterable[str]) -> UUID | None:
+    """The id of the device, if one of the tokens is of the active user with this address and of the user's present
+    password. Asks the database only if one of the tokens is genuine.
+    """
+    devices = [device for text in presented if (device := _read(text))]
+    known = credentials(email) if devices else None
+    if known is None or not known.is_active:
+        return None
+    password = _password_mark(known.password_hash)
+    fitting = (each.id for each in devices if each.user_id == known.user_id and each.password == password)
+    return next(fitting, None)
+
+
+def keep_device_cookie(token: str) -> None:
+    """Set the cookie in the answer to the current request, in front of those of other users of the browser."""
+    device = _read(token)
+    others = [
+        text
+        for text in presented_tokens(request, None)
+        if (other := _read(text)) and device and other.user_id != device.user_id
+    ]
+    value = ".".join([token, *others][:MOST_OF_A_BROWSER])
+
+    @after_this_request
+    def keep(response: Response) -> Response:
+        response.set_cookie(
+            *(DEVICE_COOKIE, value, DEVICE_SECONDS), path=DEVICE_PATH, secure=True, httponly=True, samesite="Strict"
+        )
+        return response
+
+
+def _read(text: str) -> Device | None:
+    """None for what is no token of this service, or is too old."""
+    try:
+        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (Base64Error, ValueError):
+        return None
+    fields, tag = raw[: _FIELDS.size], raw[_FIELDS.size :]
+    if len(fields) != _FIELDS.size or not hmac.compare_digest(tag, _mac("token", fields)[:_TAG_BYTES]):
+        return None
+    user, device, password, moment = _FIELDS.unpack(fields)
+    return Device(UUID(bytes=device), UUID(bytes=user), password) if moment + DEVICE_SECONDS > time() else None
+
+
+def _password_mark(password_hash: str | None) -> bytes:
+    return _mac("password", (password_hash or "").encode())[:_PASSWORD_BYTES]
+
+
+def _mac(purpose: str, message: bytes) -> bytes:
+    secret: str = current_app.config["SECRET_KEY"]
+    return hmac.digest(secret.encode(), f"device {purpose}:".encode() + message, "sha256")

@@ -1,0 +1,223 @@
+"""Guessing a password is bounded by address, by account at an address and by account, and holds up nobody's own device.
+Refreshes count for their session.
+"""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from argon2 import PasswordHasher
+
+from app.auth import passwords
+from app.auth.passwords import hash_password
+from app.auth.refresh_tokens import new_token
+from app.limits import rate_limit
+from tests.app.limits.conftest import Make, World
+from tests.app.limits.test_rate_limit import said
+from tests.factories.people import Person
+
+STRANGER, OWNER, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", cheap)
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
+
+
+def owner_in(world: World) -> Person:
+    return world.people.make(password_hash=hash_password("right"), eur="member")
+
+
+def send(world: World, path: str, address: str = OWNER, **body: Any) -> Any:
+    return world.api.post(f"/api/auth/{path}", json=body, environ_base={"REMOTE_ADDR": address})
+
+
+def log_in(world: World, email: str, password: str = "right", address: str = OWNER, **more: Any) -> Any:
+    return send(world, "login", address, email=email, password=password, **more)
+
+
+def statuses(world: World, email: str, passwords: list[str], address: str = OWNER, **more: Any) -> list[int]:
+    return [log_in(world, email, password, address, **more).status_code for password in passwords]
+
+
+# --- strangers who guess -------------------------------------------------------------------------------------------
+
+
+def test_an_address_may_try_so_many_log_ins_whoever_it_tries_to_be(make: Make) -> None:
+    world = make(login_rate_limit="3/minute", login_failure_limit="9/day", account_failure_limit="9/day")
+    person = owner_in(world)
+    answers = [log_in(world, f"{number}@example.com", address=STRANGER) for number in range(3)]
+    assert [(answer.status_code, said(answer)) for answer in answers] == [(401, ("3", left)) for left in "210"]
+    policy = '"address";q=3;w=60, "account-address";q=9;w=86400, "account";q=9;w=86400'
+    assert answers[0].headers["RateLimit-Policy"] == policy
+    refused = log_in(world, person.email, address=STRANGER)
+    assert (refused.status_code, refused.json["code"], said(refused)) == (429, "rate_limited", ("3", "0"))
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert log_in(world, person.email).status_code == 200
+
+
+def test_a_stranger_at_one_address_locks_that_address_out_of_the_account_and_no_other(make: Make) -> None:
+    """Also not by day-long guessing: what is refused at the address does not count for the account."""
+    world = make(login_failure_limit="3/day", account_failure_limit="6/day")
+    person = owner_in(world)
+    assert statuses(world, person.email, ["wrong"] * 20, STRANGER) == [401] * 3 + [429] * 17
+    refused = log_in(world, person.email, "right", STRANGER)
+    assert refused.headers["RateLimit-Policy"].split(", ")[1:] == ['"account-address";q=3;w=86400']
+    assert log_in(world, person.email).status_code == 200, "also on a device that nobody knows"
+
+
+def test_guessing_from_many_addresses_is_bounded_and_holds_up_no_device_that_was_here_before(make: Make) -> None:
+    world = make(login_failure_limit="3/day", account_failure_limit="10/day")
+    person = owner_in(world)
+    device = log_in(world, person.email).json["deviceToken"]
+    guesses = [statuses(world, person.email, ["wrong"] * 3, f"192.0.2.{number}") for number in range(6)]
+    assert [status for each in guesses for status in each].count(401) == 10
+    assert log_in(world, person.email, address=OTHER).status_code == 429
+    for _ in range(20):
+        assert log_in(world, person.email, deviceToken=device).status_code == 200
+
+
+def test_unknown_accounts_are_refused_alike(make: Make) -> None:
+    world = make(login_failure_limit="2/day", account_failure_limit="3/day")
+    person = owner_in(world)
+    looks = []
+    for email in (person.email, "unknown@example.com"):
+        spellings = (email, email.upper(), f" {email}", email, email)
+        answers = [log_in(world, spelled, "wrong", f"192.0.2.{n // 2}") for n, spelled in enumerate(spellings)]
+        policies = [answer.headers["RateLimit-Policy"] for answer in answers]
+        looks.append([(answer.status_code, answer.json["code"], said(answer)) for answer in answers] + policies)
+    assert looks[0] == looks[1]
+    assert [look[0] for look in looks[0][:5]] == [401, 401, 401, 429, 429]
+
+
+def test_what_succeeds_is_no_failure_however_often(make: Make) -> None:
+    world = make(login_failure_limit="2/day", account_failure_limit="2/day")
+    person = owner_in(world)
+    answer = log_in(world, person.email)
+    assert '"account' not in answer.headers.get("RateLimit-Policy", "")
+    assert statuses(world, person.email, ["right"] * 5 + ["wrong"] * 2 + ["right"]) == [200] * 5 + [401] * 2 + [429]
+
+
+# --- the device that logged in before ------------------------------------------------------------------------------
+
+
+def test_a_known_device_is_bounded_by_its_own_counts(make: Make) -> None:
+    world = make(login_failure_limit="2/day", account_failure_limit="2/day", login_rate_limit="8/minute")
+    person = owner_in(world)
+    device = log_in(world, person.email).json["deviceToken"]
+    answer = log_in(world, person.email, "wrong", deviceToken=device)
+    assert answer.headers["RateLimit-Policy"] == '"device";q=8;w=60, "device-failures";q=2;w=86400'
+    assert statuses(world, person.email, ["wrong", "right"], deviceToken=device) == [401, 429]
+    assert log_in(world, person.email, address=OTHER).status_code == 200, "its failures are not the account's"
+
+
+def test_a_flood_from_its_own_address_does_not_hold_up_a_known_device(make: Make) -> None:
+    world = make(login_rate_limit="2/minute")
+    person = owner_in(world)
+    device = log_in(world, person.email).json["deviceToken"]
+    for number in range(4):
+        log_in(world, f"{number}@example.com", "wrong")
+    assert log_in(world, person.email).status_code == 429
+    assert log_in(world, person.email, deviceToken=device).status_code == 200
+
+
+def test_the_token_of_a_device_is_for_its_own_user_and_password_only(make: Make) -> None:
+    world = make(login_failure_limit="1/day", account_failure_limit="1/day")
+    person, other = owner_in(world), owner_in(world)
+    device = log_in(world, person.email).json["deviceToken"]
+    others = log_in(world, other.email).json["deviceToken"]
+    log_in(world, person.email, "wrong", STRANGER)
+    for wrong in (others, "x", device[:-1], device[::-1], "é"):
+        assert log_in(world, person.email, deviceToken=wrong).status_code == 429, wrong
+    assert log_in(world, person.email, deviceToken=device).status_code == 200
+    new_hash = hash_password("another")
+    with world.database.as_superuser() as superuser:
+        superuser.execute("UPDATE shared.users SET password_hash = %s WHERE id = %s", (new_hash, person.user_id))
+    assert log_in(world, person.email, "another", deviceToken=device).status_code == 429, "the password has changed"
+
+
+# --- a change of the password --------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_password_has_a_count_that_no_log_in_touches(make: Make) -> None:
+    world = make(login_failure_limit="2/day", account_failure_limit="2/day")
+    person = owner_in(world)
+    tokens = log_in(world, person.email).json
+    for name in (str(person.user_id), person.user_id.hex, tokens["refreshToken"].partition(".")[0]):
+        assert statuses(world, name, ["wrong"] * 3, STRANGER) == [401, 401, 429]
+
+    def change(current: str, new: str = "a new password of mine") -> int:
+        headers = {"Authorization": f"Bearer {tokens['accessToken']}"}
+        body = {"currentPassword": current, "newPassword": new}
+        return int(world.api.post("/api/auth/password", json=body, headers=headers).status_code)
+
+    assert [change("wrong"), change("right"), change("wrong"), change("a new password of mine")] == [403, 204, 403, 429]
+    assert log_in(world, person.email, "a new password of mine").status_code == 200
+
+
+# --- refreshes -----------------------------------------------------------------------------------------------------
+
+
+def test_refreshes_count_for_their_session_and_not_for_the_address(make: Make) -> None:
+    world = make(refresh_rate_limit="2/minute", login_rate_limit="9/minute")
+    person = owner_in(world)
+    one, other = (log_in(world, person.email).json["refreshToken"] for _ in range(2))
+    answers = []
+    for _ in range(3):
+        answers.append(send(world, "refresh", refreshToken=one))
+        one = (answers[-1].json or {}).get("refreshToken", one)
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["RateLimit-Policy"] == '"session";q=2;w=60'
+    for _ in range(2):
+        answer = send(world, "refresh", refreshToken=other)
+        other = answer.json["refreshToken"]
+    assert send(world, "refresh", refreshToken=other).status_code == 429
+
+
+def test_who_knows_the_id_of_a_session_can_not_use_up_its_refreshes(make: Make) -> None:
+    """It counts for the stranger's address, and so does all that this service never made."""
+    world = make(refresh_rate_limit="1/minute", login_rate_limit="4/minute")
+    token = log_in(world, owner_in(world).email).json["refreshToken"]
+    session, _, tag = token.split(".")
+    with world.app.app_context():
+        others = new_token(uuid4())
+    forged = [
+        f"{session}.{'x' * 43}.{tag}",
+        f"{session}.{others.partition('.')[2]}",
+        f"{session}.x",
+        f"{uuid4().hex}.x.x",
+    ]
+    answers = [
+        send(world, "refresh", STRANGER, refreshToken=text) for text in [*forged, others.replace("-", "_") + "x"]
+    ]
+    assert [answer.status_code for answer in answers] == [401] * 4 + [429]
+    assert re.match(r'"refresh-address";q=4;w=60$', answers[0].headers["RateLimit-Policy"])
+    assert send(world, "refresh", refreshToken=token).status_code == 200
+
+
+def test_a_refresh_token_of_an_earlier_release_counts_for_its_address_and_works(make: Make) -> None:
+    world = make(refresh_rate_limit="1/minute", login_rate_limit="2/minute")
+    token = log_in(world, owner_in(world).email).json["refreshToken"].rpartition(".")[0]
+    assert send(world, "refresh", refreshToken=token).status_code == 200
+
+
+def test_a_log_out_is_refused_for_many_log_outs_and_not_for_many_refreshes(make: Make) -> None:
+    world = make(refresh_rate_limit="1/minute", login_rate_limit="2/minute")
+    tokens = log_in(world, owner_in(world).email).json
+    token, access = tokens["refreshToken"], {"Authorization": f"Bearer {tokens['accessToken']}"}
+    assert [send(world, "refresh", refreshToken=token).status_code for _ in range(2)] == [200, 429]
+    assert [send(world, "logout", refreshToken=token).status_code for _ in range(2)] == [204, 429], "once is enough"
+    assert world.api.post("/api/auth/logout", headers=access).status_code == 429
+    answers = [send(world, "logout", STRANGER, refreshToken=f"{uuid4().hex}.x.x") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [204, 204, 429]
+
+
+def test_no_address_of_an_account_is_stored(make: Make) -> None:
+    world = make()
+    log_in(world, "person@example.com")
+    stored = list(world.app.extensions[rate_limit.ATTEMPTS_EXTENSION]._own._windows)
+    assert len(stored) == 3
+    assert not [key for key in stored if "person" in key]
