@@ -1,7 +1,6 @@
 """A log-out ends the session with whatever the client still has, clears the cookies, and can't be forged."""
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -11,7 +10,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.app.auth.test_cookies import FOREIGN
 from tests.app.auth.test_sessions import OVER_TENANTS, bearer, is_out, login, me, reasons_of, refresh, use_ago
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.browser import Browser
 from tests.factories.people import Person
 
@@ -77,7 +76,7 @@ def test_an_expired_access_token_ends_its_session_and_a_forged_one_none(api: Api
         {},
         {"json": {}},
         {"json": {"refreshToken": "x"}},
-        {"json": {"refreshToken": f"{uuid4().hex}.x.x"}},
+        {"json": {"refreshToken": f"{ID_OF_NOTHING.hex}.x.x"}},
         *({"headers": {"Authorization": text}} for text in ("", "Bearer", "Bearer x", "Basic eDp5", "Bearer wk_x_y")),
     ],
     ids=str,
