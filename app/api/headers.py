@@ -12,7 +12,7 @@ from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, Prec
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 
 
-MAX_KEY_LENGTH = 200
+MAX_KEY_LENGTH = 255
 
 
 _ETAG = '^"[0-9]{1,9}"$'
@@ -55,13 +55,13 @@ def gives_header(
     return mark
 
 
-def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> View:
+def needs_idempotency_key(view: View) -> View:
     """Describe in OpenAPI that a view requires an Idempotency-Key, and that its answer tells whether the key was used
     before.
     """
     description = "A new key for each intent, the same key for a retry. The same key and request have the same answer."
     pattern = f"^{_IDEMPOTENCY_KEY.pattern}$"
-    wants = wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=max_length, pattern=pattern)
+    wants = wants_header(IDEMPOTENCY_KEY_HEADER, description, minLength=1, maxLength=MAX_KEY_LENGTH, pattern=pattern)
     gives = gives_header(
         "Idempotent-Replayed", "true if an earlier request with this key did it.", always=False, enum=["true"]
     )
@@ -101,13 +101,13 @@ def takes_up_to(max_bytes: int) -> Callable[[View], View]:
     return mark
 
 
-def idempotency_key(max_length: int = MAX_KEY_LENGTH) -> str:
+def idempotency_key() -> str:
     """The request's Idempotency-Key. Raises IdempotencyKeyRequired, or Invalid for a malformed key."""
     key: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")  # Without the calls of `request.headers`.
     if not key:
         raise IdempotencyKeyRequired("Send an Idempotency-Key header: a new one for each intent, the same for a retry.")
-    if len(key) > max_length or not _IDEMPOTENCY_KEY.fullmatch(key):
-        message = f"Use 1 to {max_length} visible ASCII characters, but no comma."
+    if len(key) > MAX_KEY_LENGTH or not _IDEMPOTENCY_KEY.fullmatch(key):
+        message = f"Use 1 to {MAX_KEY_LENGTH} visible ASCII characters, but no comma."
         raise Invalid.at(IDEMPOTENCY_KEY_HEADER, "not_a_key", message)
     return key
 

@@ -28,12 +28,20 @@ def _spelled(state: dict[str, Any], currency: str | None) -> dict[str, Any]:
         camel_case(_MINOR.sub("", name)): (
             _spelled(value, currency)
             if isinstance(value, dict)
-            else format_minor(value, currency)
+            else _amount(value, currency)
             if currency and isinstance(value, int) and _MINOR.search(name)
             else value
         )
         for name, value in state.items()
     }
+
+
+def _amount(minor: int, currency: Any) -> Any:
+    """The amount as a decimal string; as it is if an entry names no currency that there is."""
+    try:
+        return format_minor(minor, currency)
+    except (TypeError, ValueError):
+        return minor
 
 
 class AuditEntrySchema(Answer):

@@ -1,7 +1,8 @@
 """Writing and reading the audit log of the bound tenant.
 
 The audit entry and the change that it records commit in the same db transaction. An entry locks the head of the
-tenant's chain until that db transaction ends, so write it last.
+tenant's chain until that db transaction ends, so write it last. The database takes entries of the known form only: an
+action is a dotted name, states are plain objects, and texts of a request are cut.
 """
 
 from typing import Any, Final
@@ -13,6 +14,7 @@ from psycopg import sql
 
 from app.audit.models import AuditRecord, ReadEntry
 from app.auth.actors import Actor
+from app.current import g
 from app.db import db
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
@@ -20,11 +22,11 @@ from tenant_schemas.tenant import Tenant
 # The feature `wallets` is above the audit log, so its model can't be imported.
 _wallets_table = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("currency", sa.Text))
 _wallets = _wallets_table.c
-_NOTE: Final = sa.text("SELECT audit_note_v1(CAST(:entry AS jsonb))")
+_NOTE: Final = sa.text("SELECT audit_note_v2(CAST(:entry AS jsonb))")
 
 
 def entry_json(actor: Actor, **told: Any) -> str:
-    """An entry as the JSON argument of `audit_note_v1`: the actor, and further fields by their names in AuditRecord."""
+    """An entry as the JSON argument of `audit_note_v2`: the actor, and further fields by their names in AuditRecord."""
     who = {
         "actor_kind": actor.kind,
         "actor_id": actor.id,
@@ -38,6 +40,7 @@ def entry_json(actor: Actor, **told: Any) -> str:
 def add_entry(actor: Actor, action: str, **told: Any) -> None:
     """Write an entry in the session's db transaction. Commits nothing."""
     db.session.execute(_NOTE, {"entry": entry_json(actor, action=action, **told)})
+    mark_written()
 
 
 def commit_entry(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None:
@@ -45,8 +48,40 @@ def commit_entry(tenant: Tenant, actor: Actor, action: str, **told: Any) -> None
     shared side: call it just before their commit. In the worst case the log has an entry for a change that never
     committed.
     """
+    # The tenant may be behind if it is being stopped: the first version is in every schema, and calls the newest.
     statement = "SELECT audit_note_v1(%s::jsonb)"
     connections().engine(tenant).one_statement(statement, (entry_json(actor, action=action, **told),))
+    mark_written()
+
+
+def commit_refusal(tenant: Tenant, actor: Actor, action: str, *, subject: str, refusal: str) -> None:
+    """`commit_entry` for a request that was refused for want of a right. Of one caller and action, ten in an hour have
+    an entry each; all further ones are counted, and have one entry when the hour is over.
+
+    Locks the caller's count, and then the head of the audit log's chain.
+    """
+    statement = "SELECT audit_refused_v1(%s::jsonb)"
+    entry = entry_json(actor, action=action, subject=subject, refusal=refusal)
+    connections().engine(tenant).one_statement(statement, (entry,))
+
+
+def end_refusal_windows() -> None:
+    """Write the counts of refusals whose hour is over into the bound tenant's log, in the session's db transaction.
+    Locks these counts, and then the head of the audit log's chain. Commits nothing.
+    """
+    db.session.execute(sa.text("SELECT audit_refusals_end_v1()"))
+
+
+def mark_written() -> None:
+    """Tell the rest of this request that it has its entry. For an entry that an SQL function writes, call it after the
+    function.
+    """
+    g.has_audit_entry = True
+
+
+def mark_rehearsal() -> None:
+    """Tell the rest of this request that it changes nothing, whatever comes of it. A dry run calls it first."""
+    g.is_rehearsal = True
 
 
 def set_actor(actor: Actor) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.audit.models import AuditRecord
-from app.audit.service import set_actor
+from app.audit.service import mark_written, set_actor
 from app.auth.actors import Actor
 from app.credit.models import (
     AGES,
@@ -32,6 +32,10 @@ _SET: Final = sa.text(
     "SELECT policy.currency, policy.default_limit_minor, policy.max_limit_minor"
     " FROM credit_policy_set_v1(:currency, :default_limit, :max_limit, :actor_id, :request_id) AS policy"
 ).columns(*CreditPolicy.__table__.columns)
+# An earlier entry of another form, which only SQL could write, is no change of a policy.
+_POLICY: Final = """'$.currency like_regex "^[A-Z]{3}$" && $.default_limit_minor <= 9223372036854775807
+    && (!exists($.max_limit_minor ? (@ != null)) || $.max_limit_minor <= 9223372036854775807)'"""
+_tells_a_policy: Final = sa.text(f"before @@ {_POLICY} AND after @@ {_POLICY}")
 _AMOUNTS: Final = ("credit_limit_minor", "credit_used_minor", *AGES)
 
 
@@ -60,6 +64,7 @@ def set_policy(currency: str, *, default_limit_minor: int, max_limit_minor: int 
     set_actor(actor)
     statement = sa.select(CreditPolicy).from_statement(_SET).execution_options(populate_existing=True)
     policy: CreditPolicy = db.session.scalars(statement, parameters).one()
+    mark_written()
     return policy
 
 
@@ -68,7 +73,7 @@ def list_policy_changes(*, after: list[Any] | None, limit: int) -> list[PolicyCh
     log = AuditRecord
     query = (
         sa.select(log.id, log.at, log.actor_id, log.request_id, log.before, log.after)
-        .where(log.wallet_id.is_(None), log.action == "credit_policy.set", log.before != log.after)
+        .where(log.wallet_id.is_(None), log.action == "credit_policy.set", log.before != log.after, _tells_a_policy)
         .order_by(log.at.desc(), log.id.desc())
         .limit(limit)
     )

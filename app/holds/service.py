@@ -33,7 +33,7 @@ _AUTHORISED: Final = (
     "expires_at",
 )
 _AUTHORISE: Final = (
-    f"SELECT {', '.join(f'(hold).{name}' for name in _AUTHORISED)}, replayed FROM hold_authorise_v1("  # noqa: S608
+    f"SELECT {', '.join(f'(hold).{name}' for name in _AUTHORISED)}, replayed FROM hold_authorise_v2("  # noqa: S608
     "(SELECT w.id FROM wallets w WHERE w.user_id = %s AND w.currency = %s), %s, %s, %s, %s, %s)"
 )
 _VOID: Final = sa.text(
@@ -42,7 +42,7 @@ _VOID: Final = sa.text(
 ).columns(*_HOLD_COLUMNS)
 _OWN_WALLET: Final = "FROM holds h JOIN wallets w ON w.id = h.wallet_id WHERE h.id = %s AND w.user_id = %s"
 _CAPTURE: Final = (
-    f"SELECT {POSTED_COLUMNS}, replayed FROM hold_capture_v1((SELECT h.wallet_id {_OWN_WALLET}), %s, %s, %s)"  # noqa: S608
+    f"SELECT {POSTED_COLUMNS}, replayed FROM hold_capture_v2((SELECT h.wallet_id {_OWN_WALLET}), %s, %s, %s)"  # noqa: S608
 )
 
 

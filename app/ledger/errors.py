@@ -24,9 +24,11 @@ class RefundExceedsPayment(Conflict):
 
 @sql_refusal
 class IdempotencyKeyReused(Invalid):
+    """In a bulk, `item` and `walletId` name the item whose wallet has the key; without them the bulk itself has it."""
+
     code = "idempotency_key_reused"
     sqlstate = "WA005"
-    text = "This Idempotency-Key was used for another request on this wallet. Use a new key for a new intent."
+    text = "You have used this Idempotency-Key for another request. Use a new key for a new intent."
 
 
 @sql_refusal

@@ -20,7 +20,11 @@ class WalletTransaction(TenantModel):
     __tablename__ = "wallet_transactions"
     __table_args__ = (
         sa.UniqueConstraint("wallet_id", "seq", name="wallet_transactions_wallet_id_seq_key"),
-        sa.UniqueConstraint("wallet_id", "idempotency_key", name="wallet_transactions_wallet_id_idempotency_key_key"),
+        sa.UniqueConstraint(
+            *("wallet_id", "idempotency_key", "admin_id"),
+            name="wallet_transactions_wallet_id_idempotency_key_admin_id_key",
+            postgresql_nulls_not_distinct=True,
+        ),
         sa.ForeignKeyConstraint(
             ["wallet_id", "currency"], ["wallets.id", "wallets.currency"], name="wallet_transactions_wallet_fkey"
         ),
@@ -207,9 +211,11 @@ class PostedTransaction:
     @classmethod
     def of(cls, movement: "Movement", columns: Sequence[Any]) -> "PostedTransaction":
         """The posted movement. `columns` are what only the database knew: id, wallet_id, currency, seq, amount_minor,
-        balance_after_minor, order_id, created_at and refundable_minor.
+        balance_after_minor, order_id, created_at, refundable_minor and admin_id. `admin_id` of a repeated request is
+        that of the first: it may be another API key.
         """
-        id_, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at, refundable = columns
+        id_, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at, *more = columns
+        refundable, admin_id = more
         return cls(
             id=id_,
             wallet_id=wallet_id,
@@ -218,7 +224,7 @@ class PostedTransaction:
             type=movement.type,
             amount_minor=amount_minor,
             balance_after_minor=balance_after_minor,
-            admin_id=movement.admin_id,
+            admin_id=admin_id,
             order_id=order_id,
             refund_of=movement.refund_of,
             hold_id=None,
@@ -234,8 +240,8 @@ class PostedTransaction:
         """A member's payment. `columns` are id, wallet_id, seq, balance_after_minor and created_at."""
         id_, wallet_id, seq, balance_after_minor, created_at = columns
         amount_minor = -(movement.amount_minor or 0)
-        known = (id_, wallet_id, currency, seq, amount_minor, balance_after_minor, movement.order_id, created_at, None)
-        return cls.of(movement, known)
+        known = (id_, wallet_id, currency, seq, amount_minor, balance_after_minor, movement.order_id, created_at)
+        return cls.of(movement, (*known, None, None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

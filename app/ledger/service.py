@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import joinedload
 
-from app.audit.service import entry_json
+from app.audit.service import entry_json, mark_rehearsal, mark_written
 from app.auth.actors import Actor
 from app.db import db
 from app.ledger.errors import TransactionNotFound
@@ -36,9 +36,9 @@ POSTED_COLUMNS: Final = ", ".join(
 )
 # The caller knows the other columns.
 _ANSWER: Final = """id, wallet_id, currency, seq, amount_minor, balance_after_minor, order_id, created_at,
-        refundable_minor, replayed"""
+        refundable_minor, admin_id, replayed"""
 # The wallet is the one with this id, or else the user's in this currency.
-_FROM_POSTING: Final = """FROM wallet_post_v3(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
+_FROM_POSTING: Final = """FROM wallet_post_v4(p_wallet_id => %(wallet_id)s, p_user_id => %(user_id)s,
         p_currency => %(currency)s, p_type => %(type)s, p_amount_minor => %(amount_minor)s,
         p_idempotency_key => %(idempotency_key)s, p_admin_id => %(admin_id)s, p_order_id => %(order_id)s,
         p_refund_of => %(refund_of)s, p_description => %(description)s, p_reference => %(reference)s,
@@ -51,7 +51,7 @@ _POST_AUDITED: Final = f"""
 # The same statement proves the member's standing.
 _PAY: Final = """
     SELECT id, wallet_id, seq, balance_after_minor, created_at, replayed
-    FROM wallet_pay_v1(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
+    FROM wallet_pay_v2(%(user_id)s, %(session_id)s, %(tenant_version)s, %(currency)s, %(amount_minor)s,
         %(idempotency_key)s, %(order_id)s, %(description)s)"""
 
 
@@ -66,6 +66,7 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     if actor is None:
         return _posted(_row(_POST, parameters), movement)
     row = _row(_POST_AUDITED, {**parameters, "audit_entry": entry_json(actor)})
+    mark_written()
     return _posted(row[:-1], movement)
 
 
@@ -119,6 +120,7 @@ def _row(statement: LiteralString, parameters: dict[str, Any]) -> Sequence[Any]:
 
 
 def _rehearse(parameters: dict[str, Any], movement: Movement) -> tuple[PostedTransaction, bool]:
+    mark_rehearsal()
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             row = connection.exec_driver_sql(_POST, parameters).one()

@@ -24,7 +24,7 @@ _OPEN = sa.text("SELECT wallets_open_missing_v1(:user_ids, :currency)").bindpara
 )
 _POST = sa.text(
     f"SELECT {', '.join(f'(reconciled).{name}' for name in _FOUND.split(', '))}, moved_minor, limit_raised"  # noqa: S608
-    " FROM openings_post_v1(:items, :currency, :raises_limits)"
+    " FROM openings_post_v2(:items, :currency, :raises_limits)"
 ).bindparams(sa.bindparam("items", type_=JSONB))
 _COMPARE = sa.text(
     f"SELECT {_FOUND}, 0, false FROM openings_compare_v1(:items, :currency, :refusals)"  # noqa: S608

@@ -1,7 +1,7 @@
 """The operator's list of wallets: all active tenants by slug, and inside a tenant in the order of its own list.
 
-Each tenant is read under its own role (`app/tenants/fan_out.py`). If wallets of a tenant are shown, its audit log
-records it.
+Each tenant is read under its own role (`app/tenants/fan_out.py`). Its audit log records the
+look, also if no wallet matches the filters.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ def list_all_tenants_wallets(
 
         def read(inside: Position | None = inside, room: int = room) -> list[MemberWallet]:
             wallets = service.list_wallets(after=inside, limit=room + 1, **filters)
-            if wallets and room:
+            if room:
                 add_entry(actor, "look", subject="/api/admin/wallets")
             return wallets
 

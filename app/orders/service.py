@@ -28,7 +28,7 @@ _PLACE: Final = (
 )
 _CANCEL: Final = (
     f"SELECT {', '.join(f'(cancelled).{name}' for name in _SHOWN)}, items, balance_after_minor, refunded_minor,"  # noqa: S608
-    " replayed FROM order_cancel_v1(%s, %s, %s)"
+    " replayed FROM order_cancel_v2(%s, %s, %s)"
 )
 
 

@@ -14,5 +14,6 @@ def add_system_entry(connection: Connection, tenant: Tenant, action: str, **told
     """Write an entry as the migrator or the owner, whatever schema is bound. Commits nothing. Call it last before the
     commit: it locks the head of the audit log's chain.
     """
+    # The tenant may be behind: the first version is in every schema, and calls the newest.
     statement = sql.SQL("SELECT {}.audit_note_v1(%s::jsonb)").format(sql.Identifier(tenant.schema_name))
     connection.exec_driver_sql(statement.as_string(), (entry_json(SYSTEM, action=action, **told),))

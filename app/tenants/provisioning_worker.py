@@ -110,7 +110,7 @@ class Provisioner:
         )
         provision_in(connection, MIGRATIONS, tenant, self._tenant_secret)
         # The current role is still the owner, and the path is the new tenant's schema.
-        connection.exec_driver_sql("SELECT audit_note_v1(%s::jsonb)", (_first_entry(tenant, request),))
+        connection.exec_driver_sql("SELECT audit_note_v2(%s::jsonb)", (_first_entry(tenant, request),))
         connection.exec_driver_sql(_DONE, (request.id,))
 
 

@@ -26,7 +26,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StandingProof:
-    """What the tenant's function `wallet_pay_v1` checks: this user's session lasts, the user is a member or an admin of
+    """What the tenant's function `wallet_pay_v2` checks: this user's session lasts, the user is a member or an admin of
     the tenant, and the tenant's row in the registry still has this version.
     """
 

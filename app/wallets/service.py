@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
-from app.audit.service import set_actor
+from app.audit.service import mark_written, set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
 from app.sql_refusals import named_refusals
@@ -47,6 +47,8 @@ def open_wallet(user_id: UUID, currency: str, *, actor: Actor = SYSTEM) -> tuple
     statement = sa.select(Wallet, sa.column("opened", sa.Boolean)).from_statement(_OPEN)
     with named_refusals():
         wallet, opened = db.session.execute(statement, parameters).one()
+    if opened and wallet.credit_limit_minor:
+        mark_written()
     return wallet, opened
 
 
@@ -124,4 +126,5 @@ def configure_wallet(
     statement = sa.select(Wallet).from_statement(_CONFIGURE).execution_options(populate_existing=True)
     with named_refusals():
         wallet: Wallet = db.session.scalars(statement, parameters).one()
+    mark_written()
     return wallet

@@ -19,8 +19,8 @@ from tenant_schemas.tenant import Tenant
 
 BULK: Final = 1_000
 ADMIN: Final = member_id(0)
-_SINGLE: Final = "SELECT id FROM wallet_post_v3(%s, NULL, NULL, 'deposit', %s, %s, %s, NULL, NULL, NULL, NULL, NULL)"
-_BULK: Final = "SELECT count(*) FROM wallet_post_many_v2(%s, %s, NULL, true)"
+_SINGLE: Final = "SELECT id FROM wallet_post_v4(%s, NULL, NULL, 'deposit', %s, %s, %s, NULL, NULL, NULL, NULL, NULL)"
+_BULK: Final = "SELECT count(*) FROM wallet_post_many_v3(%s, %s, NULL, true)"
 
 
 class Deposits:

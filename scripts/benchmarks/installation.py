@@ -173,7 +173,7 @@ def _make_wallets(installation: Installation) -> None:
                 (tenant.settings["currency"],),
             )
             connection.execute(
-                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v3("
+                "SELECT count(*) FROM wallets w, LATERAL wallet_post_v4("
                 "w.id, NULL, NULL, 'deposit', %s, 'benchmark', NULL, NULL, NULL, NULL, NULL, NULL)",
                 (BALANCE_MINOR,),
             )

@@ -25,7 +25,7 @@ OWNER: Final = member_id(0)
 CHUNK: Final = 5_000
 DEEP_PAGE: Final = 1_000
 _MAKE: Final = """
-    SELECT count(*) FROM wallet_post_many_v2((
+    SELECT count(*) FROM wallet_post_many_v3((
         SELECT jsonb_agg(jsonb_build_object(
             'wallet_id', w.id, 'type', CASE n %% 2 WHEN 0 THEN 'deposit' ELSE 'payment' END,
             'amount_minor', n %% 97 + 1,

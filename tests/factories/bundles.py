@@ -178,9 +178,13 @@ _MOVEMENTS = (
     "SELECT order_place_v1(%(member)s, %(currency)s, %(items)s, 'returned')",
     "SELECT order_cancel_v1(%(member)s, (SELECT id FROM orders WHERE idempotency_key = 'returned'), 'cancelled')",
     "SELECT openings_post_v1(%(source)s, %(currency)s, true)",
+    """SELECT wallet_post_many_v3(jsonb_build_array(jsonb_build_object('wallet_id', %(wallet)s::uuid, 'type', 'deposit',
+        'amount_minor', 100, 'idempotency_key', 'bulk-of-ana')), %(admin)s, 'batch', true, 'bulk-of-ana')""",
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
+    """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
+        'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
         'subject', 'Ana Horvat', 'after', jsonb_build_object('name', 'Ana Horvat')))""",
 )

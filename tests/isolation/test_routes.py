@@ -4,6 +4,8 @@ The list of routes comes from `app.url_map`: a new route without a sample reques
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -78,7 +80,7 @@ def test_those_who_may_get_in_and_nobody_else(world: World, sample: Sample, slug
 
 
 def refusals_only(world: World, before: dict[str, list[Any]]) -> None:
-    """Nothing was written except the audit log's entries for refusals."""
+    """Nothing was written except the audit log's entries for refusals, and their counts."""
     for slug, had in before.items():
         changed = [
             index for index, (one, two) in enumerate(zip(had[0], world.all_of(slug)[0], strict=True)) if one != two
@@ -86,7 +88,38 @@ def refusals_only(world: World, before: dict[str, list[Any]]) -> None:
         tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename"
         names = [name for (name,) in world.eye.execute(tables, (f"{slug}_schema",)).fetchall()]
         written = {names[index] if index < len(names) else f"shared {index - len(names)}" for index in changed}
-        assert written <= {"audit_log", "audit_chain"}, written
+        assert written <= {"audit_log", "audit_chain", "audit_refusals"}, written
+
+
+LOOKS = [
+    replace(sample, method=method, query=sample.query | dry_run)
+    for sample in OF_TENANTS
+    if "operator" in sample.who
+    for method in ((sample.method, "HEAD", "OPTIONS") if sample.method == "GET" else (sample.method,))
+    for dry_run in ({}, {"dryRun": "true"})
+    if sample.method != "GET" or not dry_run
+]
+
+
+@pytest.mark.parametrize("sample", LOOKS, ids=lambda sample: f"{sample}{'?dryRun' if 'dryRun' in sample.query else ''}")
+def test_each_request_of_an_operator_in_a_tenant_is_one_entry_there(world: World, sample: Sample) -> None:
+    """Whatever it does, sees or is refused, also if it is sent again. Only a parameter that the route does not have is
+    refused before anybody is known.
+    """
+    counts = [entries_of_operator(world)]
+    for _ in range(2):
+        answer = world.send(sample, "operator", "eur")
+        assert answer.status_code < 500, answer.text
+        counts.append(entries_of_operator(world))
+    expected = 0 if "There is no such parameter." in answer.text else 1
+    assert [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(counts)] == [(expected, 0)] * 2
+
+
+def entries_of_operator(world: World) -> list[int]:
+    """The number of the operator's entries in each tenant's log."""
+    query = "SELECT count(*) FROM {}_schema.audit_log WHERE actor_id = %s"
+    operator = (world.operator.user_id,)
+    return [world.eye.execute(query.format(slug).encode(), operator).fetchall()[0][0] for slug in TENANTS]
 
 
 @OVER_SAMPLES

@@ -23,6 +23,19 @@ GONE = {
     "writes",
     "-- the transaction, its ledger entry and the balance: all or, with an error, nothing.",
     "-- means all that is left of the payment.",
+    "-- whole request from others: an item whose key was used by another one refuses everything, in both ways.",
+    "-- The usual movement costs three statements. Whatever does not allow one leads to wallet_not_posted_v1, which "
+    "says why.",
+    "-- Superseded by wallet_post_v3. What it answers is the movement without its hash and its fingerprint, which no "
+    "release",
+    "-- The one writer of money, of many movements: what wallet_post_v3 does for one, by the same rules. p_items is an "
+    "array",
+    "-- registry still is the version that the service knows. Else as wallet_post_v3. The lock comes first, so that "
+    "the",
+    "-- squawk-ignore-file ban-drop-constraint, constraint-missing-not-valid, disallowed-unique-constraint",
+    "-- The functions look for a caller's key under the wallet's lock; this is the last word about all but API keys, "
+    "which it",
+    "-- tells apart from each other.",
     "-- The entries of before, in their order, become the chain's beginning.",
     "-- The one writer of money, of one movement. It locks the wallet's row, answers a repeated key with the first "
     "result,",
@@ -74,13 +87,15 @@ def test_each_object_stands_once_and_the_living_functions_above_the_superseded()
     text = current_sql(MIGRATIONS, History.TENANT)
     made = re.findall(r"^CREATE (?:UNIQUE )?(\w+ \w+)", text, re.MULTILINE)
     assert len(made) == len(set(made))
-    assert {"TABLE wallets", "VIEW trial_balance", "FUNCTION wallet_post_v3", "FUNCTION wallet_post_v1"} <= {*made}
+    assert {"TABLE wallets", "VIEW trial_balance", "FUNCTION wallet_post_v4", "FUNCTION wallet_post_v1"} <= {*made}
     living, superseded = text.split("-- Superseded functions")
-    assert "FUNCTION wallet_post_v3" in living
-    assert "FUNCTION wallet_post_v2" in living, "hold_capture_v1 calls it"
+    assert "FUNCTION wallet_post_v4" in living
+    assert "FUNCTION wallet_post_v2" in living, "order_place_v1 calls it"
     assert re.findall(r"^CREATE FUNCTION (\w+)", superseded, re.MULTILINE) == [
         *("wallet_open_v1", "wallet_post_v1", "wallet_configure_v1", "ledger_audit_v1", "movement_apply_v1"),
-        *("wallet_configure_v2", "ledger_audit_v2", "audit_posted_v1", "ledger_audit_v3"),
+        *("hold_authorise_v1", "hold_capture_v1", "order_cancel_v1", "wallet_configure_v2", "wallet_post_many_v1"),
+        *("openings_post_v1", "ledger_audit_v2", "audit_chain_v1", "audit_posted_v1", "ledger_audit_v3"),
+        *("movement_is_sound_v1", "wallet_not_posted_v1", "wallet_post_v3", "wallet_post_many_v2", "wallet_pay_v1"),
     ]
 
 

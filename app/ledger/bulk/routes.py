@@ -5,7 +5,7 @@ from typing import Any
 from app.api.blueprint import Blueprint
 from app.api.headers import idempotency_key, needs_idempotency_key, takes_up_to
 from app.api.problems import problem_body
-from app.api.refusals import View, refuses
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller
 from app.auth.errors import AdminRequired
 from app.ledger.bulk import service
@@ -21,13 +21,9 @@ blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", de
 MAX_BODY_BYTES = 4 * 1024 * 1024  # 1,000 items with texts of the maximum length in any script.
 
 
-def _needs_shorter_key(view: View) -> View:
-    return needs_idempotency_key(view, max_length=service.MAX_KEY_LENGTH)
-
-
 @blueprint.post("/bulk")
 @access(Access.TELLER, "transactions.bulk")
-@_needs_shorter_key
+@needs_idempotency_key
 @takes_up_to(MAX_BODY_BYTES)
 @blueprint.arguments(BulkSchema)
 @blueprint.response(201, OutcomesSchema)
@@ -46,10 +42,7 @@ def post_transactions(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[s
     if caller().role is Role.SERVICE and any(item["type"] == "adjustment" for item in body["items"]):
         raise AdminRequired("An adjustment needs an admin.")
     outcomes = service.post_many(
-        _items(body["items"]),
-        actor=actor(),
-        idempotency_key=idempotency_key(service.MAX_KEY_LENGTH),
-        is_atomic=body["atomic"],
+        _items(body["items"]), actor=actor(), idempotency_key=idempotency_key(), is_atomic=body["atomic"]
     )
     headers = {"Idempotent-Replayed": "true"} if all(outcome.is_replayed for outcome in outcomes) else {}
     shown = [_shown(index, outcome) for index, outcome in enumerate(outcomes)]

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from app.audit.service import entry_json
+from app.audit.service import entry_json, mark_written
 from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
@@ -20,14 +20,13 @@ from app.sql_refusals import named_refusals, refusal
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
-MAX_KEY_LENGTH: Final = 190  # An item's key is this key, a slash and a number, in at most 200 characters.
 _MOST_TRIES: Final = 20
 # The audit entry is written after all postings: a materialised CTE that reads another one runs after it.
 _POST_MANY: Final = f"""
     WITH outcome AS MATERIALIZED (
-        SELECT * FROM wallet_post_many_v2(%s::jsonb, %s, %s, %s)
+        SELECT * FROM wallet_post_many_v3(%s::jsonb, %s, %s, %s, %s)
     ), noted AS MATERIALIZED (
-        SELECT audit_note_v1(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
+        SELECT audit_note_v2(%s::jsonb || jsonb_build_object('after', jsonb_build_object(
             'items', count(*), 'refused', count(o.refused_by), 'replayed', count(*) FILTER (WHERE o.replayed))))
         FROM outcome o
     )
@@ -40,12 +39,13 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
 
     Atomic: all or nothing; an error of `app.ledger.service.post` has the index of its item in its member `item`.
     Otherwise a refused item has its error as outcome, and the other items are posted. Raises IdempotencyKeyReused if
-    one of the wallets has the key with another request.
+    the actor sent the key with another bulk, or with another request on the wallet of an item: then the members
+    `item` and `walletId` name it. Of two simultaneous calls with one key, the second waits for the first.
     """
     keyed = _keyed(items, idempotency_key)
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
     entry = entry_json(actor, action="transactions.bulk", subject=idempotency_key)
-    parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, entry)
+    parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, idempotency_key, entry)
     for _ in range(min(len(items), _MOST_TRIES)):
         try:
             return _post_many(parameters)
@@ -58,9 +58,10 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
 
 
 def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
-    """The items as `wallet_post_many_v2` expects them. A wallet's first item has the request's own key, so that no
-    single request can use it again. Each further item of the wallet has its index within the wallet appended, not its
-    index in the list, so another list under the same key is detected even with the wallets in another order.
+    """The items as `wallet_post_many_v3` expects them. A wallet's first item has the request's own key, so that no
+    single request of the same caller can use it again. Each further item of the wallet has its index within the wallet
+    appended, not its index in the list, so another list under the same key is detected even with the wallets in
+    another order.
     """
     places: Counter[UUID] = Counter()
     keyed = []
@@ -77,6 +78,7 @@ def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
     with named_refusals():
         # After a broken connection, the same idempotency keys make the second try safe.
         rows = engine.one_statement(_POST_MANY, parameters, retry=True)
+    mark_written()
     return [
         Outcome(
             transaction=None if refused_by else posted_transaction(columns),

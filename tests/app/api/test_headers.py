@@ -8,7 +8,7 @@ from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, Prec
 from tests.factories.api import Api
 
 
-@pytest.mark.parametrize("key", ["x", "!", "~", "x" * 200, "550e8400-e29b-41d4-a716-446655440000"])
+@pytest.mark.parametrize("key", ["x", "!", "~", "x" * 255, "550e8400-e29b-41d4-a716-446655440000"])
 def test_an_idempotency_key_is_kept_as_it_is(app: Flask, key: str) -> None:
     with app.test_request_context(headers={"Idempotency-Key": key}):
         assert idempotency_key() == key
@@ -17,7 +17,7 @@ def test_an_idempotency_key_is_kept_as_it_is(app: Flask, key: str) -> None:
 def test_an_idempotency_key_is_needed_and_has_a_shape(app: Flask) -> None:
     with app.test_request_context(), pytest.raises(IdempotencyKeyRequired):
         idempotency_key()
-    for key in ("x" * 201, "a b", "é", "\x7f", "a\tb", "a\u00a0b", "a,b"):
+    for key in ("x" * 256, "a b", "é", "\x7f", "a\tb", "a\u00a0b", "a,b"):
         with app.test_request_context(headers={"Idempotency-Key": key}), pytest.raises(Invalid):
             idempotency_key()
 

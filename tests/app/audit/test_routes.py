@@ -194,10 +194,129 @@ def test_what_is_refused_to_an_operator_who_configures_a_tenant_is_told_there(
     assert (entry["action"], entry["refusal"], entry["subject"]) == ("tenant.configure", "validation_failed", path)
 
 
-def test_a_refused_rehearsal_is_no_refusal(office: Office) -> None:
-    path = f"{office.path}/payments?dryRun=true"
-    assert office.send("POST", path, json={"amount": "500.00"}).status_code == 409
+def test_a_refused_dry_run_is_no_refusal_but_a_want_of_a_right_and_a_fault_of_the_request_are(office: Office) -> None:
+    assert office.send("POST", f"{office.path}/payments?dryRun=true", json={"amount": "500.00"}).status_code == 409
     assert office.log() == []
+    for query in ("dryRun=true&dryRun=true", "dryRun=1"):
+        assert office.send("POST", f"{office.path}/payments?{query}", json={"amount": "500.00"}).status_code == 422
+    office.send("POST", f"{office.path}/payments?dryRun=true", office.member, json={"amount": "1.00"})
+    assert [entry["refusal"] for entry in office.log()] == ["validation_failed"] * 2
+    assert [entry["refusal"] for entry in office.log(office.member)] == ["admin_required"]
+
+
+@pytest.mark.parametrize("path", ["/api/admin/wallets", "/api/admin/audit-log"])
+def test_no_parameter_keeps_a_refusal_out_of_the_log(office: Office, path: str) -> None:
+    """These routes read a query, and have no dry run."""
+    problem_of(office.send("GET", f"{path}?dryRun=true", office.member), 403, "admin_required")
+    assert [entry["refusal"] for entry in office.log(office.member)] == ["admin_required"]
+
+
+# What an operator sees, whatever the method.
+
+
+def test_an_operators_look_by_a_post_is_told(office: Office, people: People) -> None:
+    """A wallet that exists, a dry run, a refused dry run, and a change that changes nothing."""
+    operator = people.make(is_operator=True)
+    looks: list[tuple[str, str, dict[str, Any], int]] = [
+        ("POST", "/api/admin/wallets", {"userId": str(office.member.user_id)}, 200),
+        ("POST", f"{office.path}/payments?dryRun=true", {"amount": "1.00"}, 200),
+        ("POST", f"{office.path}/payments?dryRun=true", {"amount": "500.00"}, 409),
+        ("PATCH", f"/api/admin/members/{office.member.user_id}", {"role": "member"}, 200),
+    ]
+    for method, path, body, status in looks:
+        assert office.send(method, path, operator, json=body).status_code == status, path
+    told = [(entry["action"], entry["refusal"], entry["subject"]) for entry in reversed(office.log(operator))]
+    assert told == [
+        ("look", None, looks[0][1]),
+        ("look", None, f"{office.path}/payments"),
+        ("wallet.payment", "insufficient_funds", f"{office.path}/payments"),
+        ("look", None, looks[3][1]),
+    ]
+
+
+def test_an_operator_sees_nothing_by_a_post_if_the_look_can_not_be_told(
+    office: Office, people: People, database: Database
+) -> None:
+    operator, superuser, schema = people.make(is_operator=True), database.as_superuser(), f"{office.slug}_schema"
+    superuser.execute(f"ALTER TABLE {schema}.audit_chain RENAME TO hidden".encode())
+    try:
+        body = {"userId": str(office.member.user_id)}
+        answer = office.send("POST", "/api/admin/wallets", operator, json=body)
+        assert (answer.status_code, "balance" in answer.text) == (500, False)
+    finally:
+        superuser.execute(f"ALTER TABLE {schema}.hidden RENAME TO audit_chain".encode())
+
+
+# What a caller without a right may write.
+
+
+def test_what_a_caller_without_a_right_tries_often_is_counted(office: Office, database: Database) -> None:
+    """Ten of each action and caller have entries of their own; nobody's attempts hide another's or other actions."""
+    other = People(office.api.client.application).make(**{office.slug: "member"})
+    for who, path, times in ((office.member, "deposits", 13), (office.member, "refunds", 1), (other, "deposits", 1)):
+        for _ in range(times):
+            problem_of(office.send("POST", f"{office.path}/{path}", who, json={}), 403, "admin_required")
+    assert [entry["action"] for entry in office.log(office.member)] == ["wallet.refund"] + ["wallet.deposit"] * 10
+    assert [entry["action"] for entry in office.log(other)] == ["wallet.deposit"]
+    superuser = database.as_superuser()
+    superuser.execute(f"UPDATE {office.slug}_schema.audit_refusals SET began_at = began_at - interval '1 h'".encode())
+    office.send("POST", f"{office.path}/deposits", other, json={})  # Anybody's next refusal ends the windows.
+    (entry,) = office.log(office.member, action="requests.refused")
+    assert (entry["subject"], entry["refusal"], entry["after"]["counted"]) == (
+        "wallet.deposit",
+        "admin_required",
+        3,
+    )
+    assert office.log(other, action="requests.refused") == [], "one attempt needs no count"
+    assert [text for (text,) in findings(database, office.slug) if "audit log" in text] == []
+
+
+def findings(database: Database, slug: str) -> list[Any]:
+    return database.as_tenant(slug).execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+
+
+def test_what_the_staff_may_do_and_is_refused_is_never_counted(office: Office) -> None:
+    for _ in range(12):
+        office.send("POST", f"{office.path}/payments", json={"amount": "500.00"})
+    assert [entry["refusal"] for entry in office.log()] == ["insufficient_funds"] * 12
+
+
+def test_a_subject_is_cut_and_made_of_known_characters(office: Office) -> None:
+    path = "/api/admin/credit-policies/" + "š\u202e" * 200
+    assert office.send("PUT", path, office.member, json={}).status_code == 403
+    (entry,) = office.log(office.member)
+    assert len(entry["subject"]) == 300
+    assert entry["subject"].startswith("/api/admin/credit-policies/%C5%A1%E2%80%AE")
+    assert entry["subject"].isascii()
+    assert entry["subject"].isprintable()
+
+
+def test_odd_entries_of_before_hide_no_other(office: Office, database: Database) -> None:
+    """Entries that SQL could write before the database refused them are shown, and break no route."""
+    odd = ['[1]', '"x"', '{"a": 1e400}', '{"a": ' * 500 + "1" + "}" * 500, '{"currency": {}, "balanceMinor": 1}',
+           '{"b": "' + "x" * 30_000 + '"}', '{"creditLimitMinor": "x"}', '{"creditLimitMinor": 1e30}']  # fmt: skip
+    superuser = database.as_superuser()
+    superuser.execute(f"SET search_path TO {office.slug}_schema")
+    superuser.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_chain")
+    seqs = []
+    for action in ("look", "credit_policy.set"):
+        for state in odd:
+            wallet_id = office.wallet_id if action == "look" else None
+            made = superuser.execute(
+                "INSERT INTO audit_log (seq, actor_kind, actor_id, action, wallet_id, before, after, hash)"
+                " SELECT coalesce(max(seq), 0) + 1000, 'user', %s, %s, %s, %s::jsonb, '{}', ''"
+                " FROM audit_log RETURNING seq",
+                (office.admin.user_id, action, wallet_id, state),
+            )
+            seqs.append(made.fetchall()[0][0])
+    superuser.execute("ALTER TABLE audit_log ENABLE TRIGGER audit_log_chain")
+    shown = office.log()
+    assert sorted(entry["seq"] for entry in shown) == seqs
+    assert [len(entry["before"].get("unreadable", "")) for entry in shown[-4:]][:1] == [200]
+    for path in ("credit-policy-changes", f"wallets/{office.wallet_id}/credit-limits"):
+        assert office.send("GET", f"/api/admin/{path}").status_code == 200
+    superuser.execute("SET session_replication_role TO replica")
+    superuser.execute("DELETE FROM audit_log WHERE seq = ANY(%s)", (seqs,))
 
 
 def test_a_posting_and_its_entry_are_one(office: Office, database: Database) -> None:

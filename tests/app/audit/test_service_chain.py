@@ -99,3 +99,50 @@ def test_what_an_entry_says_of_its_place_is_not_the_writers_to_say(database: Dat
     connection.execute("SELECT audit_note_v1(%s::jsonb)", (Jsonb(forged),))
     row = connection.execute("SELECT seq, at > now() - interval '1 hour' FROM audit_log WHERE action = 'test.forged'")
     assert row.fetchall() == [(before + 1, True)]
+
+
+WALLET_LIMIT: dict[str, Any] = {"creditLimitMinor": 7, "status": "active"}
+FORGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "an action of no name": ("audit_log_action_is_name", {"action": "Look at me"}),
+    "an action of many characters": ("audit_log_action_is_name", {"action": "a" * 65}),
+    "a refusal of no code": ("audit_log_refusal_is_code", {"refusal": "no, never"}),
+    "a list as state": ("audit_log_state_is_plain", {"after": [1]}),
+    "a text as state": ("audit_log_state_is_plain", {"before": "x"}),
+    "a number of more than 64 bits": ("audit_log_state_is_plain", {"after": {"a": [{"b": 2**63}]}}),
+    "a deep state": ("audit_log_state_is_plain", {"after": {"a": {"b": {"c": {"d": {"e": {"f": {}}}}}}}}),
+    "a large state": ("audit_log_state_is_plain", {"after": {"a": "x" * 20_000}}),
+    "a member of no name": ("audit_log_state_is_plain", {"after": {"a": {"<script>": 1}}}),
+    "a policy": ("audit_log_agrees_with_tables", {"action": "credit_policy.set", "after": {"currency": "EUR"}}),
+    "a limit": ("audit_log_agrees_with_tables", {"wallet_id": "own", "after": WALLET_LIMIT}),
+    "a limit before": ("audit_log_agrees_with_tables", {"wallet_id": "own", "before": WALLET_LIMIT}),
+    "an opened wallet": (
+        "audit_log_agrees_with_tables",
+        {"action": "wallet.open", "wallet_id": "own", "after": WALLET_LIMIT},
+    ),
+    "a configured wallet": ("audit_log_agrees_with_tables", {"action": "wallet.configure", "wallet_id": "own"}),
+}
+
+
+@pytest.mark.parametrize(("rule", "forged"), FORGED.values(), ids=FORGED)
+def test_an_entry_has_a_known_form_and_contradicts_no_table(
+    people: People, database: Database, rule: str, forged: dict[str, Any]
+) -> None:
+    entry = {"action": "look", **forged}
+    if entry.get("wallet_id"):
+        entry["wallet_id"] = str(people.wallet(people.make(eur="member"), "eur"))
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        database.as_tenant("eur").execute("SELECT audit_note_v1(%s)", (Jsonb(entry),))
+    assert refused.value.diag.constraint_name == rule
+
+
+def test_texts_of_a_request_are_cut_and_cleaned_whoever_writes_the_entry(database: Database) -> None:
+    connection = database.as_tenant("eur")
+    text = "a\nb\u202ec" + "d" * 1_000
+    connection.execute('SET audit.actor TO \'{"address": "x\\ny"}\'')
+    connection.execute(
+        "SELECT audit_note_v2(%s)", (Jsonb({"action": "test.cut", "subject": text, "request_id": text}),)
+    )
+    query = (
+        "SELECT left(subject, 6), length(subject), length(request_id), address FROM audit_log WHERE action = 'test.cut'"
+    )
+    assert connection.execute(query).fetchone() == ("a?b?cd", 300, 100, "x?y")

@@ -247,21 +247,29 @@ def test_the_balance_at_a_moment_is_that_of_the_last_movement_before_it(holder: 
 def test_a_key_of_one_verb_is_refused_by_every_other(holder: Holder) -> None:
     hold = holder.authorise("1.00", key="held")
     holder._post("/api/wallet/payments", {"amount": "1.00"}, 201, "paid")
-    path = f"/api/admin/wallets/{holder.wallet_id}/deposits"
-    bulk = {
-        "atomic": False,
-        "items": [{"walletId": str(holder.wallet_id), "type": "deposit", "amount": "1.00"}],
-    }
     for key in ("held", "paid"):
-        refused = [
-            holder.capture(hold, "0.01", 422, key),
-            holder.api.post(path, holder.admin, "eur", key=key, json={"amount": "1.00"}).json,
-            holder.api.post("/api/admin/transactions/bulk", holder.admin, "eur", key=key, json=bulk).json,
-        ]
-        assert [told["code"] for told in refused] == ["idempotency_key_reused"] * 3, key
+        assert holder.capture(hold, "0.01", 422, key)["code"] == "idempotency_key_reused", key
     assert holder.authorise("1.00", 422, key="paid")["code"] == "idempotency_key_reused"
     assert holder._post("/api/wallet/payments", {"amount": "1.00"}, 422, "held")["code"] == "idempotency_key_reused"
     assert holder.wallet() == ("99.00", "1.00", "98.00")
+
+
+def test_a_members_keys_and_the_staffs_do_not_meet(holder: Holder) -> None:
+    path, bulk_path = f"/api/admin/wallets/{holder.wallet_id}/deposits", "/api/admin/transactions/bulk"
+    bulk = {"items": [{"walletId": str(holder.wallet_id), "type": "deposit", "amount": "1.00"}]}
+    hold = holder.authorise("1.00", key="held")
+    assert holder.api.post(path, holder.admin, "eur", key="held", json={"amount": "1.00"}).status_code == 201
+    for key in ("captured", "authorised"):
+        assert holder.api.post(bulk_path, holder.admin, "eur", key=key, json=bulk).status_code == 201
+    first = holder.capture(hold, "0.50", key="captured")
+    assert holder.capture(hold, "0.50", key="captured") == first
+    holder.authorise("1.00", key="authorised")
+    assert holder.wallet() == ("102.50", "1.50", "101.00")
+
+
+@pytest.mark.parametrize("length", [255, 256])
+def test_the_key_of_a_hold_has_up_to_255_characters(holder: Holder, length: int) -> None:
+    holder.authorise("1.00", 201 if length == 255 else 422, key="k" * length)
 
 
 def test_nothing_is_held_for_an_order_that_is_paid(holder: Holder) -> None:

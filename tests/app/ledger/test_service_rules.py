@@ -48,7 +48,7 @@ OUT = {"debit_account": "wallets", "credit_account": "cash"}
 MOVEMENT_RULES: dict[str, tuple[dict[str, Any], ...]] = {
     "wallet_transactions_seq_positive": ({"seq": 0}, {"seq": -1}),
     "wallet_transactions_created_at_finite": ({"created_at": "infinity"}, {"created_at": "-infinity"}),
-    "wallet_transactions_idempotency_key_length": ({"idempotency_key": ""}, {"idempotency_key": "k" * 201}),
+    "wallet_transactions_idempotency_key_length": ({"idempotency_key": ""}, {"idempotency_key": "k" * 261}),
     "wallet_transactions_type_and_sign": (
         {"type": "gift"},
         {"amount_minor": 0},

@@ -9,7 +9,17 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.app.model.wallet import COUNTER_ACCOUNT, Authorised, Hold, Order, Receipt, Refused, Wallet, refuse_if
+from tests.app.model.wallet import (
+    COUNTER_ACCOUNT,
+    Authorised,
+    Hold,
+    Order,
+    Receipt,
+    Refused,
+    Wallet,
+    of_staff,
+    refuse_if,
+)
 
 
 @dataclass
@@ -21,6 +31,7 @@ class Books:
     orders: list[Order] = field(default_factory=list)
     paid: dict[str, tuple[str, int] | None] = field(default_factory=dict)  # orders, and the hold they are paid from
     policies: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # default and highest limit, by currency
+    bulks: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # requests, by key
 
     # Wallets and limits.
 
@@ -48,9 +59,10 @@ class Books:
     # Movements.
 
     def deposit(self, wallet: str, key: str, amount: int) -> Receipt:
-        return self._post(wallet, key, ("deposit", amount), "deposit", amount)
+        return self._post(wallet, of_staff(key), ("deposit", amount), "deposit", amount)
 
     def pay(self, wallet: str, key: str, amount: int, order: str | None, by_admin: bool) -> Receipt:
+        key = of_staff(key) if by_admin else key
         return self._post(wallet, key, ("pay", amount, order, by_admin), "payment", -amount, order)
 
     def rehearse(self, wallet: str, key: str, amount: int, order: str | None, by_admin: bool) -> Receipt:
@@ -58,14 +70,14 @@ class Books:
         return replace(deepcopy(self).pay(wallet, key, amount, order, by_admin), replayed=False)
 
     def adjust(self, wallet: str, key: str, amount: int) -> Receipt:
-        return self._post(wallet, key, ("adjust", amount), "adjustment", amount)
+        return self._post(wallet, of_staff(key), ("adjust", amount), "adjustment", amount)
 
     def opening(self, wallet: str, key: str, amount: int) -> Receipt:
         return self._post(wallet, key, ("opening", amount), "opening", amount)
 
     def refund(self, wallet: str, key: str, payment: int, amount: int | None) -> Receipt:
         """Refund a part of a payment, or without an amount the remaining amount; never more."""
-        it = self.wallets[wallet]
+        it, key = self.wallets[wallet], of_staff(key)
         request = ("refund", payment, amount)
         if answered := it.answered(key, request):
             return answered
@@ -81,13 +93,15 @@ class Books:
     def bulk(self, key: str, items: list[dict[str, Any]], atomic: bool) -> list[Any]:
         """Many deposits, payments and adjustments: atomic, or each on its own. Wallets follow in the order of their
         ids, and the items of a wallet in their own order: the first has the request's key, the others have it with
-        their index. An item whose key another request has used refuses all. The key is part of the request.
+        their index. A key that the staff used for another bulk, or in a wallet for another request, refuses all. The
+        key is part of the request.
         """
         after, answers, places = deepcopy(self), [None] * len(items), Counter[str]()
+        refuse_if(after.bulks.setdefault(key, (items, atomic)) != (items, atomic), "idempotency_key_reused")
         for index in sorted(range(len(items)), key=lambda index: items[index]["wallet"]):
             wallet = items[index]["wallet"]
             item_key = f"{key}/{places[wallet]}" if places[wallet] else key
-            answers[index] = after._bulk_item(item_key, items[index], ("bulk", key, items, atomic), atomic)
+            answers[index] = after._bulk_item(of_staff(item_key), items[index], ("bulk", key, items, atomic), atomic)
             places[wallet] += 1
         vars(self).update(vars(after))
         return answers

@@ -24,7 +24,7 @@ from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database
 from tests.app.model.picture import Picture, read_picture
-from tests.app.model.wallet import Authorised, Movement, Receipt, Refused
+from tests.app.model.wallet import Authorised, Movement, Receipt, Refused, of_staff
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 
@@ -34,7 +34,7 @@ Login = psycopg.Connection[dict[str, Any]]
 TENANTS = {"eur": ("EUR", "JPY"), "km": ("BAM",)}
 EMPTIED = (
     *("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_items", "order_payments"),
-    *("credit_policies", "audit_log", "reconciliations"),
+    *("credit_policies", "audit_log", "reconciliations", "bulk_requests"),
 )
 
 
@@ -119,6 +119,7 @@ class RealTenant:
         else:
             path = f"/api/wallet/payments?currency={currency}&dryRun={dry_run}"
             answer = self.api.post(path, member, self.slug, key=key, json=body)
+        key = of_staff(key) if by_admin else key
         return self._receipt(wallet, answer, key if dry_run == "false" else None)
 
     def adjust(self, wallet: str, key: str, amount: int) -> Receipt:
@@ -222,7 +223,8 @@ class RealTenant:
 
     def _by_admin(self, wallet: str, key: str, what: str, amount: int | None, **more: str) -> Receipt:
         body = more if amount is None else more | {"amount": written(amount, self.owners[wallet][1])}
-        return self._receipt(wallet, self._send(wallet, f"/api/admin/wallets/{wallet}/{what}", key, body), key)
+        answer = self._send(wallet, f"/api/admin/wallets/{wallet}/{what}", key, body)
+        return self._receipt(wallet, answer, of_staff(key))
 
     def _send(self, wallet: str, path: str, key: str, body: dict[str, Any]) -> TestResponse:
         return self.api.post(path, self.admin, self.slug, key=key, json=body)

@@ -25,6 +25,11 @@ def refuse_if(broken: bool, code: str) -> None:
         raise Refused(code)
 
 
+def of_staff(key: str) -> str:
+    """A key as the staff's own: the same text of the member is another key."""
+    return f"staff: {key}"
+
+
 @dataclass(frozen=True)
 class Movement:
     """A line of a wallet's history. A refund names its payment by number, a capture its hold."""
@@ -94,7 +99,7 @@ class Wallet:
     version: int = 1
     movements: list[Movement] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
-    # Each key belongs to one request, with one answer, for ever.
+    # Each key belongs to one request of its caller, with one answer, for ever; see of_staff().
     keys: dict[str, tuple[Any, Receipt]] = field(default_factory=dict, compare=False, repr=False)
     hold_keys: dict[str, tuple[Any, Authorised]] = field(default_factory=dict, compare=False, repr=False)
     cancel_keys: dict[str, int] = field(default_factory=dict, compare=False, repr=False)  # the order that was cancelled

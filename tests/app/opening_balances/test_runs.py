@@ -27,7 +27,7 @@ from tests.factories.people import People, Person
 LONGEST_SECONDS = 60
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    " AND usename = 'tenant_eur' AND query LIKE '%openings_post_v1%'"
+    " AND usename = 'tenant_eur' AND query LIKE '%openings_post_v2%'"
 )
 
 

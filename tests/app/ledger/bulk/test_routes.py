@@ -116,17 +116,50 @@ def test_the_same_key_with_another_request_is_refused_as_a_whole(desk: Desk, cha
 
 
 def test_the_same_key_of_another_admin_is_another_request(desk: Desk) -> None:
-    items, key = [item(desk.wallet(), "deposit", "1.00")], uuid4().hex
+    wallet_id, key = desk.wallet(), uuid4().hex
+    items = [item(wallet_id, "deposit", "1.00")]
     desk.post(items, key=key)
     desk.admin = desk.people.make(eur="admin")
-    problem_of(desk.send(items, key), 422, "idempotency_key_reused")
+    for is_replayed in (False, True):
+        assert [shown["replayed"] for shown in desk.post(items, key=key)["items"]] == [is_replayed]
+    assert desk.balance(wallet_id) == "2.00"
 
 
-def test_a_key_has_190_characters_at_most_and_one_that_long_is_taken(desk: Desk) -> None:
+@pytest.mark.parametrize("atomic", [True, False])
+def test_the_same_key_with_other_wallets_is_refused(desk: Desk, atomic: bool) -> None:
+    """Also if the first request posted nothing, because each of its items was refused."""
+    first, second, key = desk.wallet(100), desk.wallet(100), uuid4().hex
+    desk.send([item(first, "payment", "1.00" if atomic else "9.00")], key, atomic=atomic)
+    problem = problem_of(
+        desk.send([item(second, "payment", "1.00")], key, atomic=atomic), 422, "idempotency_key_reused"
+    )
+    assert "item" not in problem
+    assert desk.history(second) == [("deposit", "1.00")]
+
+
+def test_a_refused_atomic_request_leaves_its_key_free(desk: Desk) -> None:
+    poor, key = desk.wallet(), uuid4().hex
+    problem_of(desk.send([item(poor, "payment", "1.00")], key), 409, "insufficient_funds")
+    desk.post([item(poor, "deposit", "1.00")], key=key)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_an_item_that_meets_a_used_key_is_named(desk: Desk, atomic: bool) -> None:
+    first, second, key = *desk.wallets(2), uuid4().hex
+    body = {"amount": "1.00"}
+    path = f"/api/admin/wallets/{second}/deposits"
+    assert Api(desk.app).post(path, desk.admin, desk.slug, key=key, json=body).status_code == 201
+    items = [item(first, "deposit", "1.00"), item(second, "deposit", "1.00")]
+    problem = problem_of(desk.send(items, key, atomic=atomic), 422, "idempotency_key_reused")
+    assert (problem["item"], problem["walletId"]) == (1, str(second))
+    assert desk.history(first) == []
+
+
+def test_a_key_has_255_characters_at_most_and_one_that_long_is_taken(desk: Desk) -> None:
     items = [item(desk.wallet(), "deposit", "1.00")] * 1_000
-    for key in ("k" * 191, "a,b"):
+    for key in ("k" * 256, "a,b"):
         assert faults_of(desk.send(items, key)) == [("Idempotency-Key", "not_a_key")]
-    desk.post(items, key=uuid4().hex + "k" * 158)
+    desk.post(items, key=uuid4().hex + "k" * 223)
     problem_of(Api(desk.app).send("POST", BULK, desk.admin, "eur", json={"items": items}), 400,
                "idempotency_key_required")  # fmt: skip
 
@@ -174,7 +207,7 @@ def test_however_many_items_there_are_postgresql_is_called_once_to_read_and_once
     who, currencies, posting = said
     assert "shared." in who
     assert "SELECT id, currency FROM wallets" in currencies
-    assert "wallet_post_many_v2" in posting
+    assert "wallet_post_many_v3" in posting
 
 
 # --- what may be sent ----------------------------------------------------------------------------------------------
