@@ -1,8 +1,10 @@
 """The wallet application's part of backups, restores and clones: what proves a tenant's data, how its hash chains are
-made again, and how a clone masks it. A bundle may be older than this code, so nothing here assumes the head revision.
+made again, how a clone masks it, and which keys sign its bundles. A bundle may be older than this code, so nothing here
+assumes the head revision.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -10,7 +12,12 @@ from psycopg import sql
 
 from app.audit.service import entry_json
 from app.auth.actors import SYSTEM
+from app.config import Settings
+from app.errors import Invalid
+from app.tenant_settings import stored_settings
 from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.backup.signature import BundleKeys, derived_key, read_key_file
+from tenant_schemas.errors import RestoreRefused
 from tenant_schemas.restore.clone import SALT
 
 Connection = psycopg.Connection[Any]
@@ -112,6 +119,20 @@ def _holds(connection: Connection, question: LiteralString) -> bool:
     return bool((connection.execute(question).fetchone() or (False,))[0])
 
 
+def check_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a bundle by the rules of the command line. Unknown ones are left out. Raises RestoreRefused."""
+    try:
+        return stored_settings(settings)
+    except Invalid as error:
+        raise RestoreRefused(f"The bundle's tenant has invalid settings: {error}") from None
+
+
+def bundle_keys(settings: Settings) -> BundleKeys:
+    """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET. Raises KeyRefused."""
+    file = settings.backup_key_file
+    return BundleKeys([*(read_key_file(Path(file)) if file else ()), derived_key(settings.tenant_secret)])
+
+
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:
     """Write an entry about the tenant as a whole into its audit log."""
     entry = entry_json(SYSTEM, action=action, after=dict(told))
@@ -187,6 +208,7 @@ USER_ID_COLUMNS: Final[Mapping[str, frozenset[str]]] = {
 
 BACKUP_POLICY: Final = BackupPolicy(
     members="memberships",
+    former_members="former_members",
     users="users",
     user_columns=("id", "email", "name"),
     user_id_columns=USER_ID_COLUMNS,
@@ -194,6 +216,7 @@ BACKUP_POLICY: Final = BackupPolicy(
     find_faults=find_faults,
     rechain=rechain,
     masks=MASKS,
+    check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
     # and refusals are counted for an hour.
     not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals"}),

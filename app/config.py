@@ -21,6 +21,8 @@ from sqlalchemy.exc import ArgumentError
 from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
+from tenant_schemas.backup.signature import read_key_file
+from tenant_schemas.errors import KeyRefused
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
@@ -54,6 +56,7 @@ class Settings:
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
     backup_database_url: str = field(repr=False)
+    backup_key_file: str
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
     is_embedded: bool
@@ -127,6 +130,7 @@ def read_settings() -> Settings:
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
+        "backup_key_file": env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
         "base_domain": env.str(
@@ -232,6 +236,14 @@ def _is_key_file(path: str) -> None:
         parse_keys(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise ValidationError(f"can't be used: {error}") from None
+
+
+def _is_backup_key_file(path: str) -> None:
+    try:
+        if path:
+            read_key_file(Path(path))
+    except KeyRefused as error:
+        raise ValidationError(str(error)) from None
 
 
 def _embedded_key_file(given: str) -> Path:

@@ -19,6 +19,7 @@ from app.errors import Invalid
 
 MAX_INTEGER: Final = 2**31 - 1  # the largest integer of PostgreSQL's settings
 MAX_COUNT: Final = 1_000_000
+MAX_DAYS: Final = 36_500
 
 
 class LocaleField(fields.String):
@@ -73,6 +74,9 @@ class TenantSettingsSchema(Schema):
     statement_timeout_ms = CountField(MAX_INTEGER)
     idle_in_transaction_timeout_ms = CountField(MAX_INTEGER)
     max_connections = CountField(MAX_COUNT)
+    former_member_days = CountField(
+        MAX_DAYS, metadata={"description": "how long the address and name of a removed member are kept"}
+    )
     require_second_factor = Flag(
         metadata={"description": "whether the tenant's staff must log in with a second factor; API keys need none"}
     )

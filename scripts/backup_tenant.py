@@ -1,8 +1,9 @@
 """Back up one tenant, or all tenants, while the service goes on.
 
 A bundle is a new folder SLUG-TIME in the folder --to, readable by its owner only. It contains all rows of the tenant's
-tables, the tenant's rows of the shared schema, and a manifest with the counts, hashes and totals that verify them. An
-incomplete bundle never gets this name, and an existing bundle is never overwritten.
+tables, the tenant's rows of the shared schema, and a manifest with the counts, hashes and totals that verify them,
+signed with the first key of BACKUP_KEY_FILE or, without that file, with one made of TENANT_SECRET. An incomplete bundle
+never gets this name, and an existing bundle is never overwritten.
 
 The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL.
 
@@ -11,7 +12,8 @@ Examples:
     python -m scripts.backup_tenant --all --to /backups --keep 14 --jobs 2
 
 Prints for each tenant the number of rows and bytes, the server they were read from, the bundle's folder, and the old
-bundles that --keep deleted.
+bundles that --keep deleted. --keep neither counts nor deletes bundles that this installation did not sign, and names
+them.
 
 Exit codes: 0 each tenant has its new bundle; 1 a tenant has none, or old bundles could not be deleted: the errors on
 standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
@@ -24,7 +26,8 @@ from typing import Any
 
 import rich_click as click
 
-from app.backup_policy import BACKUP_POLICY
+from app.backup_policy import BACKUP_POLICY, bundle_keys
+from app.config import Settings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -34,11 +37,13 @@ from scripts.support.console import (
     json_option,
     settings_or_exit,
     show_json,
+    warn,
 )
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
-from tenant_schemas.backup.retention import keep_newest
+from tenant_schemas.backup.retention import keep_newest, unsigned_bundles
+from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
@@ -97,7 +102,7 @@ def main(
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = backup_source(), []
     for taken in _back_up(source, slug, options):
-        reports.append({"source": source.place, **_report_of(taken, keep)})
+        reports.append({"source": source.place, **_report_of(taken, keep, source.keys)})
         if not as_json:
             _show(reports[-1])
     if as_json:
@@ -110,11 +115,11 @@ def backup_source() -> Source:
     migrator's.
     """
     settings = settings_or_exit()
-    return source_at(settings.backup_database_url or admin_url_or_exit(settings))
+    return source_at(settings.backup_database_url or admin_url_or_exit(settings), settings)
 
 
-def source_at(url: str) -> Source:
-    return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
+def source_at(url: str, settings: Settings) -> Source:
+    return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=bundle_keys(settings))
 
 
 def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:
@@ -129,15 +134,16 @@ def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterat
         yield BackupOutcome(slug or "all", error=str(error))
 
 
-def _report_of(taken: BackupOutcome, keep: int | None) -> dict[str, Any]:
+def _report_of(taken: BackupOutcome, keep: int | None, keys: BundleKeys) -> dict[str, Any]:
     """One tenant's result. Deletes its old bundles if the new one is complete."""
-    report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": []}
+    report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": [], "not_ours": []}
     if taken.bundle is not None:
         files = taken.bundle.manifest.files
         report |= {"bundle": taken.bundle.folder, "bytes": sum(file.bytes for file in files)}
         report["rows"] = sum(rows.rows for rows in taken.bundle.manifest.tables)
         try:
-            report["removed"] = keep_newest(taken.bundle, keep) if keep else []
+            report["removed"] = keep_newest(taken.bundle, keep, keys) if keep else []
+            report["not_ours"] = unsigned_bundles(taken.bundle, keys) if keep else []
         except (OSError, TenancyError) as error:
             report["error"] = f"The backup is complete, but older bundles could not be deleted: {error}"
     return report
@@ -149,8 +155,11 @@ def _show(report: dict[str, Any]) -> None:
         print(f"{slug}: {report['rows']} rows, {report['bytes']} bytes from {report['source']} in {report['bundle']}")
     for folder in report["removed"]:
         print(f"{slug}: deleted {folder}")
+    if report["not_ours"]:
+        folders = ", ".join(map(str, report["not_ours"]))
+        warn(f"{slug}: neither counted nor deleted, because this installation did not sign them: {folders}")
     if report["error"]:
-        print(f"{slug}: {report['error']}", file=sys.stderr)
+        warn(f"{slug}: {report['error']}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Change the settings of a tenant: its currencies, its locale, its limits and its second factor.
+"""Change the settings of a tenant: its currencies, its locale, its limits, how long it remembers former members, and
+whether its staff needs a second factor.
 
 The service applies them from the tenant's next request on. A currency can be added but not removed, because wallets may
 use it, and the main currency can't be changed. A limit set to `default` is the service's default again.
@@ -49,6 +50,7 @@ class Limit(click.ParamType[int | str, Any]):
 @click.option("--statement-timeout-ms", type=Limit(), help="Longest SQL statement, in milliseconds.")
 @click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="Longest idle time in a db transaction, in ms.")
 @click.option("--max-connections", type=Limit(), help="PostgreSQL connections in each process of the service.")
+@click.option("--former-member-days", type=Limit(), help="Days to keep who a removed member was. Default: 3650.")
 @click.option(
     "--require-second-factor/--no-require-second-factor",
     default=None,

@@ -31,7 +31,9 @@ from scripts.support.console import (
     show_json,
 )
 from tenant_schemas.backup.backup import back_up
+from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_recipients
+from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused
 from tenant_schemas.lifecycle.drop import drop
@@ -79,18 +81,21 @@ def _confirm_twice(slug: str) -> None:
 
 
 def _drop(slug: str, options: BackupOptions | None) -> Path | None:
-    url = admin_url_or_exit(settings_or_exit())
+    settings = settings_or_exit()
+    url = admin_url_or_exit(settings)
 
     def back_up_first(tenant: Tenant) -> Path | None:
-        return _back_up(url, tenant, options) if options else None
+        return _back_up(source_at(url, settings), tenant, options) if options else None
 
     with exit_on_error():
         return drop(admin_engine(url), slug, back_up_first)
 
 
-def _back_up(url: str, tenant: Tenant, options: BackupOptions) -> Path:
-    """Raises BackupError if it read another tenant: a URL may name several servers, and connect to any of them."""
-    bundle = back_up(source_at(url), tenant.slug, options)
+def _back_up(source: Source, tenant: Tenant, options: BackupOptions) -> Path:
+    """Reads the bundle again from the disk. Raises BackupError if it is of another tenant: a URL may name several
+    servers, and connect to any of them.
+    """
+    bundle = open_bundle(back_up(source, tenant.slug, options).folder, source.keys)
     if bundle.manifest.tenant.id != tenant.id:
         raise BackupError(
             f"Nothing was dropped: the backup in {bundle.folder} is of another tenant {tenant.slug!r}, with id "

@@ -4,6 +4,9 @@ Makes a folder in the folder --to with one CSV file for each table (the first li
 members, one for the users they refer to, and a manifest. It contains no data of other tenants, no password and no
 login.
 
+Text that a spreadsheet would run as a formula gets an apostrophe. With --raw every text is unchanged: PostgreSQL reads
+these files back exactly (COPY … FROM … CSV HEADER). Do not open them in a spreadsheet.
+
 Example:
     python -m scripts.export_tenant km --to /exports
 
@@ -27,10 +30,11 @@ from tenant_schemas.errors import BackupError, TenantNotFound
 @click.option(
     "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for exports."
 )
+@click.option("--raw", "is_raw", is_flag=True, help="Leave formulas in texts as they are, to import the files exactly.")
 @json_option
-def main(slug: str, folder: Path, *, as_json: bool) -> None:
+def main(slug: str, folder: Path, *, is_raw: bool, as_json: bool) -> None:
     try:
-        export = export_tenant(backup_source(), slug, folder)
+        export = export_tenant(backup_source(), slug, folder, is_raw=is_raw)
     except TenantNotFound as error:
         exit_with(str(error), BAD_ARGUMENTS)
     except BackupError as error:

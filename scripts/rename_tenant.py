@@ -21,12 +21,9 @@ import rich_click as click
 from app.db import ROLES, admin_engine
 from app.tenancy import RESERVED_SLUGS
 from app.tenants.audit import add_system_entry
-from app.tenants.schemas import NAME_MAX_LENGTH
 from scripts.support.console import (
-    BAD_ARGUMENTS,
     admin_url_or_exit,
     exit_on_error,
-    exit_with,
     json_option,
     settings_or_exit,
     show_json,
@@ -44,8 +41,6 @@ from tenant_schemas.tenant import Tenant
 @click.option("--name", help="New display name. Default: unchanged.")
 @json_option
 def main(*, slug: str, new_slug: str, schema_name: str | None, name: str | None, as_json: bool) -> None:
-    if name is not None and not (0 < len(name) <= NAME_MAX_LENGTH and name.isprintable()):
-        exit_with(f"--name needs 1 to {NAME_MAX_LENGTH} printable characters.", BAD_ARGUMENTS)
     with exit_on_error():
         tenant = _rename(slug, new_slug, schema_name, name)
     if as_json:

@@ -7,7 +7,8 @@ the members and settings of the bundle.
 With --as, the new tenant gets the members that the existing tenant has today, in their roles of today. Members removed
 after the backup are not restored. If the tenant of the bundle no longer exists, the new one gets the bundle's members.
 
-All rows, totals and hash chains are verified before the tenant is touched. If the restore fails, the tenant is
+A bundle that no key of this installation signed is refused, unless --accept-foreign is given: anyone may have written
+it. All rows, totals and hash chains are verified before the tenant is touched. If the restore fails, the tenant is
 unchanged and nothing is left, or the error says what to remove. Restored wallets have the version numbers (ETags) of
 the bundle, so clients must read a wallet again before they change it. While the restore creates users (see --users), no
 other tenant can be provisioned, restored or dropped.
@@ -30,7 +31,7 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.backup_policy import BACKUP_POLICY
+from app.backup_policy import BACKUP_POLICY, bundle_keys
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from scripts.support.console import (
@@ -41,8 +42,10 @@ from scripts.support.console import (
     json_option,
     settings_or_exit,
     show_json,
+    warn,
 )
 from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
 from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
 from tenant_schemas.restore.user_mapping import MissingUsers
@@ -54,6 +57,17 @@ identity_option = click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with the age identity (the secret key) that opens an encrypted bundle.",
+)
+
+
+accept_foreign_option = click.option(
+    "--accept-foreign",
+    is_flag=True,
+    help="Also take a bundle that this installation did not sign: anyone may have written its data.",
+)
+NOT_OURS = (
+    "WARNING: {} is {}: this installation did not sign it. Its data agrees with its own manifest only, and nothing "
+    "proves where it comes from."
 )
 
 
@@ -81,6 +95,7 @@ identity_option = click.option(
     help="Days to keep the replaced schema.",
 )
 @identity_option
+@accept_foreign_option
 @click.option(
     "--yes",
     is_flag=True,
@@ -95,6 +110,7 @@ def main(
     users: str,
     keep_days: int,
     identity: Path | None,
+    accept_foreign: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -102,7 +118,7 @@ def main(
         exit_with("--name needs --as: a restore in place keeps the name of the tenant.", BAD_ARGUMENTS)
     destination = restore_destination()
     try:
-        bundle = open_bundle(folder, identity)
+        bundle = checked_bundle(folder, identity, accept_foreign=accept_foreign)
         if slug is None:
             _confirm(destination, bundle, yes=yes)
         keep = timedelta(days=keep_days)
@@ -113,6 +129,14 @@ def main(
         show_json(asdict(restored))
     else:
         _show(restored, keep_days)
+
+
+def checked_bundle(folder: Path, identity: Path | None, *, accept_foreign: bool) -> Bundle:
+    """The bundle, opened with the keys of the settings. Warns about one that this installation did not sign."""
+    bundle = open_bundle(folder, bundle_keys(settings_or_exit()), identity, accepts_foreign=accept_foreign)
+    if bundle.origin is not Origin.OWN:
+        warn(NOT_OURS.format(folder, bundle.origin))
+    return bundle
 
 
 def restore_destination() -> Destination:
@@ -155,7 +179,9 @@ def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
 
 def _show(restored: Restored, keep_days: int) -> None:
     tenant = restored.tenant
-    print(f"Tenant {tenant.slug} is restored: {restored.rows} rows, verified, in schema {tenant.schema_name}.")
+    is_ours = restored.origin is Origin.OWN
+    checked = "verified" if is_ours else f"from a bundle that is {restored.origin} and that nothing proves"
+    print(f"Tenant {tenant.slug} is restored: {restored.rows} rows, {checked}, in schema {tenant.schema_name}.")
     if not tenant.is_active:
         print(f"Its status is {tenant.status}, as before.")
     if restored.ids_replaced:

@@ -13,7 +13,6 @@ Exit codes: 0 every tenant answered; 1 a tenant failed, or its result has other 
 arguments, or there is no such tenant.
 """
 
-import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -34,7 +33,9 @@ from scripts.support.console import (
     show_table,
 )
 from tenant_schemas.connections import Connections, Limits
+from tenant_schemas.csv_writer import CsvWriter
 from tenant_schemas.fan_out import Answer, query_all_tenants
+from tenant_schemas.printable import printable
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
@@ -57,7 +58,13 @@ from tenant_schemas.tenant import Tenant
     help="Longest run in one tenant, in milliseconds. Default: STATEMENT_TIMEOUT_MS.",
 )
 @click.option("--json", "output_format", flag_value="json", help="Print the result as JSON.")
-@click.option("--csv", "output_format", flag_value="csv", help="Print the result as CSV, each tenant when it answers.")
+@click.option(
+    "--csv",
+    "output_format",
+    flag_value="csv",
+    help="Print the result as CSV, each tenant when it answers. Text that a spreadsheet would run as a formula gets an "
+    "apostrophe; --json prints it unchanged.",
+)
 def main(
     *,
     statement: str,
@@ -126,7 +133,7 @@ def _show(result: _Result, output_format: str | None) -> None:
     first = list(islice(rows, 1))  # The columns are known with the first row.
     columns = ("tenant", *(result.columns or ()))
     if output_format == "csv":
-        csv.writer(sys.stdout).writerows(chain([columns], first, rows))
+        CsvWriter(sys.stdout).write_all([*map(_text_of_json, row)] for row in chain([columns], first, rows))
         return
     rows_of_all = [*first, *rows]
     if output_format == "json":
@@ -144,10 +151,13 @@ def _warn(result: _Result) -> None:
         print(f"{failure['tenant']} failed{code}: {_printable(failure['error'])}", file=sys.stderr)
 
 
+def _text_of_json(cell: Any) -> Any:
+    return json.dumps(cell, default=str) if isinstance(cell, dict | list) else cell
+
+
 def _printable(cell: Any) -> str:
     """Escapes control characters: data of a tenant must not control the operator's terminal."""
-    text = "" if cell is None else json.dumps(cell, default=str) if isinstance(cell, dict | list) else str(cell)
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return "" if cell is None else printable(str(_text_of_json(cell)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ on a busy installation, verify on another server. If another session's lock prev
 Example:
     python -m scripts.verify_backup /backups/km-*
 
+A bundle that no key of this installation signed is not valid. With --accept-foreign it is loaded all the same, and the
+line says that nothing proves it.
+
 Prints one line for each bundle: tenant, revision, number of files, rows and tables.
 
 Exit codes: 0 every bundle is valid; 1 a bundle is not, or could not be loaded: the error names the file or the table; 2
@@ -22,10 +25,16 @@ import psycopg
 import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
-from scripts.restore_tenant import error_text, identity_option, restore_destination
-from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
-from tenant_schemas.backup.bundle import open_bundle
+from scripts.restore_tenant import (
+    accept_foreign_option,
+    checked_bundle,
+    error_text,
+    identity_option,
+    restore_destination,
+)
+from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json, warn
 from tenant_schemas.backup.encryption import read_identities
+from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.verify import verify
@@ -40,13 +49,14 @@ from tenant_schemas.restore.verify import verify
     type=click.Path(path_type=Path),
 )
 @identity_option
+@accept_foreign_option
 @json_option
-def main(folders: tuple[Path, ...], identity: Path | None, as_json: bool) -> None:
+def main(*, folders: tuple[Path, ...], identity: Path | None, accept_foreign: bool, as_json: bool) -> None:
     _check_identity(identity)
     destination = restore_destination()
     reports = []
     for folder in folders:
-        reports.append(_verify(destination, folder, identity))
+        reports.append(_verify(destination, folder, identity, accept_foreign=accept_foreign))
         if not as_json:
             _show(reports[-1])
     if as_json:
@@ -63,10 +73,11 @@ def _check_identity(identity: Path | None) -> None:
         exit_with(str(error), BAD_ARGUMENTS)
 
 
-def _verify(destination: Destination, folder: Path, identity: Path | None) -> dict[str, Any]:
+def _verify(destination: Destination, folder: Path, identity: Path | None, *, accept_foreign: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"bundle": folder, "error": None}
     try:
-        return report | asdict(verify(destination, open_bundle(folder, identity)))
+        bundle = checked_bundle(folder, identity, accept_foreign=accept_foreign)
+        return report | asdict(verify(destination, bundle))
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         return report | {"error": error_text(error)}
 
@@ -74,16 +85,18 @@ def _verify(destination: Destination, folder: Path, identity: Path | None) -> di
 def _show(report: dict[str, Any]) -> None:
     bundle = report["bundle"]
     if report["error"]:
-        print(f"{bundle}: {report['error']}", file=sys.stderr)
+        warn(f"{bundle}: {report['error']}")
         return
+    is_ours = report["origin"] is Origin.OWN
+    verdict = "valid" if is_ours else f"{report['origin']} and can be loaded, which proves nothing about its origin"
     uncompared = " The schema's definition was not compared: the bundle is from another PostgreSQL version."
     print(
-        f"{bundle} is valid: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
+        f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
         f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."
         f"{uncompared if report['same_form'] is None else ''}"
     )
     for warning in report["warnings"]:
-        print(f"{bundle}: {warning}", file=sys.stderr)
+        warn(f"{bundle}: {warning}")
 
 
 if __name__ == "__main__":

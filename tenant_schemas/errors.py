@@ -7,8 +7,9 @@ TenancyError
 ├── SchemaBehind            the tenant's schema is older than this code supports
 ├── BindingError
 │   ├── NotBound            a db transaction began without a tenant or the shared side bound
-│   ├── BindingChanged      another tenant was bound in an open db transaction
-│   ├── BindingRefused      the code tried to bypass the binding: AUTOCOMMIT, raw_connection(), a read-only flag
+│   ├── BindingChanged      another tenant was bound in an open db transaction, or an object is another tenant's
+│   ├── BindingRefused      the code tried to bypass the binding: AUTOCOMMIT, raw_connection(), a read-only flag,
+│   │                       bind_request outside a request
 │   └── BindingMismatch     a connection is not in the schema or the role of its binding
 ├── ConnectionsExhausted    all connections that this process may open are in use
 ├── NameRefused             the slug or schema name is not valid
@@ -24,8 +25,9 @@ TenancyError
 │   ├── TenantDrifted       the tenant's schema differs from its revision
 │   ├── BundleExists        a bundle of that name exists, or is being written
 │   ├── BundleBroken        the bundle is incomplete, or differs from its manifest
+│   ├── BundleForeign       no key of this installation signed the bundle
 │   ├── BundleEncrypted     the bundle is encrypted for other recipients
-│   ├── KeyRefused       a recipient or an identity is not valid
+│   ├── KeyRefused          a recipient, an identity or a key file is not valid
 │   └── DumpFailed          pg_dump is missing, too old, or failed
 ├── RestoreError            a restore, a verification or a clone failed; nothing of it is left
 │   ├── RestoreRefused      the bundle is too new, its name is taken, or it is being restored
@@ -67,7 +69,7 @@ class NotBound(BindingError):
 
 
 class BindingChanged(BindingError):
-    """Another tenant was bound in an open db transaction."""
+    """Another tenant was bound in an open db transaction, or an object or a result belongs to another binding."""
 
 
 class BindingRefused(BindingError):
@@ -134,12 +136,16 @@ class BundleBroken(BackupError):
     """The bundle is incomplete, or differs from its manifest."""
 
 
+class BundleForeign(BackupError):
+    """No key of this installation signed the bundle."""
+
+
 class BundleEncrypted(BackupError):
     """The bundle is encrypted, and none of the given identities decrypts it."""
 
 
 class KeyRefused(BackupError):
-    """A recipient or an identity (keys of age) is not valid."""
+    """A recipient or an identity (keys of age), or a file of bundle keys, is not valid."""
 
 
 class DumpFailed(BackupError):

@@ -15,6 +15,7 @@ from flask_sqlalchemy.session import Session
 from sqlalchemy.orm import SessionTransaction
 
 from tenant_schemas import registry
+from tenant_schemas.bound_session import BoundSession, Token
 from tenant_schemas.connections import Connections
 from tenant_schemas.context import SHARED, Binding, bind, bound, current_binding, unbind
 from tenant_schemas.errors import BindingChanged, BindingRefused
@@ -29,8 +30,9 @@ PATH_SLUG = "tenant_schemas.path_slug"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class TenantSession(Session):
-    """A session on the engine of the bound tenant or of the shared side.
+class TenantSession(BoundSession, Session):
+    """A session on the engine of the bound tenant or of the shared side. Its objects belong to their binding, as
+    `BoundSession` says.
 
     In a request with a safe method (GET, HEAD, OPTIONS), plain reads go without BEGIN and COMMIT: PostgreSQL's READ
     COMMITTED gives several SELECTs no common snapshot anyway. All other statements begin the bound db transaction:
@@ -38,7 +40,7 @@ class TenantSession(Session):
     `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`.
     """
 
-    _used: tuple[SessionTransaction, Binding, BindingEngine] | None = None
+    _used: tuple[SessionTransaction, Token, BindingEngine] | None = None
 
     def get_bind(
         self,
@@ -50,21 +52,21 @@ class TenantSession(Session):
         """The bound engine. Raises NotBound, BindingChanged in an open db transaction, BindingRefused for a `bind`."""
         if bind is not None:
             raise BindingRefused("A session uses the bound tenant's engine, not `bind`. Enter tenant_context(...).")
-        binding = current_binding()
+        token = self.token()
         # SQLAlchemy asks for the engine before it begins. Begin here, so that the first statement is checked too.
         transaction = self.get_transaction() or self.begin()
         if self._used and self._used[0] is transaction:
             _, used, engine = self._used
-            if not _is_same_side(used, binding):
+            if used != token:
                 raise BindingChanged(
                     "Another tenant was bound inside an open db transaction: commit or roll back first."
                 )
             # Also if the tenant's engine was replaced meanwhile: another one would be another db transaction.
             return engine
-        engine = connections().for_binding(binding)
+        engine = connections().for_binding(current_binding())
         if _has_safe_method():
             engine = engine.reading
-        self._used = (transaction, binding, engine)
+        self._used = (transaction, token, engine)
         return engine
 
     def connection(
@@ -80,10 +82,6 @@ class TenantSession(Session):
 
 def _has_safe_method() -> bool:
     return has_request_context() and request.method in SAFE_METHODS
-
-
-def _is_same_side(one: Binding, other: Binding) -> bool:
-    return (one.id if isinstance(one, Tenant) else one) == (other.id if isinstance(other, Tenant) else other)
 
 
 class TenantDatabase(SQLAlchemy):
@@ -123,7 +121,14 @@ def connections() -> Connections:
 
 
 def bind_request(binding: Binding) -> None:
-    """Bind a tenant or the shared side until the current request ends."""
+    """Bind a tenant or the shared side until the current request ends. Raises BindingRefused outside a request, where
+    nothing would end the binding: the next job of the process would run under it.
+    """
+    if not has_request_context():
+        raise BindingRefused(
+            "bind_request needs a request. In jobs, commands and tests, enter `with tenant_context(...)` or"
+            " `with shared_side()`."
+        )
     token = bind(binding)
     g.setdefault("_tenant_schemas_tokens", []).append(token)
 

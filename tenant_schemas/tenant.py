@@ -17,6 +17,7 @@ from tenant_schemas.errors import NameRefused
 # and a schema name with a dated suffix (`_restored_20260101`) fits, so no name is ever truncated.
 SLUG_MAX_LENGTH = 32
 SCHEMA_NAME_MAX_LENGTH = 40
+DISPLAY_NAME_MAX_LENGTH = 200
 SHARED_SCHEMA = "shared"
 RESERVED_NAMES = frozenset({"information_schema", "public", SHARED_SCHEMA})
 
@@ -76,6 +77,16 @@ def check_slug(slug: str, reserved: frozenset[str] = frozenset()) -> str:
 def check_schema_name(schema_name: str) -> str:
     """Return `schema_name` if it is valid for a tenant's schema. Raises NameRefused."""
     return check_name(schema_name, SCHEMA_NAME_MAX_LENGTH)
+
+
+def check_display_name(name: str) -> str:
+    """Return `name` if people can be shown it as it is. Raises NameRefused."""
+    if not 0 < len(name) <= DISPLAY_NAME_MAX_LENGTH or not name.isprintable():
+        raise NameRefused(
+            f"{name[:DISPLAY_NAME_MAX_LENGTH]!r} is not a valid display name: use 1 to {DISPLAY_NAME_MAX_LENGTH}"
+            " printable characters."
+        )
+    return name
 
 
 def default_schema_name(slug: str) -> str:

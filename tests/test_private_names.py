@@ -55,6 +55,7 @@ def context(_: Any) -> Any:
 
 
 PATH = "tenant_schemas.search_path"
+SESSION = "tenant_schemas.bound_session"
 DRIVER = "tenant_schemas.driver"
 STATEMENTS = "tenant_schemas.prepared_statements"
 POOL = "tenant_schemas.pool"
@@ -63,7 +64,9 @@ APPLICATION = "app.api.application"
 BLUEPRINT = "app.api.blueprint"
 WORKER = "app.gunicorn_worker"
 OPENAPI = "app.api.openapi"
-FIELDS = "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings"
+FIELDS = (
+    "app.api.fields app.api.pagination app.auth.schemas app.ledger.bulk.schemas app.tenant_settings app.tenants.schemas"
+)
 ENGINE = "pool, dialect, url, logging_name, echo, query_cache_size, execution_options, hide_parameters"
 CONNECTION = "engine, connection, _has_events, _allow_revalidate, _allow_autobegin"
 
@@ -97,6 +100,50 @@ TABLE = (
         "sqlalchemy:Engine", "_compiled_cache", PATH, "shared by all tenants", lambda _: sa.create_engine("sqlite://")
     ),
     PrivateName("sqlalchemy:Engine", f"__init__({ENGINE})", PATH, "called; only `create_engine` is documented"),
+    PrivateName(
+        "sqlalchemy.orm:Session",
+        "_execute_internal(statement, params, *, execution_options, bind_arguments, _parent_execute_state, _add_event,"
+        " _scalar_result)",
+        SESSION,
+        "extended: every statement passes it",
+    ),
+    PrivateName(
+        "sqlalchemy.orm:Session",
+        "_identity_lookup(mapper, primary_key_identity, identity_token, passive, lazy_loaded_from, execution_options,"
+        " bind_arguments)",
+        SESSION,
+        "extended: every look-up without SQL passes it",
+    ),
+    PrivateName(
+        "sqlalchemy.orm:Session",
+        "_merge(state, state_dict, *, options, load, _recursive, _resolve_conflict_map)",
+        SESSION,
+        "extended: also objects to which a merge cascades pass it",
+    ),
+    PrivateName("sqlalchemy.orm:Session", "_flush(objects)", SESSION, "extended: every flush with changes passes it"),
+    PrivateName(
+        "sqlalchemy.orm:Session",
+        "_bulk_save_mappings(mapper, mappings, *, isupdate, isstates, return_defaults, update_changed_only,"
+        " render_nulls)",
+        SESSION,
+        "extended: `bulk_save_objects` passes it",
+    ),
+    PrivateName("sqlalchemy.orm:Session", "_dirty_states", SESSION, "read: the changed objects"),
+    PrivateName("sqlalchemy.orm:Session", "_new", SESSION, "read: the added objects", lambda session: session()),
+    PrivateName("sqlalchemy.orm:Session", "_deleted", SESSION, "read: the deleted", lambda session: session()),
+    PrivateName(
+        "sqlalchemy.orm.context:QueryContext.default_load_options",
+        "_identity_token",
+        SESSION,
+        "set and read: the token of a load",
+    ),
+    PrivateName(
+        "sqlalchemy.orm.context:QueryContext.default_load_options",
+        "_lazy_loaded_from",
+        SESSION,
+        "read: whose attribute is loaded",
+    ),
+    PrivateName("sqlalchemy:ChunkedIteratorResult", "_yield_per", SESSION, "read: whether a result is streamed"),
     PrivateName("sqlalchemy:Connection", f"__init__({CONNECTION})", PATH, "called; only `connect()` is documented"),
     *(
         PrivateName(

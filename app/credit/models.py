@@ -99,9 +99,12 @@ class CreditTotals(CreditInUse):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletCredit(CreditInUse):
-    """One wallet that uses credit, with its member's address and name from the tenant's directory."""
+    """One wallet that uses credit, with its member's address and name as the tenant knows them. A former member has a
+    `removed_at`.
+    """
 
     wallet_id: UUID
     user_id: UUID
     email: str | None
     name: str | None
+    removed_at: datetime | None

@@ -84,6 +84,11 @@ class WalletCreditSchema(CreditInUseSchema):
     user_id = fields.UUID(data_key="userId")
     email = fields.String(allow_none=True)
     name = fields.String(allow_none=True)
+    removed_at = Moment(
+        data_key="removedAt",
+        allow_none=True,
+        metadata={"description": "when a former member was removed; null for a member"},
+    )
 
 
 PolicyPageSchema = page_schema(PolicySchema)

@@ -25,7 +25,7 @@ from app.credit.models import (
     logged_policy,
 )
 from app.db import db
-from app.users.models import member_directory
+from app.users.models import all_members
 from app.wallets.currencies import allowed_currencies
 
 _SET: Final = sa.text(
@@ -117,10 +117,10 @@ def credit_totals() -> list[CreditTotals]:
 
 def list_credit_in_use(*, after: list[Any] | None, limit: int) -> list[WalletCredit]:
     """The wallets that use credit, by id; `after` is (wallet_id,)."""
-    who = member_directory
+    who = all_members
     used = credit_in_use.c
     query = (
-        sa.select(credit_in_use, who.c.email, who.c.name)
+        sa.select(credit_in_use, who.c.email, who.c.name, who.c.removed_at)
         .join_from(credit_in_use, who, who.c.user_id == used.user_id, isouter=True)
         .order_by(used.wallet_id)
         .limit(limit)

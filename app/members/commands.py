@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 from marshmallow import ValidationError
+from psycopg import Error
 
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
@@ -17,6 +18,7 @@ from app.auth.schemas import NewPassword
 from app.auth.service import follow_password_change
 from app.db import db
 from app.errors import Invalid, ServiceError
+from app.members.former_members import forget_expired, forget_former_member
 from app.members.invitations.service import invite
 from app.members.service import add_membership, end_admins_right, lock_members, role_of
 from app.users import service as users
@@ -145,3 +147,34 @@ def _refuse_wrong_password(password: str, email: str, name: str | None) -> None:
         raise click.BadParameter(" ".join(error.messages), param_hint="password") from None
     except Invalid as error:
         raise click.BadParameter(error.detail, param_hint="password") from None
+
+
+@members.command("forget-former")
+@click.option("--tenant", "slug", help="With --user: the tenant's slug.")
+@click.option("--user", "user_id", type=click.UUID, help="Forget this former member of the tenant, at once.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="Most to forget in one db transaction.",
+)
+def forget_former(slug: str | None, user_id: UUID | None, batch: int) -> None:
+    """Forget the addresses and names of former members whose time is over (the tenant's setting former_member_days, ten
+    years by default), and print their number. Run it daily. With --tenant and --user, forget one former member.
+
+    Wallets, movements and the audit log keep the user's id.
+    """
+    if (slug is None) != (user_id is None):
+        raise click.UsageError("Give --tenant and --user together, or neither.")
+    try:
+        if slug is None or user_id is None:
+            click.echo(f"{forget_expired(batch=batch)} former members forgotten")
+            return
+        with tenant_context(slug) as tenant:
+            is_forgotten = forget_former_member(tenant, user_id)
+            if is_forgotten:
+                commit_entry(tenant, SYSTEM, "member.forget", subject=str(user_id))
+    except (TenancyError, Error) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{user_id} is forgotten in {slug}" if is_forgotten else f"{user_id} is no former member of {slug}")

@@ -22,6 +22,7 @@ from app.opening_balances.rows import COUNTS, COUNTS_NOT, DEPOSITS, ORDERS, Dire
 from app.wallets.currencies import allowed_currencies, main_currency
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections, tenant_context
+from tenant_schemas.printable import printable
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
@@ -258,7 +259,7 @@ def _tell_left_out(found: Calculation, people: Directory) -> None:
         return
     click.echo(f"{found.count_wrong_rows()} rows are wrong; {count} users were skipped for them")
     for user_id in islice(found.left_out(), _SHOWN):
-        click.echo(f"  left out: {people[user_id].email} ({user_id})")
+        click.echo(f"  left out: {printable(people[user_id].email)} ({user_id})")
     if count > _SHOWN:
         click.echo(f"  and {count - _SHOWN} more")
 

@@ -1,6 +1,5 @@
 """The result of an import or a comparison: counts and sums by currency, and each member's line as CSV."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from app.money import format_minor
 from app.opening_balances.rows import WrongFile
 from app.opening_balances.service import Outcome
 from app.sql_refusals import code_of
-from app.statements.csv import defused
+from tenant_schemas.csv_writer import CsvWriter
 
 COLUMNS: Final = ("user", "email", "currency", "calculated", "posted", "difference", "refused")
 WRONG_ROW: Final = "wrong_row"
@@ -100,22 +99,22 @@ def _amounts(outcome: Outcome) -> tuple[str, str, str]:
 
 
 class ReconciliationFile:
-    """The reconciliation as CSV (RFC 4180). Addresses are defused, so that no spreadsheet runs them."""
+    """The reconciliation as CSV."""
 
     def __init__(self, file: IO[str] | None) -> None:
-        self._writer = None if file is None else csv.writer(file)
+        self._writer = None if file is None else CsvWriter(file)
         self._write(COLUMNS)
 
     def write(self, outcome: Outcome, email: str) -> None:
         amounts = _amounts(outcome)
-        self._write((str(outcome.user_id), defused(email), outcome.currency, *amounts, refusal(outcome)))
+        self._write((str(outcome.user_id), email, outcome.currency, *amounts, refusal(outcome)))
 
     def left_out(self, user_id: str, email: str) -> None:
-        self._write((user_id, defused(email), "", "", "", "", WRONG_ROW))
+        self._write((user_id, email, "", "", "", "", WRONG_ROW))
 
     def _write(self, cells: Sequence[str]) -> None:
         if self._writer is not None:
-            self._writer.writerow(cells)
+            self._writer.write(cells)
 
 
 @contextmanager

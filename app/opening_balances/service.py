@@ -15,7 +15,7 @@ from app.db import db
 from app.opening_balances.calculation import Balance
 from app.opening_balances.models import Reconciliation
 from app.opening_balances.rows import Member
-from app.users.models import Membership, User, member_directory
+from app.users.models import Membership, User, all_members, member_directory
 from tenant_schemas.context import current_tenant
 
 _FOUND = "user_id, currency, calculated_minor, posted_minor, difference_minor, refused_by"
@@ -125,7 +125,7 @@ def remembered(*, after: tuple[UUID, str] | None, limit: int) -> Sequence[Reconc
 
 
 def emails_of(user_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The addresses of those users who are still members."""
-    who = member_directory.c
+    """The addresses of those users whom the tenant knows, as members or as former ones."""
+    who = all_members.c
     query = sa.select(who.user_id, who.email).where(who.user_id == sa.any_(sa.literal(list(user_ids), ARRAY(sa.Uuid))))
     return {row.user_id: row.email for row in db.session.execute(query)}

@@ -1,13 +1,5 @@
-"""Movements as CSV (RFC 4180: CRLF, a header, the same number of cells in each record), produced in pieces.
+"""Movements as CSV, produced in pieces."""
 
-Spreadsheets run text that looks like a formula, and members write the texts of movements, so such text gets a leading
-apostrophe. Where the decimal sign is a comma, spreadsheets also split cells at semicolons, and then quotes protect
-nothing: so the apostrophe also follows each semicolon, tab and end of line in a text. Amounts are numbers and stay
-unchanged, with their sign.
-"""
-
-import csv
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any, Final
@@ -16,6 +8,7 @@ from app.money import format_minor
 from app.statements.models import Line, Statement
 from app.statements.schemas import moment_text, shown
 from tenant_schemas.context import current_tenant
+from tenant_schemas.csv_writer import CsvWriter
 
 MEDIA_TYPE = "text/csv"
 CONTENT_TYPE = "text/csv; charset=utf-8; header=present"
@@ -23,14 +16,6 @@ COLUMNS: Final = (
     *("createdAt", "walletId", "seq", "type", "amount", "balanceAfter", "currency", "orderId", "paymentId", "holdId"),
     *("adminId", "description", "reference", "reason", "id", "tenantId"),
 )
-TEXT: Final = ("orderId", "description", "reference", "reason")
-# OWASP's list; the last four are full-width signs, which some spreadsheets read as the plain ones. Spreadsheets may
-# drop spaces and quotes before a sign.
-_SIGN: Final = r"[=+\-@＝＋－＠]"
-# Spaces and quotes before a sign. The look-behind lets a run be tried at its first character only, and the possessive
-# quantifier only once: otherwise a long run without a sign takes quadratic time.
-_BEFORE_SIGN: Final = re.compile(rf"""(?<![\s"])[\s"]*+(?={_SIGN})""")
-_CELL_END: Final = re.compile(r"\r\n?|[\t\n]")
 
 
 def statement_pieces(statement: Statement, batches: Iterable[Sequence[Line]]) -> Iterator[bytes]:
@@ -61,25 +46,8 @@ def transaction_pieces(batches: Iterable[Sequence[Line]]) -> Iterator[bytes]:
 
 def _written(records: Iterable[dict[str, Any]], *, header: bool = False) -> bytes:
     piece = StringIO(newline="")
-    writer = csv.writer(piece, lineterminator="\r\n")
+    writer = CsvWriter(piece)
     if header:
-        writer.writerow(COLUMNS)
-    writer.writerows([_cell(record, column) for column in COLUMNS] for record in records)
+        writer.write(COLUMNS)
+    writer.write_all([record.get(column) for column in COLUMNS] for record in records)
     return piece.getvalue().encode()
-
-
-def _cell(record: dict[str, Any], column: str) -> Any:
-    value = record.get(column)
-    return defused(value) if value and column in TEXT else value
-
-
-def defused(text: str) -> str:
-    """The text, changed so that no spreadsheet reads a formula in it. Takes time in proportion to the text's length."""
-    changed = _BEFORE_SIGN.sub(_defused_run, text)
-    return f"'{changed}" if changed.startswith(("\t", "\r", "\n")) else changed
-
-
-def _defused_run(found: re.Match[str]) -> str:
-    """The run with an apostrophe at each place where a spreadsheet may begin a cell."""
-    begins_cell = found.start() == 0 or found.string[found.start() - 1] == ";"
-    return ("'" if begins_cell else "") + _CELL_END.sub(r"\g<0>'", found[0])

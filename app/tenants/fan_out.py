@@ -47,7 +47,7 @@ class Budget:
 def read_as(tenant: Tenant, read: Callable[[], Found]) -> Found:
     """The result of `read` with the tenant bound, through the session. Commits. Raises Unreadable.
 
-    The session forgets its objects afterwards, because another tenant may have rows with the same keys.
+    The session forgets its objects, so that they can be read after the tenant is unbound.
     """
     try:
         with bound(tenant):

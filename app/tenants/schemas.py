@@ -9,11 +9,20 @@ from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.api.spelling import camel_case
 from app.tenant_settings import LocaleField, TenantSettingsSchema
-from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
+from tenant_schemas.tenant import DISPLAY_NAME_MAX_LENGTH, SLUG_MAX_LENGTH, TenantStatus
 
 STATUSES = tuple(status.value for status in TenantStatus)
-NAME_MAX_LENGTH = 200
 NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list is needed."))
+
+
+class DisplayName(Text):
+    """A tenant's display name, by the rule of `check_display_name`: operators see it in terminals."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        name = super()._deserialize(value, attr, data, **kwargs)
+        if not name.isprintable():
+            raise self.make_error("control")
+        return name
 
 
 class LimitsSchema(TenantSettingsSchema):
@@ -79,7 +88,7 @@ class ProvisionTenantSchema(Schema):
         max_length=SLUG_MAX_LENGTH,
         description="the slug: a lower-case letter, then lower-case letters, digits or _",
     )
-    name = Text(max_length=NAME_MAX_LENGTH, description="the display name; default: the slug")
+    name = DisplayName(max_length=DISPLAY_NAME_MAX_LENGTH, description="the display name; default: the slug")
     currency = MainCurrencyField()
     currencies = fields.List(CurrencyField(), error_messages=NOT_A_LIST)
     locale = LocaleField(metadata={"description": "the locale of PDF statements, for instance bs_BA"})
@@ -87,7 +96,7 @@ class ProvisionTenantSchema(Schema):
 
 
 class ConfigureTenantSchema(Schema):
-    name = Text(max_length=NAME_MAX_LENGTH)
+    name = DisplayName(max_length=DISPLAY_NAME_MAX_LENGTH)
     status = Choice(*STATUSES)
     currencies = fields.List(
         CurrencyField(), error_messages=NOT_A_LIST, metadata={"description": "all of them; none can be removed"}

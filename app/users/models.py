@@ -1,4 +1,4 @@
-"""Users and memberships, and the directory that a tenant may read of its own members (shared schema)."""
+"""Users, memberships and former members, and what a tenant may read of its own ones (shared schema)."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -31,7 +31,9 @@ KEY_ROLES: Final = (Role.SERVICE, Role.AUDITOR)
 
 
 class User(SharedModel):
-    """A user, in all tenants. Users are anonymised when they leave, and never deleted."""
+    """A user, in all tenants. Users are anonymised when they leave, and never deleted: an address below .invalid is no
+    person's, and PostgreSQL then forgets the user as a former member of every tenant.
+    """
 
     __tablename__ = "users"
     __table_args__ = (sa.UniqueConstraint("email", name="users_email_key"), {"schema": SHARED_SCHEMA})
@@ -73,6 +75,34 @@ class Membership(SharedModel):
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
 
 
+class FormerMember(SharedModel):
+    """Who a removed member was, as the tenant knew them. Triggers write it."""
+
+    __tablename__ = "former_members"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["tenant_id", "tenant_role"],
+            ["shared.tenants.id", "shared.tenants.role_name"],
+            name="former_members_tenant_fkey",
+            onupdate="CASCADE",
+            ondelete="CASCADE",
+        ),
+        sa.Index("former_members_user_id_idx", "user_id"),
+        sa.Index("former_members_tenant_id_removed_at_idx", "tenant_id", "removed_at"),
+        sa.Index("former_members_tenant_role_user_id_idx", "tenant_role", "user_id"),
+        {"schema": SHARED_SCHEMA},
+    )
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(
+        sa.ForeignKey("shared.users.id", name="former_members_user_id_fkey", ondelete="CASCADE"), primary_key=True
+    )
+    tenant_role: Mapped[str] = mapped_column(sa.Text)
+    email: Mapped[str] = mapped_column(sa.Text)
+    name: Mapped[str] = mapped_column(sa.Text)
+    removed_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
+
+
 # A view, so it is in no metadata. A tenant's login reads it and sees the tenant's own members only.
 member_directory = sa.table(
     "member_directory",
@@ -80,5 +110,15 @@ member_directory = sa.table(
     sa.column("email", sa.Text),
     sa.column("name", sa.Text),
     sa.column("role", sa.Text),
+    schema=SHARED_SCHEMA,
+)
+
+# The members and the former ones, whose `removed_at` is not null: for views of money, which outlives memberships.
+all_members = sa.table(
+    "all_members",
+    sa.column("user_id", sa.Uuid),
+    sa.column("email", sa.Text),
+    sa.column("name", sa.Text),
+    sa.column("removed_at", sa.DateTime(timezone=True)),
     schema=SHARED_SCHEMA,
 )

@@ -81,12 +81,15 @@ class Wallet(TenantModel):
 
 @dataclass(frozen=True, slots=True)
 class MemberWallet:
-    """A wallet with its tenant's slug, and its member's address and name from the tenant's directory."""
+    """A wallet with its tenant's slug, and its member's address and name as the tenant knows them. A former member has
+    a `removed_at`; None for all three is a user whom the tenant has forgotten.
+    """
 
     tenant_slug: str
     wallet: Wallet
     email: str | None
     name: str | None
+    removed_at: datetime | None
 
     def __getattr__(self, attribute: str) -> Any:
         """All attributes of the wallet."""

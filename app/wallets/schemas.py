@@ -38,6 +38,11 @@ class MemberWalletSchema(WalletSchema):
     )
     email = fields.String(allow_none=True)
     name = fields.String(allow_none=True)
+    removed_at = Moment(
+        data_key="removedAt",
+        allow_none=True,
+        metadata={"description": "when a former member was removed; null for a member"},
+    )
 
 
 class OpenWalletSchema(Schema):

@@ -15,7 +15,7 @@ from app.audit.service import mark_written, set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
 from app.sql_refusals import named_refusals
-from app.users.models import member_directory
+from app.users.models import all_members
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
@@ -81,10 +81,12 @@ def get_wallet(wallet_id: UUID) -> Wallet:
 def list_wallets(
     *, after: list[Any] | None, limit: int, q: str | None = None, status: str | None = None
 ) -> list[MemberWallet]:
-    """Wallets in the order of opening, with their members' address and name; `after` is (opened_at, id)."""
-    who = member_directory
+    """Wallets in the order of opening, with the address and name of their members, also of former ones; `after` is
+    (opened_at, id).
+    """
+    who = all_members
     query = (
-        sa.select(Wallet, who.c.email, who.c.name)
+        sa.select(Wallet, who.c.email, who.c.name, who.c.removed_at)
         .options(undefer(Wallet.over_minor))
         .join_from(Wallet, who, who.c.user_id == Wallet.user_id, isouter=True)
         .order_by(Wallet.opened_at, Wallet.id)

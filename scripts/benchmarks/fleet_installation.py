@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 from psycopg import sql
 
-from app.backup_policy import BACKUP_POLICY
+from app.backup_policy import BACKUP_POLICY, bundle_keys
 from app.config import DATABASE_NAME, ROOT, Settings
 from app.db import ROLES, admin_engine
 from app.tenancy import MIGRATIONS
@@ -91,7 +91,9 @@ class FleetInstallation:
             raise BenchmarkFailed(f"Drift where nothing was changed: {found}")
 
     def back_up(self, tenant: Tenant, folder: Path) -> None:
-        source = Source(url=self.settings.backup_database_url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
+        keys = bundle_keys(self.settings)
+        url = self.settings.backup_database_url
+        source = Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=keys)
         back_up(source, tenant.slug, BackupOptions(folder=folder / "bundles"))
 
     def tables_of(self, tenant: Tenant) -> list[str]:

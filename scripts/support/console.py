@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.config import ConfigurationError, Settings, read_settings
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
+from tenant_schemas.printable import printable
 
 # Help texts: a blank line between paragraphs, also after the first one.
 click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
@@ -44,8 +45,13 @@ def admin_url_or_exit(settings: Settings) -> str:
 
 def exit_with(message: str, code: int) -> NoReturn:
     """Print the message on standard error and exit."""
-    print(message, file=sys.stderr)
+    warn(message)
     sys.exit(code)
+
+
+def warn(message: str) -> None:
+    """Print on standard error. A message may quote foreign text: only its line feeds reach the terminal unchanged."""
+    print(printable(message, "\n"), file=sys.stderr)
 
 
 @contextmanager
@@ -70,7 +76,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else printable(str(cell), "\n") for cell in row] for row in rows]
     if len(texts) > _MAX_BOXED_ROWS:
         return _show_lines(title, [columns, *texts])
     table = Table(title=title, title_justify="left")

@@ -29,6 +29,9 @@ def scratch_installation() -> Iterator[tuple[sa.Engine, Tenant]]:
             if outcome.error:
                 raise RuntimeError(outcome.error)
             secret = secrets.token_urlsafe()
-            yield engine, provision(engine, MIGRATIONS, slug="scratch", name="", settings={}, tenant_secret=secret)
+            yield (
+                engine,
+                provision(engine, MIGRATIONS, slug="scratch", name="Scratch", settings={}, tenant_secret=secret),
+            )
         finally:
             server.release()

@@ -1,76 +1,118 @@
-"""A bundle: the folder on disk that holds one tenant's backup. It opens only if every file of its manifest exists and
-has the manifest's SHA-256.
+"""A bundle: the folder on disk that holds one tenant's backup. It opens only if a key of this installation signed it
+and it has exactly the files of its manifest, each a regular file of the manifest's size and SHA-256.
 
 A folder whose name ends in `.partial` is never a bundle: it is an unfinished backup.
 """
 
-import gzip
-import hashlib
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from pathlib import Path
+from typing import Final
 
+from tenant_schemas.backup.bundle_files import StoredFile, files_in, read_small_file, stored_file
+from tenant_schemas.backup.decompression import Reader, unpacked_lines
 from tenant_schemas.backup.encryption import SUFFIX, Identities, decrypted, read_identities
-from tenant_schemas.backup.manifest import MANIFEST_NAME, DumpFile, Manifest, RowsFile, manifest_from_json
-from tenant_schemas.errors import BundleBroken
+from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest, RowsFile, manifest_from_json
+from tenant_schemas.backup.signature import SIGNATURE_NAME, BundleKeys, Origin
+from tenant_schemas.errors import BundleBroken, BundleForeign
 
 PARTIAL = ".partial"
+# Of a bundle that is not ours. PostgreSQL's own limit is 1 GB for a field.
+MOST_FOREIGN_ROW_BYTES: Final = 1 << 26
+_MOST_MANIFEST_BYTES: Final = 1 << 24
+_MOST_SIGNATURE_BYTES: Final = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A complete bundle, with the identities that decrypt its files."""
+    """A complete bundle, with the identities that decrypt its files. Only `open_bundle` says where one comes from."""
 
     folder: Path
     manifest: Manifest
+    origin: Origin
     identities: Identities = field(default=(), repr=False)
 
     def lines(self, rows: RowsFile) -> Iterator[bytes]:
         """A table's rows as lines for COPY … FROM STDIN, each with its line feed. Raises BundleEncrypted if no identity
-        decrypts them, BundleBroken if the file can't be read.
+        decrypts them, BundleBroken if the file can't be read, has changed since the bundle was opened, or unpacks to
+        more than its manifest says.
         """
+        longest = rows.longest_row if self.origin is Origin.OWN else None
+        bound = MOST_FOREIGN_ROW_BYTES if longest is None else longest
         try:
-            with self._stored(rows) as stored, gzip.open(stored) as plain:
-                yield from plain
-        except (EOFError, zlib.error, OSError) as error:
+            with stored_file(self.folder, rows.file, rows.bytes, rows.sha256) as stored:
+                with self._plain(rows, stored) as plain:
+                    yield from unpacked_lines(plain, most_bytes=rows.unpacked_bytes, longest_line=bound)
+                stored.check()
+        except (zlib.error, OSError, BundleBroken) as error:
             raise BundleBroken(f"{self.folder / rows.file} can't be read: {error}") from None
 
-    def _stored(self, rows: RowsFile) -> AbstractContextManager[BinaryIO]:
-        path = self.folder / rows.file
-        return decrypted(path, self.identities) if rows.file.endswith(SUFFIX) else path.open("rb")
+    @contextmanager
+    def _plain(self, rows: RowsFile, stored: StoredFile) -> Iterator[Reader]:
+        if rows.file.endswith(SUFFIX):
+            with decrypted(stored, rows.file, self.identities) as plain:
+                yield plain
+        else:
+            yield stored
 
 
-def open_bundle(folder: Path, identity_file: Path | None = None) -> Bundle:
-    """Check all files of a bundle and return it. Raises BundleBroken, or KeyRefused for an invalid identity file."""
-    manifest = read_manifest(folder)
-    for each in manifest.files:
-        _check_file(folder, each)
-    return Bundle(folder, manifest, read_identities(identity_file) if identity_file else ())
+def open_bundle(
+    folder: Path, keys: BundleKeys, identity_file: Path | None = None, *, accepts_foreign: bool = False
+) -> Bundle:
+    """Check the signature and all files of a bundle and return it. Unless it `accepts_foreign`, raises BundleForeign
+    for a bundle that no key of this installation signed. Raises BundleBroken, or KeyRefused for an invalid identity
+    file.
+    """
+    manifest, origin = read_manifest(folder, keys)
+    if origin is not Origin.OWN and not accepts_foreign:
+        raise BundleForeign(
+            f"{folder} is {origin}: no key of this installation (BACKUP_KEY_FILE, TENANT_SECRET) signed it, so anyone"
+            " may have written it. If you know where it comes from, use --accept-foreign."
+        )
+    try:
+        _check_files(folder, manifest, origin)
+    except BundleBroken as error:
+        raise BundleBroken(f"{folder}: {error}") from None
+    except OSError as error:
+        raise BundleBroken(f"{folder}: {error.filename or 'a file'}: {error.strerror}.") from None
+    return Bundle(folder, manifest, origin, read_identities(identity_file) if identity_file else ())
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest, without a check of the other files. Raises BundleBroken."""
+def read_manifest(folder: Path, keys: BundleKeys) -> tuple[Manifest, Origin]:
+    """The manifest and its origin, without a check of the other files. Raises BundleBroken."""
     if folder.name.endswith(PARTIAL):
         raise BundleBroken(f"{folder} is no bundle: it is an unfinished backup. Use another bundle.")
     try:
-        return manifest_from_json((folder / MANIFEST_NAME).read_bytes())
+        content = read_small_file(folder, MANIFEST_NAME, _MOST_MANIFEST_BYTES)
+        origin = keys.origin(content, _signature(folder))
+        return manifest_from_json(content), origin
     except OSError as error:
         raise BundleBroken(f"{folder} is no bundle: can't read its {MANIFEST_NAME}: {error.strerror}.") from None
     except BundleBroken as error:
         raise BundleBroken(f"{folder}: {error}") from None
 
 
-def _check_file(folder: Path, named: RowsFile | DumpFile) -> None:
-    parts = PurePosixPath(named.file).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        raise BundleBroken(f"{folder}: {MANIFEST_NAME} names {named.file!r}, which is outside of the bundle.")
+def file_names(manifest: Manifest, origin: Origin) -> set[str]:
+    """The paths of all files that the bundle must have."""
+    signature = set() if origin is Origin.UNSIGNED else {SIGNATURE_NAME}
+    return {MANIFEST_NAME, *signature, *(each.file for each in manifest.files)}
+
+
+def _signature(folder: Path) -> bytes | None:
     try:
-        with (folder / named.file).open("rb") as stored:
-            found = hashlib.file_digest(stored, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleBroken(f"{folder}: {named.file}: {error.strerror}.") from None
-    if found != named.sha256:
-        raise BundleBroken(f"{folder}: {named.file} was changed or damaged: its sha256 differs. Use another bundle.")
+        return read_small_file(folder, SIGNATURE_NAME, _MOST_SIGNATURE_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def _check_files(folder: Path, manifest: Manifest, origin: Origin) -> None:
+    expected, found = file_names(manifest, origin), files_in(folder)
+    if more := sorted(found - expected):
+        raise BundleBroken(f"its manifest does not name {more[0]!r}.")
+    if lacking := sorted(expected - found):
+        raise BundleBroken(f"{lacking[0]} is missing.")
+    for each in manifest.files:
+        with stored_file(folder, each.file, each.bytes, each.sha256) as stored:
+            stored.check()

@@ -62,16 +62,16 @@ def encrypt(source: Reader, target: Writer, recipients: Recipients) -> None:
 
 
 @contextmanager
-def decrypted(path: Path, identities: Identities) -> Iterator[BinaryIO]:
-    """The plain content of an encrypted file. Raises BundleEncrypted if no identity decrypts it, BundleBroken if it is
-    damaged.
+def decrypted(stored: Reader, name: str, identities: Identities) -> Iterator[BinaryIO]:
+    """The plain content of an encrypted file, which messages call `name`. Raises BundleEncrypted if no identity
+    decrypts it, BundleBroken if it is damaged.
 
     pyrage writes into a file and the caller reads from one, so a thread decrypts into a pipe.
     """
     if not identities:
-        raise BundleEncrypted(f"{path.name} is encrypted: name a file with the identity of a recipient (--identity).")
+        raise BundleEncrypted(f"{name} is encrypted: name a file with the identity of a recipient (--identity).")
     reading, writing = os.pipe()
-    decryption = _Decryption(path, writing, identities)
+    decryption = _Decryption(stored, name, writing, identities)
     decryption.start()
     try:
         with os.fdopen(reading, "rb") as plain:
@@ -90,21 +90,21 @@ def decrypted(path: Path, identities: Identities) -> Iterator[BinaryIO]:
 class _Decryption(Thread):
     """Decrypts a file into the write end of a pipe; `error` is set when it failed."""
 
-    def __init__(self, path: Path, writing: int, identities: Identities) -> None:
-        super().__init__(name=f"decrypting {path.name}", daemon=True)
-        self.path, self.writing, self.identities = path, writing, identities
+    def __init__(self, stored: Reader, file: str, writing: int, identities: Identities) -> None:
+        super().__init__(name=f"decrypting {file}", daemon=True)
+        self.stored, self.file, self.writing, self.identities = stored, file, writing, identities
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            with os.fdopen(self.writing, "wb") as plain, self.path.open("rb") as encrypted:
-                pyrage.decrypt_io(encrypted, plain, self.identities)
+            with os.fdopen(self.writing, "wb") as plain:
+                pyrage.decrypt_io(self.stored, plain, self.identities)
         except pyrage.DecryptError as error:
-            self.error = BundleEncrypted(f"{self.path.name} can't be decrypted with this identity: {error}")
+            self.error = BundleEncrypted(f"{self.file} can't be decrypted with this identity: {error}")
         except BrokenPipeError:
             pass  # The reader closed the pipe early.
         except OSError as error:
-            self.error = BundleBroken(f"{self.path.name} can't be decrypted: {error}")
+            self.error = BundleBroken(f"{self.file} can't be decrypted: {error}")
 
 
 class _ErrorRecorder:

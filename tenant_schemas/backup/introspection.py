@@ -130,23 +130,32 @@ def shared_columns(connection: psycopg.Connection[Any], table: str) -> tuple[str
     return tuple(columns or ())
 
 
-def select_members(tenant: Tenant, columns: Sequence[str], backup_policy: BackupPolicy) -> sql.Composed:
+def member_tables(connection: psycopg.Connection[Any], backup_policy: BackupPolicy) -> dict[str, tuple[str, ...]]:
+    """The columns of the tables of members and former members, by table. `shared` may be older than this code, and lack
+    the second.
+    """
+    names = (backup_policy.members, backup_policy.former_members)
+    return {name: columns for name in names if name and (columns := shared_columns(connection, name))}
+
+
+def select_members(tenant: Tenant, table: str, columns: Sequence[str]) -> sql.Composed:
     return sql.SQL("SELECT {} FROM {} WHERE tenant_id = {}").format(
         sql.SQL(", ").join(map(sql.Identifier, columns)),
-        sql.Identifier(SHARED_SCHEMA, backup_policy.members),
+        sql.Identifier(SHARED_SCHEMA, table),
         sql.Literal(tenant.id),
     )
 
 
-def select_users(tenant: Tenant, tables: Sequence[Table], backup_policy: BackupPolicy) -> sql.Composed:
-    """A query for all users that the tenant's members or tables reference, and no others."""
+def select_users(
+    tenant: Tenant, tables: Sequence[Table], backup_policy: BackupPolicy, member_tables: Iterable[str]
+) -> sql.Composed:
+    """A query for all users that the tenant's member tables or own tables reference, and no others."""
     referencing = ((table.name, column) for table in tables for column in table.user_id_columns)
-    return sql.SQL("SELECT {} FROM {} WHERE {} IN (SELECT user_id FROM {} WHERE tenant_id = {} UNION {})").format(
+    return sql.SQL("SELECT {} FROM {} WHERE {} IN ({} UNION {})").format(
         sql.SQL(", ").join(map(sql.Identifier, backup_policy.user_columns)),
         sql.Identifier(SHARED_SCHEMA, backup_policy.users),
         sql.Identifier(backup_policy.user_columns[0]),
-        sql.Identifier(SHARED_SCHEMA, backup_policy.members),
-        sql.Literal(tenant.id),
+        sql.SQL(" UNION ").join(select_members(tenant, table, ["user_id"]) for table in member_tables),
         ids_in(tenant.schema_name, referencing),
     )
 

@@ -4,22 +4,30 @@ strict: a missing, unknown or wrongly typed field raises BundleBroken.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from types import UnionType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final, NewType, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from tenant_schemas.errors import BundleBroken
-from tenant_schemas.tenant import TenantStatus
+from tenant_schemas.errors import BundleBroken, NameRefused
+from tenant_schemas.printable import printable
+from tenant_schemas.tenant import TenantStatus, check_schema_name, check_slug
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+# Format 1 has neither a signature nor the sizes of unpacked rows.
+_READABLE: Final = (1, FORMAT)
 MANIFEST_NAME: Final = "manifest.json"
+
+# Only this text may have characters that are not printable. Show it by `printable`.
+DisplayName = NewType("DisplayName", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsFile:
-    """The file with one table's rows: their number, `hash` over the rows in any order, and `sha256` of the file."""
+    """The file with one table's rows: their number, `hash` over the rows in any order, and `sha256` of the file.
+    `unpacked_bytes` and `longest_row` bound what it may unpack to; None in a bundle of format 1.
+    """
 
     name: str
     file: str
@@ -28,6 +36,8 @@ class RowsFile:
     hash: str
     sha256: str
     bytes: int
+    unpacked_bytes: int | None = None
+    longest_row: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +56,7 @@ class BackedUpTenant:
     id: UUID
     slug: str
     schema_name: str
-    name: str
+    name: DisplayName
     status: TenantStatus
     settings: Mapping[str, Any]
     revision: str
@@ -84,14 +94,30 @@ def manifest_from_json(text: str | bytes) -> Manifest:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BundleBroken(f"{MANIFEST_NAME} is no valid JSON: {error}") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        found = value.get("format") if isinstance(value, dict) else None
+    found = value.get("format") if isinstance(value, dict) else None
+    if type(found) is not int or found not in _READABLE:
         raise BundleBroken(
-            f"{MANIFEST_NAME} has the format {found!r}, and this code reads only format {FORMAT}: "
+            f"{MANIFEST_NAME} has the format {str(found)[:40]!r}, and this code reads only formats 1 to {FORMAT}: "
             "use the version of this software that wrote the bundle."
         )
     manifest: Manifest = _read(value, Manifest, MANIFEST_NAME)
+    _check_names(manifest)
     return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    """The tenant's names follow the rule of new tenants, and each file is named once, by a path in the bundle."""
+    try:
+        check_slug(manifest.tenant.slug)
+        check_schema_name(manifest.tenant.schema_name)
+    except NameRefused as error:
+        raise BundleBroken(f"{MANIFEST_NAME}.tenant: {error}") from None
+    names = [each.file for each in manifest.files]
+    for name in names:
+        if not all(part not in {"", ".", ".."} for part in name.split("/")):
+            raise BundleBroken(f"{MANIFEST_NAME} names {name!r}, which is outside of the bundle.")
+    if len(set(names)) != len(names):
+        raise BundleBroken(f"{MANIFEST_NAME} names a file twice.")
 
 
 def _read(value: Any, expected: Any, path: str) -> Any:
@@ -115,11 +141,19 @@ def _read(value: Any, expected: Any, path: str) -> Any:
 
 
 def _text(text: str) -> str:
-    """Raises ValueError for a text that PostgreSQL and file systems refuse: with NUL, or not encodable as UTF-8."""
+    """Raises ValueError for a text that is not UTF-8, or that could not be shown in a terminal."""
+    text.encode()
+    if not text.isprintable():
+        raise ValueError(f"{printable(text)} has characters that are not printable")
+    return text
+
+
+def _display_name(text: str) -> DisplayName:
+    """Raises ValueError for a text that PostgreSQL refuses. Tenants of older versions may have any other."""
     text.encode()
     if "\0" in text:
         raise ValueError("it contains a NUL character")
-    return text
+    return DisplayName(text)
 
 
 def _moment(text: str) -> datetime:
@@ -131,6 +165,7 @@ def _moment(text: str) -> datetime:
 
 _FROM_TEXT: Final[Mapping[Any, Any]] = {
     str: _text,
+    DisplayName: _display_name,
     UUID: UUID,
     TenantStatus: TenantStatus,
     datetime: _moment,
@@ -139,9 +174,10 @@ _FROM_TEXT: Final[Mapping[Any, Any]] = {
 
 def _read_fields(value: Any, expected: type, path: str) -> Any:
     names = {each.name for each in fields(expected)}
-    if not isinstance(value, dict) or set(value) != names:
-        found = set(value) if isinstance(value, dict) else set()
-        missing, unknown = sorted(names - found), sorted(found - names)
+    required = {each.name for each in fields(expected) if each.default is MISSING or each.name == "format"}
+    found = set(value) if isinstance(value, dict) else set()
+    if not isinstance(value, dict) or not required <= found <= names:
+        missing, unknown = sorted(required - found), sorted(found - names)
         raise BundleBroken(f"{path} has missing fields {missing} and unknown fields {unknown}.")
     types = get_type_hints(expected)
     return expected(**{name: _read(value[name], types[name], f"{path}.{name}") for name in value})

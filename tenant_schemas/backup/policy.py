@@ -11,7 +11,8 @@ import psycopg
 class BackupPolicy:
     """The tables, columns and checks of the application that backup, restore and clone need.
 
-    `members` and `users` name tables of `shared`. `members` has the columns tenant_id, tenant_role and user_id. A
+    `members` and `users` name tables of `shared`. `members` has the columns tenant_id, tenant_role and user_id, and so
+    has `former_members`, if there is such a table: its rows follow those of `members`, except into clones. A
     bundle keeps `user_columns` of each user: the first is the primary key, the second identifies the user on another
     server. `user_id_columns` lists, by table, the columns with user ids (uuids, or texts that may be uuids), with or
     without a foreign key. A bundle includes the users with these ids; a remap and a clone replace ids in these columns
@@ -21,8 +22,9 @@ class BackupPolicy:
     Both run bound to the tenant. `rechain` recomputes the hash chains after ids or texts were replaced; it runs bound,
     as the owner. `masks` are SQL expressions by table and column, and `not_cloned` are tables, both for clones.
 
-    `recreated` are SQL expressions by column for a user that a restore creates without a way to log in. `note` writes
-    an entry into the tenant's own audit log; it runs bound, at the head.
+    `check_settings` returns the settings of a bundle as a new tenant may have them, and raises RestoreRefused for
+    invalid ones. `recreated` are SQL expressions by column for a user that a restore creates without a way to log in.
+    `note` writes an entry into the tenant's own audit log; it runs bound, at the head.
     """
 
     members: str
@@ -34,5 +36,7 @@ class BackupPolicy:
     rechain: Callable[[psycopg.Connection[Any]], None]
     masks: Mapping[str, Mapping[str, str]]
     not_cloned: frozenset[str]
+    check_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     recreated: Mapping[str, str] = field(default_factory=dict)
+    former_members: str | None = None
     note: Callable[[psycopg.Connection[Any], str, Mapping[str, Any]], None] | None = None

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations, first_line
@@ -29,11 +30,12 @@ Drift = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An installation to back up. `url` logs in as a role that may read everything."""
+    """An installation to back up. `url` logs in as a role that may read everything; `keys` sign its bundles."""
 
     url: str = field(repr=False)
     migrations: Migrations
     backup_policy: BackupPolicy
+    keys: BundleKeys
 
     @property
     def conninfo(self) -> str:

@@ -16,13 +16,12 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from tenant_schemas.backup.decompression import GZIP_FORMAT, PIECE_BYTES
 from tenant_schemas.backup.encryption import SUFFIX, Recipients, Writer, encrypt
 from tenant_schemas.backup.manifest import RowsFile
 
-PIECE_BYTES: Final = 1 << 18
 # Hashes and ids hardly compress, so a higher level costs time and saves little.
 COMPRESSION_LEVEL: Final = 1
-GZIP_FORMAT: Final = 31  # zlib's `wbits`: a window of 2^15 bytes, with gzip's header and trailer.
 _SESSION_SETTINGS: Final = """
     SET LOCAL TimeZone TO 'UTC'; SET LOCAL DateStyle TO 'ISO'; SET LOCAL IntervalStyle TO 'postgres';
     SET LOCAL extra_float_digits TO 3; SET LOCAL bytea_output TO 'hex'; SET LOCAL client_encoding TO 'UTF8';
@@ -32,13 +31,18 @@ _SESSION_SETTINGS: Final = """
 
 @dataclass(slots=True)
 class Tally:
-    """The number of rows and the sum of their hashes."""
+    """The number of rows and the sum of their hashes; their size in bytes, and that of the longest."""
 
     rows: int = 0
     sum: int = 0
+    size: int = 0
+    longest: int = 0
 
     def add(self, line: bytes) -> None:
+        length = len(line)
         self.rows += 1
+        self.size += length
+        self.longest = max(self.longest, length)
         self.sum += int.from_bytes(sha256(line).digest())
 
     @property
@@ -88,7 +92,7 @@ def write_rows(
     written = write_file(_compressed(lines, tally), folder, file, recipients)
     return RowsFile(
         name=name, file=written.file, columns=tuple(columns), rows=tally.rows, hash=tally.hash,
-        sha256=written.sha256, bytes=written.bytes,
+        sha256=written.sha256, bytes=written.bytes, unpacked_bytes=tally.size, longest_row=tally.longest,
     )  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""Writes the bundle of one tenant's snapshot: rows, proof, optionally pg_dump's file, and the manifest last."""
+"""Writes the bundle of one tenant's snapshot: rows, proof, optionally pg_dump's file, and last the signed
+manifest.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,13 +20,14 @@ from tenant_schemas.backup.encryption import Recipients, read_recipients
 from tenant_schemas.backup.introspection import (
     RegistryRow,
     Table,
+    member_tables,
     release_shared_tables,
     select_members,
     select_users,
-    shared_columns,
 )
-from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DumpFile, Manifest, RowsFile
+from tenant_schemas.backup.manifest import MANIFEST_NAME, BackedUpTenant, DisplayName, DumpFile, Manifest, RowsFile
 from tenant_schemas.backup.pg_dump import dump_schema
+from tenant_schemas.backup.signature import SIGNATURE_NAME, Origin
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.staging import folder_name, staged
 from tenant_schemas.backup.table_io import copy_query, copy_table, lines_of, write_file, write_rows
@@ -73,8 +76,10 @@ def write_bundle(
     target = options.folder / folder_name(snapshot.tenant.slug, snapshot.taken_at)
     with staged(target) as partial:
         manifest = _BundleWriter(source, snapshot, options, partial, recipients).write(connection)
-        write_file(iter([manifest.to_json().encode()]), partial, MANIFEST_NAME)
-    return Bundle(target, manifest)
+        content = manifest.to_json().encode()
+        write_file(iter([content]), partial, MANIFEST_NAME)
+        write_file(iter([source.keys.sign(content)]), partial, SIGNATURE_NAME)
+    return Bundle(target, manifest, Origin.OWN)
 
 
 def server_version(connection: psycopg.Connection[Any]) -> str:
@@ -155,13 +160,15 @@ class _BundleWriter:
         copy = copy_table(self.snapshot.tenant.schema_name, table.name, table.columns)
         return _TableCopy(table.name, TABLES, table.columns, copy)
 
-    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_TableCopy, _TableCopy]:
+    def _shared(self, connection: psycopg.Connection[Any]) -> tuple[_TableCopy, ...]:
         tenant, backup_policy = self.snapshot.tenant, self.source.backup_policy
-        columns = shared_columns(connection, backup_policy.members)
-        members = select_members(tenant, columns, backup_policy)
-        users = select_users(tenant, self.snapshot.tables, backup_policy)
+        tables = member_tables(connection, backup_policy)
+        users = select_users(tenant, self.snapshot.tables, backup_policy, tables)
         return (
-            _TableCopy(backup_policy.members, SHARED, columns, copy_query(members)),
+            *(
+                _TableCopy(name, SHARED, columns, copy_query(select_members(tenant, name, columns)))
+                for name, columns in tables.items()
+            ),
             _TableCopy(backup_policy.users, SHARED, backup_policy.user_columns, copy_query(users)),
         )
 
@@ -201,7 +208,7 @@ def _manifest_row(tenant: Tenant) -> BackedUpTenant:
         id=tenant.id,
         slug=tenant.slug,
         schema_name=tenant.schema_name,
-        name=tenant.name,
+        name=DisplayName(tenant.name),
         status=tenant.status,
         settings=tenant.settings,
         revision=tenant.revision,

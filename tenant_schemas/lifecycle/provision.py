@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from tenant_schemas import registry
-from tenant_schemas.errors import NameRefused, NotPrepared, ProvisioningError, TenantExists
+from tenant_schemas.errors import NotPrepared, ProvisioningError, TenantExists
 from tenant_schemas.migrations.history import History, Migrations, current_revision, set_timeouts, sqlstate_of
 from tenant_schemas.roles import (
     become_owner,
@@ -26,6 +26,7 @@ from tenant_schemas.tenant import (
     SHARED_SCHEMA,
     Tenant,
     TenantStatus,
+    check_display_name,
     check_schema_name,
     check_slug,
     default_schema_name,
@@ -100,8 +101,7 @@ def new_tenant(
     reserved_slugs: frozenset[str] = frozenset(),
 ) -> Tenant:
     """A new tenant's registry values, checked without a database. Raises NameRefused."""
-    if "\0" in name:
-        raise NameRefused(f"The name of tenant {slug!r} contains a NUL character: remove it.")
+    check_display_name(name)
     return Tenant(
         id=uuid4(),
         slug=check_slug(slug, reserved_slugs),

@@ -24,7 +24,7 @@ from tenant_schemas.registry import lock_tenant_by_slug, set_names
 from tenant_schemas.roles import ServiceRoles, become_owner
 from tenant_schemas.schema_diff.catalog import fingerprints_of, objects_of
 from tenant_schemas.search_path import pin_functions, set_role_default
-from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, check_schema_name, check_slug, role_name_of
+from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, check_display_name, check_schema_name, check_slug, role_name_of
 
 OLD_NAME_RESERVED: Final = timedelta(days=1)
 # unique_violation, duplicate_object, duplicate_schema
@@ -49,6 +49,8 @@ def rename(
     TenantNotFound, NameRefused, LifecycleError.
     """
     check_slug(new_slug, reserved_slugs)
+    if name is not None:
+        check_display_name(name)
     before = lock_tenant_by_slug(connection, slug)
     after = replace(
         before,

@@ -161,9 +161,17 @@ def check_faults(driver: psycopg.Connection[Any], backup_policy: BackupPolicy, s
         raise VerificationFailed(f"The audit of {subject} found: " + "; ".join(faults[:_SHOWN_FAULTS]) + "." + more)
 
 
+def member_tables_in(bundle: Bundle, backup_policy: BackupPolicy) -> list[str]:
+    """The tables of members and former members of which the bundle has rows; an older one has none of the second."""
+    names = {file.name for file in bundle.manifest.shared}
+    former = backup_policy.former_members
+    return [backup_policy.members, *((former,) if former and former in names else ())]
+
+
 def check_shared(backup_policy: BackupPolicy, bundle: Bundle) -> None:
     """Check the bundle's rows of members and users. Raises VerificationFailed, BundleBroken or RestoreRefused."""
     needed = {backup_policy.members: _MEMBER_COLUMNS, backup_policy.users: frozenset(backup_policy.user_columns)}
+    needed |= dict.fromkeys(member_tables_in(bundle, backup_policy), _MEMBER_COLUMNS)
     for name, columns in needed.items():
         file = find_file(bundle.manifest.shared, name)
         lacking = sorted(columns.difference(file.columns))

@@ -17,12 +17,22 @@ from tenant_schemas import registry
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.policy import BackupPolicy
+from tenant_schemas.backup.signature import Origin
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists, TenantNotFound
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import History, Migrations, set_timeouts
 from tenant_schemas.restore.cutover import register, swap
-from tenant_schemas.restore.loader import check_shared, constant, copy_in, find_file, load, replace_ids, shared_lines
+from tenant_schemas.restore.loader import (
+    check_shared,
+    constant,
+    copy_in,
+    find_file,
+    load,
+    member_tables_in,
+    replace_ids,
+    shared_lines,
+)
 from tenant_schemas.restore.staging_schema import (
     drop_abandoned_schemas,
     lock_retired_schema,
@@ -49,11 +59,12 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The result of a restore. `replaced_schema` is kept, without write rights, until its `drop_after`; `ids_replaced`
-    counts the user ids that were replaced.
+    """The result of a restore. `origin` says whether this installation signed the bundle. `replaced_schema` is kept,
+    without write rights, until its `drop_after`; `ids_replaced` counts the user ids that were replaced.
     """
 
     tenant: Tenant
+    origin: Origin
     rows: int
     replaced_schema: str | None
     ids_replaced: int
@@ -98,7 +109,7 @@ def restore(
             replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
         else:
             _register(connection, destination, bundle, tenant, ids)
-        return Restored(tenant=tenant, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
+        return Restored(tenant=tenant, origin=bundle.origin, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +172,7 @@ def _planned_tenant(
         destination.migrations,
         slug=slug or backed_up.slug,
         name=name or backed_up.name,
-        settings=backed_up.settings,
+        settings=destination.backup_policy.check_settings(backed_up.settings),
         reserved_slugs=destination.reserved_slugs,
     )
     new = replace(new, revision=backed_up.revision)
@@ -230,7 +241,10 @@ def begin_load(connection: Connection, migrations: Migrations, tenant: Tenant) -
 
 def _note(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, ids: Ids) -> None:
     if backup_policy.note:
-        details = {"takenAt": bundle.manifest.taken_at, "of": bundle.manifest.tenant.slug, "idsReplaced": len(ids)}
+        manifest = bundle.manifest
+        details = {"takenAt": manifest.taken_at, "of": manifest.tenant.slug, "idsReplaced": len(ids)}
+        if bundle.origin is not Origin.OWN:
+            details["origin"] = bundle.origin.value
         backup_policy.note(driver_of(connection), "tenant.restore", details)
 
 
@@ -245,11 +259,11 @@ def _register(connection: Connection, destination: Destination, bundle: Bundle, 
 
 
 def _add_members(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:
-    file = find_file(bundle.manifest.shared, backup_policy.members)
     changes = {
         "tenant_id": constant(str(tenant.id)),
         "tenant_role": constant(tenant.role_name),
         "user_id": replace_ids(ids),
     }
-    lines = shared_lines(bundle, file, changes)
-    copy_in(driver_of(connection), SHARED_SCHEMA, backup_policy.members, file.columns, lines)
+    for table in member_tables_in(bundle, backup_policy):
+        file = find_file(bundle.manifest.shared, table)
+        copy_in(driver_of(connection), SHARED_SCHEMA, table, file.columns, shared_lines(bundle, file, changes))

@@ -11,9 +11,10 @@ import psycopg
 from psycopg import sql
 
 from tenant_schemas.backup.bundle import Bundle
-from tenant_schemas.backup.introspection import shared_columns
+from tenant_schemas.backup.introspection import member_tables, shared_columns
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.errors import UsersDiffer
+from tenant_schemas.printable import printable
 from tenant_schemas.restore.loader import copy_in, find_file
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
@@ -69,14 +70,26 @@ def copy_members(
     value: Callable[[str], sql.Composable] = sql.Identifier,
 ) -> None:
     """Copy the members of one tenant to another, within the open db transaction. `value` gives the SQL expression for
-    each column.
+    each column; with it, former members are not copied.
     """
+    is_masked = value is not sql.Identifier
+    for table in [backup_policy.members] if is_masked else member_tables(connection, backup_policy):
+        _copy_member_table(connection, table, source, tenant, value)
+
+
+def _copy_member_table(
+    connection: psycopg.Connection[Any],
+    table: str,
+    source: Tenant,
+    tenant: Tenant,
+    value: Callable[[str], sql.Composable],
+) -> None:
     own = {"tenant_id": sql.Literal(tenant.id), "tenant_role": sql.Literal(tenant.role_name)}
-    columns = shared_columns(connection, backup_policy.members)
+    columns = shared_columns(connection, table)
     statement = sql.SQL("INSERT INTO {members} ({columns}) SELECT {values} FROM {members} t WHERE tenant_id = {source}")
     connection.execute(
         statement.format(
-            members=sql.Identifier(SHARED_SCHEMA, backup_policy.members),
+            members=sql.Identifier(SHARED_SCHEMA, table),
             columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
             values=sql.SQL(", ").join(own.get(column) or value(column) for column in columns),
             source=sql.Literal(source.id),
@@ -109,7 +122,7 @@ def _format(text: Any, names: Mapping[str, sql.Composable]) -> sql.Composed:
 
 def _describe(differing: list[tuple[str, str, str | None]]) -> str:
     lines = [
-        f"{identifier} ({old}) " + (f"has the id {current_id} here" if current_id else "is missing here")
+        f"{printable(identifier)} ({old}) " + (f"has the id {current_id} here" if current_id else "is missing here")
         for old, identifier, current_id in differing[:_SHOWN_USERS]
     ]
     more = f"\nand {len(differing) - len(lines)} more" if len(differing) > len(lines) else ""
@@ -125,7 +138,7 @@ def _check_no_mergers(connection: psycopg.Connection[Any], names: Mapping[str, s
     """
     query = _format("SELECT {identifier} FROM {loaded} WHERE {key}::text = ANY(%s) ORDER BY 1", names)
     merged: Iterable[tuple[str]] = connection.execute(query, (list(ids.values()),))
-    found = ", ".join(identifier for (identifier,) in merged)
+    found = ", ".join(printable(identifier) for (identifier,) in merged)
     if found:
         raise UsersDiffer(
             f"A remap would merge other users of the bundle into these users, who are in it too: {found}. "

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
+from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.lifecycle.provision import check_prepared
 from tenant_schemas.restore.cutover import grant_schema_usage
@@ -29,11 +30,13 @@ _SLUG_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """The result of a verification. `same_form` says whether the backed up schema had its revision's structure; None if
-    the bundle is from another major version of PostgreSQL, whose fingerprints are not comparable. `warnings` name what
-    could not be dropped.
+    """The result of a verification. `origin` says whether this installation signed the bundle: any other one agrees
+    with its own manifest, which proves nothing about where it comes from. `same_form` says whether the backed up schema
+    had its revision's structure; None if the bundle is from another major version of PostgreSQL, whose fingerprints are
+    not comparable. `warnings` name what could not be dropped.
     """
 
+    origin: Origin
     tenant_id: UUID
     slug: str
     revision: str
@@ -49,6 +52,7 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
     BackupError if the bundle is not valid. Anything left behind is named in `warnings` or in the error's notes.
     """
     manifest = bundle.manifest
+    destination.backup_policy.check_settings(manifest.tenant.settings)
     check_shared(destination.backup_policy, bundle)
     with destination.engine.connect() as connection:
         check_prepared(connection, destination.migrations)
@@ -66,6 +70,7 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
         same_form = _check_form(connection, bundle, tenant)
     return Verified(
+        origin=bundle.origin,
         tenant_id=tenant.id,
         slug=tenant.slug,
         revision=tenant.revision,

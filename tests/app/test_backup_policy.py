@@ -2,8 +2,11 @@
 
 import pytest
 
-from app.backup_policy import BACKUP_POLICY, MASKS
+from app.backup_policy import BACKUP_POLICY, MASKS, bundle_keys
+from tenant_schemas.backup.signature import derived_key
 from tenant_schemas.testing.plugin import Database
+from tests.conftest import settings_for
+from tests.factories.backups import KEY_FILE, KEYS
 
 pytestmark = pytest.mark.both_servers
 
@@ -46,3 +49,10 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
     assert masked - shared - set(columns) == set()
     texts = {name for name, kind in columns.items() if kind in {"text", "jsonb", "character varying"}}
     assert texts - masked == harmless
+
+
+def test_bundles_are_signed_with_the_key_file_or_else_with_the_secret(database: Database) -> None:
+    """The secret's key stays known, so bundles from before there was a file still open."""
+    of_secret = derived_key(database.tenant_secret)
+    assert bundle_keys(settings_for(database)).keys == [of_secret]
+    assert bundle_keys(settings_for(database, backup_key_file=str(KEY_FILE))).keys == [*KEYS.keys, of_secret]

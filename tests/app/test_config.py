@@ -22,6 +22,7 @@ RIGHT = {
     "SIGNING_KEYS": SIGNING_KEYS,
 }
 OTHERS = (
+    "BACKUP_KEY_FILE",
     "BASE_DOMAIN",
     "TOKEN_SECONDS",
     "REFRESH_SECONDS",
@@ -152,6 +153,7 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "HOLD_EXPIRY_SECONDS": "-1",
         "DOCUMENT_RENDERERS": "65",
         "LOG_LEVEL": "loud",
+        "BACKUP_KEY_FILE": "/nowhere/keys",
         "TENANT_RATE_LIMIT": "lots",
         "CALLER_RATE_LIMIT": "1/minute;2/hour",
         "TENANT_CONCURRENCY": "0",

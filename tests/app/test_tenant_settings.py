@@ -18,6 +18,7 @@ WHOLE = {
     "statement_timeout_ms": 500,
     "idle_in_transaction_timeout_ms": 500,
     "max_connections": 2,
+    "former_member_days": 3650,
     "require_second_factor": True,
 }
 

@@ -11,13 +11,21 @@ from uuid import UUID
 from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.bundle import Bundle
+from tenant_schemas.backup.manifest import MANIFEST_NAME
+from tenant_schemas.backup.signature import SIGNATURE_NAME, BundleKeys, read_key_file
 from tenant_schemas.backup.source import Source
 from tenant_schemas.testing.plugin import Database
+
+# The keys that the scripts have in the tests, too.
+KEY_FILE = Path(__file__).with_name("bundle_keys.txt")
+KEYS = BundleKeys(read_key_file(KEY_FILE))
+# Of another installation.
+FOREIGN_KEYS = BundleKeys([bytes(32)])
 
 
 def source_of(database: Database, role_name: str = "wallet_backup") -> Source:
     """The source of a backup of this database, with this login."""
-    return Source(url=database.url(role_name), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
+    return Source(url=database.url(role_name), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=KEYS)
 
 
 def rows_in(bundle: Bundle, name: str) -> list[dict[str, str]]:
@@ -67,9 +75,16 @@ MIGRATED = """
     UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'"""
 
 
-def edited(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> Path:
-    path = bundle.folder / "manifest.json"
-    told = json.loads(path.read_text())
+def edited(bundle: Bundle, edit: Callable[[dict[str, Any]], object], keys: BundleKeys = KEYS) -> Path:
+    """The bundle with another manifest, signed again."""
+    told = json.loads((bundle.folder / MANIFEST_NAME).read_text())
     edit(told)
-    path.write_text(json.dumps(told))
+    write_manifest(bundle.folder, json.dumps(told), keys)
     return bundle.folder
+
+
+def write_manifest(folder: Path, text: str, keys: BundleKeys = KEYS) -> None:
+    """Write the manifest and its signature."""
+    content = text.encode("utf-8", "surrogatepass")
+    (folder / MANIFEST_NAME).write_bytes(content)
+    (folder / SIGNATURE_NAME).write_bytes(keys.sign(content))

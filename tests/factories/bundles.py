@@ -17,14 +17,15 @@ from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest
+from tenant_schemas.backup.manifest import Manifest
+from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.table_io import write_rows
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.lifecycle.provision import new_tenant, provision_in
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.testing.plugin import Database, DerivedTemplate, make_tenant
 from tests.factories.application import running
-from tests.factories.backups import source_of
+from tests.factories.backups import KEYS, source_of, write_manifest
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People, Person
 
@@ -105,7 +106,7 @@ def furnished(fresh_database: Database, furnished_template: DerivedTemplate[Prep
 @pytest.fixture
 def bundle(furnished: Furnished, furnished_template: DerivedTemplate[Prepared], tmp_path: Path) -> Bundle:
     """A backup of the furnished tenant."""
-    return open_bundle(shutil.copytree(furnished_template.made.bundle, tmp_path / uuid4().hex))
+    return open_bundle(shutil.copytree(furnished_template.made.bundle, tmp_path / uuid4().hex), KEYS)
 
 
 def make_old(database: Database, app: Flask, revision: str) -> UUID:
@@ -201,25 +202,24 @@ def destination(database: Database) -> Destination:
 
 
 def take(database: Database, slug: str, folder: Path, *sealed_for: str) -> Bundle:
-    return open_bundle(
-        back_up(source_of(database), slug, BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)).folder
-    )
+    options = BackupOptions(folder=folder / uuid4().hex, sealed_for=sealed_for)
+    return open_bundle(back_up(source_of(database), slug, options).folder, KEYS)
 
 
-def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes]) -> Bundle:
-    """A forged bundle: other rows of one table and a manifest that matches them."""
+def rewritten(bundle: Bundle, table: str, change: Callable[[bytes], bytes], keys: BundleKeys = KEYS) -> Bundle:
+    """A forged bundle: other rows of one table, and a manifest that matches them and is signed with the keys."""
     manifest = bundle.manifest
     (file,) = (each for each in manifest.tables if each.name == table)
     lines = [change(line) for line in bundle.lines(file)]
     (bundle.folder / file.file).unlink()
     written = write_rows(filter(None, lines), bundle.folder, file.file, name=table, columns=file.columns)
     tables = tuple(written if each is file else each for each in manifest.tables)
-    forge(bundle, replace(manifest, tables=tables))
-    return open_bundle(bundle.folder)
+    forge(bundle, replace(manifest, tables=tables), keys)
+    return open_bundle(bundle.folder, KEYS, accepts_foreign=True)
 
 
-def forge(bundle: Bundle, manifest: Manifest) -> None:
-    (bundle.folder / MANIFEST_NAME).write_text(manifest.to_json())
+def forge(bundle: Bundle, manifest: Manifest, keys: BundleKeys = KEYS) -> None:
+    write_manifest(bundle.folder, manifest.to_json(), keys)
 
 
 def content(database: Database, slug: str) -> dict[str, list[str]]:

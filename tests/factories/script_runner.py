@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
+from tests.factories.backups import KEY_FILE
 
 Run = Callable[..., Result]
 
@@ -21,6 +22,7 @@ def environment(database: Database, tenant_logins: str = "own") -> dict[str, str
         "SECRET_KEY": SECRET_KEY,
         "SIGNING_KEYS": SIGNING_KEYS,
         "TENANT_LOGINS": tenant_logins,
+        "BACKUP_KEY_FILE": str(KEY_FILE),
     }
 
 

@@ -10,14 +10,13 @@ from time import sleep
 import psycopg
 import pytest
 
-from app.backup_policy import BACKUP_POLICY
 from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
-from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database, make_tenant
+from tests.factories.backups import KEYS, source_of
 from tests.factories.bundles import destination
 from tests.factories.disks import small_disk
 from tests.faults.conftest import Program, wait_for
@@ -66,8 +65,7 @@ def start_restore(fleet: Database, bundle: Path) -> Program:
 
 
 def take(fleet: Database, folder: Path) -> Path:
-    source = Source(url=fleet.url(fleet.roles.backup), migrations=MIGRATIONS, backup_policy=BACKUP_POLICY)
-    return back_up(source, SLUG, BackupOptions(folder=folder)).folder
+    return back_up(source_of(fleet, fleet.roles.backup), SLUG, BackupOptions(folder=folder)).folder
 
 
 def wait_for_a_moment(fleet: Database, program: Program, role_name: str, moments: Random) -> None:
@@ -81,7 +79,7 @@ def bundles_in(folder: Path) -> list[Path]:
 
 def rows_in(bundle: Path) -> int:
     """The number of rows, read completely so that the hashes are verified."""
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, KEYS)
     return sum(len(list(opened.lines(rows))) for rows in opened.manifest.tables if rows.name == "reconciliations")
 
 
@@ -141,7 +139,7 @@ def assert_whole(fleet: Database) -> None:
 
 def assert_restored_by_the_next(fleet: Database, bundle: Path) -> None:
     """The killed restore leaves nothing except what every restore keeps."""
-    restore(destination(fleet), open_bundle(bundle))
+    restore(destination(fleet), open_bundle(bundle, KEYS))
     assert rows_of(fleet, SLUG) == ROWS
     with psycopg.connect(fleet.url()) as superuser:
         retired = superuser.execute("SELECT reason, schema_name FROM shared.spare_schemas").fetchall()

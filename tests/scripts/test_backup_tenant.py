@@ -18,7 +18,7 @@ from app.config import ROOT
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.errors import BackupError
 from tenant_schemas.testing.plugin import Database
-from tests.factories.backups import fill
+from tests.factories.backups import FOREIGN_KEYS, KEYS, fill, write_manifest
 from tests.factories.script_runner import Run, backup_script_runner, environment_of_backups
 
 pytestmark = pytest.mark.both_servers
@@ -44,7 +44,7 @@ def test_the_script_backs_up_one_or_all_and_says_from_where_to_where(
     told = json.loads(both.output)
     assert {each["slug"] for each in told} == {"eur", "km"}
     for each in told:
-        open_bundle(Path(each["bundle"]))
+        open_bundle(Path(each["bundle"]), KEYS)
         assert each["source"] == place
 
 
@@ -61,16 +61,19 @@ def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(
     fresh_database.as_superuser().execute(
         "UPDATE km_schema.alembic_version SET version_num = (SELECT revision FROM shared.tenants WHERE slug = 'km')"
     )
+    foreign = Path(shutil.copytree(next(tmp_path.iterdir()), tmp_path / "km-20990101T000000Z"))
+    write_manifest(foreign, (foreign / "manifest.json").read_text(), FOREIGN_KEYS)
     kept = run("backup_tenant", "km", "--to", str(tmp_path), "--keep", "2", "--json")
     assert kept.exit_code == 0, kept.output
     assert len(json.loads(kept.output)[0]["removed"]) == 2
-    assert len(list(tmp_path.iterdir())) == 2
+    assert json.loads(kept.output)[0]["not_ours"] == [str(foreign)]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def _move_back(folder: Path, minute: int) -> None:
     told = json.loads((folder / "manifest.json").read_text())
     told["taken_at"] = f"2000-01-01T00:0{minute}:00Z"
-    (folder / "manifest.json").write_text(json.dumps(told))
+    write_manifest(folder, json.dumps(told))
     folder.rename(folder.with_name(f"km-20000101T000{minute}00Z"))
 
 
@@ -138,9 +141,9 @@ def test_a_killed_backup_leaves_no_bundle_and_the_next_one_clears_up(
             if folder.suffix == ".partial":
                 left += 1
                 with pytest.raises(BackupError, match="no bundle"):
-                    open_bundle(folder)
+                    open_bundle(folder, KEYS)
             else:
-                open_bundle(folder)
+                open_bundle(folder, KEYS)
                 shutil.rmtree(folder)
     assert left
     with script("km", "--to", str(tmp_path)) as running:

@@ -15,6 +15,7 @@ from tenant_schemas.registry_watcher import check_registry
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
+from tests.factories.backups import KEYS
 from tests.factories.people import People
 from tests.factories.script_runner import Run
 from tests.factories.tenants import BAM, archive_tenant, traces
@@ -100,7 +101,7 @@ def test_its_last_backup_is_taken_where_it_is_destroyed(
     archive_tenant(fresh_database)
     done = run("drop_tenant", "mark", "--to", str(tmp_path), "--yes", "--json")
     assert done.exit_code == 0, done.output
-    manifest = open_bundle(Path(json.loads(done.output)["bundle"])).manifest
+    manifest = open_bundle(Path(json.loads(done.output)["bundle"]), KEYS).manifest
     assert manifest.tenant.id == mark.id
     assert {table.rows for table in manifest.tables if table.name == "wallets"} == {1}
 

@@ -1,12 +1,19 @@
 """`scripts.restore_tenant` asks before it replaces a living tenant; after a failure it prints the leftovers."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle
+from tenant_schemas.backup.signature import SIGNATURE_NAME
+from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, change_proof, world
+from tests.factories.backups import FOREIGN_KEYS, edited, source_of
+from tests.factories.bundles import SLUG, Furnished, audit, change_proof, post, world
 from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
@@ -69,3 +76,105 @@ def test_a_tenant_that_was_renamed_since_goes_back_only_by_its_name_of_today(
     assert done.exit_code == 0, done.output
     for output in (refused.output, done.output):
         assert "tenant shop of the bundle is now store" in output
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_a_bundle_with_a_million_more_of_another_installation_is_never_called_proved(
+    fresh_database: Database, furnished: Furnished, run: Run, tmp_path: Path, is_signed: bool
+) -> None:
+    """Its chains, totals and audit agree, because the other installation posted the million."""
+    post(fresh_database, furnished, 100_000_000)
+    other = replace(source_of(fresh_database), keys=FOREIGN_KEYS)
+    folder = back_up(other, SLUG, BackupOptions(folder=tmp_path)).folder
+    if not is_signed:
+        (folder / SIGNATURE_NAME).unlink()
+    origin = "foreign" if is_signed else "unsigned"
+    before = world(fresh_database)
+    for arguments in (
+        ("verify_backup", str(folder)),
+        ("restore_tenant", str(folder), "--yes"),
+        ("restore_tenant", str(folder), "--as", "shop2"),
+    ):
+        refused = run(*arguments)
+        assert (refused.exit_code, world(fresh_database)) == (1, before)
+        assert f"is {origin}" in refused.output
+        assert "--accept-foreign" in refused.output
+
+    verified = run("verify_backup", "--accept-foreign", str(folder))
+    assert verified.exit_code == 0, verified.output
+    assert "is valid" not in verified.output
+    assert f"WARNING: {folder} is {origin}" in verified.stderr
+    told = run("verify_backup", "--accept-foreign", "--json", str(folder))
+    assert json.loads(told.stdout)[0]["origin"] == origin
+    taken = run("restore_tenant", "--accept-foreign", "--as", "shop2", str(folder))
+    assert taken.exit_code == 0, taken.output
+    assert "verified" not in taken.output
+    assert f"WARNING: {folder} is {origin}" in taken.stderr
+    told = run("restore_tenant", "--accept-foreign", "--as", "shop3", "--json", str(folder))
+    assert json.loads(told.stdout)["origin"] == origin
+    assert audit(fresh_database, "shop2") == []
+    log = fresh_database.as_tenant("shop2").execute("SELECT after FROM audit_log WHERE action = 'tenant.restore'")
+    assert [after["origin"] for (after,) in log] == [origin]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"settings": {"currency": "DROP"}}, "currency"),
+        ({"settings": {}}, "currency"),
+        ({"settings": {"currency": "BAM", "rate_limit": "10"}}, "rate_limit"),
+        ({"settings": {"currency": "BAM", "locale": "\x1b[2J"}}, "locale"),
+        ({"name": "Shop\u202egnp"}, "display name"),
+        ({"name": ""}, "display name"),
+        ({"slug": "shop\u202e"}, "not printable"),
+        ({"schema_name": "pg_catalog"}, "reserved"),
+    ],
+)
+def test_names_and_settings_in_a_bundle_follow_the_rules_of_the_command_line(
+    fresh_database: Database, bundle: Bundle, run: Run, changed: dict[str, Any], said: str
+) -> None:
+    """Also if this installation signed them."""
+    before = world(fresh_database)
+    folder = edited(bundle, lambda told: told["tenant"].update(changed))
+    result = run("restore_tenant", str(folder), "--as", "shop2")
+    assert result.exit_code in {1, 2}
+    assert said in result.output
+    assert not set(result.output) & set("\x1b\u202e")
+    assert world(fresh_database) == before
+
+
+def test_a_tenant_whose_name_can_not_be_shown_is_restored_under_another_name(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    folder = str(edited(bundle, lambda told: told["tenant"].update(name="a\u202eb")))
+    assert run("restore_tenant", folder, "--as", "shop2", "--name", "Shop").exit_code == 0
+    assert run("restore_tenant", folder, "--yes").exit_code == 0
+    assert fresh_database.tenant("shop2").name == "Shop"
+
+
+def test_settings_that_this_version_does_not_know_are_left_out(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    folder = edited(bundle, lambda told: told["tenant"]["settings"].update(of_yesterday=1))
+    assert run("restore_tenant", str(folder), "--as", "shop2").exit_code == 0
+    assert fresh_database.tenant("shop2").settings == {"currency": "BAM"}
+
+
+def test_a_bundle_of_the_release_before_is_restored_when_it_is_accepted(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    """It has the format 1: no signature, no sizes of unpacked rows, no former members."""
+
+    def old(told: dict[str, Any]) -> None:
+        told["format"] = 1
+        told["shared"] = [file for file in told["shared"] if file["name"] != "former_members"]
+        for file in (*told["tables"], *told["shared"]):
+            del file["unpacked_bytes"], file["longest_row"]
+
+    folder = edited(bundle, old)
+    (folder / SIGNATURE_NAME).unlink()
+    (folder / "shared" / "former_members.copy.gz").unlink()
+    assert run("restore_tenant", str(folder), "--yes").exit_code == 1
+    done = run("restore_tenant", str(folder), "--yes", "--accept-foreign")
+    assert done.exit_code == 0, done.output
+    assert audit(fresh_database, SLUG) == []

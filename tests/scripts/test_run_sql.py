@@ -51,6 +51,13 @@ def test_one_table_comes_out_with_whose_row_it_is(run: Run) -> None:
     assert table == [["tenant", "x", "y"], ["eur", 'a,"b', ""], ["km", 'a,"b', ""]]
 
 
+def test_a_formula_is_defused_in_csv_and_unchanged_in_json(run: Run) -> None:
+    query = """SELECT '=1+1' AS "=cmd", -5 AS n, '{"a": "x;=1"}'::jsonb AS j"""
+    table = list(csv.reader(io.StringIO(run("run_sql", "--tenant", "km", query, "--csv").stdout)))
+    assert table == [["tenant", "'=cmd", "n", "j"], ["km", "'=1+1", "-5", '{"a": "x;\'=1"}']]
+    assert json.loads(run("run_sql", "--tenant", "km", query, "--json").output)["rows"][0][1] == "=1+1"
+
+
 def test_no_rows_are_an_answer_with_columns(run: Run) -> None:
     assert run("run_sql", "--all", "SELECT id FROM wallets", "--csv").stdout.split() == ["tenant,id"]
     assert json.loads(run("run_sql", "--all", "SELECT id FROM wallets", "--json").output)["columns"] == ["tenant", "id"]

@@ -100,20 +100,18 @@ def is_unbound() -> bool:
 
 @pytest.mark.usefixtures("inside")
 def test_a_session_with_nothing_bound_never_reaches_postgresql(db: TenantDatabase, own: Connections) -> None:
-    """Not for SQL, models, a flush or a connection."""
+    """Not for SQL, models, a new object or a connection."""
     attempts = (
         lambda: db.session.execute(WHO),
         lambda: db.session.scalar(sa.select(User)),
         lambda: db.session.get(User, uuid4()),
+        lambda: db.session.add(User(email="x", name="x")),
         db.session.connection,
     )
     for attempt in attempts:
         with pytest.raises(NotBound):
             attempt()
         db.session.rollback()
-    db.session.add(User(email="x", name="x"))
-    with pytest.raises(NotBound):
-        db.session.flush()
     assert own.open_count == 0
 
 
@@ -581,6 +579,15 @@ def test_the_first_segments_are_those_of_all_rules_below_the_prefix(small: Flask
     for rule in ("/api/wallet", "/api/admin/wallets/<uuid:x>", "/api/me/", "/health/x", "/apis/y"):
         small.add_url_rule(rule, rule, lambda: "")
     assert first_segments(small, "/api/") == {"wallet", "admin", "me"}
+
+
+@pytest.mark.usefixtures("inside")
+def test_bind_request_outside_a_request_is_refused(database: Database) -> None:
+    """As in a job: nothing would end the binding, and the process's next job would run as the last tenant."""
+    for slug in ("eur", "km"):
+        with pytest.raises(BindingRefused, match="tenant_context"):
+            bind_request(database.tenant(slug))
+        assert is_unbound()
 
 
 def test_a_request_may_be_bound_twice_and_is_unbound_wholly(small: Flask, database: Database) -> None:

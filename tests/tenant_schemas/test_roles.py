@@ -120,6 +120,7 @@ SHARED_TABLES = (
         "api_keys",
         "attempt_counts",
         "categories",
+        "former_members",
         "memberships",
         "migration_outcomes",
         "migration_runs",
@@ -128,12 +129,15 @@ SHARED_TABLES = (
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
-SHARED_VIEWS = ("member_directory",)
+# Triggers, which nobody can call.
+SHARED_DEFINERS = ("memberships_note_former_v1", "users_forget_anonymised_v1")
+SHARED_VIEWS = ("all_members", "member_directory")
 
 # The effective privileges of a role, by its own grants, its groups' and PUBLIC's.
 GROUP_RIGHTS: Rights = {
     "database": "CONNECT",
     "schema shared": "USAGE",
+    "shared.all_members": "SELECT",
     "shared.categories": "SELECT",
     "shared.member_directory": "SELECT",
     "shared.memberships": "SELECT",
@@ -161,6 +165,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.api_keys": "INSERT SELECT UPDATE",
         "shared.attempt_counts": "DELETE INSERT SELECT UPDATE",
         "shared.categories": "SELECT",
+        "shared.former_members": "DELETE SELECT",
         "shared.invitations": "DELETE INSERT SELECT UPDATE",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
         "shared.product_prices": "SELECT",
@@ -336,17 +341,17 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
         f"{schema_name}.{function.format(schema_name=schema_name)}": [f"search_path={schema_name}, pg_temp"]
         for schema_name in OUR_SCHEMAS[:2]
         for function in DEFINERS
-    }
+    } | {f"shared.{function}()": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
 
 
-def test_views_have_their_readers_rights_but_for_the_directory(database: Database) -> None:
+def test_views_have_their_readers_rights_but_for_those_of_members(database: Database) -> None:
     rows = database.as_superuser().execute(
         "SELECT c.relname, c.reloptions FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = ANY(%s) AND c.relkind = 'v'",
         (OUR_SCHEMAS,),
     )
     tenants = [(view, ["security_invoker=true"]) for view in TENANT_VIEWS for _ in OUR_SCHEMAS[:2]]
-    assert sorted(rows.fetchall()) == sorted([*tenants, ("member_directory", ["security_barrier=true"])])
+    assert sorted(rows.fetchall()) == sorted([*tenants, *((view, ["security_barrier=true"]) for view in SHARED_VIEWS)])
 
 
 def test_every_shared_table_is_under_row_level_security(database: Database) -> None:
@@ -366,6 +371,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.attempt_counts", "{wallet_app}", "*", True, "true", "true"),
         ("shared.categories", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
+        ("shared.former_members", "{wallet_app}", "*", True, "true", None),
         ("shared.invitations", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),

@@ -6,9 +6,11 @@ import pytest
 
 from tenant_schemas.errors import NameRefused, TenancyError
 from tenant_schemas.tenant import (
+    DISPLAY_NAME_MAX_LENGTH,
     SCHEMA_NAME_MAX_LENGTH,
     SLUG_MAX_LENGTH,
     TenantStatus,
+    check_display_name,
     check_schema_name,
     check_slug,
     default_schema_name,
@@ -115,3 +117,10 @@ def test_only_an_active_tenant_is_active(database: Database) -> None:
         TenantStatus.SUSPENDED: False,
         TenantStatus.ARCHIVED: False,
     }
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "a\nb", "a\x1b[2Jb", "a\u202eb", "x" * (DISPLAY_NAME_MAX_LENGTH + 1)])
+def test_a_display_name_can_be_shown_as_it_is(name: str) -> None:
+    assert check_display_name("Konvertibilna marka, č 漢") == "Konvertibilna marka, č 漢"
+    with pytest.raises(NameRefused, match="display name"):
+        check_display_name(name)

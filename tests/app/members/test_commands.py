@@ -196,3 +196,21 @@ def test_a_password_for_nobody_is_refused(app: Flask) -> None:
     assert result.exit_code == 1
     assert "There is no user with the address" in result.output
     assert "Traceback" not in result.output
+
+
+def test_former_members_are_forgotten_one_or_all(app: Flask, people: People, database: Database) -> None:
+    admin, person = people.make(eur="admin"), people.make(eur="member")
+    assert Api(app).send("DELETE", f"/api/admin/members/{person.user_id}", admin, "eur").status_code == 204
+    run = app.test_cli_runner().invoke
+    one = ("members", "forget-former", "--tenant", "eur", "--user", str(person.user_id))
+    assert f"{person.user_id} is forgotten in eur" in run(args=one).output
+    assert "is no former member of eur" in run(args=one).output
+    kept = database.as_superuser().execute("SELECT FROM shared.former_members WHERE user_id = %s", (person.user_id,))
+    assert kept.fetchall() == []
+    log = database.as_tenant("eur").execute(
+        "SELECT count(*) FROM audit_log WHERE action = 'member.forget' AND subject = %s", (str(person.user_id),)
+    )
+    assert log.fetchone() == (1,)
+    assert "former members forgotten" in run(args=("members", "forget-former")).output
+    assert run(args=one[:4]).exit_code == 2
+    assert run(args=("members", "forget-former", "--tenant", "none", "--user", str(person.user_id))).exit_code == 1

@@ -209,6 +209,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"locale": "xx_XX"}, [("locale", "not_a_locale")]),
     ({"status": "gone"}, [("status", "unknown_choice")]),
     ({"id": "other"}, [("id", "unknown_field")]),
+    ({"name": "Euro\u202epng"}, [("name", "control_character")]),
 ]
 
 
@@ -217,7 +218,7 @@ def test_a_wrong_change_is_named_and_changes_nothing(
     api: Api, operator: Person, database: Database, told: dict[str, Any], faults: list[tuple[str, str]]
 ) -> None:
     before = database.tenant("eur")
-    assert faults_of(api.send("PATCH", f"{TENANTS}/eur", operator, json=told | {"name": "Changed"})) == faults
+    assert faults_of(api.send("PATCH", f"{TENANTS}/eur", operator, json={"name": "Changed"} | told)) == faults
     assert database.tenant("eur") == before
 
 

@@ -129,21 +129,25 @@ def test_a_wallet_in_the_list_says_whose_it_is(api: Api, people: People, admin: 
     people.wallet(person, slug, balance_minor=5, credit_limit_minor=7)
     people.wallet(person, OTHER[slug], balance_minor=99)
     (item,) = walk(api, admin, slug, f"&q={quote(name)}")
-    assert item == {**api.get("/api/wallet", person, slug).json, "email": person.email, "name": name}
+    assert item == {**api.get("/api/wallet", person, slug).json, "email": person.email, "name": name, "removedAt": None}
     assert item["available"] == "0.12"
 
 
 @OVER_TENANTS
-def test_the_wallet_of_one_who_left_is_listed_without_a_name(
+def test_the_wallet_of_a_former_member_is_listed_with_the_name_until_it_is_forgotten(
     api: Api, people: People, database: Database, slug: str
 ) -> None:
-    """The money stays; the directory no longer has the former member, so a search can't find them."""
+    """The money stays in any case."""
     admin = people.make(eur="admin", km="admin")
     person = people.make(name=f"Gone {uuid4().hex}", eur="member", km="member")
     wallet_id = str(people.wallet(person, slug))
-    database.as_superuser().execute("DELETE FROM shared.memberships WHERE user_id = %s", (person.user_id,))
+    superuser = database.as_superuser()
+    superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (person.user_id,))
+    (item,) = walk(api, admin, slug, f"&q={person.email}")
+    assert (item["id"], item["email"], bool(item["removedAt"])) == (wallet_id, person.email, True)
+    superuser.execute("DELETE FROM shared.former_members WHERE user_id = %s", (person.user_id,))
     (item,) = [item for item in walk(api, admin, slug, limit=200) if item["id"] == wallet_id]
-    assert (item["email"], item["name"]) == (None, None)
+    assert (item["email"], item["name"], item["removedAt"]) == (None, None, None)
     assert list(walk(api, admin, slug, f"&q={person.email}")) == []
 
 

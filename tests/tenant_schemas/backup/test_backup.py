@@ -27,7 +27,7 @@ from tenant_schemas.errors import BackupError, BundleExists, TenantChanged, Tena
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
-from tests.factories.backups import MIGRATED, fill, paying, rows_in, source_of
+from tests.factories.backups import KEYS, MIGRATED, fill, paying, rows_in, source_of
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
@@ -43,7 +43,7 @@ def test_a_bundle_holds_every_row_of_the_tenant_and_nobody_elses(
     people.wallet(ours, "km", balance_minor=1234)
     people.wallet(theirs, "eur", balance_minor=999)
     taken = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
-    bundle = open_bundle(taken.folder)
+    bundle = open_bundle(taken.folder, KEYS)
     assert bundle.manifest == taken.manifest
     for rows in (*bundle.manifest.tables, *bundle.manifest.shared):
         tally = tally_of(bundle.lines(rows))
@@ -83,7 +83,7 @@ def test_the_manifest_says_what_the_tenant_is_and_tells_of_no_person(
     assert re.fullmatch(r"km-\d{8}T\d{6}Z", bundle.folder.name)
     text = (bundle.folder / "manifest.json").read_text()
     assert not [word for word in (person.email, "Amra", str(person.user_id)) if word in text]
-    assert json.loads(text)["format"] == 1
+    assert json.loads(text)["format"] == 2
 
 
 def test_only_the_owner_of_a_bundle_may_read_it_whatever_the_umask(database: Database, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
     with paying(fresh_database, wallets):
         bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, jobs=3))
     assert len(bundle.manifest.tables) > 10
-    open_bundle(bundle.folder)
+    open_bundle(bundle.folder, KEYS)
     (wallet,) = rows_in(bundle, "wallets")
     assert len(rows_in(bundle, "wallet_transactions")) == int(wallet["last_seq"])
 
@@ -179,7 +179,7 @@ def test_a_drifted_tenant_goes_with_a_dump_of_its_form(fresh_database: Database,
     superuser.execute("CREATE TABLE km_schema.extra (id int PRIMARY KEY)")
     superuser.execute("INSERT INTO km_schema.extra VALUES (7)")
     bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, with_dump=True))
-    assert rows_in(open_bundle(bundle.folder), "extra") == [{"id": "7"}]
+    assert rows_in(open_bundle(bundle.folder, KEYS), "extra") == [{"id": "7"}]
     assert bundle.manifest.dump is not None
 
 
@@ -256,7 +256,7 @@ def test_an_existing_bundle_is_never_overwritten(database: Database, tmp_path: P
             with pytest.raises(BundleExists):
                 back_up(source_of(database), "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == [first.folder]
-    open_bundle(first.folder)
+    open_bundle(first.folder, KEYS)
 
 
 @pytest.mark.parametrize("role_name", ["wallet_app", "tenant_km"])
@@ -264,7 +264,8 @@ def test_a_role_that_sees_only_some_rows_is_refused(
     database: Database, tmp_path: Path, role_name: str, tenancy_migrations: Migrations, backup_policy: BackupPolicy
 ) -> None:
     password = None if role_name == "wallet_app" else database.password_of(database.tenant("km"))
-    source = Source(url=database.url(role_name, password), migrations=tenancy_migrations, backup_policy=backup_policy)
+    url = database.url(role_name, password)
+    source = Source(url=url, migrations=tenancy_migrations, backup_policy=backup_policy, keys=KEYS)
     with pytest.raises(BackupError, match=r"row-level security|permission denied"):
         back_up(source, "km", BackupOptions(folder=tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -348,7 +349,7 @@ def test_what_a_running_backup_writes_is_not_cleared_up_by_another(
     monkeypatch.setattr(writer, "write_rows", once_more)
     outer = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     for bundle in (outer, *inner):
-        open_bundle(bundle.folder)
+        open_bundle(bundle.folder, KEYS)
     assert len(list(tmp_path.iterdir())) == 2
 
 

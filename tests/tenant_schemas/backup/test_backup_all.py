@@ -17,7 +17,7 @@ from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
-from tests.factories.backups import MIGRATED, paying, rows_in, source_of
+from tests.factories.backups import KEYS, MIGRATED, paying, rows_in, source_of
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
@@ -38,7 +38,7 @@ def test_every_tenant_of_any_status_is_taken_under_one_snapshot(
     with paying(fresh_database, [wallet]):
         taken = taken_of(fresh_database, BackupOptions(folder=tmp_path, jobs=jobs))
     assert {slug: each.error for slug, each in taken.items()} == {"eur": None, "km": None, "third": None}
-    bundles = {slug: open_bundle(each.bundle.folder) for slug, each in taken.items() if each.bundle}
+    bundles = {slug: open_bundle(each.bundle.folder, KEYS) for slug, each in taken.items() if each.bundle}
     assert len({(bundle.manifest.snapshot, bundle.manifest.taken_at) for bundle in bundles.values()}) == 1
     assert {slug: bundle.manifest.tenant.slug for slug, bundle in bundles.items()} == {slug: slug for slug in taken}
     assert bundles["third"].manifest.tenant.status == "archived"

@@ -12,7 +12,7 @@ from tenant_schemas.backup.table_io import tally_of
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BundleEncrypted, KeyRefused
 from tenant_schemas.testing.plugin import Database
-from tests.factories.backups import rows_in, source_of
+from tests.factories.backups import KEYS, rows_in, source_of
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
@@ -38,32 +38,31 @@ def test_a_sealed_bundle_opens_for_its_recipients_only(
     options = BackupOptions(folder=tmp_path / "to", sealed_for=(recipient, str(other.to_public())), with_dump=True)
     taken = back_up(source_of(database), "km", options)
     assert all(each.file.endswith(".age") for each in taken.manifest.files)
-    sealed = [path for path in taken.folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    sealed = [path for path in taken.folder.rglob("*") if path.is_file() and not path.name.startswith("manifest")]
     assert all(path.read_bytes().startswith(b"age-encryption.org/v1\n") for path in sealed)
     assert not [
         path for path in taken.folder.rglob("*") if path.is_file() and person.email.encode() in path.read_bytes()
     ]
 
-    opened = open_bundle(taken.folder, file)
+    opened = open_bundle(taken.folder, KEYS, file)
     assert person.email in {row["email"] for row in rows_in(opened, "users")}
     for rows in (*opened.manifest.tables, *opened.manifest.shared):
         tally = tally_of(opened.lines(rows))
         assert (tally.rows, tally.hash) == (rows.rows, rows.hash)
 
     with pytest.raises(BundleEncrypted, match="name a file"):
-        rows_in(open_bundle(taken.folder), "users")
+        rows_in(open_bundle(taken.folder, KEYS), "users")
     file.write_text(f"{pyrage.x25519.Identity.generate()}\n")
     with pytest.raises(BundleEncrypted, match="can't be decrypted with this identity"):
-        rows_in(open_bundle(taken.folder, file), "users")
+        rows_in(open_bundle(taken.folder, KEYS, file), "users")
 
 
 def test_a_reader_that_stops_early_stops_the_opening(
     database: Database, tmp_path: Path, identity: tuple[str, Path]
 ) -> None:
     recipient, file = identity
-    bundle = open_bundle(
-        back_up(source_of(database), "km", BackupOptions(folder=tmp_path / "to", sealed_for=(recipient,))).folder, file
-    )
+    options = BackupOptions(folder=tmp_path / "to", sealed_for=(recipient,))
+    bundle = open_bundle(back_up(source_of(database), "km", options).folder, KEYS, file)
     (accounts,) = [rows for rows in bundle.manifest.tables if rows.name == "ledger_accounts"]
     lines = bundle.lines(accounts)
     assert next(lines)
@@ -77,4 +76,4 @@ def test_what_is_no_recipient_or_identity_is_refused(database: Database, bundle:
     for content in ("", "# nothing\n", "AGE-SECRET-KEY-1X\n"):
         (tmp_path / "key.txt").write_text(content)
         with pytest.raises(KeyRefused, match=r"key\.txt"):
-            open_bundle(bundle.folder, tmp_path / "key.txt")
+            open_bundle(bundle.folder, KEYS, tmp_path / "key.txt")

@@ -59,3 +59,27 @@ def test_what_fails_leaves_nothing(fresh_database: Database, tmp_path: Path) -> 
     with pytest.raises(BackupError):
         export_tenant(source_of(fresh_database, "wallet_app"), "km", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_has_no_formula_unless_it_is_raw(fresh_database: Database, fresh_app: Flask, tmp_path: Path) -> None:
+    """The raw one is read back by PostgreSQL exactly."""
+    people = People(fresh_app)
+    evil = '=HYPERLINK("http://x")\t@SUM(1)'
+    person = people.make(km="member", name=evil)
+    people.wallet(person, "km", balance_minor=5)
+    rename = "ALTER TABLE km_schema.reconciliations RENAME source_hash TO \"=cmd|' /C calc'!A0\""
+    fresh_database.as_superuser().execute(rename)
+    folder = export_tenant(source_of(fresh_database), "km", tmp_path / "defused").folder
+    assert [row["name"] for row in read(folder, "users")] == ["'=HYPERLINK(\"http://x\")\t'@SUM(1)"]
+    assert "'=cmd" in (folder / "reconciliations.csv").read_text()
+    raw = export_tenant(source_of(fresh_database), "km", tmp_path / "raw", is_raw=True).folder
+    assert [row["name"] for row in read(raw, "users")] == [evil]
+    assert [json.loads((each / "manifest.json").read_text())["formulas"] for each in (folder, raw)] == [
+        "defused",
+        "raw",
+    ]
+    superuser = fresh_database.as_superuser()
+    superuser.execute("CREATE TEMP TABLE back (id uuid, email text, name text)")
+    with superuser.cursor().copy("COPY back FROM STDIN (FORMAT csv, HEADER)") as copy:
+        copy.write((raw / "users.csv").read_bytes())
+    assert superuser.execute("SELECT name FROM back").fetchall() == [(evil,)]

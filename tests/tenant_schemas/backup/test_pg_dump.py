@@ -12,7 +12,7 @@ from tenant_schemas.backup.pg_dump import dump_schema, newest_pg_dump
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import DumpFailed
 from tenant_schemas.testing.plugin import Database
-from tests.factories.backups import fill, source_of
+from tests.factories.backups import KEYS, fill, source_of
 
 pytestmark = pytest.mark.both_servers
 
@@ -37,7 +37,7 @@ def test_the_dump_is_of_that_schema_alone_and_pg_restore_reads_it(
 ) -> None:
     fill(fresh_database, 10)
     bundle = open_bundle(
-        back_up(source_of(fresh_database, role_name), "km", BackupOptions(folder=tmp_path, with_dump=True)).folder
+        back_up(source_of(fresh_database, role_name), "km", BackupOptions(folder=tmp_path, with_dump=True)).folder, KEYS
     )
     assert "TABLE DATA km_schema wallets" in listed(bundle.folder / "schema.dump")
     assert "eur_schema" not in listed(bundle.folder / "schema.dump")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tenant_schemas.backup.bundle import Bundle, open_bundle
-from tenant_schemas.backup.retention import keep_newest
-from tests.factories.backups import edited
+from tenant_schemas.backup.retention import keep_newest, unsigned_bundles
+from tenant_schemas.backup.signature import SIGNATURE_NAME, Origin
+from tests.factories.backups import FOREIGN_KEYS, KEYS, edited, write_manifest
 
 pytestmark = pytest.mark.both_servers
 
@@ -22,7 +23,8 @@ def copies(bundle: Bundle, *days: int) -> list[Path]:
         folder = bundle.folder.with_name(f"km-200001{day:02}T000000Z")
         shutil.copytree(bundle.folder, folder)
         edited(
-            Bundle(folder, bundle.manifest), lambda told, day=day: told.update(taken_at=f"2000-01-{day:02}T00:00:00Z")
+            Bundle(folder, bundle.manifest, Origin.OWN),
+            lambda told, day=day: told.update(taken_at=f"2000-01-{day:02}T00:00:00Z"),
         )
         made.append(folder)
     return made
@@ -35,30 +37,30 @@ def test_the_newest_whole_bundles_are_kept_and_nothing_else_is_touched(bundle: B
     another = parent / "km-20000101T000009Z"
     shutil.copytree(bundle.folder, another)
     edited(
-        Bundle(another, bundle.manifest),
+        Bundle(another, bundle.manifest, Origin.OWN),
         lambda told: (
             told["tenant"].update(id="00000000-0000-4000-8000-000000000000"),
             told.update(taken_at="2000-01-01T00:00:09Z"),
         ),
     )
     with_more = copies(bundle, 6)[0].rename(parent / "km-20000101T000001Z")
-    edited(Bundle(with_more, bundle.manifest), lambda told: told.update(taken_at="2000-01-01T00:00:01Z"))
+    edited(Bundle(with_more, bundle.manifest, Origin.OWN), lambda told: told.update(taken_at="2000-01-01T00:00:01Z"))
     (with_more / "notes.txt").write_text("mine")
     (parent / "km-19990101T000000Z").mkdir()
     (parent / "km-19990101T000001Z").symlink_to(first)
     (parent / "readme").write_text("x")
     before = set(os.listdir(parent))
-    assert sorted(keep_newest(bundle, 4)) == [first]
+    assert sorted(keep_newest(bundle, 4, KEYS)) == [first]
     assert set(os.listdir(parent)) == before - {first.name}
-    open_bundle(second)
-    assert sorted(keep_newest(bundle, 2)) == [second, broken, fourth]
-    assert keep_newest(bundle, 2) == []
+    open_bundle(second, KEYS)
+    assert sorted(keep_newest(bundle, 2, KEYS)) == [second, broken, fourth]
+    assert keep_newest(bundle, 2, KEYS) == []
 
 
 def test_a_broken_bundle_does_not_count_as_one_that_is_kept(bundle: Bundle) -> None:
     old, newer = copies(bundle, 1, 2)
     (newer / "shared" / "users.copy.gz").unlink()
-    assert keep_newest(bundle, 2) == []
+    assert keep_newest(bundle, 2, KEYS) == []
     assert old.exists()
 
 
@@ -67,14 +69,26 @@ def test_the_bundle_just_taken_stays_whatever_time_others_say(bundle: Bundle) ->
     for year in (2098, 2099):
         folder = bundle.folder.with_name(f"km-{year}0101T000000Z")
         shutil.copytree(bundle.folder, folder)
-        (folder / "manifest.json").write_text(
-            replace(bundle.manifest, taken_at=datetime(year, 1, 1, tzinfo=UTC)).to_json()
-        )
-    assert [folder.name for folder in keep_newest(bundle, 2)] == ["km-20980101T000000Z"]
-    open_bundle(bundle.folder)
+        write_manifest(folder, replace(bundle.manifest, taken_at=datetime(year, 1, 1, tzinfo=UTC)).to_json())
+    assert [folder.name for folder in keep_newest(bundle, 2, KEYS)] == ["km-20980101T000000Z"]
+    open_bundle(bundle.folder, KEYS)
 
 
 def test_a_bundle_beside_whose_time_has_no_zone_is_none_and_stops_nothing(bundle: Bundle) -> None:
     (folder,) = copies(bundle, 1)
-    edited(Bundle(folder, bundle.manifest), lambda told: told.update(taken_at="2000-01-01T00:00:00"))
-    assert keep_newest(bundle, 1) == []
+    edited(Bundle(folder, bundle.manifest, Origin.OWN), lambda told: told.update(taken_at="2000-01-01T00:00:00"))
+    assert keep_newest(bundle, 1, KEYS) == []
+
+
+def test_a_bundle_of_another_installation_is_neither_counted_nor_removed(bundle: Bundle) -> None:
+    """It says that it is newer than all others, and that it is this tenant's."""
+    first, second, foreign, unsigned = copies(bundle, 1, 2, 3, 4)
+    for folder in (foreign, unsigned):
+        later = replace(bundle.manifest, taken_at=datetime(2099, 1, 1, tzinfo=UTC))
+        write_manifest(folder, later.to_json(), FOREIGN_KEYS)
+    (unsigned / SIGNATURE_NAME).unlink()
+    assert keep_newest(bundle, 2, KEYS) == [first]
+    assert set(unsigned_bundles(bundle, KEYS)) == {foreign, unsigned}
+    assert keep_newest(bundle, 1, KEYS) == [second]
+    assert foreign.exists()
+    assert unsigned.exists()

@@ -64,7 +64,8 @@ def twin_of(database: Database, wallet_id: UUID, schema_name: str, twin_schema_n
 def test_slug_and_role_change_in_one_and_members_and_login_follow(
     fresh_database: Database, mark: Tenant, own: People
 ) -> None:
-    person = own.make(mark="member")
+    person, gone = own.make(mark="member"), own.make(mark="member")
+    fresh_database.as_superuser().execute("DELETE FROM shared.memberships WHERE user_id = %s", (gone.user_id,))
     after = renamed(fresh_database, name="Convertible mark")
     assert (after.id, after.slug, after.role_name) == (mark.id, "bam", "tenant_bam")
     assert (after.schema_name, after.name) == ("mark_schema", "Convertible mark")
@@ -75,6 +76,8 @@ def test_slug_and_role_change_in_one_and_members_and_login_follow(
         "mark_schema",
     )
     assert login.execute("SELECT user_id FROM shared.member_directory").fetchall() == [(person.user_id,)]
+    former = "SELECT user_id FROM shared.all_members WHERE removed_at IS NOT NULL"
+    assert login.execute(former).fetchall() == [(gone.user_id,)]
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(fresh_database.url("tenant_mark", fresh_database.password_of(mark)))
 

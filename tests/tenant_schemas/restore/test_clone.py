@@ -54,6 +54,16 @@ def test_a_clone_has_the_same_books_and_they_hold(
     assert_isolated(fresh_database, "staging", SLUG)
 
 
+def test_a_clone_knows_no_former_member(fresh_database: Database, furnished: Furnished) -> None:
+    """A name would identify a person, and a masked one would say nothing."""
+    gone = (furnished.member.user_id,)
+    fresh_database.as_superuser().execute("DELETE FROM shared.memberships WHERE user_id = %s", gone)
+    clone(destination(fresh_database), SLUG, "staging")
+    former = "SELECT user_id FROM shared.all_members WHERE removed_at IS NOT NULL"
+    assert fresh_database.as_tenant("staging").execute(former).fetchall() == []
+    assert fresh_database.as_tenant(SLUG).execute(former).fetchall() == [gone]
+
+
 def test_a_clone_is_of_one_moment_while_members_go_on_paying(fresh_database: Database, furnished: Furnished) -> None:
     """Tables are copied one after another, and yet every payment is in all of them or in none."""
     stop, url = Event(), fresh_database.url(f"tenant_{SLUG}", fresh_database.password_of(fresh_database.tenant(SLUG)))

@@ -13,6 +13,8 @@ from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.doctor import Finding, examine
 from tenant_schemas.errors import RestoreRefused, TenantExists, VerificationFailed
+from tenant_schemas.lifecycle.archive import archive
+from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.restore import restore as restore_module
 from tenant_schemas.restore.restore import restore
@@ -301,3 +303,30 @@ def test_beside_a_living_tenant_only_its_members_of_today_get_in(
     restore(destination(fresh_database), bundle, slug="shop2")
     members = superuser.execute("SELECT user_id, role FROM shared.memberships WHERE tenant_role = 'tenant_shop2'")
     assert members.fetchall() == [(furnished.member.user_id, "auditor")]
+
+
+def test_former_members_come_back_with_a_tenant_that_is_gone_and_stay_with_one_that_is_not(
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path
+) -> None:
+    """Beside the living tenant, the copy gets those of today."""
+    furnished = furnish(fresh_database, fresh_app)
+    superuser = fresh_database.as_superuser()
+    superuser.execute("DELETE FROM shared.memberships WHERE user_id = %s", (furnished.member.user_id,))
+    bundle = take(fresh_database, SLUG, tmp_path)
+    expected = [(furnished.member.user_id, furnished.member.email, "Anči")]
+    assert former(fresh_database) == expected
+    restore(destination(fresh_database), bundle)
+    assert former(fresh_database) == expected
+    restore(destination(fresh_database), bundle, slug="shop2")
+    assert former(fresh_database, "shop2") == expected
+    with fresh_database.admin_engine().begin() as connection:
+        archive(connection, SLUG)
+    drop(fresh_database.admin_engine(), SLUG, lambda _: None)
+    assert superuser.execute("SELECT tenant_role FROM shared.former_members").fetchall() == [("tenant_shop2",)]
+    restore(destination(fresh_database), bundle)
+    assert former(fresh_database) == expected
+
+
+def former(database: Database, slug: str = SLUG) -> list[tuple[Any, ...]]:
+    query = "SELECT user_id, email, name FROM shared.all_members WHERE removed_at IS NOT NULL"
+    return database.as_tenant(slug).execute(query).fetchall()

@@ -76,7 +76,10 @@ EDITS = {
         "users_for_app ON shared.users TO wallet_app",
         "users_for_app ON shared.users TO PUBLIC",
     ),
-    "relation member_directory": ("coalesce(m.name, u.name)", "coalesce(u.name, m.name)"),
+    "relation member_directory": (
+        "coalesce(m.name, u.name) AS name, m.role",
+        "coalesce(u.name, m.name) AS name, m.role",
+    ),
     "relation spare_schemas": ("ALTER TABLE shared.spare_schemas ENABLE ROW LEVEL SECURITY;", ""),
 }
 
