@@ -3,17 +3,19 @@
 from flask import Flask
 
 from app import commands, config, db, limits, logging_setup
+from app.accounts.routes import blueprint as accounts
 from app.api import answers, cors, openapi, problem_codes, problems
 from app.api.application import Application
 from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as api_keys
 from app.audit import denials, operator_reads
 from app.audit.routes import blueprint as audit
-from app.auth import access
+from app.auth import access, key_uses
 from app.auth.oidc import OpenIdProvider
 from app.auth.openapi import SECURITY, SECURITY_SCHEMES
 from app.auth.routes import blueprint as auth
 from app.auth.routes import well_known
+from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
@@ -23,6 +25,8 @@ from app.ledger import group_posting
 from app.ledger.bulk.routes import blueprint as bulk
 from app.ledger.routes import blueprint as ledger
 from app.limits import models as _limits  # noqa: F401
+from app.mail import worker as mail_worker
+from app.members.invitations.routes import blueprint as invitations
 from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
@@ -49,6 +53,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.config["REGISTRY_WATCH_SECONDS"] = settings.registry_watch_seconds
     app.config["REFRESH_SECONDS"] = settings.refresh_seconds
     app.config["REFRESH_OVERLAP_SECONDS"] = settings.refresh_overlap_seconds
+    _configure_accounts(app, settings)
     keys_of_tokens = key_source(settings.signing_keys_file, settings.signing_keys)
     app.extensions["token_mint"] = TokenMint(keys_of_tokens, settings.token_seconds)
     if settings.oidc_issuer:
@@ -62,11 +67,13 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     db.init_app(app, settings)
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)
+    mail_worker.init_app(app, settings)
+    key_uses.init_app(app)
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
-    of_members = (auth, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, credit, bulk, audit, api_keys, tenants):
+    of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
+    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
@@ -79,3 +86,17 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     denials.init_app(app)
     commands.init_app(app)
     return app
+
+
+def _configure_accounts(app: Flask, settings: config.Settings) -> None:
+    app.config.update(
+        MAIL_SECONDS=settings.mail_seconds,
+        INVITATION_SECONDS=settings.invitation_seconds,
+        RESET_SECONDS=settings.reset_seconds,
+        EMAIL_CHANGE_SECONDS=settings.email_change_seconds,
+        MAIL_RATE_LIMIT=settings.mail_rate_limit,
+        ACCOUNT_RATE_LIMIT=settings.account_rate_limit,
+        INVITATION_RATE_LIMIT=settings.invitation_rate_limit,
+        SECOND_FACTOR_RATE_LIMIT=settings.second_factor_rate_limit,
+        OPERATOR_SECOND_FACTOR=settings.operator_second_factor,
+    )

@@ -1,10 +1,11 @@
-"""The `flask` commands: the groups `wallets`, `members`, `auth` and `api`, with the commands of each feature."""
+"""The `flask` commands: the groups `api`, `auth`, `members`, `users` and `wallets`, with each feature's commands."""
 
 from flask import Flask
 from flask.cli import AppGroup
 
 from app.api.commands import api
 from app.auth.commands import auth
+from app.auth.second_factor.commands import users
 from app.holds.commands import COMMANDS as HOLDS
 from app.ledger.commands import COMMANDS as LEDGER
 from app.members.commands import members
@@ -17,5 +18,5 @@ def init_app(app: Flask) -> None:
     wallets = AppGroup("wallets", help="Wallets and their ledger.")
     for command in (*LEDGER, *HOLDS, *OPENING_BALANCES, *DOCUMENTS):
         wallets.add_command(command)
-    for group in (api, auth, wallets, members):
+    for group in (api, auth, wallets, members, users):
         app.cli.add_command(group)

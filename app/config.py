@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
@@ -38,6 +38,8 @@ _HOST = r"([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])"
 _ORIGIN = rf"(https://{_HOST}(?!:443\Z)|http://{_HOST}(?!:80\Z))(:[0-9]{{1,5}})?"
 _STORAGE = r"^$|^rediss?://.+"
 HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
+_ADDRESS = r"^[^@\s<>,;:]+@[^@\s<>,;:]+\Z"
+_PAGE = r"^\Z|^https://[^\s?#]+\Z|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?\Z"
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
@@ -94,6 +96,19 @@ class Settings:
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
+    smtp_url: str = field(repr=False)
+    mail_from: str
+    mail_folder: str
+    mail_seconds: float
+    account_pages_url: str
+    invitation_seconds: int
+    reset_seconds: int
+    email_change_seconds: int
+    mail_rate_limit: str
+    account_rate_limit: str
+    invitation_rate_limit: str
+    second_factor_rate_limit: str
+    operator_second_factor: bool
     log_level: str
 
 
@@ -149,6 +164,7 @@ def read_settings() -> Settings:
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
+        **_account_settings(env),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:
@@ -251,6 +267,44 @@ def _oidc_settings(env: Env) -> dict[str, Any]:
         "oidc_audience": env.str("OIDC_AUDIENCE", **({"validate": given} if issuer else {"default": ""})),
         "oidc_algorithms": tuple(env.list("OIDC_ALGORITHMS", ["RS256", "ES256"], validate=[known, given]) or ()),
     }
+
+
+def _account_settings(env: Env) -> dict[str, Any]:
+    """Mails of accounts, the lifetimes of their tokens, the rates of what sends them, and the second factor."""
+    smtp_url = env.str("SMTP_URL", "", validate=_is_smtp_url)
+    sender = validate.Regexp(_ADDRESS, re.ASCII, error="must be an address, like wallet@mail.example")
+    lifetime = validate.Range(min=60, max=2**31 - 1, error="must be 60 to 2147483647")
+    rate = validate.Regexp(rf"^{RATE}\Z", re.ASCII, error=RATE_WANTED)
+    return {
+        "smtp_url": smtp_url or "",
+        "mail_from": env.str("MAIL_FROM", validate=sender, **({} if smtp_url else {"default": "wallet@localhost"})),
+        "mail_folder": env.str("MAIL_FOLDER", ""),
+        "mail_seconds": env.float("MAIL_SECONDS", 2.0, validate=validate.Range(0, 86_400, error="must be 0 to 86400")),
+        "account_pages_url": env.str(
+            "ACCOUNT_PAGES_URL",
+            "",
+            validate=validate.Regexp(_PAGE, error="must be like https://wallet.example/account"),
+        ),
+        "invitation_seconds": env.int("INVITATION_SECONDS", 7 * 86_400, validate=lifetime),
+        "reset_seconds": env.int("RESET_SECONDS", 1_800, validate=lifetime),
+        "email_change_seconds": env.int("EMAIL_CHANGE_SECONDS", 3_600, validate=lifetime),
+        "mail_rate_limit": env.str("MAIL_RATE_LIMIT", "5/hour", validate=rate),
+        "account_rate_limit": env.str("ACCOUNT_RATE_LIMIT", "60/hour", validate=rate),
+        "invitation_rate_limit": env.str("INVITATION_RATE_LIMIT", "200/hour", validate=rate),
+        "second_factor_rate_limit": env.str("SECOND_FACTOR_RATE_LIMIT", "20/hour", validate=rate),
+        "operator_second_factor": env.bool("OPERATOR_SECOND_FACTOR", False),
+    }
+
+
+def _is_smtp_url(text: str) -> None:
+    try:
+        found = urlsplit(text)
+        is_one = found.scheme in {"smtp", "smtp+starttls", "smtps"} and bool(found.hostname) and found.port != 0
+        is_whole = not (found.path.strip("/") or found.query or found.fragment)
+    except ValueError:
+        is_one = is_whole = False
+    if text and not (is_one and is_whole):
+        raise ValidationError("must be like smtp+starttls://user:password@mail.example:587")
 
 
 def _is_database_url(text: str) -> None:

@@ -11,7 +11,7 @@ import marshmallow
 from babel import Locale, UnknownLocaleError
 from marshmallow import fields, validate
 
-from app.api.fields import REQUIRED, Schema, coded
+from app.api.fields import REQUIRED, Flag, Schema, coded
 from app.api.money_fields import CurrencyField
 from app.api.requests import faults_of
 from app.config import RATE, RATE_WANTED
@@ -77,6 +77,9 @@ class TenantSettingsSchema(Schema):
     max_connections = CountField(MAX_COUNT)
     former_member_days = CountField(
         MAX_DAYS, metadata={"description": "how long the address and name of a removed member are kept"}
+    )
+    require_second_factor = Flag(
+        metadata={"description": "whether the tenant's staff must log in with a second factor; API keys need none"}
     )
 
 

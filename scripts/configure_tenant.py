@@ -1,4 +1,5 @@
-"""Change the settings of a tenant: its currencies, its locale, its limits and how long it remembers former members.
+"""Change the settings of a tenant: its currencies, its locale, its limits, how long it remembers former members, and
+whether its staff needs a second factor.
 
 The service applies them from the tenant's next request on. A currency can be added but not removed, because wallets may
 use it, and the main currency can't be changed. A limit set to `default` is the service's default again.
@@ -50,11 +51,16 @@ class Limit(click.ParamType[int | str, Any]):
 @click.option("--idle-in-transaction-timeout-ms", type=Limit(), help="Longest idle time in a db transaction, in ms.")
 @click.option("--max-connections", type=Limit(), help="PostgreSQL connections in each process of the service.")
 @click.option("--former-member-days", type=Limit(), help="Days to keep who a removed member was. Default: 3650.")
+@click.option(
+    "--require-second-factor/--no-require-second-factor",
+    default=None,
+    help="Whether admins, auditors and operators need a second factor in this tenant.",
+)
 @exit_on_error()
 def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
     changes = {name: None if value == DEFAULT else value for name, value in options.items() if value is not None}
     if not also and not changes:
-        exit_with("There is nothing to change: give --also, --locale or a limit.", BAD_ARGUMENTS)
+        exit_with("There is nothing to change: give an option.", BAD_ARGUMENTS)
     with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         set_timeouts(connection)
         try:
@@ -67,7 +73,8 @@ def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
         change_settings(connection, tenant.id, changed)
         change = {"before": {name: tenant.settings.get(name) for name in changed}, "after": dict(changed)}
         add_system_entry(connection, tenant, "tenant.configure", **change)
-    print(f"{slug}: " + ", ".join(f"{name} {value or DEFAULT}" for name, value in sorted(changed.items())))
+    shown = {name: DEFAULT if value is None else value for name, value in sorted(changed.items())}
+    print(f"{slug}: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
 
 
 def _currencies(settings: Any, also: Sequence[str]) -> list[str]:

@@ -2,12 +2,13 @@
 or posted twice.
 
 It needs the tenants eur and km. It refuses to run if DATABASE_URL is set, because the users have a known password
-(DEMO_PASSWORD, or wallet-demo).
+(DEMO_PASSWORD, or wallet-demo-login).
 
 Example:
     python -m scripts.seed_demo
 
-Exit codes: 0 the demo data is there; 1 it could not be created; 2 bad arguments, or DATABASE_URL is set.
+Exit codes: 0 the demo data is there; 1 it could not be created; 2 bad arguments, a DEMO_PASSWORD that the API would
+refuse, or DATABASE_URL is set.
 """
 
 import os
@@ -16,9 +17,11 @@ from uuid import UUID
 
 import rich_click as click
 from flask import Flask
+from marshmallow import ValidationError
 
 from app import create_app
 from app.auth.passwords import hash_password
+from app.auth.schemas import NewPassword
 from app.catalogue.service import list_products
 from app.config import Settings
 from app.db import admin_engine, db
@@ -81,7 +84,13 @@ def main() -> None:
 
 
 def demo_password() -> str:
-    return os.environ.get("DEMO_PASSWORD") or "wallet-demo"
+    """The password of the demo users. Exits 2 for one that the API would refuse."""
+    password = os.environ.get("DEMO_PASSWORD") or "wallet-demo-login"
+    try:
+        NewPassword().deserialize(password)
+    except ValidationError as error:
+        exit_with(f"DEMO_PASSWORD: {' '.join(error.messages)}", BAD_ARGUMENTS)
+    return password
 
 
 def seed(settings: Settings) -> None:

@@ -83,11 +83,13 @@ def main(host: str, port: int, workers: int, threads: int) -> None:
             _prepare(settings)
     stop_signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
-    server = start_gunicorn(host, port, workers, threads)
+    server = start_gunicorn(host, port, workers, threads, defaults=_mail_folder(settings))
     for number in stop_signals:
         signal.signal(number, lambda *_: server.terminate())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
     if wait_until_ready(server, host, port) and settings.is_embedded:
+        for folder in _mail_folder(settings).values():
+            print(f"Mails to users are written to {folder}")
         _print_commands_to_try(f"http://{host}:{port}")
     sys.exit(server.wait())
 
@@ -137,9 +139,17 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 
 def start_gunicorn(
-    host: str, port: int, workers: int, threads: int, log: IO[bytes] | None = None
+    host: str,
+    port: int,
+    workers: int,
+    threads: int,
+    log: IO[bytes] | None = None,
+    *,
+    defaults: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """In its own session, so that Ctrl-C reaches this process only, which sends gunicorn SIGTERM: drain and stop."""
+    """Start gunicorn, with `defaults` for settings that the environment does not have. It has its own session, so that
+    Ctrl-C reaches this process only, which sends gunicorn SIGTERM: drain and stop.
+    """
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{host}:{port}"),
@@ -149,7 +159,7 @@ def start_gunicorn(
             *("--graceful-timeout", str(DRAIN_SECONDS), "--log-level", "error"),
         ],
         cwd=ROOT,
-        env=request_settings(threads) | os.environ,
+        env=request_settings(threads) | (defaults or {}) | os.environ,
         stdout=log,
         start_new_session=True,
         preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
@@ -180,6 +190,12 @@ def wait_until_ready(server: subprocess.Popen[bytes], host: str, port: int) -> b
         except (URLError, OSError):
             time.sleep(0.1)
     return False
+
+
+def _mail_folder(settings: Settings) -> dict[str, str]:
+    """Where the demo's mails go, if no setting says so."""
+    is_open = settings.is_embedded and not settings.smtp_url and not settings.mail_folder
+    return {"MAIL_FOLDER": str(data_dir() / "mail")} if is_open else {}
 
 
 def _print_commands_to_try(url: str) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import structlog
+from argon2 import PasswordHasher
 from flask import Flask
 
 from app import create_app
+from app.auth import passwords
 from app.config import Settings
 from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
@@ -20,6 +22,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
+from tests.factories.mail import Mailbox
 from tests.factories.people import People
 from tests.factories.refusals import refusals_are_declared  # noqa: F401  An autouse fixture.
 from tests.servers.fixtures import (  # noqa: F401  pytest finds the fixtures and hooks of two servers here.
@@ -99,6 +102,19 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "group_posting": True,
         "hold_expiry_seconds": 0,
         "document_renderers": 1,
+        "smtp_url": "",
+        "mail_from": "wallet@mail.example",
+        "mail_folder": "",
+        "mail_seconds": 0,
+        "account_pages_url": "https://wallet.example/account",
+        "invitation_seconds": 7 * 86_400,
+        "reset_seconds": 1_800,
+        "email_change_seconds": 3_600,
+        "mail_rate_limit": "999999999/day",
+        "account_rate_limit": "999999999/day",
+        "invitation_rate_limit": "999999999/day",
+        "second_factor_rate_limit": "999999999/day",
+        "operator_second_factor": False,
         "log_level": "info",
     }
     return Settings(**(settings | changed))
@@ -138,3 +154,17 @@ def api(app: Flask) -> Api:
 @pytest.fixture
 def people(app: Flask) -> People:
     return People(app)
+
+
+@pytest.fixture
+def mailbox(app: Flask) -> Mailbox:
+    """The mails that the application sends."""
+    return Mailbox(app)
+
+
+@pytest.fixture
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take no time; `tests/app/auth/test_passwords.py` covers their cost."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", cheap)
+    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))

@@ -39,6 +39,13 @@ PLENTY = {
     "TENANT_RATE_LIMIT": "999999999/day",
     "LOGIN_RATE_LIMIT": "999999999/day",
     "CALLER_RATE_LIMIT": "999999999/day",
+    **dict.fromkeys(
+        (
+            *("MAIL_RATE_LIMIT", "ACCOUNT_RATE_LIMIT", "INVITATION_RATE_LIMIT", "SECOND_FACTOR_RATE_LIMIT"),
+            *("LOGIN_FAILURE_LIMIT", "ACCOUNT_FAILURE_LIMIT", "REFRESH_RATE_LIMIT"),
+        ),
+        "999999999/day",
+    ),
     "TENANT_CONCURRENCY": "1000",
 }
 

@@ -28,3 +28,6 @@ class ApiKey(SharedModel):
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.func.now())
     expires_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
     revoked_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    # The admin who answers for the key, if that is not its maker.
+    kept_by: Mapped[UUID | None] = mapped_column(sa.ForeignKey("shared.users.id", name="api_keys_kept_by_fkey"))
+    last_used_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))

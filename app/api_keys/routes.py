@@ -3,12 +3,13 @@
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
 from app.api.refusals import refuses
 from app.api_keys import service
 from app.api_keys.errors import KeyNotFound
-from app.api_keys.models import ApiKey
 from app.api_keys.schemas import ApiKeyPageSchema, CreateApiKeySchema, NewApiKeySchema
 from app.auth.access import Access, access, actor
 
@@ -19,7 +20,7 @@ blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="Cr
 @access(Access.ADMIN)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, ApiKeyPageSchema)
-def list_api_keys(query: dict[str, Any]) -> Page[ApiKey]:
+def list_api_keys(query: dict[str, Any]) -> Page[sa.Row[Any]]:
     """This tenant's API keys, newest first, including expired and revoked ones. Secrets are not stored and
     not shown.
     """
@@ -37,7 +38,7 @@ def list_api_keys(query: dict[str, Any]) -> Page[ApiKey]:
 def create_api_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create a key for a service: `service` reads all of this tenant and moves money, `auditor` reads all."""
     key, text = service.create_key(**body, actor=actor())
-    return vars(key) | {"key": text}
+    return key._asdict() | {"key": text}
 
 
 @blueprint.delete("/api-keys/<uuid:key_id>")

@@ -16,9 +16,17 @@ class ApiKeySchema(Answer):
     creator_id = fields.UUID(
         attribute="created_by", data_key="creatorId", metadata={"description": "the user who made it"}
     )
+    creator_name = fields.String(data_key="creatorName")
+    keeper_id = fields.UUID(
+        data_key="keeperId", metadata={"description": "the admin who answers for it; it ends with that admin's right"}
+    )
+    keeper_name = fields.String(data_key="keeperName")
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")
     revoked_at = Moment(data_key="revokedAt", allow_none=True)
+    last_used_at = Moment(
+        data_key="lastUsedAt", allow_none=True, metadata={"description": "noted once a minute; null if never used"}
+    )
 
 
 class NewApiKeySchema(ApiKeySchema):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 
 from app.api_keys.errors import KeyNotFound
 from app.api_keys.models import ApiKey
@@ -19,6 +20,7 @@ from app.auth.actors import Actor
 from app.auth.credentials import KEY_PREFIX
 from app.db import db
 from app.errors import Invalid
+from app.users.models import Membership, User
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import shared_side
 
@@ -26,7 +28,7 @@ SECRET_BYTES: Final = 32
 LONGEST_LIFE: Final = timedelta(days=366)
 
 
-def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> tuple[ApiKey, str]:
+def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> tuple[sa.Row[Any], str]:
     """A new key, and its text, which only this answer contains. Raises Invalid for an expiry in the past or too far
     ahead.
     """
@@ -42,12 +44,12 @@ def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> t
         expires_at=expires_at,
         revoked_at=None,
     )
+    told = {"name": name, "role": role, "expiresAt": expires_at}
     with shared_side():
         db.session.add(key)
         db.session.flush()
-    told = {"name": name, "role": role, "expiresAt": expires_at}
-    commit_entry(tenant, actor, "api_key.create", subject=str(key.id), after=told)
-    return key, f"{KEY_PREFIX}{key.id.hex}_{secret}"
+        commit_entry(tenant, actor, "api_key.create", subject=str(key.id), after=told)
+        return _shown(tenant.id, key.id), f"{KEY_PREFIX}{key.id.hex}_{secret}"
 
 
 def _refuse_wrong_expiry(expires_at: datetime) -> None:
@@ -58,19 +60,43 @@ def _refuse_wrong_expiry(expires_at: datetime) -> None:
         raise Invalid.at("expiresAt", "expiry_too_far", "expiresAt must be within a year.")
 
 
-def list_keys(*, after: list[Any] | None, limit: int) -> list[ApiKey]:
+def list_keys(*, after: list[Any] | None, limit: int) -> list[sa.Row[Any]]:
     """The tenant's keys, newest first, including revoked ones; `after` is (created_at, id)."""
-    query = (
-        sa.select(ApiKey)
-        .where(ApiKey.tenant_id == current_tenant().id)
-        .order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
-        .limit(limit)
-    )
+    query = _keys_of(current_tenant().id).order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)
     if after is not None:
         position = sa.tuple_(sa.literal(datetime.fromisoformat(after[0])), sa.literal(UUID(after[1])))
         query = query.where(sa.tuple_(ApiKey.created_at, ApiKey.id) < position)
     with shared_side():
-        return list(db.session.scalars(query))
+        return list(db.session.execute(query))
+
+
+def _shown(tenant_id: UUID, key_id: UUID) -> sa.Row[Any]:
+    return db.session.execute(_keys_of(tenant_id).where(ApiKey.id == key_id)).one()
+
+
+def _keys_of(tenant_id: UUID) -> sa.Select[Any]:
+    """The tenant's keys, with the names of maker and keeper as the tenant knows them."""
+    keeper = sa.func.coalesce(ApiKey.kept_by, ApiKey.created_by)
+    columns = [column for column in ApiKey.__table__.c if column.name not in {"secret_hash", "kept_by"}]
+    return sa.select(
+        *columns,
+        keeper.label("keeper_id"),
+        _name_of(ApiKey.created_by).label("creator_name"),
+        _name_of(keeper).label("keeper_name"),
+    ).where(ApiKey.tenant_id == tenant_id)
+
+
+def _name_of(user_id: sa.ColumnExpressionArgument[UUID]) -> sa.ScalarSelect[str]:
+    """A member's name in the key's tenant, or a former member's own. No tenant learns an operator's name."""
+    user, member = aliased(User), aliased(Membership)
+    own = sa.case((user.is_operator, "operator"), else_=user.name)
+    return (
+        sa.select(sa.func.coalesce(member.name, own))
+        .outerjoin_from(user, member, (member.user_id == user.id) & (member.tenant_id == ApiKey.tenant_id))
+        .where(user.id == user_id)
+        .correlate(ApiKey)
+        .scalar_subquery()
+    )
 
 
 def revoke_key(key_id: UUID, *, actor: Actor) -> None:

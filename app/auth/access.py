@@ -34,7 +34,10 @@ from app.auth.errors import (
     TokenMissing,
     UserRequired,
 )
+from app.auth.key_uses import note_key_use
 from app.auth.remembered_standings import RememberedStandings, StandingKey
+from app.auth.second_factor.demand import demands_second_factor, refuse_single_factor
+from app.auth.second_factor.errors import SecondFactorDemanded
 from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
@@ -147,6 +150,8 @@ def _declare_refusals(view: View, who: Access, *, across_tenants: bool) -> View:
     if who is not Access.ANYONE:
         gate += _BY_CALLER
         view = refuses(CsrfRequired, of_changes_only=True)(view)
+    if who in WATCHED or who is Access.OPERATOR:
+        gate.append(SecondFactorDemanded)
     if who in OPENS:
         gate += (*_BY_TENANT, MemberRequired if who is Access.MEMBER else AdminRequired)
     if who not in OPENS or across_tenants:
@@ -217,6 +222,9 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if who is Access.OPERATOR and not found.is_operator:
         raise OperatorRequired("This route needs an operator of the installation.")
     is_operator = who is Access.OPERATOR
+    g.standing = found
+    if is_operator and demands_second_factor(None, Role.OPERATOR):
+        refuse_single_factor(credential, found)
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
     limits.enter_shared_side(found.id)
     bind_request(SHARED)
@@ -252,6 +260,10 @@ def _let_in(
         roles = ", ".join(sorted(OPENS[who]))
         refusal = MemberRequired if who is Access.MEMBER else AdminRequired
         raise refusal(f"Your role in this tenant is {role}. This needs one of: {roles}.")
+    if isinstance(credential, ApiKey):
+        note_key_use(credential.key_id)
+    elif who in WATCHED and demands_second_factor(tenant, role):
+        refuse_single_factor(credential, found)
     bind_request(tenant)
 
 

@@ -8,7 +8,7 @@ Unauthenticated                             401
 └── SessionOver         session_over        log in again
 """
 
-from app.errors import Forbidden, Unauthenticated, Unavailable
+from app.errors import Conflict, Forbidden, NotFound, Unauthenticated, Unavailable
 
 
 class BadCredentials(Unauthenticated):
@@ -21,6 +21,18 @@ class WrongPassword(Forbidden):
     """The current password is wrong. It is no 401, because a client would then refresh a token that is valid."""
 
     code = "wrong_password"
+
+
+class NoPassword(Conflict):
+    """The account has no password: its user logs in through the identity provider, or sets a first password by mail."""
+
+    code = "no_password"
+
+
+class SessionNotFound(NotFound):
+    """No such session, or another user's. Both get the same answer."""
+
+    code = "session_not_found"
 
 
 class CsrfRequired(Forbidden):

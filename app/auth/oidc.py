@@ -54,23 +54,25 @@ class OpenIdProvider:
         the provider is known.
         """
         try:
-            email = self._verified_email(text)
+            claims = self._verified_claims(text)
         except ExpiredTokenError:  # Its signature is verified before its claims are.
             raise TokenExpired("The access token has expired; get a new one from the identity provider.") from None
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
-            email = None
+            claims = {}
+        email = _address(claims) if claims else None
         known = credentials(email) if email else None
         if known is None or not known.is_active:
             raise TokenInvalid("The access token is not valid; log in again.")
-        return Token(known.user_id, None, {})
+        return Token(known.user_id, None, {"amr": _methods(claims)})
 
-    def _verified_email(self, text: str) -> str | None:
+    def _verified_claims(self, text: str) -> dict[str, Any]:
+        """Empty for a token that another party of the audience may have."""
         claims = jwt.decode(text, self._key_of, algorithms=self._algorithms).claims
         self._rules.validate(claims)
         audience = claims["aud"]
         if isinstance(audience, list) and len(audience) > 1 and claims.get("azp") != self._audience:
-            return None
-        return _address(claims)
+            return {}
+        return dict(claims)
 
     def _key_of(self, token: Any) -> Any:
         kid = token.headers().get("kid")
@@ -85,3 +87,9 @@ def _address(claims: dict[str, Any]) -> str | None:
     if claims.get("email_verified") is not True or not isinstance(email, str):
         return None
     return email.lower() if email.isascii() and email.isprintable() else None
+
+
+def _methods(claims: dict[str, Any]) -> tuple[str, ...]:
+    """How the provider authenticated the user (RFC 8176): `mfa` means by more than one factor."""
+    told = claims.get("amr")
+    return tuple(method for method in told if isinstance(method, str)) if isinstance(told, list) else ()

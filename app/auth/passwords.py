@@ -16,6 +16,8 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from app.errors import Invalid
+
 # The hash of a random secret, with the same parameters: an unknown address costs as much as a wrong password.
 UNKNOWN_USER_HASH = "$argon2id$v=19$m=65536,t=3,p=4$U5XlvsLM2jNV5Rk1monl6A$5z9fgF6CBuDuJn8LM0lvp/uJfXzaO4yplfPyAdBCdpQ"
 LOW_PRIORITY = 5  # of nice(2): a third of the time of a thread with normal priority, if both want the same core
@@ -23,6 +25,14 @@ LOW_PRIORITY = 5  # of nice(2): a third of the time of a thread with normal prio
 Result = TypeVar("Result")
 _hasher = PasswordHasher()
 _one_at_a_time = Lock()
+
+
+def refuse_obvious_password(password: str, *known: str | None, field: str = "newPassword") -> None:
+    """Raises Invalid for a password that is the account's own address, a part of it, or a name. `known` are these."""
+    obvious = {text.strip().casefold() for text in known if text}
+    obvious |= {text.partition("@")[0] for text in obvious}
+    if password.strip().casefold() in obvious:
+        raise Invalid.at(field, "obvious_password", "Choose a password that is not your address and not your name.")
 
 
 def hash_password(password: str) -> str:

@@ -13,6 +13,7 @@ from app.auth.credentials import presented_session
 from app.auth.errors import (
     BadCredentials,
     CsrfRequired,
+    NoPassword,
     SessionOver,
     SessionRequired,
     TokenInvalid,
@@ -28,6 +29,7 @@ from app.auth.schemas import (
     RefreshSchema,
     TokensSchema,
 )
+from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
 from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.current import current_app, request
@@ -50,6 +52,8 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 @blueprint.response(200, LoginAnswerSchema)
 @refuses(
     BadCredentials,
+    SecondFactorRequired,
+    SecondFactorWrong,
     SessionOver,
     CsrfRequired,
     TenantNotFound,
@@ -60,17 +64,24 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 def login(told: dict[str, Any]) -> dict[str, Any]:
     """Trade an address and a password for an access token and a refresh token.
 
-    If the request names a tenant, the tokens are valid for that tenant only.
+    An account with a second factor needs its `code` too: the answer to a right password without one is 401
+    `second_factor_required`. If the request names a tenant, the tokens are valid for that tenant only.
     """
     if told["cookie"]:
         cookies.refuse_other_origins(request)
     device_id = devices.known_device(told["email"], devices.presented_tokens(request, told.get("device_token")))
     with log_in_attempt(told["email"], device_id):
         known = service.authenticate(told["email"], told["password"])
+    service.prove_second_factor(known, told.get("code"))
     tenant = named_tenant(known.user_id)
     lifetime_seconds: int = current_app.config["REFRESH_SECONDS"]
     grant = sessions.start_session(
-        known.user_id, known.password_hash, tenant.id if tenant else None, lifetime_seconds=lifetime_seconds
+        known.user_id,
+        known.password_hash,
+        tenant.id if tenant else None,
+        lifetime_seconds,
+        user_agent=request.headers.get("User-Agent"),
+        has_second_factor=known.has_second_factor,
     )
     answer = {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
     device_token = devices.device_token(known.user_id, known.password_hash, device_id)
@@ -123,7 +134,7 @@ def logout(told: dict[str, str]) -> None:
 @access(Access.USER)
 @blueprint.arguments(PasswordSchema)
 @blueprint.response(204)
-@refuses(WrongPassword, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
+@refuses(WrongPassword, NoPassword, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
 def change_password(told: dict[str, str]) -> None:
     """Change the caller's password. It ends all other sessions of the user and all device tokens; this
     session stays, and a browser's cookie of its device is renewed.

@@ -34,6 +34,7 @@ class NewPassword(Text):
 class LoginSchema(Schema):
     email = Text(required=True, max_length=254)
     password = Text(required=True, max_length=MAX_PASSWORD_LENGTH)
+    code = Text(max_length=40, description="of the second factor, if the account has one; or a recovery code")
     device_token = Text(
         data_key="deviceToken", max_length=200, description="of an earlier log-in; a browser sends it as a cookie"
     )

@@ -1,15 +1,26 @@
-"""Log-in by password, and the change of a password."""
+"""Log-in by password and second factor, and the change of a password."""
 
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.auth.errors import BadCredentials, WrongPassword
-from app.auth.passwords import hash_password, is_right
+from app.auth.errors import BadCredentials, NoPassword, WrongPassword
+from app.auth.passwords import hash_password, is_right, refuse_obvious_password
+from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
+from app.auth.second_factor.service import proves
 from app.auth.sessions import end_other_sessions
+from app.current import current_app
 from app.db import db
+from app.errors import TooManyRequests
+from app.limits.attempts import password_attempt
+from app.limits.concurrency import TooManyConcurrentRequests
+from app.limits.rate_limit import count_attempt
+from app.mail.models import MailKind
+from app.mail.outbox import drop_tokens, put_notice
+from app.users.errors import MemberNotFound
 from app.users.models import User
-from app.users.service import Credentials, credentials
+from app.users.service import Credentials, credentials, credentials_of
 
 
 def authenticate(email: str, password: str) -> Credentials:
@@ -23,20 +34,65 @@ def authenticate(email: str, password: str) -> Credentials:
     return known
 
 
+def prove_second_factor(known: Credentials, code: str | None) -> None:
+    """Check and use the code of a user with a second factor, after the password was right. Guesses are counted for the
+    user. They hold up log-ins and no session. Raises SecondFactorRequired, SecondFactorWrong, TooManyRequests.
+    """
+    if not known.has_second_factor:
+        return
+    if code is None:
+        raise SecondFactorRequired("Send the log-in again, with the code of your authenticator or a recovery code.")
+    count_attempt("second_factor", str(known.user_id), current_app.config["SECOND_FACTOR_RATE_LIMIT"])
+    if not proves(known.user_id, code):
+        raise SecondFactorWrong("The code is wrong, or was used before.")
+
+
+# What `confirm_password` may refuse with.
+PASSWORD_REFUSALS: Final = (NoPassword, WrongPassword, MemberNotFound, TooManyRequests, TooManyConcurrentRequests)
+
+
+def confirm_password(user_id: UUID, session_id: UUID | None, password: str) -> None:
+    """Check the password of the logged-in user again. Failures count for the session, as those of a change of the
+    password do. Call it before a db transaction is open, because hashing takes time. Raises NoPassword, WrongPassword,
+    TooManyRequests, TooManyConcurrentRequests.
+    """
+    with password_attempt(session_id or user_id):
+        known = credentials_of(user_id)
+        _refuse_without_password(known)
+        if not is_right(password, known.password_hash):
+            raise WrongPassword("The current password is wrong.")
+
+
 def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> str:
     """Set the user's new password, end the user's other sessions, and return the new password hash. Locks the user's
-    row until the db transaction ends. Call it before a db transaction is open, because hashing takes time. Raises
-    WrongPassword.
+    row until the db transaction ends. Call it before a db transaction is open, because hashing takes time. The user
+    gets a mail, and an unconfirmed change of the address is dropped. Raises NoPassword, WrongPassword, Invalid.
 
     The update comes before the sessions end: a faster log-in with the old password is ended too, and a slower one finds
     the password changed.
     """
+    _refuse_without_password(known)
     if not is_right(current, known.password_hash):
         raise WrongPassword("The current password is wrong.")
+    refuse_obvious_password(new, known.email, known.name)
     unchanged = (User.id == known.user_id) & (User.password_hash == known.password_hash)
     new_hash = hash_password(new)
     changed = sa.update(User).where(unchanged).values(password_hash=new_hash).returning(User.id)
     if db.session.scalar(changed) is None:
         raise WrongPassword("The current password is wrong.")
-    end_other_sessions(known.user_id, session_id)
+    follow_password_change(known.user_id, known.email, session_id)
     return new_hash
+
+
+def follow_password_change(user_id: UUID, email: str, kept_session: UUID | None) -> None:
+    """What a new password brings with it: the user's other sessions end, tokens for a reset or a new address are
+    dropped, because a thief may have asked for them, and the user gets a mail. Commits nothing.
+    """
+    end_other_sessions(user_id, kept_session)
+    drop_tokens(user_id, MailKind.PASSWORD_RESET, MailKind.EMAIL_CHANGE)
+    put_notice(MailKind.PASSWORD_CHANGED, email, user_id)
+
+
+def _refuse_without_password(known: Credentials) -> None:
+    if known.password_hash is None:
+        raise NoPassword("Your account has no password: you log in through your identity provider.")

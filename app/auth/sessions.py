@@ -22,14 +22,15 @@ from tenant_schemas.flask import connections
 log = structlog.get_logger(__name__)
 
 PRUNED_AT_ONCE: Final = 1000
+MAX_USER_AGENT: Final = 300
 
 # FOR SHARE: a log-in with the old password waits for a change of the password, and then finds it wrong.
 _START: Final = """
     WITH known AS (
         SELECT id FROM shared.users WHERE id = %s AND status = 'active' AND password_hash = %s FOR SHARE
     ), started AS (
-        INSERT INTO shared.sessions (id, user_id, tenant_id, expires_at)
-        SELECT %s, id, %s, now() + make_interval(secs => %s) FROM known RETURNING id
+        INSERT INTO shared.sessions (id, user_id, tenant_id, expires_at, user_agent, second_factor_at)
+        SELECT %s, id, %s, now() + make_interval(secs => %s), %s, CASE WHEN %s THEN now() END FROM known RETURNING id
     )
     INSERT INTO shared.refresh_tokens (token_hash, session_id) SELECT %s, id FROM started RETURNING session_id"""
 # The second of two simultaneous calls waits for the first's row lock, and then finds the token used. The first call's
@@ -81,13 +82,23 @@ class Grant:
     seconds_left: int
 
 
-def start_session(user_id: UUID, password_hash: str | None, tenant_id: UUID | None, lifetime_seconds: int) -> Grant:
+def start_session(
+    user_id: UUID,
+    password_hash: str | None,
+    tenant_id: UUID | None,
+    lifetime_seconds: int,
+    *,
+    user_agent: str | None = None,
+    has_second_factor: bool = False,
+) -> Grant:
     """Start a session of the user if the password hash is still this one. Committed when it returns. Raises
     BadCredentials if the user or the password has changed.
     """
     session_id = uuid4()
     token = refresh_tokens.new_token(session_id)
-    told = (user_id, password_hash, session_id, tenant_id, lifetime_seconds, refresh_tokens.hash_of(token))
+    of_client = (_shown(user_agent), has_second_factor)
+    token_hash = refresh_tokens.hash_of(token)
+    told = (user_id, password_hash, session_id, tenant_id, lifetime_seconds, *of_client, token_hash)
     if not connections().shared.one_statement(_START, told):
         raise BadCredentials("The e-mail address or the password is wrong.")
     return Grant(session_id, user_id, tenant_id, token, lifetime_seconds)
@@ -145,10 +156,10 @@ def end_session(session_id: UUID) -> None:
     _end(Session.id == session_id, "logout")
 
 
-def end_other_sessions(user_id: UUID, kept: UUID | None) -> None:
-    """End the user's other sessions after a change of the password."""
+def end_other_sessions(user_id: UUID, kept: UUID | None, reason: str = "password") -> None:
+    """End the user's other sessions after a change of the password, or because the user asks for it (`logout`)."""
     others = Session.user_id == user_id
-    _end(others if kept is None else others & (Session.id != kept), "password")
+    _end(others if kept is None else others & (Session.id != kept), reason)
 
 
 def _end(which: sa.ColumnElement[bool], reason: str) -> None:
@@ -164,3 +175,8 @@ def prune_sessions(days: int) -> int:
     while batch := len(connections().shared.one_statement(_PRUNE, (days, PRUNED_AT_ONCE))):
         count += batch
     return count
+
+
+def _shown(user_agent: str | None) -> str | None:
+    """The client's name of itself, as the list of sessions shows it."""
+    return "".join(filter(str.isprintable, user_agent or ""))[:MAX_USER_AGENT] or None

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
 from app.api.conditional import etag, if_match
-from app.api.headers import gives_location, needs_version
+from app.api.headers import gives_etag, gives_location, needs_version
 from app.api.links import location
 from app.api.pagination import Page, paginate, with_total
 from app.api.refusals import refuses
+from app.api_keys.errors import ApiKeysUndecided
+from app.api_keys.handover import KeyChoice
 from app.auth.access import Access, access, actor, caller
 from app.members import service
 from app.members.errors import OwnMembership
@@ -22,6 +24,7 @@ from app.members.schemas import (
     MemberRoleSchema,
     MemberSchema,
     MeSchema,
+    RemoveMemberQuery,
 )
 from app.users import service as users
 from app.users.errors import MemberNotFound
@@ -64,10 +67,12 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.get("/admin/members/<uuid:user_id>")
 @access(Access.READER)
 @blueprint.response(200, MemberSchema)
+@gives_etag
 @refuses(MemberNotFound)
-def show_member(user_id: UUID) -> sa.Row[Any]:
+def show_member(user_id: UUID) -> tuple[sa.Row[Any], dict[str, str]]:
     """One member of this tenant."""
-    return service.get_member(user_id)
+    member = service.get_member(user_id)
+    return member, etag(member.version)
 
 
 @blueprint.post("/admin/members")
@@ -76,13 +81,16 @@ def show_member(user_id: UUID) -> sa.Row[Any]:
 @blueprint.arguments(AddMemberSchema)
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
-@refuses(OwnMembership)
+@refuses(OwnMembership, ApiKeysUndecided)
 def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
-    A new user has no password. The user logs in through the OpenID provider, or after an operator has set a password.
+    A new user has no password. The user sets one as a forgotten one, or logs in through the OpenID provider. To let the
+    user know, and choose, invite the address instead.
     """
-    user_id, is_new = service.put_member(body["email"], body.get("name"), Role(body["role"]), actor=actor())
+    user_id, is_new = service.put_member(
+        body["email"], body.get("name"), Role(body["role"]), keys=_choice(body), actor=actor()
+    )
     shown = {"user_id": user_id, "role": body["role"]}
     return (shown, 201, location("admin/members", user_id)) if is_new else (shown, 200, {})
 
@@ -92,17 +100,29 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str
 @needs_version
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
-@refuses(OwnMembership, MemberNotFound)
+@refuses(OwnMembership, MemberNotFound, ApiKeysUndecided)
 def change_member(body: dict[str, Any], user_id: UUID) -> tuple[dict[str, Any], dict[str, str]]:
-    """Change a member's role in this tenant, from the member's next request on."""
-    version = service.change_role(user_id, Role(body["role"]), if_match(), actor=actor())
+    """Change a member's role in this tenant, from the member's next request on.
+
+    API keys depend on the right of the admin who answers for them. If an admin becomes less, the request must choose
+    what becomes of valid ones.
+    """
+    version = service.change_role(user_id, Role(body["role"]), if_match(), keys=_choice(body), actor=actor())
     return {"user_id": user_id, "role": body["role"]}, etag(version)
 
 
 @blueprint.delete("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.remove")
+@blueprint.arguments(RemoveMemberQuery, location="query")
 @blueprint.response(204)
-@refuses(OwnMembership, MemberNotFound)
-def remove_member(user_id: UUID) -> None:
-    """Remove a member from the next request on. The wallet and its history stay."""
-    service.remove_member(user_id, actor=actor())
+@refuses(OwnMembership, MemberNotFound, ApiKeysUndecided)
+def remove_member(query: dict[str, Any], user_id: UUID) -> None:
+    """Remove a member from the next request on. The wallet and its history stay.
+
+    If valid API keys depend on the member's right, the request must choose what becomes of them.
+    """
+    service.remove_member(user_id, keys=_choice(query), actor=actor())
+
+
+def _choice(given: dict[str, Any]) -> KeyChoice | None:
+    return KeyChoice(given["api_keys"]) if "api_keys" in given else None

@@ -1,13 +1,11 @@
 """Members on the wire."""
 
-import re
-from typing import Any
+from marshmallow import fields
 
-from marshmallow import ValidationError, fields, validates
-
-from app.api.fields import Answer, Choice, Schema, Text, Word, coded
+from app.api.fields import Answer, Choice, Schema, Text, Word, Words
 from app.api.pagination import CountedPageQuery, counted_page_schema
-from app.users.schemas import MEMBERSHIP_ROLE, MyMembershipSchema
+from app.api_keys.handover import KeyChoice
+from app.users.schemas import MEMBERSHIP_ROLE, EmailAddress, MyMembershipSchema
 
 
 class MeSchema(Answer):
@@ -45,16 +43,25 @@ class MemberRoleSchema(Answer):
     role = Word(MEMBERSHIP_ROLE)
 
 
+class KeyChoiceField(Choice):
+    """What becomes of the API keys that depend on the right of a member who loses it."""
+
+    def __init__(self) -> None:
+        meaning = "of the valid keys that an admin answers for; `keep`: you answer for them"
+        super().__init__(Words("KeyChoice", *KeyChoice), description=meaning, data_key="apiKeys")
+
+
 class AddMemberSchema(Schema):
-    email = Text(required=True, max_length=254)
+    email = EmailAddress(required=True)
     name = Text(max_length=200, description="of a user who is new; others keep theirs")
     role = Choice(MEMBERSHIP_ROLE, required=True)
-
-    @validates("email")
-    def is_address(self, value: str, **_: Any) -> None:
-        if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
-            raise ValidationError(coded("not_an_address", "An e-mail address is needed."))
+    api_keys = KeyChoiceField()
 
 
 class ChangeMemberSchema(Schema):
     role = Choice(MEMBERSHIP_ROLE, required=True)
+    api_keys = KeyChoiceField()
+
+
+class RemoveMemberQuery(Schema):
+    api_keys = KeyChoiceField()

@@ -6,11 +6,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.api.conditional import IfMatch
+from app.api_keys.handover import KeyChoice, settle_keys
 from app.audit.service import commit_entry
 from app.auth.actors import Actor, ActorKind
 from app.auth.errors import AdminRequired
 from app.db import db, tenants
 from app.members.errors import OwnMembership
+from app.members.invitations.models import revoke_invitations_of
 from app.users.errors import MemberNotFound
 from app.users.models import Membership, Role, User, member_directory
 from tenant_schemas.context import current_tenant
@@ -55,19 +57,23 @@ def _conditions(q: str | None, role: str | None) -> list[sa.ColumnElement[bool]]
 
 def get_member(user_id: UUID) -> sa.Row[Any]:
     """One member of the bound tenant. Raises MemberNotFound."""
-    row = db.session.execute(sa.select(member_directory).where(member_directory.c.user_id == user_id)).one_or_none()
+    who = member_directory.c
+    query = sa.select(member_directory, _version).join(Membership, Membership.user_id == who.user_id)
+    row = db.session.execute(query.where(who.user_id == user_id)).one_or_none()
     if row is None:
         raise MemberNotFound(MemberNotFound.text)
     return row
 
 
-def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tuple[UUID, bool]:
+def put_member(
+    email: str, name: str | None, role: Role, *, keys: KeyChoice | None = None, actor: Actor
+) -> tuple[UUID, bool]:
     """Add the user with this address to the bound tenant, or change the user's role there. Returns the user's id, and
     whether the member is new.
 
     An unknown address creates a user without a password, committed at once; otherwise two tenants would wait for each
     other. Answer, cost and directory are the same whether or not the user belongs to other tenants. Locks like
-    `change_role` and commits nothing else. Raises OwnMembership, AdminRequired.
+    `change_role` and commits nothing else. Raises OwnMembership, AdminRequired, ApiKeysUndecided.
     """
     tenant = current_tenant()
     user_id = _user_with(email.strip().lower())
@@ -79,32 +85,34 @@ def put_member(email: str, name: str | None, role: Role, *, actor: Actor) -> tup
             db.session.execute(sa.insert(Membership).values(values))
             commit_entry(tenant, actor, "member.add", subject=str(user_id), after={"role": role})
         else:
-            _change(tenant, user_id, before, role, actor)
+            _change(tenant, user_id, before, role, keys=keys, actor=actor)
     return user_id, before is None
 
 
-def change_role(user_id: UUID, role: Role, seen: IfMatch, *, actor: Actor) -> int:
-    """Change a member's role in the bound tenant.
+def change_role(user_id: UUID, role: Role, seen: IfMatch, *, keys: KeyChoice | None = None, actor: Actor) -> int:
+    """Change a member's role in the bound tenant. Valid API keys of an admin who becomes less are revoked, or kept by
+    the actor.
 
     Locks the tenant's row in the registry, so changes of members run one after another, and of two admins who remove
     each other one stays. Commits nothing. Returns the new version. Raises MemberNotFound, PreconditionFailed,
-    OwnMembership, AdminRequired.
+    OwnMembership, AdminRequired, ApiKeysUndecided.
     """
     tenant = current_tenant()
     with shared_side():
         before = _known_role(tenant, user_id, actor)
         seen.refuse_others(_version_of(tenant, user_id))
-        _change(tenant, user_id, before, role, actor)
+        _change(tenant, user_id, before, role, keys=keys, actor=actor)
         return _version_of(tenant, user_id)
 
 
-def remove_member(user_id: UUID, *, actor: Actor) -> None:
+def remove_member(user_id: UUID, *, keys: KeyChoice | None = None, actor: Actor) -> None:
     """Remove a member from the bound tenant, from the next request on. The wallet and all else in the tenant's schema
-    stay. Locks and raises like `change_role`.
+    stay. Does to API keys, locks and raises what `change_role` does.
     """
     tenant = current_tenant()
     with shared_side():
         before = _known_role(tenant, user_id, actor)
+        end_admins_right(tenant, user_id, keys, keeper=actor.id, actor=actor)
         db.session.execute(sa.delete(Membership).where(*_is(tenant, user_id)))
         commit_entry(tenant, actor, "member.remove", subject=str(user_id), before={"role": before})
 
@@ -127,18 +135,39 @@ def _known_role(tenant: Tenant, user_id: UUID, actor: Actor) -> Role:
 def _role_to_change(tenant: Tenant, user_id: UUID, actor: Actor) -> Role | None:
     if user_id == actor.id:
         raise OwnMembership("You can't change or remove your own membership: ask another admin.")
+    lock_members(tenant, actor)
+    return role_of(tenant, user_id)
+
+
+def lock_members(tenant: Tenant, actor: Actor) -> None:
+    """Lock the tenant's row in the registry, so that changes of members and invitations run one after another. Raises
+    AdminRequired if the actor was an admin when the request came, and is no longer.
+    """
     db.session.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True))
-    query = sa.select(Membership.user_id, Membership.role).where(
-        Membership.tenant_id == tenant.id, Membership.user_id.in_((user_id, actor.id))
-    )
-    roles = {found: Role(role) for found, role in db.session.execute(query)}
-    if actor.kind is not ActorKind.OPERATOR and roles.get(cast(UUID, actor.id)) is not Role.ADMIN:
+    if actor.kind is ActorKind.USER and role_of(tenant, cast(UUID, actor.id)) is not Role.ADMIN:
         raise AdminRequired("You are no longer an admin of this tenant.")
-    return roles.get(user_id)
 
 
-def _change(tenant: Tenant, user_id: UUID, before: Role, role: Role, actor: Actor) -> None:
+def role_of(tenant: Tenant, user_id: UUID) -> Role | None:
+    """The user's role in the tenant; None for a user who is no member."""
+    role = db.session.scalar(sa.select(Membership.role).where(*_is(tenant, user_id)))
+    return Role(role) if role else None
+
+
+def end_admins_right(
+    tenant: Tenant, user_id: UUID, keys: KeyChoice | None, *, keeper: UUID | None, actor: Actor
+) -> None:
+    """What ends with an admin's right in the tenant: the valid API keys, unless they are kept, and open invitations.
+    Raises ApiKeysUndecided.
+    """
+    settle_keys(tenant, user_id, keys, keeper=keeper, actor=actor)
+    db.session.execute(revoke_invitations_of(tenant.id, user_id))
+
+
+def _change(tenant: Tenant, user_id: UUID, before: Role, role: Role, *, keys: KeyChoice | None, actor: Actor) -> None:
     if role != before:
+        if role is not Role.ADMIN:
+            end_admins_right(tenant, user_id, keys, keeper=actor.id, actor=actor)
         db.session.execute(sa.update(Membership).where(*_is(tenant, user_id)).values(role=role))
         commit_entry(
             tenant, actor, "member.change", subject=str(user_id), before={"role": before}, after={"role": role}

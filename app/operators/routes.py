@@ -7,6 +7,7 @@ from typing import Any
 
 from app.api.pagination import Page, cursor_to, paginate, position_in, with_total
 from app.auth.access import Access, access, actor
+from app.auth.second_factor.demand import may_enter
 from app.errors import Invalid
 from app.operators.schemas import WalletListQuery, WalletListSchema
 from app.operators.wallets import AllTenantsWalletsPage, list_all_tenants_wallets
@@ -23,12 +24,14 @@ from tenant_schemas.context import SHARED, current_binding
 @blueprint.response(200, WalletListSchema)
 def list_wallets(query: dict[str, Any]) -> Page[MemberWallet] | AllTenantsWalletsPage:
     """This tenant's wallets, oldest first. For an operator who names no tenant: the wallets of all active tenants, by
-    slug.
+    slug. Those are unavailable that demand a second factor, if the session has none.
     """
     filters = {name: query.get(name) for name in ("q", "status", "currency", "user_id")}
     if current_binding() is SHARED:
         _refuse_in_all_tenants(query)
-        found = list_all_tenants_wallets(after=position_in(query), limit=query["limit"], actor=actor(), **filters)
+        found = list_all_tenants_wallets(
+            after=position_in(query), limit=query["limit"], actor=actor(), may_enter=may_enter, **filters
+        )
         next_cursor = cursor_to(found.position, query) if found.position else None
         return AllTenantsWalletsPage(found.items, found.unavailable, next_cursor)
     is_newest_first = query["sort"] == "-openedAt"

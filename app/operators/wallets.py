@@ -4,7 +4,7 @@ Each tenant is read under its own role (`app/tenants/fan_out.py`). Its audit log
 look, also if no wallet matches the filters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +40,12 @@ class AllTenantsWalletsPage:
     next_cursor: str | None
 
 
-def list_all_tenants_wallets(*, after: Position | None, limit: int, actor: Actor, **filters: Any) -> AllTenantsWallets:
-    """Up to `limit` wallets; fewer if the budget of tenants or time ends first. Commits after each tenant."""
+def list_all_tenants_wallets(
+    *, after: Position | None, limit: int, actor: Actor, may_enter: Callable[[Tenant], bool], **filters: Any
+) -> AllTenantsWallets:
+    """Up to `limit` wallets; fewer if the budget of tenants or time ends first. A tenant that the operator may not
+    enter is unavailable. Commits after each tenant.
+    """
     found, budget = AllTenantsWallets(), Budget()
     for tenant in _tenants_from(after):
         if not budget.allows_another():
@@ -56,8 +60,10 @@ def list_all_tenants_wallets(*, after: Position | None, limit: int, actor: Actor
             return wallets
 
         try:
-            wallets = read_as(tenant, read)
+            wallets = read_as(tenant, read) if may_enter(tenant) else None
         except Unreadable:
+            wallets = None
+        if wallets is None:
             found.unavailable.append(tenant.slug)
             wallets = []
         found.items += wallets[:room]

@@ -1,11 +1,33 @@
-"""Users and their memberships on the wire."""
+"""Users, their addresses and their memberships on the wire."""
+
+import re
+from typing import Any, Final
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, Word, Words
+from app.api.fields import Answer, Moment, Text, Word, Words, coded
 from app.users.models import MEMBERSHIP_ROLES
 
 MEMBERSHIP_ROLE = Words("MembershipRole", *MEMBERSHIP_ROLES)
+MAX_ADDRESS_LENGTH: Final = 254  # RFC 5321, 4.5.3.1.3
+# ASCII only: lower-casing maps other letters to ASCII, so an address with a Kelvin sign would become one with a k.
+# No comma, colon, semicolon or angle bracket: in a header of a mail they would begin another address.
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
+
+
+class EmailAddress(Text):
+    """The address of a new account, or a new address of one."""
+
+    default_error_messages = {"not_an_address": coded("not_an_address", "An e-mail address is needed.")}  # noqa: RUF012
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_ADDRESS_LENGTH, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if not _ADDRESS.fullmatch(text):
+            raise self.make_error("not_an_address")
+        return text
 
 
 class PersonSchema(Answer):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,26 +18,37 @@ from tenant_schemas.tenant import TenantStatus
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a password check needs: the user's id, the hash, and whether the user is active."""
+    """What a log-in needs: the user's id, the password's hash, address and name, which a password may not be, whether
+    the user is active, and whether a second factor is on.
+    """
 
     user_id: UUID
     password_hash: str | None
+    email: str
+    name: str
     is_active: bool
+    has_second_factor: bool
+
+
+_CREDENTIALS: Final[LiteralString] = """
+    SELECT u.id, u.password_hash, u.email, u.name, u.status = 'active', EXISTS (
+        SELECT FROM shared.second_factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL)
+    FROM shared.users u WHERE """
+_CREDENTIALS_BY_EMAIL: Final[LiteralString] = _CREDENTIALS + "u.email = %s"
+_CREDENTIALS_BY_ID: Final[LiteralString] = _CREDENTIALS + "u.id = %s"
 
 
 def credentials(email: str) -> Credentials | None:
     """The credentials of the user with this address, in any case. It leaves no db transaction open, because hashing
     follows.
     """
-    query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE email = %s"
-    rows = connections().shared.one_statement(query, (email.strip().lower(),), retry=True)
+    rows = connections().shared.one_statement(_CREDENTIALS_BY_EMAIL, (email.strip().lower(),), retry=True)
     return Credentials(*rows[0]) if rows else None
 
 
 def credentials_of(user_id: UUID) -> Credentials:
     """The credentials of the user with this id. Raises MemberNotFound."""
-    query = "SELECT id, password_hash, status = 'active' FROM shared.users WHERE id = %s"
-    rows = connections().shared.one_statement(query, (user_id,), retry=True)
+    rows = connections().shared.one_statement(_CREDENTIALS_BY_ID, (user_id,), retry=True)
     if not rows:
         raise MemberNotFound("There is no such user.")
     return Credentials(*rows[0])

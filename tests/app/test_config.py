@@ -44,7 +44,22 @@ REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
     "LOG_LEVEL",
 )
-ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST)
+ACCOUNTS = {
+    "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
+    "MAIL_FROM": "wallet@mail.example",
+    "MAIL_FOLDER": "mails",
+    "MAIL_SECONDS": "0.5",
+    "ACCOUNT_PAGES_URL": "https://wallet.example/account",
+    "INVITATION_SECONDS": "60",
+    "RESET_SECONDS": "61",
+    "EMAIL_CHANGE_SECONDS": "62",
+    "MAIL_RATE_LIMIT": "3/day",
+    "ACCOUNT_RATE_LIMIT": "4/day",
+    "INVITATION_RATE_LIMIT": "5/day",
+    "SECOND_FACTOR_RATE_LIMIT": "6/day",
+    "OPERATOR_SECOND_FACTOR": "True",
+}
+ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS)
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +120,7 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REFRESH_OVERLAP_SECONDS": "0",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
+        **ACCOUNTS,
     }
     for name, value in given.items():
         environment.setenv(name, value)
@@ -154,6 +170,18 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "CORS_ORIGINS": "*",
         "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
         "TRUSTED_PROXIES": "-1",
+        "SMTP_URL": "mail.example:25",
+        "MAIL_FROM": "wallet",
+        "MAIL_SECONDS": "-1",
+        "ACCOUNT_PAGES_URL": "http://wallet.example/account",
+        "INVITATION_SECONDS": "59",
+        "RESET_SECONDS": "0",
+        "EMAIL_CHANGE_SECONDS": "-1",
+        "MAIL_RATE_LIMIT": "5",
+        "ACCOUNT_RATE_LIMIT": "5/week",
+        "INVITATION_RATE_LIMIT": "-5/hour",
+        "SECOND_FACTOR_RATE_LIMIT": "",
+        "OPERATOR_SECOND_FACTOR": "perhaps",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)
@@ -212,6 +240,12 @@ def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, na
         ("CONNECTION_WAIT_SECONDS", "nan"),
         ("BASE_DOMAIN", ".wallet.example"),
         ("BASE_DOMAIN", "https://wallet.example"),
+        ("SMTP_URL", "smtp://"),
+        ("SMTP_URL", "smtp://mail.example:many"),
+        ("SMTP_URL", "smtp://mail.example/inbox"),
+        ("MAIL_FROM", "a@mail.example, b@mail.example"),
+        ("MAIL_FROM", "a@mail.example\n"),
+        ("ACCOUNT_PAGES_URL", "https://wallet.example/#account"),
     ],
 )
 def test_a_value_that_can_only_fail_later_is_refused_now(
@@ -219,6 +253,12 @@ def test_a_value_that_can_only_fail_later_is_refused_now(
 ) -> None:
     environment.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
+        read_settings()
+
+
+def test_a_mail_server_needs_a_sender(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SMTP_URL", "smtp://mail.example")
+    with pytest.raises(ConfigurationError, match="MAIL_FROM"):
         read_settings()
 
 
@@ -235,8 +275,10 @@ def test_settings_cannot_be_changed() -> None:
         settings.secret_key = "another"  # type: ignore[misc]
 
 
-def test_settings_do_not_show_their_secrets() -> None:
+def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> None:
     """They end up in tracebacks, in logs of local variables and in shells."""
+    for name in ("SMTP_URL", "MAIL_FROM"):
+        environment.setenv(name, ACCOUNTS[name])
     shown = f"{read_settings()!r} {read_settings()!s}"
     secrets = (
         RIGHT["TENANT_SECRET"],
@@ -244,6 +286,7 @@ def test_settings_do_not_show_their_secrets() -> None:
         str(SIGNING_KEY["d"]),
         "the-url-password",
         "the-admin-password",
+        "the-smtp-password",
     )
     assert [secret for secret in secrets if secret in shown] == []
 

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from app.auth.passwords import hash_password
 from tenant_schemas.testing.plugin import Database
-from tests.factories.api import Api
+from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.catalogue import Catalogue
 from tests.factories.people import People
 
@@ -61,7 +61,9 @@ def soon() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
-OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}")
+OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}", "{invitation}")
+_FACTOR = "/api/me/second-factor"
+_INVITATION = "/api/admin/invitations/<uuid:invitation_id>"
 _DOCUMENT = "documents/<uuid:document_id>"
 _WALLET = "/api/admin/wallets/<uuid:wallet_id>"
 _FORMS = ("", ".csv", ".pdf")
@@ -86,6 +88,10 @@ SAMPLES = (
     Sample("POST", "/api/auth/refresh", ANYONE, json={"refreshToken": "unknown"}),
     Sample("POST", "/api/auth/logout", ANYONE),
     Sample("POST", "/api/auth/password", USERS, json={"currentPassword": "wrong", "newPassword": PASSWORD}),
+    Sample("POST", "/api/auth/password/forgotten", ANYONE, json={"email": "{email}"}),
+    Sample("POST", "/api/auth/password/reset", ANYONE, json={"token": "unknown", "newPassword": PASSWORD}),
+    Sample("POST", "/api/auth/email/confirm", ANYONE, json={"token": "unknown"}),
+    Sample("POST", "/api/auth/invitations/accept", ANYONE, json={"token": "unknown", "password": PASSWORD}),
     Sample("GET", "/api/admin/tenants", OPERATORS),
     Sample("POST", "/api/admin/tenants", OPERATORS, json={"id": "{slug}", "currency": "EUR"}),
     Sample(
@@ -97,6 +103,16 @@ SAMPLES = (
     Sample("GET", "/api/admin/tenants/<slug>", OPERATORS, "/api/admin/tenants/{slug}"),
     Sample("PATCH", "/api/admin/tenants/<slug>", OPERATORS, "/api/admin/tenants/{slug}", json={"name": "{slug}"}),
     Sample("GET", "/api/me", USERS),
+    Sample("PATCH", "/api/me", USERS, json={"name": "Test Person"}),
+    Sample("POST", "/api/me/email", USERS, json={"newEmail": "new@example.com", "currentPassword": "wrong"}),
+    Sample("GET", "/api/me/sessions", USERS),
+    Sample("DELETE", "/api/me/sessions", USERS),
+    Sample("DELETE", "/api/me/sessions/<uuid:session_id>", USERS, f"/api/me/sessions/{ID_OF_NOTHING}"),
+    Sample("GET", _FACTOR, USERS),
+    Sample("POST", _FACTOR, USERS, json={"currentPassword": "wrong"}),
+    Sample("POST", f"{_FACTOR}/confirm", USERS, json={"code": "123456"}),
+    Sample("POST", f"{_FACTOR}/recovery-codes", USERS, json={"currentPassword": "wrong", "code": "123456"}),
+    Sample("POST", f"{_FACTOR}/remove", USERS, json={"currentPassword": "wrong", "code": "123456"}),
     Sample("GET", "/api/wallet", MEMBERS),
     Sample("GET", "/api/wallets", MEMBERS),
     Sample("GET", "/api/wallet/transactions", MEMBERS),
@@ -180,6 +196,10 @@ SAMPLES = (
         json={"name": "a robot", "role": "service", "expiresAt": soon()},
     ),
     Sample("DELETE", "/api/admin/api-keys/<uuid:key_id>", ADMINS, "/api/admin/api-keys/{key}"),
+    Sample("GET", "/api/admin/invitations", ADMINS),
+    Sample("POST", "/api/admin/invitations", ADMINS, json={"email": "invited@example.com", "role": "member"}),
+    Sample("DELETE", _INVITATION, ADMINS, "/api/admin/invitations/{invitation}"),
+    Sample("POST", f"{_INVITATION}/resend", ADMINS, "/api/admin/invitations/{invitation}/resend"),
     Sample("GET", "/api/admin/members", READERS),
     Sample("GET", "/api/admin/members/<uuid:user_id>", READERS, "/api/admin/members/{member}"),
     Sample("POST", "/api/admin/members", ADMINS, json={"email": "person@example.com", "role": "member"}),
@@ -219,6 +239,7 @@ class Side:
             "member": self.member.user_id,
             "leaver": self.leaver.user_id,
             "key": self._key(api, "auditor")["id"],
+            "invitation": self._invitation(api),
             "product": product,
             "currency": CURRENCY[slug],
             "email": self.member.email,
@@ -231,6 +252,12 @@ class Side:
         answer = api.post("/api/admin/api-keys", self.admin, self.slug, json=body)
         assert answer.status_code == 201, answer.text
         return dict(answer.json)
+
+    def _invitation(self, api: Api) -> str:
+        body = {"email": f"{uuid4().hex}@example.com", "role": "member"}
+        answer = api.post("/api/admin/invitations", self.admin, self.slug, json=body)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json["id"])
 
     def token_of(self, role: str) -> str:
         return str(self.service["key"] if role == "service" else getattr(self, role).token)
@@ -319,7 +346,10 @@ class World:
         schema = f"{slug}_schema"
         parts = [f"{schema}.{name} r" for (name,) in self.eye.execute(tables, (schema,)).fetchall()]
         own = f"(SELECT id FROM shared.tenants WHERE slug = '{slug}')"
-        parts += [f"shared.{name} r WHERE r.tenant_id = {own}" for name in ("memberships", "api_keys", "sessions")]
+        parts += [
+            f"shared.{name} r WHERE r.tenant_id = {own}"
+            for name in ("memberships", "api_keys", "sessions", "invitations")
+        ]
         parts.append(f"shared.tenants r WHERE r.slug = '{slug}'")
         sums = ", ".join(f"(SELECT sum(hashtextextended(r::text, 0)::numeric) FROM {part})" for part in parts)
         return list(self.eye.execute(f"SELECT {sums}".encode()).fetchall())

@@ -20,6 +20,7 @@ from tests.app.api.test_requests_bad_input import OVER_ROUTES, OVER_TENANTS, ROU
 OTHER = {"eur": "km", "km": "eur"}
 WRITTEN = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments", "credit_policies")
 SHARED = ("users", "memberships", "tenants", "api_keys", "sessions", "refresh_tokens", "provisionings")
+SHARED += ("invitations", "account_mails", "second_factors", "recovery_codes")
 # A route may describe a field of such a name; every other such field is refused.
 FIELDS = ("tenantId", "tenant_id", "tenant", "tenantRole", "tenant_role", "schemaName", "schema_name", "settings")
 FIELDS += ("userId", "user_id", "adminId", "admin_id", "actorId", "actorKind", "isOperator", "is_operator", "status")

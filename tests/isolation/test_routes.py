@@ -29,7 +29,9 @@ TURNED_AWAY = {
     *("tenant_required", "tenant_ambiguous", "tenant_not_found"),
     *("admin_required", "member_required", "user_required", "operator_required"),
 }
-ONCE_ONLY = ("/void", "/cancel", "/capture", "/auth/refresh", "/auth/password", "/admin/tenants")
+ONCE_ONLY: tuple[str, ...] = ("/void", "/cancel", "/capture", "/auth/refresh", "/auth/password", "/admin/tenants")
+ONCE_ONLY += ("/password/reset", "/email/confirm", "/invitations/accept", "/me/email")
+ONCE_ONLY += ("/resend", "/second-factor", "/second-factor/confirm", "/recovery-codes", "/remove")
 NOT_FOUND = (404, "tenant_not_found")
 
 
@@ -123,7 +125,7 @@ def entries_of_operator(world: World) -> list[int]:
 @OVER_SAMPLES
 def test_the_sample_is_a_right_request(world: World, sample: Sample) -> None:
     """With an invalid sample the tests here would attack nothing."""
-    if sample.method == "DELETE" or sample.rule.endswith(ONCE_ONLY):
+    if sample.method != "GET" and (sample.method == "DELETE" or sample.rule.endswith(ONCE_ONLY)):
         pytest.skip("the feature's own tests cover requests that succeed only once")
     role = "member" if "member" in sample.who else "admin" if "admin" in sample.who else "operator"
     answer = world.send(sample, role, "eur")

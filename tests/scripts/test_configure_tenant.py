@@ -52,3 +52,10 @@ def test_what_a_tenant_can_not_be_told_is_refused_and_changes_nothing(
     before = fresh_database.tenant("km")
     assert run("configure_tenant", *arguments).exit_code == 2
     assert fresh_database.tenant("km") == before
+
+
+def test_a_tenant_demands_a_second_factor_of_its_staff_or_not(run: Run, fresh_database: Database) -> None:
+    for option, value in (("--require-second-factor", True), ("--no-require-second-factor", False)):
+        done = run("configure_tenant", "km", option)
+        assert (done.exit_code, done.output.strip()) == (0, f"km: require_second_factor {value}")
+        assert fresh_database.tenant("km").settings["require_second_factor"] is value

@@ -83,7 +83,7 @@ class Caller:
 
     def __init__(self, url: str, who: str) -> None:
         self.http = httpx.Client(base_url=url)
-        body = {"email": f"{who}@example.com", "password": "wallet-demo"}
+        body = {"email": f"{who}@example.com", "password": "wallet-demo-login"}
         answer = self.http.post("/api/auth/login", json=body)
         assert answer.status_code == 200, answer.text
         self.http.headers["Authorization"] = f"Bearer {answer.json()['accessToken']}"
@@ -154,6 +154,18 @@ def test_the_demo_people_belong_where_the_readme_says(server: tuple[str, str], w
     with caller as http:
         assert [membership["tenantId"] for membership in caller.memberships] == tenants
         assert http.get("/api/me").json()["isOperator"] == (who == "operator")
+
+
+def test_a_mail_of_the_demo_is_written_to_the_folder_that_was_printed(server: tuple[str, str], folder: Path) -> None:
+    url, printed = server
+    assert f"Mails to users are written to {folder / 'data' / 'mail'}" in printed
+    body = {"email": "outsider@example.com"}
+    assert httpx.post(f"{url}/api/auth/password/forgotten", json=body).status_code == 202
+    deadline = time.monotonic() + 20
+    while not (found := list((folder / "data" / "mail").glob("*.eml"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (file,) = found
+    assert "To: outsider@example.com" in file.read_text()
 
 
 def test_flask_commands_and_psql_reach_the_running_server(server: tuple[str, str], folder: Path) -> None:

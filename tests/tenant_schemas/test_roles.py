@@ -120,6 +120,7 @@ TENANT_FUNCTIONS = (
 )
 SHARED_TABLES = (
     *(
+        "account_mails",
         "alembic_version",
         "api_keys",
         "attempt_counts",
@@ -129,6 +130,7 @@ SHARED_TABLES = (
         "migration_outcomes",
         "migration_runs",
     ),
+    *("invitations", "recovery_codes", "second_factors"),
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
@@ -164,10 +166,12 @@ EXPECTED: dict[str, Rights] = {
         "database": "CONNECT",
         "schema shared": "USAGE",
         "shared.alembic_version": "SELECT",
+        "shared.account_mails": "DELETE INSERT SELECT UPDATE",
         "shared.api_keys": "INSERT SELECT UPDATE",
         "shared.attempt_counts": "DELETE INSERT SELECT UPDATE",
         "shared.categories": "SELECT",
         "shared.former_members": "DELETE SELECT",
+        "shared.invitations": "DELETE INSERT SELECT UPDATE",
         "shared.memberships": "DELETE INSERT SELECT UPDATE",
         "shared.product_prices": "SELECT",
         "shared.products": "SELECT",
@@ -177,7 +181,9 @@ EXPECTED: dict[str, Rights] = {
         "shared.spare_schemas": "SELECT",
         "shared.schema_fingerprints": "SELECT",
         "shared.schema_stamps": "SELECT",
+        "shared.recovery_codes": "DELETE INSERT SELECT",
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
+        "shared.second_factors": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
         "shared.tenants": "SELECT UPDATE",
         "shared.users": "INSERT SELECT UPDATE",
@@ -365,11 +371,13 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         " pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) FROM pg_policy"
     ).fetchall()
     assert sorted(policies) == [
+        ("shared.account_mails", "{wallet_app}", "*", True, "true", None),
         ("shared.api_keys", "{wallet_app}", "*", True, "true", None),
         ("shared.attempt_counts", "{wallet_app}", "*", True, "true", "true"),
         ("shared.categories", "{wallet_app}", "*", True, "true", None),
         ("shared.categories", "{wallet_tenants}", "r", True, "true", None),
         ("shared.former_members", "{wallet_app}", "*", True, "true", None),
+        ("shared.invitations", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_app}", "*", True, "true", None),
         ("shared.memberships", "{wallet_tenants}", "*", True, "(tenant_role = CURRENT_USER)", None),
         ("shared.migration_outcomes", "{wallet_app}", "r", True, "true", None),
@@ -379,9 +387,11 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.products", "{wallet_app}", "*", True, "true", None),
         ("shared.products", "{wallet_tenants}", "r", True, "true", None),
         ("shared.provisionings", "{wallet_app}", "*", True, "true", None),
+        ("shared.recovery_codes", "{wallet_app}", "*", True, "true", None),
         ("shared.refresh_tokens", "{wallet_app}", "*", True, "true", None),
         ("shared.schema_fingerprints", "{wallet_app}", "r", True, "true", None),
         ("shared.schema_stamps", "{wallet_app}", "r", True, "true", None),
+        ("shared.second_factors", "{wallet_app}", "*", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),

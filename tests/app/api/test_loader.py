@@ -17,7 +17,7 @@ from tests.factories.schemas import api_schemas, bodies
 
 SCHEMAS = list(api_schemas())
 # marshmallow loads them alone: their hooks are not known.
-LEFT = {"AddMemberSchema"}
+LEFT: set[str] = set()
 
 
 def outcome(schema: Schema, data: Any) -> Any:

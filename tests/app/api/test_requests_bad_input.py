@@ -65,7 +65,7 @@ ROUTES = (
         {"email": "unknown@example.com", "password": "wrong"},
         status=401,
         required=("email", "password"),
-        texts={"email": 254, "password": 1024},
+        texts={"email": 254, "password": 1024, "code": 40},
         also=("cookie", "deviceToken"),
     ),
     Route(
@@ -82,6 +82,68 @@ ROUTES = (
         status=403,
         required=("currentPassword", "newPassword"),
         texts={"currentPassword": 1024, "newPassword": 1024},
+    ),
+    Route(
+        "/api/auth/password/forgotten",
+        {"email": "unknown@example.com"},
+        status=202,
+        required=("email",),
+        texts={"email": 254},
+    ),
+    Route(
+        "/api/auth/password/reset",
+        {"token": "unknown", "newPassword": "long enough by far"},
+        status=404,
+        required=("token", "newPassword"),
+        texts={"token": 100, "newPassword": 1024},
+    ),
+    Route("/api/auth/email/confirm", {"token": "unknown"}, status=404, required=("token",), texts={"token": 100}),
+    Route(
+        "/api/auth/invitations/accept",
+        {"token": "unknown", "password": "long enough by far", "name": "Ana"},
+        status=404,
+        required=("token",),
+        texts={"token": 100, "password": 1024, "name": 200},
+    ),
+    Route("/api/me", {"name": "Ana"}, method="PATCH", status=200, required=("name",), texts={"name": 200}),
+    Route(
+        "/api/me/email",
+        {"newEmail": "{email}", "currentPassword": "wrong"},
+        status=403,
+        required=("newEmail", "currentPassword"),
+        texts={"currentPassword": 1024},
+        also=("newEmail",),
+    ),
+    Route(
+        "/api/me/second-factor",
+        {"currentPassword": "wrong"},
+        status=403,
+        required=("currentPassword",),
+        texts={"currentPassword": 1024},
+    ),
+    Route("/api/me/second-factor/confirm", {"code": "123456"}, status=409, required=("code",), texts={"code": 40}),
+    Route(
+        "/api/me/second-factor/recovery-codes",
+        {"currentPassword": "wrong", "code": "123456"},
+        status=403,
+        required=("currentPassword", "code"),
+        texts={"currentPassword": 1024, "code": 40},
+    ),
+    Route(
+        "/api/me/second-factor/remove",
+        {"currentPassword": "wrong", "code": "123456"},
+        status=403,
+        required=("currentPassword", "code"),
+        texts={"currentPassword": 1024, "code": 40},
+    ),
+    Route(
+        "/api/admin/invitations",
+        {"email": "{email}", "name": "Ana", "role": "member"},
+        required=("email", "role"),
+        texts={"name": 200},
+        choices=("role",),
+        also=("email",),
+        wants_key=False,
     ),
     Route(
         "/api/wallet/payments",
@@ -174,7 +236,7 @@ ROUTES = (
         {"email": "{email}", "name": "Ana", "role": "member"},
         required=("email", "role"),
         texts={"name": 200},
-        choices=("role",),
+        choices=("role", "apiKeys"),
         also=("email",),
         wants_key=False,
     ),
@@ -184,7 +246,7 @@ ROUTES = (
         method="PATCH",
         status=200,
         required=("role",),
-        choices=("role",),
+        choices=("role", "apiKeys"),
     ),
     Route(
         "/api/admin/tenants",
@@ -212,6 +274,10 @@ WITHOUT_A_BODY = {
     ("POST", "/api/orders/<uuid:order_id>/cancel"),
     ("DELETE", "/api/admin/api-keys/<uuid:key_id>"),
     ("DELETE", "/api/admin/members/<uuid:user_id>"),
+    ("DELETE", "/api/admin/invitations/<uuid:invitation_id>"),
+    ("POST", "/api/admin/invitations/<uuid:invitation_id>/resend"),
+    ("DELETE", "/api/me/sessions"),
+    ("DELETE", "/api/me/sessions/<uuid:session_id>"),
 }
 POSTINGS = tuple(route for route in ROUTES if route.status == 201 and route.wants_key)
 
@@ -231,7 +297,7 @@ class World:
     def __init__(self, app: Flask, database: Database) -> None:
         people = People(app)
         self.api = Api(app)
-        self.admin: Person = people.make(eur="admin", km="admin")
+        self.admin: Person = people.make(password_hash="no password has this hash", eur="admin", km="admin")
         self.other: Person = people.make(eur="member", km="member")
         self.wallet: dict[str, UUID] = {}
         self.payment: dict[str, str] = {}
@@ -286,7 +352,8 @@ class World:
         counted = [f"{slug}_schema.{table}" for slug in TENANTS for table in tables]
         counted += [f"{slug}_schema.audit_log WHERE refusal IS NULL AND action <> 'look'" for slug in TENANTS]
         counted += ["shared.users", "shared.memberships", "shared.tenants", "shared.sessions"]
-        counted += ["shared.api_keys", "shared.provisionings"]
+        counted += ["shared.api_keys", "shared.provisionings", "shared.invitations"]
+        counted += ["shared.account_mails", "shared.second_factors"]
         counts = ", ".join(f"(SELECT count(*) FROM {table})" for table in counted)
         rows = list(self._eye.execute(f"SELECT {counts}").fetchall())
         for slug in TENANTS:

@@ -146,6 +146,23 @@ def test_a_token_with_a_wrong_claim_is_refused(api: Api, provider: Provider, per
     refuse(api, provider.token(person.email, **json.loads(filled)))
 
 
+@pytest.mark.parametrize(("methods", "status"), [(["pwd", "mfa"], 200), (["pwd"], 403), ("mfa", 403), (None, 403)])
+def test_the_provider_says_whether_it_asked_for_a_second_factor(
+    *, api: Api, provider: Provider, people: People, database: Database, methods: Any, status: int
+) -> None:
+    admin = people.make(eur="admin")
+    change = "UPDATE shared.tenants SET settings = settings {} WHERE slug = 'eur'"
+    with database.as_superuser() as superuser:
+        superuser.execute(change.format("""|| '{"require_second_factor": true}'""").encode())
+        try:
+            claims = {} if methods is None else {"amr": methods}
+            token = provider.token(admin.email, **claims)
+            headers = {"Authorization": f"Bearer {token}"}
+            assert api.get("/api/admin/members", tenant="eur", headers=headers).status_code == status
+        finally:
+            superuser.execute(change.format("- 'require_second_factor'").encode())
+
+
 def test_an_expired_token_is_to_be_refreshed_at_the_provider(api: Api, provider: Provider, person: Person) -> None:
     token = provider.token(person.email, exp=NOW - 3600)
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})

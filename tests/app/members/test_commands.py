@@ -9,6 +9,7 @@ from flask import Flask
 
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
+from tests.factories.mail import Mailbox
 from tests.factories.people import People
 
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
@@ -71,6 +72,32 @@ def test_a_password_can_come_from_the_environment(app: Flask, database: Database
     assert roles_of(database, email) == {"km": "member"}
 
 
+def test_a_password_for_an_address_that_exists_is_an_error_and_changes_nothing(
+    app: Flask, people: People, database: Database
+) -> None:
+    person = people.make(eur="member", password_hash="unchanged")
+    result = add(app, person.email, "--tenant", "km", "--password", "correct horse")
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+    assert "set-password" in result.output
+    assert roles_of(database, person.email) == {"eur": "member"}
+    query = "SELECT password_hash FROM shared.users WHERE id = %s"
+    assert database.as_superuser().execute(query, (person.user_id,)).fetchall() == [("unchanged",)]
+
+
+def test_an_invited_address_becomes_a_member_when_it_accepts(
+    app: Flask, api: Api, database: Database, mailbox: Mailbox
+) -> None:
+    email = new_email()
+    result = add(app, email, "--tenant", "eur", "--role", "admin", "--invite")
+    assert (result.exit_code, result.output) == (0, f"{email} is invited to eur as admin\n")
+    assert roles_of(database, email) == {}
+    body = {"token": mailbox.token(email), "password": "correct horse"}
+    assert api.send("POST", "/api/auth/invitations/accept", json=body).status_code == 200
+    assert roles_of(database, email) == {"eur": "admin"}
+    assert add(app, new_email(), "--tenant", "eur", "--invite", "--password", "correct horse").exit_code == 2
+
+
 def test_a_known_user_is_let_into_another_tenant_and_asked_for_no_password(
     app: Flask, people: People, database: Database
 ) -> None:
@@ -114,6 +141,10 @@ UNUSABLE = {
     "white space for an address": ("  ", "correct horse"),
     "an address with a control character": ("ana\x1b[31m@example.com", "correct horse"),
     "an address too long": ("a" * 243 + "@example.com", "correct horse"),
+    "two addresses": ("ana@example.com,eve@example.com", "correct horse"),
+    "a password of one character": ("{new}", "x"),
+    "a password of eleven characters": ("{new}", "x" * 11),
+    "the address as password": ("an.address@example.com", "An.Address@example.com"),
     "a password with a control character": ("{new}", "correct\rhorse"),
     "a password too long": ("{new}", "x" * 1025),
 }
@@ -150,7 +181,9 @@ def test_a_new_password_ends_the_users_sessions_and_nobody_elses(
     with database.as_superuser() as superuser:
         for user_id in (person.user_id, other.user_id):
             superuser.execute(insert, (user_id,))
-    result = app.test_cli_runner().invoke(args=["members", "set-password", person.email, "--password", "new one"])
+    result = app.test_cli_runner().invoke(
+        args=["members", "set-password", person.email, "--password", "a new password"]
+    )
     assert result.exit_code == 0, result.output
     query = "SELECT end_reason FROM shared.sessions WHERE user_id = %s AND ended_at IS NOT NULL"
     with database.as_superuser() as superuser:
@@ -159,7 +192,7 @@ def test_a_new_password_ends_the_users_sessions_and_nobody_elses(
 
 
 def test_a_password_for_nobody_is_refused(app: Flask) -> None:
-    result = app.test_cli_runner().invoke(args=["members", "set-password", new_email(), "--password", "new one"])
+    result = app.test_cli_runner().invoke(args=["members", "set-password", new_email(), "--password", "a new password"])
     assert result.exit_code == 1
     assert "There is no user with the address" in result.output
     assert "Traceback" not in result.output

@@ -1,0 +1,39 @@
+"""The second factor on the wire."""
+
+from marshmallow import fields
+
+from app.api.fields import Answer, Moment, Schema, Text
+from app.auth.schemas import MAX_PASSWORD_LENGTH
+
+MAX_CODE_LENGTH = 40
+
+
+class PasswordProofSchema(Schema):
+    current_password = Text(data_key="currentPassword", required=True, max_length=MAX_PASSWORD_LENGTH)
+
+
+class CodeSchema(Schema):
+    code = Text(required=True, max_length=MAX_CODE_LENGTH, description="of the authenticator")
+
+
+class FullProofSchema(PasswordProofSchema):
+    code = Text(required=True, max_length=MAX_CODE_LENGTH, description="of the authenticator, or a recovery code")
+
+
+class SecondFactorSchema(Answer):
+    is_on = fields.Boolean(data_key="isOn")
+    confirmed_at = Moment(data_key="confirmedAt", allow_none=True)
+    recovery_codes_left = fields.Integer(data_key="recoveryCodesLeft")
+
+
+class NewSecondFactorSchema(Answer):
+    secret = fields.String(metadata={"description": "base32, for an authenticator that can't read the URI"})
+    uri = fields.String(metadata={"description": "otpauth://…, to be shown as a QR code"})
+
+
+class RecoveryCodesSchema(Answer):
+    recovery_codes = fields.List(
+        fields.String(),
+        data_key="recoveryCodes",
+        metadata={"description": "Each is good once, in place of a code. Only this answer contains them."},
+    )

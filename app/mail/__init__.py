@@ -1,0 +1,1 @@
+"""Mails of accounts: the outbox, the texts, the ways out (shared schema)."""

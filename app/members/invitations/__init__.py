@@ -1,0 +1,1 @@
+"""Invitations of an address to a tenant (shared schema)."""
