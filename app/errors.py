@@ -2,6 +2,7 @@
 
 ServiceError
 ├── Malformed               the request can't be parsed
+├── BodyTooLarge            the body is longer than allowed
 ├── Invalid                 a field of the request is invalid
 ├── Unauthenticated         no valid credential
 ├── Forbidden               the caller may not do this
@@ -53,6 +54,12 @@ class IdempotencyKeyRequired(Malformed):
     code = "idempotency_key_required"
 
 
+class BodyTooLarge(ServiceError):
+    """The body is longer than this installation or this tenant allows."""
+
+    code = "body_too_large"
+
+
 class Invalid(ServiceError):
     """`members["errors"]` lists each fault: field, code, message."""
 
@@ -97,3 +104,9 @@ class TooManyRequests(ServiceError):
 
 class Unavailable(ServiceError):
     code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer now, or gave up this statement. The same request may succeed later."""
+
+    code = "database_unavailable"

@@ -21,6 +21,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
 from tests.factories.people import People
+from tests.factories.refusals import refusals_are_declared  # noqa: F401  An autouse fixture.
 from tests.servers.fixtures import (  # noqa: F401  pytest finds the fixtures and hooks of two servers here.
     both_servers,
     embedded_template,

@@ -41,10 +41,10 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 def _spare_the_tenants(case: Case) -> None:
     """The tenants under test are never suspended, and only one tenant is made, because each has to be dropped."""
-    if case.path_parameters.get("slug") in {"eur", "km"}:
-        case.path_parameters["slug"] = "spare"
-    if isinstance(case.body, dict) and re.fullmatch("[a-z][a-z0-9_]*", str(case.body.get("slug")), re.ASCII):
-        case.body = {**case.body, "slug": "asked_for"}
+    if case.path_parameters.get("tenantId") in {"eur", "km"}:
+        case.path_parameters["tenantId"] = "spare"
+    if isinstance(case.body, dict) and re.fullmatch("[a-z][a-z0-9_]*", str(case.body.get("id")), re.ASCII):
+        case.body = {**case.body, "id": "asked_for"}
 
 
 def _renew_key(case: Case, number: int) -> None:
@@ -71,12 +71,16 @@ def filter_failure(context: HookContext, failure: Failure, case: Case, response:
 
 @schemathesis.check
 def status_is_named(ctx: CheckContext, response: Response, case: Case) -> None:
-    """`default` describes unforeseen errors; every error of a test must be foreseen."""
+    """`default` describes unforeseen errors; every error of a test must be foreseen, with its code."""
     if case.method.lower() != case.operation.method.lower():
         return  # schemathesis also tries an undescribed method.
     status = str(response.status_code)
     answers[f"{case.operation.label} {status}"] += 1
-    assert status in case.operation.definition.raw["responses"], f"{status} is described by `default` only"
+    responses = case.operation.definition.raw["responses"]
+    assert status in responses, f"{status} is described by `default` only"
+    if response.headers.get("content-type") == ["application/problem+json"]:
+        code = json.loads(response.content)["code"]
+        assert code in responses[status]["x-codes"], f"{status} is described without {code}"
 
 
 @schemathesis.check

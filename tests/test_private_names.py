@@ -148,7 +148,7 @@ TABLE = (
     PrivateName(
         "flask_smorest:Blueprint",
         "_apidoc",
-        "app.api.blueprint app.api.headers app.auth.access",
+        "app.api.blueprint app.api.headers app.api.refusals app.auth.access",
         "where a view keeps its description",
         lambda blueprint: blueprint("name", "name").response(204)(lambda: None),
     ),
@@ -161,8 +161,8 @@ TABLE = (
     PrivateName(
         "marshmallow.fields:Field",
         "_serialize(value, attr, obj, **kwargs)",
-        "app.api.dumper app.api.fields app.api.money_fields",
-        "overridden to write moments and amounts, and called for unusual values",
+        "app.api.dumper app.api.fields app.api.money_fields app.audit.schemas",
+        "overridden to write moments, amounts and states, and called for unusual values",
     ),
     PrivateName("marshmallow:Schema", "_hooks", "app.api.dumper app.api.loader", "read: what runs beside the fields"),
     PrivateName(

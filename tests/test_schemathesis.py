@@ -110,14 +110,14 @@ def of_a_member(world: World, slug: str, member: Person, admin: Person) -> dict[
     wallet = world.people.wallet(member, slug, balance_minor=100_000_000)
     items = {"items": [{"productId": world.product, "quantity": 1}]}
     made = {
-        "transaction_id": world.api.post("/api/wallet/payments", member, slug, json={"amount": "1.00"}),
-        "hold_id": world.api.post("/api/wallet/holds", member, slug, json={"amount": "500.00"}),
-        "order_id": world.api.post("/api/orders", member, slug, json=items),
-        "key_id": make_key(world, slug, admin),
+        "transactionId": world.api.post("/api/wallet/payments", member, slug, json={"amount": "1.00"}),
+        "holdId": world.api.post("/api/wallet/holds", member, slug, json={"amount": "500.00"}),
+        "orderId": world.api.post("/api/orders", member, slug, json=items),
+        "keyId": make_key(world, slug, admin),
     }
     assert {answer.status_code for answer in made.values()} == {201}
-    ids = {name: answer.json.get("id") or answer.json["keyId"] for name, answer in made.items()}
-    return {**ids, "wallet_id": str(wallet), "user_id": str(member.user_id)}
+    ids = {name: answer.json["id"] for name, answer in made.items()}
+    return {**ids, "walletId": str(wallet), "userId": str(member.user_id)}
 
 
 def make_key(world: World, slug: str, admin: Person) -> Any:
@@ -146,8 +146,8 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
     token = make_key(world, home, admin).json["key"] if role == "service" else caller.token
     headers = {"Authorization": f"Bearer {token}"} | ({"X-Tenant": slug} if slug else {})
     named: dict[str, list[str]] = {name: [value] for name, value in ids.items()}
-    named |= {"product_id": [world.product], "currency": [CURRENCIES[home]], "slug": ["spare"]}
-    named |= {"provisioning_id": [str(provisioning)]}
+    named |= {"productId": [world.product], "currency": [CURRENCIES[home]], "tenantId": ["spare"]}
+    named |= {"provisioningId": [str(provisioning)]}
     named |= {"email": [caller.email], "password": [PASSWORD], "refresh_token": [login.json["refreshToken"]]}
     named |= {"version": ['"1"', '"2"', '"3"'], "amount": ["1.00", "0.01", "2.50"]}
     return CONFIG.format(
@@ -161,13 +161,13 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
 
 
 # The source of schemathesis' values, four times of five.
-IDS = ("wallet_id", "transaction_id", "hold_id", "order_id", "user_id", "key_id", "provisioning_id")
+IDS = ("walletId", "transactionId", "holdId", "orderId", "userId", "keyId", "provisioningId")
 PLACES = {
-    **{f"path.{name}": name for name in (*IDS, "currency", "slug")},
+    **{f"path.{name}": name for name in (*IDS, "currency", "tenantId")},
     **{f"body.{name}": "password" for name in ("password", "currentPassword", "newPassword")},
     **{"query.currency": "currency", "body.currency": "currency", "header.If-Match": "version"},
-    **{"body.amount": "amount", "body.items[*].amount": "amount", "body.paymentId": "transaction_id"},
-    **{"body.userId": "user_id", "body.items[*].walletId": "wallet_id", "body.items[*].productId": "product_id"},
+    **{"body.amount": "amount", "body.items[*].amount": "amount", "body.paymentId": "transactionId"},
+    **{"body.userId": "userId", "body.items[*].walletId": "walletId", "body.items[*].productId": "productId"},
     "body.refreshToken": "refresh_token",
 }
 

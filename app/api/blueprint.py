@@ -13,10 +13,15 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from app.api.answers import json_answer
 from app.api.dumper import dumper_of
 from app.api.fields import Schema
-from app.api.headers import View
-from app.api.problems import possible_refusals
+from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
+from app.api.problems import MEDIA_TYPE
+from app.api.refusals import View, refusals_of, refuses
 from app.api.requests import load_json, load_query
+from app.api.spelling import camel_case
 from app.current import current_request
+from app.errors import BodyRequired, BodyTooLarge, Invalid, InvalidJson, Malformed, NotFound, UnsupportedMediaType
+
+_OF_BODIES = (Malformed, BodyRequired, InvalidJson, BodyTooLarge, UnsupportedMediaType, Invalid)
 
 
 class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not typed
@@ -44,7 +49,8 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
             if location == "query":
                 read.__dict__["reads_query"] = True
-            return cast(View, read)
+                return refuses(Invalid)(cast(View, read))
+            return refuses(*_OF_BODIES)(cast(View, read))
 
         return mark
 
@@ -79,6 +85,14 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
         return mark
 
+    def add_url_rule(self, rule: str, endpoint: str | None, view: Callable[..., Any], **options: Any) -> None:
+        """As flask-smorest's. The view's name becomes the `operationId`. A malformed id in the path leads nowhere: 404
+        `not_found`.
+        """
+        about = view.__dict__.setdefault("_apidoc", {}).setdefault("manual_doc", {})
+        about["operationId"] = camel_case(view.__name__)
+        super().add_url_rule(rule, endpoint, refuses(NotFound)(view) if "<uuid:" in rule else view, **options)
+
     if TYPE_CHECKING:
 
         def get(self, rule: str, **options: Any) -> Callable[[View], View]: ...
@@ -105,13 +119,22 @@ def _parts(returned: Any, default_status: int) -> tuple[Any, int, dict[str, str]
 def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
     wanted, given = doc_info.get("headers", []), doc_info.get("gives", {})
     for status, response in doc.get("responses", {}).items():
-        if given and str(status).startswith("2"):
-            response["headers"] = given
+        headers = {name: header for name, (header, on) in given.items() if status in on}
+        if headers:
+            response["headers"] = headers
     return {**doc, "parameters": [*doc.get("parameters", []), *wanted]} if wanted else doc
 
 
 def _document_refusals(doc: dict[str, Any], doc_info: dict[str, Any], *, method: str, **_: Any) -> dict[str, Any]:
-    """Name the refusals of an operation. `openapi.py` describes them once."""
-    refusals = {str(status.value): status.name for status in possible_refusals(doc, method)}
+    """Describe the refusals of an operation, by status, with the codes of each."""
     told = {str(status): response for status, response in doc.get("responses", {}).items()}
-    return {**doc, "responses": refusals | told}
+    refused = {
+        str(status.value): {
+            "description": f"{status.phrase}: {', '.join(f'`{code}`' for code in codes)}.",
+            "content": {MEDIA_TYPE: {"schema": ProblemSchema}},
+            **({"headers": ERROR_HEADERS[status]} if status in ERROR_HEADERS else {}),
+            "x-codes": codes,
+        }
+        for status, codes in refusals_of(doc_info, method).items()
+    }
+    return {**doc, "responses": told | refused}

@@ -1,10 +1,11 @@
 """Request and response headers: decorators that describe them in OpenAPI, and functions that read them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from app.api.refusals import View, refuses
 from app.current import g, request
 from app.errors import IdempotencyKeyRequired, Invalid, PreconditionFailed, PreconditionRequired
 
@@ -12,9 +13,6 @@ IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 
 
 MAX_KEY_LENGTH = 200
-
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 
 _ETAG = '^"[0-9]{1,9}"$'
@@ -41,12 +39,17 @@ def wants_header(name: str, description: str, *, required: bool = True, **about:
     return mark
 
 
-def gives_header(name: str, description: str, *, always: bool = True, **about: Any) -> Callable[[View], View]:
-    """Describe a response header of a view in OpenAPI. The view itself sends it."""
+def gives_header(
+    name: str, description: str, *, always: bool = True, on: Collection[int] = range(200, 300), **about: Any
+) -> Callable[[View], View]:
+    """Describe a response header of a view in OpenAPI, on answers with one of these statuses. The view itself
+    sends it.
+    """
 
     def mark(view: View) -> View:
         header = {"description": description, "required": always, "schema": {"type": "string", **about}}
-        view.__dict__.setdefault("_apidoc", {}).setdefault("gives", {})[name] = header
+        documentation = view.__dict__.setdefault("_apidoc", {})
+        documentation["gives"] = {**documentation.get("gives", {}), name: (header, on)}
         return view
 
     return mark
@@ -62,17 +65,23 @@ def needs_idempotency_key(view: View, *, max_length: int = MAX_KEY_LENGTH) -> Vi
     gives = gives_header(
         "Idempotent-Replayed", "true if an earlier request with this key did it.", always=False, enum=["true"]
     )
-    return gives(wants(view))
+    return refuses(IdempotencyKeyRequired, Invalid)(gives(wants(view)))
 
 
 def needs_version(view: View) -> View:
     """Describe in OpenAPI that a view requires If-Match and returns the new ETag."""
-    return gives_etag(wants_header("If-Match", "The ETag of the version you have seen.", pattern=_ETAG)(view))
+    wants = wants_header("If-Match", "The ETag of the version you have seen.", pattern=_ETAG)
+    return refuses(PreconditionFailed, PreconditionRequired)(gives_etag(wants(view)))
 
 
 def gives_etag(view: View) -> View:
     """Describe in OpenAPI that a view returns an ETag."""
     return gives_header("ETag", "The version of the resource, for If-Match.", pattern=_ETAG)(view)
+
+
+def gives_location(view: View) -> View:
+    """Describe in OpenAPI that a view names what it made."""
+    return gives_header("Location", "The URL of the new resource.", on=(201,))(view)
 
 
 def takes_up_to(max_bytes: int) -> Callable[[View], View]:

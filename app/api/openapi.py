@@ -2,70 +2,41 @@
 resources.
 """
 
-from http import HTTPStatus
+import json
+import re
 from typing import Any
 
 from flask import Flask
 from flask_smorest import Api
+from flask_smorest.spec.plugins import FlaskPlugin
 from flask_swagger_ui import get_swaggerui_blueprint
-from marshmallow import INCLUDE, fields
+from werkzeug.routing import Rule
 
-from app.api.fields import Answer, one_of_openapi
+from app.api.answers import json_answer
+from app.api.fields import one_of_openapi
 from app.api.money_fields import amount_openapi
+from app.api.problem_schema import ERROR_HEADERS, ProblemSchema
 from app.api.problems import MEDIA_TYPE
+from app.api.spelling import camel_case
 
+_VARIABLE = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 DESCRIPTION = """One service for many tenants. Name the tenant with `X-Tenant`, in the path (`/api/eur/wallet`),
 or log in to it. Amounts are decimal strings. Errors are RFC 9457 problems with a stable `code`."""
 
 
-RETRY_AFTER: dict[str, Any] = {
-    "Retry-After": {
-        **{"description": "seconds until the next try", "required": True},
-        "schema": {"type": "integer", "minimum": 0},
-    }
-}
-LIMIT_HEADERS: dict[str, Any] = {
-    name: {"description": description, "schema": {"type": "integer", "minimum": 0}}
-    for name, description in {
-        "RateLimit-Limit": "requests in a whole window; in every counted answer, as the next two headers",
-        "RateLimit-Remaining": "requests left in this window",
-        "RateLimit-Reset": "seconds until the next window",
-    }.items()
-} | {
-    name: {"description": description, "schema": {"type": "string"}}
-    for name, description in {
-        "RateLimit-Policy": "each limit that the request was counted for: whose it is, q requests in w seconds",
-        "RateLimit": "each of these limits: r requests left, t seconds until the next window",
-    }.items()
-}
-CHALLENGE: dict[str, Any] = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "enum": ["Bearer"]}}}
-# The headers of errors, by status.
-ERROR_HEADERS: dict[HTTPStatus, dict[str, Any]] = {
-    HTTPStatus.UNAUTHORIZED: CHALLENGE,
-    HTTPStatus.TOO_MANY_REQUESTS: RETRY_AFTER | LIMIT_HEADERS,
-    HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER,
-}
+class Paths(FlaskPlugin):  # type: ignore[misc]  # flask-smorest is not typed
+    """Paths with parameters as the wire spells them: `walletId`. A tenant's id on the wire is its slug."""
+
+    @staticmethod
+    def flaskpath2openapi(path: str) -> str:
+        return _VARIABLE.sub(lambda found: f"{{{_parameter(found[1])}}}", path)
+
+    def rule_to_params(self, rule: Rule) -> list[dict[str, Any]]:
+        return [about | {"name": _parameter(about["name"])} for about in super().rule_to_params(rule)]
 
 
-class FaultSchema(Answer):
-    field = fields.String()
-    code = fields.String()
-    message = fields.String()
-
-
-class ProblemSchema(Answer):
-    """An RFC 9457 problem. Some have more members: `available`, `refundable`, …"""
-
-    class Meta:
-        unknown = INCLUDE
-
-    may_lack = ("errors",)
-
-    title = fields.String()
-    status = fields.Integer()
-    code = fields.String(metadata={"description": "stable; branch on this"})
-    detail = fields.String()
-    errors = fields.List(fields.Nested(FaultSchema))
+def _parameter(variable: str) -> str:
+    return "tenantId" if variable == "slug" else camel_case(variable)
 
 
 class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
@@ -85,6 +56,18 @@ class Documentation(Api):  # type: ignore[misc]  # flask-smorest is not typed
             self.spec.components.responses_lazy[status.name]["headers"] = headers
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document. The fields of bodies have no `default`: several generators would require such a field
+        in requests. Their descriptions name it.
+        """
+        document: dict[str, Any] = self.spec.to_dict()
+        for about in document["components"]["schemas"].values():
+            for field in about.get("properties", {}).values():
+                if "default" in field:
+                    default = f"default: {json.dumps(field.pop('default'))}"
+                    field["description"] = f"{field['description']}; {default}" if "description" in field else default
+        return document
+
 
 def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[str, Any]]) -> Documentation:
     """The API object with which the blueprints are registered. `security_schemes` describes the ways to
@@ -94,17 +77,16 @@ def make_api(app: Flask, security_schemes: dict[str, Any], security: list[dict[s
         API_TITLE="schema-wallet",
         API_VERSION="1",
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
-        OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS={
             "info": {"description": DESCRIPTION},
             "components": {"securitySchemes": security_schemes},
             "security": security,
         },
     )
-    api = Documentation(app)
+    api = Documentation(app, spec_kwargs={"flask_plugin": Paths()})
     plugin: Any = api.ma_plugin
     for describe in (amount_openapi, one_of_openapi):
         plugin.converter.add_attribute_function(describe)
+    app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(api.document(), 200))
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"validatorUrl": None}))
     return api

@@ -22,6 +22,8 @@ from tenant_schemas.flask import tenant_has_moved
 
 log = structlog.get_logger(__name__)
 
+Refusal = type[errors.ServiceError] | type[tenancy.TenancyError]
+
 MEDIA_TYPE = "application/problem+json"
 NOT_NOW = "The database can't process this now. Send the same request again, with the same Idempotency-Key."
 # Defaults: a rate limit sets its own value.
@@ -30,6 +32,7 @@ RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_
 STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.Malformed: HTTPStatus.BAD_REQUEST,
+    errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
@@ -58,19 +61,10 @@ HTTP_CODES = {
 }
 
 # SQLSTATEs of passing conditions: no connection (none, 08…), shutting down or starting (57P…), too many connections,
-# serialization failure, deadlock, lock not available, statement time-out.
-PASSING_STATES = frozenset({None, "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
+# serialization failure, deadlock, lock not available, statement time-out, idle_in_transaction time-out.
+PASSING_STATES = frozenset({None, "25P03", "53300", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"})
 # SQLSTATEs of a request to a schema that its tenant no longer uses: no right, no schema, no table, no function.
 LEFT_STATES = frozenset({"42501", "3F000", "42P01", "42883"})
-
-
-# The statuses that a route may refuse with, by its features. A client needs no code for others.
-_ANY_ROUTE = (
-    *(HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND),
-    *(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
-)
-_WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-_WITH_VERSION = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.PRECONDITION_REQUIRED)
 
 
 def register(app: Flask) -> None:
@@ -83,15 +77,11 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
-def possible_refusals(operation: Mapping[str, Any], method: str) -> tuple[HTTPStatus, ...]:
-    """The statuses with which an operation may refuse, by its OpenAPI description."""
-    headers = {about["name"] for about in operation.get("parameters", ()) if about.get("in") == "header"}
-    return (
-        *_ANY_ROUTE,
-        *((HTTPStatus.CONFLICT,) if method != "get" else ()),
-        *(_WITH_BODY if "requestBody" in operation else ()),
-        *(_WITH_VERSION if "If-Match" in headers else ()),
-    )
+def status_and_code(kind: Refusal) -> tuple[HTTPStatus, str]:
+    """How errors of this class are answered."""
+    if issubclass(kind, tenancy.TenancyError):
+        return TENANCY[kind]
+    return _status_of(kind), kind.code
 
 
 def problem(
@@ -108,19 +98,19 @@ def problem(
 
 def problem_body(error: errors.ServiceError) -> dict[str, Any]:
     """The error as a problem's JSON, for an answer that embeds it."""
-    return _body(_status_of(error), error.code, error.detail, error.members)
+    return _body(_status_of(type(error)), error.code, error.detail, error.members)
 
 
 def _body(status: HTTPStatus, code: str, detail: str, members: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"title": status.phrase, "status": status, "code": code, "detail": detail, **(members or {})}
 
 
-def _status_of(error: errors.ServiceError) -> HTTPStatus:
-    return next(STATUS_OF_KIND[kind] for kind in type(error).__mro__ if kind in STATUS_OF_KIND)
+def _status_of(error: type[errors.ServiceError]) -> HTTPStatus:
+    return next(STATUS_OF_KIND[kind] for kind in error.__mro__ if kind in STATUS_OF_KIND)
 
 
 def _service_error(error: errors.ServiceError) -> Response:
-    return problem(_status_of(error), error.code, error.detail, error.members)
+    return problem(_status_of(type(error)), error.code, error.detail, error.members)
 
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:

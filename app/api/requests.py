@@ -11,10 +11,10 @@ from typing import Any, Final, NoReturn
 
 import marshmallow
 from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import (
     BodyRequired,
+    BodyTooLarge,
     Invalid,
     InvalidJson,
     Malformed,
@@ -22,6 +22,7 @@ from app.errors import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
+_TOO_LARGE: Final = "The body is longer than this tenant or this service allows."
 # PostgreSQL can't store NUL characters, and UTF-8 can't encode lone surrogates.
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
@@ -64,20 +65,20 @@ def _loaded(request_schema: marshmallow.Schema, data: Any) -> Any:
 
 
 def _body_of(req: Request) -> bytes:
-    """The whole body. Raises RequestEntityTooLarge or Malformed. Werkzeug would truncate a chunked body at the limit
+    """The whole body. Raises BodyTooLarge or Malformed. Werkzeug would truncate a chunked body at the limit
     and accept an incomplete one.
     """
     limit, length = req.max_content_length or 0, _content_length(req)
     if length is None and not req.environ.get("wsgi.input_terminated"):
         return b""
     if length is not None and length > limit:
-        raise RequestEntityTooLarge
+        raise BodyTooLarge(_TOO_LARGE)
     try:
         body: bytes = req.environ["wsgi.input"].read(limit + 1 if length is None else length)
     except OSError:  # gunicorn's errors for invalid chunks, and a client that disconnected.
         raise Malformed("The body is incomplete or not validly chunked.") from None
     if len(body) > limit:
-        raise RequestEntityTooLarge
+        raise BodyTooLarge(_TOO_LARGE)
     if length is not None and len(body) != length:
         raise Malformed("The body is shorter than its Content-Length.")
     return body

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
+from app.api.refusals import refuses
 from app.api_keys import service
+from app.api_keys.errors import KeyNotFound
 from app.api_keys.models import ApiKey
 from app.api_keys.schemas import ApiKeyPageSchema, CreateApiKeySchema, NewApiKeySchema
 from app.auth.access import Access, access, actor
@@ -17,7 +19,7 @@ blueprint = Blueprint("keys", __name__, url_prefix="/api/admin", description="Cr
 @access(Access.ADMIN)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, ApiKeyPageSchema)
-def list_keys(query: dict[str, Any]) -> Page[ApiKey]:
+def list_api_keys(query: dict[str, Any]) -> Page[ApiKey]:
     """This tenant's API keys, newest first, including expired and revoked ones. Secrets are not stored and
     not shown.
     """
@@ -32,7 +34,7 @@ def list_keys(query: dict[str, Any]) -> Page[ApiKey]:
 @access(Access.ADMIN, "api_key.create")
 @blueprint.arguments(CreateApiKeySchema)
 @blueprint.response(201, NewApiKeySchema)
-def create_key(body: dict[str, Any]) -> dict[str, Any]:
+def create_api_key(body: dict[str, Any]) -> dict[str, Any]:
     """Create a key for a service: `service` reads all of this tenant and moves money, `auditor` reads all."""
     key, text = service.create_key(**body, actor=actor())
     return vars(key) | {"key": text}
@@ -41,6 +43,7 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 @blueprint.delete("/api-keys/<uuid:key_id>")
 @access(Access.ADMIN, "api_key.revoke")
 @blueprint.response(204)
-def revoke_key(key_id: UUID) -> None:
+@refuses(KeyNotFound)
+def revoke_api_key(key_id: UUID) -> None:
     """Revoke a key from the next request on. It stays in the list."""
     service.revoke_key(key_id, actor=actor())

@@ -8,10 +8,12 @@ from app.users.models import KEY_ROLES
 
 
 class ApiKeySchema(Answer):
-    key_id = fields.UUID(attribute="id", data_key="keyId")
+    id = fields.UUID()
     name = fields.String()
     role = fields.String(metadata={"enum": list(KEY_ROLES)})
-    created_by = fields.UUID(data_key="createdBy", metadata={"description": "the user who made it"})
+    creator_id = fields.UUID(
+        attribute="created_by", data_key="creatorId", metadata={"description": "the user who made it"}
+    )
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")
     revoked_at = Moment(data_key="revokedAt", allow_none=True)

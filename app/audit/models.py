@@ -1,5 +1,6 @@
 """The audit log: append-only, and one chain of hashes for each tenant."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,18 @@ class AuditRecord(TenantModel):
     address: Mapped[str | None] = mapped_column(sa.Text)
     refusal: Mapped[str | None] = mapped_column(sa.Text)
     hash: Mapped[bytes] = mapped_column(sa.LargeBinary)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEntry:
+    """An entry with the currency of its wallet."""
+
+    record: AuditRecord
+    currency: str | None
+
+    def __getattr__(self, attribute: str) -> Any:
+        """All attributes of the record."""
+        return getattr(self.record, attribute)
 
 
 class AuditChain(TenantModel):

@@ -5,7 +5,7 @@ from typing import Any
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
 from app.audit import service
-from app.audit.models import AuditRecord
+from app.audit.models import ReadEntry
 from app.audit.schemas import AuditPageSchema, AuditQuery
 from app.auth.access import Access, access
 
@@ -16,7 +16,7 @@ blueprint = Blueprint("audit", __name__, url_prefix="/api/admin", description="C
 @access(Access.READER)
 @blueprint.arguments(AuditQuery, location="query")
 @blueprint.response(200, AuditPageSchema)
-def list_entries(query: dict[str, Any]) -> Page[AuditRecord]:
+def list_audit_entries(query: dict[str, Any]) -> Page[ReadEntry]:
     """Changes by admins, services and operators in this tenant, and refused requests, newest first."""
     filters = {name: query.get(name) for name in ("action", "actor_id", "wallet_id", "is_refused")}
     return paginate(

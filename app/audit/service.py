@@ -11,12 +11,15 @@ import orjson
 import sqlalchemy as sa
 from psycopg import sql
 
-from app.audit.models import AuditRecord
+from app.audit.models import AuditRecord, ReadEntry
 from app.auth.actors import Actor
 from app.db import db
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
 
+# The feature `wallets` is above the audit log, so its model can't be imported.
+_wallets_table = sa.table("wallets", sa.column("id", sa.Uuid), sa.column("currency", sa.Text))
+_wallets = _wallets_table.c
 _NOTE: Final = sa.text("SELECT audit_note_v1(CAST(:entry AS jsonb))")
 
 
@@ -61,10 +64,11 @@ def list_entries(
     actor_id: UUID | None = None,
     wallet_id: UUID | None = None,
     is_refused: bool | None = None,
-) -> list[AuditRecord]:
+) -> list[ReadEntry]:
     """Entries of the bound tenant, newest first; `after` is (seq,)."""
     log = AuditRecord
-    query = sa.select(log).order_by(log.seq.desc()).limit(limit)
+    query = sa.select(log, _wallets.currency).join(_wallets_table, _wallets.id == log.wallet_id, isouter=True)
+    query = query.order_by(log.seq.desc()).limit(limit)
     if after is not None:
         query = query.where(log.seq < after[0])
     if action is not None:
@@ -75,4 +79,4 @@ def list_entries(
         query = query.where(log.wallet_id == wallet_id)
     if is_refused is not None:
         query = query.where(log.refusal.is_not(None) if is_refused else log.refusal.is_(None))
-    return list(db.session.scalars(query))
+    return [ReadEntry(*row) for row in db.session.execute(query)]

@@ -16,23 +16,42 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from app import limits
-from app.api.headers import View, wants_header
+from app.api.headers import wants_header
+from app.api.problems import Refusal
+from app.api.refusals import View, refuses
 from app.api.requests import SAFE_METHODS
 from app.auth.actors import Actor, ActorKind
 from app.auth.credentials import ApiKey, presented_credential
-from app.auth.errors import AdminRequired, MemberRequired, OperatorRequired, UserRequired
+from app.auth.errors import (
+    AdminRequired,
+    BadToken,
+    CsrfRequired,
+    MemberRequired,
+    OperatorRequired,
+    ProviderUnavailable,
+    TokenRequired,
+    UserRequired,
+)
 from app.auth.remembered_standings import RememberedStandings, StandingKey
 from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
 from app.current import current_app, g, request
-from app.errors import Invalid, ServiceError, TooManyRequests
+from app.errors import DatabaseUnavailable, Invalid, Malformed, ServiceError, TooManyRequests
+from app.limits.concurrency import DeadlineExceeded, TooManyConcurrentRequests
 from app.tenancy import OLDEST_TENANT_REVISION, RESERVED_SLUGS, resolvers
 from app.users.errors import StandingUnproven
 from app.users.models import Role
 from app.users.standing import Standing, StandingProof, standing
 from tenant_schemas.context import SHARED
-from tenant_schemas.errors import SchemaBehind, TenancyError, TenantAmbiguous, TenantNotFound, TenantRequired
+from tenant_schemas.errors import (
+    ConnectionsExhausted,
+    SchemaBehind,
+    TenancyError,
+    TenantAmbiguous,
+    TenantNotFound,
+    TenantRequired,
+)
 from tenant_schemas.flask import PathTenant, bind_request
 from tenant_schemas.tenant import Tenant
 
@@ -98,12 +117,36 @@ def access(
         if proves_standing:
             view = _confirmed_after(view)
         view.__dict__.update(access=who, does=does, across_tenants=across_tenants, proves_standing=proves_standing)
+        view = _declare_refusals(view, who, across_tenants=across_tenants)
         if who is Access.ANYONE:
             view.__dict__.setdefault("_apidoc", {})["manual_doc"] = {"security": []}
             return view
         return names_tenant(view) if who in OPENS else view
 
     return mark
+
+
+# What the gate may refuse with, on every route, of each caller, and of each kind of route.
+_BY_ANY: Final = (DeadlineExceeded, DatabaseUnavailable, ConnectionsExhausted)
+_BY_CALLER: Final = (TokenRequired, BadToken, ProviderUnavailable, TooManyRequests, TooManyConcurrentRequests)
+_BY_TENANT: Final = (TenantRequired, TenantAmbiguous, TenantNotFound, SchemaBehind, limits.TenantMisconfigured)
+_BY_SHARED_SIDE: Final = {
+    Access.ANYONE: (),
+    Access.USER: (UserRequired,),
+    Access.OPERATOR: (UserRequired, OperatorRequired, TenantAmbiguous),
+}
+
+
+def _declare_refusals(view: View, who: Access, *, across_tenants: bool) -> View:
+    gate: list[Refusal] = [Malformed, Invalid, *_BY_ANY]
+    if who is not Access.ANYONE:
+        gate += _BY_CALLER
+        view = refuses(CsrfRequired, of_changes_only=True)(view)
+    if who in OPENS:
+        gate += (*_BY_TENANT, MemberRequired if who is Access.MEMBER else AdminRequired)
+    if who not in OPENS or across_tenants:
+        gate += _BY_SHARED_SIDE[Access.OPERATOR if across_tenants else who]
+    return refuses(*gate)(view)
 
 
 names_tenant = wants_header(

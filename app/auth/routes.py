@@ -6,18 +6,23 @@ from flask import Blueprint as FlaskBlueprint
 from flask import Response, jsonify
 
 from app.api.blueprint import Blueprint
+from app.api.refusals import refuses
 from app.auth import cookies, service, sessions
 from app.auth.access import Access, access, caller, names_tenant
 from app.auth.credentials import current_session, presented_session
+from app.auth.errors import BadCredentials, BadRefreshToken, CsrfRequired, SessionRequired, WrongPassword
 from app.auth.schemas import LoginAnswerSchema, LoginSchema, PasswordSchema, RefreshSchema, TokensSchema
 from app.auth.tenant_of_request import named_tenant
 from app.auth.tokens import current_mint
 from app.current import current_app, request
-from app.errors import Invalid
+from app.errors import Invalid, TooManyRequests
 from app.limits import log_in_slot
+from app.limits.concurrency import TooManyConcurrentRequests
 from app.limits.rate_limit import count_login
 from app.signing_keys import PUBLISHED_SECONDS
+from app.users.errors import MemberNotFound
 from app.users.service import credentials_of, memberships_of
+from tenant_schemas.errors import TenantAmbiguous, TenantNotFound
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
 well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
@@ -28,6 +33,7 @@ well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
 @names_tenant
 @blueprint.arguments(LoginSchema)
 @blueprint.response(200, LoginAnswerSchema)
+@refuses(BadCredentials, CsrfRequired, TenantNotFound, TenantAmbiguous, TooManyRequests, TooManyConcurrentRequests)
 def login(told: dict[str, Any]) -> dict[str, Any]:
     """Trade an address and a password for an access token and a refresh token.
 
@@ -50,6 +56,7 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
 @access(Access.ANYONE)
 @blueprint.arguments(RefreshSchema)
 @blueprint.response(200, TokensSchema)
+@refuses(BadRefreshToken, CsrfRequired, TooManyRequests)
 def refresh(told: dict[str, str]) -> dict[str, Any]:
     """Trade a refresh token for new tokens of the same session and tenant.
 
@@ -69,6 +76,7 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
 @blueprint.post("/logout")
 @access(Access.USER)
 @blueprint.response(204)
+@refuses(SessionRequired)
 def logout() -> None:
     """End this session: its tokens are refused from the next request on. Clears the cookies."""
     sessions.end_session(current_session())
@@ -79,6 +87,7 @@ def logout() -> None:
 @access(Access.USER)
 @blueprint.arguments(PasswordSchema)
 @blueprint.response(204)
+@refuses(WrongPassword, SessionRequired, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
 def change_password(told: dict[str, str]) -> None:
     """Change the caller's password. It ends all other sessions of the user; this session stays."""
     user_id = caller().user_id

@@ -5,20 +5,22 @@ from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
 from app.credit import service
 from app.credit.models import CreditPolicy, CreditTotals, LimitChange, PolicyChange, WalletCredit
 from app.credit.schemas import (
-    CreditReportSchema,
+    CreditTotalsPageSchema,
     LimitChangePageSchema,
-    PoliciesSchema,
     PolicyChangePageSchema,
+    PolicyPageSchema,
     PolicySchema,
     SetPolicySchema,
     WalletCreditPageSchema,
 )
 from app.money import to_minor
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletNotFound
 from app.wallets.service import get_wallet
 
 blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="Credit granted and used.")
@@ -26,17 +28,17 @@ blueprint = Blueprint("credit", __name__, url_prefix="/api/admin", description="
 
 @blueprint.get("/credit-policies")
 @access(Access.READER)
-@blueprint.response(200, PoliciesSchema)
-def list_policies() -> dict[str, list[CreditPolicy]]:
-    """The policy of each of this tenant's currencies."""
-    return {"items": service.list_policies()}
+@blueprint.response(200, PolicyPageSchema)
+def list_credit_policies() -> Page[CreditPolicy]:
+    """The policy of each of this tenant's currencies, on one page."""
+    return Page(service.list_policies(), None)
 
 
 @blueprint.put("/credit-policies/<currency>")
 @access(Access.ADMIN, "credit_policy.set")
 @blueprint.arguments(SetPolicySchema)
 @blueprint.response(200, PolicySchema)
-def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
+def set_credit_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
     """Set the limit of new wallets and the maximum of raised limits. Existing wallets do not change."""
     currency = chosen_currency({"currency": currency})
     ceiling = body["max_limit"]
@@ -52,7 +54,7 @@ def set_policy(body: dict[str, Any], currency: str) -> CreditPolicy:
 @access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, PolicyChangePageSchema)
-def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
+def list_credit_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
     """Changes of the policy with actor, before and after, newest first."""
     return paginate(
         query,
@@ -65,7 +67,8 @@ def list_policy_changes(query: dict[str, Any]) -> Page[PolicyChange]:
 @access(Access.READER)
 @blueprint.arguments(PageQuery, location="query")
 @blueprint.response(200, LimitChangePageSchema)
-def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
+@refuses(WalletNotFound)
+def list_credit_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChange]:
     """Changes of a wallet's credit limit with actor, before and after, newest first."""
     get_wallet(wallet_id)
     return paginate(
@@ -77,10 +80,10 @@ def list_limit_changes(query: dict[str, Any], wallet_id: UUID) -> Page[LimitChan
 
 @blueprint.get("/credit-report")
 @access(Access.READER)
-@blueprint.response(200, CreditReportSchema)
-def show_report() -> dict[str, list[CreditTotals]]:
-    """Used credit and its age, by currency. A repayment settles the oldest credit first."""
-    return {"items": service.credit_totals()}
+@blueprint.response(200, CreditTotalsPageSchema)
+def show_credit_report() -> Page[CreditTotals]:
+    """Used credit and its age, by currency, on one page. A repayment settles the oldest credit first."""
+    return Page(service.credit_totals(), None)
 
 
 @blueprint.get("/credit-report/wallets")

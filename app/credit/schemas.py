@@ -42,10 +42,6 @@ class PolicySchema(Answer):
     )
 
 
-class PoliciesSchema(Answer):
-    items = fields.List(fields.Nested(PolicySchema))
-
-
 class PolicyChangeSchema(Answer):
     at = Moment()
     actor_id = fields.UUID(data_key="actorId", allow_none=True)
@@ -83,10 +79,6 @@ class CreditTotalsSchema(CreditInUseSchema):
     wallets = fields.Integer(metadata={"description": "how many use credit"})
 
 
-class CreditReportSchema(Answer):
-    items = fields.List(fields.Nested(CreditTotalsSchema))
-
-
 class WalletCreditSchema(CreditInUseSchema):
     wallet_id = fields.UUID(data_key="walletId")
     user_id = fields.UUID(data_key="userId")
@@ -94,6 +86,8 @@ class WalletCreditSchema(CreditInUseSchema):
     name = fields.String(allow_none=True)
 
 
+PolicyPageSchema = page_schema(PolicySchema)
+CreditTotalsPageSchema = page_schema(CreditTotalsSchema)
 PolicyChangePageSchema = page_schema(PolicyChangeSchema)
 LimitChangePageSchema = page_schema(LimitChangeSchema)
 WalletCreditPageSchema = page_schema(WalletCreditSchema)

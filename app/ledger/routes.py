@@ -4,10 +4,21 @@ from typing import Any
 from uuid import UUID
 
 from app.api.blueprint import Blueprint
-from app.api.headers import idempotency_key, needs_idempotency_key
+from app.api.headers import gives_location, idempotency_key, needs_idempotency_key
+from app.api.links import location
 from app.api.pagination import Page, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller, with_standing_proof
 from app.ledger import service
+from app.ledger.errors import (
+    AmountOutOfRange,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    OrderAlreadyPaid,
+    PaymentNotFound,
+    RefundExceedsPayment,
+    TransactionNotFound,
+)
 from app.ledger.models import BalanceAt, Movement, PostedTransaction, TrialBalance, WalletTransaction
 from app.ledger.schemas import (
     AdjustmentSchema,
@@ -27,7 +38,9 @@ from app.ledger.schemas import (
     TrialBalanceSchema,
 )
 from app.money import to_minor
+from app.users.errors import MemberNotFound, StandingUnproven
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import currency_of, get_wallet, own_wallet
 
 blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Movements of money and their history.")
@@ -38,6 +51,7 @@ Answer = tuple[PostedTransaction, int, dict[str, str]]
 @access(Access.MEMBER)
 @blueprint.arguments(OwnTransactionListQuery, location="query")
 @blueprint.response(200, TransactionPageSchema)
+@refuses(MemberNotFound)
 def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
     """My wallet's transactions, newest first."""
     return _page(own_wallet(caller().user_id, chosen_currency(query)).id, query)
@@ -46,6 +60,7 @@ def list_own_transactions(query: dict[str, Any]) -> Page[WalletTransaction]:
 @blueprint.get("/wallet/transactions/<uuid:transaction_id>")
 @access(Access.MEMBER)
 @blueprint.response(200, TransactionWithEntriesSchema)
+@refuses(TransactionNotFound)
 def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
     """One of my transactions, with its ledger entries."""
     return service.get_transaction(caller().user_id, transaction_id)
@@ -55,6 +70,7 @@ def show_own_transaction(transaction_id: UUID) -> WalletTransaction:
 @access(Access.MEMBER)
 @blueprint.arguments(OwnBalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
+@refuses(MemberNotFound)
 def show_own_balance(query: dict[str, Any]) -> BalanceAt:
     """My wallet's balance at a moment."""
     return service.balance_at(own_wallet(caller().user_id, chosen_currency(query)), query.get("at"))
@@ -64,6 +80,7 @@ def show_own_balance(query: dict[str, Any]) -> BalanceAt:
 @access(Access.READER)
 @blueprint.arguments(BalanceQuery, location="query")
 @blueprint.response(200, BalanceSchema)
+@refuses(WalletNotFound)
 def show_balance(query: dict[str, Any], wallet_id: UUID) -> BalanceAt:
     """A wallet's balance at a moment."""
     return service.balance_at(get_wallet(wallet_id), query.get("at"))
@@ -80,20 +97,33 @@ def show_trial_balance() -> TrialBalance:
 @blueprint.post("/wallet/payments")
 @access(Access.MEMBER, proves_standing=True)
 @needs_idempotency_key
+@gives_location
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(OwnPaymentQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=TransactionSchema)
-def pay(body: dict[str, Any], query: dict[str, Any]) -> Answer:
+@refuses(
+    WalletNotFound,
+    InsufficientFunds,
+    WalletFrozen,
+    WalletClosed,
+    IdempotencyKeyReused,
+    OrderAlreadyPaid,
+    MemberNotFound,
+    StandingUnproven,
+)
+def post_own_payment(body: dict[str, Any], query: dict[str, Any]) -> Answer:
     """Pay from my wallet: from the deposit first, then from credit. A dry run answers 200."""
     if query["dry_run"]:
         return _answer(service.rehearse_own(caller().user_id, *_own_payment(body, query)), 200)
-    return _answer(
-        with_standing_proof(
-            lambda proof: service.pay_own(proof, *_own_payment(body, query)),
-            without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
-        )
+    transaction, replayed = with_standing_proof(
+        lambda proof: service.pay_own(proof, *_own_payment(body, query)),
+        without=lambda: service.post_own(caller().user_id, *_own_payment(body, query)),
     )
+    headers = location("wallet/transactions", transaction.id)
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return transaction, 201, headers
 
 
 def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Movement]:
@@ -112,7 +142,8 @@ def _own_payment(body: dict[str, Any], query: dict[str, Any]) -> tuple[str, Move
 @access(Access.READER)
 @blueprint.arguments(TransactionListQuery, location="query")
 @blueprint.response(200, TransactionPageSchema)
-def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTransaction]:
+@refuses(WalletNotFound)
+def list_wallet_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTransaction]:
     """A wallet's transactions, newest first."""
     return _page(get_wallet(wallet_id).id, query)
 
@@ -122,7 +153,8 @@ def list_transactions(query: dict[str, Any], wallet_id: UUID) -> Page[WalletTran
 @needs_idempotency_key
 @blueprint.arguments(DepositSchema)
 @blueprint.response(201, TransactionSchema)
-def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
+@refuses(WalletNotFound, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
     """Deposit money. It repays used credit first."""
     return _post(wallet_id, "deposit", body)
 
@@ -134,7 +166,8 @@ def deposit(body: dict[str, Any], wallet_id: UUID) -> Answer:
 @blueprint.arguments(PaymentQuery, location="query")
 @blueprint.response(201, TransactionSchema)
 @blueprint.alt_response(200, schema=TransactionSchema)
-def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
+@refuses(WalletNotFound, InsufficientFunds, WalletFrozen, WalletClosed, IdempotencyKeyReused, OrderAlreadyPaid)
+def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer:
     """Pay from a member's wallet. A dry run answers 200."""
     if query["dry_run"]:
         return _answer(service.rehearse(wallet_id, _movement(wallet_id, "payment", body)), 200)
@@ -146,7 +179,8 @@ def pay_for_member(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID)
 @needs_idempotency_key
 @blueprint.arguments(RefundSchema)
 @blueprint.response(201, TransactionSchema)
-def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
+@refuses(WalletNotFound, PaymentNotFound, RefundExceedsPayment, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
     """Refund a payment, whole or in part, up to its amount not yet refunded."""
     return _post(wallet_id, "refund", body)
 
@@ -156,7 +190,8 @@ def refund(body: dict[str, Any], wallet_id: UUID) -> Answer:
 @needs_idempotency_key
 @blueprint.arguments(AdjustmentSchema)
 @blueprint.response(201, TransactionSchema)
-def adjust(body: dict[str, Any], wallet_id: UUID) -> Answer:
+@refuses(WalletNotFound, InsufficientFunds, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
+def post_adjustment(body: dict[str, Any], wallet_id: UUID) -> Answer:
     """Correct a balance up or down, with a reason."""
     return _post(wallet_id, "adjustment", body)
 

@@ -7,8 +7,10 @@ import sqlalchemy as sa
 
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller
 from app.members import service
+from app.members.errors import OwnMembership
 from app.members.schemas import (
     AddMemberSchema,
     ChangeMemberSchema,
@@ -18,6 +20,7 @@ from app.members.schemas import (
     MeSchema,
 )
 from app.users import service as users
+from app.users.errors import MemberNotFound
 from app.users.models import Role
 
 blueprint = Blueprint(
@@ -28,11 +31,12 @@ blueprint = Blueprint(
 @blueprint.get("/me")
 @access(Access.USER)
 @blueprint.response(200, MeSchema)
+@refuses(MemberNotFound)
 def show_me() -> dict[str, Any]:
     """The user of the access token, and the user's memberships."""
     user = users.get_user(caller().user_id)
     return {
-        "user_id": user.id,
+        "id": user.id,
         "email": user.email,
         "name": user.name,
         "is_operator": user.is_operator,
@@ -57,6 +61,7 @@ def list_members(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @blueprint.arguments(AddMemberSchema)
 @blueprint.response(201, MemberRoleSchema)
 @blueprint.alt_response(200, schema=MemberRoleSchema)
+@refuses(OwnMembership)
 def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Add a member by address: 201, or 200 with the role changed if the user is a member already.
 
@@ -70,6 +75,7 @@ def add_member(body: dict[str, Any]) -> tuple[dict[str, Any], int]:
 @access(Access.ADMIN, "member.change")
 @blueprint.arguments(ChangeMemberSchema)
 @blueprint.response(200, MemberRoleSchema)
+@refuses(OwnMembership, MemberNotFound)
 def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
     """Change a member's role in this tenant, from the member's next request on."""
     service.change_role(user_id, Role(body["role"]), actor=actor())
@@ -79,6 +85,7 @@ def change_member(body: dict[str, Any], user_id: UUID) -> dict[str, Any]:
 @blueprint.delete("/admin/members/<uuid:user_id>")
 @access(Access.ADMIN, "member.remove")
 @blueprint.response(204)
+@refuses(OwnMembership, MemberNotFound)
 def remove_member(user_id: UUID) -> None:
     """Remove a member from the next request on. The wallet and its history stay."""
     service.remove_member(user_id, actor=actor())

@@ -12,7 +12,7 @@ from app.users.schemas import MembershipSchema
 
 
 class MeSchema(Answer):
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID()
     email = fields.String()
     name = fields.String()
     is_operator = fields.Boolean(data_key="isOperator")
@@ -22,7 +22,7 @@ class MeSchema(Answer):
 class MemberSchema(Answer):
     """A member in the tenant's directory. Address and name are the user's own, the same in all tenants."""
 
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
     email = fields.String()
     name = fields.String()
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
@@ -41,7 +41,7 @@ class MemberRoleSchema(Answer):
     elsewhere.
     """
 
-    user_id = fields.UUID(data_key="userId")
+    id = fields.UUID(attribute="user_id", metadata={"description": "the user's id"})
     role = fields.String(metadata={"enum": list(MEMBERSHIP_ROLES)})
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from flask import Response, request
 
 from app.api.blueprint import Blueprint
-from app.api.headers import View
+from app.api.refusals import View
 from app.statements import pdf
 from app.statements.streams import STALLED_CLIENT_SECONDS
 from tenant_schemas.context import current_tenant

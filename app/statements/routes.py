@@ -7,8 +7,8 @@ from uuid import UUID
 from flask import Response
 
 from app.api.blueprint import Blueprint
-from app.api.headers import View
 from app.api.pagination import Page, paginate
+from app.api.refusals import View, refuses
 from app.auth.access import Access, access, caller
 from app.ledger.models import WalletTransaction
 from app.ledger.routes import transaction_filters
@@ -16,10 +16,14 @@ from app.ledger.schemas import TransactionListQuery, TransactionPageSchema
 from app.statements import csv, json, pdf, service
 from app.statements.answers import answers_with_file, pdf_answer, streamed
 from app.statements.documents.answers import accepted, gives_location, gives_retry_after
+from app.statements.documents.errors import TooManyDocuments
 from app.statements.documents.schemas import DocumentSchema
 from app.statements.documents.service import get_content, request_document
+from app.statements.errors import StatementTooLong
 from app.statements.schemas import ExportQuery, OwnStatementQuery, StatementQuery, StatementSchema
+from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
+from app.wallets.errors import WalletNotFound
 from app.wallets.models import Wallet
 from app.wallets.service import get_wallet, own_wallet
 from tenant_schemas.context import current_tenant
@@ -42,6 +46,7 @@ def _later(view: View) -> View:
 @_csv
 @_pdf
 @_later
+@refuses(StatementTooLong, TooManyDocuments, MemberNotFound)
 def show_own_statement(query: dict[str, Any]) -> Response:
     """My wallet's balance at both ends of a period, and each movement in it."""
     return _statement(own_wallet(caller().user_id, chosen_currency(query)), query)
@@ -54,6 +59,7 @@ def show_own_statement(query: dict[str, Any]) -> Response:
 @_csv
 @_pdf
 @_later
+@refuses(WalletNotFound, StatementTooLong, TooManyDocuments)
 def show_statement(query: dict[str, Any], wallet_id: UUID) -> Response:
     """A wallet's balance at both ends of a period, and each movement in it."""
     return _statement(get_wallet(wallet_id), query)

@@ -59,6 +59,16 @@ def read_as(tenant: Tenant, read: Callable[[], Found]) -> Found:
             db.session.commit()
             return found
     except (Invalid, TenancyError, SQLAlchemyError, psycopg.Error) as error:
-        db.session.rollback()
+        _give_up()
         log.warning("tenant_unreadable", tenant=tenant.slug, error=str(getattr(error, "orig", None) or error))
         raise Unreadable(tenant.slug) from error
+
+
+def _give_up() -> None:
+    """Roll back. If the connection has ended meanwhile, for instance by the tenant's idle_in_transaction time-out, the
+    session forgets it.
+    """
+    try:
+        db.session.rollback()
+    except SQLAlchemyError:
+        db.session().invalidate()

@@ -66,7 +66,7 @@ def _check_name(slug: str) -> None:
         check_slug(slug, RESERVED_SLUGS)
         check_schema_name(default_schema_name(slug))
     except NameRefused as error:
-        raise Invalid.at("slug", "name_refused", str(error)) from None
+        raise Invalid.at("id", "name_refused", str(error)) from None
 
 
 def _check_names_free(slug: str) -> None:

@@ -6,8 +6,10 @@ from uuid import UUID
 from app.api.blueprint import Blueprint
 from app.api.headers import gives_header
 from app.api.pagination import Page, PageQuery, cursor_to, position_in
+from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
 from app.tenants import provisioning_requests, service
+from app.tenants.errors import ProvisioningNotFound, ProvisioningUnavailable, TenantTaken, TooManyProvisionings
 from app.tenants.models import Provisioning
 from app.tenants.schemas import (
     ConfigureTenantSchema,
@@ -17,6 +19,7 @@ from app.tenants.schemas import (
     TenantSchema,
 )
 from app.tenants.service import TenantView
+from tenant_schemas.errors import SchemaBehind, TenantNotFound
 from tenant_schemas.tenant import TenantStatus
 
 blueprint = Blueprint("tenants", __name__, url_prefix="/api/admin", description="The tenants, for operators.")
@@ -36,9 +39,10 @@ def list_tenants(query: dict[str, Any]) -> Page[TenantView]:
 
 @blueprint.post("/tenants")
 @access(Access.OPERATOR, "tenant.provision")
-@gives_header("Location", "The request, to poll for its state.")
+@gives_header("Location", "The request, to poll for its state.", on=(202,))
 @blueprint.arguments(ProvisionTenantSchema)
 @blueprint.response(202, ProvisioningSchema)
+@refuses(TenantTaken, TooManyProvisionings, ProvisioningUnavailable)
 def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str, str]]:
     """Request a new tenant. It is created soon; Location names the request to poll."""
     settings = {"currency": body["currency"], **_settings_of(body)}
@@ -53,6 +57,7 @@ def provision_tenant(body: dict[str, Any]) -> tuple[Provisioning, int, dict[str,
 @blueprint.get("/tenants/provisionings/<uuid:provisioning_id>")
 @access(Access.OPERATOR)
 @blueprint.response(200, ProvisioningSchema)
+@refuses(ProvisioningNotFound)
 def show_provisioning(provisioning_id: UUID) -> Provisioning:
     """The state of a request for a tenant."""
     return provisioning_requests.get_provisioning(provisioning_id)
@@ -61,6 +66,7 @@ def show_provisioning(provisioning_id: UUID) -> Provisioning:
 @blueprint.get("/tenants/<slug>")
 @access(Access.OPERATOR)
 @blueprint.response(200, TenantSchema)
+@refuses(TenantNotFound)
 def show_tenant(slug: str) -> TenantView:
     """One tenant, with totals by currency."""
     return service.show_tenant(slug)
@@ -70,6 +76,7 @@ def show_tenant(slug: str) -> TenantView:
 @access(Access.OPERATOR, "tenant.configure")
 @blueprint.arguments(ConfigureTenantSchema)
 @blueprint.response(200, TenantSchema)
+@refuses(TenantNotFound, SchemaBehind)
 def configure_tenant(body: dict[str, Any], slug: str) -> TenantView:
     """Change name, status or limits of a tenant, from its next request on. Only the given members change."""
     status = TenantStatus(body["status"]) if "status" in body else None

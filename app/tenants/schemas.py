@@ -7,6 +7,7 @@ from marshmallow import ValidationError, fields, validates_schema
 from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, coded
 from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
+from app.api.spelling import camel_case
 from app.tenant_settings import LocaleField, TenantSettingsSchema
 from tenant_schemas.tenant import SLUG_MAX_LENGTH, TenantStatus
 
@@ -22,8 +23,7 @@ class LimitsSchema(TenantSettingsSchema):
         exclude = ("currency", "currencies", "locale")
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        first, *others = field_name.split("_")
-        field_obj.data_key = first + "".join(word.capitalize() for word in others)
+        field_obj.data_key = camel_case(field_name)
 
 
 class LimitChangesSchema(LimitsSchema):
@@ -51,7 +51,7 @@ class TotalsSchema(Answer):
 class TenantSchema(Answer):
     may_lack = ("currency", "locale")
 
-    tenant_id = fields.String(attribute="tenant.slug", data_key="tenantId", metadata={"description": "the slug"})
+    id = fields.String(attribute="tenant.slug", metadata={"description": "the slug"})
     name = fields.String(attribute="tenant.name")
     status = fields.String(attribute="tenant.status", metadata={"enum": list(STATUSES)})
     currency = fields.String(attribute="settings.currency", metadata={"description": "the main one, ISO 4217"})
@@ -75,8 +75,9 @@ TenantPageSchema = page_schema(TenantSchema)
 class ProvisionTenantSchema(Schema):
     slug = Text(
         required=True,
+        data_key="id",
         max_length=SLUG_MAX_LENGTH,
-        description="a lower-case letter, then lower-case letters, digits or _",
+        description="the slug: a lower-case letter, then lower-case letters, digits or _",
     )
     name = Text(max_length=NAME_MAX_LENGTH, description="the display name; default: the slug")
     currency = MainCurrencyField()
@@ -101,11 +102,11 @@ class ConfigureTenantSchema(Schema):
 
 
 class ProvisioningSchema(Answer):
-    provisioning_id = fields.UUID(attribute="id", data_key="provisioningId")
+    id = fields.UUID()
     tenant_id = fields.String(attribute="slug", data_key="tenantId", metadata={"description": "the slug"})
     name = fields.String()
     status = fields.String(metadata={"enum": ["pending", "done", "failed"]})
     error = fields.String(allow_none=True, metadata={"description": "why it failed"})
-    requested_by = fields.UUID(data_key="requestedBy")
+    requester_id = fields.UUID(attribute="requested_by", data_key="requesterId")
     requested_at = Moment(data_key="requestedAt")
     finished_at = Moment(data_key="finishedAt", allow_none=True)

@@ -12,7 +12,7 @@ STATUSES = ("active", "frozen", "closed")
 
 
 class WalletSchema(Answer):
-    wallet_id = fields.UUID(attribute="id", data_key="walletId")
+    id = fields.UUID()
     tenant_id = fields.Function(
         lambda _: current_tenant().slug, data_key="tenantId", metadata={"type": "string", "description": "the slug"}
     )

@@ -83,7 +83,7 @@ SAMPLES = (
     Sample("POST", "/api/auth/logout", USERS),
     Sample("POST", "/api/auth/password", USERS, json={"currentPassword": "wrong", "newPassword": PASSWORD}),
     Sample("GET", "/api/admin/tenants", OPERATORS),
-    Sample("POST", "/api/admin/tenants", OPERATORS, json={"slug": "{slug}", "currency": "EUR"}),
+    Sample("POST", "/api/admin/tenants", OPERATORS, json={"id": "{slug}", "currency": "EUR"}),
     Sample(
         "GET",
         "/api/admin/tenants/provisionings/<uuid:provisioning_id>",
@@ -203,7 +203,7 @@ class Side:
             "wallet": self.wallet,
             "member": self.member.user_id,
             "leaver": self.leaver.user_id,
-            "key": self._key(api, "auditor")["keyId"],
+            "key": self._key(api, "auditor")["id"],
             "product": product,
             "currency": CURRENCY[slug],
             "email": self.member.email,

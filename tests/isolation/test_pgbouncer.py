@@ -143,7 +143,7 @@ def test_every_answer_is_the_right_tenants_though_server_connections_change_hand
 def test_requests_move_money_of_the_right_tenant(behind: Flask) -> None:
     """Through the whole application, which elsewhere prepares repeated statements."""
     api, person = Api(behind), People(behind).make(eur="admin", km="admin")
-    wallets = {slug: api.get("/api/wallet", person, slug).get_json()["walletId"] for slug in ("eur", "km")}
+    wallets = {slug: api.get("/api/wallet", person, slug).get_json()["id"] for slug in ("eur", "km")}
     for number in range(1, 9):
         for slug, wallet_id in wallets.items():
             answer = api.post(f"/api/admin/wallets/{wallet_id}/deposits", person, slug, json={"amount": "1.00"})

@@ -3,15 +3,18 @@
 from typing import Any
 
 from app.api.blueprint import Blueprint
-from app.api.headers import View, idempotency_key, needs_idempotency_key, takes_up_to
+from app.api.headers import idempotency_key, needs_idempotency_key, takes_up_to
 from app.api.problems import problem_body
+from app.api.refusals import View, refuses
 from app.auth.access import Access, access, actor, caller
 from app.auth.errors import AdminRequired
 from app.ledger.bulk import service
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.bulk.schemas import BulkSchema, OutcomesSchema
+from app.ledger.errors import AmountOutOfRange, IdempotencyKeyReused, InsufficientFunds, OrderAlreadyPaid
 from app.money import to_minor
 from app.users.models import Role
+from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import currencies_of
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")
@@ -29,7 +32,16 @@ def _needs_shorter_key(view: View) -> View:
 @blueprint.arguments(BulkSchema)
 @blueprint.response(201, OutcomesSchema)
 @blueprint.alt_response(200, schema=OutcomesSchema)
-def post_many(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+@refuses(
+    WalletNotFound,
+    InsufficientFunds,
+    WalletFrozen,
+    WalletClosed,
+    OrderAlreadyPaid,
+    IdempotencyKeyReused,
+    AmountOutOfRange,
+)
+def post_transactions(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Post up to 1,000 deposits, payments or adjustments: all or nothing (201), or each on its own (200)."""
     if caller().role is Role.SERVICE and any(item["type"] == "adjustment" for item in body["items"]):
         raise AdminRequired("An adjustment needs an admin.")

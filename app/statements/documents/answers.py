@@ -2,7 +2,8 @@
 
 from flask import Response, current_app
 
-from app.api.headers import View, gives_header
+from app.api.headers import gives_header
+from app.api.refusals import View
 from app.statements.documents.links import document_path
 from app.statements.documents.models import Document
 from app.statements.documents.schemas import DocumentSchema
@@ -13,7 +14,7 @@ _MOST_SECONDS = 30
 
 def gives_location(view: View) -> View:
     """Describe in OpenAPI that a view may say where to look."""
-    return gives_header("Location", "The document, to poll for its state.", always=False)(view)
+    return gives_header("Location", "The document, to poll for its state.", on=(202,))(view)
 
 
 def gives_retry_after(view: View) -> View:

@@ -5,11 +5,13 @@ from uuid import UUID
 from flask import Response
 
 from app.api.blueprint import Blueprint
+from app.api.refusals import refuses
 from app.auth.access import Access, access, caller
 from app.statements import pdf
 from app.statements.answers import answers_with_file, pdf_answer
 from app.statements.documents import service
 from app.statements.documents.answers import gives_retry_after, retry_after
+from app.statements.documents.errors import DocumentNotFound, DocumentNotReady
 from app.statements.documents.models import Document
 from app.statements.documents.schemas import DocumentSchema
 
@@ -21,6 +23,7 @@ _pdf = answers_with_file(blueprint, pdf.MEDIA_TYPE)
 @access(Access.MEMBER)
 @gives_retry_after
 @blueprint.response(200, DocumentSchema)
+@refuses(DocumentNotFound)
 def show_own_document(document_id: UUID) -> tuple[Document, int, dict[str, str]]:
     """The state of a statement that I asked for."""
     found = service.get_document(document_id, of_member=caller().user_id)
@@ -30,7 +33,8 @@ def show_own_document(document_id: UUID) -> tuple[Document, int, dict[str, str]]
 @blueprint.get("/wallet/documents/<uuid:document_id>/content")
 @access(Access.MEMBER)
 @_pdf
-def show_own_content(document_id: UUID) -> Response:
+@refuses(DocumentNotFound, DocumentNotReady)
+def show_own_document_content(document_id: UUID) -> Response:
     """The statement that I asked for, as PDF."""
     return pdf_answer(service.get_content(document_id, of_member=caller().user_id))
 
@@ -39,6 +43,7 @@ def show_own_content(document_id: UUID) -> Response:
 @access(Access.READER)
 @gives_retry_after
 @blueprint.response(200, DocumentSchema)
+@refuses(DocumentNotFound)
 def show_document(document_id: UUID) -> tuple[Document, int, dict[str, str]]:
     """The state of a statement that was asked for in this tenant."""
     found = service.get_document(document_id)
@@ -48,6 +53,7 @@ def show_document(document_id: UUID) -> tuple[Document, int, dict[str, str]]:
 @blueprint.get("/admin/documents/<uuid:document_id>/content")
 @access(Access.READER)
 @_pdf
-def show_content(document_id: UUID) -> Response:
+@refuses(DocumentNotFound, DocumentNotReady)
+def show_document_content(document_id: UUID) -> Response:
     """A statement that was asked for in this tenant, as PDF."""
     return pdf_answer(service.get_content(document_id))

@@ -14,8 +14,7 @@ HEADERS: tuple[dict[str, str] | None, ...] = (
     None,
     {},
     {"ETag": '"1"', "Idempotent-Replayed": "true"},
-    {"Location": "/api/đ"},
-    {"content-location": "/api/a b"},
+    {"Location": "/api/orders/a%20b"},
 )
 
 

@@ -63,7 +63,7 @@ def test_every_place_for_a_moment_is_tried_here(api: Api) -> None:
             fields = list(body.get("properties", {}).items())
             fields += [(about["name"], about["schema"]) for about in operation.get("parameters", ())]
             places |= {(method, path, name) for name, about in fields if about.get("format") == "date-time"}
-    assert places == {(method, path.replace("{wallet}", "{wallet_id}"), field) for method, path, field in PLACES}
+    assert places == {(method, path.replace("{wallet}", "{walletId}"), field) for method, path, field in PLACES}
 
 
 @OVER_PLACES

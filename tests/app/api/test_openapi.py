@@ -42,15 +42,59 @@ def test_it_is_openapi_3_1(described: Json) -> None:
     assert described["info"]["title"] == "schema-wallet"
 
 
+# The path parameters, by the names of Flask's variables.
+PARAMETERS = {
+    "slug": "tenantId",
+    **{f"{kind}_id": f"{kind}Id" for kind in ("wallet", "transaction", "hold", "order", "document", "key", "user")},
+    "provisioning_id": "provisioningId",
+}
+
+
 def test_every_route_of_the_api_is_in_it_and_nothing_else(app: Flask, described: Json) -> None:
     routes = {
-        (method, re.sub(r"<(?:uuid:)?(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:uuid:)?(\w+)>", lambda found: f"{{{PARAMETERS.get(found[1], found[1])}}}", rule.rule))
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith("/api/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert {(method, path) for method, path, _ in operations(described)} == routes
     assert all(operation["summary"] for _, _, operation in operations(described))
+
+
+def test_every_operation_has_a_name_of_its_own(described: Json) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(described)]
+    assert len(names) == len(set(names)), sorted(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z][a-zA-Z0-9]*", name)] == []
+
+
+def test_names_are_spelled_alike(described: Json) -> None:
+    """camelCase; an object's own id is `id`, a reference ends with `Id`; a list has `items` and `nextCursor`."""
+    schemas = described["components"]["schemas"]
+    fields = [(name, about) for each in schemas.values() for name, about in each.get("properties", {}).items()]
+    for _, item in described["paths"].items():
+        for part in (item, *(item[method] for method in item if method != "parameters")):
+            fields += [
+                (about["name"], about["schema"]) for about in part.get("parameters", ()) if about["in"] != "header"
+            ]
+    for name, about in fields:
+        assert re.fullmatch(r"[a-z][a-zA-Z0-9]*", name), name
+        if about.get("format") == "uuid":
+            assert name == "id" or name.endswith("Id"), name
+        if about.get("format") == "date-time":
+            assert name in {"at", "from", "to", "since"} or name.endswith("At"), name
+    for _, path, operation in operations(described):
+        answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        shown = schemas.get(answer.get("schema", {}).get("$ref", "").rpartition("/")[2], {}).get("properties", {})
+        if operation["operationId"].startswith("list"):
+            assert {"items", "nextCursor"} <= set(shown), path
+
+
+def test_a_field_with_a_default_is_not_needed(described: Json) -> None:
+    """Generators require a field that has a `default`, so its description names the default."""
+    for schema in described["components"]["schemas"].values():
+        assert [name for name, about in schema.get("properties", {}).items() if "default" in about] == []
+    login = described["components"]["schemas"]["Login"]["properties"]
+    assert login["cookie"]["description"].endswith("; default: false")
 
 
 def test_every_reference_leads_somewhere(described: Json) -> None:
@@ -100,7 +144,12 @@ LACKING = {
         "Tokens": {"accessToken", "refreshToken", "tokenType", "csrfToken"},
         "Outcome": {"replayed", "transaction", "problem"},
     },
-    **{"Transaction": {"refundable"}, "Tenant": {"currency", "locale"}, "WalletList": {"unavailable"}},
+    **{
+        "Problem": {"errors"},
+        "Transaction": {"refundable"},
+        "Tenant": {"currency", "locale"},
+        "WalletList": {"unavailable"},
+    },
 }
 LACKING |= {"LoginAnswer": LACKING["Tokens"], "TransactionWithEntries": LACKING["Transaction"]}
 
@@ -135,10 +184,10 @@ def test_objects_take_no_fields_but_their_own(described: Json) -> None:
 # What answers with something else than JSON, or with other things too.
 FILES = {
     "/api/wallet/statement": {"application/json", "text/csv", "application/pdf"},
-    "/api/admin/wallets/{wallet_id}/statement": {"application/json", "text/csv", "application/pdf"},
+    "/api/admin/wallets/{walletId}/statement": {"application/json", "text/csv", "application/pdf"},
     "/api/admin/transactions/export": {"text/csv"},
-    "/api/wallet/documents/{document_id}/content": {"application/pdf"},
-    "/api/admin/documents/{document_id}/content": {"application/pdf"},
+    "/api/wallet/documents/{documentId}/content": {"application/pdf"},
+    "/api/admin/documents/{documentId}/content": {"application/pdf"},
 }
 
 
@@ -173,6 +222,13 @@ def test_the_headers_a_route_needs_are_described(described: Json) -> None:
         assert headers.get("X-Tenant") is (False if names_tenant else headers.get("X-Tenant")), (method, path)
 
 
+# What these make has no URL of its own that can be read.
+UNNAMED = {
+    *("/api/admin/api-keys", "/api/admin/members", "/api/admin/transactions/bulk", "/api/wallet/holds"),
+    *(f"/api/admin/wallets/{{walletId}}/{kind}" for kind in ("deposits", "payments", "refunds", "adjustments")),
+}
+
+
 def test_the_headers_of_answers_are_described(described: Json) -> None:
     for method, path, operation in operations(described):
         given = {
@@ -182,30 +238,58 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             for name in told.get("headers", ())
         }
         expected = {"Idempotent-Replayed"} if "Idempotency-Key" in headers_of(operation) else set()
-        if path == "/api/admin/wallets/{wallet_id}" or (method, path) == ("POST", "/api/admin/wallets"):
+        if path == "/api/admin/wallets/{walletId}" or (method, path) == ("POST", "/api/admin/wallets"):
             expected |= {"ETag"}
-        if (method, path) == ("POST", "/api/admin/tenants"):
+        if (method, path) == ("POST", "/api/admin/tenants") or (
+            "201" in operation["responses"] and path not in UNNAMED
+        ):
             expected |= {"Location"}
         if path.endswith("/statement"):
             expected |= {"Location", "Retry-After"}
-        if path.endswith("/documents/{document_id}"):
+        if path.endswith("/documents/{documentId}"):
             expected |= {"Retry-After"}
         assert given == expected, (method, path)
-    shared = described["components"]["responses"]
-    for name in ("TOO_MANY_REQUESTS", "SERVICE_UNAVAILABLE"):
-        assert shared[name]["headers"]["Retry-After"]["required"]
-    assert shared["UNAUTHORIZED"]["headers"]["WWW-Authenticate"]["required"]
+        for status, name in (("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")):
+            if status in operation["responses"]:
+                assert operation["responses"][status]["headers"][name]["required"]
 
 
-def test_each_operation_names_what_it_may_refuse_with(described: Json) -> None:
-    """`default` stands for unforeseen errors. schemathesis finds missing refusals."""
+def refusals_of(operation: Json) -> dict[str, set[str]]:
+    return {status: set(told["x-codes"]) for status, told in operation["responses"].items() if "x-codes" in told}
+
+
+def test_an_operation_names_the_refusals_that_it_can_give_and_no_others(described: Json) -> None:
+    """Every test that meets a refusal compares it with these names: `tests/factories/refusals.py`."""
+    paths = described["paths"]
+    assert refusals_of(paths["/api/wallet/payments"]["post"])["409"] == {
+        *("insufficient_funds", "wallet_frozen", "wallet_closed", "order_already_paid"),
+    }
+    assert refusals_of(paths["/api/wallet"]["get"]) == {
+        "400": {"malformed_request", "tenant_required", "tenant_ambiguous"},
+        "401": {"token_required", "bad_token"},
+        "403": {"member_required"},
+        "404": {"tenant_not_found", "member_not_found"},
+        "422": {"validation_failed"},
+        "429": {"rate_limited", "too_many_concurrent_requests"},
+        "503": {
+            *("deadline_exceeded", "database_unavailable", "busy", "identity_provider_unavailable", "schema_behind"),
+            "tenant_misconfigured",
+        },
+    }
+
+
+def test_the_refusals_of_an_operation_follow_from_what_it_takes(described: Json) -> None:
     for method, path, operation in operations(described):
-        refusals = {status for status in operation["responses"] if status[0] in "45"}
-        expected = {"400", "401", "403", "404", "422", "429", "503"}
-        expected |= {"409"} if method != "GET" else set()
-        expected |= {"413", "415"} if "requestBody" in operation else set()
-        expected |= {"412", "428"} if "If-Match" in headers_of(operation) else set()
-        assert refusals == expected, (method, path)
+        refusals = refusals_of(operation)
+        codes = {code for codes in refusals.values() for code in codes}
+        takes_body, takes_version = "requestBody" in operation, "If-Match" in headers_of(operation)
+        assert {"413", "415"}.issubset(refusals) is takes_body, (method, path)
+        assert {"412", "428"}.issubset(refusals) is takes_version, (method, path)
+        assert ("idempotency_key_required" in codes) is ("Idempotency-Key" in headers_of(operation)), (method, path)
+        is_open = operation.get("security") == []
+        assert ("token_required" in codes) is not is_open, (method, path)
+        assert ("csrf_required" in codes) is (method != "GET"), (method, path)
+        assert ("not_found" in codes) is ("Id}" in path and "{tenantId}" not in path), (method, path)
 
 
 def test_a_login_can_name_a_tenant_and_says_so(described: Json) -> None:

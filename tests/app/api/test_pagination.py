@@ -117,8 +117,8 @@ def test_a_page_holds_50_items_unless_asked_for_up_to_200(fresh_app: Flask) -> N
     assert (len(first["items"]), first["nextCursor"] is None) == (50, False)
     everything = api.get("/api/admin/wallets?limit=200", admin, "eur").json
     assert (len(everything["items"]), everything["nextCursor"]) == (51, None)
-    ordered = [item["walletId"] for item in everything["items"]]
-    assert [item["walletId"] for item in first["items"]] == ordered[:50]
+    ordered = [item["id"] for item in everything["items"]]
+    assert [item["id"] for item in first["items"]] == ordered[:50]
 
 
 # --- cursors -------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_cursor_of_another_tenant_or_list_is_refused(world: Lists, path: str, 
 @OVER_TENANTS
 def test_a_cursor_of_another_wallet_is_refused(world: Lists, slug: str) -> None:
     cursor = world.cursor(LISTS[2], slug)
-    wallets = [item["walletId"] for item in world.page(LISTS[1], slug, q="Lists", limit=200)["items"]]
+    wallets = [item["id"] for item in world.page(LISTS[1], slug, q="Lists", limit=200)["items"]]
     other = next(wallet_id for wallet_id in wallets if wallet_id != str(world.wallet[slug]))
     assert answer_to(world, f"/api/admin/wallets/{other}/transactions", slug, cursor) == BAD_CURSOR
 

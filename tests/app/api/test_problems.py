@@ -109,7 +109,11 @@ ANSWERS: list[tuple[Exception, int, str]] = [
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer[0]).__name__)
 def test_an_error_is_a_problem_and_an_unexpected_one_keeps_its_words(
-    api: Api, people: People, monkeypatch: pytest.MonkeyPatch, answer: tuple[Exception, int, str]
+    api: Api,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+    refusals_are_declared: list[str],
+    answer: tuple[Exception, int, str],
 ) -> None:
     error, status, code = answer
 
@@ -120,6 +124,7 @@ def test_an_error_is_a_problem_and_an_unexpected_one_keeps_its_words(
     monkeypatch.setattr(users, "memberships_of", fail)
     response = api.get("/api/me", person)
     problem_of(response, status, code)
+    refusals_are_declared.clear()
     assert "secret" not in response.get_data(as_text=True)
     assert response.headers.get("Retry-After") == ("2" if status == 503 else None)
     monkeypatch.undo()
@@ -259,7 +264,7 @@ def test_with_all_connections_in_use_a_request_may_come_again(database: Database
 
 
 def test_an_error_leaves_nothing_written(
-    app: Flask, api: Api, people: People, database: Database, monkeypatch: pytest.MonkeyPatch
+    app: Flask, api: Api, people: People, monkeypatch: pytest.MonkeyPatch, refusals_are_declared: list[str]
 ) -> None:
     """A view that fails after writing is rolled back, and its connection returns clean."""
     person = people.make(eur="member")
@@ -270,6 +275,7 @@ def test_an_error_leaves_nothing_written(
 
     monkeypatch.setattr(users, "memberships_of", write_and_fail)
     problem_of(api.get("/api/me", person), 409, "conflict")
+    refusals_are_declared.clear()
     with app.app_context(), shared_side():
         assert users.find_user("half-written@example.com") is None
         db.session.commit()

@@ -187,11 +187,11 @@ ROUTES = (
     ),
     Route(
         "/api/admin/tenants",
-        {"slug": "{new_slug}", "name": "Francs", "currency": "CHF", "settings": {"rateLimit": "600/minute"}},
+        {"id": "{new_slug}", "name": "Francs", "currency": "CHF", "settings": {"rateLimit": "600/minute"}},
         status=202,
-        required=("slug", "currency"),
+        required=("id", "currency"),
         texts={"name": 200},
-        also=("slug", "currency", "currencies", "locale", "settings"),
+        also=("id", "currency", "currencies", "locale", "settings"),
         wants_key=False,
     ),
     Route(

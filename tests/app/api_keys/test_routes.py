@@ -38,7 +38,7 @@ def create(api: Api, admin: Person, slug: str, **changed: Any) -> TestResponse:
 def service_of(api: Api, admin: Person, slug: str, role: str = "service") -> Person:
     """A new key, as a caller."""
     made = create(api, admin, slug, role=role).json
-    return Person(UUID(made["keyId"]), "", made["key"])
+    return Person(UUID(made["id"]), "", made["key"])
 
 
 def listed(api: Api, person: Person, slug: str) -> Iterator[dict[str, Any]]:
@@ -68,13 +68,13 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(
     assert made.status_code == 201, made.text
     found = re.fullmatch(r"wk_([0-9a-f]{32})_([\w-]{43})", made.json["key"], re.ASCII)
     assert found
-    assert UUID(found[1]) == UUID(made.json["keyId"])
+    assert UUID(found[1]) == UUID(made.json["id"])
     shown = {name: value for name, value in made.json.items() if name != "key"}
-    assert shown | {"name": "nightly", "role": role, "createdBy": str(admin.user_id), "revokedAt": None} == shown
+    assert shown | {"name": "nightly", "role": role, "creatorId": str(admin.user_id), "revokedAt": None} == shown
     assert next(listed(api, admin, slug)) == shown
     query = "SELECT secret_hash, row_to_json(k)::text FROM shared.api_keys k WHERE id = %s"
     with database.as_superuser() as superuser:
-        row = superuser.execute(query, (shown["keyId"],)).fetchone()
+        row = superuser.execute(query, (shown["id"],)).fetchone()
     assert row
     assert row[0] == sha256(found[2].encode()).digest()
     assert found[2] not in row[1]
@@ -84,10 +84,10 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(
 def test_keys_are_listed_newest_first_and_never_another_tenants(api: Api, admin: Person, slug: str) -> None:
     own = [service_of(api, admin, slug).user_id for _ in range(5)]
     foreign = service_of(api, admin, OTHER[slug]).user_id
-    found = [UUID(item["keyId"]) for item in listed(api, admin, slug)]
+    found = [UUID(item["id"]) for item in listed(api, admin, slug)]
     assert found[:5] == own[::-1]
     assert foreign not in found
-    assert foreign == UUID(next(listed(api, admin, OTHER[slug]))["keyId"])
+    assert foreign == UUID(next(listed(api, admin, OTHER[slug]))["id"])
 
 
 @OVER_TENANTS
@@ -211,7 +211,7 @@ def test_a_key_is_revoked_once_and_stays_in_the_list(api: Api, admin: Person, sl
     for _ in range(2):
         response = api.send("DELETE", f"{KEYS}/{key_id}", admin, slug)
         assert (response.status_code, response.data) == (204, b"")
-        moments.add(next(item["revokedAt"] for item in listed(api, admin, slug) if item["keyId"] == key_id))
+        moments.add(next(item["revokedAt"] for item in listed(api, admin, slug) if item["id"] == key_id))
     assert len(moments) == 1
     assert moments != {None}
     assert len([entry for entry in log_of(api, admin, slug, "api_key.revoke") if entry["subject"] == key_id]) == 1

@@ -95,15 +95,15 @@ def test_a_movement_is_told_with_the_balance_before_and_after(office: Office) ->
     answer = office.send("POST", f"{office.path}/deposits", json={"amount": "5.00"})
     (entry,) = office.log()
     assert entry["walletId"] == str(office.wallet_id)
-    assert entry["before"] == {"balanceMinor": 10_000}
-    assert entry["after"] == {"balanceMinor": 10_500, "amountMinor": 500, "transactionId": answer.json["id"]}
+    assert entry["before"] == {"balance": "100.00"}
+    assert entry["after"] == {"balance": "105.00", "amount": "5.00", "transactionId": answer.json["id"]}
 
 
 def test_a_wallet_that_an_admin_opens_is_told(office: Office) -> None:
     person = People(office.api.client.application).make(**{office.slug: "member"})
     answer = office.send("POST", "/api/admin/wallets", json={"userId": str(person.user_id)})
     (entry,) = office.log()
-    assert (entry["action"], entry["walletId"]) == ("wallet.open", answer.json["walletId"])
+    assert (entry["action"], entry["walletId"]) == ("wallet.open", answer.json["id"])
 
 
 def test_a_repeated_request_is_told_as_a_repetition(office: Office) -> None:

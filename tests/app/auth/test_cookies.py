@@ -143,7 +143,7 @@ def test_what_our_own_page_sends_is_taken(browser: Browser, headers: dict[str, s
 def test_a_header_is_heard_before_a_cookie(browser: Browser, people: People) -> None:
     other = people.make(eur="member")
     sent = {"Authorization": f"Bearer {other.token}"}
-    assert browser.send("GET", "/api/me", headers=sent).json["userId"] == str(other.user_id)
+    assert browser.send("GET", "/api/me", headers=sent).json["id"] == str(other.user_id)
     problem_of(browser.pay("eur", headers=sent), 404, "wallet_not_found")
     for wrong in ("Basic eDp5", "Bearer", "", "Bearer x"):
         response = browser.send("GET", "/api/me", headers={"Authorization": wrong})

@@ -71,7 +71,7 @@ def refuse(api: Api, token: str) -> None:
 def test_a_token_is_the_users_with_that_address(api: Api, provider: Provider, person: Person, kind: str) -> None:
     token = provider.token(person.email.upper(), kid=provider.add_key(kind))
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
-    assert answer.json["userId"] == str(person.user_id)
+    assert answer.json["id"] == str(person.user_id)
 
 
 def test_membership_decides_as_it_does_for_everybody(api: Api, provider: Provider, people: People) -> None:

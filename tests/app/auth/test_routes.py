@@ -43,7 +43,7 @@ def test_a_user_gets_a_token_for_no_tenant_in_particular(api: Api, person: Perso
     assert told["memberships"] == [{"tenantId": "eur", "role": "member"}, {"tenantId": "km", "role": "admin"}]
     assert response.headers["Cache-Control"] == "no-store"
     sent = {"Authorization": f"Bearer {told['accessToken']}"}
-    assert api.get("/api/me", headers=sent).json["userId"] == str(person.user_id)
+    assert api.get("/api/me", headers=sent).json["id"] == str(person.user_id)
     problem_of(api.get("/api/wallet", headers=sent), 400, "tenant_required")
     for slug in ("eur", "km"):
         assert api.get("/api/wallet", headers=sent, tenant=slug).json["tenantId"] == slug
@@ -146,7 +146,7 @@ def test_a_token_sent_along_with_a_login_counts_for_nothing(api: Api, person: Pe
     sent = {"Authorization": f"Bearer {other.token}"}
     problem_of(login(api, person.email, "wrong", headers=sent), 401, "bad_credentials")
     token = login(api, person.email, headers=sent).json["accessToken"]
-    assert api.get("/api/me", headers={"Authorization": f"Bearer {token}"}).json["userId"] == str(person.user_id)
+    assert api.get("/api/me", headers={"Authorization": f"Bearer {token}"}).json["id"] == str(person.user_id)
 
 
 def test_no_tenant_is_asked_for_a_login(app: Flask, api: Api, person: Person, database: Database) -> None:

@@ -84,7 +84,7 @@ def test_a_refresh_gives_new_tokens_of_the_same_session(api: Api, app: Flask, pe
     mint: TokenMint = app.extensions["token_mint"]
     seen = {mint.check(tokens["accessToken"]).session_id for tokens in (first, second)}
     assert len(seen) == 1
-    assert me(api, second).json["userId"] == str(person.user_id)
+    assert me(api, second).json["id"] == str(person.user_id)
     assert me(api, first).status_code == 200, "an access token lives on beside a newer one"
     assert refresh(api, second["refreshToken"]).status_code == 200
 

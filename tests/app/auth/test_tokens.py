@@ -82,7 +82,7 @@ def test_a_token_signed_by_hand_with_right_claims_is_taken(api: Api, person: Per
     """The control: the other tokens are refused for their fault alone."""
     for scheme in ("Bearer", "bearer", "BEARER"):
         sent = {"Authorization": f"{scheme} {forged(claims_of(person))}"}
-        assert api.get("/api/me", headers=sent).json["userId"] == str(person.user_id)
+        assert api.get("/api/me", headers=sent).json["id"] == str(person.user_id)
         assert api.get("/api/wallet", tenant="km", headers=sent).json["tenantId"] == "km"
 
 

@@ -25,7 +25,8 @@ def test_each_of_the_tenants_currencies_has_a_policy_that_grants_nothing_until_i
     assert office.get("credit-policies") == {
         "items": [
             {"currency": currency, "defaultLimit": amount, "maxLimit": None} for currency, amount in nothing.items()
-        ]
+        ],
+        "nextCursor": None,
     }
     assert office.get("credit-policy-changes") == {"items": [], "nextCursor": None}
 

@@ -13,7 +13,7 @@ def test_i_am_shown_as_i_am(api: Api, people: People) -> None:
     response = api.get("/api/me", person)
     assert response.status_code == 200
     assert response.json == {
-        "userId": str(person.user_id),
+        "id": str(person.user_id),
         "email": person.email,
         "name": "Ana Kovač",
         "isOperator": False,

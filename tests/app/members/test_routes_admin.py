@@ -72,7 +72,7 @@ def test_a_new_address_becomes_a_member_without_a_password(
     email = new_email()
     answer = add(api, admin, slug, email.upper(), role, name="Ana")
     user_id, name, password_hash, is_operator = user_of(database, email)
-    assert (answer.status_code, answer.json) == (201, {"userId": str(user_id), "role": role})
+    assert (answer.status_code, answer.json) == (201, {"id": str(user_id), "role": role})
     assert (name, password_hash, is_operator) == (email, None, False), "Ana is what this tenant calls them"
     assert roles_of(database, user_id) == {slug: role}
     login = api.send("POST", "/api/auth/login", json={"email": email, "password": "anything"})
@@ -86,12 +86,12 @@ def test_somebody_of_another_tenant_is_let_in_and_the_answer_does_not_tell(
     """Nor does the directory. Name and roles elsewhere do not change."""
     known = people.make(name="Their Own Name", password_hash="untouched", **{OTHER[slug]: "member"})
     answers = [add(api, admin, slug, email, name="Given") for email in (known.email, new_email())]
-    assert [(answer.status_code, set(answer.json)) for answer in answers] == [(201, {"userId", "role"})] * 2
+    assert [(answer.status_code, set(answer.json)) for answer in answers] == [(201, {"id", "role"})] * 2
     for answer in answers:
         shown = api.get(MEMBERS, admin, slug, query_string={"q": "Given", "limit": "200"}).json["items"]
-        assert answer.json["userId"] in {member["userId"] for member in shown}
+        assert answer.json["id"] in {member["id"] for member in shown}
     hidden = api.get(MEMBERS, admin, slug, query_string={"q": "Their Own Name", "limit": "200"}).json["items"]
-    assert answers[0].json["userId"] not in {member["userId"] for member in hidden}
+    assert answers[0].json["id"] not in {member["id"] for member in hidden}
     assert user_of(database, known.email)[1:3] == ("Their Own Name", "untouched")
     assert roles_of(database, known.user_id) == {slug: "member", OTHER[slug]: "member"}
     assert api.get("/api/wallet", known, slug).status_code == 200
@@ -104,7 +104,7 @@ def test_adding_a_member_again_changes_their_role(
     person = people.make(eur="member", km="member")
     for role in ("auditor", "auditor"):
         answer = add(api, admin, slug, person.email, role)
-        assert (answer.status_code, answer.json) == (200, {"userId": str(person.user_id), "role": role})
+        assert (answer.status_code, answer.json) == (200, {"id": str(person.user_id), "role": role})
     assert roles_of(database, person.user_id) == {slug: "auditor", OTHER[slug]: "member"}
     assert log_of(api, admin, slug, person.user_id) == [("member.change", {"role": "member"}, {"role": "auditor"})]
 
@@ -147,7 +147,7 @@ def test_two_admins_let_the_same_new_person_in_at_once(app: Flask, people: Peopl
         with ThreadPoolExecutor(4) as threads:
             answers = list(threads.map(lambda told, email=email: add(Api(app), *told, email), tries))
         assert sorted(answer.status_code for answer in answers) == [200, 200, 201, 201]
-        assert len({answer.json["userId"] for answer in answers}) == 1
+        assert len({answer.json["id"] for answer in answers}) == 1
         assert roles_of(database, user_of(database, email)[0]) == {"eur": "member", "km": "member"}
 
 
@@ -161,7 +161,7 @@ def test_a_changed_role_counts_at_the_next_request_and_in_this_tenant_only(
     person = people.make(eur="member", km="member")
     for role, status in (("auditor", 200), ("member", 403), ("admin", 200)):
         changed = api.patch(f"{MEMBERS}/{person.user_id}", admin, slug, json={"role": role})
-        assert (changed.status_code, changed.json) == (200, {"userId": str(person.user_id), "role": role})
+        assert (changed.status_code, changed.json) == (200, {"id": str(person.user_id), "role": role})
         assert api.get("/api/admin/wallets", person, slug).status_code == status
         problem_of(api.get("/api/admin/wallets", person, OTHER[slug]), 403, "admin_required")
     before = ["member", "auditor", "member"]
@@ -184,7 +184,7 @@ def test_a_removed_member_is_out_at_once_and_finds_the_wallet_again(
     assert api.get("/api/wallet", person, OTHER[slug]).status_code == 200
     assert api.get(f"/api/admin/wallets/{wallet}", admin, slug).json["balance"] == "5.00"
     assert add(api, admin, slug, person.email).status_code == 201
-    assert api.get("/api/wallet", person, slug).json["walletId"] == str(wallet)
+    assert api.get("/api/wallet", person, slug).json["id"] == str(wallet)
     assert log_of(api, admin, slug, person.user_id) == [
         ("member.remove", {"role": "member"}, None),
         ("member.add", None, {"role": "member"}),
@@ -272,16 +272,16 @@ def test_the_list_has_this_tenants_members_by_address_page_by_page(
         found += page["items"]
         cursor = page["nextCursor"] and f"&cursor={page['nextCursor']}"
     assert [item["email"] for item in found] == sorted(person.email for person in here)
-    by_id = {item["userId"]: item for item in found}
+    by_id = {item["id"]: item for item in found}
     assert by_id[str(here[1].user_id)] == {
-        "userId": str(here[1].user_id),
+        "id": str(here[1].user_id),
         "email": here[1].email,
         "name": f"Ana {tag}",
         "role": "auditor",
     }
     assert api.get(f"{MEMBERS}?q=Foreign {tag}", admin, slug).json["items"] == []
     admins = api.get(f"{MEMBERS}?q={tag}&role=admin", admin, slug).json["items"]
-    assert [item["userId"] for item in admins] == [str(here[2].user_id)]
+    assert [item["id"] for item in admins] == [str(here[2].user_id)]
 
 
 @OVER_TENANTS

@@ -78,7 +78,7 @@ class RealTenant:
 
     def open(self, member: int, currency: str) -> str:
         body = {"userId": str(self.members[member].user_id), "currency": currency}
-        wallet = str(_told(self.api.post("/api/admin/wallets", self.admin, self.slug, json=body))["walletId"])
+        wallet = str(_told(self.api.post("/api/admin/wallets", self.admin, self.slug, json=body))["id"])
         self.owners[wallet] = (self.members[member], currency)
         return wallet
 

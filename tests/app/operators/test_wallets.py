@@ -44,7 +44,7 @@ def pages(own: Installation, limit: int, query: str = "") -> Iterator[dict[str, 
 
 
 def shown(own: Installation, limit: int = 50, query: str = "") -> list[tuple[str, str]]:
-    return [(item["tenantId"], item["walletId"]) for page in pages(own, limit, query) for item in page["items"]]
+    return [(item["tenantId"], item["id"]) for page in pages(own, limit, query) for item in page["items"]]
 
 
 @pytest.mark.parametrize("role", ["member", "admin", "auditor"])
@@ -56,7 +56,7 @@ def test_an_operator_who_names_a_tenant_sees_that_one(own: Installation) -> None
     made = fill(own, eur=1, km=1)
     for slug, wallet_id in made:
         page = own.api.get(WALLETS, own.operator, slug).json
-        assert [(item["tenantId"], item["walletId"]) for item in page["items"]] == [(slug, wallet_id)]
+        assert [(item["tenantId"], item["id"]) for item in page["items"]] == [(slug, wallet_id)]
         assert set(page) == {"items", "nextCursor"}
 
 
@@ -65,7 +65,7 @@ def test_every_wallet_is_on_one_page_once_by_tenant_and_age(own: Installation, e
     made = fill(own, eur=eur, km=km)
     for limit in (1, 2, 3, 4, 7, 8, 9):
         found = list(pages(own, limit))
-        assert [(item["tenantId"], item["walletId"]) for page in found for item in page["items"]] == made
+        assert [(item["tenantId"], item["id"]) for page in found for item in page["items"]] == made
         assert all(len(page["items"]) == limit for page in found[:-1]), "only the last page is short"
         assert all(page["unavailable"] == [] for page in found)
 
@@ -115,7 +115,7 @@ def test_each_tenant_is_read_by_its_own_role(own: Installation) -> None:
     superuser.execute("REVOKE SELECT ON eur_schema.wallets FROM tenant_eur")
     (page,) = pages(own, 50)
     assert page["unavailable"] == ["eur"]
-    assert [(item["tenantId"], item["walletId"]) for item in page["items"]] == made[1:]
+    assert [(item["tenantId"], item["id"]) for item in page["items"]] == made[1:]
     assert superuser.execute("SELECT has_schema_privilege('wallet_app', 'km_schema', 'USAGE')").fetchone() == (False,)
 
 
@@ -134,7 +134,7 @@ def test_a_tenant_that_is_not_served_is_not_listed(own: Installation, status: st
     made = fill(own, eur=1, km=1)
     own.database.as_superuser().execute("UPDATE shared.tenants SET status = %s WHERE slug = 'eur'", (status,))
     (page,) = pages(own, 50)
-    assert [(item["tenantId"], item["walletId"]) for item in page["items"]] == made[1:]
+    assert [(item["tenantId"], item["id"]) for item in page["items"]] == made[1:]
     assert page["unavailable"] == []
 
 
@@ -143,7 +143,7 @@ def test_a_tenant_whose_schema_is_behind_is_named_and_passed_over(own: Installat
     own.database.as_superuser().execute("UPDATE shared.tenants SET revision = '0001' WHERE slug = 'eur'")
     first, second = pages(own, 1)
     assert (first["unavailable"], second["unavailable"]) == (["eur"], [])
-    assert [item["walletId"] for page in (first, second) for item in page["items"]] == [made[2][1], made[3][1]]
+    assert [item["id"] for page in (first, second) for item in page["items"]] == [made[2][1], made[3][1]]
 
 
 def test_a_tenant_between_two_pages_is_named_on_one_of_them(own: Installation) -> None:
@@ -153,7 +153,7 @@ def test_a_tenant_between_two_pages_is_named_on_one_of_them(own: Installation) -
     own.database.as_superuser().execute("UPDATE shared.tenants SET revision = '0001' WHERE slug = 'km'")
     found = list(pages(own, 1))
     assert [page["unavailable"] for page in found] == [["km"], []]
-    assert [(item["tenantId"], item["walletId"]) for page in found for item in page["items"]] == made
+    assert [(item["tenantId"], item["id"]) for page in found for item in page["items"]] == made
 
 
 def test_a_tenant_that_breaks_between_two_pages_is_passed_over(own: Installation) -> None:
@@ -162,7 +162,7 @@ def test_a_tenant_that_breaks_between_two_pages_is_passed_over(own: Installation
     assert len(next(walk)["items"]) == 2
     own.database.as_superuser().execute("DROP TABLE eur_schema.holds CASCADE")
     (last,) = walk
-    assert (last["unavailable"], [item["walletId"] for item in last["items"]]) == (["eur"], [made[-1][1]])
+    assert (last["unavailable"], [item["id"] for item in last["items"]]) == (["eur"], [made[-1][1]])
 
 
 def test_a_tenant_with_no_connection_left_is_passed_over(narrow: Installation) -> None:
@@ -172,7 +172,7 @@ def test_a_tenant_with_no_connection_left_is_passed_over(narrow: Installation) -
         with engine.begin() as connection:
             connection.exec_driver_sql("SELECT 1")
             (page,) = pages(narrow, 50)
-    assert (page["unavailable"], [item["walletId"] for item in page["items"]]) == (["eur"], [made[1][1]])
+    assert (page["unavailable"], [item["id"] for item in page["items"]]) == (["eur"], [made[1][1]])
 
 
 def test_a_page_reads_no_more_tenants_than_fit_a_request(own: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,13 +181,13 @@ def test_a_page_reads_no_more_tenants_than_fit_a_request(own: Installation, monk
     (wallet,) = fill(own, km=1)
     first, second = pages(own, 50)
     assert first["items"] == []
-    assert [(item["tenantId"], item["walletId"]) for item in second["items"]] == [wallet]
+    assert [(item["tenantId"], item["id"]) for item in second["items"]] == [wallet]
 
 
 def test_a_page_takes_no_more_time_than_fits_a_request(own: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_out, "MOST_SECONDS", 0.0)
     made = fill(own, eur=2, km=2)
-    found = [[(item["tenantId"], item["walletId"]) for item in page["items"]] for page in pages(own, 50)]
+    found = [[(item["tenantId"], item["id"]) for item in page["items"]] for page in pages(own, 50)]
     assert found == [made[:2], made[2:]]
 
 

@@ -69,7 +69,7 @@ def test_the_wallet_in_the_main_currency_shows_nothing_of_the_others(app: Flask,
     other: Any = book.api.get("/api/wallet", book.member, "eur").get_json()
     told = book.ask(format=form)
     shown = " ".join(read(told.data)) if form == "pdf" else told.text
-    assert other["walletId"] in shown
+    assert other["id"] in shown
     assert str(book.wallet_id) not in shown
     assert "98766" not in shown.replace(",", "")
 

@@ -50,7 +50,7 @@ def slug() -> str:
 
 
 def ask(own: Installation, slug: str, **told: Any) -> TestResponse:
-    return own.api.send("POST", TENANTS, own.operator, json={"slug": slug, "currency": "CHF"} | told)
+    return own.api.send("POST", TENANTS, own.operator, json={"id": slug, "currency": "CHF"} | told)
 
 
 def asked(own: Installation, slug: str, **told: Any) -> str:

@@ -25,8 +25,8 @@ from tests.factories.people import Person
 
 @pytest.mark.parametrize("slug", [*sorted(RESERVED_SLUGS), "shared", "public", "pg_x", "Eur", "é", "a-b", "1a", "a b"])
 def test_a_name_that_no_tenant_may_have_is_refused(api: Api, operator: Person, slug: str) -> None:
-    response = api.send("POST", TENANTS, operator, json={"slug": slug, "currency": "EUR"})
-    assert faults_of(response) == [("slug", "name_refused")]
+    response = api.send("POST", TENANTS, operator, json={"id": slug, "currency": "EUR"})
+    assert faults_of(response) == [("id", "name_refused")]
 
 
 WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
@@ -47,7 +47,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 def test_a_wrong_request_is_named_and_not_written_down(
     api: Api, operator: Person, database: Database, told: dict[str, Any], faults: list[tuple[str, str]]
 ) -> None:
-    response = api.send("POST", TENANTS, operator, json={"slug": "wrong", "currency": "EUR"} | told)
+    response = api.send("POST", TENANTS, operator, json={"id": "wrong", "currency": "EUR"} | told)
     assert faults_of(response) == faults
     query = "SELECT count(*) FROM shared.provisionings WHERE slug = 'wrong'"
     assert database.as_superuser().execute(query).fetchone() == (0,)
@@ -66,7 +66,7 @@ def test_of_many_who_ask_for_one_slug_at_once_one_is_heard(own: Installation, sl
 
     def ask_too() -> int:
         together.wait(timeout=10)
-        body = {"slug": slug, "currency": "CHF"}
+        body = {"id": slug, "currency": "CHF"}
         return Api(own.app).send("POST", TENANTS, own.operator, json=body).status_code
 
     with ThreadPoolExecutor(6) as pool:

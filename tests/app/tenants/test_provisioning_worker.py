@@ -63,7 +63,7 @@ def test_where_tenants_share_a_login_the_new_one_does_too(fresh_database: Databa
 def test_the_first_entry_of_its_log_says_who_asked(own: Installation, slug: str) -> None:
     headers = {"X-Request-Id": "req-9"}
     seen = {"environ_overrides": {"REMOTE_ADDR": "203.0.113.7"}}
-    body = {"slug": slug, "currency": "CHF"}
+    body = {"id": slug, "currency": "CHF"}
     own.api.send("POST", TENANTS, own.operator, json=body, headers=headers, **seen)
     work_off(own.app)
     look, first = own.api.get("/api/admin/audit-log", own.operator, slug).json["items"]

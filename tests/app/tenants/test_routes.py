@@ -26,7 +26,7 @@ OPERATORS_ROUTES: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", TENANTS, {}),
     ("GET", f"{TENANTS}/eur", {}),
     ("PATCH", f"{TENANTS}/eur", {"json": {"status": "suspended"}}),
-    ("POST", TENANTS, {"json": {"slug": "new", "currency": "EUR"}}),
+    ("POST", TENANTS, {"json": {"id": "new", "currency": "EUR"}}),
     ("GET", f"{TENANTS}/provisionings/{ID_OF_NOTHING}", {}),
 ]
 
@@ -90,7 +90,7 @@ def test_a_tenant_is_shown_with_what_it_holds_in_each_currency(own: Installation
         "JPY": {"currency": "JPY", "wallets": 1, "depositBalance": "0", "creditUsed": "700", "held": "0"},
     }
     assert shown == {
-        "tenantId": "eur",
+        "id": "eur",
         "name": "eur",
         "status": "active",
         "currency": "EUR",
@@ -122,7 +122,7 @@ def test_all_tenants_of_any_status_are_listed_by_slug_in_pages(own: Installation
     first = own.api.get(f"{TENANTS}?limit=1", own.operator).json
     second = own.api.get(f"{TENANTS}?limit=1&cursor={quote(first['nextCursor'])}", own.operator).json
     assert second["nextCursor"] is None
-    assert [(item["tenantId"], item["status"]) for item in first["items"] + second["items"]] == [
+    assert [(item["id"], item["status"]) for item in first["items"] + second["items"]] == [
         ("eur", "archived"),
         ("km", "active"),
     ]
@@ -135,9 +135,9 @@ def test_a_page_reads_no_more_than_fits_a_request(
 ) -> None:
     monkeypatch.setattr(fan_out, name, most)
     first = own.api.get(TENANTS, own.operator).json
-    assert [item["tenantId"] for item in first["items"]] == ["eur"]
+    assert [item["id"] for item in first["items"]] == ["eur"]
     second = own.api.get(f"{TENANTS}?cursor={quote(first['nextCursor'])}", own.operator).json
-    assert ([item["tenantId"] for item in second["items"]], second["nextCursor"]) == (["km"], None)
+    assert ([item["id"] for item in second["items"]], second["nextCursor"]) == (["km"], None)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_tenant_that_can_not_be_read_is_listed_without_totals(own: Installatio
     own.people.wallet(own.people.make(km="member"), "km", balance_minor=100)
     own.database.as_superuser().execute(damage.encode())
     eur, km = own.api.get(TENANTS, own.operator).json["items"]
-    assert (eur["tenantId"], eur["totals"]) == ("eur", None)
+    assert (eur["id"], eur["totals"]) == ("eur", None)
     assert km["totals"][0]["depositBalance"] == "1.00"
 
 
@@ -208,7 +208,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"settings": {"statementTimeoutMs": "5"}}, [("settings.statementTimeoutMs", "not_a_number")]),
     ({"locale": "xx_XX"}, [("locale", "not_a_locale")]),
     ({"status": "gone"}, [("status", "unknown_choice")]),
-    ({"slug": "other"}, [("slug", "unknown_field")]),
+    ({"id": "other"}, [("id", "unknown_field")]),
 ]
 
 

@@ -45,7 +45,7 @@ class Purse:
 
     def fill(self, currency: str, amount: str) -> str:
         """Deposit into the wallet of the currency; returns its id."""
-        wallet_id = str(self.get("wallet", currency)["walletId"])
+        wallet_id = str(self.get("wallet", currency)["id"])
         self.post(f"admin/wallets/{wallet_id}/deposits", amount=amount)
         return wallet_id
 
@@ -58,8 +58,8 @@ def purse(app: Flask) -> Purse:
 def test_each_currency_has_a_wallet_of_its_own_and_the_main_one_is_meant_without_a_word(purse: Purse) -> None:
     wallets = {currency: purse.get("wallet", currency) for currency in ("EUR", "USD", "JPY", "KWD")}
     assert {currency: wallet["currency"] for currency, wallet in wallets.items()} == {name: name for name in wallets}
-    assert len({wallet["walletId"] for wallet in wallets.values()}) == 4
-    assert purse.get("wallet")["walletId"] == wallets["EUR"]["walletId"]
+    assert len({wallet["id"] for wallet in wallets.values()}) == 4
+    assert purse.get("wallet")["id"] == wallets["EUR"]["id"]
     assert [wallets[name]["balance"] for name in ("EUR", "JPY", "KWD")] == ["0.00", "0", "0.000"]
 
 

@@ -48,7 +48,7 @@ def test_a_wallet_is_opened_at_the_first_look_and_is_the_same_at_the_next(
     opened_at = datetime.fromisoformat(wallet.pop("openedAt"))
     assert abs((opened_at - before).total_seconds()) < 60
     assert opened_at.tzinfo is UTC
-    assert UUID(wallet.pop("walletId"))
+    assert UUID(wallet.pop("id"))
     nothing = dict.fromkeys(("balance", "depositBalance", "creditLimit", "creditUsed", "held", "available"), "0.00")
     about = {"tenantId": slug, "userId": str(person.user_id), "currency": CURRENCY[slug], "status": "active"}
     assert wallet == {**about, **nothing}
@@ -68,7 +68,7 @@ def test_many_first_looks_at_once_open_one_wallet(app: Flask, people: People, da
     with ThreadPoolExecutor(6) as pool:
         responses = [job.result() for job in [pool.submit(look) for _ in range(6)]]
     assert {response.status_code for response in responses} == {200}
-    assert len({response.json["walletId"] for response in responses}) == 1
+    assert len({response.json["id"] for response in responses}) == 1
     assert wallets_of(database, slug, person.user_id) == 1
 
 
@@ -115,11 +115,11 @@ def test_every_wallet_is_on_one_page_once_the_oldest_first(fresh_app: Flask, fre
         wallets += [str(people.wallet(people.make(eur="member", km="member"), slug)) for _ in range(4)]
     for limit in (1, 2, 3, 4, 5):
         for slug, wallets in opened.items():
-            assert [item["walletId"] for item in walk(api, admin, slug, limit=limit)] == wallets
+            assert [item["id"] for item in walk(api, admin, slug, limit=limit)] == wallets
     superuser = fresh_database.as_superuser()
     superuser.execute("UPDATE km_schema.wallets SET opened_at = '2026-01-01T00:00:00.123456Z'")
     for limit in (1, 2, 3):
-        assert [item["walletId"] for item in walk(api, admin, "km", limit=limit)] == sorted(opened["km"])
+        assert [item["id"] for item in walk(api, admin, "km", limit=limit)] == sorted(opened["km"])
 
 
 @OVER_TENANTS
@@ -142,7 +142,7 @@ def test_the_wallet_of_one_who_left_is_listed_without_a_name(
     person = people.make(name=f"Gone {uuid4().hex}", eur="member", km="member")
     wallet_id = str(people.wallet(person, slug))
     database.as_superuser().execute("DELETE FROM shared.memberships WHERE user_id = %s", (person.user_id,))
-    (item,) = [item for item in walk(api, admin, slug, limit=200) if item["walletId"] == wallet_id]
+    (item,) = [item for item in walk(api, admin, slug, limit=200) if item["id"] == wallet_id]
     assert (item["email"], item["name"]) == (None, None)
     assert list(walk(api, admin, slug, f"&q={person.email}")) == []
 
@@ -172,7 +172,7 @@ def test_a_search_finds_parts_of_names_and_takes_nothing_for_a_pattern(
     crowd = {people.make(name=name, eur="member", km="member"): name for name in CROWD}
     wallets = {str(people.wallet(person, slug)): name for person, name in crowd.items()}
     found = {
-        q: [wallets.get(item["walletId"]) for item in walk(api, admin, slug, f"&q={quote(q, safe='')}", limit=200)]
+        q: [wallets.get(item["id"]) for item in walk(api, admin, slug, f"&q={quote(q, safe='')}", limit=200)]
         for q in SEARCHES
     }
     assert {q: sorted(filter(None, names)) for q, names in found.items()} == SEARCHES
@@ -184,7 +184,7 @@ def test_a_search_finds_part_of_an_address(api: Api, people: People, admin: Pers
     person = people.make(eur="member", km="member")
     wallet_id = str(people.wallet(person, slug))
     for part in (person.email, person.email[3:20].upper(), person.email.split("@")[0]):
-        assert [item["walletId"] for item in walk(api, admin, slug, f"&q={part}")] == [wallet_id]
+        assert [item["id"] for item in walk(api, admin, slug, f"&q={part}")] == [wallet_id]
     assert list(walk(api, admin, OTHER[slug], f"&q={person.email}")) == []
 
 
@@ -200,7 +200,7 @@ def test_a_list_by_status_holds_that_status_alone(api: Api, people: People, admi
         expected[status] = [str(wallet_id)]
     for status, wallet_ids in expected.items():
         items = list(walk(api, admin, slug, f"&q={mark}&status={status}", limit=1))
-        assert [item["walletId"] for item in items] == wallet_ids
+        assert [item["id"] for item in items] == wallet_ids
         assert [item["status"] for item in items] == [status]
 
 
