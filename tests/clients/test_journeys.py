@@ -25,7 +25,7 @@ pytestmark = needs_node
 
 @pytest.fixture
 def url(database: Database, tmp_path: Path) -> Iterator[str]:
-    with served(database, tmp_path / "gunicorn.log", "--threads", "4", TOKEN_SECONDS="1") as url:
+    with served(database, tmp_path / "gunicorn.log", "--threads", "4") as url:
         yield url
 
 
