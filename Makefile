@@ -5,7 +5,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Strict: a link or an anchor that leads nowhere is a failure. Without the theme's notice of its successor.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: run test coverage check docs format lock clean
+.PHONY: run test coverage check clients docs format lock clean
 
 run: .venv/installed
 	@$(BIN)/python -m scripts.serve
@@ -28,6 +28,10 @@ check: .venv/installed
 	$(BIN)/python -m scripts.check_migrations
 	$(BIN)/python -m scripts.lock_dependencies --check
 	$(MKDOCS)
+
+# The Python and the TypeScript client of the API, in .clients/. Needs Node.js with npm.
+clients: .venv/installed
+	$(BIN)/python -m scripts.build_clients $(ARGS)
 
 docs: .venv/installed
 	$(MKDOCS)
@@ -53,4 +57,4 @@ $(BIN)/uv:
 	@touch $@
 
 clean:
-	rm -rf .coverage .coverage.* .venv .site .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .clients .coverage .coverage.* .venv .site .mypy_cache .pytest_cache .ruff_cache *.egg-info scripts/clients/node_modules

@@ -28,8 +28,8 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
 ENGINE = "tenant_schemas/README.md"
 # Settings that the embedded server sets, or that are not read from the environment.
 NOT_A_VARIABLE = {"is_embedded"}
-# Ignored by git: made by `make run` and `make docs`.
-MADE_LATER = {".data/", ".site/"}
+# Ignored by git: made by `make clients`, `make run` and `make docs`.
+MADE_LATER = {".clients/", ".data/", ".site/"}
 # A path of the repository in backticks: with a slash, or a file by its name.
 PATH = re.compile(r"`((?:[\w.*<>-]+/)+[\w.*-]*|[\w-]+\.(?:py|md|cfg|sql|yml))`")
 SETTING = re.compile(r"`([A-Z]+(?:_[A-Z0-9]+)*)`")

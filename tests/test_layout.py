@@ -17,6 +17,8 @@ TESTS: Final = ROOT / "tests"
 # A directory stands for all that is below it.
 EXCEPTIONS: Final = {
     "app/model": "compares the whole wallet with a model of it in plain Python, in random sequences",
+    "browser": "a member's page in Chromium, before the service as it is deployed",
+    "clients": "the journeys of a member and of an admin with the generated clients",
     "factories": "makes the objects that tests need, and tests nothing",
     "faults": "kills servers and programs in the middle of a migration, a backup or a restore",
     "isolation": "attacks the isolation of tenants: roles, sessions, routes, pools",

@@ -1,0 +1,54 @@
+"""nginx as the documented deployment has it: one origin for a page's files and the API, and gzip."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+
+NGINX = which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
+PATIENCE_SECONDS = 10
+
+
+@contextmanager
+def one_origin(api_url: str, folder: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    """Serve the API at /api/, /.well-known/ and /openapi.json, and each folder of `files` at its path. Yields
+    the URL.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    places = "".join(f"location {path} {{ alias {place}/; }}\n" for path, place in files.items())
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1; user root;\n"
+        "events { worker_connections 256; }\n"
+        "http {\n"
+        "types { text/html html; text/javascript js mjs; }\n"
+        f"access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;\n"
+        f"fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n"
+        "gzip on; gzip_types application/json; gzip_min_length 1; gzip_proxied any;\n"
+        f"server {{ listen 127.0.0.1:{port};\n"
+        f"location ~ ^/(api/|\\.well-known/|openapi.json) {{ proxy_pass {api_url}; proxy_set_header Host $http_host; }}\n"
+        f"{places}}}\n}}\n"
+    )
+    assert NGINX
+    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_it_listens(port)
+        yield f"http://localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_SECONDS)
+
+
+def _wait_until_it_listens(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError("nginx does not listen")
