@@ -1,4 +1,5 @@
-"""Make the clients of the API from its description: a Python package and a TypeScript module. `make clients` runs this.
+"""Lint the description of the API, and make clients from it: a Python package and a TypeScript module. `make clients`
+runs this.
 
 The folder gets `openapi.json`, `python/` (a package to install with pip) and `typescript/` (`client.ts` compiled, with
 its types). Earlier clients in it are replaced. The TypeScript client needs Node.js and npm, which install what
@@ -7,7 +8,7 @@ its types). Earlier clients in it are replaced. The TypeScript client needs Node
 Example:
     python -m scripts.build_clients --to .clients
 
-Exit codes: 0 the clients are made; 1 a generator failed, and said why; 2 bad arguments, or a program is missing.
+Exit codes: 0 the clients are made; 1 a linter or a generator refused, and said why; 2 bad arguments, or npm is missing.
 """
 
 import fcntl
@@ -43,6 +44,7 @@ def main(*, folder: Path) -> None:
     description = folder / "openapi.json"
     description.write_bytes(api_description())
     install_node_modules()
+    _lint(description)
     _build_python(description, folder / "python")
     _build_typescript(description, folder / "typescript")
     print(f"Made {folder}/python and {folder}/typescript")
@@ -58,9 +60,15 @@ def install_node_modules() -> None:
             installed.write_bytes(lock_file.read_bytes())
 
 
+def _lint(description: Path) -> None:
+    """By spectral, with the rules of the house. openapi-typescript lints too, with those of redocly.yaml."""
+    rules = ["--ruleset", str(SOURCES / "spectral.yaml"), "--fail-severity", "hint", "--quiet"]
+    _run([str(MODULES / ".bin" / "spectral"), "lint", str(description), *rules], SOURCES)
+
+
 def _build_python(description: Path, folder: Path) -> None:
     program = str(Path(sys.executable).with_name("openapi-python-client"))
-    options = ["--meta", "setup", "--overwrite", "--config", str(SOURCES / "python.yaml")]
+    options = ["--meta", "setup", "--overwrite", "--fail-on-warning", "--config", str(SOURCES / "python.yaml")]
     _run([program, "generate", "--path", str(description), "--output-path", str(folder), *options], folder.parent)
 
 

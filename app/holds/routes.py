@@ -17,9 +17,9 @@ from app.holds import service
 from app.holds.errors import AlreadyCaptured, CaptureExceedsHold, ExpiryInThePast, HoldExpired, HoldNotFound, HoldVoided
 from app.holds.models import AuthorisedHold, Hold
 from app.holds.schemas import (
+    AuthorisedHoldSchema,
     AuthoriseSchema,
     CaptureSchema,
-    DryRunHoldSchema,
     HoldListQuery,
     HoldPageSchema,
     HoldSchema,
@@ -29,7 +29,7 @@ from app.holds.schemas import (
 )
 from app.ledger.errors import IdempotencyKeyReused, InsufficientFunds, OrderAlreadyPaid
 from app.ledger.models import PostedTransaction
-from app.ledger.schemas import DryRunTransactionSchema, OwnDryRunQuery, TransactionSchema
+from app.ledger.schemas import OwnDryRunQuery, PostedTransactionSchema
 from app.money import to_minor
 from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
@@ -37,8 +37,8 @@ from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned, owned
 from app.wallets.service import get_wallet, own_wallet
 
-_rehearsed_hold = dry_run_answer(DryRunHoldSchema)
-_rehearsed_transaction = dry_run_answer(DryRunTransactionSchema)
+_rehearsed_hold = dry_run_answer(AuthorisedHoldSchema)
+_rehearsed_transaction = dry_run_answer(PostedTransactionSchema)
 blueprint = Blueprint("holds", __name__, url_prefix="/api", description="Amounts reserved for a later payment.")
 
 
@@ -67,8 +67,8 @@ def show_own_hold(hold_id: UUID) -> Hold:
 @gives_location
 @blueprint.arguments(AuthoriseSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
-@blueprint.response(201, HoldSchema)
-@blueprint.alt_response(200, schema=DryRunHoldSchema)
+@blueprint.response(201, AuthorisedHoldSchema)
+@blueprint.alt_response(200, schema=AuthorisedHoldSchema)
 @refuses(
     InsufficientFunds,
     WalletFrozen,
@@ -104,8 +104,8 @@ def authorise_hold(
 @gives_location
 @blueprint.arguments(CaptureSchema)
 @blueprint.arguments(DryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(
     HoldNotFound,
     AlreadyCaptured,

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.api.dry_runs import dry_run_schema
+from app.api.dry_runs import MayBeDryRun
 from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
@@ -51,7 +51,10 @@ class StaffHoldSchema(HoldSchema):
 
 HoldPageSchema = page_schema(HoldSchema)
 StaffHoldPageSchema = counted_page_schema(StaffHoldSchema)
-DryRunHoldSchema = dry_run_schema(HoldSchema)
+
+
+class AuthorisedHoldSchema(HoldSchema, MayBeDryRun):
+    """A hold that the request made, or would make."""
 
 
 class HoldFilters(PeriodQuery):

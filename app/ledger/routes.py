@@ -29,17 +29,16 @@ from app.ledger.schemas import (
     BalanceQuery,
     BalanceSchema,
     DepositSchema,
-    DryRunTransactionSchema,
     OwnBalanceQuery,
     OwnDryRunQuery,
     OwnTransactionListQuery,
     PaymentSchema,
+    PostedTransactionSchema,
     RefundSchema,
     StaffTransactionPageSchema,
     StaffTransactionWithEntriesSchema,
     TransactionListQuery,
     TransactionPageSchema,
-    TransactionSchema,
     TransactionWithEntriesSchema,
     TrialBalanceSchema,
 )
@@ -51,7 +50,7 @@ from app.wallets.owners import Owned
 from app.wallets.service import currency_of, get_wallet, own_wallet
 
 _FILTERS = ("start", "end", "order_id", "type", "reference", "text", "actor_id")
-_rehearsed = dry_run_answer(DryRunTransactionSchema)
+_rehearsed = dry_run_answer(PostedTransactionSchema)
 blueprint = Blueprint("ledger", __name__, url_prefix="/api", description="Movements of money and their history.")
 Answer = tuple[PostedTransaction, int, dict[str, str]]
 
@@ -109,8 +108,8 @@ def show_trial_balance() -> TrialBalance:
 @gives_location
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(
     InsufficientFunds,
     WalletFrozen,
@@ -173,8 +172,8 @@ def show_transaction(transaction_id: UUID) -> Owned:
 @gives_location
 @blueprint.arguments(DepositSchema)
 @blueprint.arguments(DryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(WalletNotFound, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
 def post_deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Deposit money. It repays used credit first. A dry run answers 200."""
@@ -187,8 +186,8 @@ def post_deposit(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -
 @gives_location
 @blueprint.arguments(PaymentSchema)
 @blueprint.arguments(DryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(WalletNotFound, InsufficientFunds, WalletFrozen, WalletClosed, IdempotencyKeyReused, OrderAlreadyPaid)
 def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Pay from a member's wallet. A dry run answers 200."""
@@ -201,8 +200,8 @@ def post_payment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -
 @gives_location
 @blueprint.arguments(RefundSchema)
 @blueprint.arguments(DryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(WalletNotFound, PaymentNotFound, RefundExceedsPayment, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
 def post_refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Refund a payment, whole or in part, up to its amount not yet refunded. A dry run answers 200."""
@@ -215,8 +214,8 @@ def post_refund(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) ->
 @gives_location
 @blueprint.arguments(AdjustmentSchema)
 @blueprint.arguments(DryRunQuery, location="query")
-@blueprint.response(201, TransactionSchema)
-@blueprint.alt_response(200, schema=DryRunTransactionSchema)
+@blueprint.response(201, PostedTransactionSchema)
+@blueprint.alt_response(200, schema=PostedTransactionSchema)
 @refuses(WalletNotFound, InsufficientFunds, WalletClosed, IdempotencyKeyReused, AmountOutOfRange)
 def post_adjustment(body: dict[str, Any], query: dict[str, Any], wallet_id: UUID) -> Answer | Response:
     """Correct a balance up or down, with a reason. A dry run answers 200."""

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from app.api.dry_runs import DryRunQuery, dry_run_schema
+from app.api.dry_runs import DryRunQuery, MayBeDryRun
 from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, CurrencyField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
@@ -41,6 +41,10 @@ class TransactionSchema(Answer):
         },
     )
     created_at = Moment(data_key="createdAt")
+
+
+class PostedTransactionSchema(TransactionSchema, MayBeDryRun):
+    """A movement that the request posted, or would post."""
 
 
 class EntrySchema(Answer):
@@ -170,6 +174,3 @@ class RefundSchema(Schema):
 class AdjustmentSchema(Schema):
     amount = AmountField(required=True, allows="not_zero")
     reason = Text(required=True, max_length=500)
-
-
-DryRunTransactionSchema = dry_run_schema(TransactionSchema)

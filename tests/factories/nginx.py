@@ -31,7 +31,7 @@ def one_origin(api_url: str, folder: Path, files: Mapping[str, Path]) -> Iterato
         f"fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n"
         "gzip on; gzip_types application/json; gzip_min_length 1; gzip_proxied any;\n"
         f"server {{ listen 127.0.0.1:{port};\n"
-        f"location ~ ^/(api/|\\.well-known/|openapi.json) {{ proxy_pass {api_url}; proxy_set_header Host $http_host; }}\n"
+        f"proxy_set_header Host $http_host; location ~ ^/(api/|\\.well-known/|openapi) {{ proxy_pass {api_url}; }}\n"
         f"{places}}}\n}}\n"
     )
     assert NGINX

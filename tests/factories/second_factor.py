@@ -32,4 +32,4 @@ def switch_on(api: Api, person: Person, password: str) -> tuple[Authenticator, l
     shown = Authenticator(made["secret"])
     confirmed = api.post("/api/me/second-factor/confirm", person, json={"code": shown.code()})
     assert confirmed.status_code == 200, confirmed.text
-    return shown, confirmed.json["recoveryCodes"]
+    return shown, confirmed.json["codes"]

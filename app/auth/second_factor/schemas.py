@@ -34,6 +34,6 @@ class NewSecondFactorSchema(Answer):
 class RecoveryCodesSchema(Answer):
     recovery_codes = fields.List(
         fields.String(),
-        data_key="recoveryCodes",
+        data_key="codes",
         metadata={"description": "Each is good once, in place of a code. Only this answer contains them."},
     )

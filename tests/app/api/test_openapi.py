@@ -149,7 +149,7 @@ LACKING = {
         "Outcome": {"replayed", "transaction", "problem"},
     },
     **{
-        "CancelledOrder": {"dryRun"},
+        **{name: {"dryRun"} for name in ("PostedTransaction", "AuthorisedHold", "PlacedOrder", "CancelledOrder")},
         "Fault": {"pointer"},
         "Problem": {
             *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "maxLimit"),

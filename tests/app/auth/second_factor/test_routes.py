@@ -52,7 +52,7 @@ def test_a_factor_is_set_up_confirmed_and_asked_for(
     assert pyotp.parse_uri(made["uri"]).secret == made["secret"]
     assert login(api, person).status_code == 200, "nothing asks for it until it is confirmed"
     confirmed = api.post(f"{FACTOR}/confirm", person, json={"code": pyotp.TOTP(made["secret"]).now()})
-    assert len(set(confirmed.json["recoveryCodes"])) == 10
+    assert len(set(confirmed.json["codes"])) == 10
     problem_of(login(api, person), 401, "second_factor_required")
     state = api.get(FACTOR, person).json
     assert (state["isOn"], state["recoveryCodesLeft"]) == (True, 10)
@@ -148,7 +148,7 @@ def test_it_is_switched_off_with_both_proofs(api: Api, person: Person, mailbox: 
 
 def test_new_recovery_codes_replace_the_old_ones(api: Api, person: Person) -> None:
     authenticator, old = switch_on(api, person, PASSWORD)
-    new = api.post(f"{FACTOR}/recovery-codes", person, **proof(authenticator.code())).json["recoveryCodes"]
+    new = api.post(f"{FACTOR}/recovery-codes", person, **proof(authenticator.code())).json["codes"]
     assert len(new) == 10
     assert not set(new) & set(old)
     problem_of(login(api, person, old[0]), 401, "second_factor_wrong")
