@@ -17,14 +17,14 @@ RESOURCES: Final = (r"/api/.*", r"/openapi\.json", r"/\.well-known/.*")
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 # What a page may send. X-CSRF-Token is not in the list: it belongs to cookies.
 REQUEST_HEADERS: Final = (
-    *("Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-Id"),
+    *("Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID"),
     "X-Tenant",
 )
 # What a page may read of an answer, beside the headers that every page may read.
 ANSWER_HEADERS: Final = (
     *("Content-Disposition", "Deprecation", "ETag", "Idempotent-Replayed", "Link", "Location", "RateLimit"),
     *("RateLimit-Limit", "RateLimit-Policy", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "Sunset"),
-    *("WWW-Authenticate", "X-Request-Id"),
+    *("WWW-Authenticate", "X-Request-ID"),
 )
 PREFLIGHT_SECONDS: Final = 7200  # Chromium keeps no answer to a preflight longer.
 

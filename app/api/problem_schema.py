@@ -2,7 +2,7 @@
 
 from marshmallow import INCLUDE, fields
 
-from app.api.fields import Answer, Word, Words
+from app.api.fields import Answer, Moment, Word, Words
 from app.api.money_fields import MoneyField
 
 
@@ -20,6 +20,15 @@ class FaultSchema(Answer):
     message = fields.String(metadata={"description": "for people"})
 
 
+class DependentKeySchema(Answer):
+    """An API key that depends on a member's right."""
+
+    id = fields.UUID()
+    name = fields.String()
+    role = fields.String()
+    last_used_at = Moment(data_key="lastUsedAt", allow_none=True)
+
+
 class ProblemSchema(Answer):
     """An RFC 9457 problem. `type` leads to a page about its code. The members after `detail` explain some problems."""
 
@@ -29,6 +38,7 @@ class ProblemSchema(Answer):
     may_lack = (
         *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "max_limit"),
         *("credit_used", "held", "balance", "product_id", "limit", "movements", "item", "state", "whose", "wallet_id"),
+        "api_keys",
     )
 
     type = fields.String(metadata={"format": "uri-reference"})
@@ -49,6 +59,11 @@ class ProblemSchema(Answer):
     balance = MoneyField()
     product_id = fields.UUID(data_key="productId")
     wallet_id = fields.UUID(data_key="walletId", metadata={"description": "of the refused item"})
+    api_keys = fields.List(
+        fields.Nested(DependentKeySchema),
+        data_key="apiKeys",
+        metadata={"description": "the keys for which the request must choose"},
+    )
     limit = fields.Integer(metadata={"description": "the most of something"})
     movements = fields.Integer(metadata={"description": "in the period"})
     item = fields.Integer(metadata={"description": "the index of the refused item"})

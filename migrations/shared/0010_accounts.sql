@@ -1,5 +1,4 @@
--- The life of an account: mails with single-use tokens, invitations, the second factor, the keeper of an API key.
--- Frozen once merged.
+-- The life of an account: mails with single-use tokens, invitations, the second factor. Frozen once merged.
 --
 -- All of it is the service's own business: no tenant's login may see any of these tables.
 

@@ -50,8 +50,7 @@
 -- A ledger keeps the movements of people who have left, and its reader has to know whose they were. A tenant forgets them
 -- after a time of its own (`flask members forget-former`).
 
--- 0010: The life of an account: mails with single-use tokens, invitations, the second factor, the keeper of an API key.
---
+-- 0010: The life of an account: mails with single-use tokens, invitations, the second factor.
 --
 -- All of it is the service's own business: no tenant's login may see any of these tables.
 

@@ -1,5 +1,6 @@
--- Changes of a credit policy name the version that they have seen. The version is the row's xmin: each change gives another
--- one, and no column of the row has to be kept equal with the audit log.
+-- Changes of a credit policy name the version that they have seen. Frozen once merged.
+--
+-- The version is the row's xmin: each change gives another one, and no column has to be kept equal with the audit log.
 
 -- Set what the tenant grants in a currency; logged with before and after. Unless p_version is null, it must be the
 -- version of the policy: the xmin of its row, 0 if it was never set.

@@ -100,8 +100,9 @@
 
 -- 0013: Wallets that are shown before they are opened, and the indexes of lists that screens need.
 
--- 0014: Changes of a credit policy name the version that they have seen. The version is the row's xmin: each change gives another
--- one, and no column of the row has to be kept equal with the audit log.
+-- 0014: Changes of a credit policy name the version that they have seen.
+--
+-- The version is the row's xmin: each change gives another one, and no column has to be kept equal with the audit log.
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Tables

@@ -93,7 +93,7 @@ def test_a_tenant_that_stays_busy_is_reported_with_who_held_it(fleet: Database, 
     assert failed["sqlstate"] == "55P03"
     assert failed["attempts"] == 2
     for part in ("postgres", str(pid), "a forgotten shell", "idle in transaction"):
-        assert part in failed["blocked_by"]
+        assert part in failed["blockedBy"]
     assert not any(outcome["error"] for outcome in by_slug.values())
     found = states(fleet)
     assert found.pop(BUSY) == WHOLE_BEFORE

@@ -111,7 +111,7 @@ def test_each_request_of_an_operator_in_a_tenant_is_one_entry_there(world: World
         answer = world.send(sample, "operator", "eur")
         assert answer.status_code < 500, answer.text
         counts.append(entries_of_operator(world))
-    expected = 0 if "There is no such parameter." in answer.text else 1
+    expected = 0 if b"There is no such parameter." in answer.data else 1
     assert [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(counts)] == [(expected, 0)] * 2
 
 

@@ -82,7 +82,7 @@ CHANGES = {
     "a tenant without this currency": (
         """UPDATE shared.tenants SET settings = settings || '{"currency": "EUR"}' WHERE slug = 'km'""",
         """UPDATE shared.tenants SET settings = settings || '{"currency": "BAM"}' WHERE slug = 'km'""",
-        (404, "wallet_not_found"),
+        (409, "insufficient_funds"),
     ),
 }
 

@@ -91,7 +91,7 @@ def test_a_header_is_heard_before_a_cookie(browser: Browser, people: People) -> 
     other = people.make(eur="member")
     sent = {"Authorization": f"Bearer {other.token}"}
     assert browser.send("GET", "/api/me", headers=sent).json["id"] == str(other.user_id)
-    problem_of(browser.pay("eur", headers=sent), 404, "wallet_not_found")
+    problem_of(browser.pay("eur", headers=sent), 409, "insufficient_funds")
     for wrong in ("Basic eDp5", "Bearer", "", "Bearer x"):
         response = browser.send("GET", "/api/me", headers={"Authorization": wrong})
         assert response.status_code == 401, "a header that is wrong is not passed over"

@@ -47,8 +47,8 @@ def wait_for(database: Database, expected: list[str]) -> None:
         time.sleep(0.05)
 
 
-def query_of(form: str) -> dict[str, str]:
-    return {"from": START, "to": END, "format": form}
+PATHS = {"json": "/api/wallet/statement", "csv": "/api/wallet/statement.csv"}
+PERIOD = {"from": START, "to": END}
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
@@ -57,13 +57,13 @@ def test_clients_that_go_away_halfway_leave_one_clean_connection_behind(
 ) -> None:
     book.app.extensions["tenant_schemas"].close()  # What is left are the server's.
     for _ in range(3):
-        with client.stream("GET", "/api/wallet/statement", params=query_of(form)) as answer:
+        with client.stream("GET", PATHS[form], params=PERIOD) as answer:
             assert answer.status_code == 200
             pieces = answer.iter_raw()
             next(pieces)
             wait_for(fresh_database, ["idle in transaction"])
         wait_for(fresh_database, ["idle"])
-    whole = client.get("/api/wallet/statement", params=query_of("json"))
+    whole = client.get("/api/wallet/statement", params=PERIOD)
     assert len(orjson.loads(whole.content)["movements"]) == MOVEMENTS
     paid = client.post("/api/wallet/payments", json={"amount": "1.00"}, headers={"Idempotency-Key": "k"})
     assert paid.status_code == 201
@@ -77,7 +77,7 @@ def test_a_stream_that_breaks_has_no_end_so_that_the_client_sees_it(
     superuser = fresh_database.as_superuser()
     superuser.execute("SET session_replication_role = replica")
     superuser.execute(b"UPDATE eur_schema.wallet_transactions SET amount_minor = 2 WHERE seq = 59000")
-    with client.stream("GET", "/api/wallet/statement", params=query_of("csv")) as answer:
+    with client.stream("GET", PATHS["csv"], params=PERIOD) as answer:
         assert (answer.status_code, answer.headers["Transfer-Encoding"]) == (200, "chunked")
         with pytest.raises(httpx.RemoteProtocolError):
             answer.read()

@@ -197,7 +197,7 @@ def test_one_wallet_says_whose_it_is_before_and_after_a_change(api: Api, people:
     told = api.get(path, admin, "eur").json
     assert told["owner"] == {"id": str(person.user_id), "email": person.email, "name": "Ana", "removedAt": None}
     changed = api.patch(path, admin, "eur", if_match='"1"', json={"status": "frozen"}).json
-    assert changed == told | {"status": "frozen"}
+    assert changed == told | {"status": "frozen", "version": 2}
 
 
 # --- opening for a member ------------------------------------------------------------------------------------------

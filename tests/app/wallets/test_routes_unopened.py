@@ -19,7 +19,7 @@ OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 CURRENCY = {"eur": "EUR", "km": "BAM"}
 LOOKS = (
     *("wallet", "wallets", "wallet/transactions", "wallet/balance", "wallet/holds", "orders"),
-    *(f"wallet/statement?from=2000-01-01T00:00:00Z&to=2999-01-01T00:00:00Z{more}" for more in ("", "&format=pdf")),
+    *(f"wallet/statement{form}?from=2000-01-01T00:00:00Z&to=2999-01-01T00:00:00Z" for form in ("", ".csv", ".pdf")),
 )
 
 
@@ -70,6 +70,7 @@ def test_a_wallet_is_shown_as_it_would_be_opened(newcomer: Newcomer) -> None:
         "currency": CURRENCY[newcomer.slug],
         "status": "active",
         "openedAt": None,
+        "version": 1,
     }
 
 

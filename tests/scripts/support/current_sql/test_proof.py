@@ -68,7 +68,7 @@ def test_the_noted_fingerprint_does_not_depend_on_the_file(installation: Install
 
 EDITS = {
     "constraint ledger_entries.ledger_entries_entry_no_positive": ("entry_no > 0", "entry_no > 1"),
-    "function wallet_post_v3(": ("-- Only hold_capture_v1 gets by", "-- Only it gets by"),
+    "function wallet_post_v4(": ("-- Only hold_capture_v1 gets by", "-- Only it gets by"),
     "trigger audit_log.audit_log_chain": ("audit_log_chain BEFORE INSERT", "audit_log_chain AFTER INSERT"),
     "column wallets.last_seq": ("last_seq           bigint      NOT NULL DEFAULT 0", "last_seq bigint NOT NULL"),
     "rights on relation order_payments": ("order_payments, orders,'", "orders,'"),
