@@ -4,7 +4,7 @@ from flask import Flask
 
 from app import commands, config, db, limits, logging_setup
 from app.accounts.routes import blueprint as accounts
-from app.api import answers, cors, openapi, problem_codes, problems
+from app.api import answers, cors, deprecation, openapi, problem_codes, problems
 from app.api.application import Application
 from app.api.flask_overrides import FastJson, NoSessions
 from app.api_keys.routes import blueprint as api_keys
@@ -78,6 +78,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
+    deprecation.init_app(app)
 
     group_posting.init_app(app, settings)
     limits.init_app(app, settings)

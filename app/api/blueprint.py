@@ -32,7 +32,7 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._prepare_doc_cbks.extend((_document_headers, _document_refusals))
+        self._prepare_doc_cbks.extend((_document_refusals, _document_headers))
 
     def arguments(
         self, schema: type[Schema], *, location: str = "json", required: bool = True
@@ -126,7 +126,8 @@ def _parts(returned: Any, default_status: int) -> tuple[Any, int, dict[str, str]
 def _document_headers(doc: dict[str, Any], doc_info: dict[str, Any], **_: Any) -> dict[str, Any]:
     wanted, given = doc_info.get("headers", []), doc_info.get("gives", {})
     for status, response in doc.get("responses", {}).items():
-        headers = {name: header for name, (header, on) in given.items() if status in on}
+        is_default = status == "default"
+        headers = {name: header for name, (header, on) in given.items() if not is_default and int(status) in on}
         if headers:
             response["headers"] = headers
     return {**doc, "parameters": [*doc.get("parameters", []), *wanted]} if wanted else doc

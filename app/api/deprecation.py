@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from functools import wraps
-from typing import Any, Final, cast
+from typing import Final
 
-from flask import Response, after_this_request
+from flask import Flask, Response
 from werkzeug.http import http_date
 
 from app.api.headers import gives_header
 from app.api.refusals import View
+from app.current import request
 
 NOTICE_DAYS: Final = 180
+_ALL: Final = range(100, 600)
 
 
 def deprecated(*, since: date, until: date, successor: str) -> Callable[[View], View]:
@@ -27,22 +28,32 @@ def deprecated(*, since: date, until: date, successor: str) -> Callable[[View], 
         "Link": f'<{successor}>; rel="successor-version"',
     }
 
-    def tell(response: Response) -> Response:
-        response.headers.extend(headers)
-        return response
-
     def mark(view: View) -> View:
-        @wraps(view)
-        def told(*arguments: Any, **named: Any) -> Any:
-            after_this_request(tell)
-            return view(*arguments, **named)
-
         for name, value in headers.items():
-            gives_header(name, f"deprecated, see the policy of versions: {value}")(cast(View, told))
-        told.__dict__["_apidoc"].setdefault("manual_doc", {})["deprecated"] = True
-        return cast(View, told)
+            gives_header(name, f"deprecated, see the policy of versions: {value}", on=_ALL)(view)
+        view.__dict__["_apidoc"].setdefault("manual_doc", {})["deprecated"] = True
+        view.__dict__["deprecation"] = headers
+        return view
 
     return mark
+
+
+def init_app(app: Flask) -> None:
+    """Send the headers with all answers of deprecated operations, also the gate's refusals. Call it after all routes
+    are registered. Without such an operation it registers nothing, so that no request pays for it.
+    """
+    found = {
+        name: view.__dict__["deprecation"] for name, view in app.view_functions.items() if hasattr(view, "deprecation")
+    }
+
+    def tell(response: Response) -> Response:
+        headers = found.get(request.endpoint or "")
+        if headers:
+            response.headers.extend(headers)
+        return response
+
+    if found:
+        app.after_request(tell)
 
 
 def _midnight(day: date) -> datetime:

@@ -18,6 +18,8 @@ MAX_KEY_LENGTH = 255
 
 _ETAGS = r'^(\*|(W/)?"[^"]*"(, *(W/)?"[^"]*")*)$'
 _ETAG = '^(W/)?"[^"]*"$'
+_TAG_OF_ANSWER = "The tag of this answer, for If-None-Match and If-Match."
+_OF_CONDITIONAL = (200, 304)
 
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # No comma: it joins repeated headers.
@@ -78,7 +80,7 @@ def needs_version(view: View) -> View:
 
 def gives_etag(view: View) -> View:
     """Describe in OpenAPI that a view returns an ETag."""
-    return gives_header("ETag", "The tag of this answer, for If-None-Match and If-Match.", pattern=_ETAG)(view)
+    return gives_header("ETag", _TAG_OF_ANSWER, pattern=_ETAG)(view)
 
 
 def gives_location(view: View) -> View:
@@ -89,9 +91,15 @@ def gives_location(view: View) -> View:
 def conditional(view: View) -> View:
     """Describe in OpenAPI that a view answers 304 if the caller has the answer. `Blueprint.response` compares."""
     wants = wants_header("If-None-Match", "The ETag of the answer you have; 304 if it is still right.", required=False)
-    view = gives_etag(wants(view))
+    view = gives_header("Cache-Control", "who may keep this answer, and how long.", on=_OF_CONDITIONAL)(wants(view))
+    view = gives_header("ETag", _TAG_OF_ANSWER, on=_OF_CONDITIONAL, pattern=_ETAG)(view)
     view.__dict__["_apidoc"]["conditional"] = True
     return view
+
+
+def gives_vary(view: View) -> View:
+    """Describe in OpenAPI that a conditional answer may be kept (`REVALIDATED`), for requests with the same headers."""
+    return gives_header("Vary", "the request headers on which this answer depends.", on=_OF_CONDITIONAL)(view)
 
 
 def takes_up_to(max_bytes: int) -> Callable[[View], View]:

@@ -9,7 +9,7 @@ from flask import Flask, Response
 from app.api.requests import SAFE_METHODS
 from app.audit.denials import REFUSALS, subject
 from app.audit.service import commit_entry
-from app.auth.access import actor
+from app.auth.access import actor, refuse_unknown_query
 from app.current import g, request
 from app.users.models import Role
 from tenant_schemas.context import current_binding
@@ -23,9 +23,13 @@ def init_app(app: Flask) -> None:
 
 
 def _note_read() -> None:
-    """Before the view of a read, because its answer may be a stream. Without the entry there is no answer."""
+    """Before the view of a read, because its answer may be a stream. Without the entry there is no answer. A parameter
+    that the route does not have is refused after the entry.
+    """
     if request.method in SAFE_METHODS:
         _note()
+    if request.query_string:
+        refuse_unknown_query()
 
 
 def _note_rest(response: Response) -> Response:

@@ -194,9 +194,8 @@ def admit() -> None:
     who: Access | None = getattr(view, "access", None)
     if who is None:
         return
-    if request.args and not getattr(view, "reads_query", False):
-        raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.", "query")
     if who is Access.ANYONE:
+        _refuse_unknown_query(view)
         bind_request(SHARED)
         return
     credential = presented_credential(request)
@@ -209,6 +208,22 @@ def admit() -> None:
             _enter_shared_side(Access.OPERATOR, credential)
     else:
         _enter_shared_side(who, credential)
+
+
+def refuse_unknown_query() -> None:
+    """Refuse a parameter that the route does not have. `operator_reads.py` calls it once the caller is known and an
+    operator's read is recorded, so that no parameter keeps a request out of the audit log.
+    """
+    view = current_app.view_functions.get(request.endpoint or "")
+    if hasattr(view, "access"):
+        _refuse_unknown_query(view)
+
+
+def _refuse_unknown_query(view: Callable[..., Any] | None) -> None:
+    if request.args and not getattr(view, "reads_query", False):
+        if g.get("unconfirmed"):
+            _confirm()
+        raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.", "query")
 
 
 def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app.api.blueprint import Blueprint
 from app.api.conditional import REVALIDATED
-from app.api.headers import conditional
+from app.api.headers import conditional, gives_vary
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
 from app.auth.access import Access, access
@@ -23,6 +23,7 @@ blueprint = Blueprint("catalog", __name__, url_prefix="/api/products", descripti
 @blueprint.arguments(ProductListQuery, location="query")
 @blueprint.response(200, ProductPageSchema)
 @conditional
+@gives_vary
 def list_products(query: dict[str, Any]) -> tuple[Page[PricedProduct], dict[str, str]]:
     """The products on sale in one of the tenant's currencies, by sku."""
     filters = {name: query.get(name) for name in ("category", "q")}
@@ -40,6 +41,7 @@ def list_products(query: dict[str, Any]) -> tuple[Page[PricedProduct], dict[str,
 @blueprint.arguments(CurrencyQuery, location="query")
 @blueprint.response(200, ProductSchema)
 @conditional
+@gives_vary
 @refuses(ProductNotFound)
 def show_product(query: dict[str, Any], product_id: UUID) -> tuple[PricedProduct, dict[str, str]]:
     """One product on sale, with its price in one of the tenant's currencies."""

@@ -6,6 +6,8 @@ import psycopg
 from flask import Blueprint, Response, jsonify
 
 from app.api.problems import problem
+from app.errors import DatabaseUnavailable
+from app.health.errors import SharedBehind
 from app.tenancy import OLDEST_SHARED_REVISION
 from tenant_schemas.flask import connections
 
@@ -27,13 +29,13 @@ def readyz() -> Response:
     try:
         rows = connections().shared.one_statement(_READINESS, (), retry=True)
     except psycopg.errors.UndefinedTable:
-        return _not_ready("shared_behind", "Schema shared is missing: run `python -m scripts.migrate`.")
+        return _not_ready(SharedBehind.code, "Schema shared is missing: run `python -m scripts.migrate`.")
     except psycopg.Error:
-        return _not_ready("database_unavailable", "The database does not answer.")
+        return _not_ready(DatabaseUnavailable.code, "The database does not answer.")
     revision = rows[0][0] if rows else None
     if revision is None or revision < OLDEST_SHARED_REVISION:
         needed = f"this code needs {OLDEST_SHARED_REVISION}: run `python -m scripts.migrate`."
-        return _not_ready("shared_behind", f"Schema shared is at revision {revision}; {needed}")
+        return _not_ready(SharedBehind.code, f"Schema shared is at revision {revision}; {needed}")
     return jsonify(status="ready")
 
 

@@ -51,12 +51,3 @@ class TransactionNotFound(NotFound):
     """There is no such transaction in the wallet."""
 
     code = "transaction_not_found"
-
-
-@sql_refusal
-class AmountOutOfRange(Invalid):
-    """The new balance would exceed a bigint."""
-
-    code = "amount_out_of_range"
-    sqlstate = "22003"
-    text = "With this amount the balance would exceed the largest amount that can be stored."

@@ -14,7 +14,6 @@ from app.api.refusals import refuses
 from app.auth.access import Access, access, actor, caller, with_standing_proof
 from app.ledger import history, service
 from app.ledger.errors import (
-    AmountOutOfRange,
     IdempotencyKeyReused,
     InsufficientFunds,
     OrderAlreadyPaid,
@@ -45,7 +44,7 @@ from app.ledger.schemas import (
 from app.money import to_minor
 from app.users.errors import MemberNotFound, StandingUnproven
 from app.wallets.currencies import chosen_currency
-from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
+from app.wallets.errors import AmountOutOfRange, WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned
 from app.wallets.service import currency_of, get_wallet, own_wallet
 

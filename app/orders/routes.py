@@ -13,7 +13,7 @@ from app.api.pagination import Found, Page, PageRequest, page_of
 from app.api.refusals import refuses
 from app.auth.access import Access, access, caller
 from app.catalogue.errors import ProductNotFound
-from app.ledger.errors import AmountOutOfRange, IdempotencyKeyReused, InsufficientFunds
+from app.ledger.errors import IdempotencyKeyReused, InsufficientFunds
 from app.ledger.schemas import OwnDryRunQuery
 from app.orders import service
 from app.orders.errors import (
@@ -39,7 +39,7 @@ from app.orders.schemas import (
 )
 from app.users.errors import MemberNotFound
 from app.wallets.currencies import chosen_currency
-from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
+from app.wallets.errors import AmountOutOfRange, WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.owners import Owned, owned
 from app.wallets.service import get_wallet
 

@@ -1,6 +1,6 @@
 """Refusals of wallets, by the SQLSTATEs of their SQL functions."""
 
-from app.errors import Conflict, NotFound, PreconditionFailed
+from app.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from app.sql_refusals import sql_refusal
 
 
@@ -52,3 +52,12 @@ class WalletNotEmpty(Conflict):
 class WalletVersionMismatch(PreconditionFailed):
     sqlstate = "WA011"
     text = "The wallet's limit or status has changed since; read the wallet again."
+
+
+@sql_refusal
+class AmountOutOfRange(Invalid):
+    """The new balance, or the balance with the credit limit, would exceed a bigint."""
+
+    code = "amount_out_of_range"
+    sqlstate = "22003"
+    text = "With this amount the balance would exceed the largest amount that can be stored."

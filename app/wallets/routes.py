@@ -16,6 +16,7 @@ from app.users.errors import MemberNotFound
 from app.wallets import service
 from app.wallets.currencies import CurrencyQuery, chosen_currency
 from app.wallets.errors import (
+    AmountOutOfRange,
     CreditLimitAbovePolicy,
     CreditLimitBelowUsed,
     WalletClosed,
@@ -90,7 +91,7 @@ def show_wallet(wallet_id: UUID) -> tuple[MemberWallet, dict[str, str]]:
 @needs_version
 @blueprint.arguments(ConfigureWalletSchema)
 @blueprint.response(200, MemberWalletSchema)
-@refuses(WalletNotFound, WalletClosed, CreditLimitBelowUsed, CreditLimitAbovePolicy, WalletNotEmpty)
+@refuses(WalletNotFound, WalletClosed, CreditLimitBelowUsed, CreditLimitAbovePolicy, WalletNotEmpty, AmountOutOfRange)
 def configure_wallet(body: dict[str, Any], wallet_id: UUID) -> tuple[MemberWallet, int, dict[str, str]]:
     """Set the credit limit, freeze, unfreeze or close. Closing is final and needs a balance of zero."""
     version = if_match().version(lambda: service.get_wallet(wallet_id).version)

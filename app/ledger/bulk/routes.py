@@ -11,10 +11,10 @@ from app.auth.errors import AdminRequired
 from app.ledger.bulk import service
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.bulk.schemas import BulkSchema, OutcomesSchema
-from app.ledger.errors import AmountOutOfRange, IdempotencyKeyReused, InsufficientFunds, OrderAlreadyPaid
+from app.ledger.errors import IdempotencyKeyReused, InsufficientFunds, OrderAlreadyPaid
 from app.money import to_minor
 from app.users.models import Role
-from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
+from app.wallets.errors import AmountOutOfRange, WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import currencies_of
 
 blueprint = Blueprint("bulk", __name__, url_prefix="/api/admin/transactions", description="Many movements at once.")

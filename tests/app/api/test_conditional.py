@@ -71,6 +71,7 @@ def test_products_are_kept_by_the_callers_own_cache_and_asked_for_again(api: Api
     assert first.headers["Vary"] == "Authorization, Cookie, X-Tenant"
     again = api.get("/api/products", member, "eur", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.headers["Cache-Control"]) == (304, "private, no-cache")
+    assert again.headers["Vary"] == first.headers["Vary"]
 
 
 def test_the_description_is_public_and_conditional(api: Api) -> None:

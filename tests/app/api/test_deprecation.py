@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.api import problems
+from app.api import deprecation, problems
 from app.api.application import Application
 from app.api.blueprint import Blueprint
 from app.api.deprecation import deprecated
 from app.api.openapi import document_of, make_api
-from app.errors import NotFound
+from app.current import request
+from app.errors import NotFound, TooManyRequests
 
 SINCE, UNTIL = date(2026, 12, 1), date(2027, 6, 1)
 HEADERS = {
@@ -48,17 +49,29 @@ def old() -> Flask:
         """Show it."""
         return {}
 
+    @app.before_request
+    def refuse() -> None:
+        if "refused" in request.headers:
+            raise TooManyRequests("Refused before the view.")
+
     api.register_blueprint(blueprint)
+    deprecation.init_app(app)
     return app
 
 
 def test_every_answer_of_a_deprecated_operation_says_since_and_until_when(old: Flask) -> None:
     client = old.test_client()
-    for path, status in (("/api/old", 200), ("/api/old/missing", 404)):
-        answer = client.get(path)
+    gate = {"refused": "yes"}
+    for path, headers, status in (("/api/old", {}, 200), ("/api/old/missing", {}, 404), ("/api/old", gate, 429)):
+        answer = client.get(path, headers=headers)
         assert answer.status_code == status
         assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert not set(HEADERS) & set(client.get("/api/new").headers.keys())
+
+
+def test_an_application_without_a_deprecated_operation_pays_nothing(app: Flask, old: Flask) -> None:
+    assert len(old.after_request_funcs[None]) == 1
+    assert "deprecation" not in str(app.after_request_funcs[None])
 
 
 def test_the_description_marks_it(old: Flask) -> None:

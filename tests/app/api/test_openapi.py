@@ -239,6 +239,18 @@ def test_every_error_is_described_as_a_problem_and_every_file_by_its_media_type(
     assert {"title", "status", "code", "detail", "errors"} <= set(problem["properties"])
 
 
+def test_an_answer_304_is_described_with_the_headers_that_it_has(described: Json) -> None:
+    found = {}
+    for _, path, operation in operations(described):
+        if "304" in operation["responses"]:
+            headers = {status: set(operation["responses"][status]["headers"]) for status in ("200", "304")}
+            assert headers["200"] == headers["304"], path
+            found[path] = headers["304"] & {"ETag", "Cache-Control", "Vary"}
+    kept = {path for path in found if path.startswith("/api/products")}
+    assert len(kept) == 2
+    assert found == {path: {"ETag", "Cache-Control"} | ({"Vary"} if path in kept else set()) for path in found}
+
+
 # What only its owner changes, one field at a time.
 LAST_WRITER_WINS = {"/api/me"}
 
@@ -292,6 +304,8 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             "201" in operation["responses"] and path not in UNNAMED
         ):
             expected |= {"Location"}
+        if "304" in operation["responses"]:
+            expected |= {"Cache-Control", *(["Vary"] if path.startswith("/api/products") else [])}
         if path in FILES:
             expected |= {"Content-Disposition"}
         if path.endswith("/statement.pdf"):

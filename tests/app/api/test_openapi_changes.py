@@ -48,6 +48,34 @@ def _require(document: Json, schema: str, name: str) -> None:
     about.setdefault("required", []).append(name)
 
 
+def _operation(document: Json, method: str, path: str) -> Json:
+    found: Json = document["paths"][path][method]
+    return found
+
+
+def _parameter(document: Json, method: str, path: str, name: str) -> Json:
+    """The schema of a query parameter or a header."""
+    (found,) = [each for each in _operation(document, method, path)["parameters"] if each["name"] == name]
+    schema: Json = found["schema"]
+    return schema
+
+
+def _rename_code(document: Json) -> None:
+    codes = _operation(document, "get", "/api/wallet")["responses"]["404"]["x-codes"]
+    codes[codes.index("tenant_not_found")] = "other"
+
+
+def _field(document: Json, schema: str, name: str) -> Json:
+    found: Json = document["components"]["schemas"][schema]["properties"][name]
+    return found
+
+
+def _relax(document: Json, header: str) -> None:
+    """The shared header is no longer required."""
+    document["components"]["headers"][header]["required"] = False
+
+
+PAYMENTS = "/api/wallet/payments"
 BREAKS: dict[str, Callable[[Json], Any]] = {
     "GET /api/me is gone": lambda new: _lose(new, "paths", "/api/me"),
     "GET /api/me: operationId is other, was showMe": lambda new: new["paths"]["/api/me"]["get"].update(
@@ -71,6 +99,48 @@ BREAKS: dict[str, Callable[[Json], Any]] = {
     "POST /api/admin/members: body.role takes no auditor": lambda new: new["components"]["schemas"]["MembershipRole"][
         "enum"
     ].remove("auditor"),
+    "GET /api/wallet: 404 has no code tenant_not_found": _rename_code,
+    "GET /api/wallet: no answer 403": lambda new: _lose(new, "paths", "/api/wallet", "get", "responses", "403"),
+    "POST /api/wallet/payments: body.description has the maxLength 5, had 500": lambda new: _field(
+        new, "Payment", "description"
+    ).update(maxLength=5),
+    "POST /api/wallet/payments: body.orderId has the minLength 9, had 1": lambda new: _field(
+        new, "Payment", "orderId"
+    ).update(minLength=9),
+    "POST /api/wallet/payments: body.orderId has the pattern ^x, had None": lambda new: _field(
+        new, "Payment", "orderId"
+    ).update(pattern="^x"),
+    "GET /api/wallet: currency has the pattern ^[A-Z]{2}$, had ^[A-Z]{3}$": lambda new: _parameter(
+        new, "get", "/api/wallet", "currency"
+    ).update(pattern="^[A-Z]{2}$"),
+    "GET /api/wallet/transactions: limit has the maximum 5, had 200": lambda new: _parameter(
+        new, "get", "/api/wallet/transactions", "limit"
+    ).update(maximum=5),
+    "GET /api/wallet/transactions: limit has the minimum 5, had 1": lambda new: _parameter(
+        new, "get", "/api/wallet/transactions", "limit"
+    ).update(minimum=5),
+    "POST /api/wallet/payments: Idempotency-Key has the maxLength 36, had 255": lambda new: _parameter(
+        new, "post", PAYMENTS, "Idempotency-Key"
+    ).update(maxLength=36),
+    "POST /api/auth/refresh: a body is needed": lambda new: _operation(new, "post", "/api/auth/refresh")[
+        "requestBody"
+    ].update(required=True),
+    "POST /api/wallet/payments: takes no body": lambda new: _lose(new, "paths", PAYMENTS, "post", "requestBody"),
+    "GET /api/me: token no longer authenticates": lambda new: _operation(new, "get", "/api/me").update(
+        security=[{"cookie": [], "csrf": []}]
+    ),
+    "GET /api/wallet: token no longer authenticates": lambda new: new["security"].remove({"token": []}),
+    "POST /api/auth/login: nothing no longer authenticates": lambda new: _lose(
+        new, "paths", "/api/auth/login", "post", "security"
+    ),
+    "GET /api/wallet: 200.id has the format None, had uuid": lambda new: _field(new, "Wallet", "id").pop("format"),
+    "GET /api/wallet: 200.openedAt has the format date, had date-time": lambda new: _field(
+        new, "Wallet", "openedAt"
+    ).update(format="date"),
+    "GET /api/wallet: 200 may have no header ETag": lambda new: _operation(new, "get", "/api/wallet")["responses"][
+        "200"
+    ]["headers"]["ETag"].update(required=False),
+    "GET /api/wallet: 401 may have no header WWW-Authenticate": lambda new: _relax(new, "WWW-Authenticate"),
 }
 WALLET = ("components", "schemas", "Wallet")
 
@@ -86,6 +156,11 @@ def test_each_breaking_change_is_found(app: Flask, change: str) -> None:
 def test_an_addition_breaks_nothing(app: Flask) -> None:
     old = document_of(app)
     new = deepcopy(old)
+    _operation(new, "get", "/api/wallet")["responses"]["403"]["x-codes"].append("more")
+    _operation(new, "get", "/api/wallet")["responses"]["410"] = {"description": "more", "x-codes": ["more"]}
+    _field(new, "Payment", "description").update(maxLength=5_000)
+    _operation(new, "get", "/api/wallet").update(security=[*new["security"], {"more": []}])
+    _operation(new, "get", "/api/me")["requestBody"] = {"content": {"application/json": {"schema": {}}}}
     new["paths"]["/api/more"] = new["paths"]["/api/me"]
     new["components"]["schemas"]["Wallet"]["properties"]["more"] = {"type": "string"}
     new["components"]["schemas"]["WalletStatus"]["enum"].append("more")

@@ -204,6 +204,17 @@ def test_a_refused_dry_run_is_no_refusal_but_a_want_of_a_right_and_a_fault_of_th
     assert [entry["refusal"] for entry in office.log(office.member)] == ["admin_required"]
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+def test_a_parameter_that_the_route_has_not_keeps_no_refusal_out_of_the_log(office: Office, method: str) -> None:
+    """The caller is known before the parameter is refused, and who is let in is told of the parameter."""
+    path = f"{office.path}?unknown=1"
+    problem_of(office.api.send(method, path, None, office.slug), 401, "token_missing")
+    problem_of(office.send(method, path, office.member, json={}), 403, "admin_required")
+    problem_of(office.send(method, path, json={}), 422, "validation_failed")
+    assert [entry["refusal"] for entry in office.log(office.member)] == ["admin_required"]
+    assert [entry["refusal"] for entry in office.log()] == (["validation_failed"] if method == "PATCH" else [])
+
+
 @pytest.mark.parametrize("path", ["/api/admin/wallets", "/api/admin/audit-log"])
 def test_no_parameter_keeps_a_refusal_out_of_the_log(office: Office, path: str) -> None:
     """These routes read a query, and have no dry run."""

@@ -59,6 +59,7 @@ def test_readyz_says_when_shared_is_missing(database: Database) -> None:
     with empty_database(database) as url, running(database, database_url=url) as app:
         problem = problem_of(Api(app).get("/readyz"), 503, "shared_behind")
         assert "scripts.migrate" in problem["detail"]
+        assert Api(app).get(problem["type"]).status_code == 200
         assert Api(app).get("/livez").status_code == 200
 
 

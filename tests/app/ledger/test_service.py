@@ -14,7 +14,6 @@ from app.auth.actors import Actor, ActorKind
 from app.db import db
 from app.errors import ServiceError
 from app.ledger.errors import (
-    AmountOutOfRange,
     IdempotencyKeyReused,
     InsufficientFunds,
     PaymentNotFound,
@@ -23,7 +22,7 @@ from app.ledger.errors import (
 from app.ledger.models import Movement, PostedTransaction
 from app.ledger.service import post
 from app.money import MAX_MINOR
-from app.wallets.errors import WalletClosed, WalletFrozen, WalletNotFound
+from app.wallets.errors import AmountOutOfRange, WalletClosed, WalletFrozen, WalletNotFound
 from app.wallets.service import configure_wallet, get_wallet
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.testing.plugin import Database

@@ -362,6 +362,12 @@ def test_of_two_changes_at_once_one_wins(app: Flask, wallet: Configured) -> None
     assert (wallet.shown()["creditLimit"], len(wallet.log())) == (won, 1)
 
 
+def test_a_credit_limit_and_a_balance_together_fit_in_a_bigint(wallet: Configured) -> None:
+    before = wallet.shown()
+    problem_of(wallet.patch({"creditLimit": "92233720368547758.07"}), 422, "amount_out_of_range")
+    assert (wallet.shown(), wallet.log()) == (before, [])
+
+
 def test_a_credit_limit_does_not_fall_below_what_is_used(wallet: Configured) -> None:
     wallet.patch({"creditLimit": "20.00"})
     wallet.move("payments", "25.00")
