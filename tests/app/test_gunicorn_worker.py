@@ -183,6 +183,7 @@ SCHEMES = (
     b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\nConnection: close\r\n\r\n"
 )
 BELIEVING = ("--forwarded-allow-ips", "*", "--forwarder-headers", "SCRIPT_NAME,PATH_INFO", "--header-map", "dangerous")
+BELIEVING += ("--proxy-protocol", "v1", "--proxy-allow-from", "*")
 
 
 @pytest.mark.parametrize("options", [(), (*WORKER, *BELIEVING)], ids=["no options", "believing"])
