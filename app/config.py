@@ -201,7 +201,7 @@ def _attempt_limits(env: Env, rate: validate.Regexp) -> dict[str, str]:
     """NIST SP 800-63B allows 100 failed log-ins of an account in a row."""
     return {
         "login_rate_limit": env.str("LOGIN_RATE_LIMIT", "30/minute", validate=rate) or "",
-        "login_failure_limit": env.str("LOGIN_FAILURE_LIMIT", "20/day", validate=rate) or "",
+        "login_failure_limit": env.str("LOGIN_FAILURE_LIMIT", "20/hour", validate=rate) or "",
         "account_failure_limit": env.str("ACCOUNT_FAILURE_LIMIT", "100/day", validate=rate) or "",
         "refresh_rate_limit": env.str("REFRESH_RATE_LIMIT", "30/minute", validate=rate) or "",
     }

@@ -31,6 +31,7 @@ HEAD_END: Final = b"\r\n\r\n"
 BELIEVED_OF_PROXIES: Final[dict[str, Any]] = {
     "forwarded_allow_ips": "",
     "forwarder_headers": "",
+    "proxy_protocol": "off",  # Any client could send its line, and choose an address.
     "secure_scheme_headers": {},
     "header_map": "drop",  # A name with `_` could not be told from one with `-`.
 }

@@ -18,9 +18,11 @@ from app.accounts.schemas import (
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, PageQuery, paginate
 from app.api.refusals import refuses
+from app.auth import devices
 from app.auth.access import Access, access, caller
 from app.auth.credentials import presented_session
 from app.auth.errors import SessionNotFound
+from app.auth.schemas import DeviceSchema
 from app.auth.service import PASSWORD_REFUSALS, confirm_password
 from app.auth.sessions import end_other_sessions
 from app.current import current_app
@@ -53,12 +55,18 @@ def request_password_reset(body: dict[str, str]) -> None:
 @blueprint.post("/auth/password/reset")
 @access(Access.ANYONE)
 @blueprint.arguments(ResetPasswordSchema)
-@blueprint.response(204)
+@blueprint.response(200, DeviceSchema)
 @refuses(AccountTokenNotFound, TooManyRequests, TooManyConcurrentRequests)
-def reset_password(body: dict[str, str]) -> None:
-    """Set a new password with the token of a mail. It ends all sessions of the user; a second factor stays."""
+def reset_password(body: dict[str, str]) -> dict[str, str]:
+    """Set a new password with the token of a mail. It ends all sessions of the user; a second factor stays.
+
+    Log in afterwards, with the `deviceToken` of the answer or its cookie: then strangers who guess can't hold it up.
+    """
     count_address()
-    service.reset_password(body["token"], body["new_password"])
+    owner = service.reset_password(body["token"], body["new_password"])
+    device_token = devices.device_token(owner.user_id, owner.password_hash)
+    devices.keep_device_cookie(device_token)
+    return {"device_token": device_token}
 
 
 @blueprint.patch("/me")

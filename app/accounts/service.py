@@ -4,6 +4,7 @@ Everything works on the shared side and commits nothing. The verbs that take a t
 token's row then, as a change of the password does.
 """
 
+from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from app.auth.passwords import hash_password, refuse_obvious_password
 from app.auth.service import follow_password_change
 from app.db import db
 from app.limits import log_in_slot
+from app.limits.attempts import forget_failures
 from app.mail.models import MailKind
 from app.mail.outbox import (
     AccountTokenNotFound,
@@ -37,20 +39,35 @@ def rename_user(user_id: UUID, name: str) -> User:
     return user
 
 
-def reset_password(token: str, new: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """An owner who has proved the account with a mailed token, with the new password's hash."""
+
+    user_id: UUID
+    password_hash: str
+
+
+def reset_password(token: str, new: str) -> Proven:
     """Set a new password with the token of a mail. It ends all sessions of the user, and the user gets a mail. A second
-    factor stays. Hashes after the token was found, and before it is used. Raises AccountTokenNotFound, Invalid.
+    factor stays. Failed log-ins are forgotten, because strangers may have used up the account's. A token that went to
+    another address than the account's present one is refused. Hashes after the token was found, and before it is used.
+    Raises AccountTokenNotFound, Invalid.
     """
-    user_id = _user_of(holder_of(MailKind.PASSWORD_RESET, token))
+    holder = holder_of(MailKind.PASSWORD_RESET, token)
+    user_id = _user_of(holder)
     user = get_user(user_id)
+    _refuse_former_address(holder, user.email)
     refuse_obvious_password(new, user.email, user.name)
     db.session.commit()  # No db transaction is open while the password is hashed.
     with log_in_slot():
         password_hash = hash_password(new)
+    forget_failures(holder.recipient)
     email = _lock_active_user(user_id)
+    _refuse_former_address(holder, email)
     use_token(MailKind.PASSWORD_RESET, token)
     db.session.execute(sa.update(User).where(User.id == user_id).values(password_hash=password_hash))
     follow_password_change(user_id, email, None)
+    return Proven(user_id, password_hash)
 
 
 def ask_for_email_change(user_id: UUID, new_email: str, *, seconds: int) -> None:
@@ -81,6 +98,12 @@ def _user_of(holder: TokenHolder) -> UUID:
     if holder.user_id is None:
         raise AccountTokenNotFound
     return holder.user_id
+
+
+def _refuse_former_address(holder: TokenHolder, email: str) -> None:
+    """A reset that was asked for during a change of the address may have gone to the old one."""
+    if holder.recipient != email:
+        raise AccountTokenNotFound
 
 
 def _lock_active_user(user_id: UUID, *, changes_key: bool = False) -> str:

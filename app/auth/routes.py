@@ -22,6 +22,7 @@ from app.auth.errors import (
 )
 from app.auth.logout import log_out
 from app.auth.schemas import (
+    DeviceSchema,
     LoginAnswerSchema,
     LoginSchema,
     LogoutSchema,
@@ -110,8 +111,15 @@ def refresh(told: dict[str, str]) -> dict[str, Any]:
     session_id = refresh_tokens.session_of(token)
     if not in_body:
         cookies.refuse_forgery(request, session_id)
-    count_refresh(refresh_tokens.proven_session_of(token))
-    grant = sessions.refresh_session(token, overlap_seconds=current_app.config["REFRESH_OVERLAP_SECONDS"])
+    overlap_seconds: int = current_app.config["REFRESH_OVERLAP_SECONDS"]
+    proven_session = refresh_tokens.proven_session_of(token)
+    try:
+        count_refresh(proven_session)
+    except TooManyRequests:
+        if proven_session:  # Who uses up the session's refreshes must not hide the reuse; a stranger costs no query.
+            sessions.end_if_reused(token, overlap_seconds=overlap_seconds)
+        raise
+    grant = sessions.refresh_session(token, overlap_seconds=overlap_seconds)
     return _tokens(grant, in_cookies=not in_body)
 
 
@@ -133,19 +141,21 @@ def logout(told: dict[str, str]) -> None:
 @blueprint.post("/password")
 @access(Access.USER)
 @blueprint.arguments(PasswordSchema)
-@blueprint.response(204)
+@blueprint.response(200, DeviceSchema)
 @refuses(WrongPassword, NoPassword, TooManyRequests, TooManyConcurrentRequests, MemberNotFound)
-def change_password(told: dict[str, str]) -> None:
+def change_password(told: dict[str, str]) -> dict[str, str]:
     """Change the caller's password. It ends all other sessions of the user and all device tokens; this
-    session stays, and a browser's cookie of its device is renewed.
+    session stays, and its device gets a new token. A browser has it in its cookie too.
     """
     user_id, session_id = caller().user_id, presented_session()
     with password_attempt(session_id or user_id):
         password_hash = service.change_password(
             credentials_of(user_id), session_id, current=told["current_password"], new=told["new_password"]
         )
-    if devices.DEVICE_COOKIE in request.cookies:
-        devices.keep_device_cookie(devices.device_token(user_id, password_hash))
+    device_token = devices.device_token(user_id, password_hash)
+    if request.cookies:
+        devices.keep_device_cookie(device_token)
+    return {"device_token": device_token}
 
 
 @well_known.get("/jwks.json")

@@ -59,6 +59,16 @@ class PasswordSchema(Schema):
     new_password = NewPassword(data_key="newPassword", required=True)
 
 
+class DeviceToken(fields.String):
+    def __init__(self) -> None:
+        told = "keep it, and send it with the next log-in: then strangers can't hold it up"
+        super().__init__(data_key="deviceToken", metadata={"description": told})
+
+
+class DeviceSchema(Answer):
+    device_token = DeviceToken()
+
+
 class TokensSchema(Answer):
     """With cookies, `csrfToken` takes the place of the tokens."""
 
@@ -88,8 +98,5 @@ class ActorSchema(Answer):
 class LoginAnswerSchema(TokensSchema):
     may_lack: ClassVar[tuple[str, ...]] = (*TokensSchema.may_lack, "device_token")
 
-    device_token = fields.String(
-        data_key="deviceToken",
-        metadata={"description": "keep it, and send it with the next log-in: then strangers can't hold it up"},
-    )
+    device_token = DeviceToken()
     memberships = fields.List(fields.Nested(MembershipSchema))

@@ -118,7 +118,7 @@ def refresh_session(token: str, *, overlap_seconds: int) -> Grant:
         return Grant(found_id, user_id, tenant_id, following, seconds_left)
     newest = _newest_after(token, overlap_seconds)
     if newest is None:
-        _end_if_reused(token, overlap_seconds)
+        end_if_reused(token, overlap_seconds=overlap_seconds)
         raise SessionOver("The refresh token was used, or its session is over; log in again.")
     return newest
 
@@ -138,7 +138,10 @@ def _newest_after(token: str, overlap_seconds: int) -> Grant | None:
     return None
 
 
-def _end_if_reused(token: str, overlap_seconds: int) -> None:
+def end_if_reused(token: str, *, overlap_seconds: int) -> None:
+    """End the session of a token that was first used more than `overlap_seconds` ago, and log it. Committed when it
+    returns.
+    """
     told = (refresh_tokens.hash_of(token), overlap_seconds)
     for session_id, user_id in connections().shared.one_statement(_END_REUSED, told):
         log.warning("refresh_token_reused", session_id=str(session_id), user_id=str(user_id))

@@ -16,7 +16,7 @@ from app.config import Settings
 from app.current import current_app
 from app.errors import Forbidden, Unauthenticated
 from app.limits.concurrency import ConcurrencySlots
-from app.limits.rate_limit import client_address, count_attempt, hashed_account, take_attempt_back
+from app.limits.rate_limit import clear_attempts, client_address, count_attempt, hashed_account, take_attempt_back
 
 SLOTS_EXTENSION: Final = "log_in_slots"
 
@@ -48,13 +48,8 @@ def log_in_attempt(email: str, device_id: UUID | None) -> Iterator[None]:
     """
     address, config = client_address(), current_app.config
     if device_id is None:
-        account = hashed_account(email)
         count_attempt("address", address, config["LOGIN_RATE_LIMIT"])
-        failures = (
-            Limit("account-address", f"{account}/{address}", config["LOGIN_FAILURE_LIMIT"]),
-            Limit("account", account, config["ACCOUNT_FAILURE_LIMIT"]),
-        )
-        with _counting_failures(*failures), _slots().log_in(address):
+        with _counting_failures(*_failures_of(email, address)), _slots().log_in(address):
             yield
     else:
         device = device_id.hex
@@ -62,6 +57,14 @@ def log_in_attempt(email: str, device_id: UUID | None) -> Iterator[None]:
         failure = Limit("device-failures", device, config["LOGIN_FAILURE_LIMIT"])
         with _counting_failures(failure), _slots().known_log_in(device):
             yield
+
+
+def forget_failures(email: str) -> None:
+    """Forget the failed log-ins of the account, at all addresses together and at the client's. Call it for an owner
+    who has proved to be one, for instance with a mailed token.
+    """
+    for limit in _failures_of(email, client_address()):
+        clear_attempts(*limit)
 
 
 @contextmanager
@@ -91,6 +94,14 @@ def count_log_out(session_id: UUID | None) -> None:
         count_refresh(None)
     else:
         count_attempt("log-out", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
+
+
+def _failures_of(email: str, address: str) -> tuple[Limit, Limit]:
+    account, config = hashed_account(email), current_app.config
+    return (
+        Limit("account-address", f"{account}/{address}", config["LOGIN_FAILURE_LIMIT"]),
+        Limit("account", account, config["ACCOUNT_FAILURE_LIMIT"]),
+    )
 
 
 @contextmanager

@@ -38,6 +38,9 @@ class Counters(Protocol):
     def take_back(self, limit: RateLimitItem, *who: str) -> None:
         """Undo one count of this caller, if its window lasts."""
 
+    def clear(self, limit: RateLimitItem, *who: str) -> None:
+        """Forget all counts of this caller."""
+
 
 class ProcessCounters:
     """Counters in memory, exact between threads. Ended windows are removed, and above `most` windows the oldest."""
@@ -66,6 +69,10 @@ class ProcessCounters:
             window = self._windows.pop(key, None)
             if window is not None and window.number > 1 and window.ends_at > time():
                 self._windows[key] = WindowCount(window.number - 1, window.ends_at)
+
+    def clear(self, limit: RateLimitItem, *who: str) -> None:
+        with self._lock:
+            self._windows.pop(limit.key_for(*who), None)
 
     def _forget_oldest(self) -> None:
         if self._most is not None and len(self._windows) >= self._most:
@@ -105,6 +112,16 @@ class RedisCounters:
             return
         try:
             self._redis.incr(limit.key_for(*who), limit.get_expiry(), -1)
+        except StorageError as error:
+            self._lost_until = monotonic() + LOST_SECONDS
+            log.warning("rate_limit_storage_lost", error=str(error))
+
+    def clear(self, limit: RateLimitItem, *who: str) -> None:
+        self._own.clear(limit, *who)
+        if monotonic() < self._lost_until:
+            return
+        try:
+            self._redis.clear(limit.key_for(*who))
         except StorageError as error:
             self._lost_until = monotonic() + LOST_SECONDS
             log.warning("rate_limit_storage_lost", error=str(error))

@@ -31,6 +31,7 @@ _COUNT: Final = """
 _TAKE_BACK: Final = """
     WITH ended AS (DELETE FROM shared.attempt_counts WHERE key = %(key)s AND number <= 1)
     UPDATE shared.attempt_counts SET number = number - 1 WHERE key = %(key)s AND number > 1"""
+_CLEAR: Final = "DELETE FROM shared.attempt_counts WHERE key = %(key)s"
 # In a statement of its own: one that deletes other rows and then waits for its own row could deadlock with its like.
 _SWEEP: Final = """
     DELETE FROM shared.attempt_counts WHERE key IN (
@@ -68,6 +69,14 @@ class DatabaseCounters:
         self._own.take_back(_of_a_minute(limit), *who)
         try:
             connections().shared.one_statement(_TAKE_BACK, {"key": self._key(limit, who)})
+        except (psycopg.Error, DBAPIError, TenancyError) as error:
+            log.warning("login_count_lost", error=str(error))
+
+    def clear(self, limit: RateLimitItem, *who: str) -> None:
+        """What other processes have counted by themselves lasts for a minute at most."""
+        self._own.clear(_of_a_minute(limit), *who)
+        try:
+            connections().shared.one_statement(_CLEAR, {"key": self._key(limit, who)})
         except (psycopg.Error, DBAPIError, TenancyError) as error:
             log.warning("login_count_lost", error=str(error))
 

@@ -6,6 +6,7 @@ on top of it is not used: its hooks cost 160 µs a request, half of the Python t
 tenant is known.
 """
 
+import re
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -28,6 +29,7 @@ from app.limits.database_counters import DatabaseCounters
 
 EXTENSION: Final = "rate_counts"
 ATTEMPTS_EXTENSION: Final = "attempt_counts"
+_WITH_PORT: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<v4>[0-9.]+))(?::[0-9]*)?", re.ASCII)
 
 
 class Counted(NamedTuple):
@@ -88,6 +90,12 @@ def take_attempt_back(name: str, whose: str, rate: str) -> None:
     g.counted = [counted for counted in g.counted if counted.name != name]
 
 
+def clear_attempts(name: str, whose: str, rate: str) -> None:
+    """Forget the attempts of this kind that `count_attempt` has counted."""
+    counts: Counters = current_app.extensions[ATTEMPTS_EXTENSION]
+    counts.clear(_parsed(rate).item, name, whose)
+
+
 def hashed_account(address: str) -> str:
     """The account with this address, whether or not it exists, as counters know it: a keyed hash."""
     secret: str = current_app.config["SECRET_KEY"]
@@ -139,12 +147,17 @@ _remaining: Final = attrgetter("remaining")
 
 
 def client_address() -> str:
-    """The client's address; for IPv6 its /64 network, because one client usually has all 2⁶⁴ addresses of it."""
-    told = request.remote_addr or "unknown"
+    """The client's address; for IPv6 its /64 network, because one client usually has all 2⁶⁴ addresses of it.
+
+    Some proxies forward `address:port`: a client has a new port for each connection, so the port does not count. Texts
+    that are no address are one caller together, because a client may be able to choose them.
+    """
+    told = request.remote_addr or ""
+    with_port = _WITH_PORT.fullmatch(told)
     try:
-        address = ip_address(told)
+        address = ip_address((with_port["v6"] or with_port["v4"]) if with_port else told)
     except ValueError:
-        return told
+        return "unknown"
     if not isinstance(address, IPv6Address):
-        return told
+        return str(address)
     return str(address.ipv4_mapped or ip_network((int(address), 64), strict=False))

@@ -9,6 +9,7 @@ from app.api.headers import gives_etag, gives_header, needs_version
 from app.api.pagination import Page, PageQuery, cursor_to, position_in
 from app.api.refusals import refuses
 from app.auth.access import Access, access, actor
+from app.auth.second_factor.demand import refuse_entry
 from app.tenants import provisioning_requests, service
 from app.tenants.errors import ProvisioningNotFound, ProvisioningUnavailable, TenantTaken, TooManyProvisionings
 from app.tenants.models import Provisioning
@@ -72,7 +73,7 @@ def show_provisioning(provisioning_id: UUID) -> Provisioning:
 @refuses(TenantNotFound)
 def show_tenant(slug: str) -> tuple[TenantView, dict[str, str]]:
     """One tenant, with totals by currency."""
-    found = service.show_tenant(slug)
+    found = service.show_tenant(slug, refuse_entry=refuse_entry)
     return found, etag(found.version)
 
 
@@ -85,10 +86,9 @@ def show_tenant(slug: str) -> tuple[TenantView, dict[str, str]]:
 def configure_tenant(body: dict[str, Any], slug: str) -> tuple[TenantView, dict[str, str]]:
     """Change name, status or limits of a tenant, from its next request on. Only the given members change."""
     status = TenantStatus(body["status"]) if "status" in body else None
-    service.configure_tenant(
-        *(slug, if_match()), name=body.get("name"), status=status, settings=_settings_of(body), actor=actor()
-    )
-    found = service.show_tenant(slug)
+    changes: dict[str, Any] = {"name": body.get("name"), "status": status, "settings": _settings_of(body)}
+    service.configure_tenant(slug, if_match(), **changes, actor=actor(), refuse_entry=refuse_entry)
+    found = service.show_tenant(slug, refuse_entry=lambda _: None)
     return found, etag(found.version)
 
 

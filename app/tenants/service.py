@@ -4,7 +4,7 @@ tenant.
 Totals are read after the registry, so a tenant that changes in between shows its old row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -106,12 +106,14 @@ def list_tenants(*, after: Position | None, limit: int) -> TenantList:
     return found
 
 
-def show_tenant(slug: str) -> TenantView:
-    """The tenant with this slug. Raises TenantNotFound."""
+def show_tenant(slug: str, *, refuse_entry: Callable[[Tenant], None]) -> TenantView:
+    """The tenant with this slug. Raises TenantNotFound, and what `refuse_entry` raises before the tenant is read."""
     query = f"{_SELECT} WHERE t.slug = %s"
     rows = connections().shared.one_statement(query, (_checked(slug),), retry=True)
     if not rows:
         raise TenantNotFound("There is no such tenant.")
+    *columns, _created_at, _version = rows[0]
+    refuse_entry(tenant_from_row(columns))
     return _view(rows[0])
 
 
@@ -137,15 +139,17 @@ def configure_tenant(
     status: TenantStatus | None,
     settings: Mapping[str, Any],
     actor: Actor,
+    refuse_entry: Callable[[Tenant], None],
 ) -> None:
     """Change the given values from the tenant's next request on; None removes one of `settings`. `seen` has the
-    versions that may be changed.
+    versions that may be changed. `refuse_entry` raises if the operator may not enter the locked tenant.
 
     Locks the tenant's row, writes before and after into its audit log, and commits. Raises TenantNotFound,
-    PreconditionFailed, Invalid, SchemaBehind.
+    PreconditionFailed, Invalid, SchemaBehind, and what `refuse_entry` raises.
     """
     connection = db.session.connection()
     before = registry.lock_tenant(connection, registry.get_tenant(connection, _checked(slug)).id)
+    refuse_entry(before)
     seen.refuse_others(version_of(connection, before.slug))
     if before.revision < OLDEST_TENANT_REVISION and status in {None, TenantStatus.ACTIVE}:
         raise SchemaBehind(

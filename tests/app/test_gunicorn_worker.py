@@ -183,6 +183,7 @@ SCHEMES = (
     b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\nConnection: close\r\n\r\n"
 )
 BELIEVING = ("--forwarded-allow-ips", "*", "--forwarder-headers", "SCRIPT_NAME,PATH_INFO", "--header-map", "dangerous")
+BELIEVING += ("--proxy-protocol", "v1", "--proxy-allow-from", "*")
 
 
 @pytest.mark.parametrize("options", [(), (*WORKER, *BELIEVING)], ids=["no options", "believing"])
@@ -209,6 +210,7 @@ def test_no_forwarded_header_is_believed_from_this_machine_nor_over_a_unix_socke
             assert _status(family, place, MOVED.replace(b"/public", b"") + b"\r\n") == b"401"
             assert [_status(family, place, MOVED + sent + b"\r\n") for sent in FORWARDED] == [b"404"] * len(FORWARDED)
             assert _status(family, place, SCHEMES) == b"200"
+            assert _status(family, place, b"PROXY TCP4 198.51.100.1 192.0.2.1 1 80\r\n" + SCHEMES) == b"400"
         address = (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))
         spoofed = [_log_in_as(address, f"198.51.100.{number}".encode()) for number in range(3)]
         assert spoofed[2] == b"429", "they count for the address of the connection"

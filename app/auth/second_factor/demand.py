@@ -20,6 +20,14 @@ def may_enter(tenant: Tenant) -> bool:
     return not demands_second_factor(tenant, Role.OPERATOR) or _has_second_factor(g.credential, g.standing)
 
 
+def refuse_entry(tenant: Tenant) -> None:
+    """Raises SecondFactorDemanded if the operator of the current request lacks the second factor that the tenant
+    demands: else they could read the tenant, or switch its demand off.
+    """
+    if not may_enter(tenant):
+        refuse_single_factor(g.credential, g.standing)
+
+
 def refuse_single_factor(credential: Token, found: Standing) -> None:
     """Raises SecondFactorDemanded for a session in which the user proved no second factor."""
     if not _has_second_factor(credential, found):

@@ -29,11 +29,13 @@ from tenant_schemas.tenant import Tenant
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The new membership, with the address to log in with."""
+    """The new membership, with the address to log in with, and the account's id and stored password."""
 
     tenant_id: str
     email: str
     role: str
+    user_id: UUID
+    password_hash: str | None
 
 
 def accept_invitation(
@@ -60,8 +62,9 @@ def accept_invitation(
     _end(invitation, user_id)
     role = _add_member(tenant, user_id, invitation.role, own_name)
     told = {"role": role, "inviterId": invitation.invited_by}
+    stored_hash = db.session.scalar(sa.select(User.password_hash).where(User.id == user_id))
     commit_entry(tenant, replace(actor, id=user_id), "invitation.accept", subject=str(user_id), after=told)
-    return Accepted(tenant.slug, email, role)
+    return Accepted(tenant.slug, email, role, user_id, stored_hash)
 
 
 def _invitation_of(token: str) -> sa.Row[UUID, UUID, str, str | None, str, UUID | None]:

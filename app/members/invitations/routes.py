@@ -9,6 +9,7 @@ from app.accounts.routes import count_address
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
+from app.auth import devices
 from app.auth.access import Access, access, actor
 from app.auth.actors import Actor, ActorKind
 from app.auth.errors import NoPassword
@@ -80,17 +81,21 @@ def resend_invitation(invitation_id: UUID) -> sa.Row[Any]:
 @blueprint.arguments(AcceptInvitationSchema)
 @blueprint.response(200, AcceptedInvitationSchema)
 @refuses(AccountTokenNotFound, PasswordKnown, NoPassword, TooManyRequests, TooManyConcurrentRequests)
-def accept_invitation(body: dict[str, Any]) -> acceptance.Accepted:
-    """Become a member with the token of the mail; then log in.
+def accept_invitation(body: dict[str, Any]) -> dict[str, Any]:
+    """Become a member with the token of the mail; then log in, with the `deviceToken` of the answer or its cookie.
 
     A new account needs a password, unless it logs in through an identity provider. An account with a password sends the
     token alone.
     """
     count_address()
-    return acceptance.accept_invitation(
+    accepted = acceptance.accept_invitation(
         body["token"],
         body.get("password"),
         body.get("name"),
         has_provider="openid_provider" in current_app.extensions,
         actor=Actor(ActorKind.USER, None, request.remote_addr, g.request_id),
     )
+    device_token = devices.device_token(accepted.user_id, accepted.password_hash)
+    devices.keep_device_cookie(device_token)
+    shown = {"tenant_id": accepted.tenant_id, "email": accepted.email, "role": accepted.role}
+    return {**shown, "device_token": device_token}

@@ -5,7 +5,7 @@ from marshmallow import fields
 from app.accounts.schemas import MAX_NAME_LENGTH, MailToken
 from app.api.fields import Answer, Choice, Moment, Schema, Text, Word, Words
 from app.api.pagination import PageQuery, page_schema
-from app.auth.schemas import NewPassword
+from app.auth.schemas import DeviceToken, NewPassword
 from app.members.invitations.service import STATUSES
 from app.users.schemas import MEMBERSHIP_ROLE, EmailAddress
 
@@ -52,3 +52,4 @@ class AcceptedInvitationSchema(Answer):
     tenant_id = fields.String(data_key="tenantId", metadata={"description": "the tenant's slug"})
     email = fields.String(metadata={"description": "log in with it"})
     role = Word(MEMBERSHIP_ROLE)
+    device_token = DeviceToken()

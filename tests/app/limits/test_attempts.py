@@ -15,6 +15,7 @@ from app.auth.refresh_tokens import new_token
 from app.limits import rate_limit
 from tests.app.limits.conftest import Make, World
 from tests.app.limits.test_rate_limit import said
+from tests.factories.mail import Mailbox
 from tests.factories.people import Person
 
 STRANGER, OWNER, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
@@ -154,8 +155,62 @@ def test_a_change_of_the_password_has_a_count_that_no_log_in_touches(make: Make)
         body = {"currentPassword": current, "newPassword": new}
         return int(world.api.post("/api/auth/password", json=body, headers=headers).status_code)
 
-    assert [change("wrong"), change("right"), change("wrong"), change("a new password of mine")] == [403, 204, 403, 429]
+    assert [change("wrong"), change("right"), change("wrong"), change("a new password of mine")] == [403, 200, 403, 429]
     assert log_in(world, person.email, "a new password of mine").status_code == 200
+
+
+# --- a forgotten password ------------------------------------------------------------------------------------------
+
+NEW = "a new password of mine"
+
+
+def guessed(make: Make, **more: Any) -> tuple[World, Person]:
+    """An account that strangers have locked, also at its owner's address."""
+    world = make(login_failure_limit="2/day", account_failure_limit="3/day", **more)
+    person = owner_in(world)
+    assert statuses(world, person.email, ["wrong"] * 3) == [401, 401, 429]
+    assert statuses(world, person.email, ["wrong"] * 2, STRANGER) == [401, 429]
+    return world, person
+
+
+def reset(world: World, person: Person) -> Any:
+    send(world, "password/forgotten", email=person.email)
+    return send(world, "password/reset", token=Mailbox(world.app).token(person.email), newPassword=NEW)
+
+
+def test_after_a_reset_the_owner_comes_in_while_strangers_go_on_guessing(make: Make) -> None:
+    world, person = guessed(make)
+    assert log_in(world, person.email).status_code == 429
+    answer = reset(world, person)
+    assert answer.status_code == 200
+    without_cookies = world.app.test_client(use_cookies=False)
+
+    def unknown(password: str, address: str) -> int:
+        body = {"email": person.email, "password": password}
+        place = {"REMOTE_ADDR": address}
+        return without_cookies.post("/api/auth/login", json=body, environ_base=place).status_code
+
+    assert unknown(NEW, OWNER) == 200, "its failures are forgotten, at this address too"
+    assert [unknown("wrong", f"192.0.2.{number}") for number in range(5)] == [401] * 3 + [429] * 2
+    assert unknown(NEW, OWNER) == 429, "as a device that nobody knows"
+    assert log_in(world, person.email, NEW).status_code == 200, "with the cookie"
+    assert log_in(world, person.email, NEW, deviceToken=answer.json["deviceToken"]).status_code == 200
+
+
+def test_a_browser_keeps_the_token_of_a_reset_in_its_cookie(make: Make) -> None:
+    world, person = guessed(make)
+    kept = reset(world, person)
+    assert f"__Secure-device={kept.json['deviceToken']}" in kept.headers["Set-Cookie"]
+
+
+def test_a_change_of_the_password_gives_the_device_a_new_token(make: Make) -> None:
+    world = make(login_failure_limit="1/day", account_failure_limit="1/day")
+    person = owner_in(world)
+    headers = {"Authorization": f"Bearer {log_in(world, person.email).json['accessToken']}"}
+    body = {"currentPassword": "right", "newPassword": NEW}
+    changed = world.api.post("/api/auth/password", json=body, headers=headers)
+    assert statuses(world, person.email, ["wrong", NEW], STRANGER) == [401, 429]
+    assert log_in(world, person.email, NEW, deviceToken=changed.json["deviceToken"]).status_code == 200
 
 
 # --- refreshes -----------------------------------------------------------------------------------------------------
@@ -175,6 +230,20 @@ def test_refreshes_count_for_their_session_and_not_for_the_address(make: Make) -
         answer = send(world, "refresh", refreshToken=other)
         other = answer.json["refreshToken"]
     assert send(world, "refresh", refreshToken=other).status_code == 429
+
+
+def test_a_thief_who_uses_up_the_refreshes_does_not_hide_the_reuse(make: Make) -> None:
+    world = make(refresh_rate_limit="2/minute", refresh_overlap_seconds=0)
+    person = owner_in(world)
+    tokens = log_in(world, person.email).json
+    first = tokens["refreshToken"]
+    second = send(world, "refresh", refreshToken=first).json["refreshToken"]
+    third = send(world, "refresh", refreshToken=second).json["refreshToken"]
+    assert send(world, "refresh", refreshToken=third).status_code == 429
+    access = {"Authorization": f"Bearer {tokens['accessToken']}"}
+    assert world.api.get("/api/me", headers=access).status_code == 200, "an unused token is no reuse"
+    assert send(world, "refresh", refreshToken=first).status_code == 429
+    assert world.api.get("/api/me", headers=access).json["code"] == "session_over"
 
 
 def test_who_knows_the_id_of_a_session_can_not_use_up_its_refreshes(make: Make) -> None:

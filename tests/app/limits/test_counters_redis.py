@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 import redis
+from limits import parse
 
+from app.limits.counters import RedisCounters
 from tests.app.limits.conftest import Make, World
 
 REDIS = shutil.which("redis-server")
@@ -85,3 +87,15 @@ def test_without_redis_each_process_counts_for_itself_until_it_is_back_and_says_
 def test_a_process_that_starts_without_redis_serves(make: Make, port: int) -> None:
     one, _ = two(make, port)
     assert [one.get("eur").status_code for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_what_is_cleared_counts_from_one_with_redis_and_without(port: int) -> None:
+    limit = parse("9/hour")
+    with running(port):
+        counts = RedisCounters(f"redis://127.0.0.1:{port}/0")
+        assert [counts.add(limit, "account", "a").number for _ in range(2)] == [1, 2]
+        counts.clear(limit, "account", "a")
+        assert counts.add(limit, "account", "a").number == 1
+    assert [counts.add(limit, "account", "a").number for _ in range(2)] == [1, 2], "the process counts"
+    counts.clear(limit, "account", "a")
+    assert counts.add(limit, "account", "a").number == 1

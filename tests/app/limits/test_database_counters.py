@@ -120,3 +120,14 @@ def test_without_the_table_each_process_counts_for_itself_and_says_so(
     statuses = [log_in(world, f"{n}@example.com", "192.0.2.1").status_code for n in range(3)]
     assert statuses == [401, 401, 429]
     assert "login_count_lost" in capsys.readouterr().out
+
+
+def test_what_is_cleared_counts_from_one_in_the_table_and_in_the_process(make: Make) -> None:
+    world, counts, other = make(), DatabaseCounters(SECRET), DatabaseCounters(SECRET)
+    limit = parse("1/hour")
+    with world.app.app_context():
+        for who in ("a", "a", "b"):
+            counts.add(limit, "account", who)
+        counts.clear(limit, "account", "a")
+        assert [each.add(limit, "account", "a").number for each in (counts, other)] == [1, 2]
+        assert other.add(limit, "account", "b").number == 2

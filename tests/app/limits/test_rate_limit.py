@@ -186,6 +186,24 @@ def test_a_forwarded_address_is_believed_from_so_many_proxies_only(
     assert [answer.status_code for answer in answers] == statuses
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "statuses"),
+    [
+        (("198.51.100.1:5001", "198.51.100.1:5002", "198.51.100.1"), [401, 429, 429]),
+        (("[2001:db8::1]:5001", "[2001:db8::2]:5002", "2001:db8::3"), [401, 429, 429]),
+        (("one", "two", "198.51.100.1:x"), [401, 429, 429]),
+        (("198.51.100.1:5001", "198.51.100.2:5001", "one"), [401, 401, 401]),
+    ],
+)
+def test_a_forwarded_port_makes_no_other_caller(make: Make, forwarded: tuple[str, ...], statuses: list[int]) -> None:
+    world = make(login_rate_limit="1/minute", trusted_proxies=1)
+    answers = [
+        log_in(world, f"{number}@example.com", headers={"X-Forwarded-For": each})
+        for number, each in enumerate(forwarded)
+    ]
+    assert [answer.status_code for answer in answers] == statuses
+
+
 def test_behind_proxies_a_forwarded_host_names_no_tenant(make: Make) -> None:
     world = make(trusted_proxies=1)
     forged = {"X-Forwarded-Host": "eur.wallet.example", "X-Forwarded-Prefix": "/api/eur", "X-Forwarded-Proto": "https"}

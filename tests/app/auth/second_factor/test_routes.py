@@ -160,7 +160,7 @@ def test_a_reset_of_the_password_leaves_the_factor_on(api: Api, person: Person, 
     mailbox.collect(person.email)
     api.send("POST", "/api/auth/password/forgotten", json={"email": person.email})
     body = {"token": mailbox.token(person.email), "newPassword": "another horse, another battery"}
-    assert api.send("POST", "/api/auth/password/reset", json=body).status_code == 204
+    assert api.send("POST", "/api/auth/password/reset", json=body).status_code == 200
     problem_of(login(api, person, None, body["newPassword"]), 401, "second_factor_required")
 
 
@@ -238,6 +238,22 @@ def test_an_operators_list_leaves_a_strict_tenant_out_until_there_is_a_factor(
     tenants, unavailable = shown()
     assert strict_tenant in tenants
     assert unavailable == []
+
+
+def test_an_operator_without_a_factor_neither_shows_a_strict_tenant_nor_switches_its_demand_off(
+    api: Api, people: People, strict_tenant: str
+) -> None:
+    operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
+    path, body = f"/api/admin/tenants/{strict_tenant}", {"settings": {"requireSecondFactor": False}}
+
+    def configure() -> TestResponse:
+        return api.send("PATCH", path, operator, json=body, headers={"If-Match": "*"})
+
+    problem_of(api.get(path, operator), 403, "second_factor_demanded")
+    problem_of(configure(), 403, "second_factor_demanded")
+    switch_on(api, operator, PASSWORD)
+    assert api.get(path, operator).json["settings"]["requireSecondFactor"] is True
+    assert configure().status_code == 200
 
 
 def test_an_api_key_is_not_asked(api: Api, people: People, person: Person, strict_tenant: str) -> None:

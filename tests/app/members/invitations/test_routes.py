@@ -7,6 +7,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
+from app.auth.devices import known_device
 from app.auth.passwords import hash_password
 from app.members.invitations import acceptance
 from tenant_schemas.testing.plugin import Database
@@ -64,7 +65,12 @@ def test_an_unknown_address_is_invited_sets_a_password_and_is_a_member(
     assert mail["Subject"] == f"You are invited to {slug}"
     token = token_in(mail)
     assert faults_of(accept(api, token)) == [("password", "required")]
-    assert accept(api, token, password=PASSWORD).json == {"tenantId": slug, "email": email, "role": "auditor"}
+    accepted = accept(api, token, password=PASSWORD)
+    shown = {"tenantId": slug, "email": email, "role": "auditor", "deviceToken": accepted.json["deviceToken"]}
+    assert accepted.json == shown
+    with api.client.application.app_context():
+        assert known_device(email, [shown["deviceToken"]]), "it is of the new password"
+    assert f"__Secure-device={shown['deviceToken']}" in accepted.headers["Set-Cookie"]
     (member,) = members_of(api, admin, slug, email)
     assert (member["name"], member["role"]) == ("Ana", "auditor")
     assert members_of(api, admin, OTHER[slug], email) == []
