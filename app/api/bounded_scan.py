@@ -61,7 +61,8 @@ def _total(query: sa.Select[Any], order: Order, filters: Conditions) -> tuple[in
     edge = _edge(query, order)
     if edge is not None:
         query = query.where(_up_to(order, edge))
-    found = query.with_only_columns(sa.func.count()).where(*filters).order_by(None)
+    # A count names no table; without the flag, SQLAlchemy would drop the one that is counted.
+    found = query.with_only_columns(sa.func.count(), maintain_column_froms=True).where(*filters).order_by(None)
     return int(db.session.execute(found).scalar_one()), edge is None
 
 

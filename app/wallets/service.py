@@ -29,7 +29,7 @@ _OPEN = sa.text(
     f"SELECT {', '.join(f'(wallet).{column.name}' for column in _WALLET_COLUMNS)}, opened"  # noqa: S608
     " FROM wallet_open_v3(:user_id, :currency, :actor_id, :request_id)"
 ).columns(*_WALLET_COLUMNS, sa.column("opened", sa.Boolean))
-_UNOPENED = sa.text("SELECT * FROM wallet_unopened_v1(:user_id, :currency)").columns(*_WALLET_COLUMNS)
+_UNOPENED = sa.text("SELECT id, credit_limit_minor, last_hash FROM wallet_unopened_v1(:user_id, :currency)")
 _CONFIGURE = sa.text(
     f"SELECT {', '.join(f'wallet.{column.name}' for column in _WALLET_COLUMNS)}"  # noqa: S608
     " FROM wallet_configure_v3(:wallet_id, :version, :actor_id, :credit_limit, :status, :request_id) AS wallet"
@@ -46,7 +46,8 @@ def own_wallet(user_id: UUID, currency: str) -> Wallet:
 
 def _unopened_wallet(user_id: UUID, currency: str) -> Wallet:
     row = db.session.execute(_UNOPENED, {"user_id": user_id, "currency": currency}).mappings().one()
-    return Wallet(**row)
+    nothing = {"balance_minor": 0, "held_minor": 0, "last_seq": 0, "version": 1, "uses_credit": False}
+    return Wallet(user_id=user_id, currency=currency, status="active", **nothing, **row)
 
 
 def list_own_wallets(user_id: UUID) -> Sequence[Wallet]:

@@ -2301,50 +2301,40 @@ RETURN overlay(overlay(encode(
     substring(sha256(uuid_send(p_tenant_id) || uuid_send(p_user_id) || convert_to(p_currency, 'UTF8')) FOR 16),
     'hex') PLACING '8' FROM 13) PLACING '8' FROM 17)::uuid;
 
--- The row that a member's wallet would have if it were opened now, with opened_at null. Writes nothing. No row if the
--- tenant has no such currency.
-CREATE FUNCTION wallet_unopened_v1(p_user_id uuid, p_currency text) RETURNS SETOF wallets
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-DECLARE
-    wallet wallets;
-BEGIN
-    SELECT wallet_id_v1(t.id, p_user_id, p_currency) INTO wallet.id FROM shared.tenants t
-        WHERE t.schema_name = current_schema()
-            AND (t.settings ->> 'currency' = p_currency OR t.settings -> 'currencies' ? p_currency);
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    wallet.user_id := p_user_id;
-    wallet.currency := p_currency;
-    wallet.status := 'active';
-    wallet.balance_minor := 0;
-    SELECT coalesce(max(p.default_limit_minor), 0) INTO wallet.credit_limit_minor
-        FROM credit_policies p WHERE p.currency = p_currency;
-    wallet.held_minor := 0;
-    wallet.version := 1;
-    wallet.last_seq := 0;
-    wallet.last_hash := wallet_genesis_hash_v1(wallet.id, p_user_id, p_currency);
-    wallet.uses_credit := false;
-    RETURN NEXT wallet;
-END $$;
+-- What a member's wallet would have of its own if it were opened now. Writes nothing. No row if the tenant has no such
+-- currency. No row of wallets: a statement that was planned before a column was added would expect another one.
+CREATE FUNCTION wallet_unopened_v1(
+    p_user_id uuid, p_currency text, OUT id uuid, OUT credit_limit_minor bigint, OUT last_hash bytea)
+    RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT w.id,
+        coalesce((SELECT p.default_limit_minor FROM credit_policies p WHERE p.currency = p_currency), 0),
+        wallet_genesis_hash_v1(w.id, p_user_id, p_currency)
+    FROM shared.tenants t
+    CROSS JOIN LATERAL (SELECT wallet_id_v1(t.id, p_user_id, p_currency) AS id) w
+    WHERE t.schema_name = current_schema()
+        AND (t.settings ->> 'currency' = p_currency OR t.settings -> 'currencies' ? p_currency);
+END;
 
 -- Open the member's wallet as wallet_unopened_v1 shows it, or return the one there is; `opened` tells which.
 CREATE FUNCTION wallet_open_v3(
     p_user_id uuid, p_currency text, p_actor_id uuid, p_request_id text, OUT wallet wallets, OUT opened boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    unopened record;
 BEGIN
     PERFORM FROM shared.memberships m JOIN shared.tenants t ON t.id = m.tenant_id
         WHERE m.user_id = p_user_id AND t.schema_name = current_schema();
     IF NOT FOUND THEN
         RAISE EXCEPTION 'member_not_found' USING ERRCODE = 'WA008';
     END IF;
-    SELECT * INTO wallet FROM wallet_unopened_v1(p_user_id, p_currency);
+    SELECT * INTO unopened FROM wallet_unopened_v1(p_user_id, p_currency);
     IF NOT FOUND THEN
         RAISE EXCEPTION 'this tenant has no wallets in %', p_currency USING ERRCODE = 'invalid_parameter_value';
     END IF;
     INSERT INTO wallets (id, user_id, currency, credit_limit_minor, last_hash)
-        VALUES (wallet.id, p_user_id, p_currency, wallet.credit_limit_minor, wallet.last_hash)
-        ON CONFLICT (user_id, currency) DO NOTHING
+        VALUES (unopened.id, p_user_id, p_currency, unopened.credit_limit_minor, unopened.last_hash)
+        ON CONFLICT DO NOTHING   -- Of the key or of the id: two at once have the same.
         RETURNING * INTO wallet;
     opened := FOUND;
     IF NOT opened THEN
@@ -2381,7 +2371,7 @@ BEGIN
             wallet_genesis_hash_v1(m.wallet_id, m.user_id, p_currency)
         FROM missing m LEFT JOIN credit_policies p ON p.currency = p_currency
         ORDER BY m.user_id
-        ON CONFLICT (user_id, currency) DO NOTHING
+        ON CONFLICT DO NOTHING
         RETURNING opened.*;
 END $$;
 

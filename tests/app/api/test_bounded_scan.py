@@ -11,7 +11,9 @@ from app.api import bounded_scan
 from app.ledger.models import Movement
 from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
+from tests.factories.catalogue import Catalogue
 from tests.factories.people import People
 
 NEEDLES = (2, 3, 9)  # of twelve movements, oldest first
@@ -91,3 +93,28 @@ def test_a_total_is_told_if_asked_and_says_whether_it_is_exact(
     if page["nextCursor"]:
         again = stack.page(path, page["nextCursor"], limit=1, count="true")
         assert (again["total"], again["isTotalExact"]) == (total, is_exact), "it is that of all pages"
+
+
+@pytest.mark.parametrize("listed", ["transactions", "audit-log", "holds", "orders"])
+def test_a_total_without_a_filter_counts_the_tenants_rows(
+    fresh_app: Flask, fresh_database: Database, listed: str
+) -> None:
+    people, api = People(fresh_app), Api(fresh_app)
+    admin, member = people.make(eur="admin"), people.make(eur="member")
+    path = f"/api/admin/{listed}?limit=1&count=true"
+    empty = api.get(path, admin, "eur").json
+    assert (empty["items"], empty["total"], empty["isTotalExact"]) == ([], 0, True)
+    wallet_id = people.wallet(member, "eur", balance_minor=10_000)
+    if listed in {"transactions", "audit-log"}:
+        for _ in range(3):
+            api.post(f"/api/admin/wallets/{wallet_id}/deposits", admin, "eur", json={"amount": "1.00"})
+        rows = {"transactions": 4, "audit-log": 3}[listed]
+    else:
+        product = Catalogue(fresh_database).product(EUR="1.00")[1] if listed == "orders" else None
+        body = {"items": [{"productId": str(product), "quantity": 1}]} if product else {"amount": "1.00"}
+        for _ in range(3):
+            made = api.post("/api/orders" if product else "/api/wallet/holds", member, "eur", json=body)
+            assert made.status_code == 201, made.text
+        rows = 3
+    page = api.get(path, admin, "eur").json
+    assert (len(page["items"]), page["total"], page["isTotalExact"]) == (1, rows, True)
