@@ -14,6 +14,7 @@ from werkzeug.test import create_environ
 
 from app.api.application import Application, static_rules
 from tests.factories.api import Api
+from tests.factories.people import People
 
 PATHS = (
     "/",
@@ -219,10 +220,10 @@ def test_a_rule_with_a_condition_is_searched() -> None:
     assert {path for method, path in static_rules(Map(rules)) if method == "GET"} == {"/plain", "/twice"}
 
 
-def test_a_query_that_is_not_utf_8_is_the_callers_mistake(api: Api) -> None:
+def test_a_query_that_is_not_utf_8_is_the_callers_mistake(api: Api, people: People) -> None:
     response = api.get("/livez", environ_overrides={"QUERY_STRING": "a=\xff"})
     assert response.status_code == 200
-    response = api.get("/api/me", environ_overrides={"QUERY_STRING": "a=\xff"})
+    response = api.get("/api/me", people.make(), environ_overrides={"QUERY_STRING": "a=\xff"})
     assert (response.status_code, response.json["code"]) == (400, "malformed_request")
 
 
