@@ -18,7 +18,7 @@ from flask import Request, Response, after_this_request
 from app.api.requests import SAFE_METHODS
 from app.auth.errors import CsrfRequired
 from app.auth.sessions import Grant
-from app.current import current_app
+from app.derived_keys import mac_of
 
 ACCESS_COOKIE: Final = "__Host-access"
 REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- requires the path /; this cookie is sent to REFRESH_PATH only
@@ -28,8 +28,7 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 
 
 def csrf_token(session_id: UUID) -> str:
-    secret: str = current_app.config["SECRET_KEY"]
-    return hmac.digest(secret.encode(), b"csrf:" + session_id.bytes, "sha256").hex()
+    return mac_of("csrf", session_id.bytes).hex()
 
 
 def refuse_forgery(request: Request, session_id: UUID) -> None:

@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 
 from flask import Request, Response, after_this_request
 
-from app.current import current_app, request
+from app.current import request
+from app.derived_keys import mac_of
 from app.users.service import credentials
 
 # __Host- requires the path /; this cookie is sent to DEVICE_PATH only. A log-out leaves it.
@@ -43,7 +44,7 @@ def device_token(user_id: UUID, password_hash: str | None, device_id: UUID | Non
     """A token for a device that has just proved the user's password. Pass the id of a device that is known already."""
     device = device_id or uuid4()
     fields = _FIELDS.pack(user_id.bytes, device.bytes, _password_mark(password_hash), int(time()))
-    return urlsafe_b64encode(fields + _mac("token", fields)[:_TAG_BYTES]).decode().rstrip("=")
+    return urlsafe_b64encode(fields + mac_of("device token", fields)[:_TAG_BYTES]).decode().rstrip("=")
 
 
 def presented_tokens(request: Request, in_body: str | None) -> list[str]:
@@ -90,16 +91,11 @@ def _read(text: str) -> Device | None:
     except (Base64Error, ValueError):
         return None
     fields, tag = raw[: _FIELDS.size], raw[_FIELDS.size :]
-    if len(fields) != _FIELDS.size or not hmac.compare_digest(tag, _mac("token", fields)[:_TAG_BYTES]):
+    if len(fields) != _FIELDS.size or not hmac.compare_digest(tag, mac_of("device token", fields)[:_TAG_BYTES]):
         return None
     user, device, password, moment = _FIELDS.unpack(fields)
     return Device(UUID(bytes=device), UUID(bytes=user), password) if moment + DEVICE_SECONDS > time() else None
 
 
 def _password_mark(password_hash: str | None) -> bytes:
-    return _mac("password", (password_hash or "").encode())[:_PASSWORD_BYTES]
-
-
-def _mac(purpose: str, message: bytes) -> bytes:
-    secret: str = current_app.config["SECRET_KEY"]
-    return hmac.digest(secret.encode(), f"device {purpose}:".encode() + message, "sha256")
+    return mac_of("device password", (password_hash or "").encode())[:_PASSWORD_BYTES]

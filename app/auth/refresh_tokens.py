@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from app.auth.errors import TokenInvalid
-from app.current import current_app
+from app.derived_keys import mac_of
 
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 16
@@ -30,7 +30,7 @@ def successor_of(token: str, salt: bytes) -> str:
     none of them alone tells it, and it is the same in every process.
     """
     session, secret, _ = _parts(token)
-    return _token(session, _mac("successor", salt + f"{session}.{secret}".encode()))
+    return _token(session, mac_of("refresh successor", salt + f"{session}.{secret}".encode()))
 
 
 def new_salt() -> bytes:
@@ -71,12 +71,7 @@ def _token(session: str, secret: bytes) -> str:
 
 
 def _tag(session: str, secret: str) -> str:
-    return _encoded(_mac("tag", f"{session}.{secret}".encode())[:TAG_BYTES])
-
-
-def _mac(purpose: str, message: bytes) -> bytes:
-    secret: str = current_app.config["SECRET_KEY"]
-    return hmac.digest(secret.encode(), f"refresh {purpose}:".encode() + message, "sha256")
+    return _encoded(mac_of("refresh tag", f"{session}.{secret}".encode())[:TAG_BYTES])
 
 
 def _encoded(raw: bytes) -> str:

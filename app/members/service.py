@@ -34,11 +34,15 @@ def list_members(
 ) -> list[sa.Row[Any]]:
     """The members of the bound tenant by address, as the tenant's login sees them; `after` is (email,)."""
     who = member_directory.c
-    query = sa.select(member_directory, _version).join(Membership, Membership.user_id == who.user_id)
-    query = query.where(*_conditions(q, role)).order_by(who.email).limit(limit)
+    query = _with_versions().where(*_conditions(q, role)).order_by(who.email).limit(limit)
     if after is not None:
         query = query.where(who.email > after[0])
     return list(db.session.execute(query))
+
+
+def _with_versions() -> sa.Select[Any]:
+    joined = Membership.user_id == member_directory.c.user_id
+    return sa.select(member_directory, _version).join(Membership, joined)
 
 
 def count_members(most: int, *, q: str | None = None, role: str | None = None) -> int:
@@ -57,9 +61,8 @@ def _conditions(q: str | None, role: str | None) -> list[sa.ColumnElement[bool]]
 
 def get_member(user_id: UUID) -> sa.Row[Any]:
     """One member of the bound tenant. Raises MemberNotFound."""
-    who = member_directory.c
-    query = sa.select(member_directory, _version).join(Membership, Membership.user_id == who.user_id)
-    row = db.session.execute(query.where(who.user_id == user_id)).one_or_none()
+    query = _with_versions().where(member_directory.c.user_id == user_id)
+    row = db.session.execute(query).one_or_none()
     if row is None:
         raise MemberNotFound(MemberNotFound.text)
     return row

@@ -1,12 +1,12 @@
 """nginx as the documented deployment has it: one origin for a page's files and the API, and gzip."""
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
+
+from tests.factories.served import free_port, wait_until_it_listens
 
 NGINX = which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 PATIENCE_SECONDS = 10
@@ -17,9 +17,7 @@ def one_origin(api_url: str, folder: Path, files: Mapping[str, Path]) -> Iterato
     """Serve the API at /api/, /.well-known/ and /openapi.json, and each folder of `files` at its path. Yields
     the URL.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     places = "".join(f"location {path} {{ alias {place}/; }}\n" for path, place in files.items())
     configuration = folder / "nginx.conf"
     configuration.write_text(
@@ -37,18 +35,8 @@ def one_origin(api_url: str, folder: Path, files: Mapping[str, Path]) -> Iterato
     assert NGINX
     process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(configuration)], stderr=subprocess.DEVNULL)
     try:
-        _wait_until_it_listens(port)
+        wait_until_it_listens(port, process)
         yield f"http://localhost:{port}"
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
-
-
-def _wait_until_it_listens(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError("nginx does not listen")

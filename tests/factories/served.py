@@ -19,9 +19,7 @@ PATIENCE_SECONDS = 30
 @contextmanager
 def served(database: Database, log_path: Path, *options: str, **more: str) -> Iterator[str]:
     """Run gunicorn with these options and settings; yields its URL. The log explains a failure."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "DATABASE_URL": database.app_url,
         "ADMIN_DATABASE_URL": database.admin_url,
@@ -33,18 +31,24 @@ def served(database: Database, log_path: Path, *options: str, **more: str) -> It
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment | more, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait_until_it_listens(port, process)
+            wait_until_it_listens(port, process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(PATIENCE_SECONDS)
 
 
-def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise AssertionError("gunicorn does not listen")
+    raise AssertionError(f"{process.args} does not listen")

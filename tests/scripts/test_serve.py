@@ -18,14 +18,9 @@ import pytest
 
 from app.config import ROOT
 from tenant_schemas import embedded
+from tests.factories.served import free_port
 
 START_SECONDS = 60
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
