@@ -4,8 +4,9 @@ A change is recorded where it happens, in the same db transaction. A refusal has
 no wallet, because the audit compares each wallet with its last entry. What is recorded follows from the route, the
 caller and the outcome, and not from what the request says:
 
-- of a caller whose role the route does not admit, each refusal, within a bound and then counted (`commit_refusal`);
-- of a caller whom the route admits, each refusal of a request that would change something, and each want of a right.
+- of a caller whom the gate does not admit, for the role or a demanded second factor, each refusal, within a bound and
+  then counted (`commit_refusal`);
+- of a caller whom the gate admits, each refusal of a request that would change something, and each want of a right.
   A refused dry run changed nothing and is not recorded; an operator's is, because its answer shows the wallet's funds.
 
 A server error (5xx) is not recorded: its outcome is unknown, and the service's log has it.
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.problems import MEDIA_TYPE
 from app.api.requests import SAFE_METHODS
 from app.audit.service import commit_entry, commit_refusal
-from app.auth.access import OPENS, actor, caller
+from app.auth.access import actor, caller
 from app.auth.actors import ActorKind
 from app.current import current_app, g, request
 from app.db import db
@@ -52,7 +53,7 @@ def _note(response: Response) -> Response:
         try:
             tenant = _concerned(response)
             if tenant is not None:
-                write = commit_entry if _is_admitted() else commit_refusal
+                write = commit_entry if g.is_admitted else commit_refusal
                 write(tenant, actor(), _action(), subject=subject(), refusal=_code(response))
         except (psycopg.Error, SQLAlchemyError, TenancyError):
             log.exception("audit_entry_lost", action=_action())
@@ -76,12 +77,6 @@ def _concerned(response: Response) -> Tenant | None:
             return registry.get_tenant(connection, slug)
     except TenantNotFound:
         return None
-
-
-def _is_admitted() -> bool:
-    """Whether the route admits the caller's role."""
-    who = getattr(current_app.view_functions[request.endpoint or ""], "access", None)
-    return caller().role in OPENS[who] if who in OPENS else True
 
 
 def _action() -> str:

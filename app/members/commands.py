@@ -13,6 +13,7 @@ from psycopg import Error
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
+from app.auth.membership_lock import lock_members, role_of
 from app.auth.passwords import hash_password, refuse_obvious_password
 from app.auth.schemas import NewPassword
 from app.auth.service import follow_password_change
@@ -20,7 +21,7 @@ from app.db import db
 from app.errors import Invalid, ServiceError
 from app.members.former_members import forget_expired, forget_former_member
 from app.members.invitations.service import invite
-from app.members.service import add_membership, end_admins_right, lock_members, role_of
+from app.members.service import add_membership, end_admins_right
 from app.users import service as users
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import MEMBERSHIP_ROLES, Role, User
