@@ -5,6 +5,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.bounded_scan import count_rows
 from app.api.conditional import IfMatch
 from app.api_keys.handover import KeyChoice, settle_keys
 from app.audit.service import commit_entry
@@ -47,8 +48,7 @@ def _with_versions() -> sa.Select[Any]:
 
 def count_members(most: int, *, q: str | None = None, role: str | None = None) -> int:
     """The number of members that `list_members` lists on all its pages, counted up to `most`."""
-    found = sa.select(member_directory.c.user_id).where(*_conditions(q, role)).limit(most).subquery()
-    return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+    return count_rows(sa.select(member_directory.c.user_id).where(*_conditions(q, role)), most)
 
 
 def _conditions(q: str | None, role: str | None) -> list[sa.ColumnElement[bool]]:
