@@ -164,6 +164,7 @@ def forget_former(slug: str | None, user_id: UUID | None, batch: int) -> None:
     """Forget the addresses and names of former members whose time is over (the tenant's setting former_member_days, ten
     years by default), and print their number. Run it daily. With --tenant and --user, forget one former member.
 
+    Their invitations are deleted. Who has a valid invitation is kept until it is over, unless --user names them.
     Wallets, movements and the audit log keep the user's id.
     """
     if (slug is None) != (user_id is None):
