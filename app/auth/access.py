@@ -242,7 +242,6 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
         refuse_single_factor(credential, found)
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
     limits.enter_shared_side(found.id)
-    g.is_admitted = True
     bind_request(SHARED)
 
 
@@ -280,7 +279,6 @@ def _let_in(
         note_key_use(credential.key_id)
     elif who in WATCHED and demands_second_factor(tenant, role):
         refuse_single_factor(credential, found)
-    g.is_admitted = True
     bind_request(tenant)
 
 
@@ -368,7 +366,6 @@ def _standing_key(credential: Token | ApiKey) -> StandingKey | None:
 
 
 def _introduce(kind: ActorKind, caller_id: UUID, role: Role | None) -> None:
-    g.is_admitted = False  # until the gate's last check
     g.user_id = caller_id
     g.caller = Caller(kind, caller_id, role)
 
