@@ -219,7 +219,7 @@ BACKUP_POLICY: Final = BackupPolicy(
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
     # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone.
-    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals", "events"}),
+    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals", "events", "event_cursors"}),
     recreated={"status": "'disabled'"},
     note=note,
 )

@@ -83,6 +83,7 @@ class Settings:
     queue_seconds: float
     request_seconds: float
     stream_seconds: float
+    event_streams: int
     tenant_rate_limit: str
     caller_rate_limit: str
     tenant_concurrency: int
@@ -193,6 +194,9 @@ def _request_settings(env: Env) -> dict[str, Any]:
         ),
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "event_streams": env.int(
+            "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
+        ),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
     }
 

@@ -89,6 +89,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "queue_seconds": 0.0,
         "request_seconds": 30.0,
         "stream_seconds": 600.0,
+        "event_streams": 16,
         "tenant_rate_limit": "999999999/day",
         "caller_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,

@@ -4,9 +4,6 @@ Any number of processes may run. What one tenant waits for delays no other: numb
 threads, deliveries to webhooks have others, and each turn of a tenant is bounded.
 """
 
-from collections.abc import Callable
-from contextlib import contextmanager
-from collections.abc import Iterator
 from threading import Event
 from typing import Final
 
@@ -14,13 +11,11 @@ import psycopg
 import structlog
 from flask import Flask
 
-from app.db import db
 from app.events.feed import stamp_events
 from app.relay.broker_sink import BrokerSink
 from app.relay.sweep import Sweep, Waiting
 from app.relay.turns import Turns, Work
-from app.webhooks.delivery import deliver_due
-from tenant_schemas.flask import tenant_context
+from tenant_schemas.context import bound
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -33,11 +28,13 @@ DRAIN_SECONDS: Final = 30.0
 class Relay:
     """The threads of one process. `run` returns when its event is set and all turns are over."""
 
-    def __init__(self, app: Flask, sweep: Sweep, broker: BrokerSink | None, *, threads: int, senders: int) -> None:
+    def __init__(
+        self, app: Flask, sweep: Sweep, broker: BrokerSink | None, deliver: Work, *, threads: int, senders: int
+    ) -> None:
         self._sweep = sweep
         self._broker = broker
         self._events = Turns("relay-events", threads, _in_tenant(app, self._stamp_and_publish))
-        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, lambda tenant: deliver_due()))
+        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, deliver))
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
@@ -68,6 +65,13 @@ class Relay:
 
     def _stamp_and_publish(self, tenant: Tenant) -> bool:
         stamped = stamp_events(STAMP_BATCH)
-        db.session.commit()
         has_more = self._broker is not None and self._broker.publish_due(tenant)
         return has_more or stamped == STAMP_BATCH
+
+
+def _in_tenant(app: Flask, work: Work) -> Work:
+    def bound_work(tenant: Tenant) -> bool:
+        with app.app_context(), bound(tenant):
+            return work(tenant)
+
+    return bound_work

@@ -48,6 +48,7 @@ TENANT_TABLES = (
         "bulk_requests",
         "credit_policies",
         "documents",
+        "event_cursors",
         "events",
         "events_head",
         "holds",
