@@ -19,6 +19,7 @@ from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
+from app.events import models as _events  # noqa: F401
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.ledger import group_posting
@@ -38,6 +39,8 @@ from app.statements.routes import blueprint as statements
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
+from app.webhooks import delivery as webhook_delivery
+from app.webhooks import models as _webhooks  # noqa: F401
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -68,6 +71,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)
     mail_worker.init_app(app, settings)
+    webhook_delivery.init_app(app, settings)
     key_uses.init_app(app)
     problems.register(app)
 

@@ -5,17 +5,20 @@ to the next claim when its lease is over, and what it sent is sent again with th
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import structlog
+from flask import Flask
 
+from app.config import Settings
+from app.current import current_app
 from app.events.errors import FeedChanged, FeedTrimmed
 from app.events.feed import FeedEvent, FeedPage, read_page
+from app.webhooks.addresses import AddressRules
 from app.webhooks.lease import (
     Claimed,
     Done,
@@ -41,6 +44,7 @@ from tenant_schemas.context import current_tenant
 
 log = structlog.get_logger(__name__)
 
+EXTENSION: Final = "webhooks"
 EVENTS_AT_ONCE: Final = 100
 LANES_AT_ONCE: Final = 20
 EVENTS_OF_A_LANE: Final = 20
@@ -54,11 +58,21 @@ class Delivery:
     master_secret: str = field(repr=False)
 
 
-def deliver_due(delivery: Delivery) -> bool:
+def init_app(app: Flask, settings: Settings) -> None:
+    rules = AddressRules.of(settings.webhook_allowed_networks, allow_http=settings.webhook_allow_http)
+    app.extensions[EXTENSION] = Delivery(Sender(rules), settings.tenant_secret)
+
+
+def own_delivery() -> Delivery:
+    """How this application delivers."""
+    return cast(Delivery, current_app.extensions[EXTENSION])
+
+
+def deliver_due() -> bool:
     """Deliver to the endpoint of the bound tenant that has waited longest, for some ten seconds at most; False if none
     is due. Commits after each round. Call it again until it returns False.
     """
-    endpoint = claim()
+    delivery, endpoint = own_delivery(), claim()
     if endpoint is None:
         return False
     if endpoint.notice_owed:
@@ -99,7 +113,7 @@ def _waiting_in(lane: Lane, endpoint: Claimed) -> FeedPage:
     try:
         page = read_page(lane.position - 1, limit, types if lane.is_ordered else None, wallets)
     except FeedTrimmed as error:
-        log.error("webhook_events_trimmed", endpoint=str(endpoint.id), lane=str(lane.key), position=lane.position)
+        log.warning("webhook_events_trimmed", endpoint=str(endpoint.id), lane=str(lane.key), position=lane.position)
         return FeedPage(endpoint.feed_id, [], int(error.members["trimmedTo"]))
     last = endpoint.position if lane.is_ordered else lane.position
     events = [event for event in page.events if event.position <= last]

@@ -38,7 +38,10 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 
 Rights = dict[str, str]
 
-TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance")
+TENANT_VIEWS = (
+    *("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance"),
+    "webhooks_due",
+)
 TENANT_TABLES = (
     *(
         "alembic_version",
@@ -48,14 +51,19 @@ TENANT_TABLES = (
         "bulk_requests",
         "credit_policies",
         "documents",
+        "events",
+        "events_head",
         "holds",
         "ledger_accounts",
         "ledger_entries",
         "order_items",
     ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
+    *("webhook_attempts", "webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays"),
     *TENANT_VIEWS,
 )
+# It gives events their order within a wallet.
+TENANT_SEQUENCES = ("events_n",)
 # With the owner's rights, so that they can write.
 DEFINERS = (
     "audit_note_v1(jsonb)",
@@ -71,6 +79,7 @@ DEFINERS = (
     "document_report_v1(uuid,integer,bigint,bigint)",
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
+    "events_stamp_v1(integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -103,6 +112,19 @@ DEFINERS = (
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
+    "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
+    "webhook_claim_v1(uuid,integer)",
+    "webhook_create_v1(text,text,text[],text,text)",
+    "webhook_delete_v1(uuid)",
+    "webhook_disable_v1(uuid)",
+    "webhook_enable_v1(uuid,boolean)",
+    "webhook_noticed_v1(uuid,uuid)",
+    "webhook_replay_v1(uuid,bigint,bigint,text[])",
+    "webhook_rotate_v1(uuid)",
+    "webhook_settle_v1(uuid,uuid,integer,jsonb)",
+    "webhook_tested_v1(uuid,uuid,text,text,integer,text,integer,text)",
+    "webhook_trim_v1(uuid,integer,integer,integer)",
+    "webhooks_passed_v1()",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
@@ -194,7 +216,11 @@ EXPECTED: dict[str, Rights] = {
     "wallet_backup": (
         {"database": "CONNECT", "schema public": "USAGE"}
         | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
-        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
+        | {
+            f"{schema_name}.{name}": "SELECT"
+            for schema_name in OUR_SCHEMAS[:2]
+            for name in (*TENANT_TABLES, *TENANT_SEQUENCES)
+        }
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
     "PUBLIC": {},
@@ -280,7 +306,7 @@ def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
 
 
 def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Database) -> None:
-    """Each table, view, function and type; and no sequence, because keys are uuids."""
+    """Each table, view, function and type; and no sequence of keys, because keys are uuids."""
     superuser = database.as_superuser()
     relations = superuser.execute(
         "SELECT n.nspname, c.relkind::text, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -295,6 +321,7 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
             for schema_name in OUR_SCHEMAS[:2]
             for table in TENANT_TABLES
         ]
+        + [(schema_name, "S", sequence) for schema_name in OUR_SCHEMAS[:2] for sequence in TENANT_SEQUENCES]
     )
     schemas = superuser.execute(
         "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
