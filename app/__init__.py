@@ -40,7 +40,7 @@ from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
 from app.webhooks import delivery as webhook_delivery
-from app.webhooks import models as _webhooks  # noqa: F401
+from app.webhooks.routes import blueprint as webhooks
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -77,7 +77,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants):
+    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)

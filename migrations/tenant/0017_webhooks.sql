@@ -181,8 +181,7 @@ BEGIN
     SELECT * INTO STRICT head FROM events_head h;
     SELECT least(e.position, head.position) INTO last FROM webhook_endpoints e WHERE e.id = p_id FOR UPDATE;
     IF last < head.trimmed_to AND NOT p_skips_trimmed THEN
-        RAISE EXCEPTION 'webhook_events_trimmed' USING ERRCODE = 'WA052',
-            DETAIL = jsonb_build_object('position', last, 'trimmedTo', head.trimmed_to)::text;
+        RAISE EXCEPTION 'webhook_events_trimmed' USING ERRCODE = 'WA052';
     END IF;
     RETURN QUERY UPDATE webhook_endpoints e SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL,
             notice_owed = false, feed_id = head.feed_id, position = greatest(last, head.trimmed_to), failures = 0,
