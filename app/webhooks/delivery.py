@@ -242,7 +242,7 @@ def _log_attempts(done: Done, group: Group, source: str, endpoint: Claimed) -> N
         is_parked = not sent.answer.is_success and delay_after(attempt, None) is None
         if is_parked:
             done.parked.append(Parked(sent.event.id, sent.event.type, sent.event.position))
-            about = {"endpoint": str(endpoint.id), "event": str(sent.event.id)}
+            about = {"endpoint": str(endpoint.id), "event_id": str(sent.event.id)}
             log.warning("webhook_event_parked", tenant=current_tenant().slug, **about)
         if not sent.answer.is_success or attempt > 1 or source != "feed":
             outcome = "parked" if is_parked else "delivered" if sent.answer.is_success else "failed"

@@ -47,7 +47,7 @@ class WebhookEndpoint(TenantModel):
     failing_since: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     next_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
     lease_by: Mapped[UUID | None]
-    lease_until: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=sa.text("'-infinity'"))
+    lease_until: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
     trimmed_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
 
 

@@ -34,7 +34,7 @@ CREATE TABLE webhook_endpoints (
     failing_since     timestamptz,
     next_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     lease_by          uuid,
-    lease_until       timestamptz NOT NULL DEFAULT '-infinity',
+    lease_until       timestamptz NOT NULL DEFAULT clock_timestamp(),
     trimmed_at        timestamptz NOT NULL DEFAULT clock_timestamp(),   -- when its log was trimmed
     CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id),
     CONSTRAINT webhook_endpoints_url_known CHECK (url ~* '^https?://[^[:space:]]+$' AND length(url) <= 2000),
