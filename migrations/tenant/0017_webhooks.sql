@@ -120,7 +120,7 @@ CREATE INDEX webhook_attempts_endpoint_id_at_id_idx ON webhook_attempts (endpoin
 -- Admins
 ------------------------------------------------------------------------------------------------------------------------
 
--- A new endpoint, which gets the events from now on. A tenant has twenty at most.
+-- A new endpoint, which gets the events from now on. A tenant has fifty at most.
 CREATE FUNCTION webhook_create_v1(
     p_url text, p_description text, p_types text[], p_payload text, p_order text) RETURNS webhook_endpoints
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -128,8 +128,8 @@ DECLARE
     made webhook_endpoints;
 BEGIN
     LOCK TABLE webhook_endpoints IN SHARE ROW EXCLUSIVE MODE;   -- Simultaneous requests count each other.
-    IF (SELECT count(*) FROM webhook_endpoints) >= 20 THEN
-        RAISE EXCEPTION 'too_many_webhooks' USING ERRCODE = 'WA050', DETAIL = '{"limit": 20}';
+    IF (SELECT count(*) FROM webhook_endpoints) >= 50 THEN
+        RAISE EXCEPTION 'too_many_webhooks' USING ERRCODE = 'WA050', DETAIL = '{"limit": 50}';
     END IF;
     INSERT INTO webhook_endpoints (url, description, types, payload, delivery_order, feed_id, position)
         SELECT p_url, p_description, p_types, p_payload, p_order, h.feed_id, h.position FROM events_head h
@@ -198,15 +198,15 @@ BEGIN ATOMIC
         WHERE e.id = p_id RETURNING e.*;
 END;
 
--- Send events again from after a position up to another. An endpoint has ten unfinished replays at most.
+-- Send events again from after a position up to another. An endpoint has a hundred unfinished replays at most.
 CREATE FUNCTION webhook_replay_v1(p_endpoint_id uuid, p_position bigint, p_until bigint, p_types text[])
     RETURNS webhook_replays LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     made webhook_replays;
 BEGIN
     PERFORM FROM webhook_endpoints e WHERE e.id = p_endpoint_id FOR UPDATE;   -- Simultaneous requests count each other.
-    IF (SELECT count(*) FROM webhook_replays r WHERE r.endpoint_id = p_endpoint_id AND r.finished_at IS NULL) >= 10 THEN
-        RAISE EXCEPTION 'too_many_webhook_replays' USING ERRCODE = 'WA053', DETAIL = '{"limit": 10}';
+    IF (SELECT count(*) FROM webhook_replays r WHERE r.endpoint_id = p_endpoint_id AND r.finished_at IS NULL) >= 100 THEN
+        RAISE EXCEPTION 'too_many_webhook_replays' USING ERRCODE = 'WA053', DETAIL = '{"limit": 100}';
     END IF;
     INSERT INTO webhook_replays (endpoint_id, position, until_position, types)
         VALUES (p_endpoint_id, p_position, p_until, p_types) RETURNING * INTO made;

@@ -106,6 +106,7 @@ def hooked_tenant(app: Flask, database: Database, sender: Sender) -> Iterator[Ho
     before: Delivery = app.extensions[delivery.EXTENSION]
     app.extensions[delivery.EXTENSION] = Delivery(sender, before.master_secret)
     hooked = Hooked(app, database)
+    hooked.run("DELETE FROM webhook_endpoints")
     try:
         yield hooked
     finally:
