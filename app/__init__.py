@@ -41,6 +41,8 @@ from app.streams import routes as streams
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
+from app.webhooks import delivery as webhook_delivery
+from app.webhooks.routes import blueprint as webhooks
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -72,12 +74,13 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     document_worker.init_app(app, settings)
     mail_worker.init_app(app, settings)
     streams.init_app(app, settings)
+    webhook_delivery.init_app(app, settings)
     key_uses.init_app(app)
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants, streams.blueprint):
+    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants, streams.blueprint):
         api.register_blueprint(feature)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)

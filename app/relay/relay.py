@@ -58,7 +58,7 @@ class Relay:
             self._offer(waiting)
 
     def _offer(self, waiting: Waiting) -> None:
-        if waiting.has_events:
+        if waiting.has_events or (self._broker is not None and waiting.has_unpublished):
             self._events.offer(waiting.tenant)
         if waiting.has_deliveries:
             self._deliveries.offer(waiting.tenant)

@@ -22,24 +22,28 @@ CREATE POLICY tenants_for_relay ON shared.tenants FOR SELECT TO wallet_relay USI
 -- Each answer ends with an error of our own, which takes the locks of its tables back: there is not room for the locks of
 -- thousands of schemas at once.
 CREATE FUNCTION shared.events_waiting_v1(
-    schema_names text[], OUT schema_name text, OUT has_events boolean, OUT has_deliveries boolean)
+    schema_names text[], OUT schema_name text, OUT has_events boolean, OUT has_deliveries boolean,
+    OUT has_unpublished boolean)
     RETURNS SETOF record LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout TO '20ms'
     SET jit TO off AS $$
 BEGIN
     FOREACH schema_name IN ARRAY schema_names LOOP
         has_events := false;
         has_deliveries := false;
+        has_unpublished := false;
         BEGIN
-            EXECUTE format('SELECT w.has_events, w.has_deliveries FROM %I.events_waiting w', schema_name)
-                INTO has_events, has_deliveries;
+            EXECUTE format(
+                'SELECT w.has_events, w.has_deliveries, w.has_unpublished FROM %I.events_waiting w', schema_name)
+                INTO has_events, has_deliveries, has_unpublished;
             RAISE EXCEPTION 'answered' USING ERRCODE = 'WA091';
         EXCEPTION
-            WHEN SQLSTATE 'WA091' OR undefined_table OR invalid_schema_name OR lock_not_available THEN
+            WHEN SQLSTATE 'WA091' OR undefined_table OR undefined_column
+                OR invalid_schema_name OR lock_not_available THEN
                 NULL;
             WHEN OTHERS THEN
                 RAISE LOG 'schema % was not asked for waiting events: % (%)', schema_name, SQLERRM, SQLSTATE;
         END;
-        IF has_events OR has_deliveries THEN
+        IF has_events OR has_deliveries OR has_unpublished THEN
             RETURN NEXT;
         END IF;
     END LOOP;

@@ -40,7 +40,7 @@ Rights = dict[str, str]
 
 TENANT_VIEWS = (
     *("credit_in_use", "credit_limit_changes", "events_waiting", "ledger_postings", "movement_entries"),
-    "trial_balance",
+    *("trial_balance", "webhooks_due"),
 )
 TENANT_TABLES = (
     *(
@@ -60,6 +60,7 @@ TENANT_TABLES = (
         "order_items",
     ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
+    *("webhook_attempts", "webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays"),
     *TENANT_VIEWS,
 )
 # It gives events their order within a wallet.
@@ -113,6 +114,19 @@ DEFINERS = (
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
+    "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
+    "webhook_claim_v1(uuid,integer)",
+    "webhook_create_v1(text,text,text[],text,text)",
+    "webhook_delete_v1(uuid)",
+    "webhook_disable_v1(uuid)",
+    "webhook_enable_v1(uuid,boolean)",
+    "webhook_noticed_v1(uuid,uuid)",
+    "webhook_replay_v1(uuid,bigint,bigint,text[])",
+    "webhook_rotate_v1(uuid)",
+    "webhook_settle_v1(uuid,uuid,integer,jsonb)",
+    "webhook_tested_v1(uuid,uuid,text,text,integer,text,integer,text)",
+    "webhook_trim_v1(uuid,integer,integer,integer)",
+    "webhooks_passed_v1()",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
