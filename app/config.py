@@ -18,6 +18,7 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.brokers.connect import SCHEMES as BROKER_SCHEMES
 from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
@@ -96,6 +97,7 @@ class Settings:
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
+    broker_url: str = field(repr=False)
     smtp_url: str = field(repr=False)
     mail_from: str
     mail_folder: str
@@ -164,6 +166,7 @@ def read_settings() -> Settings:
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
+        "broker_url": env.str("BROKER_URL", "", validate=_is_broker_url) or "",
         **_account_settings(env),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
@@ -305,6 +308,16 @@ def _is_smtp_url(text: str) -> None:
         is_one = is_whole = False
     if text and not (is_one and is_whole):
         raise ValidationError("must be like smtp+starttls://user:password@mail.example:587")
+
+
+def _is_broker_url(text: str) -> None:
+    try:
+        found = urlsplit(text)
+        is_one = found.scheme in BROKER_SCHEMES and bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_one = False
+    if text and not is_one:
+        raise ValidationError(f"must be like amqp://user:password@host:5672, with {', '.join(BROKER_SCHEMES)}")
 
 
 def _is_database_url(text: str) -> None:
