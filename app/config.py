@@ -19,6 +19,7 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.brokers.connect import SCHEMES as BROKER_SCHEMES
 from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
@@ -100,6 +101,7 @@ class Settings:
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
+    broker_url: str = field(repr=False)
     smtp_url: str = field(repr=False)
     mail_from: str
     mail_folder: str
@@ -171,6 +173,7 @@ def read_settings() -> Settings:
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
+        "broker_url": env.str("BROKER_URL", "", validate=_is_broker_url) or "",
         **_account_settings(env),
         "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
         "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
@@ -325,6 +328,16 @@ def _is_smtp_url(text: str) -> None:
         is_one = is_whole = False
     if text and not (is_one and is_whole):
         raise ValidationError("must be like smtp+starttls://user:password@mail.example:587")
+
+
+def _is_broker_url(text: str) -> None:
+    try:
+        found = urlsplit(text)
+        is_one = found.scheme in BROKER_SCHEMES and bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_one = False
+    if text and not is_one:
+        raise ValidationError(f"must be like amqp://user:password@host:5672, with {', '.join(BROKER_SCHEMES)}")
 
 
 def _is_database_url(text: str) -> None:

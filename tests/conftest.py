@@ -22,6 +22,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
+from tests.factories.brokers import nats_broker, rabbit_broker, redis_broker  # noqa: F401
 from tests.factories.mail import Mailbox
 from tests.factories.people import People
 from tests.factories.refusals import refusals_are_declared  # noqa: F401  An autouse fixture.
@@ -104,6 +105,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "group_posting": True,
         "hold_expiry_seconds": 0,
         "document_renderers": 1,
+        "broker_url": "",
         "smtp_url": "",
         "mail_from": "wallet@mail.example",
         "mail_folder": "",

@@ -15,6 +15,7 @@ from app.events.feed import stamp_events
 from app.relay.broker_sink import BrokerSink
 from app.relay.sweep import Sweep, Waiting
 from app.relay.turns import Turns, Work
+from app.webhooks.delivery import deliver_due
 from tenant_schemas.context import bound
 from tenant_schemas.tenant import Tenant
 
@@ -28,13 +29,11 @@ DRAIN_SECONDS: Final = 30.0
 class Relay:
     """The threads of one process. `run` returns when its event is set and all turns are over."""
 
-    def __init__(
-        self, app: Flask, sweep: Sweep, broker: BrokerSink | None, deliver: Work, *, threads: int, senders: int
-    ) -> None:
+    def __init__(self, app: Flask, sweep: Sweep, broker: BrokerSink | None, *, threads: int, senders: int) -> None:
         self._sweep = sweep
         self._broker = broker
         self._events = Turns("relay-events", threads, _in_tenant(app, self._stamp_and_publish))
-        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, deliver))
+        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, lambda _: deliver_due()))
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
-from tests.factories.served import free_port, wait_until_it_listens
+from tests.factories.ports import free_port
+from tests.factories.served import wait_until_it_listens
 
 NGINX = which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 PATIENCE_SECONDS = 10
