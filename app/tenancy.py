@@ -16,7 +16,6 @@ RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", 
 # newer than the code is served too, because migrations expand before they contract.
 OLDEST_SHARED_REVISION: Final = "0013"
 OLDEST_TENANT_REVISION: Final = "0019"
-OLDEST_TENANT_REVISION: Final = "0018"
 
 
 def resolvers(base_domain: str) -> tuple[Resolver, ...]:
