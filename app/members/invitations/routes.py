@@ -5,7 +5,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.accounts.routes import count_address
 from app.api.blueprint import Blueprint
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
@@ -15,6 +14,7 @@ from app.auth.actors import Actor, ActorKind
 from app.auth.errors import NoPassword
 from app.current import current_app, g, request
 from app.errors import TooManyRequests
+from app.limits.attempts import token_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
 from app.mail.outbox import AccountTokenNotFound
 from app.members.invitations import acceptance, service
@@ -87,14 +87,14 @@ def accept_invitation(body: dict[str, Any]) -> dict[str, Any]:
     A new account needs a password, unless it logs in through an identity provider. An account with a password sends the
     token alone.
     """
-    count_address()
-    accepted = acceptance.accept_invitation(
-        body["token"],
-        body.get("password"),
-        body.get("name"),
-        has_provider="openid_provider" in current_app.extensions,
-        actor=Actor(ActorKind.USER, None, request.remote_addr, g.request_id),
-    )
+    with token_attempt():
+        accepted = acceptance.accept_invitation(
+            body["token"],
+            body.get("password"),
+            body.get("name"),
+            has_provider="openid_provider" in current_app.extensions,
+            actor=Actor(ActorKind.USER, None, request.remote_addr, g.request_id),
+        )
     device_token = devices.device_token(accepted.user_id, accepted.password_hash)
     devices.keep_device_cookie(device_token)
     shown = {"tenant_id": accepted.tenant_id, "email": accepted.email, "role": accepted.role}

@@ -168,9 +168,20 @@ def test_guesses_are_limited_and_hold_up_no_session(database: Database, person: 
     with running(database, second_factor_rate_limit="3/hour") as app:
         api = Api(app)
         switch_on(api, person, PASSWORD)
-        assert [login(api, person, "000000").status_code for _ in range(3)] == [401, 401, 429]
+        assert [login(api, person, "000000").status_code for _ in range(4)] == [401, 401, 401, 429]
         assert api.get("/api/me", person).status_code == 200
         assert login(api, person, None, "wrong").status_code == 401
+
+
+def test_right_codes_are_no_guesses_and_wrong_ones_have_a_daily_limit(database: Database, person: Person) -> None:
+    with running(database, second_factor_rate_limit="2/minute", second_factor_daily_limit="1/day") as app:
+        api = Api(app)
+        _, codes = switch_on(api, person, PASSWORD)
+        assert [login(api, person, code).status_code for code in codes[:4]] == [200] * 4
+        refused = [login(api, person, code) for code in ("aaaa-bbbb-cccc-dddd", "000000")]
+        assert [answer.status_code for answer in refused] == [401, 429]
+        body = {"currentPassword": PASSWORD, "code": codes[5]}
+        assert api.post("/api/me/second-factor/recovery-codes", person, json=body).status_code == 429
 
 
 def test_to_be_asked_for_a_code_is_no_failed_log_in(database: Database, person: Person) -> None:
