@@ -45,8 +45,8 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/api", description="The 
 def request_password_reset(body: dict[str, str]) -> None:
     """Send a mail with a token for a new password. The answer is the same for an unknown address.
 
-    An account of an identity provider has no password, and the mail says so. An unused token is sent again and lives on,
-    so each of the mails works.
+    An account of an identity provider has no password, and the mail says so. An unused token is sent again and lives
+    on, so each of the mails works.
     """
     count_reset_mail(body["email"])
     has_provider = "openid_provider" in current_app.extensions
