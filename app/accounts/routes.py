@@ -86,7 +86,8 @@ def update_me(body: dict[str, str]) -> User:
 @blueprint.response(202)
 @refuses(*PASSWORD_REFUSALS)
 def request_email_change(body: dict[str, str]) -> None:
-    """Send a mail with a token to a new address. The account keeps its address until the token is confirmed.
+    """Send a mail with a token to a new address. The account keeps its address until the token is confirmed, and its
+    present address gets a mail too. Another request or a new password ends the token.
 
     The answer is the same if another account has the address.
     """

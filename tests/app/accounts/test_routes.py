@@ -19,6 +19,8 @@ PASSWORD = "correct horse battery staple"
 NEW_PASSWORD = "another horse, another battery"
 RESET = "Set a new password"
 STRANGER, OWNER, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
+ASKED = "Another address was asked for your account"
+CHANGED_ADDRESS = "The address of your account was changed"
 CHANGED = "Your password was changed"
 pytestmark = pytest.mark.usefixtures("cheap_passwords")
 
@@ -274,7 +276,34 @@ def test_an_address_is_changed_when_it_is_confirmed_and_both_get_a_mail(
     problem_of(confirm(api, token), 404, "account_token_not_found")
     assert login(api, new).status_code == 200
     problem_of(login(api, person.email), 401, "bad_credentials")
-    assert mailbox.subjects(person.email) == mailbox.subjects(new) == ["The address of your account was changed"]
+    assert mailbox.subjects(new) == [CHANGED_ADDRESS]
+    assert mailbox.subjects(person.email) == [ASKED, CHANGED_ADDRESS]
+
+
+def test_both_mails_of_a_change_name_the_account_and_say_what_to_do(api: Api, person: Person, mailbox: Mailbox) -> None:
+    new = new_address()
+    change_email(api, person, new)
+    (asked,), (told,) = mailbox.collect(new), mailbox.collect(person.email)
+    assert f"in place of {person.email}" in asked.get_content()
+    assert "If this was not you, do nothing" in asked.get_content()
+    assert f"address {new} in place of {person.email}" in told.get_content()
+    assert "If this was not you, set a new password at once" in told.get_content()
+    assert token_in(asked) not in told.get_content()
+
+
+@pytest.mark.parametrize("end", ["another change", "a new password"])
+def test_a_token_for_an_address_ends_with_another_change_and_with_a_new_password(
+    api: Api, person: Person, mailbox: Mailbox, end: str
+) -> None:
+    first, second = new_address(), new_address()
+    change_email(api, person, first)
+    token = mailbox.token(first)
+    if end == "another change":
+        change_email(api, person, second)
+    else:
+        body = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
+        assert api.post("/api/auth/password", person, json=body).status_code == 200
+    problem_of(confirm(api, token), 404, "account_token_not_found")
 
 
 def test_a_change_of_the_address_needs_the_password(api: Api, people: People, person: Person) -> None:
@@ -311,6 +340,7 @@ def test_a_reset_stops_a_thief_who_had_asked_for_another_address(api: Api, perso
     thiefs = new_address()
     change_email(api, person, thiefs)
     token = mailbox.token(thiefs)
+    assert mailbox.subjects(person.email) == [ASKED]
     forgotten(api, person.email)
     assert reset(api, mailbox.token(person.email)).status_code == 200
     problem_of(confirm(api, token), 404, "account_token_not_found")
