@@ -10,6 +10,8 @@ from flask.cli import AppGroup
 from marshmallow import ValidationError
 from psycopg import Error
 
+from app.accounts.schemas import MAX_NAME_LENGTH
+from app.api.fields import Text
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
@@ -59,6 +61,7 @@ def add_member(
         raise click.UsageError("Give --invite or a password, not both: the invited user chooses the password.")
     try:
         with tenant_context(slug) as tenant:
+            _refuse_wrong_name(name)
             if is_invited:
                 _refuse_wrong_address(email)
                 invite(email, name, Role(role), actor=SYSTEM)
@@ -136,6 +139,15 @@ def _refuse_wrong_address(email: str) -> None:
         EmailAddress().deserialize(email)
     except ValidationError as error:
         raise click.BadParameter(" ".join(error.messages), param_hint="email") from None
+
+
+def _refuse_wrong_name(name: str | None) -> None:
+    """Raises BadParameter for a name that the HTTP routes refuse."""
+    try:
+        if name is not None:
+            Text(max_length=MAX_NAME_LENGTH).deserialize(name)
+    except ValidationError as error:
+        raise click.BadParameter(" ".join(error.messages), param_hint="--name") from None
 
 
 def _refuse_wrong_password(password: str, email: str, name: str | None) -> None:

@@ -251,6 +251,21 @@ def test_an_operators_list_leaves_a_strict_tenant_out_until_there_is_a_factor(
     assert unavailable == []
 
 
+def test_an_operators_list_of_tenants_has_no_totals_of_a_strict_one_until_there_is_a_factor(
+    api: Api, people: People, strict_tenant: str
+) -> None:
+    people.wallet(people.make(eur="member", km="member"), "eur")
+    operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
+
+    def has_totals() -> dict[str, bool]:
+        items = api.get("/api/admin/tenants?limit=200", operator).json["items"]
+        return {item["id"]: item["totals"] is not None for item in items if item["id"] in {"eur", "km"}}
+
+    assert has_totals() == {strict_tenant: False, "km": True}
+    switch_on(api, operator, PASSWORD)
+    assert has_totals() == {strict_tenant: True, "km": True}
+
+
 def test_an_operator_without_a_factor_neither_shows_a_strict_tenant_nor_switches_its_demand_off(
     api: Api, people: People, strict_tenant: str
 ) -> None:
