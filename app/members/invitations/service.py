@@ -75,6 +75,16 @@ def list_invitations(*, after: list[Any] | None, limit: int, status: str | None 
         return list(db.session.execute(query))
 
 
+def get_invitation(invitation_id: UUID) -> sa.Row[Any]:
+    """One of the bound tenant's invitations, open or over. Raises InvitationNotFound."""
+    of_tenant = (Invitation.tenant_id == current_tenant().id) & (Invitation.id == invitation_id)
+    with shared_side():
+        found = db.session.execute(sa.select(*_SHOWN).where(of_tenant)).one_or_none()
+    if found is None:
+        raise InvitationNotFound("There is no such invitation.")
+    return found
+
+
 def revoke_invitation(invitation_id: UUID, *, actor: Actor) -> None:
     """Revoke an open invitation: its token is good no longer. Locks its row; a second call has no effect. Raises
     InvitationNotFound, and InvitationOver for an accepted one.

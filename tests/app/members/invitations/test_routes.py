@@ -60,6 +60,9 @@ def test_an_unknown_address_is_invited_sets_a_password_and_is_a_member(
     assert made.status_code == 201
     expected = {"email": email, "name": "Ana", "role": "auditor", "status": "pending", "acceptedAt": None}
     assert made.json | expected | {"inviterId": str(admin.user_id)} == made.json
+    assert made.headers["Location"] == f"{INVITATIONS}/{made.json['id']}"
+    assert api.get(made.headers["Location"], admin, slug).json == made.json
+    problem_of(api.get(made.headers["Location"], admin, OTHER[slug]), 404, "invitation_not_found")
     assert members_of(api, admin, slug, email) == []
     (mail,) = mailbox.collect(email)
     assert mail["Subject"] == f"You are invited to {slug}"
@@ -107,6 +110,19 @@ def test_an_account_with_a_password_accepts_with_the_token_alone(
     assert api.get("/api/admin/members", person, "eur").status_code == 200
     body = {"email": person.email, "password": PASSWORD}
     assert api.send("POST", "/api/auth/login", json=body).status_code == 200
+
+
+def test_an_account_that_exists_keeps_its_name_whatever_it_accepts_with(
+    api: Api, people: People, admin: Person, mailbox: Mailbox
+) -> None:
+    """The tenant calls it as its admin has invited it, or by its own name."""
+    person = people.make(password_hash=hash_password(PASSWORD), name="Ana of the Horses")
+    for slug, named, expected in (("eur", {}, "Ana of the Horses"), ("km", {"name": "Ana"}, "Ana")):
+        invite(api, admin, slug, person.email, **named)
+        assert accept(api, mailbox.token(person.email), name="Eve").status_code == 200
+        (member,) = members_of(api, admin, slug, person.email)
+        assert member["name"] == expected
+    assert api.get("/api/me", person).json["name"] == "Ana of the Horses"
 
 
 def test_an_account_of_an_identity_provider_needs_no_password(
