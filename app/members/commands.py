@@ -21,7 +21,7 @@ from app.auth.service import follow_password_change
 from app.db import db
 from app.errors import Invalid, ServiceError
 from app.members.former_members import forget_expired, forget_former_member
-from app.members.invitations.service import invite
+from app.members.invitations.service import invite, prune_invitations
 from app.members.service import add_membership, end_admins_right, lock_members, role_of
 from app.users import service as users
 from app.users.errors import MemberNotFound, UserExists
@@ -159,6 +159,26 @@ def _refuse_wrong_password(password: str, email: str, name: str | None) -> None:
         raise click.BadParameter(" ".join(error.messages), param_hint="password") from None
     except Invalid as error:
         raise click.BadParameter(error.detail, param_hint="password") from None
+
+
+@members.command("prune-invitations")
+@click.option(
+    "--days",
+    type=click.IntRange(0, 36_500),
+    default=30,
+    show_default=True,
+    help="Delete invitations that were accepted or revoked, or expired, this many days ago.",
+)
+def prune(days: int) -> None:
+    """Delete invitations of all tenants that are over, with their mails, and print their number. Run it daily.
+
+    Memberships and the audit log stay.
+    """
+    try:
+        count = prune_invitations(days)
+    except Error as error:
+        raise click.ClickException(f"The database refused or does not answer: {error}") from None
+    click.echo(f"{count} invitations deleted")
 
 
 @members.command("forget-former")

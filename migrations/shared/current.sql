@@ -54,7 +54,7 @@
 --
 -- All of it is the service's own business: no tenant's login may see any of these tables.
 
--- 0012: Another kind of mail: the present address of an account hears that another one was asked for.
+-- 0012: Another kind of mail, of an address that was asked for; the age of ended invitations.
 --
 -- A process of the last release does not know the kind, and gives such a mail up. The table is small: mails are pruned.
 
@@ -494,6 +494,9 @@ CREATE UNIQUE INDEX invitations_open_key ON shared.invitations (tenant_id, email
 CREATE INDEX invitations_tenant_id_created_at_idx ON shared.invitations (tenant_id, created_at, id);
 CREATE INDEX invitations_invited_by_idx ON shared.invitations (invited_by)
     WHERE accepted_at IS NULL AND revoked_at IS NULL;
+
+-- For the pruning of invitations.
+CREATE INDEX invitations_over_at_idx ON shared.invitations ((coalesce(accepted_at, revoked_at, expires_at)));
 ALTER TABLE shared.invitations ENABLE ROW LEVEL SECURITY;
 CREATE POLICY invitations_for_app ON shared.invitations TO wallet_app USING (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON shared.invitations TO wallet_app;

@@ -22,7 +22,7 @@ from app.members.invitations.models import Invitation, is_open
 from app.members.service import lock_members
 from app.users.models import Membership, Role, User
 from tenant_schemas.context import current_tenant
-from tenant_schemas.flask import shared_side
+from tenant_schemas.flask import connections, shared_side
 from tenant_schemas.tenant import Tenant
 
 STATUSES: Final = ("pending", "accepted", "revoked", "expired")
@@ -32,6 +32,13 @@ _STATUS: Final = sa.case(
     (Invitation.expires_at <= sa.func.now(), "expired"),
     else_="pending",
 )
+PRUNED_AT_ONCE: Final = 1000
+# An invitation that is being sent again is locked, and is left.
+_PRUNE: Final = """
+    DELETE FROM shared.invitations WHERE id IN (
+        SELECT id FROM shared.invitations
+        WHERE coalesce(accepted_at, revoked_at, expires_at) < now() - make_interval(days => %s)
+        ORDER BY coalesce(accepted_at, revoked_at, expires_at) LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id"""
 _SHOWN: Final = (*Invitation.__table__.c, _STATUS.label("status"))
 
 
@@ -119,6 +126,16 @@ def resend_invitation(invitation_id: UUID, *, actor: Actor) -> sa.Row[Any]:
         _send(tenant, invitation_id, email, role)
         commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id), after={"email": email})
         return _shown(tenant, invitation_id)
+
+
+def prune_invitations(days: int) -> int:
+    """Delete the invitations of all tenants that were accepted or revoked, or expired, this many days ago, with their
+    mails. Memberships and the audit log stay. Works in batches and commits each.
+    """
+    count = 0
+    while batch := len(connections().shared.one_statement(_PRUNE, (days, PRUNED_AT_ONCE))):
+        count += batch
+    return count
 
 
 def _count_mail(tenant: Tenant, email: str) -> None:

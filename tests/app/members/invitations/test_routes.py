@@ -193,6 +193,33 @@ def test_an_accepted_invitation_can_not_be_revoked(api: Api, admin: Person, mail
     problem_of(api.send("DELETE", path, admin, "eur"), 409, "invitation_over")
 
 
+def test_invitations_that_have_been_over_for_long_are_deleted_and_the_others_stay(
+    fresh_app: Flask, fresh_database: Database
+) -> None:
+    api, people, mailbox = Api(fresh_app), People(fresh_app), Mailbox(fresh_app)
+    admin = people.make(eur="admin", km="admin")
+    emails = {name: new_address() for name in ("accepted", "revoked", "expired", "pending", "fresh")}
+    made = {name: invite(api, admin, "eur", email).json["id"] for name, email in emails.items()}
+    assert accept(api, mailbox.token(emails["accepted"]), password=PASSWORD).status_code == 200
+    api.send("DELETE", f"{INVITATIONS}/{made['revoked']}", admin, "eur")
+    old, ahead = "- interval '31 days'", "+ interval '1 day'"
+    with fresh_database.as_superuser() as superuser:
+        change = "UPDATE shared.invitations SET {0} = now() {1} WHERE id = %s"
+        for name, column, age in (
+            ("accepted", "accepted_at", old),
+            ("revoked", "revoked_at", old),
+            ("expired", "expires_at", old),
+            ("pending", "created_at", old),
+            ("fresh", "expires_at", ahead),
+        ):
+            superuser.execute(change.format(column, age).encode(), (made[name],))
+    done = fresh_app.test_cli_runner().invoke(args=["members", "prune-invitations"])
+    assert (done.exit_code, done.output) == (0, "3 invitations deleted\n")
+    left = {item["id"] for item in api.get(INVITATIONS, admin, "eur").json["items"]}
+    assert left == {made["pending"], made["fresh"]}
+    assert len(members_of(api, admin, "eur", emails["accepted"])) == 1
+
+
 @OVER_TENANTS
 def test_an_invitation_of_another_tenant_is_as_if_it_were_not(api: Api, admin: Person, slug: str) -> None:
     email = new_address()

@@ -1,5 +1,5 @@
 -- squawk-ignore-file ban-drop-constraint, constraint-missing-not-valid
--- Another kind of mail: the present address of an account hears that another one was asked for. Frozen once merged.
+-- Another kind of mail, of an address that was asked for; the age of ended invitations. Frozen once merged.
 --
 -- A process of the last release does not know the kind, and gives such a mail up. The table is small: mails are pruned.
 
@@ -8,3 +8,6 @@ ALTER TABLE shared.account_mails ADD CONSTRAINT account_mails_kind_known CHECK (
     'password_reset', 'email_change', 'no_password', 'password_changed', 'email_change_asked', 'email_changed',
     'second_factor_on', 'second_factor_off')) NOT VALID;
 ALTER TABLE shared.account_mails VALIDATE CONSTRAINT account_mails_kind_known;
+
+-- For the pruning of invitations.
+CREATE INDEX invitations_over_at_idx ON shared.invitations ((coalesce(accepted_at, revoked_at, expires_at)));

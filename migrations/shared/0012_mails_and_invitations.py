@@ -1,4 +1,4 @@
-"""The mail to the present address of an account when another address is asked for."""
+"""The mail to the present address of an account when another one is asked for, and the age of invitations."""
 
 from pathlib import Path
 
@@ -18,6 +18,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("""
+        DROP INDEX shared.invitations_over_at_idx;
         DELETE FROM shared.account_mails WHERE kind = 'email_change_asked';
         ALTER TABLE shared.account_mails DROP CONSTRAINT account_mails_kind_known;
         ALTER TABLE shared.account_mails ADD CONSTRAINT account_mails_kind_known CHECK (kind IN ('invitation',
