@@ -63,3 +63,4 @@ class AccountMail(SharedModel):
     attempts: Mapped[int] = mapped_column(server_default=sa.text("0"))
     next_attempt_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    token_made_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))

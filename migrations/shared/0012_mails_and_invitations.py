@@ -1,4 +1,4 @@
-"""The mail to the present address of an account when another one is asked for, and the age of invitations."""
+"""The mail to the present address of an account when another one is asked for; the age of tokens and invitations."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import text
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
@@ -19,6 +19,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("""
         DROP INDEX shared.invitations_over_at_idx;
+        ALTER TABLE shared.account_mails DROP COLUMN token_made_at;
         DELETE FROM shared.account_mails WHERE kind = 'email_change_asked';
         ALTER TABLE shared.account_mails DROP CONSTRAINT account_mails_kind_known;
         ALTER TABLE shared.account_mails ADD CONSTRAINT account_mails_kind_known CHECK (kind IN ('invitation',

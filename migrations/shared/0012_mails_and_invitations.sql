@@ -9,5 +9,8 @@ ALTER TABLE shared.account_mails ADD CONSTRAINT account_mails_kind_known CHECK (
     'second_factor_on', 'second_factor_off')) NOT VALID;
 ALTER TABLE shared.account_mails VALIDATE CONSTRAINT account_mails_kind_known;
 
+-- When the token was made, if its mail was asked for again since: created_at is of the last mail.
+ALTER TABLE shared.account_mails ADD COLUMN token_made_at timestamptz;
+
 -- For the pruning of invitations.
 CREATE INDEX invitations_over_at_idx ON shared.invitations ((coalesce(accepted_at, revoked_at, expires_at)));

@@ -12,7 +12,8 @@
 --   shared.recovery_codes.
 -- Views: shared.member_directory, shared.all_members.
 -- Functions: shared.tenants_count_version_v1, shared.migration_begin_v1, shared.migration_done_v1,
---   shared.memberships_note_former_v1, shared.users_forget_anonymised_v1.
+--   shared.memberships_note_former_v1, shared.users_forget_anonymised_v1, shared.former_members_erase_v1,
+--   shared.users_erase_invitations_v1.
 
 -- 0001: What all tenants have in common.
 --
@@ -53,6 +54,8 @@
 -- 0010: The life of an account: mails with single-use tokens, invitations, the second factor.
 --
 -- All of it is the service's own business: no tenant's login may see any of these tables.
+
+-- 0011: Invitations of people whom their tenant has forgotten are deleted, with the address and the name.
 
 -- 0012: Another kind of mail, of an address that was asked for; the age of ended invitations.
 --
@@ -138,6 +141,18 @@ END $$;
 
 CREATE TRIGGER users_forget_anonymised AFTER UPDATE OF email ON shared.users
     FOR EACH ROW WHEN (NEW.email LIKE '%.invalid') EXECUTE FUNCTION shared.users_forget_anonymised_v1();
+
+-- A user whose address becomes one below .invalid is forgotten in all tenants.
+CREATE FUNCTION shared.users_erase_invitations_v1() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM shared.invitations i
+        WHERE i.accepted_by = NEW.id OR i.accepted_by IS NULL AND i.email = OLD.email;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER users_erase_invitations AFTER UPDATE OF email ON shared.users
+    FOR EACH ROW WHEN (NEW.email LIKE '%.invalid') EXECUTE FUNCTION shared.users_erase_invitations_v1();
 ALTER TABLE shared.users ENABLE ROW LEVEL SECURITY;
 CREATE POLICY users_for_app ON shared.users TO wallet_app USING (true);
 GRANT SELECT, INSERT, UPDATE ON shared.users TO wallet_app;
@@ -461,6 +476,22 @@ CREATE INDEX former_members_tenant_role_user_id_idx ON shared.former_members (te
 -- As for memberships: the planner's guess would tell one tenant what share of all former members another has.
 ALTER TABLE shared.former_members ALTER COLUMN tenant_id SET STATISTICS 0;
 ALTER TABLE shared.former_members ALTER COLUMN tenant_role SET STATISTICS 0;
+
+-- A former member is forgotten: so are the invitations that they accepted, and those to their address that nobody
+-- accepted. Who is a member again is not forgotten.
+CREATE FUNCTION shared.former_members_erase_v1() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM shared.invitations i
+        WHERE i.tenant_id = OLD.tenant_id
+            AND (i.accepted_by = OLD.user_id OR i.accepted_by IS NULL AND i.email = OLD.email)
+            AND NOT EXISTS (
+                SELECT FROM shared.memberships m WHERE m.tenant_id = OLD.tenant_id AND m.user_id = OLD.user_id);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER former_members_erase AFTER DELETE ON shared.former_members
+    FOR EACH ROW EXECUTE FUNCTION shared.former_members_erase_v1();
 ALTER TABLE shared.former_members ENABLE ROW LEVEL SECURITY;
 CREATE POLICY former_members_for_app ON shared.former_members TO wallet_app USING (true);
 GRANT SELECT, DELETE ON shared.former_members TO wallet_app;
@@ -494,6 +525,8 @@ CREATE UNIQUE INDEX invitations_open_key ON shared.invitations (tenant_id, email
 CREATE INDEX invitations_tenant_id_created_at_idx ON shared.invitations (tenant_id, created_at, id);
 CREATE INDEX invitations_invited_by_idx ON shared.invitations (invited_by)
     WHERE accepted_at IS NULL AND revoked_at IS NULL;
+CREATE INDEX invitations_email_idx ON shared.invitations (email);
+CREATE INDEX invitations_accepted_by_idx ON shared.invitations (accepted_by) WHERE accepted_by IS NOT NULL;
 
 -- For the pruning of invitations.
 CREATE INDEX invitations_over_at_idx ON shared.invitations ((coalesce(accepted_at, revoked_at, expires_at)));
@@ -518,6 +551,8 @@ CREATE TABLE shared.account_mails (
     attempts        integer     NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,            -- null if nothing is to be sent
     sent_at         timestamptz,
+    -- When the token was made, if its mail was asked for again since: created_at is of the last mail.
+    token_made_at   timestamptz,
     CONSTRAINT account_mails_pkey PRIMARY KEY (id),
     CONSTRAINT account_mails_user_id_fkey FOREIGN KEY (user_id) REFERENCES shared.users (id),
     CONSTRAINT account_mails_invitation_id_fkey FOREIGN KEY (invitation_id) REFERENCES shared.invitations (id)
