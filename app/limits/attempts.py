@@ -109,11 +109,11 @@ def token_attempt() -> Iterator[None]:
 
 def count_reset_mail(email: str) -> None:
     """Count a mail for a forgotten password: for the account at the client's address, tightly, and for the account,
-    widely. A stranger at one address uses up none of the owner's. The address alone counts as that of a log-in does,
+    widely. A stranger at one address uses up none of the owner's. The address alone has the wide rate of log-ins,
     because a backend asks for all its users from one. Raises TooManyRequests.
     """
     address, account, config = client_address(), hashed_account(email), current_app.config
-    count_attempt("address", address, config["LOGIN_RATE_LIMIT"])
+    count_attempt("reset-address", address, config["LOGIN_RATE_LIMIT"])
     count_attempt("mail-address", f"{account}/{address}", config["MAIL_RATE_LIMIT"])
     count_attempt("mail", account, config["ACCOUNT_MAIL_LIMIT"])
 
