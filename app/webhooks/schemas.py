@@ -75,7 +75,7 @@ class _TypesField(fields.List[str]):
 
 class CreateWebhookSchema(Schema):
     url = Text(required=True, max_length=MAX_URL_LENGTH, description="https://…, at port 443 or 8443")
-    description = Text(max_length=200, allow_none=True, load_default=None)
+    description = Text(max_length=200)
     types = _TypesField(load_default=list)
     payload = Choice(PAYLOAD, load_default="full", description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, load_default="wallet", data_key="order", description=_ORDER_TEXT)
@@ -83,7 +83,7 @@ class CreateWebhookSchema(Schema):
 
 class ChangeWebhookSchema(Schema):
     url = Text(max_length=MAX_URL_LENGTH)
-    description = Text(max_length=200, allow_none=True)
+    description = Text(max_length=200)
     types = _TypesField()
     payload = Choice(PAYLOAD, description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, data_key="order", description=_ORDER_TEXT)
