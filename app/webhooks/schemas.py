@@ -47,7 +47,7 @@ class WebhookSchema(Answer):
     delivered = fields.Integer(metadata={"description": "how many messages were delivered"})
     last_delivered_at = Moment(data_key="lastDeliveredAt", allow_none=True)
     failing_since = Moment(
-        data_key="failingSince", allow_none=True, metadata={"description": "the first failure since the last success"}
+        data_key="firstFailedAt", allow_none=True, metadata={"description": "the first failure since the last success"}
     )
 
 
