@@ -19,7 +19,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.isolation.samples import SAMPLES, World
 
 Json = dict[str, Any]
-SECRET = re.compile(r"accessToken|refreshToken|csrfToken|key|password", re.I)
+SECRET = re.compile(r"accessToken|refreshToken|csrfToken|key|password|secret", re.I)
 CALLERS = ("member", "admin", "operator")
 # Their samples are refused: each needs something that no other request leaves behind.
 UNRECORDED = {
