@@ -1,4 +1,4 @@
-"""Mails about webhooks that were disabled."""
+"""The relay's login: what it may read, and the one question that it asks about all tenants."""
 
 from pathlib import Path
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("Mails of the new kind were written since: restore a backup instead.")
+    raise NotImplementedError("Relays use the login since: restore a backup instead.")
