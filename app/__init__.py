@@ -42,6 +42,7 @@ from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
 from app.webhooks import delivery as webhook_delivery
+from app.webhooks.openapi import describe_webhooks
 from app.webhooks.routes import blueprint as webhooks
 
 
@@ -82,6 +83,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
     for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants, streams.blueprint):
         api.register_blueprint(feature)
+    describe_webhooks(api)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
