@@ -24,6 +24,7 @@ from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 from tenant_schemas.backup.signature import read_key_file
 from tenant_schemas.errors import KeyRefused
+from tenant_schemas.roles import relay_password
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
@@ -57,6 +58,7 @@ class Settings:
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
     backup_database_url: str = field(repr=False)
+    relay_database_url: str = field(repr=False)
     backup_key_file: str
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -132,6 +134,7 @@ def read_settings() -> Settings:
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
+        "relay_database_url": env.str("RELAY_DATABASE_URL", "", validate=_is_database_url),
         "backup_key_file": env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
@@ -365,6 +368,7 @@ def _embedded_settings(folder: Path) -> dict[str, str]:
     return {
         "database_url": server.url("wallet_app", quote(own.app_password), DATABASE_NAME),
         "admin_database_url": server.url("wallet_migrator", quote(own.migrator_password), DATABASE_NAME),
+        "relay_database_url": server.url("wallet_relay", quote(relay_password(own.tenant_secret)), DATABASE_NAME),
         "tenant_secret": own.tenant_secret,
         "secret_key": own.secret_key,
     }

@@ -62,6 +62,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "database_url": database.app_url,
         "admin_database_url": database.admin_url,
         "backup_database_url": "",
+        "relay_database_url": database.url(database.roles.relay),
         "backup_key_file": "",
         "tenant_secret": database.tenant_secret,
         "secret_key": SECRET_KEY,

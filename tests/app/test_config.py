@@ -17,6 +17,7 @@ RIGHT = {
     "DATABASE_URL": "postgresql://wallet_app:the-url-password@db.example/wallet",
     "ADMIN_DATABASE_URL": "postgresql://wallet_migrator:the-admin-password@db.example/wallet",
     "BACKUP_DATABASE_URL": "postgresql://wallet_backup:the-backup-password@db.example/wallet",
+    "RELAY_DATABASE_URL": "postgresql://wallet_relay:the-relay-password@db.example/wallet",
     "TENANT_SECRET": "the tenant secret, of 32 or more.",
     "SECRET_KEY": "the signing key, of 32 characters.",
     "SIGNING_KEYS": SIGNING_KEYS,
