@@ -112,8 +112,10 @@
 -- was rolled back. It has no position yet: events_stamp_v1 numbers later what is committed, without gaps. A reader's place
 -- in the feed is a position, never `n`: numbers of a sequence become visible in another order than they were given out.
 
--- 0018: Commands that come from a queue: each has one effect, however often it is delivered, and a refusal is kept. Frozen once
--- merged.
+-- 0018: Commands from a queue: each has one effect, however often it is delivered, and a refusal is kept.
+--
+-- One more refusal of class WA:
+--   WA060 command_id_reused
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Types and sequences
