@@ -218,8 +218,8 @@ BACKUP_POLICY: Final = BackupPolicy(
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone. A command is not sent
-    # to the clone again, and its name may tell of a person.
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone. No command is sent
+    # to a clone again, and its name may tell of a person.
     not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals", "events", "command_outcomes"}),
     recreated={"status": "'disabled'"},
     note=note,
