@@ -129,8 +129,10 @@
 --   WA050 too_many_webhooks     WA051 version_mismatch     WA052 webhook_events_trimmed
 --   WA053 too_many_webhook_replays
 
--- 0018: Commands that come from a queue: each has one effect, however often it is delivered, and a refusal is kept. Frozen once
--- merged.
+-- 0018: Commands from a queue: each has one effect, however often it is delivered, and a refusal is kept.
+--
+-- One more refusal of class WA:
+--   WA060 command_id_reused
 
 -- 0019: Where the broker stands in the feed.
 
