@@ -82,7 +82,18 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants, streams.blueprint):
+    for feature in (
+        *of_members,
+        members,
+        invitations,
+        credit,
+        bulk,
+        audit,
+        api_keys,
+        webhooks,
+        tenants,
+        streams.blueprint,
+    ):
         api.register_blueprint(feature)
     describe_webhooks(api)
     app.register_blueprint(problem_codes.blueprint)

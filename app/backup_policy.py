@@ -244,8 +244,8 @@ BACKUP_POLICY: Final = BackupPolicy(
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not. No
-    # command is sent to a clone again, and its name may tell of a person.
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not.
+    # No command is sent to a clone again, and its name may tell of a person.
     not_cloned=frozenset(
         {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "command_outcomes"}
         | {"webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays", "webhook_attempts"}

@@ -24,7 +24,7 @@ from app.config import ROOT
 
 OURS = ("app", "migrations", "scripts", "tenant_schemas")
 # Documented methods of named tuples and of SQLAlchemy's rows. The underscore keeps them apart from column names.
-DOCUMENTED = {"_asdict", "_fields", "_make"}
+DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}
 # Exists for type checkers only.
 STUBS = {"_typeshed.wsgi"}
 
@@ -195,7 +195,7 @@ TABLE = (
     PrivateName(
         "marshmallow.fields:Field",
         "_deserialize(value, attr, data, **kwargs)",
-        f"{FIELDS} app.api.loader app.api.money_fields app.users.schemas",
+        f"{FIELDS} app.api.loader app.api.money_fields app.events.schemas app.users.schemas",
         "overridden to read strictly, and called for valid data",
     ),
     PrivateName(

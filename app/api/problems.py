@@ -128,7 +128,10 @@ def title_of(code: str) -> str:
 
 
 def _status_of(error: type[errors.ServiceError]) -> HTTPStatus:
-    return next(STATUS_OF_KIND[kind] for kind in error.__mro__ if kind in STATUS_OF_KIND)
+    for kind in error.__mro__:
+        if kind in STATUS_OF_KIND:
+            return STATUS_OF_KIND[kind]
+    raise LookupError(f"{error} has no status: derive it from a kind of STATUS_OF_KIND.")
 
 
 def _service_error(error: errors.ServiceError) -> Response:

@@ -126,6 +126,8 @@ SAMPLES = (
     Sample("POST", f"{_FACTOR}/remove", USERS, json={"currentPassword": "wrong", "code": "123456"}),
     Sample("GET", "/api/wallet", MEMBERS),
     Sample("GET", "/api/wallets", MEMBERS),
+    Sample("GET", "/api/wallet/events", MEMBERS),
+    Sample("GET", "/api/admin/events/stream", READERS),
     Sample("GET", "/api/wallet/transactions", MEMBERS),
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
