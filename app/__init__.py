@@ -19,7 +19,7 @@ from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
-from app.events import models as _events  # noqa: F401
+from app.events.routes import blueprint as events
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.ledger import group_posting
@@ -82,18 +82,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (
-        *of_members,
-        members,
-        invitations,
-        credit,
-        bulk,
-        audit,
-        api_keys,
-        webhooks,
-        tenants,
-        streams.blueprint,
-    ):
+    of_staff = (members, invitations, credit, bulk, audit, api_keys, events, webhooks, tenants)
+    for feature in (*of_members, *of_staff, streams.blueprint):
         api.register_blueprint(feature)
     describe_webhooks(api)
     app.register_blueprint(problem_codes.blueprint)

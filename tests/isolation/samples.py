@@ -201,6 +201,7 @@ SAMPLES = (
     Sample("GET", "/api/admin/credit-report", READERS),
     Sample("GET", "/api/admin/credit-report/wallets", READERS),
     Sample("GET", "/api/admin/audit-log", READERS),
+    Sample("GET", "/api/admin/events", READERS),
     Sample("GET", "/api/admin/api-keys", ADMINS),
     Sample(
         "POST",
