@@ -33,7 +33,9 @@ _REPLAYS: Final = """
 
 
 class LeaseLost(Exception):
-    """Another process has claimed the endpoint, or it was deleted. What was sent is sent again, with the same ids."""
+    """Another process has claimed the endpoint, or it was deleted, or its tenant was restored. What was sent is sent
+    again, with the same ids.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Parked:
 class Done:
     """What came of a round. `failures` counts the failures since the last success; `unparked` are ids of events."""
 
+    feed_id: UUID
     failures: int
     position: int | None = None
     delivered: int = 0
