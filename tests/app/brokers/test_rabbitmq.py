@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from threading import Timer
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import ChannelClosed
 
 from app.brokers.publisher import EVENTS, BrokerUnavailable, Message
 from app.brokers.rabbitmq import UNROUTED, RabbitPublisher
@@ -163,3 +165,27 @@ def test_a_broker_that_is_killed_in_the_middle_has_everything_after_it_is_back(
     kept = set(ids(rest))
     wanted = of_wallets(sent, ids(rest))
     assert {wallet: [each for each in of_wallets(sent, order)[wallet] if each in kept] for wallet in wanted} == wanted
+
+
+def test_a_tenants_subscriber_binds_no_events_of_another_tenant(
+    rabbit_broker: RabbitBroker, publisher: RabbitPublisher, tenant_id: str, make: Make
+) -> None:
+    """With the permissions of docs/brokers.md."""
+    other = str(uuid4())
+    rabbit_broker.control("add_user", "shop", "secret")
+    rabbit_broker.control("set_permissions", "shop", r"^shop\.", r"^shop\.", r"^(shop\.|wallet\.events$)")
+    rabbit_broker.control("set_topic_permissions", "shop", EVENTS, "^$", rf"^{tenant_id}\.")
+
+    async def bind(routing_key: str) -> None:
+        async with await aio_pika.connect(rabbit_broker.url.replace("://", "://shop:secret@")) as connection:
+            queue = await (await connection.channel()).declare_queue("shop.events", durable=True)
+            await queue.bind(EVENTS, routing_key)
+
+    for refused in (f"{other}.#", "#", "*.wallet.payment.posted.v1"):
+        with pytest.raises(ChannelClosed, match="ACCESS_REFUSED"):
+            asyncio.run(bind(refused))
+    asyncio.run(bind(f"{tenant_id}.#"))
+    sent = make(2)
+    assert publisher.publish(sent) == 2
+    assert ids(read(rabbit_broker, "shop.events")) == ids(sent)
+    delete(rabbit_broker, "shop.events")
