@@ -19,7 +19,7 @@ from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
-from app.events import models as _events  # noqa: F401
+from app.events.routes import blueprint as events
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.ledger import group_posting
@@ -75,7 +75,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants):
+    for feature in (*of_members, members, invitations, credit, bulk, audit, events, api_keys, tenants):
         api.register_blueprint(feature)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
@@ -98,8 +98,10 @@ def _configure_accounts(app: Flask, settings: config.Settings) -> None:
         RESET_SECONDS=settings.reset_seconds,
         EMAIL_CHANGE_SECONDS=settings.email_change_seconds,
         MAIL_RATE_LIMIT=settings.mail_rate_limit,
+        ACCOUNT_MAIL_LIMIT=settings.account_mail_limit,
         ACCOUNT_RATE_LIMIT=settings.account_rate_limit,
         INVITATION_RATE_LIMIT=settings.invitation_rate_limit,
         SECOND_FACTOR_RATE_LIMIT=settings.second_factor_rate_limit,
+        SECOND_FACTOR_DAILY_LIMIT=settings.second_factor_daily_limit,
         OPERATOR_SECOND_FACTOR=settings.operator_second_factor,
     )

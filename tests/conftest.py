@@ -114,9 +114,11 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "reset_seconds": 1_800,
         "email_change_seconds": 3_600,
         "mail_rate_limit": "999999999/day",
+        "account_mail_limit": "999999999/day",
         "account_rate_limit": "999999999/day",
         "invitation_rate_limit": "999999999/day",
         "second_factor_rate_limit": "999999999/day",
+        "second_factor_daily_limit": "999999999/day",
         "operator_second_factor": False,
         "log_level": "info",
     }

@@ -19,8 +19,9 @@
 --   movement_is_sound_v2, wallet_not_posted_v2, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,
 --   hold_capture_v2, order_cancel_v2, openings_post_v2, audit_text_v1, audit_state_is_plain_v1, audit_chain_v2,
 --   audit_note_v2, audit_refusals_end_v1, audit_refused_v1, wallet_id_v1, wallet_unopened_v1, wallet_open_v3,
---   wallets_insert_missing_v1, wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, events_of_movement_v1,
---   events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, command_effect_v1, command_run_v1.
+--   wallets_insert_missing_v1, wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1,
+--   events_of_movement_v1, events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1,
+--   events_audit_v1, command_effect_v1, command_run_v1.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v4, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -105,6 +106,8 @@
 -- 0014: Changes of a credit policy name the version that they have seen.
 --
 -- The version is the row's xmin: each change gives another one, and no column has to be kept equal with the audit log.
+
+-- 0015: Dry runs open a missing wallet without an audit entry.
 
 -- 0016: The feed of events: what happens to wallets, holds and orders.
 --
@@ -2603,6 +2606,20 @@ BEGIN
         VALUES (p_actor_id, 'credit_policy.set', to_jsonb(old), to_jsonb(policy), p_request_id);
 END $$;
 
+-- Open the member's wallet, if it is missing, in a db transaction that is rolled back: as wallet_open_v3, without its
+-- audit entry. An entry would lock the head of the audit log's chain before what the dry run locks, and every change
+-- locks the head last. If the db transaction were committed, ledger_audit_v4 would report a wallet with a credit limit.
+CREATE FUNCTION wallet_rehearse_v1(p_user_id uuid, p_currency text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM FROM shared.memberships m JOIN shared.tenants t ON t.id = m.tenant_id
+        WHERE m.user_id = p_user_id AND t.schema_name = current_schema();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'member_not_found' USING ERRCODE = 'WA008';
+    END IF;
+    PERFORM FROM wallets_insert_missing_v1(ARRAY[p_user_id], p_currency);
+END $$;
+
 -- Number up to max_events of the events that are committed and have no position, and return how many. Positions have no
 -- gaps. Any number of callers may run at once: the head's lock, which each holds to the end of its db transaction, puts
 -- them one after the other. So who sees a position sees all lower ones.
@@ -2630,6 +2647,66 @@ BEGIN
     UPDATE events_head h SET position = head + stamped WHERE stamped > 0;
     RETURN stamped;
 END $$;
+
+-- Delete the oldest numbered events, up to max_events: none that is younger than older_than, and none from the position
+-- keep_from_position on, where a reader still has to go on; null keeps nothing for a reader. Returns how many. What is
+-- deleted is always the beginning of the feed. A movement stays in the ledger, from which its event can be made again.
+--
+-- Locks the feed's head, as numbering does; postings don't wait for it.
+CREATE FUNCTION events_trim_v1(older_than interval, keep_from_position bigint, max_events integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
+DECLARE
+    head    events_head;
+    last    bigint;
+    moment  timestamptz := clock_timestamp() - older_than;
+    trimmed integer;
+BEGIN
+    IF older_than < interval '1 day' THEN
+        RAISE EXCEPTION 'events are kept for a day or longer' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT * INTO STRICT head FROM events_head FOR UPDATE;
+    last := least(head.position, head.trimmed_to + max_events, keep_from_position - 1);
+    SELECT least(last, min(e.position) - 1) INTO last FROM events e
+        WHERE e.position > head.trimmed_to AND e.position <= last AND e.at >= moment;
+    IF last <= head.trimmed_to THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM events e WHERE e.position > head.trimmed_to AND e.position <= last;
+    GET DIAGNOSTICS trimmed = ROW_COUNT;
+    UPDATE events_head SET trimmed_to = last;
+    RETURN trimmed;
+END $$;
+
+-- Everything that does not hold between the feed and what it tells of; no rows means that the feed is sound. It reads the
+-- whole feed and all movements since it began.
+CREATE FUNCTION events_audit_v1(OUT wallet_id uuid, OUT event_id uuid, OUT finding text) RETURNS SETOF record
+    LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT e.wallet_id, e.id, 'event without its movement'
+    FROM events e LEFT JOIN wallet_transactions t
+        ON t.id = e.id AND t.wallet_id = e.wallet_id AND e.type = 'wallet.' || t.type || '.posted.v1'
+    WHERE e.type LIKE 'wallet.%.posted.v1' AND t.id IS NULL
+    UNION ALL
+    SELECT t.wallet_id, t.id, 'movement without its event'
+    FROM events_head f JOIN wallet_transactions t ON t.created_at >= f.started_at
+    LEFT JOIN events e ON e.id = t.id
+    WHERE e.id IS NULL AND (f.trimmed_to = 0 OR EXISTS (
+        SELECT FROM wallet_transactions b JOIN events o ON o.id = b.id WHERE b.wallet_id = t.wallet_id AND b.seq < t.seq))
+    UNION ALL
+    SELECT o.wallet_id, o.id, 'event before that of an earlier movement'
+    FROM (
+        SELECT e.wallet_id, e.id, e.position, max(e.position) OVER (
+            PARTITION BY t.wallet_id ORDER BY t.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+        FROM events e JOIN wallet_transactions t ON t.id = e.id WHERE e.position IS NOT NULL
+    ) o WHERE o.position < o.earlier
+    UNION ALL
+    SELECT NULL, NULL, format('%s positions have no event', f.position - f.trimmed_to - found.count)
+    FROM events_head f CROSS JOIN LATERAL (
+        SELECT count(*) FROM events e WHERE e.position > f.trimmed_to AND e.position <= f.position) found
+    WHERE found.count <> f.position - f.trimmed_to
+    UNION ALL
+    SELECT e.wallet_id, e.id, 'event outside of the feed'
+    FROM events_head f JOIN events e ON e.position <= f.trimmed_to OR e.position > f.position
+$$;
 
 -- Do what a command says, in the name of an API key, with its entry in the audit log. Returns the movement or the hold.
 -- A movement's key is the command's name, so the service finds it by HTTP too. Holds and captures have the owner's keys,
@@ -3227,5 +3304,6 @@ BEGIN
         ' document_end_v1, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,'
         ' hold_capture_v2, order_cancel_v2, openings_post_v2, audit_note_v2, audit_refused_v1,'
         ' audit_refusals_end_v1, wallet_unopened_v1, wallet_open_v3, wallets_open_missing_v2,'
-        ' openings_post_v3, credit_policy_set_v2, events_stamp_v1, command_run_v1 TO %I', tenant_role);
+        ' openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_stamp_v1, events_trim_v1,'
+        ' events_audit_v1, command_run_v1 TO %I', tenant_role);
 END $$;

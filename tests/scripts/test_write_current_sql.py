@@ -19,7 +19,9 @@ from tests.factories.histories import add_revision, copied_histories
 # Comments of the revisions that current.sql lacks: they explain replaced bodies and written rows.
 GONE = {
     "-- The head is made after the triggers: making them waited for all writers, so who wrote without them has "
-    "committed.",
+    "committed. A",
+    "-- movement is never earlier than the one before, so whatever the clock did, none without an event is from then "
+    "on.",
     "-- squawk-ignore constraint-missing-not-valid -- The table is small: a tenant has a few keys.",
     "-- Open the member's wallet, or return the one there is; `opened` tells which.",
     "-- Open the member's wallet with the limit that the policy gives, or return the one there is; `opened` tells "
@@ -54,6 +56,7 @@ GONE = {
     "sound.",
     "-- The new CHECK reads the whole ledger, about a second for a million movements.",
     "-- squawk-ignore ban-drop-column",
+    "-- Those who were forgotten before this revision.",
     "-- squawk-ignore-file ban-drop-constraint, constraint-missing-not-valid",
 }
 

@@ -81,6 +81,7 @@ DEFINERS = (
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
     "events_stamp_v1(integer)",
+    "events_trim_v1(interval,bigint,integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -110,6 +111,7 @@ DEFINERS = (
     "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v3(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v4(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallet_rehearse_v1(uuid,text)",
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
@@ -119,6 +121,7 @@ TENANT_FUNCTIONS = (
     "audit_hash_v1(bytea,{schema_name}.audit_log)",
     "credit_used_minor({schema_name}.wallets)",
     "deposit_balance_minor({schema_name}.wallets)",
+    "events_audit_v1()",
     "ledger_audit_v1()",
     "ledger_audit_v2()",
     "ledger_audit_v3()",
@@ -145,7 +148,10 @@ SHARED_TABLES = (
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
 # The relay may call the first one; triggers nobody can.
-SHARED_DEFINERS = ("events_waiting_v1(text[])", "memberships_note_former_v1()", "users_forget_anonymised_v1()")
+SHARED_DEFINERS = (
+    *("events_waiting_v1(text[])", "former_members_erase_v1()", "memberships_note_former_v1()"),
+    *("users_erase_invitations_v1()", "users_forget_anonymised_v1()"),
+)
 SHARED_VIEWS = ("all_members", "member_directory")
 
 # The effective privileges of a role, by its own grants, its groups' and PUBLIC's.

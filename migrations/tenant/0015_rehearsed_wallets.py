@@ -1,12 +1,12 @@
-"""The relay's login: what it may read, and the one question that it asks about all tenants."""
+"""Dry runs open a missing wallet without an audit entry."""
 
 from pathlib import Path
 
 from alembic import op
 from sqlalchemy import text
 
-revision = "0011"
-down_revision = "0010"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("Relays use the login since: restore a backup instead.")
+    op.execute("DROP FUNCTION wallet_rehearse_v1(uuid, text)")
