@@ -40,6 +40,7 @@ _STORAGE = r"^$|^rediss?://.+"
 HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
 _ADDRESS = r"^[^@\s<>,;:]+@[^@\s<>,;:]+\Z"
 _PAGE = r"^\Z|^https://[^\s?#]+\Z|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?\Z"
+_UNSPACED = r"^\Z|^[!-~]{16,}\Z"
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
@@ -110,6 +111,9 @@ class Settings:
     second_factor_rate_limit: str
     operator_second_factor: bool
     log_level: str
+    metrics_port: int
+    metrics_token: str = field(repr=False)
+    otel: bool
 
 
 def read_settings() -> Settings:
@@ -165,7 +169,7 @@ def read_settings() -> Settings:
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
         **_account_settings(env),
-        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        **_observation_settings(env),
     }
     try:
         env.seal()
@@ -194,6 +198,18 @@ def _request_settings(env: Env) -> dict[str, Any]:
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
+    }
+
+
+def _observation_settings(env: Env) -> dict[str, Any]:
+    """The log, the metrics and the traces."""
+    port = validate.Range(min=0, max=65_535, error="must be 0 to 65535")
+    token = validate.Regexp(_UNSPACED, re.ASCII, error="must have 16 characters or more, of ASCII and without spaces")
+    return {
+        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        "metrics_port": env.int("METRICS_PORT", 0, validate=port),
+        "metrics_token": env.str("METRICS_TOKEN", "", validate=token) or "",
+        "otel": env.bool("OTEL", False),
     }
 
 

@@ -243,6 +243,7 @@ class BindingEngine(Engine):
         except psycopg.OperationalError as error:
             if not retry or error.sqlstate not in DISCONNECTED:
                 raise
+            cast(CappedPool, self.pool).note_retry()
             return self._one_statement(query, params)
 
     def _one_statement(self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any]) -> list[TupleRow]:

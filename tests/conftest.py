@@ -116,6 +116,9 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "second_factor_rate_limit": "999999999/day",
         "operator_second_factor": False,
         "log_level": "info",
+        "metrics_port": 0,
+        "metrics_token": "a token for metrics".replace(" ", "-"),
+        "otel": False,
     }
     return Settings(**(settings | changed))
 
