@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import commands, config, db, limits, logging_setup
+from app import commands, config, db, limits, logging_setup, tracing
 from app.accounts.routes import blueprint as accounts
 from app.api import answers, cors, deprecation, openapi, problem_codes, problems
 from app.api.application import Application
@@ -89,6 +89,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     operator_reads.init_app(app)
     denials.init_app(app)
     commands.init_app(app)
+    tracing.init_app(app, settings)
     endpoint.init_app(app, settings)
     return app
 
