@@ -112,14 +112,18 @@ def _note_request(response: Response) -> Response:
 
 def move_observations() -> None:
     """Move what was noted into the metrics. Requests may go on noting."""
-    sums: dict[tuple[Counter, tuple[str, ...]], float] = {}
     noted = OBSERVATIONS.noted
+    sums: dict[tuple[Counter, tuple[str, ...]], float] = {}
+    observers: dict[tuple[Histogram, tuple[str, ...]], Callable[[float], None]] = {}
     with _moving:
         for _ in range(len(noted)):
             metric, labels, value = noted.popleft()
             if isinstance(metric, Counter):
                 sums[metric, labels] = sums.get((metric, labels), 0) + value
-            else:
-                (metric.labels(*labels) if labels else metric).observe(value)
+                continue
+            observe_value = observers.get((metric, labels))
+            if observe_value is None:
+                observe_value = observers[metric, labels] = (metric.labels(*labels) if labels else metric).observe
+            observe_value(value)
         for (counter, labels), number in sums.items():
             (counter.labels(*labels) if labels else counter).inc(number)

@@ -116,6 +116,15 @@ def test_an_error_is_the_statements_own_and_the_connection_stays_in_use(engine: 
     assert engine.one_statement("SELECT %s::int", (7,)) == [(7,)]
 
 
+def test_a_prepared_statement_that_the_server_lost_runs_and_is_prepared_anew(
+    engine: BindingEngine, tracer: Tracer
+) -> None:
+    for number in range(20):
+        if number in {8, 12}:
+            engine.one_statement("DEALLOCATE ALL", ())
+        assert engine.one_statement("SELECT %s::int", (number,)) == [(number,)]
+
+
 def test_a_connection_that_breaks_is_replaced(engine: BindingEngine, database: Database, tracer: Tracer) -> None:
     ((pid,),) = engine.one_statement("SELECT pg_backend_pid()", ())
     with ThreadPoolExecutor(1) as pool:
