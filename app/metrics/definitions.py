@@ -44,7 +44,7 @@ REQUEST_SECONDS: Final = _histogram(
     *("route", "method", "status"),
 )
 PROBLEMS: Final = _counter("wallet_problems_total", "Problems that were answered, by their code", "code", "status")
-# `limit` is rate or concurrency; `of` says whose: caller, tenant, process, address, account, …
+# `limit` is rate, concurrency or pending; `of` says whose: caller, tenant, process, address, account, …
 LIMITED: Final = _counter("wallet_limited_total", "Requests refused with 429, by the limit", "limit", "of")
 
 # Database connections. `kind` is shared (the shared side) or tenants.
