@@ -63,7 +63,7 @@ def labels_in(expression: str) -> set[str]:
 @pytest.mark.parametrize("expression", list(expressions()))
 def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None:
     names = NAME.findall(expression)
-    assert names or expression.startswith("up{")
+    assert names or "up{job=" in expression
     known = labels_of_metrics()
     assert not [name for name in names if name not in known]
     assert labels_in(expression) <= OF_TARGETS.union(*(known[name] for name in names))
@@ -88,6 +88,11 @@ def test_every_alert_says_how_urgent_it_is_and_what_is_wrong() -> None:
         assert re.fullmatch(r"[0-9]+m", rule.get("for", "0m"))
         in_summary = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
         assert in_summary <= labels_in(rule["expr"]) | OF_TARGETS
+
+
+def test_the_runbook_has_every_alert() -> None:
+    runbook = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in runbook] == []
 
 
 def test_the_dashboard_can_be_imported_anywhere() -> None:
