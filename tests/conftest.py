@@ -125,6 +125,9 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "webhook_allowed_networks": (),
         "webhook_allow_http": False,
         "log_level": "info",
+        "metrics_port": 0,
+        "metrics_token": "a token for metrics".replace(" ", "-"),
+        "otel": False,
     }
     return Settings(**(settings | changed))
 

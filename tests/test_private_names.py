@@ -87,6 +87,7 @@ TABLE = (
         "psycopg:Connection", "__init__(pgconn, row_factory)", DRIVER, "extended; only `connect` is documented"
     ),
     PrivateName("psycopg.generators", "execute", f"{DRIVER} {STATEMENTS}", "waits for the results of what was sent"),
+    PrivateName("psycopg.generators", "fetch_many", STATEMENTS, "waits for the results of a statement in a pipeline"),
     PrivateName("psycopg.errors", "error_from_result", f"{DRIVER} {STATEMENTS}", "makes the error of a failed result"),
     PrivateName("psycopg.adapt:Transformer", "set_pgresult", STATEMENTS, "called before rows are loaded"),
     PrivateName("psycopg.adapt:Transformer", "load_rows", STATEMENTS, "called to load them"),

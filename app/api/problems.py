@@ -18,6 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from app import errors
 from app.api.answers import JsonAnswer
+from app.metrics.definitions import DATABASE_ERRORS, PROBLEMS
+from app.metrics.observations import count
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import tenant_has_moved
 
@@ -101,6 +103,7 @@ def problem(
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     if status in RETRY_AFTER_SECONDS:
         more["Retry-After"] = RETRY_AFTER_SECONDS[status]
+    count(PROBLEMS, code, str(status.value))
     if status is HTTPStatus.UNAUTHORIZED:
         more["WWW-Authenticate"] = "Bearer"
     return JsonAnswer(orjson.dumps(_body(status, code, detail, members)), status.value, more, MEDIA_TYPE)
@@ -166,6 +169,7 @@ def _database_error(error: psycopg.Error) -> Response:
     has_left = error.sqlstate in LEFT_STATES and tenant_has_moved()
     if not (passing and isinstance(error, psycopg.OperationalError)) and not has_left:
         return _unexpected(error)
+    count(DATABASE_ERRORS, error.sqlstate or "none")
     log.warning("database_unavailable", sqlstate=error.sqlstate, error=str(error))
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
