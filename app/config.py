@@ -89,6 +89,7 @@ class Settings:
     request_seconds: float
     stream_seconds: float
     event_streams: int
+    event_retention_days: int
     tenant_rate_limit: str
     caller_rate_limit: str
     tenant_concurrency: int
@@ -211,6 +212,9 @@ def _request_settings(env: Env) -> dict[str, Any]:
         ),
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "event_retention_days": env.int(
+            "EVENT_RETENTION_DAYS", 30, validate=validate.Range(min=1, max=36_500, error="must be 1 to 36500")
+        ),
         "event_streams": env.int(
             "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
         ),

@@ -93,6 +93,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "request_seconds": 30.0,
         "stream_seconds": 600.0,
         "event_streams": 16,
+        "event_retention_days": 30,
         "tenant_rate_limit": "999999999/day",
         "caller_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,
