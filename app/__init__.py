@@ -31,6 +31,7 @@ from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
+from app.prover import models as _proofs  # noqa: F401
 from app.signing_keys import key_source
 from app.statements.documents import worker as document_worker
 from app.statements.documents.routes import blueprint as documents

@@ -38,6 +38,12 @@ _AUDIT_LOG: Final = "SELECT last_seq, encode(last_hash, 'hex') FROM audit_chain"
 _NEWEST_AUDIT: Final = r"""
     SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
     ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
+_IS_PROVEN: Final = "SELECT to_regclass('wallet_proofs') IS NOT NULL"
+_FORGET_PROOFS: Final = (
+    "DELETE FROM wallet_proofs",
+    "DELETE FROM proof_findings",
+    "DELETE FROM proof_progress",
+)
 _IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
 
 
@@ -106,13 +112,18 @@ _RECHAIN_LOG_HEAD: Final = """
 
 
 def rechain(connection: Connection) -> None:
-    """Compute every wallet's chain and the audit log's chain again from the current rows."""
+    """Compute every wallet's chain and the audit log's chain again from the current rows, and forget what was proven of
+    the chains before.
+    """
     form = _BOTH_FORMS if _holds(connection, _HAS_OWN_ENTRIES) else _FIRST_FORM
     connection.execute(_RECHAIN_WALLETS.format(hash=form))
     connection.execute(_RECHAIN_HEADS)
     if _holds(connection, _IS_CHAINED):
         connection.execute(_RECHAIN_LOG)
         connection.execute(_RECHAIN_LOG_HEAD)
+    if _holds(connection, _IS_PROVEN):
+        for statement in _FORGET_PROOFS:
+            connection.execute(statement)
 
 
 def _holds(connection: Connection, question: LiteralString) -> bool:
@@ -219,7 +230,10 @@ BACKUP_POLICY: Final = BackupPolicy(
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
     # and refusals are counted for an hour.
-    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals"}),
+    # What was proven is proven of the source's chains, and a clone has chains of its own.
+    not_cloned=frozenset(
+        {"documents", "bulk_requests", "audit_refusals", "wallet_proofs", "proof_findings", "proof_progress"}
+    ),
     recreated={"status": "'disabled'"},
     note=note,
 )

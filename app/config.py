@@ -109,6 +109,10 @@ class Settings:
     invitation_rate_limit: str
     second_factor_rate_limit: str
     operator_second_factor: bool
+    prover_budget: float
+    prover_seconds: float
+    prover_heads_dir: str
+    proof_max_age_seconds: float
     log_level: str
 
 
@@ -165,6 +169,7 @@ def read_settings() -> Settings:
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
         **_account_settings(env),
+        **_prover_settings(env),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:
@@ -294,6 +299,23 @@ def _account_settings(env: Env) -> dict[str, Any]:
         "second_factor_rate_limit": env.str("SECOND_FACTOR_RATE_LIMIT", "20/hour", validate=rate),
         "operator_second_factor": env.bool("OPERATOR_SECOND_FACTOR", False),
     }
+
+
+def _prover_settings(env: Env) -> dict[str, Any]:
+    """The prover's share of one core in percent, how often a tenant is proven, and where signed heads go."""
+    percent = validate.Range(min=0, min_inclusive=False, max=100, error="must be more than 0 and at most 100")
+    positive = validate.Range(min=1, error="must be 1 or more")
+    return {
+        "prover_budget": env.float("PROVER_BUDGET", 10.0, validate=percent),
+        "prover_seconds": env.float("PROVER_SECONDS", 3600.0, validate=positive),
+        "prover_heads_dir": env.str("PROVER_HEADS_DIR", "", validate=_is_folder),
+        "proof_max_age_seconds": env.float("PROOF_MAX_AGE_SECONDS", 172_800.0, validate=positive),
+    }
+
+
+def _is_folder(path: str) -> None:
+    if path and not Path(path).is_dir():
+        raise ValidationError("must be a folder that exists")
 
 
 def _is_smtp_url(text: str) -> None:

@@ -115,6 +115,10 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "invitation_rate_limit": "999999999/day",
         "second_factor_rate_limit": "999999999/day",
         "operator_second_factor": False,
+        "prover_budget": 100.0,
+        "prover_seconds": 3600.0,
+        "prover_heads_dir": "",
+        "proof_max_age_seconds": 172_800.0,
         "log_level": "info",
     }
     return Settings(**(settings | changed))

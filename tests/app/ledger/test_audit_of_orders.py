@@ -65,7 +65,7 @@ def superuser(fresh_app: Flask, fresh_database: Database) -> Superuser:
     connection = fresh_database.as_superuser()
     connection.execute("SET search_path TO eur_schema")
     connection.execute("SET session_replication_role TO replica")
-    assert connection.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert connection.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
     return connection
 
 
@@ -73,13 +73,13 @@ def test_each_tampering_is_found(superuser: Superuser) -> None:
     for what, statement in TAMPERING.items():
         with superuser.transaction(force_rollback=True):
             superuser.execute(statement.encode())
-            assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() != [], what
-    assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+            assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() != [], what
+    assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 def test_the_finding_names_the_wallet_that_paid(superuser: Superuser) -> None:
     (wallet_id,) = superuser.execute("SELECT wallet_id FROM orders").fetchall()[0]
     superuser.execute("DELETE FROM order_items")
-    found = superuser.execute("SELECT wallet_id, finding FROM ledger_audit_v4()").fetchall()
+    found = superuser.execute("SELECT wallet_id, finding FROM ledger_audit_v5()").fetchall()
     (order_id,) = superuser.execute("SELECT id FROM orders").fetchall()[0]
     assert found == [(UUID(str(wallet_id)), f"order {order_id} is not what this paid")]

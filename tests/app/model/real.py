@@ -72,7 +72,7 @@ class RealTenant:
         return self.picture
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.login.execute("SELECT * FROM ledger_audit_v4()", prepare=True).fetchall()
+        return self.login.execute("SELECT * FROM ledger_audit_v5()", prepare=True).fetchall()
 
     # Wallets and limits.
 
