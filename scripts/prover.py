@@ -1,10 +1,9 @@
 """Prove every tenant's books, again and again: balances, hash chains, entries, holds, orders and the audit log.
 
 It runs until SIGTERM or Ctrl-C, and then stops after its current step. It uses at most PROVER_BUDGET percent of one
-core. Each tenant is read under its own login in short db transactions; a pass goes on where the last one stopped, also after
-a kill. A pass reads what came since the pass before, and once a week everything. Once a day the ends of all chains are
-signed into files in PROVER_HEADS_DIR, after they were compared with the files of the day before. Any number of provers
-may run at once.
+core. It reads each tenant under the tenant's own login in short db transactions, and goes on where it last stopped,
+also after a kill. A pass reads what came since the pass before; once a week it reads everything. Once a day it compares
+all chains with their last signed heads in PROVER_HEADS_DIR, and signs new ones. Any number of provers may run at once.
 
 Examples:
     python -m scripts.prover

@@ -1,5 +1,5 @@
--- The rules of the audit for a part of a tenant at a time, and a proof that goes on from where it last stopped. Frozen
--- once merged.
+-- The rules of the audit for a part of a tenant at a time, and a proof that goes on from where it stopped.
+-- Frozen once merged.
 --
 -- The prover (`python -m scripts.prover`) calls proof_step_v1 under the tenant's login. That function proves and writes
 -- the results with its owner's rights; the login itself can read them only. So injected SQL can make a true proof, and
@@ -212,7 +212,10 @@ CREATE FUNCTION tenant_findings_v1(OUT subject text, OUT wallet_id uuid, OUT seq
         (coalesce(l.seq, 0), coalesce(l.hash, sha256('audit log')), coalesce(l.at, '-infinity'));
 $$;
 
--- All rules over all rows, on one snapshot; of each wallet, the first movement that is wrong.
+-- Everything that does not hold, the first row of each wallet only; no rows means the ledger is sound. One statement,
+-- so one snapshot: it may run while money moves. What it can't see is a history that was rewritten from some row to
+-- its end with all its hashes, wallet included, or cut off there: against that, keep the chains' heads elsewhere too.
+-- Of the audit log it names the first entry that does not hold. It knows both forms of the chain, and of entries.
 CREATE FUNCTION ledger_audit_v5(OUT wallet_id uuid, OUT seq bigint, OUT finding text) RETURNS SETOF record
     LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
     WITH every AS (
@@ -443,11 +446,12 @@ END $$;
 CREATE FUNCTION proof_audit_log_v1(INOUT progress proof_progress, p_limit integer)
     LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-    after bigint := coalesce(progress.partial_seq, CASE WHEN progress.is_full THEN 0 ELSE progress.audit_seq END);
-    until bigint := coalesce((SELECT max(a.seq) FROM audit_log a WHERE a.seq <= after + p_limit AND a.seq > after), after);
-    wrong record;
+    from_seq bigint := coalesce(progress.partial_seq, CASE WHEN progress.is_full THEN 0 ELSE progress.audit_seq END);
+    to_seq   bigint := coalesce(
+        (SELECT max(a.seq) FROM audit_log a WHERE a.seq > from_seq AND a.seq <= from_seq + p_limit), from_seq);
+    wrong    record;
 BEGIN
-    SELECT f.seq, f.finding INTO wrong FROM audit_log_findings_v1(after, until) f ORDER BY f.seq LIMIT 1;
+    SELECT f.seq, f.finding INTO wrong FROM audit_log_findings_v1(from_seq, to_seq) f ORDER BY f.seq LIMIT 1;
     IF wrong.seq IS NOT NULL THEN
         PERFORM proof_find_v1('audit_log', 'chain', NULL, wrong.seq, wrong.finding);
     END IF;
@@ -456,11 +460,11 @@ BEGIN
         PERFORM proof_find_v1('audit_log', 'proven', NULL, progress.audit_seq,
             format('the audit log as it was proven until entry %s was removed or rewritten', progress.audit_seq));
     ELSE
-        progress.audit_seq := coalesce(wrong.seq - 1, greatest(until, progress.audit_seq));
+        progress.audit_seq := coalesce(wrong.seq - 1, greatest(to_seq, progress.audit_seq));
         progress.audit_hash := (SELECT a.hash FROM audit_log a WHERE a.seq = progress.audit_seq);
     END IF;
-    progress.partial_seq := until;
-    IF wrong.seq IS NULL AND until >= after + p_limit THEN
+    progress.partial_seq := to_seq;
+    IF wrong.seq IS NULL AND to_seq >= from_seq + p_limit THEN
         RETURN;
     END IF;
     PERFORM proof_find_v1('audit_log', f.subject, NULL, f.seq, f.finding) FROM tenant_findings_v1() f;
