@@ -1,5 +1,4 @@
--- The rules of the audit for a part of a tenant at a time, and a proof that goes on from where it stopped.
--- Frozen once merged.
+-- The audit for a part of a tenant at a time, and a proof that goes on where it stopped. Frozen once merged.
 --
 -- The prover (`python -m scripts.prover`) calls proof_step_v1 under the tenant's login. That function proves and writes
 -- the results with its owner's rights; the login itself can read them only. So injected SQL can make a true proof, and

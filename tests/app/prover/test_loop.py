@@ -59,8 +59,8 @@ def test_an_archived_tenant_is_proven_and_a_dropped_one_is_left_out(prover: Prov
     superuser = fresh_database.as_superuser()
     superuser.execute("DELETE FROM shared.tenants WHERE slug = 'mark'")
     superuser.execute("DROP SCHEMA mark_schema CASCADE")
-    (mark,) = [tenant for tenant in due if tenant.slug == "mark"]
-    outcome = prover._turn(mark)
+    (dropped,) = [tenant for tenant in due if tenant.slug == "mark"]
+    outcome = prover._turn(dropped)
     assert outcome is not None
     assert outcome.state == "failed", "it was dropped between its choice and its turn"
     assert set(states(prover.run_round())) == {"eur", "km"}
