@@ -1,5 +1,5 @@
-"""Prove a statement against signed heads: recompute the hash of each movement, and compare the chain with the heads that
-the wallet service signed.
+"""Prove a statement against signed heads: recompute the hash of each movement, and compare the chain with the heads
+that the wallet service signed.
 
 It imports nothing of the service and reads no database, so that an auditor can read it, and run it on another machine.
 It needs Python 3.11 or newer and the package `cryptography`.
@@ -99,9 +99,12 @@ def _bytes(text: str) -> bytes:
 def prove(statement: Members, head: Members) -> int:
     """The seq of the last movement. Raises NotProven."""
     movements: list[Members] = statement["movements"]
+    if "previousHash" not in statement:
+        raise NotProven("the statement is without proof. Take it with proof=true.")
     balance, previous = _minor(statement["openingBalance"]), bytes.fromhex(statement["previousHash"])
-    seq = movements[0]["seq"] - 1 if movements else head["seq"]
-    met = {seq: previous}
+    if not movements:
+        raise NotProven("the statement has no movements, so nothing in it is hashed.")
+    seq, met = movements[0]["seq"] - 1, {}
     for movement in movements:
         seq, balance = seq + 1, balance + _minor(movement["amount"])
         if movement["seq"] != seq or movement["walletId"] != statement["walletId"]:
@@ -116,8 +119,8 @@ def prove(statement: Members, head: Members) -> int:
         raise NotProven("the closing balance is not the sum of the amounts.")
     if head["seq"] not in met:
         raise NotProven(
-            f"the statement ends at seq {seq} and begins after seq {min(met)}, and the signed head is seq {head['seq']}:"
-            " movements were removed, or the statement is of another time. Take one whose period has that movement."
+            f"the statement has seq {min(met)} to {seq}, and the signed head is seq {head['seq']}: movements were"
+            " removed, or the statement is of another time. Take one whose period has that movement."
         )
     if met[head["seq"]].hex() != head["hash"]:
         raise NotProven(f"seq {head['seq']} has another hash than the signed head: the history was rewritten.")
