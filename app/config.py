@@ -308,14 +308,9 @@ def _prover_settings(env: Env) -> dict[str, Any]:
     return {
         "prover_budget": env.float("PROVER_BUDGET", 10.0, validate=percent),
         "prover_seconds": env.float("PROVER_SECONDS", 3600.0, validate=positive),
-        "prover_heads_dir": env.str("PROVER_HEADS_DIR", "", validate=_is_folder),
+        "prover_heads_dir": env.str("PROVER_HEADS_DIR", ""),
         "proof_max_age_seconds": env.float("PROOF_MAX_AGE_SECONDS", 172_800.0, validate=positive),
     }
-
-
-def _is_folder(path: str) -> None:
-    if path and not Path(path).is_dir():
-        raise ValidationError("must be a folder that exists")
 
 
 def _is_smtp_url(text: str) -> None:

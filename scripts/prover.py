@@ -96,10 +96,18 @@ def _prover(connections: Connections, settings: Settings, *, every_seconds: floa
         keys=key_source(settings.signing_keys_file, settings.signing_keys),
         budget=Budget(settings.prover_budget, stop),
         stop=stop,
-        heads_dir=Path(settings.prover_heads_dir) if settings.prover_heads_dir else None,
+        heads_dir=_heads_dir(settings),
         every=timedelta(seconds=every_seconds),
         is_full=is_full,
     )
+
+
+def _heads_dir(settings: Settings) -> Path | None:
+    """Exits 2 if it is no folder: a disk that is not mounted must not be taken for an empty one."""
+    path = Path(settings.prover_heads_dir)
+    if settings.prover_heads_dir and not path.is_dir():
+        exit_with(f"PROVER_HEADS_DIR is {path}, which is no folder: create it, or mount its disk.", BAD_ARGUMENTS)
+    return path if settings.prover_heads_dir else None
 
 
 def _prove_until_stopped(connections: Connections, settings: Settings) -> None:

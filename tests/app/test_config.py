@@ -121,6 +121,10 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REFRESH_OVERLAP_SECONDS": "0",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
+        "PROVER_BUDGET": "0.5",
+        "PROVER_SECONDS": "60.0",
+        "PROVER_HEADS_DIR": "heads",
+        "PROOF_MAX_AGE_SECONDS": "61.0",
         **ACCOUNTS,
     }
     for name, value in given.items():
@@ -183,6 +187,9 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "INVITATION_RATE_LIMIT": "-5/hour",
         "SECOND_FACTOR_RATE_LIMIT": "",
         "OPERATOR_SECOND_FACTOR": "perhaps",
+        "PROVER_BUDGET": "0",
+        "PROVER_SECONDS": "0",
+        "PROOF_MAX_AGE_SECONDS": "0",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)

@@ -30,6 +30,7 @@ def heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("tenant_logins", ["own", "shared"])
 def test_it_proves_every_tenant_signs_heads_and_exits_0(run: Run, wallet_id: UUID, heads: Path) -> None:
     done = run("prover", "--once", "--json")
     assert done.exit_code == 0, done.output
@@ -64,10 +65,12 @@ def test_an_old_proof_is_a_fault(run: Run, heads: Path, fresh_database: Database
     assert "PROOF_MAX_AGE_SECONDS" in run("prover", "--status").output
 
 
-def test_wrong_arguments_exit_2(run: Run) -> None:
+def test_wrong_arguments_exit_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("prover", "--full").exit_code == 2
     assert run("prover", "--once", "--tenant", "unknown").exit_code == 2
     assert run("prover", "--findings", "unknown").exit_code == 2
+    monkeypatch.setenv("PROVER_HEADS_DIR", "/nowhere/heads")
+    assert run("prover", "--once").exit_code == 2
 
 
 def test_it_runs_until_sigterm(fresh_database: Database, wallet_id: UUID, tmp_path: Path) -> None:
