@@ -182,7 +182,10 @@ def _first_form(movement: Members) -> Members:
         "reference": movement["reference"],
         "reason": movement["reason"],
         "created_at": f"{seconds}.{micros:06d}",
-        "entries": proof["entries"] or [],
+        "entries": [
+            [entry["number"], entry["debitAccount"], entry["creditAccount"], _minor(entry["amount"])]
+            for entry in proof["entries"] or ()
+        ],
     }
     return {name: value for name, value in fields.items() if value is not None}
 

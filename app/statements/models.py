@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -54,7 +54,9 @@ class Line(NamedTuple):
     idempotency_key: str | None = None
     debit_account: str | None = None
     credit_account: str | None = None
-    entries: list[list[Any]] | None = None  # of a movement from before revision 0009, whose hash covers them
+    entries: list[tuple[int, str, str, int]] | None = (
+        None  # of a movement from before revision 0009, whose hash covers them
+    )
 
 
 _COLUMNS = WalletTransaction.__table__.c

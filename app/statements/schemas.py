@@ -40,6 +40,13 @@ class OwnJsonStatementQuery(OwnStatementQuery, ProvenQuery):
     """A member's statement as JSON."""
 
 
+class ProvenEntrySchema(Answer):
+    number = fields.Integer()
+    debit_account = fields.String(data_key="debitAccount")
+    credit_account = fields.String(data_key="creditAccount")
+    amount = MoneyField(attribute="amount_minor", metadata={"description": "in the movement's currency"})
+
+
 class MovementProofSchema(Answer):
     """What a movement's hash is made of besides the hash before and the movement's other members."""
 
@@ -49,9 +56,9 @@ class MovementProofSchema(Answer):
     debit_account = fields.String(data_key="debitAccount", allow_none=True)
     credit_account = fields.String(data_key="creditAccount", allow_none=True)
     entries = fields.List(
-        fields.List(fields.Raw()),
+        fields.Nested(ProvenEntrySchema),
         allow_none=True,
-        metadata={"description": "of a movement of before release 0.2: number, debit, credit, minor units"},
+        metadata={"description": "of a movement of before release 0.2, whose hash covers them; else null"},
     )
 
 
@@ -98,9 +105,15 @@ def shown(line: Line) -> dict[str, Any]:
             "idempotencyKey": line.idempotency_key,
             "debitAccount": line.debit_account,
             "creditAccount": line.credit_account,
-            "entries": line.entries,
+            "entries": None if line.entries is None else [_entry(each, line.currency) for each in line.entries],
         }
     }
+
+
+def _entry(entry: tuple[int, str, str, int], currency: str) -> dict[str, Any]:
+    number, debit, credit, amount_minor = entry
+    amount = format_minor(amount_minor, currency)
+    return {"number": number, "debitAccount": debit, "creditAccount": credit, "amount": amount}
 
 
 def _movement(line: Line) -> dict[str, Any]:

@@ -112,6 +112,13 @@ def test_it_imports_nothing_of_ours() -> None:
     assert names - sys.stdlib_module_names == {"cryptography"}
 
 
+def test_it_explains_itself(bare: Path) -> None:
+    command = [sys.executable, "-I", "prove_statement.py", "--help"]
+    said = subprocess.run(command, cwd=bare, capture_output=True, text=True, check=True).stdout
+    assert "usage" in said
+    assert "Exit codes: " in said
+
+
 def test_a_statement_is_proven_until_the_signed_head(
     fresh_app: Flask, judge: Judge, sign: Callable[[], Path], statement: Statement, owner: tuple[Any, UUID]
 ) -> None:
