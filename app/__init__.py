@@ -97,8 +97,10 @@ def _configure_accounts(app: Flask, settings: config.Settings) -> None:
         RESET_SECONDS=settings.reset_seconds,
         EMAIL_CHANGE_SECONDS=settings.email_change_seconds,
         MAIL_RATE_LIMIT=settings.mail_rate_limit,
+        ACCOUNT_MAIL_LIMIT=settings.account_mail_limit,
         ACCOUNT_RATE_LIMIT=settings.account_rate_limit,
         INVITATION_RATE_LIMIT=settings.invitation_rate_limit,
         SECOND_FACTOR_RATE_LIMIT=settings.second_factor_rate_limit,
+        SECOND_FACTOR_DAILY_LIMIT=settings.second_factor_daily_limit,
         OPERATOR_SECOND_FACTOR=settings.operator_second_factor,
     )

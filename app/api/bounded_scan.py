@@ -28,15 +28,18 @@ def scan(
     filters: Conditions = (),
     *,
     options: Sequence[ExecutableOption] = (),
-    end: sa.ColumnElement[bool] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> Found[Any]:
     """The page of `query`, which selects one entity, in this order, descending, of the rows that pass the filters.
-    `query` has the conditions that the order's index, or another one, answers, except for the list's end: every
+    `query` has the conditions that the order's index, or another one, answers. `start` (inclusive) and `end`
+    (exclusive) are a period of the order's first column. A page after a position does not ask for the end: every
     position is before it, and with both conditions PostgreSQL would scan from the end to the position.
 
     With `page.is_counted` the total is that of the first MAX_SCANNED rows of the list, exact if there are no more.
     """
-    whole = query if end is None else query.where(end)
+    query = query if start is None else query.where(order[0] >= start)
+    whole = query if end is None else query.where(order[0] < end)
     ahead = whole if page.after is None else query.where(_after(order, page.after))
     edge = _edge(ahead, order) if filters else None
     asked = ahead if edge is None else ahead.where(_up_to(order, edge))
@@ -48,6 +51,12 @@ def scan(
         position = [getattr(items[-1], column.key) for column in order]
     total = _total(whole, order, filters) if page.is_counted else (None, None)
     return Found(items, position, *total)
+
+
+def count_rows(query: sa.Select[Any], most: int) -> int:
+    """The number of rows of the query, counted up to `most`."""
+    found = query.limit(most).subquery()
+    return int(db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one())
 
 
 def _edge(query: sa.Select[Any], order: Order) -> Position | None:

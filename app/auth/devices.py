@@ -6,8 +6,6 @@ it only chooses the counters of a log-in (`app/limits/attempts.py`). It ends wit
 """
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
@@ -17,13 +15,14 @@ from uuid import UUID, uuid4
 
 from flask import Request, Response, after_this_request
 
+from app.auth.cookies import set_below_auth_path
 from app.current import request
 from app.derived_keys import mac_of
 from app.users.service import credentials
+from tenant_schemas import base64url
 
-# __Host- requires the path /; this cookie is sent to DEVICE_PATH only. A log-out leaves it.
+# __Host- requires the path /; this cookie is sent to AUTH_PATH only. A log-out leaves it.
 DEVICE_COOKIE: Final = "__Secure-device"
-DEVICE_PATH: Final = "/api/auth"
 DEVICE_SECONDS: Final = 400 * 86_400  # Browsers keep no cookie longer.
 MOST_OF_A_BROWSER: Final = 4  # users who share a browser
 _FIELDS: Final = Struct(">16s16s8sI")  # user, device, password, moment
@@ -44,7 +43,7 @@ def device_token(user_id: UUID, password_hash: str | None, device_id: UUID | Non
     """A token for a device that has just proved the user's password. Pass the id of a device that is known already."""
     device = device_id or uuid4()
     fields = _FIELDS.pack(user_id.bytes, device.bytes, _password_mark(password_hash), int(time()))
-    return urlsafe_b64encode(fields + mac_of("device token", fields)[:_TAG_BYTES]).decode().rstrip("=")
+    return base64url.encode(fields + mac_of("device token", fields)[:_TAG_BYTES])
 
 
 def presented_tokens(request: Request, in_body: str | None) -> list[str]:
@@ -78,17 +77,15 @@ def keep_device_cookie(token: str) -> None:
 
     @after_this_request
     def keep(response: Response) -> Response:
-        response.set_cookie(
-            *(DEVICE_COOKIE, value, DEVICE_SECONDS), path=DEVICE_PATH, secure=True, httponly=True, samesite="Strict"
-        )
+        set_below_auth_path(response, DEVICE_COOKIE, value, DEVICE_SECONDS)
         return response
 
 
 def _read(text: str) -> Device | None:
     """None for what is no token of this service, or is too old."""
     try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (Base64Error, ValueError):
+        raw = base64url.decode(text)
+    except ValueError:
         return None
     fields, tag = raw[: _FIELDS.size], raw[_FIELDS.size :]
     if len(fields) != _FIELDS.size or not hmac.compare_digest(tag, mac_of("device token", fields)[:_TAG_BYTES]):

@@ -1,4 +1,6 @@
-"""Invitations (shared schema). Those that are over stay, as a record."""
+"""Invitations (shared schema). Those that are over stay for a while, as a record, unless the tenant forgets whom it
+invited.
+"""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,6 +22,9 @@ class Invitation(SharedModel):
         sa.Index("invitations_open_key", "tenant_id", "email", unique=True, postgresql_where=sa.text(_IS_OPEN)),
         sa.Index("invitations_tenant_id_created_at_idx", "tenant_id", "created_at", "id"),
         sa.Index("invitations_invited_by_idx", "invited_by", postgresql_where=sa.text(_IS_OPEN)),
+        sa.Index("invitations_email_idx", "email"),
+        sa.Index("invitations_accepted_by_idx", "accepted_by", postgresql_where=sa.text("accepted_by IS NOT NULL")),
+        sa.Index("invitations_over_at_idx", sa.text("coalesce(accepted_at, revoked_at, expires_at)")),
         {"schema": SHARED_SCHEMA},
     )
 

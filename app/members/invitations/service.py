@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from app.audit.service import commit_entry
 from app.auth.actors import Actor, ActorKind
+from app.auth.membership_lock import lock_members
 from app.current import current_app
 from app.db import db
 from app.limits.rate_limit import count_attempt, hashed_account
@@ -19,10 +20,9 @@ from app.mail.models import MailKind
 from app.mail.outbox import put_token_mail
 from app.members.invitations.errors import AlreadyMember, InvitationNotFound, InvitationOver
 from app.members.invitations.models import Invitation, is_open
-from app.members.service import lock_members
 from app.users.models import Membership, Role, User
 from tenant_schemas.context import current_tenant
-from tenant_schemas.flask import shared_side
+from tenant_schemas.flask import connections, shared_side
 from tenant_schemas.tenant import Tenant
 
 STATUSES: Final = ("pending", "accepted", "revoked", "expired")
@@ -32,6 +32,13 @@ _STATUS: Final = sa.case(
     (Invitation.expires_at <= sa.func.now(), "expired"),
     else_="pending",
 )
+PRUNED_AT_ONCE: Final = 1000
+# An invitation that is being sent again is locked, and is left.
+_PRUNE: Final = """
+    DELETE FROM shared.invitations WHERE id IN (
+        SELECT id FROM shared.invitations
+        WHERE coalesce(accepted_at, revoked_at, expires_at) < now() - make_interval(days => %s)
+        ORDER BY coalesce(accepted_at, revoked_at, expires_at) LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id"""
 _SHOWN: Final = (*Invitation.__table__.c, _STATUS.label("status"))
 
 
@@ -54,7 +61,7 @@ def invite(email: str, name: str | None, role: Role, *, actor: Actor) -> sa.Row[
         made = sa.insert(Invitation).values(values).returning(Invitation.id)
         invitation_id = db.session.execute(made).scalar_one()
         _send(tenant, invitation_id, email, role)
-        commit_entry(tenant, actor, "member.invite", subject=str(invitation_id), after={"email": email, "role": role})
+        commit_entry(tenant, actor, "member.invite", subject=str(invitation_id), after={"role": role})
         return _shown(tenant, invitation_id)
 
 
@@ -75,6 +82,16 @@ def list_invitations(*, after: list[Any] | None, limit: int, status: str | None 
         return list(db.session.execute(query))
 
 
+def get_invitation(invitation_id: UUID) -> sa.Row[Any]:
+    """One of the bound tenant's invitations, open or over. Raises InvitationNotFound."""
+    of_tenant = (Invitation.tenant_id == current_tenant().id) & (Invitation.id == invitation_id)
+    with shared_side():
+        found = db.session.execute(sa.select(*_SHOWN).where(of_tenant)).one_or_none()
+    if found is None:
+        raise InvitationNotFound("There is no such invitation.")
+    return found
+
+
 def revoke_invitation(invitation_id: UUID, *, actor: Actor) -> None:
     """Revoke an open invitation: its token is good no longer. Locks its row; a second call has no effect. Raises
     InvitationNotFound, and InvitationOver for an accepted one.
@@ -87,7 +104,7 @@ def revoke_invitation(invitation_id: UUID, *, actor: Actor) -> None:
         if invitation.revoked_at is not None:
             return
         invitation.revoked_at = sa.func.now()
-        before = {"email": invitation.email, "role": invitation.role}
+        before = {"role": invitation.role}
         db.session.flush()
         commit_entry(tenant, actor, "invitation.revoke", subject=str(invitation_id), before=before)
 
@@ -107,8 +124,18 @@ def resend_invitation(invitation_id: UUID, *, actor: Actor) -> sa.Row[Any]:
         anew = {"expires_at": _expiry(), "invited_by": actor.id}
         db.session.execute(sa.update(Invitation).where(Invitation.id == invitation_id).values(anew))
         _send(tenant, invitation_id, email, role)
-        commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id), after={"email": email})
+        commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id))
         return _shown(tenant, invitation_id)
+
+
+def prune_invitations(days: int) -> int:
+    """Delete the invitations of all tenants that were accepted or revoked, or expired, this many days ago, with their
+    mails. Memberships and the audit log stay. Works in batches and commits each.
+    """
+    count = 0
+    while batch := len(connections().shared.one_statement(_PRUNE, (days, PRUNED_AT_ONCE))):
+        count += batch
+    return count
 
 
 def _count_mail(tenant: Tenant, email: str) -> None:

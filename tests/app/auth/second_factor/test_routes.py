@@ -168,9 +168,20 @@ def test_guesses_are_limited_and_hold_up_no_session(database: Database, person: 
     with running(database, second_factor_rate_limit="3/hour") as app:
         api = Api(app)
         switch_on(api, person, PASSWORD)
-        assert [login(api, person, "000000").status_code for _ in range(3)] == [401, 401, 429]
+        assert [login(api, person, "000000").status_code for _ in range(4)] == [401, 401, 401, 429]
         assert api.get("/api/me", person).status_code == 200
         assert login(api, person, None, "wrong").status_code == 401
+
+
+def test_right_codes_are_no_guesses_and_wrong_ones_have_a_daily_limit(database: Database, person: Person) -> None:
+    with running(database, second_factor_rate_limit="2/minute", second_factor_daily_limit="1/day") as app:
+        api = Api(app)
+        _, codes = switch_on(api, person, PASSWORD)
+        assert [login(api, person, code).status_code for code in codes[:4]] == [200] * 4
+        refused = [login(api, person, code) for code in ("aaaa-bbbb-cccc-dddd", "000000")]
+        assert [answer.status_code for answer in refused] == [401, 429]
+        body = {"currentPassword": PASSWORD, "code": codes[5]}
+        assert api.post("/api/me/second-factor/recovery-codes", person, json=body).status_code == 429
 
 
 def test_to_be_asked_for_a_code_is_no_failed_log_in(database: Database, person: Person) -> None:
@@ -240,6 +251,21 @@ def test_an_operators_list_leaves_a_strict_tenant_out_until_there_is_a_factor(
     assert unavailable == []
 
 
+def test_an_operators_list_of_tenants_has_no_totals_of_a_strict_one_until_there_is_a_factor(
+    api: Api, people: People, strict_tenant: str
+) -> None:
+    people.wallet(people.make(eur="member", km="member"), "eur")
+    operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
+
+    def has_totals() -> dict[str, bool]:
+        items = api.get("/api/admin/tenants?limit=200", operator).json["items"]
+        return {item["id"]: item["totals"] is not None for item in items if item["id"] in {"eur", "km"}}
+
+    assert has_totals() == {strict_tenant: False, "km": True}
+    switch_on(api, operator, PASSWORD)
+    assert has_totals() == {strict_tenant: True, "km": True}
+
+
 def test_an_operator_without_a_factor_neither_shows_a_strict_tenant_nor_switches_its_demand_off(
     api: Api, people: People, strict_tenant: str
 ) -> None:
@@ -269,6 +295,20 @@ def test_the_refusal_is_in_the_audit_log(api: Api, person: Person, strict_tenant
     query = f"refused=true&actorId={person.user_id}"
     (entry,) = api.get(f"/api/admin/audit-log?{query}", person, strict_tenant).json["items"]
     assert entry["refusal"] == "second_factor_demanded"
+
+
+def test_refusals_for_want_of_a_factor_are_bounded(
+    api: Api, person: Person, strict_tenant: str, database: Database
+) -> None:
+    for _ in range(30):
+        problem_of(api.get("/api/admin/members", person, strict_tenant), 403, "second_factor_demanded")
+    superuser, schema = database.as_superuser(), f"{strict_tenant}_schema"
+    entries = f"SELECT action, after -> 'counted' FROM {schema}.audit_log WHERE actor_id = %s ORDER BY seq"
+    assert len(superuser.execute(entries.encode(), (person.user_id,)).fetchall()) == 10
+    superuser.execute(f"UPDATE {schema}.audit_refusals SET began_at = began_at - interval '1 h'".encode())
+    database.as_tenant(strict_tenant).execute("SELECT audit_refusals_end_v1()")
+    *_, last = superuser.execute(entries.encode(), (person.user_id,)).fetchall()
+    assert last == ("requests.refused", 20)
 
 
 def test_the_installation_demands_a_factor_of_its_operators(database: Database, people: People) -> None:

@@ -1,4 +1,4 @@
-"""Proofs of a tenant in bounded steps."""
+"""Dry runs open a missing wallet without an audit entry."""
 
 from pathlib import Path
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("What was proven would be forgotten: restore a backup instead.")
+    op.execute("DROP FUNCTION wallet_rehearse_v1(uuid, text)")

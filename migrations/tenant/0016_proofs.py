@@ -1,12 +1,12 @@
-"""The latest proof of each tenant."""
+"""Proofs of a tenant in bounded steps."""
 
 from pathlib import Path
 
 from alembic import op
 from sqlalchemy import text
 
-revision = "0011"
-down_revision = "0010"
+revision = "0016"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE shared.tenant_proofs")
+    raise NotImplementedError("What was proven would be forgotten: restore a backup instead.")
