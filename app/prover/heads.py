@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any, Final, cast
 from uuid import UUID
 
@@ -57,7 +58,8 @@ def write_heads(engine: BindingEngine, tenant: Tenant, heads_dir: Path, signer: 
     if path.exists():
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    _remove_leftovers(path)
+    scratch = path.with_suffix(f".{token_hex(4)}.tmp")
     try:
         with scratch.open("wb") as file:
             if not _write(file, _batches(engine, tenant, newest_file(heads_dir, tenant)), signer, rest):
@@ -71,6 +73,13 @@ def write_heads(engine: BindingEngine, tenant: Tenant, heads_dir: Path, signer: 
         return None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Of provers that were killed on an earlier day while they wrote."""
+    for scratch in path.parent.glob("heads-*.tmp"):
+        if not scratch.name.startswith(path.stem):
+            scratch.unlink(missing_ok=True)
 
 
 def _write(file: IO[bytes], batches: Iterator[list[dict[str, Any]]], signer: SigningKey, rest: Rest) -> bool:

@@ -88,6 +88,7 @@ def test_a_file_is_written_once_and_whole(
 ) -> None:
     assert write_heads(engine, tenant, tmp_path, RING.signer(), lambda: False) is None
     assert newest_file(tmp_path, tenant) is None
+    path_of_today(tmp_path, tenant).with_name("heads-2026-01-01.0a1b2c3d.tmp").write_text("a killed prover's")
 
     def taken(scratch: Path, path: Path) -> None:
         Path(path).write_text("another prover's")
