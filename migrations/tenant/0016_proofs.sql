@@ -328,7 +328,7 @@ BEGIN
 END $$;
 
 -- The next wallets of the pass, with as many movements as p_limit allows. `after` and `until` bound what is to be
--- proven of each, `is_last` says whether that is all of it, and `target` is the seq that is proven if nothing is wrong.
+-- proven of each, `is_last` says whether that is all of it, and `is_lost` whether what was proven is gone.
 CREATE FUNCTION proof_batch_v1(
     progress proof_progress, p_limit integer, OUT wallet_id uuid, OUT after bigint, OUT until bigint,
     OUT is_last boolean, OUT is_lost boolean) RETURNS SETOF record
