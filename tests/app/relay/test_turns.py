@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event, Lock
 from uuid import uuid4
 
@@ -94,6 +95,28 @@ def test_a_tenant_offered_during_its_turn_gets_another_one_and_never_two_at_once
             again.wait(0.01)
         assert turns.wait_until_idle(PATIENCE_SECONDS)
     assert most == 1
+
+
+def test_a_waiting_tenant_is_worked_on_as_its_registry_row_was_last_seen() -> None:
+    """Also one with more to do, which is renamed or restored meanwhile."""
+    old = named_tenant("old")
+    seen: list[str] = []
+    gate, started = Event(), Event()
+
+    def work(tenant: Tenant) -> bool:
+        seen.append(tenant.slug)
+        started.set()
+        assert gate.wait(PATIENCE_SECONDS)
+        return len(seen) < 3
+
+    with running(work) as turns:
+        turns.offer(old)
+        assert started.wait(PATIENCE_SECONDS)
+        turns.offer(old)
+        turns.offer(replace(old, slug="new"))
+        gate.set()
+        assert turns.wait_until_idle(PATIENCE_SECONDS)
+    assert seen == ["old", "new", "new"]
 
 
 def test_a_failing_tenant_stops_no_other() -> None:
