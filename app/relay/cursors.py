@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from app.db import db
 
 LEASE_SECONDS: Final = 30.0
-"""More than the publication of one batch takes. If it takes longer, another process may send the same events again."""
+"""More than the publication of one batch takes, unless the broker hangs. Then another process may send the same events
+again, each wallet's in the same order."""
 
 # A restore gives the feed a new id, and its cursor, which is restored too, goes on where the backup had it.
 _TAKE: Final = sa.text("""
@@ -25,10 +26,15 @@ _TAKE: Final = sa.text("""
     SET feed_id = excluded.feed_id, position = greatest(known.position, excluded.position),
         lease_by = excluded.lease_by, lease_until = excluded.lease_until
     WHERE known.lease_until <= clock_timestamp() OR known.lease_by = excluded.lease_by
+        -- The server's clock was set back since.
+        OR known.lease_until > clock_timestamp() + make_interval(secs => :longest)
     RETURNING feed_id, position""")
+# What the broker has confirmed counts for whoever has the lease now. Otherwise two processes with a slow broker would
+# take the lease from each other for ever, and none could move the cursor.
 _MOVE: Final = sa.text("""
-    UPDATE event_cursors SET position = :position, lease_until = clock_timestamp()
-    WHERE sink = :sink AND lease_by = :owner AND feed_id = :feed_id AND position <= :position""")
+    UPDATE event_cursors SET position = greatest(position, :position),
+        lease_until = CASE WHEN lease_by = :owner THEN clock_timestamp() ELSE lease_until END
+    WHERE sink = :sink AND feed_id = :feed_id""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +51,16 @@ def take_cursor(sink: str, owner: UUID, seconds: float = LEASE_SECONDS) -> Curso
     """Lease the sink's cursor of the bound tenant, which is created if it is missing; None if another process has it.
     Commits.
     """
-    row = db.session.execute(_TAKE, {"sink": sink, "owner": owner, "seconds": seconds}).one_or_none()
+    parameters = {"sink": sink, "owner": owner, "seconds": seconds, "longest": max(seconds, LEASE_SECONDS)}
+    row = db.session.execute(_TAKE, parameters).one_or_none()
     db.session.commit()
     return Cursor(sink, owner, row.feed_id, row.position) if row else None
 
 
-def move_cursor(cursor: Cursor, position: int) -> bool:
-    """Record that the sink has all events up to `position`, and end the lease. False if the lease was lost meanwhile:
-    then the process that has it sends these events again. Commits.
+def move_cursor(cursor: Cursor, position: int) -> None:
+    """Record that the sink has all events up to `position`, also if another process has leased the cursor meanwhile.
+    End the lease if it is still the caller's. In a feed that was replaced by a restore nothing is recorded. Commits.
     """
     found = {"sink": cursor.sink, "owner": cursor.owner, "feed_id": cursor.feed_id, "position": position}
-    moved = db.session.execute(_MOVE, found)
+    db.session.execute(_MOVE, found)
     db.session.commit()
-    return bool(moved.rowcount)  # type: ignore[attr-defined]
