@@ -91,25 +91,25 @@ class Payers:
 class Subscriber:
     """The subscriber's program, and the file that it writes."""
 
-    def __init__(self, fleet: Database, broker: RabbitBroker, file: Path, tenant_ids: list[UUID]) -> None:
-        self._fleet, self._broker, self._file = fleet, broker, file
+    def __init__(self, fleet: Database, broker: RabbitBroker, file: Path) -> None:
+        self.broker = broker
+        self._fleet, self._file = fleet, file
         self._queue = f"subscriber {uuid4()}"
         publisher = RabbitPublisher(broker.url)
         publisher.publish([])  # It declares the exchange.
         publisher.close()
-        asyncio.run(self._make_queue(tenant_ids))
+        asyncio.run(self._make_queue())
         self.start()
 
     def start(self) -> None:
-        self.program = Program(self._fleet, "tests.faults.subscriber", self._broker.url, self._queue, self._file)
+        self.program = Program(self._fleet, "tests.faults.subscriber", self.broker.url, self._queue, self._file)
 
-    async def _make_queue(self, tenant_ids: list[UUID]) -> None:
-        async with await aio_pika.connect(self._broker.url) as connection:
+    async def _make_queue(self) -> None:
+        async with await aio_pika.connect(self.broker.url) as connection:
             channel = await connection.channel()
-            one_at_once = {"x-single-active-consumer": True}
-            queue = await channel.declare_queue(self._queue, durable=True, arguments=one_at_once)
-            for tenant_id in tenant_ids:
-                await queue.bind(EVENTS, f"{tenant_id}.#")
+            queue = await channel.declare_queue(self._queue, durable=True, arguments={"x-single-active-consumer": True})
+            for slug in PAYING:
+                await queue.bind(EVENTS, f"{self._fleet.tenant(slug).id}.#")
 
     def delivered(self) -> list[Any]:
         """What was delivered, again and again perhaps, in its order."""
@@ -118,6 +118,11 @@ class Subscriber:
     def events(self) -> list[Any]:
         """The events by `source` and `id`, in the order in which each came first."""
         return list({(event["source"], event["id"]): event for event in reversed(self.delivered())}.values())[::-1]
+
+
+@pytest.fixture
+def subscriber(fleet: Database, rabbit_broker: RabbitBroker, tmp_path: Path) -> Subscriber:
+    return Subscriber(fleet, rabbit_broker, tmp_path / "events")
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -161,17 +166,11 @@ def relays(fleet: Database, broker: RabbitBroker) -> Iterator[Callable[[], Progr
 
 
 def test_every_movement_is_told_once_and_in_order_whatever_is_killed(
-    server: KillableServer,
-    fleet: Database,
-    paying_app: Flask,
-    rabbit_broker: RabbitBroker,
-    tmp_path: Path,
-    moments: Random,
+    server: KillableServer, fleet: Database, paying_app: Flask, subscriber: Subscriber, moments: Random
 ) -> None:
-    tenants = [fleet.tenant(slug) for slug in PAYING]
-    with relays(fleet, rabbit_broker) as start_relay:
+    broker = subscriber.broker
+    with relays(fleet, broker) as start_relay:
         first, second = start_relay(), start_relay()
-        subscriber = Subscriber(fleet, rabbit_broker, tmp_path / "events", [tenant.id for tenant in tenants])
 
         def more_events() -> None:
             count = len(subscriber.events())
@@ -180,8 +179,8 @@ def test_every_movement_is_told_once_and_in_order_whatever_is_killed(
 
         with Payers(paying_app):
             more_events()
-            rabbit_broker.kill()
-            rabbit_broker.start()
+            broker.kill()
+            broker.start()
             kill(first)
             end_leases(fleet)
             start_relay()
@@ -225,12 +224,11 @@ def assert_complete(events: list[Any], ledger: dict[str, tuple[str, int, str]]) 
     for found in positions.values():
         assert found == set(range(1, len(found) + 1)), "positions have gaps"
     assert sum(map(len, positions.values())) == len(events)
-    told = {}
+    told: dict[str, tuple[str, int, str]] = {}
     for chain in chains.values():
         data = [event["data"] for event in chain]
+        ids = [event["id"] for event in chain]
         assert [each["seq"] for each in data] == list(range(1, len(data) + 1))
         assert [each["previousHash"] for each in data[1:]] == [each["hash"] for each in data[:-1]]
-        told |= {
-            event["id"]: (event["data"]["walletId"], event["data"]["seq"], event["data"]["hash"]) for event in chain
-        }
+        told |= {id_: (each["walletId"], each["seq"], each["hash"]) for id_, each in zip(ids, data, strict=True)}
     assert told == ledger
