@@ -41,7 +41,7 @@ class Upkeep:
         Commits.
         """
         ((needed,),) = connections().engine(tenant).one_statement(_NEEDED, (self._has_broker,))
-        trimmed = trim_events(self._retention, needed)
+        trimmed = trim_events(self._retention, needed, MAX_TRIMMED)
         self.count_failures(tenant)
         return trimmed == MAX_TRIMMED
 
