@@ -1,6 +1,5 @@
 """The feed on the wire."""
 
-import re
 from typing import Any, Final
 
 from marshmallow import fields
@@ -33,20 +32,13 @@ class EventTypes(fields.String):
         return types
 
 
-class WaitField(fields.Integer):
+class WaitField(LimitField):
     """Seconds to wait for the next event, in plain digits."""
 
+    least, most = 0, MAX_WAIT_SECONDS
     default_error_messages = {  # noqa: RUF012
-        "invalid": coded("not_an_integer", "A whole number is needed."),
         "out_of_range": coded("wait_out_of_range", f"0 to {MAX_WAIT_SECONDS}."),
     }
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,9}", str(value), re.ASCII):
-            raise self.make_error("invalid")
-        if not 0 <= int(value) <= MAX_WAIT_SECONDS:
-            raise self.make_error("out_of_range")
-        return int(value)
 
 
 class EventQuery(Schema):

@@ -165,6 +165,8 @@ LACKING = {
                 "whose",
                 "walletId",
                 "apiKeys",
+                "feedId",
+                "trimmedTo",
             ),
         },
         "Tenant": {"currency", "locale"},
@@ -175,6 +177,7 @@ LACKING = {
         for name in ("AuditEntry", "Member", "StaffHold", "StaffOrder", "StaffTransaction")
     },
 }
+LACKING |= {"FeedEvent": {"partitionkey", "traceparent"}}
 LACKING |= {"LoginAnswer": LACKING["Tokens"] | {"deviceToken"}}
 
 
