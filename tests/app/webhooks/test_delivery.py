@@ -8,7 +8,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.webhooks import delivery as delivery_module
-from app.webhooks.delivery import deliver_due, own_delivery
+from app.webhooks.delivery import EVENTS_OF_A_LANE, deliver_due, own_delivery
 from app.webhooks.lease import feed_needed_from, is_due
 from app.webhooks.schedule import DELAYS
 from app.webhooks.signature import secret_of
@@ -77,7 +77,7 @@ def test_a_failed_event_holds_up_its_wallet_and_no_other(hooked: Hooked, consume
     webhook_id, slow, quick = hooked.webhook(consumer.url()), hooked.wallet(), hooked.wallet()
     hooked.deliver()
     consumer.take()
-    of_slow, of_quick = hooked.pay(slow, 3), hooked.pay(quick, 3)
+    of_slow, of_quick = hooked.pay(slow, EVENTS_OF_A_LANE + 5), hooked.pay(quick, 3)
     consumer.answer = failing_for(of_slow[0])
     hooked.deliver()
     assert sorted(ids(consumer)) == sorted(texts(of_slow[0], *of_quick))
