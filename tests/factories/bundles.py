@@ -185,6 +185,8 @@ _MOVEMENTS = (
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
+    """SELECT command_run_v1('/shop', 'order-of-ana', 'payment', 'f', gen_random_uuid(), NULL, '{}', jsonb_build_object(
+        'actor_kind', 'api_key', 'actor_id', gen_random_uuid()), 'wallet_not_found', NULL, NULL)""",
     """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
         'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
