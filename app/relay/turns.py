@@ -1,7 +1,8 @@
 """Work on tenants in turn, by a fixed number of threads.
 
 A tenant that is offered waits at the end of the queue, once. It is never worked on by two threads of this queue at
-once. A tenant with more to do than one turn allows goes to the end again, behind all others.
+once. A tenant with more to do than one turn allows goes to the end again, behind all others. A tenant whose turn failed
+pauses.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from app.relay.pauses import Pauses
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -23,9 +25,10 @@ Work = Callable[[Tenant], bool]
 class Turns:
     """A queue of tenants and its threads. Thread-safe."""
 
-    def __init__(self, name: str, threads: int, work: Work) -> None:
+    def __init__(self, name: str, threads: int, work: Work, pauses: Pauses | None = None) -> None:
         self._name: Final = name
         self._work: Final = work
+        self._pauses: Final = pauses or Pauses()
         self._waiting: OrderedDict[UUID, Tenant] = OrderedDict()
         self._running: set[UUID] = set()
         self._is_stopping = False
@@ -38,8 +41,11 @@ class Turns:
 
     def offer(self, tenant: Tenant) -> None:
         """Queue the tenant. One that waits already keeps its place, and its turn is for the registry row given last: it
-        may have been renamed or restored meanwhile. A tenant that is worked on gets one more turn afterwards.
+        may have been renamed or restored meanwhile. A tenant that is worked on gets one more turn afterwards, and one
+        that pauses none.
         """
+        if self._pauses.is_paused(tenant.id):
+            return
         with self._changed:
             self._waiting[tenant.id] = tenant
             self._changed.notify_all()
@@ -61,8 +67,10 @@ class Turns:
             has_more = False
             try:
                 has_more = self._work(tenant)
-            except Exception:  # One tenant's failure is its own. The next sweep offers the tenant again.
-                log.exception("relay_turn_failed", work=self._name, tenant=tenant.slug)
+                self._pauses.clear(tenant.id)
+            except Exception:  # One tenant's failure is its own. A later sweep offers the tenant again.
+                seconds = self._pauses.add(tenant.id)
+                log.exception("relay_turn_failed", work=self._name, tenant=tenant.slug, pause_seconds=seconds)
             self._give_back(tenant, has_more=has_more)
 
     def _take(self) -> Tenant | None:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from threading import Event, Lock
 from uuid import uuid4
 
+from app.relay.pauses import Pauses
 from app.relay.turns import Turns, Work
 from tenant_schemas.tenant import Tenant, TenantStatus
+from tests.app.relay.test_broker_sink import Clock
 
 PATIENCE_SECONDS = 10
 
@@ -17,8 +19,8 @@ def named_tenant(slug: str) -> Tenant:
 
 
 @contextmanager
-def running(work: Work, threads: int = 1) -> Iterator[Turns]:
-    turns = Turns("test", threads, work)
+def running(work: Work, threads: int = 1, pauses: Pauses | None = None) -> Iterator[Turns]:
+    turns = Turns("test", threads, work, pauses)
     turns.start()
     try:
         yield turns
@@ -133,6 +135,21 @@ def test_a_failing_tenant_stops_no_other() -> None:
         turns.offer(named_tenant("sound"))
         assert turns.wait_until_idle(PATIENCE_SECONDS)
     assert seen == ["broken", "sound"]
+
+
+def test_a_failing_tenant_pauses_so_that_it_fills_no_log() -> None:
+    tenant, clock = named_tenant("broken"), Clock()
+    seen: list[float] = []
+
+    def work(_: Tenant) -> bool:
+        seen.append(clock.seconds)
+        raise RuntimeError("This tenant is broken.")
+
+    with running(work, pauses=Pauses(clock)) as turns:
+        for clock.seconds in range(8):
+            turns.offer(tenant)
+            assert turns.wait_until_idle(PATIENCE_SECONDS)
+    assert seen == [0, 1, 3, 7]
 
 
 def test_a_slow_tenant_holds_one_thread_only() -> None:
