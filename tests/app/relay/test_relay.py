@@ -23,7 +23,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.relay.test_broker_sink import Broker, ids
 from tests.factories.feed import Feed, in_tenant, movement
 from tests.factories.people import People
-from tests.factories.tenants import archive_tenant
+from tests.factories.tenants import archive_tenant, renamed
 
 PATIENCE_SECONDS = 20
 TURN = 5  # events
@@ -167,6 +167,24 @@ def test_what_was_posted_before_a_tenant_was_archived_is_still_delivered(
     archive_tenant(fresh_database, "eur")
     with relaying(fresh_app, fresh_database, broker):
         wait_for(broker, 2)
+
+
+def test_a_tenant_that_is_renamed_meanwhile_goes_on_as_the_same_source(
+    fresh_app: Flask, fresh_database: Database, mark: Tenant
+) -> None:
+    """With another login, which the relay learns from its sweep."""
+    broker = Broker()
+    with relaying(fresh_app, fresh_database, broker):
+        wallet_id = wallet_of(fresh_app, mark.slug)
+        wait_for(broker, 2)
+        pay(fresh_app, mark.slug, wallet_id, 20)
+        now = renamed(fresh_database)
+        pay(fresh_app, now.slug, wallet_id)
+        wait_for(broker, 23)
+    assert now.role_name != mark.role_name
+    told = [str(event.id) for event in Feed(fresh_app, now.slug).read()]
+    assert list(dict.fromkeys(ids(broker))) == told
+    assert {message.tenant_id for message in broker.got} == {str(mark.id)}
 
 
 @pytest.mark.changes_roles
