@@ -142,26 +142,6 @@ _NEW_FEED: Final = """
 _NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) + 1 FROM events e), false)"
 
 
-# Those that wait for a number are of the past too.
-_NUMBER_EVENTS: Final = "SELECT events_stamp_v1(2147483647)"
-_HAS_CURSORS: Final = "SELECT to_regclass('event_cursors') IS NOT NULL"
-# The place is kept for `resume`, to the end of the db transaction; it is empty if no broker had anything.
-_KEEP_PLACE: Final = """
-    SELECT set_config('wallet.broker_position',
-        coalesce((SELECT c.position::text FROM event_cursors c WHERE c.sink = 'broker'), ''), true)"""
-_SKIP_PAST: Final = """
-    INSERT INTO event_cursors (sink, feed_id, position, lease_by, lease_until)
-    SELECT 'broker', h.feed_id, h.position, gen_random_uuid(), '-infinity' FROM events_head h
-    ON CONFLICT (sink) DO UPDATE SET feed_id = excluded.feed_id, position = excluded.position,
-        lease_by = excluded.lease_by, lease_until = excluded.lease_until"""
-_WAS_KEPT: Final = "SELECT current_setting('wallet.broker_position', true) IS NOT NULL"
-_GO_BACK: Final = (
-    "DELETE FROM event_cursors WHERE sink = 'broker' AND current_setting('wallet.broker_position') = ''",
-    """
-    UPDATE event_cursors SET position = current_setting('wallet.broker_position')::bigint
-    WHERE sink = 'broker' AND current_setting('wallet.broker_position') <> ''""",
-)
-
 _HAS_WEBHOOKS: Final = "SELECT to_regclass('webhook_endpoints') IS NOT NULL"
 _STOP_WEBHOOKS: Final = """
     UPDATE webhook_endpoints e SET feed_id = h.feed_id, lease_by = NULL, notice_owed = false,
@@ -177,28 +157,20 @@ _RESUME_WEBHOOKS: Final = """
 def after_load(connection: Connection) -> None:
     """Give the feed of a restored tenant or of a clone an id of its own: a cursor of the source's feed must not go on
     in it, because it may have passed positions that are given out again. The webhooks of a restored tenant are
-    disabled and keep their places, because the source may still deliver to them. The broker gets what happens from now
-    on: its consumers have the past from the source.
+    disabled and keep their places, because the source may still deliver to them.
     """
     if _holds(connection, _HAS_FEED):
         connection.execute(_NEW_FEED)
         connection.execute(_NEXT_NUMBER)
-        connection.execute(_NUMBER_EVENTS)
-    if _holds(connection, _HAS_CURSORS):
-        connection.execute(_KEEP_PLACE)
-        connection.execute(_SKIP_PAST)
     if _holds(connection, _HAS_WEBHOOKS):
         connection.execute(_STOP_WEBHOOKS)
 
 
 def resume(connection: Connection) -> None:
-    """Let the webhooks and the broker of a tenant that takes the place of its former self go on from their places, in
-    the db transaction of `after_load`. What was delivered since the backup and happened before it is sent again.
+    """Let the webhooks of a tenant that takes the place of its former self go on from their places, in the db
+    transaction of `after_load`. What was delivered since the backup and happened before it is sent again.
     """
     connection.execute(_RESUME_WEBHOOKS)
-    if _holds(connection, _WAS_KEPT):
-        for statement in _GO_BACK:
-            connection.execute(statement)
 
 
 def _holds(connection: Connection, question: LiteralString) -> bool:

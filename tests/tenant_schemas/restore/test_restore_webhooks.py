@@ -55,37 +55,6 @@ def test_a_tenant_that_gets_its_data_back_goes_on_where_its_webhook_was(
     assert asked(fresh_database, _WEBHOOK) == [("enabled", None, position, True)]
 
 
-_CURSOR = "SELECT c.position, c.feed_id = h.feed_id FROM event_cursors c, events_head h"
-
-
-def test_a_tenant_that_gets_its_data_back_goes_on_where_the_broker_was(
-    fresh_database: Database, furnished: Furnished, taken: Bundle, tmp_path: Path
-) -> None:
-    fresh_database.as_superuser().execute(f"UPDATE {SLUG}_schema.event_cursors SET position = 1")
-    taken = take(fresh_database, SLUG, tmp_path / "later")
-    restore(destination(fresh_database), taken)
-    assert asked(fresh_database, _CURSOR) == [(1, True)]
-
-
-def test_a_tenant_that_gets_its_data_back_and_had_no_broker_keeps_the_whole_feed_for_one(
-    fresh_database: Database, furnished: Furnished, tmp_path: Path
-) -> None:
-    fresh_database.as_superuser().execute(f"DELETE FROM {SLUG}_schema.event_cursors")
-    restore(destination(fresh_database), take(fresh_database, SLUG, tmp_path))
-    assert asked(fresh_database, _CURSOR) == []
-
-
-def test_a_tenant_beside_another_publishes_nothing_of_the_past(
-    fresh_database: Database, furnished: Furnished, taken: Bundle, tmp_path: Path
-) -> None:
-    """Its consumers would book it twice: it is of another source. What has no number yet is of the past too."""
-    post(fresh_database, furnished, 7)
-    restore(destination(fresh_database), take(fresh_database, SLUG, tmp_path / "later"), slug="copy")
-    assert asked(fresh_database, "SELECT has_events, has_unpublished FROM events_waiting", "copy") == [(False, False)]
-    ((position, _),) = asked(fresh_database, _CURSOR, "copy")
-    assert position == asked(fresh_database, "SELECT max(position) FROM events", "copy")[0][0]
-
-
 def test_what_an_admin_had_disabled_stays_so(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> None:
     asked(fresh_database, "SELECT webhook_disable_v1(id) FROM webhook_endpoints")
     restore(destination(fresh_database), take(fresh_database, SLUG, tmp_path))
