@@ -1,0 +1,48 @@
+"""nginx from Debian's package, with a folder and ports of its own: it touches nothing below /etc and /var."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.config import ROOT
+
+# A user's PATH has no /usr/sbin on Debian.
+NGINX = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+DEPLOYED = ROOT / "deploy" / "nginx"
+
+
+def start_nginx(folder: Path, http: str) -> "subprocess.Popen[bytes]":
+    """Start nginx with these directives of the context `http`. Relative includes start at deploy/nginx; the log is
+    `folder`/error.log. The process stays in the foreground; SIGQUIT finishes its requests, SIGTERM ends them.
+    """
+    if NGINX is None:
+        raise RuntimeError("nginx is not installed: apt-get install nginx-light")
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_main(folder, http))
+    return subprocess.Popen([NGINX, "-p", str(DEPLOYED), "-c", str(configuration)], stderr=subprocess.DEVNULL)
+
+
+def gateway(*, listen: str, service: Sequence[str], streams: Sequence[str], main: Sequence[str], log: Path) -> str:
+    """The gateway of deploy/nginx with these addresses, each `host:port`, and this access log."""
+    text = (DEPLOYED / "wallet.conf").read_text()
+    changed = {"listen 80;": f"listen {listen};", "include snippets/": f"include {DEPLOYED}/snippets/"}
+    changed["/var/log/nginx/wallet.log"] = str(log)
+    for port, addresses in ((8000, service), (8010, streams), (8020, main)):
+        changed[f"    server 127.0.0.1:{port};\n"] = "".join(f"    server {address};\n" for address in addresses)
+    for shipped, wanted in changed.items():
+        if shipped not in text:
+            raise RuntimeError(f"{DEPLOYED}/wallet.conf has no {shipped!r}")
+        text = text.replace(shipped, wanted)
+    return text
+
+
+def _main(folder: Path, http: str) -> str:
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+    user = "user root;\n" if os.geteuid() == 0 else ""  # Else its workers could not enter a private folder.
+    return (
+        f"{user}daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\nworker_processes 1;\n"
+        f"events {{ worker_connections 1024; }}\nhttp {{\naccess_log off;\n{temporary}{http}}}\n"
+    )
