@@ -2,7 +2,6 @@
 site builds.
 """
 
-import importlib
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
 from tenant_schemas.testing.plugin import Database
+from tests.factories.commands import options_of, scripts
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
@@ -48,7 +48,7 @@ def sources(*patterns: str) -> str:
 @cache
 def file_names() -> set[str]:
     """The names of all files below the folders of the code."""
-    folders = ("app", "docs", "migrations", "scripts", "tenant_schemas", "tests")
+    folders = ("app", "deploy", "docs", "migrations", "scripts", "tenant_schemas", "tests")
     return {path.name for folder in folders for path in (ROOT / folder).rglob("*.*")}
 
 
@@ -97,13 +97,6 @@ def test_every_name_in_the_table_of_promises_exists() -> None:
 # Commands.
 
 
-@cache
-def scripts() -> dict[str, click.Command]:
-    """The commands of scripts/, by name."""
-    names = [path.stem for path in sorted((ROOT / "scripts").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-    return {name: importlib.import_module(f"scripts.{name}").main for name in names}
-
-
 def flask_commands(app: Flask) -> dict[str, click.Command]:
     """The application's own `flask` commands, as `group command`."""
     groups = {name: group for name, group in app.cli.commands.items() if isinstance(group, click.Group)}
@@ -113,13 +106,6 @@ def flask_commands(app: Flask) -> dict[str, click.Command]:
         if name != "openapi"  # A command of flask-smorest.
         for command_name, command in group.commands.items()
     }
-
-
-def options_of(command: click.Command) -> set[str]:
-    """The long options of a command and of the commands below it."""
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
-    return own.union({"--help"}, *(options_of(deeper) for deeper in below))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -26,15 +26,23 @@ def start_nginx(folder: Path, http: str) -> "subprocess.Popen[bytes]":
 
 def gateway(*, listen: str, service: Sequence[str], streams: Sequence[str], main: Sequence[str], log: Path) -> str:
     """The gateway of deploy/nginx with these addresses, each `host:port`, and this access log."""
-    text = (DEPLOYED / "wallet.conf").read_text()
-    changed = {"listen 80;": f"listen {listen};", "include snippets/": f"include {DEPLOYED}/snippets/"}
-    changed["/var/log/nginx/wallet.log"] = str(log)
-    for port, addresses in ((8000, service), (8010, streams), (8020, main)):
-        changed[f"    server 127.0.0.1:{port};\n"] = "".join(f"    server {address};\n" for address in addresses)
-    for shipped, wanted in changed.items():
-        if shipped not in text:
-            raise RuntimeError(f"{DEPLOYED}/wallet.conf has no {shipped!r}")
-        text = text.replace(shipped, wanted)
+    upstreams = {"wallet_service": service, "wallet_streams": streams, "main_application": main}
+    text = "".join(
+        f"upstream {name} {{\n" + "".join(f"server {address};\n" for address in addresses) + "}\n"
+        for name, addresses in upstreams.items()
+    )
+    for line in (DEPLOYED / "wallet.conf").read_text().splitlines():
+        match line.split():
+            case ["include", "snippets/wallet-upstreams.conf;"]:
+                pass
+            case ["include", snippet]:
+                text += f"include {DEPLOYED}/{snippet}\n"
+            case ["listen", _]:
+                text += f"listen {listen};\n"
+            case ["access_log", _, form]:
+                text += f"access_log {log} {form}\n"
+            case _:
+                text += f"{line}\n"
     return text
 
 
