@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -109,6 +110,8 @@ class Settings:
     invitation_rate_limit: str
     second_factor_rate_limit: str
     operator_second_factor: bool
+    webhook_allowed_networks: tuple[str, ...]
+    webhook_allow_http: bool
     log_level: str
 
 
@@ -165,6 +168,8 @@ def read_settings() -> Settings:
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
         **_account_settings(env),
+        "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
+        "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
         "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
     }
     try:
@@ -211,6 +216,14 @@ def _are_origins(given: list[str]) -> None:
     wrong = [each for each in given if not re.fullmatch(_ORIGIN, each, re.ASCII)]
     if wrong:
         raise ValidationError(f"must be origins like https://app.example, in lower case: {', '.join(wrong)}")
+
+
+def _are_networks(given: list[str]) -> None:
+    try:
+        for each in given:
+            ip_network(each)
+    except ValueError as error:
+        raise ValidationError(f"must be networks like 10.0.0.0/8,fd00::/8: {error}") from None
 
 
 def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:

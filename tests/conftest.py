@@ -115,6 +115,8 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "invitation_rate_limit": "999999999/day",
         "second_factor_rate_limit": "999999999/day",
         "operator_second_factor": False,
+        "webhook_allowed_networks": (),
+        "webhook_allow_http": False,
         "log_level": "info",
     }
     return Settings(**(settings | changed))

@@ -42,7 +42,7 @@ BROWSERS = ("CORS_ORIGINS", "REFRESH_OVERLAP_SECONDS")
 OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
-    "LOG_LEVEL",
+    *("WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "LOG_LEVEL"),
 )
 ACCOUNTS = {
     "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
@@ -182,6 +182,8 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "INVITATION_RATE_LIMIT": "-5/hour",
         "SECOND_FACTOR_RATE_LIMIT": "",
         "OPERATOR_SECOND_FACTOR": "perhaps",
+        "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8",
+        "WEBHOOK_ALLOW_HTTP": "sometimes",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)
@@ -325,6 +327,12 @@ def test_what_no_browser_sends_or_every_page_is_no_origin(environment: pytest.Mo
     environment.setenv("CORS_ORIGINS", f"https://right.example,{origins}")
     with pytest.raises(ConfigurationError, match="CORS_ORIGINS"):
         read_settings()
+
+
+def test_webhooks_go_to_public_networks_unless_told(environment: pytest.MonkeyPatch) -> None:
+    assert (read_settings().webhook_allowed_networks, read_settings().webhook_allow_http) == ((), False)
+    environment.setenv("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,fd00::/8")
+    assert read_settings().webhook_allowed_networks == ("10.0.0.0/8", "fd00::/8")
 
 
 PROVIDER = {"OIDC_ISSUER": "https://id.example/realms/a", "OIDC_AUDIENCE": "wallet"}

@@ -1,0 +1,43 @@
+"""The secrets and signatures of webhooks, by Standard Webhooks 1.0.0.
+
+A secret is an HMAC of the endpoint's id and the epoch of its secret, by TENANT_SECRET. So no secret is stored, and a
+higher epoch gives a new one.
+"""
+
+import hmac
+from base64 import b64encode
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105
+OVERLAP: Final = timedelta(hours=24)  # for how long the secret before the last rotation signs too
+
+
+def secret_of(master_secret: str, endpoint_id: UUID, epoch: int) -> str:
+    """The secret as consumers enter it: `whsec_`, and 32 bytes in base64."""
+    return SECRET_PREFIX + b64encode(_key(master_secret, endpoint_id, epoch)).decode()
+
+
+def signing_epochs(epoch: int, rotated_at: datetime | None, now: datetime) -> tuple[int, ...]:
+    """The epochs whose secrets sign now: the current one, and for 24 hours after a rotation the one before."""
+    is_overlap = rotated_at is not None and now < rotated_at + OVERLAP
+    return (epoch, epoch - 1) if is_overlap else (epoch,)
+
+
+def signed_headers(
+    master_secret: str, endpoint_id: UUID, epochs: Iterable[int], *, message_id: str, timestamp: int, body: bytes
+) -> dict[str, str]:
+    """The three headers of a message. `body` must be the bytes that are sent."""
+    signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
+    digests = (hmac.digest(_key(master_secret, endpoint_id, epoch), signed, "sha256") for epoch in epochs)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(f"v1,{b64encode(digest).decode()}" for digest in digests),
+    }
+
+
+def _key(master_secret: str, endpoint_id: UUID, epoch: int) -> bytes:
+    return hmac.digest(master_secret.encode(), f"webhook:{endpoint_id}:{epoch}".encode(), "sha256")
