@@ -76,7 +76,7 @@ DRAIN_SECONDS = 30
     help="Threads of each worker process. Few of them run at once (REQUEST_CONCURRENCY); the others wait.",
 )
 def main(host: str, port: int, workers: int, threads: int) -> None:
-    _refuse_taken_port(host, port)
+    refuse_taken_port(host, port)
     settings = settings_or_exit()
     if settings.is_embedded:
         with _preparation_lock():
@@ -129,7 +129,8 @@ def _prepare(settings: Settings) -> None:
         seed(settings)
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
+def refuse_taken_port(host: str, port: int) -> None:
+    """Exit 2 if no process can listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

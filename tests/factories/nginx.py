@@ -2,13 +2,14 @@
 with gzip.
 """
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from scripts.support.demo.nginx import NGINX, start_nginx
+from scripts.support.demo.nginx import NGINX, nginx_command
 from tests.factories.served import free_port, wait_until_it_listens
 
 PATIENCE_SECONDS = 10
@@ -18,7 +19,7 @@ needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: 
 @contextmanager
 def running_nginx(folder: Path, http: str, port: int) -> Iterator[str]:
     """nginx with these directives of the context `http`, which listen on this port. Yields its URL."""
-    process = start_nginx(folder, http)
+    process = subprocess.Popen(nginx_command(folder, http), stderr=subprocess.DEVNULL)
     try:
         wait_until_it_listens(port, process)
         yield f"http://localhost:{port}"

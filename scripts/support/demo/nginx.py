@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +12,17 @@ NGINX = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), 
 DEPLOYED = ROOT / "deploy" / "nginx"
 
 
-def start_nginx(folder: Path, http: str) -> "subprocess.Popen[bytes]":
-    """Start nginx with these directives of the context `http`. Relative includes start at deploy/nginx; the log is
-    `folder`/error.log. The process stays in the foreground; SIGQUIT finishes its requests, SIGTERM ends them.
+def nginx_command(folder: Path, http: str) -> tuple[str, ...]:
+    """Write a configuration with these directives of the context `http` into `folder`, and return the command that
+    starts nginx with it, in the foreground. The log is `folder`/error.log. SIGQUIT finishes its requests, SIGTERM ends
+    them. Raises RuntimeError if nginx is not installed.
     """
     if NGINX is None:
         raise RuntimeError("nginx is not installed: apt-get install nginx-light")
+    folder.mkdir(exist_ok=True)
     configuration = folder / "nginx.conf"
     configuration.write_text(_main(folder, http))
-    return subprocess.Popen([NGINX, "-p", str(DEPLOYED), "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    return (NGINX, "-p", str(folder), "-c", str(configuration))
 
 
 def gateway(*, listen: str, service: Sequence[str], streams: Sequence[str], main: Sequence[str], log: Path) -> str:

@@ -1,0 +1,108 @@
+"""The processes of the demo. Each has a session of its own, so that Ctrl-C reaches the demo only, which ends them in
+the reverse order of their start. On Linux they end too if the demo is killed.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from app.config import ROOT
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+READY_SECONDS = 90
+STOP_SECONDS = 45  # More than a process takes to drain.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOG_TAIL = 2_000
+
+
+class Stopped(Exception):
+    """A signal asked the demo to end."""
+
+
+class Failed(Exception):
+    """A process ended by itself, or is not ready in time. The message has the end of its log."""
+
+
+@dataclass(slots=True)
+class Processes:
+    """`folder` gets a log for each process. `stop` is set when the demo shall end."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    stop: Event
+    _started: dict[str, tuple["subprocess.Popen[bytes]", signal.Signals]] = field(default_factory=dict)
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        more: Mapping[str, str] | None = None,
+        by: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Start a process, with more settings than the others have. The signal `by` will end it."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=ROOT,
+                env={**self.environment, **(more or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  It calls the kernel only.
+            )
+        self._started[name] = (process, by)
+
+    def wait_until(self, is_ready: Callable[[], bool], name: str) -> None:
+        """Wait until the process is ready. Raises Stopped, or Failed."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not is_ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise Failed(f"{name} is not ready after {READY_SECONDS} s:\n{self._tail(name)}")
+            self.stop.wait(0.05)
+
+    def check(self) -> None:
+        """Raises Stopped if the demo shall end, and Failed if a process has ended by itself."""
+        if self.stop.is_set():
+            raise Stopped
+        for name, (process, _) in self._started.items():
+            if process.poll() is not None:
+                raise Failed(f"{name} ended with exit code {process.returncode}:\n{self._tail(name)}")
+
+    def end(self) -> None:
+        """End all processes and what they have started, the last one first, and wait for each."""
+        for process, number in reversed(self._started.values()):
+            _signal_group(process, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+        self._started.clear()
+
+    def _tail(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-LOG_TAIL:]
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Also to the children of a process that has ended: a group exists for as long as it has a member."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _end_with_parent() -> None:
+    """In the child: unblock the signals, and (on Linux) get SIGTERM if the demo is killed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

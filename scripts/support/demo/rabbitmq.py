@@ -1,0 +1,75 @@
+"""RabbitMQ from Debian's package, in a folder of its own, without an init system and without the wrapper in /usr/sbin,
+which changes the user. Its epmd is a process of its own; RabbitMQ would start one that stays behind.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVER = next(iter(sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))), None)
+EPMD = shutil.which("epmd")
+EVERYTHING = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitMQ:
+    """A broker that is configured in `folder`, and not yet started. `users` are names and passwords."""
+
+    folder: Path
+    port: int
+    epmd_port: int
+    dist_port: int
+
+    def url(self, user: str, password: str) -> str:
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}/"
+
+    @property
+    def epmd_command(self) -> tuple[str, ...]:
+        return (str(EPMD), "-address", "127.0.0.1", "-port", str(self.epmd_port))
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (str(SERVER),)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "RABBITMQ_NODENAME": f"wallet{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            # One scheduler, which sleeps when it has no work: the machine has few cores.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def configure(self, definitions: Mapping[str, Any]) -> None:
+        """Write the files of its configuration."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "definitions.json").write_text(json.dumps(definitions))
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"load_definitions = {self.folder}/definitions.json\n"
+            "loopback_users = none\n"
+            "disk_free_limit.absolute = 1MB\n"
+            "log.console = true\nlog.console.level = warning\n"
+        )
+
+
+def definitions(users: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    """What the broker begins with: these users (names and passwords), who may do everything, and more."""
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [{"name": name, "password": password, "tags": ""} for name, password in users.items()],
+        "permissions": [{"user": name, **EVERYTHING} for name in users],
+        **more,
+    }
