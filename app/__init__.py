@@ -19,6 +19,7 @@ from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
+from app.events import models as _events  # noqa: F401
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.ledger import group_posting

@@ -218,8 +218,8 @@ BACKUP_POLICY: Final = BackupPolicy(
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour.
-    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals"}),
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone.
+    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals", "events"}),
     recreated={"status": "'disabled'"},
     note=note,
 )

@@ -1,11 +1,10 @@
 """Statements and exports on the wire."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Moment, PeriodQuery
+from app.api.fields import Answer, Moment, PeriodQuery, moment_text
 from app.api.money_fields import MoneyField
 from app.ledger.schemas import TransactionSchema
 from app.money import format_minor
@@ -39,11 +38,6 @@ class StatementSchema(Answer):
     opening_balance = MoneyField(attribute="opening_minor", data_key="openingBalance")
     movements = fields.List(fields.Nested(MovementSchema), metadata={"description": "oldest first"})
     closing_balance = MoneyField(attribute="closing_minor", data_key="closingBalance")
-
-
-def moment_text(moment: datetime) -> str:
-    """A moment as the field `Moment` writes it."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def shown(line: Line) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
         *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
         *("order_items.product_id", "documents.id", "documents.wallet_id"),
+        *("events.id", "events.wallet_id", "events.subject_id", "events_head.feed_id"),
     }
     query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema
@@ -40,6 +41,7 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         *("audit_log.actor_kind", "audit_log.refusal", "documents.status", "documents.failure"),
         *("bulk_requests.idempotency_key", "bulk_requests.request_fingerprint"),  # not cloned
         *("audit_refusals.action", "audit_refusals.actor_kind", "audit_refusals.refusal"),  # not cloned
+        *("events.type", "events.data", "events.traceparent"),  # not cloned
     }
     query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""

@@ -18,6 +18,8 @@ from tests.factories.histories import add_revision, copied_histories
 
 # Comments of the revisions that current.sql lacks: they explain replaced bodies and written rows.
 GONE = {
+    "-- The head is made after the triggers: making them waited for all writers, so who wrote without them has "
+    "committed.",
     "-- squawk-ignore constraint-missing-not-valid -- The table is small: a tenant has a few keys.",
     "-- Open the member's wallet, or return the one there is; `opened` tells which.",
     "-- Open the member's wallet with the limit that the policy gives, or return the one there is; `opened` tells "

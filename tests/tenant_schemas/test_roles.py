@@ -48,6 +48,8 @@ TENANT_TABLES = (
         "bulk_requests",
         "credit_policies",
         "documents",
+        "events",
+        "events_head",
         "holds",
         "ledger_accounts",
         "ledger_entries",
@@ -56,6 +58,8 @@ TENANT_TABLES = (
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
     *TENANT_VIEWS,
 )
+# It gives events their order within a wallet.
+TENANT_SEQUENCES = ("events_n",)
 # With the owner's rights, so that they can write.
 DEFINERS = (
     "audit_note_v1(jsonb)",
@@ -71,6 +75,7 @@ DEFINERS = (
     "document_report_v1(uuid,integer,bigint,bigint)",
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
+    "events_stamp_v1(integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -194,7 +199,11 @@ EXPECTED: dict[str, Rights] = {
     "wallet_backup": (
         {"database": "CONNECT", "schema public": "USAGE"}
         | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
-        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
+        | {
+            f"{schema_name}.{name}": "SELECT"
+            for schema_name in OUR_SCHEMAS[:2]
+            for name in (*TENANT_TABLES, *TENANT_SEQUENCES)
+        }
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
     "PUBLIC": {},
@@ -280,7 +289,7 @@ def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
 
 
 def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Database) -> None:
-    """Each table, view, function and type; and no sequence, because keys are uuids."""
+    """Each table, view, function and type; and no sequence of keys, because keys are uuids."""
     superuser = database.as_superuser()
     relations = superuser.execute(
         "SELECT n.nspname, c.relkind::text, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -295,6 +304,7 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
             for schema_name in OUR_SCHEMAS[:2]
             for table in TENANT_TABLES
         ]
+        + [(schema_name, "S", sequence) for schema_name in OUR_SCHEMAS[:2] for sequence in TENANT_SEQUENCES]
     )
     schemas = superuser.execute(
         "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
