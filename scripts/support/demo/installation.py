@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import sys
 from contextlib import ExitStack
@@ -66,8 +65,7 @@ class Installation:
         run, broker = self.processes.start, self.broker
         broker.configure(definitions(BROKER_USERS))
         run("epmd", broker.epmd_command)
-        # Its data is thrown away: it need not write it first.
-        run("rabbitmq", broker.command, more=broker.environment, by=signal.SIGKILL)
+        run("rabbitmq", broker.command, more=broker.environment)
 
     def _start_service(self) -> None:
         """It makes the database, the tenants and the demo's people; the other processes need them."""

@@ -38,7 +38,7 @@ class Processes:
     folder: Path
     environment: Mapping[str, str]
     stop: Event
-    _started: dict[str, tuple["subprocess.Popen[bytes]", signal.Signals]] = field(default_factory=dict)
+    _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def start(
         self,
@@ -46,9 +46,8 @@ class Processes:
         command: Sequence[str | Path],
         *,
         more: Mapping[str, str] | None = None,
-        by: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Start a process, with more settings than the others have. The signal `by` will end it."""
+        """Start a process, with more settings than the others have."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -60,7 +59,7 @@ class Processes:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  It calls the kernel only.
             )
-        self._started[name] = (process, by)
+        self._started[name] = process
 
     def wait_until(self, is_ready: Callable[[], bool], name: str) -> None:
         """Wait until the process is ready. Raises Stopped, or Failed."""
@@ -75,14 +74,14 @@ class Processes:
         """Raises Stopped if the demo shall end, and Failed if a process has ended by itself."""
         if self.stop.is_set():
             raise Stopped
-        for name, (process, _) in self._started.items():
+        for name, process in self._started.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with exit code {process.returncode}:\n{self._tail(name)}")
 
     def end(self) -> None:
         """End all processes and what they have started, the last one first, and wait for each."""
-        for process, number in reversed(self._started.values()):
-            _signal_group(process, number)
+        for process in reversed(self._started.values()):
+            _signal_group(process, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
             _signal_group(process, signal.SIGKILL)
