@@ -1,13 +1,15 @@
 """Serve the stand-in: `python -m deploy.standin --port 8020`. SIGTERM and Ctrl-C stop it.
 
-STANDIN_DATA      the folder of its key and of its database
-STANDIN_ISSUER    its URL as the wallet and browsers see it; the wallet's OIDC_ISSUER is the same
-STANDIN_USERS     its users: JSON, addresses and Argon2 hashes of passwords
-WALLET_URL        the wallet's API, or the gateway before it
-WALLET_TENANT     the slug of its tenant
-WALLET_AUDIENCE   the wallet's OIDC_AUDIENCE
+STANDIN_DATA           the folder of its key and of its database
+STANDIN_ISSUER         its URL as the wallet and browsers see it; the wallet's OIDC_ISSUER is the same
+STANDIN_USERS          its users: JSON, addresses and Argon2 hashes of passwords
+WALLET_URL             the wallet's API, or the gateway before it
+WALLET_TENANT          the slug of its tenant
+WALLET_AUDIENCE        the wallet's OIDC_AUDIENCE
 WALLET_WEBHOOK_SECRET  what POST /api/admin/webhooks answered; without it, no webhook is accepted
-WALLET_BROKER_URL RabbitMQ, with the login of this application
+WALLET_BROKER_URL      RabbitMQ, with a login that may read events
+WALLET_COMMANDS_URL    RabbitMQ, with the login that may send commands
+WALLET_COMMANDS_QUEUE  the queue of the tenant's commands
 """
 
 import argparse
@@ -23,7 +25,7 @@ from threading import Thread
 from werkzeug.serving import make_server
 
 from deploy.standin.app import create_app
-from deploy.standin.commands import send_payment
+from deploy.standin.commands import Commands
 from deploy.standin.identity import Identity
 from deploy.standin.inbox import Inbox
 from deploy.standin.rabbitmq import consume
@@ -40,10 +42,10 @@ def main() -> None:
     app = create_app(
         identity=Identity(folder, env["STANDIN_ISSUER"], env["WALLET_AUDIENCE"], users),
         inbox=inbox,
+        commands=Commands(env["WALLET_COMMANDS_URL"], env["WALLET_COMMANDS_QUEUE"]),
         wallet_url=env["WALLET_URL"],
         tenant=env["WALLET_TENANT"],
         secret=env.get("WALLET_WEBHOOK_SECRET") or secrets.token_urlsafe(),
-        send=partial(send_payment, broker),
     )
     server = make_server(given.host, given.port, app, threaded=True)
     for number in (signal.SIGINT, signal.SIGTERM):

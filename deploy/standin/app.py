@@ -3,7 +3,6 @@ webhooks, commands, and a page.
 """
 
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, abort, request
 from flask.typing import ResponseReturnValue
@@ -12,6 +11,7 @@ from schema_wallet_client.api.wallets import show_own_wallet
 from schema_wallet_client.models import Wallet
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from deploy.standin.commands import Commands
 from deploy.standin.identity import Identity
 from deploy.standin.inbox import Inbox
 from deploy.standin.proof import Incomplete
@@ -19,8 +19,10 @@ from deploy.standin.proof import Incomplete
 PAGE = Path(__file__).with_name("page.html")
 
 
-def create_app(*, identity: Identity, inbox: Inbox, wallet_url: str, tenant: str, secret: str, send: Any) -> Flask:
-    """`secret` is that of the webhook endpoint; `send` sends a command and returns its id."""
+def create_app(
+    *, identity: Identity, inbox: Inbox, commands: Commands, wallet_url: str, tenant: str, secret: str
+) -> Flask:
+    """`tenant` is the slug of the wallet's tenant, `secret` that of the webhook endpoint."""
     app = Flask(__name__)
 
     def bearer() -> tuple[str, str]:
@@ -65,9 +67,10 @@ def create_app(*, identity: Identity, inbox: Inbox, wallet_url: str, tenant: str
     @app.post("/commands/payments")
     def command_payment() -> ResponseReturnValue:
         """Command a payment by queue; `times` sends the same command again, as a broker may."""
-        _, email = bearer()
+        token, _ = bearer()
         body = request.get_json()
-        return {"commandId": send(email, body["amount"], times=int(body.get("times", 1)))}, 202
+        sent = commands.send_payment(str(own_wallet(token).id), body["amount"], times=int(body.get("times", 1)))
+        return {"commandId": sent}, 202
 
     @app.get("/arrived/<via>")
     def list_arrived(via: str) -> ResponseReturnValue:

@@ -2,41 +2,49 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
 
 SOURCE = "/standin"
-COMMANDS = "wallet.commands"
 SECONDS = 10
 
 
-def send_payment(url: str, email: str, amount: str, *, times: int = 1) -> str:
-    """Command a payment and return the command's id: the wallet takes a second one with this id for the same. Returns
-    once the broker has stored the command.
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """`url` has a login of the broker that may write to this tenant's `queue` only. Its name is that of an API key, and
+    the broker proves it to the wallet as the `user-id` of each message: the body says nothing about who commands.
     """
-    command = {
-        "specversion": "1.0",
-        "id": str(uuid4()),
-        "source": SOURCE,
-        "type": "wallet.payment.requested.v1",
-        "datacontenttype": "application/json",
-        "data": {"email": email, "amount": amount},
-    }
-    asyncio.run(asyncio.wait_for(_send(url, command, times), SECONDS))
-    return str(command["id"])
 
+    url: str
+    queue: str
 
-async def _send(url: str, command: dict[str, Any], times: int) -> None:
-    message = aio_pika.Message(
-        json.dumps(command).encode(),
-        content_type="application/cloudevents+json",
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=command["id"],
-    )
-    async with await aio_pika.connect(url) as connection:
-        channel = await connection.channel()
-        exchange = await channel.get_exchange(COMMANDS)
-        for _ in range(times):
-            await exchange.publish(message, command["type"])
+    def send_payment(self, wallet_id: str, amount: str, *, times: int = 1) -> str:
+        """Command a payment and return the command's id. Returns once the broker has stored the command. One that is
+        sent again (`times`) has the same id, and the wallet takes it for the same.
+        """
+        command = {
+            "specversion": "1.0",
+            "id": str(uuid4()),
+            "source": SOURCE,
+            "type": "wallet.payment.requested.v1",
+            "data": {"walletId": wallet_id, "amount": amount},
+        }
+        asyncio.run(asyncio.wait_for(self._send(command, times), SECONDS))
+        return str(command["id"])
+
+    async def _send(self, command: dict[str, Any], times: int) -> None:
+        message = aio_pika.Message(
+            json.dumps(command).encode(),
+            content_type="application/cloudevents+json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            message_id=command["id"],
+            user_id=urlsplit(self.url).username,
+        )
+        async with await aio_pika.connect(self.url) as connection:
+            channel = await connection.channel(on_return_raises=True)
+            for _ in range(times):
+                await channel.default_exchange.publish(message, self.queue, mandatory=True)
