@@ -6,7 +6,6 @@ migrations that create the tables.
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from psycopg import sql
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from tenant_schemas import search_path
+from tenant_schemas import base64url, search_path
 from tenant_schemas.errors import NotPrepared
 from tenant_schemas.tenant import Tenant
 
@@ -59,7 +58,7 @@ def pool_password(secret: str) -> str:
 
 def _derive_password(secret: str, label: str) -> str:
     digest = hmac.new(secret.encode(), label.encode(), hashlib.sha256).digest()
-    return urlsafe_b64encode(digest).decode().rstrip("=")
+    return base64url.encode(digest)
 
 
 def create_service_roles(connection: Connection, roles: ServiceRoles, passwords: dict[str, str]) -> None:

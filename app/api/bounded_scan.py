@@ -50,6 +50,12 @@ def scan(
     return Found(items, position, *total)
 
 
+def count_rows(query: sa.Select[Any], most: int) -> int:
+    """The number of rows of the query, counted up to `most`."""
+    found = query.limit(most).subquery()
+    return int(db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one())
+
+
 def _edge(query: sa.Select[Any], order: Order) -> Position | None:
     """The position of the last row that may be scanned; None if fewer rows are left."""
     found = query.with_only_columns(*order).order_by(None).order_by(*_sorted(order))

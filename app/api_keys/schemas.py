@@ -7,6 +7,7 @@ from app.api.pagination import page_schema
 from app.users.models import KEY_ROLES
 
 ROLES = Words("ApiKeyRole", *KEY_ROLES)
+_NAME = {"description": "`operator` for an operator, `no longer known` for a user whom the tenant has forgotten"}
 
 
 class ApiKeySchema(Answer):
@@ -16,11 +17,11 @@ class ApiKeySchema(Answer):
     creator_id = fields.UUID(
         attribute="created_by", data_key="creatorId", metadata={"description": "the user who made it"}
     )
-    creator_name = fields.String(data_key="creatorName")
+    creator_name = fields.String(data_key="creatorName", metadata=_NAME)
     keeper_id = fields.UUID(
         data_key="keeperId", metadata={"description": "the admin who answers for it; it ends with that admin's right"}
     )
-    keeper_name = fields.String(data_key="keeperName")
+    keeper_name = fields.String(data_key="keeperName", metadata=_NAME)
     created_at = Moment(data_key="createdAt")
     expires_at = Moment(data_key="expiresAt")
     revoked_at = Moment(data_key="revokedAt", allow_none=True)

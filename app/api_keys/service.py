@@ -18,19 +18,24 @@ from app.api_keys.models import ApiKey
 from app.audit.service import commit_entry
 from app.auth.actors import Actor
 from app.auth.credentials import KEY_PREFIX
+from app.auth.membership_lock import lock_members
+from app.auth.named_actors import OPERATOR_NAME
 from app.db import db
 from app.errors import Invalid
-from app.users.models import Membership, User
+from app.users.models import FormerMember, Membership, User
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import shared_side
 
 SECRET_BYTES: Final = 32
 LONGEST_LIFE: Final = timedelta(days=366)
+FORGOTTEN_NAME: Final = "no longer known"  # of a user whom the tenant has forgotten, or who was an operator
 
 
 def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> tuple[sa.Row[Any], str]:
-    """A new key, and its text, which only this answer contains. Raises Invalid for an expiry in the past or too far
-    ahead.
+    """A new key, and its text, which only this answer contains.
+
+    Locks the tenant's row in the registry, as changes of members do: who removes the maker must choose for this key
+    too. Raises AdminRequired, and Invalid for an expiry in the past or too far ahead.
     """
     _refuse_wrong_expiry(expires_at)
     tenant, secret = current_tenant(), token_urlsafe(SECRET_BYTES)
@@ -46,6 +51,7 @@ def create_key(name: str, role: str, expires_at: datetime, *, actor: Actor) -> t
     )
     told = {"name": name, "role": role, "expiresAt": expires_at}
     with shared_side():
+        lock_members(tenant, actor)
         db.session.add(key)
         db.session.flush()
         commit_entry(tenant, actor, "api_key.create", subject=str(key.id), after=told)
@@ -87,12 +93,16 @@ def _keys_of(tenant_id: UUID) -> sa.Select[Any]:
 
 
 def _name_of(user_id: sa.ColumnExpressionArgument[UUID]) -> sa.ScalarSelect[str]:
-    """A member's name in the key's tenant, or a former member's own. No tenant learns an operator's name."""
-    user, member = aliased(User), aliased(Membership)
-    own = sa.case((user.is_operator, "operator"), else_=user.name)
+    """The name by which the key's tenant knows a member or former member, as `all_members` shows it to the tenant's
+    login. No tenant learns an operator's name, and nobody that of a user whom the tenant has forgotten.
+    """
+    user, member, former = aliased(User), aliased(Membership), aliased(FormerMember)
+    of_member = sa.case((user.is_operator, OPERATOR_NAME), (member.user_id.is_not(None), user.name))
+    known = sa.func.coalesce(member.name, of_member, former.name, FORGOTTEN_NAME)
     return (
-        sa.select(sa.func.coalesce(member.name, own))
+        sa.select(known)
         .outerjoin_from(user, member, (member.user_id == user.id) & (member.tenant_id == ApiKey.tenant_id))
+        .outerjoin(former, (former.user_id == user.id) & (former.tenant_id == ApiKey.tenant_id))
         .where(user.id == user_id)
         .correlate(ApiKey)
         .scalar_subquery()

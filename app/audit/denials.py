@@ -4,7 +4,8 @@ A change is recorded where it happens, in the same db transaction. A refusal has
 no wallet, because the audit compares each wallet with its last entry. What is recorded follows from the route, the
 caller and the outcome, and not from what the request says:
 
-- of a caller whose role the route does not admit, each refusal, within a bound and then counted (`commit_refusal`);
+- of a caller who lacks the role or the second factor that the route demands, each refusal, within a bound and then
+  counted (`commit_refusal`);
 - of a caller whom the route admits, each refusal of a request that would change something, and each want of a right.
   A refused dry run changed nothing and is not recorded; an operator's is, because its answer shows the wallet's funds.
 
@@ -25,6 +26,7 @@ from app.api.requests import SAFE_METHODS
 from app.audit.service import commit_entry, commit_refusal
 from app.auth.access import OPENS, actor, caller
 from app.auth.actors import ActorKind
+from app.auth.second_factor.errors import SecondFactorDemanded
 from app.current import current_app, g, request
 from app.db import db
 from tenant_schemas import registry
@@ -52,8 +54,9 @@ def _note(response: Response) -> Response:
         try:
             tenant = _concerned(response)
             if tenant is not None:
-                write = commit_entry if _is_admitted() else commit_refusal
-                write(tenant, actor(), _action(), subject=subject(), refusal=_code(response))
+                code = _code(response)
+                write = commit_entry if _is_admitted(code) else commit_refusal
+                write(tenant, actor(), _action(), subject=subject(), refusal=code)
         except (psycopg.Error, SQLAlchemyError, TenancyError):
             log.exception("audit_entry_lost", action=_action())
     return response
@@ -78,10 +81,11 @@ def _concerned(response: Response) -> Tenant | None:
         return None
 
 
-def _is_admitted() -> bool:
-    """Whether the route admits the caller's role."""
+def _is_admitted(code: str) -> bool:
+    """Whether the caller has the role, and the second factor, that the route demands."""
     who = getattr(current_app.view_functions[request.endpoint or ""], "access", None)
-    return caller().role in OPENS[who] if who in OPENS else True
+    has_role = caller().role in OPENS[who] if who in OPENS else True
+    return has_role and code != SecondFactorDemanded.code
 
 
 def _action() -> str:

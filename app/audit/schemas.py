@@ -13,6 +13,9 @@ from app.money import format_minor
 from app.users.schemas import PersonSchema
 
 _MINOR = re.compile("(_m|M)inor$")
+# Release 0.2.0 wrote the address into the entries of invitations. The chain keeps it, and no answer shows it: the
+# tenant may have forgotten whose it is.
+_ADDRESS = "email"
 
 
 class StateField(fields.Dict):
@@ -34,6 +37,7 @@ def _spelled(state: dict[str, Any], currency: str | None) -> dict[str, Any]:
             else value
         )
         for name, value in state.items()
+        if name != _ADDRESS
     }
 
 

@@ -6,8 +6,6 @@ it only chooses the counters of a log-in (`app/limits/attempts.py`). It ends wit
 """
 
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
@@ -20,6 +18,7 @@ from flask import Request, Response, after_this_request
 from app.current import request
 from app.derived_keys import mac_of
 from app.users.service import credentials
+from tenant_schemas import base64url
 
 # __Host- requires the path /; this cookie is sent to DEVICE_PATH only. A log-out leaves it.
 DEVICE_COOKIE: Final = "__Secure-device"
@@ -44,7 +43,7 @@ def device_token(user_id: UUID, password_hash: str | None, device_id: UUID | Non
     """A token for a device that has just proved the user's password. Pass the id of a device that is known already."""
     device = device_id or uuid4()
     fields = _FIELDS.pack(user_id.bytes, device.bytes, _password_mark(password_hash), int(time()))
-    return urlsafe_b64encode(fields + mac_of("device token", fields)[:_TAG_BYTES]).decode().rstrip("=")
+    return base64url.encode(fields + mac_of("device token", fields)[:_TAG_BYTES])
 
 
 def presented_tokens(request: Request, in_body: str | None) -> list[str]:
@@ -87,8 +86,8 @@ def keep_device_cookie(token: str) -> None:
 def _read(text: str) -> Device | None:
     """None for what is no token of this service, or is too old."""
     try:
-        raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (Base64Error, ValueError):
+        raw = base64url.decode(text)
+    except ValueError:
         return None
     fields, tag = raw[: _FIELDS.size], raw[_FIELDS.size :]
     if len(fields) != _FIELDS.size or not hmac.compare_digest(tag, mac_of("device token", fields)[:_TAG_BYTES]):

@@ -6,7 +6,6 @@ algorithm that the settings allow. No claim of the provider chooses a tenant.
 """
 
 import json
-from base64 import urlsafe_b64decode
 from typing import Any, Final
 
 from joserfc import jwt
@@ -17,6 +16,7 @@ from app.auth.errors import TokenExpired, TokenInvalid
 from app.auth.jwks_client import ProviderKeys
 from app.auth.tokens import Token
 from app.users.service import credentials
+from tenant_schemas import base64url
 
 LEEWAY_SECONDS: Final = 30  # The two clocks may differ.
 
@@ -45,7 +45,7 @@ class OpenIdProvider:
         """
         try:
             payload = text.split(".")[1]
-            return bool(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["iss"] == self.issuer)
+            return bool(json.loads(base64url.decode(payload))["iss"] == self.issuer)
         except (LookupError, ValueError, TypeError, RecursionError):
             return False
 

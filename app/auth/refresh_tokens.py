@@ -6,7 +6,6 @@ refreshes. A token without a right tag, from an earlier release or before SECRET
 """
 
 import hmac
-from base64 import urlsafe_b64encode
 from hashlib import sha256
 from secrets import token_bytes
 from typing import Final
@@ -14,6 +13,7 @@ from uuid import UUID
 
 from app.auth.errors import TokenInvalid
 from app.derived_keys import mac_of
+from tenant_schemas import base64url
 
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 16
@@ -66,13 +66,9 @@ def _parts(token: str) -> tuple[str, str, str]:
 
 
 def _token(session: str, secret: bytes) -> str:
-    text = _encoded(secret)
+    text = base64url.encode(secret)
     return f"{session}.{text}.{_tag(session, text)}"
 
 
 def _tag(session: str, secret: str) -> str:
-    return _encoded(mac_of("refresh tag", f"{session}.{secret}".encode())[:TAG_BYTES])
-
-
-def _encoded(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).decode().rstrip("=")
+    return base64url.encode(mac_of("refresh tag", f"{session}.{secret}".encode())[:TAG_BYTES])

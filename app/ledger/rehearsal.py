@@ -9,7 +9,7 @@ from app.sql_refusals import named_refusals
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
-_OPEN: Final = "SELECT FROM wallet_open_v3(%s, %s, %s, NULL)"
+_OPEN: Final = "SELECT wallet_rehearse_v1(%s, %s)"
 
 
 def rehearsed_row(
@@ -24,7 +24,7 @@ def rehearsed_row(
     with connections().engine(current_tenant()).connect() as connection, connection.begin() as db_transaction:
         with named_refusals():
             if opens is not None:
-                connection.exec_driver_sql(_OPEN, (*opens, opens[0]))
+                connection.exec_driver_sql(_OPEN, opens)
             row: Sequence[Any] = connection.exec_driver_sql(statement, parameters).one()
         db_transaction.rollback()
     return row

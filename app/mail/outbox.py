@@ -135,7 +135,9 @@ def use_token(kind: MailKind, token: str) -> None:
 
 def drop_tokens(user_id: UUID, *kinds: MailKind) -> None:
     """Make the user's tokens of these kinds useless, sent or not."""
-    db.session.execute(sa.delete(AccountMail).where(AccountMail.user_id == user_id, AccountMail.kind.in_(kinds)))
+    mail = AccountMail
+    of_user = sa.delete(mail).where(mail.user_id == user_id, mail.kind.in_(kinds))
+    db.session.execute(of_user.where(mail.token_hash.is_not(None)))  # The index has mails with tokens only.
 
 
 def prune_mails(days: int) -> int:

@@ -3,9 +3,11 @@ and the name of a tenant.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from typing import Any, Final
+from uuid import UUID
 
 from app.mail.models import MailKind
 
@@ -44,15 +46,28 @@ _USES: Final = {
 
 
 def compose(
-    kind: MailKind, recipient: str, details: Mapping[str, Any], *, token: str | None, sender: str, pages_url: str
+    kind: MailKind,
+    recipient: str,
+    details: Mapping[str, Any],
+    *,
+    mail_id: UUID,
+    created_at: datetime,
+    token: str | None,
+    sender: str,
+    pages_url: str,
 ) -> EmailMessage:
-    """The mail, ready to be sent. Raises ValueError for a recipient that can't stand in a header."""
+    """The mail, ready to be sent. A mail that is sent again has the same Message-ID. Raises ValueError for a recipient
+    that can't stand in a header.
+    """
     named = {name: " ".join(str(value).split()) for name, value in details.items()}
     use = _use(kind, token, pages_url) if token else ""
     message = EmailMessage()
-    message["From"] = Address(addr_spec=sender)
+    author = Address(addr_spec=sender)
+    message["From"] = author
     message["To"] = Address(addr_spec=recipient)
     message["Subject"] = _SUBJECTS[kind].format_map(named)
+    message["Date"] = created_at
+    message["Message-ID"] = f"<{mail_id}@{author.domain}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no absence note answers it.
     message.set_content(f"Hello,\n\n{_BODIES[kind].format_map(named | {'use': use})}\n")
     return message

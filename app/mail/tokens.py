@@ -3,12 +3,12 @@ the database has only its hash. So neither a dump of the database nor an id open
 """
 
 import hmac
-from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
 from app.derived_keys import derived_key
+from tenant_schemas import base64url
 
 TOKEN_LENGTH: Final = 43
 
@@ -16,7 +16,7 @@ TOKEN_LENGTH: Final = 43
 def token_of(mail_id: UUID) -> str:
     """The token of the mail with this id: 32 bytes in base64url."""
     made = hmac.digest(derived_key("account tokens"), mail_id.bytes, "sha256")
-    return urlsafe_b64encode(made).decode().rstrip("=")
+    return base64url.encode(made)
 
 
 def hash_of(token: str) -> bytes:

@@ -5,6 +5,7 @@ to the next claim. A mail that can't be sent is tried again, less and less often
 processes work side by side. Without a transport, nothing is sent, and the log says so.
 """
 
+from datetime import datetime
 from email.errors import MessageError
 from smtplib import SMTPDataError, SMTPRecipientsRefused
 from threading import Event
@@ -36,7 +37,7 @@ _CLAIM: Final = """
         next_attempt_at = now() + make_interval(secs => least(%s * 2 ^ least(attempts, 16), %s))
     WHERE id = (SELECT id FROM shared.account_mails WHERE next_attempt_at <= now()
         ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-    RETURNING id, kind, recipient, details, token_hash, attempts, expires_at <= now()"""
+    RETURNING id, kind, recipient, details, token_hash, created_at, attempts, expires_at <= now()"""
 _DONE: Final = "UPDATE shared.account_mails SET next_attempt_at = NULL, sent_at = now() WHERE id = %s"
 _GIVE_UP: Final = "UPDATE shared.account_mails SET next_attempt_at = NULL WHERE id = %s"
 _NEW_HASH: Final = "UPDATE shared.account_mails SET token_hash = %s WHERE id = %s"
@@ -48,6 +49,7 @@ class _Claimed(NamedTuple):
     recipient: str
     details: dict[str, str]
     token_hash: bytes | None
+    created_at: datetime
     attempts: int
     is_over: bool
 
@@ -84,6 +86,8 @@ class Sender:
             MailKind(mail.kind),
             mail.recipient,
             mail.details,
+            mail_id=mail.id,
+            created_at=mail.created_at,
             token=token,
             sender=self._sender,
             pages_url=self._pages_url,

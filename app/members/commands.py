@@ -13,6 +13,7 @@ from psycopg import Error
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
+from app.auth.membership_lock import lock_members, role_of
 from app.auth.passwords import hash_password, refuse_obvious_password
 from app.auth.schemas import NewPassword
 from app.auth.service import follow_password_change
@@ -20,7 +21,7 @@ from app.db import db
 from app.errors import Invalid, ServiceError
 from app.members.former_members import forget_expired, forget_former_member
 from app.members.invitations.service import invite
-from app.members.service import add_membership, end_admins_right, lock_members, role_of
+from app.members.service import add_membership, end_admins_right
 from app.users import service as users
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import MEMBERSHIP_ROLES, Role, User
@@ -163,6 +164,7 @@ def forget_former(slug: str | None, user_id: UUID | None, batch: int) -> None:
     """Forget the addresses and names of former members whose time is over (the tenant's setting former_member_days, ten
     years by default), and print their number. Run it daily. With --tenant and --user, forget one former member.
 
+    Their invitations are deleted. Who has a valid invitation is kept until it is over, unless --user names them.
     Wallets, movements and the audit log keep the user's id.
     """
     if (slug is None) != (user_id is None):

@@ -1,4 +1,5 @@
 """Forgets who former members were. A trigger remembers them when they are removed, for a time that each tenant sets.
+Another deletes their invitations when they are forgotten; who has a valid one is kept until it is over.
 
 Works on the shared side, where row-level security does not separate tenants: so each statement names its tenant.
 """
@@ -21,7 +22,10 @@ _FORGET_EXPIRED: Final = """
     ), expired AS (
         SELECT e.tenant_id, e.user_id FROM times CROSS JOIN LATERAL (
             SELECT f.tenant_id, f.user_id FROM shared.former_members f
-            WHERE f.tenant_id = times.id AND f.removed_at < times.oldest ORDER BY f.removed_at LIMIT %(limit)s) e
+            WHERE f.tenant_id = times.id AND f.removed_at < times.oldest AND NOT EXISTS (
+                SELECT FROM shared.invitations i WHERE i.tenant_id = f.tenant_id AND i.email = f.email
+                    AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now())
+            ORDER BY f.removed_at LIMIT %(limit)s) e
         LIMIT %(limit)s
     ), forgotten AS (
         DELETE FROM shared.former_members f USING expired e WHERE f.tenant_id = e.tenant_id AND f.user_id = e.user_id

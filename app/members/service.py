@@ -5,12 +5,13 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.api.bounded_scan import count_rows
 from app.api.conditional import IfMatch
 from app.api_keys.handover import KeyChoice, settle_keys
 from app.audit.service import commit_entry
-from app.auth.actors import Actor, ActorKind
-from app.auth.errors import AdminRequired
-from app.db import db, tenants
+from app.auth.actors import Actor
+from app.auth.membership_lock import lock_members, role_of
+from app.db import db
 from app.members.errors import OwnMembership
 from app.members.invitations.models import revoke_invitations_of
 from app.users.errors import MemberNotFound
@@ -47,8 +48,7 @@ def _with_versions() -> sa.Select[Any]:
 
 def count_members(most: int, *, q: str | None = None, role: str | None = None) -> int:
     """The number of members that `list_members` lists on all its pages, counted up to `most`."""
-    found = sa.select(member_directory.c.user_id).where(*_conditions(q, role)).limit(most).subquery()
-    return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+    return count_rows(sa.select(member_directory.c.user_id).where(*_conditions(q, role)), most)
 
 
 def _conditions(q: str | None, role: str | None) -> list[sa.ColumnElement[bool]]:
@@ -140,21 +140,6 @@ def _role_to_change(tenant: Tenant, user_id: UUID, actor: Actor) -> Role | None:
         raise OwnMembership("You can't change or remove your own membership: ask another admin.")
     lock_members(tenant, actor)
     return role_of(tenant, user_id)
-
-
-def lock_members(tenant: Tenant, actor: Actor) -> None:
-    """Lock the tenant's row in the registry, so that changes of members and invitations run one after another. Raises
-    AdminRequired if the actor was an admin when the request came, and is no longer.
-    """
-    db.session.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True))
-    if actor.kind is ActorKind.USER and role_of(tenant, cast(UUID, actor.id)) is not Role.ADMIN:
-        raise AdminRequired("You are no longer an admin of this tenant.")
-
-
-def role_of(tenant: Tenant, user_id: UUID) -> Role | None:
-    """The user's role in the tenant; None for a user who is no member."""
-    role = db.session.scalar(sa.select(Membership.role).where(*_is(tenant, user_id)))
-    return Role(role) if role else None
 
 
 def end_admins_right(

@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import undefer
 
+from app.api.bounded_scan import count_rows
 from app.audit.service import mark_written, set_actor
 from app.auth.actors import SYSTEM, Actor, ActorKind
 from app.db import db
@@ -132,8 +133,7 @@ def list_wallets(
 
 def count_wallets(most: int, **filters: Any) -> int:
     """The number of wallets that `list_wallets` lists on all its pages, counted up to `most`."""
-    found = sa.select(Wallet.id).where(*_conditions(**filters)).limit(most).subquery()
-    return db.session.execute(sa.select(sa.func.count()).select_from(found)).scalar_one()
+    return count_rows(sa.select(Wallet.id).where(*_conditions(**filters)), most)
 
 
 def _with_owners(wallets: Sequence[Wallet]) -> list[MemberWallet]:

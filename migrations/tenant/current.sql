@@ -19,8 +19,8 @@
 --   movement_is_sound_v2, wallet_not_posted_v2, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,
 --   hold_capture_v2, order_cancel_v2, openings_post_v2, audit_text_v1, audit_state_is_plain_v1, audit_chain_v2,
 --   audit_note_v2, audit_refusals_end_v1, audit_refused_v1, wallet_id_v1, wallet_unopened_v1, wallet_open_v3,
---   wallets_insert_missing_v1, wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, events_of_movement_v1,
---   events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1.
+--   wallets_insert_missing_v1, wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1,
+--   events_of_movement_v1, events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v4, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -105,6 +105,8 @@
 -- 0014: Changes of a credit policy name the version that they have seen.
 --
 -- The version is the row's xmin: each change gives another one, and no column has to be kept equal with the audit log.
+
+-- 0015: Dry runs open a missing wallet without an audit entry.
 
 -- 0016: The feed of events: what happens to wallets, holds and orders.
 --
@@ -2567,6 +2569,20 @@ BEGIN
         VALUES (p_actor_id, 'credit_policy.set', to_jsonb(old), to_jsonb(policy), p_request_id);
 END $$;
 
+-- Open the member's wallet, if it is missing, in a db transaction that is rolled back: as wallet_open_v3, without its
+-- audit entry. An entry would lock the head of the audit log's chain before what the dry run locks, and every change
+-- locks the head last. If the db transaction were committed, ledger_audit_v4 would report a wallet with a credit limit.
+CREATE FUNCTION wallet_rehearse_v1(p_user_id uuid, p_currency text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM FROM shared.memberships m JOIN shared.tenants t ON t.id = m.tenant_id
+        WHERE m.user_id = p_user_id AND t.schema_name = current_schema();
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'member_not_found' USING ERRCODE = 'WA008';
+    END IF;
+    PERFORM FROM wallets_insert_missing_v1(ARRAY[p_user_id], p_currency);
+END $$;
+
 -- Number up to max_events of the events that are committed and have no position, and return how many. Positions have no
 -- gaps. Any number of callers may run at once: the head's lock, which each holds to the end of its db transaction, puts
 -- them one after the other. So who sees a position sees all lower ones.
@@ -3081,5 +3097,5 @@ BEGIN
         ' document_end_v1, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,'
         ' hold_capture_v2, order_cancel_v2, openings_post_v2, audit_note_v2, audit_refused_v1,'
         ' audit_refusals_end_v1, wallet_unopened_v1, wallet_open_v3, wallets_open_missing_v2,'
-        ' openings_post_v3, credit_policy_set_v2, events_stamp_v1 TO %I', tenant_role);
+        ' openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_stamp_v1 TO %I', tenant_role);
 END $$;

@@ -105,6 +105,7 @@ DEFINERS = (
     "wallet_post_v2(uuid,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v3(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
     "wallet_post_v4(uuid,uuid,text,text,bigint,text,uuid,text,uuid,text,text,text,uuid)",
+    "wallet_rehearse_v1(uuid,text)",
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
@@ -140,7 +141,10 @@ SHARED_TABLES = (
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
 # Triggers, which nobody can call.
-SHARED_DEFINERS = ("memberships_note_former_v1", "users_forget_anonymised_v1")
+SHARED_DEFINERS = (
+    *("former_members_erase_v1", "memberships_note_former_v1"),
+    *("users_erase_invitations_v1", "users_forget_anonymised_v1"),
+)
 SHARED_VIEWS = ("all_members", "member_directory")
 
 # The effective privileges of a role, by its own grants, its groups' and PUBLIC's.

@@ -1,4 +1,4 @@
-"""Invitations (shared schema). Those that are over stay, as a record."""
+"""Invitations (shared schema). Those that are over stay, as a record, until the tenant forgets whom it invited."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,6 +20,8 @@ class Invitation(SharedModel):
         sa.Index("invitations_open_key", "tenant_id", "email", unique=True, postgresql_where=sa.text(_IS_OPEN)),
         sa.Index("invitations_tenant_id_created_at_idx", "tenant_id", "created_at", "id"),
         sa.Index("invitations_invited_by_idx", "invited_by", postgresql_where=sa.text(_IS_OPEN)),
+        sa.Index("invitations_email_idx", "email"),
+        sa.Index("invitations_accepted_by_idx", "accepted_by", postgresql_where=sa.text("accepted_by IS NOT NULL")),
         {"schema": SHARED_SCHEMA},
     )
 

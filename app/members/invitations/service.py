@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from app.audit.service import commit_entry
 from app.auth.actors import Actor, ActorKind
+from app.auth.membership_lock import lock_members
 from app.current import current_app
 from app.db import db
 from app.limits.rate_limit import count_attempt, hashed_account
@@ -19,7 +20,6 @@ from app.mail.models import MailKind
 from app.mail.outbox import put_token_mail
 from app.members.invitations.errors import AlreadyMember, InvitationNotFound, InvitationOver
 from app.members.invitations.models import Invitation, is_open
-from app.members.service import lock_members
 from app.users.models import Membership, Role, User
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import shared_side
@@ -54,7 +54,7 @@ def invite(email: str, name: str | None, role: Role, *, actor: Actor) -> sa.Row[
         made = sa.insert(Invitation).values(values).returning(Invitation.id)
         invitation_id = db.session.execute(made).scalar_one()
         _send(tenant, invitation_id, email, role)
-        commit_entry(tenant, actor, "member.invite", subject=str(invitation_id), after={"email": email, "role": role})
+        commit_entry(tenant, actor, "member.invite", subject=str(invitation_id), after={"role": role})
         return _shown(tenant, invitation_id)
 
 
@@ -87,7 +87,7 @@ def revoke_invitation(invitation_id: UUID, *, actor: Actor) -> None:
         if invitation.revoked_at is not None:
             return
         invitation.revoked_at = sa.func.now()
-        before = {"email": invitation.email, "role": invitation.role}
+        before = {"role": invitation.role}
         db.session.flush()
         commit_entry(tenant, actor, "invitation.revoke", subject=str(invitation_id), before=before)
 
@@ -107,7 +107,7 @@ def resend_invitation(invitation_id: UUID, *, actor: Actor) -> sa.Row[Any]:
         anew = {"expires_at": _expiry(), "invited_by": actor.id}
         db.session.execute(sa.update(Invitation).where(Invitation.id == invitation_id).values(anew))
         _send(tenant, invitation_id, email, role)
-        commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id), after={"email": email})
+        commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id))
         return _shown(tenant, invitation_id)
 
 

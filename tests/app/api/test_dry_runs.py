@@ -9,7 +9,7 @@ from flask import Flask
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
-from tests.factories.people import People
+from tests.factories.people import People, Person
 
 # Of the answers of two requests, what differs.
 OWN = {"id", "createdAt", "expiresAt", "paymentId", "refundId", "cancelledAt", "dryRun"}
@@ -95,3 +95,32 @@ def test_a_dry_run_of_a_used_key_is_told_apart(counter: Counter) -> None:
     counter.send("refund", key, dry=False)
     dry = counter.send("refund", key, dry=True)
     assert (dry.status_code, dry.json["dryRun"], dry.headers["Idempotent-Replayed"]) == (200, True, "true")
+
+
+@pytest.fixture
+def newcomer(fresh_app: Flask, fresh_database: Database) -> Person:
+    """A member without a wallet, whose wallet is to have a credit limit from the start."""
+    insert = """
+        INSERT INTO eur_schema.credit_policies (currency, max_limit_minor, default_limit_minor)
+        VALUES ('EUR', %s, %s)"""
+    fresh_database.as_superuser().execute(insert, (5000, 5000))
+    return People(fresh_app).make(eur="member")
+
+
+def test_a_members_dry_run_of_a_first_payment_waits_for_no_audit_entry(
+    fresh_app: Flask, fresh_database: Database, newcomer: Person
+) -> None:
+    """It would hold the chain's head while it waits for an order that a teller's payment has, which wants the head."""
+    with fresh_database.as_superuser() as other, other.transaction():
+        other.execute("SELECT FROM eur_schema.audit_chain FOR UPDATE")
+        body = {"amount": "1.00", "orderId": "order-1"}
+        dry = Api(fresh_app).post("/api/wallet/payments?dryRun=true", newcomer, "eur", json=body)
+    assert (dry.status_code, dry.json["balanceAfter"]) == (200, "-1.00"), dry.text
+
+
+def test_a_wallet_of_a_dry_run_that_is_committed_is_reported(fresh_database: Database, newcomer: Person) -> None:
+    """It has a credit limit and no audit entry."""
+    with fresh_database.as_tenant("eur") as tenant:
+        tenant.execute("SELECT wallet_rehearse_v1(%s, 'EUR')", (newcomer.user_id,))
+        found = tenant.execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+    assert ("limit or status is not what the audit log says",) in found

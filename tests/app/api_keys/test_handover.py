@@ -1,5 +1,7 @@
 """An API key ends with its maker's right: whoever ends that right must choose what becomes of the key."""
 
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
-from tests.app.api_keys.test_routes import KEYS, listed, log_of, service_of
+from tests.app.api_keys.test_routes import KEYS, create, listed, log_of, service_of
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 
@@ -140,3 +142,43 @@ def test_the_command_line_demands_the_choice_too(
     people.make(eur="admin")
     assert command(app, admin.email, "--api-keys", "revoke")[0] == 0
     assert status_of(api, key) == 401
+
+
+@pytest.mark.parametrize("is_operator", [False, True])
+def test_a_key_that_is_made_while_its_maker_is_removed_is_refused(
+    api: Api, people: People, admin: Person, database: Database, is_operator: bool
+) -> None:
+    """Or the key would escape the choice."""
+    maker = people.make(is_operator=True) if is_operator else people.make(eur="admin")
+    end = "UPDATE shared.users SET is_operator = false WHERE id = %s"
+    if not is_operator:
+        end = "DELETE FROM shared.memberships WHERE user_id = %s"
+    with ThreadPoolExecutor(1) as pool:
+        with database.as_superuser() as remover, remover.transaction():
+            remover.execute("SELECT FROM shared.tenants WHERE slug = 'eur' FOR NO KEY UPDATE")
+            remover.execute(end, (maker.user_id,))
+            making = pool.submit(create, api, maker, "eur", name="escaped")
+            waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+            while not making.done() and remover.execute(waits).fetchone() == (False,):
+                sleep(0.01)
+            assert not making.done(), "it waits for the removal"
+        problem_of(making.result(), 403, "admin_required")
+    assert all(key["name"] != "escaped" for key in listed(api, admin, "eur"))
+
+
+def test_a_former_makers_name_is_as_the_tenant_knew_it_and_then_forgotten(
+    app: Flask, api: Api, admin: Person, leaver: Person, database: Database
+) -> None:
+    key = service_of(api, leaver, "eur")
+    assert remove(api, admin, "eur", leaver, "keep").status_code == 204
+    with database.as_superuser() as superuser:
+        superuser.execute("UPDATE shared.users SET name = 'Leonora' WHERE id = %s", (leaver.user_id,))
+    assert shown(api, admin, "eur", key)["creatorName"] == "Leo"
+    forget = ["members", "forget-former", "--tenant", "eur", "--user", str(leaver.user_id)]
+    assert app.test_cli_runner().invoke(args=forget).exit_code == 0
+    found = shown(api, admin, "eur", key)
+    assert (found["creatorId"], found["creatorName"], found["keeperName"]) == (
+        str(leaver.user_id),
+        "no longer known",
+        "Ada",
+    )

@@ -6,7 +6,6 @@ Tokens are forged with bare primitives, not with the code under test.
 import hashlib
 import hmac
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from time import time
 from typing import Any
@@ -21,6 +20,7 @@ from app.auth import tokens
 from app.auth.errors import TokenExpired, TokenInvalid
 from app.auth.tokens import TokenMint
 from app.signing_keys import KeyRing, make_key, parse_keys
+from tenant_schemas import base64url
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.conftest import SIGNING_KEY, SIGNING_KEYS
@@ -31,16 +31,12 @@ HEADER = {"typ": "JWT", "alg": "Ed25519", "kid": "tests"}
 Sign = Callable[[bytes], bytes]
 
 
-def decoded(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
 def encoded(part: bytes | Any) -> str:
     raw = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode()
-    return urlsafe_b64encode(raw).decode().rstrip("=")
+    return base64url.encode(raw)
 
 
-KEY = Ed25519PrivateKey.from_private_bytes(decoded(str(SIGNING_KEY["d"])))
+KEY = Ed25519PrivateKey.from_private_bytes(base64url.decode(str(SIGNING_KEY["d"])))
 ATTACKERS = Ed25519PrivateKey.generate()
 ATTACKERS_JWK = {"kty": "OKP", "crv": "Ed25519", "x": encoded(ATTACKERS.public_key().public_bytes_raw())}
 
@@ -54,7 +50,7 @@ def forged(claims: Any, *, header: Any = None, sign: Sign = KEY.sign) -> str:
 def claims_of(person: Person, **changed: Any) -> dict[str, Any]:
     """Valid claims of the person's own session, with some changed; None removes one."""
     now = int(time())
-    session = json.loads(decoded(person.token.split(".")[1]))["sid"]
+    session = json.loads(base64url.decode(person.token.split(".")[1]))["sid"]
     right = {"iss": "schema-wallet", "aud": "schema-wallet-api", "sub": str(person.user_id), "sid": session}
     return {
         name: value for name, value in (right | {"iat": now, "exp": now + 900} | changed).items() if value is not None
@@ -248,7 +244,7 @@ def test_a_token_that_was_changed_is_refused(api: Api, person: Person, people: P
     other = people.make(eur="admin", km="admin")
     header, payload, signature = person.token.split(".")
     _, others_payload, others_signature = other.token.split(".")
-    claims = json.loads(decoded(payload))
+    claims = json.loads(base64url.decode(payload))
     for changed in (
         f"{header}.{others_payload}.{signature}",
         f"{header}.{payload}.{others_signature}",
@@ -271,7 +267,7 @@ def test_a_token_that_was_changed_is_refused(api: Api, person: Person, people: P
 def test_a_token_whose_tenant_was_taken_out_is_refused(api: Api, people: People, database: Database) -> None:
     person = people.make(eur="member", km="member")
     header, payload, signature = people.token(person.user_id, database.tenant("eur").id).split(".")
-    claims = json.loads(decoded(payload))
+    claims = json.loads(base64url.decode(payload))
     del claims["tenant"]
     refuse(api, f"{header}.{encoded(claims)}.{signature}")
 

@@ -2,16 +2,21 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any, Final
+from uuid import UUID
 
+import sqlalchemy as sa
 from flask import Flask
 
 from app.db import db
 from app.mail.models import MailKind
-from app.mail.outbox import AccountTokenNotFound, ask_for_reset, prune_mails, put_token_mail, use_token
+from app.mail.outbox import AccountTokenNotFound, ask_for_reset, drop_tokens, prune_mails, put_token_mail, use_token
 from tenant_schemas.flask import shared_side
 from tenant_schemas.testing.plugin import Database
 from tests.factories.mail import Mailbox
 from tests.factories.people import People
+
+NOBODY: Final = UUID("11111111-2222-4333-8444-555555555555")
 
 
 def test_of_two_uses_at_once_one_wins(app: Flask, people: People, mailbox: Mailbox) -> None:
@@ -74,3 +79,19 @@ def test_mails_that_expired_long_ago_are_deleted(fresh_app: Flask, fresh_databas
             superuser.execute(change, (age, person.user_id))
     with fresh_app.app_context():
         assert (prune_mails(8), prune_mails(8)) == (2, 0)
+
+
+def test_the_tokens_of_a_user_are_found_by_an_index(app: Flask) -> None:
+    """Each change of a password drops tokens: without the index, it would read everybody's mails."""
+    plans = []
+
+    def explain(connection: sa.Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if statement.startswith("DELETE"):
+            plans.append(connection.connection.cursor().execute(f"EXPLAIN {statement}", parameters).fetchall())
+
+    with app.app_context(), shared_side():
+        db.session.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        connection = db.session.connection()
+        sa.event.listen(connection, "before_cursor_execute", explain)
+        drop_tokens(NOBODY, MailKind.PASSWORD_RESET, MailKind.EMAIL_CHANGE)
+    assert "account_mails_user_id_kind_key" in str(plans)

@@ -180,7 +180,24 @@ def test_a_server_that_dies_in_between_may_get_the_mail_twice(
         sweep(app, url)
     first, second = (token_in(mail) for _, mail in inbox.envelopes)
     assert first == second
+    first_mail, second_mail = (mail for _, mail in inbox.envelopes)
+    for header in ("Message-ID", "Date"):  # A mail client shows one of them.
+        assert first_mail[header] == second_mail[header] is not None
     assert state(database, person) == (2, False, True)
+
+
+def test_a_mail_has_the_headers_without_which_filters_refuse_it(
+    app: Flask, database: Database, person: Person, inbox: Inbox
+) -> None:
+    put(app, person)
+    with mail_server(inbox) as url:
+        sweep(app, url)
+    ((_, mail),) = inbox.envelopes
+    query = "SELECT id, date_trunc('second', created_at) FROM shared.account_mails WHERE user_id = %s"
+    with database.as_superuser() as superuser:
+        ((mail_id, created_at),) = superuser.execute(query, (person.user_id,)).fetchall()
+    assert mail["Message-ID"] == f"<{mail_id}@mail.example>"
+    assert mail["Date"].datetime == created_at
 
 
 def test_a_server_that_hangs_ends_the_try_and_holds_no_row(app: Flask, database: Database, person: Person) -> None:

@@ -271,6 +271,20 @@ def test_the_refusal_is_in_the_audit_log(api: Api, person: Person, strict_tenant
     assert entry["refusal"] == "second_factor_demanded"
 
 
+def test_refusals_for_want_of_a_factor_are_bounded(
+    api: Api, person: Person, strict_tenant: str, database: Database
+) -> None:
+    for _ in range(30):
+        problem_of(api.get("/api/admin/members", person, strict_tenant), 403, "second_factor_demanded")
+    superuser, schema = database.as_superuser(), f"{strict_tenant}_schema"
+    entries = f"SELECT action, after -> 'counted' FROM {schema}.audit_log WHERE actor_id = %s ORDER BY seq"
+    assert len(superuser.execute(entries.encode(), (person.user_id,)).fetchall()) == 10
+    superuser.execute(f"UPDATE {schema}.audit_refusals SET began_at = began_at - interval '1 h'".encode())
+    database.as_tenant(strict_tenant).execute("SELECT audit_refusals_end_v1()")
+    *_, last = superuser.execute(entries.encode(), (person.user_id,)).fetchall()
+    assert last == ("requests.refused", 20)
+
+
 def test_the_installation_demands_a_factor_of_its_operators(database: Database, people: People) -> None:
     operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
     admin = people.make(eur="admin")
