@@ -1,0 +1,34 @@
+"""Pauses after failures: 1 s at first, twice as long after each further failure, at most 30 s."""
+
+import time
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import Final
+
+FIRST_SECONDS: Final = 1.0
+LONGEST_SECONDS: Final = 30.0
+
+
+class Pauses:
+    """A pause for each key. Thread-safe."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = Lock()
+        self._known: dict[Hashable, tuple[float, float]] = {}
+
+    def is_paused(self, key: Hashable) -> bool:
+        return key in self._known and self._now() < self._known[key][1]
+
+    def add(self, key: Hashable) -> float:
+        """Note a failure; returns the seconds of the pause."""
+        with self._lock:
+            seconds = min(LONGEST_SECONDS, 2 * self._known[key][0]) if key in self._known else FIRST_SECONDS
+            self._known[key] = (seconds, self._now() + seconds)
+            return seconds
+
+    def clear(self, key: Hashable) -> None:
+        """Note a success."""
+        if key in self._known:
+            with self._lock:
+                self._known.pop(key, None)

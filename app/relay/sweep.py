@@ -1,0 +1,59 @@
+"""Finds the tenants with something to do, in one statement for all of them, under the relay's own login.
+
+That login reads no event: it may execute one function, which answers with names of schemas. The sweep is the promise
+that no event is forgotten; nothing else reminds the relay of a tenant.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from tenant_schemas.registry import COLUMNS, tenant_from_row
+from tenant_schemas.tenant import Tenant
+
+_TENANTS: Final = f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.id"  # noqa: S608
+_WAITING: Final = "SELECT schema_name, has_events, has_deliveries FROM shared.events_waiting_v1(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A tenant that has events to number or to publish, deliveries to webhooks that are due, or both."""
+
+    tenant: Tenant
+    has_events: bool
+    has_deliveries: bool
+
+
+class Sweep:
+    """The relay's connection. It is opened at the first question, and opened again after it broke. One thread uses
+    it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def waiting(self) -> list[Waiting]:
+        """The tenants of any status that have something to do. Raises psycopg's errors, also if the server is away; the
+        next call tries again.
+        """
+        try:
+            connection = self._connected()
+            tenants = {row[2]: tenant_from_row(row) for row in connection.execute(_TENANTS)}
+            rows = connection.execute(_WAITING, (list(tenants),)).fetchall()
+        except psycopg.Error:
+            self.close()
+            raise
+        return [Waiting(tenants[schema_name], *work) for schema_name, *work in rows]
+
+    def _connected(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None:
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

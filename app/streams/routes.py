@@ -1,0 +1,154 @@
+"""Server-sent events: of the whole tenant for its staff, and of a member's own wallets.
+
+The answer has no end of its own. It ends with the access token, the session, the membership or the tenant, and when
+the process stops; an `EventSource` then connects again and goes on where it was (`Last-Event-ID`).
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
+from time import monotonic
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from flask import Flask, Response
+
+from app.api.blueprint import Blueprint
+from app.api.headers import gives_header, wants_header
+from app.api.refusals import View, refuses
+from app.auth.access import Access, access, caller
+from app.auth.standing_check import seconds_of_token, standing_check
+from app.config import Settings
+from app.current import current_app, request
+from app.db import db
+from app.events.cursors import read_cursor
+from app.events.errors import FeedChanged, FeedTrimmed
+from app.events.feed import feed_head, read_events, read_page
+from app.limits import release_slot
+from app.streams import sse
+from app.streams.places import StreamPlaces, TooManyStreams
+from app.streams.schemas import OwnStreamQuery, StreamQuery
+from app.streams.stream import PAGE, Listener, stream
+from app.streams.watch import FeedWatch, FeedWatches, Head, WatchEnded
+from app.users.directory import tenant_row
+from app.wallets.service import own_wallet_ids
+from tenant_schemas.context import bound, current_tenant
+from tenant_schemas.tenant import Tenant
+
+EXTENSION: Final = "event_streams"
+# A little less than STREAM_SECONDS, after which the answer would be cut off.
+PART_OF_STREAM_SECONDS: Final = 0.9
+
+Result = TypeVar("Result")
+
+blueprint = Blueprint("streams", __name__, url_prefix="/api", description="Events as they happen (server-sent events).")
+
+
+class EventStreams:
+    """The streams of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.places = StreamPlaces(settings.event_streams)
+        self.watches = FeedWatches()
+        self.most_seconds = PART_OF_STREAM_SECONDS * settings.stream_seconds
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    app.extensions[EXTENSION] = EventStreams(settings)
+
+
+def _streams(view: View) -> View:
+    """Describe in OpenAPI that a view answers with server-sent events."""
+    schema = {"type": "string", "contentMediaType": sse.MEDIA_TYPE}
+    described = blueprint.alt_response(200, schema=schema, content_type=sse.MEDIA_TYPE)(view)
+    last = "The id of the last event that the client has. A browser sends it when it connects again."
+    buffering = gives_header("X-Accel-Buffering", "Tells nginx to pass events on at once.", on=(200,), enum=["no"])
+    return refuses(TooManyStreams)(buffering(wants_header("Last-Event-ID", last, required=False, maxLength=100)(described)))
+
+
+@blueprint.get("/admin/events/stream")
+@access(Access.READER)
+@blueprint.arguments(StreamQuery, location="query")
+@_streams
+def stream_events(query: dict[str, Any]) -> Response:
+    """The tenant's events as they happen, from `Last-Event-ID` or `after` on, or else from now on. An event `resync`
+    says that some are missing: the tenant was restored, or they are older than the feed keeps. Then read anew what you
+    show.
+    """
+    wallet_id = query.get("wallet_id")
+    return _answer(Access.READER, query, None if wallet_id is None else [wallet_id])
+
+
+@blueprint.get("/wallet/events")
+@access(Access.MEMBER)
+@blueprint.arguments(OwnStreamQuery, location="query")
+@_streams
+def stream_own_events(query: dict[str, Any]) -> Response:
+    """The events of my wallets in the tenant of this request, in all its currencies, as they happen."""
+    return _answer(Access.MEMBER, query, own_wallet_ids(caller().user_id))
+
+
+def _answer(who: Access, query: dict[str, Any], wallet_ids: Collection[UUID] | None) -> Response:
+    own: EventStreams = current_app.extensions[EXTENSION]
+    tenant, app, types = current_tenant(), current_app._get_current_object(), query.get("types")
+    check = standing_check(who)
+    with ExitStack() as stack:
+        own.places.take(tenant.id, caller().id)
+        stack.callback(own.places.give_back, tenant.id, caller().id)
+        watch = stack.enter_context(own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events)))
+        position, gap = _start(watch, request.headers.get("Last-Event-ID") or query.get("after"))
+        listener = Listener(
+            types,
+            wallet_ids,
+            read_page=_in(app, tenant, lambda after: read_page(after, PAGE, types, wallet_ids)),
+            may_listen=_in(app, tenant, check),
+            ends_at=monotonic() + min(own.most_seconds, seconds_of_token()),
+        )
+        db.session.commit()
+        release_slot()
+        body = _Body(stream(watch, position, listener, gap=gap), stack.pop_all())
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(body, content_type=sse.MEDIA_TYPE, headers=headers)
+
+
+def _start(watch: FeedWatch, cursor: str | None) -> tuple[int, str | None]:
+    """The position to start after, and the code of what keeps the stream from starting where the cursor is."""
+    if cursor is None:
+        return watch.position, None
+    feed_id, position = read_cursor(cursor)
+    try:
+        read_page(position, 1, feed_id=feed_id)
+    except (FeedChanged, FeedTrimmed) as refusal:
+        return watch.position, refusal.code
+    return position, None
+
+
+def _head() -> Head:
+    """Raises WatchEnded if the tenant's registry row has changed: its connections are others now."""
+    if tenant_row(current_tenant().id) != current_tenant():
+        raise WatchEnded
+    head = feed_head()
+    return Head(head.feed_id, head.position)
+
+
+def _in(app: Flask, tenant: Tenant, act: Callable[..., Result]) -> Callable[..., Result]:
+    """`act` with the tenant bound, in the application's context, in any thread."""
+
+    def bound_act(*arguments: Any) -> Result:
+        with app.app_context(), bound(tenant):
+            return act(*arguments)
+
+    return bound_act
+
+
+class _Body:
+    """The stream, and what it holds. WSGI servers always call `close`, also for a stream that was never read."""
+
+    def __init__(self, pieces: Iterator[bytes], held: ExitStack) -> None:
+        self._pieces = pieces
+        self._held = held
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        self._held.close()
