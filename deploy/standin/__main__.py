@@ -5,11 +5,10 @@ STANDIN_ISSUER         its URL as the wallet and browsers see it; the wallet's O
 STANDIN_USERS          its users: JSON, addresses and Argon2 hashes of passwords
 WALLET_URL             the wallet's API, or the gateway before it
 WALLET_TENANT          the slug of its tenant
+WALLET_TENANT_ID       the id of its tenant, as in the source of events
 WALLET_AUDIENCE        the wallet's OIDC_AUDIENCE
 WALLET_WEBHOOK_SECRET  what POST /api/admin/webhooks answered; without it, no webhook is accepted
-WALLET_BROKER_URL      RabbitMQ, with a login that may read events
-WALLET_COMMANDS_URL    RabbitMQ, with the login that may send commands
-WALLET_COMMANDS_QUEUE  the queue of the tenant's commands
+WALLET_BROKER_URL      RabbitMQ, with the login of the tenant's API key
 """
 
 import argparse
@@ -42,7 +41,7 @@ def main() -> None:
     app = create_app(
         identity=Identity(folder, env["STANDIN_ISSUER"], env["WALLET_AUDIENCE"], users),
         inbox=inbox,
-        commands=Commands(env["WALLET_COMMANDS_URL"], env["WALLET_COMMANDS_QUEUE"]),
+        commands=Commands(broker, env["WALLET_TENANT_ID"]),
         wallet_url=env["WALLET_URL"],
         tenant=env["WALLET_TENANT"],
         secret=env.get("WALLET_WEBHOOK_SECRET") or secrets.token_urlsafe(),

@@ -15,12 +15,13 @@ SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """`url` has a login of the broker that may write to this tenant's `queue` only. Its name is that of an API key, and
-    the broker proves it to the wallet as the `user-id` of each message: the body says nothing about who commands.
+    """Of a tenant, named by its id. The login in `url` is named after an API key of the tenant, `wk_` and the key's id,
+    and may write to this tenant's exchange only. The broker vouches for it as the `user-id` of each message: the body
+    says nothing about who commands.
     """
 
     url: str
-    queue: str
+    tenant_id: str
 
     def send_payment(self, wallet_id: str, amount: str, *, times: int = 1) -> str:
         """Command a payment and return the command's id. Returns once the broker has stored the command. One that is
@@ -46,5 +47,6 @@ class Commands:
         )
         async with await aio_pika.connect(self.url) as connection:
             channel = await connection.channel(on_return_raises=True)
+            exchange = await channel.get_exchange(f"wallet.commands.{self.tenant_id}", ensure=False)
             for _ in range(times):
-                await channel.default_exchange.publish(message, self.queue, mandatory=True)
+                await exchange.publish(message, "", mandatory=True)

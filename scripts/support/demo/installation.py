@@ -2,31 +2,34 @@
 
 import json
 import os
+import secrets
 import socket
+import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, cast
 from urllib.error import URLError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 from argon2 import PasswordHasher
 
 from scripts.build_clients import build_python
 from scripts.seed_demo import PEOPLE
 from scripts.support.api_description import api_description
+from scripts.support.demo.admin import log_in
 from scripts.support.demo.nginx import NGINX, gateway, nginx_command
 from scripts.support.demo.processes import Processes
-from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, definitions
+from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, login
 
 TENANT = "eur"
 AUDIENCE = "standin"
 PYTHON = (sys.executable, "-m")
-# Names and passwords of the broker's users. The broker listens on this machine only.
-BROKER_USERS = {"wallet": "wallet", "standin": "standin"}
+WALLET = (
+    "wallet"  # The name and the password of the wallet's own login at the broker, which this machine alone reaches.
+)
 # What the processes keep of the environment: no setting, so that the demo is the same everywhere.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE")
 
@@ -61,9 +64,9 @@ class Installation:
         self._start_gateway()
 
     def _start_broker(self) -> None:
-        """It takes the longest to be ready, and nothing waits for it here."""
+        """Nothing waits for it here: it takes the longest to be ready."""
         run, broker = self.processes.start, self.broker
-        broker.configure(definitions(BROKER_USERS))
+        broker.configure(login(WALLET, WALLET, configure=".*", write=".*", read=".*"))
         run("epmd", broker.epmd_command)
         run("rabbitmq", broker.command, more=broker.environment)
 
@@ -74,14 +77,15 @@ class Installation:
         self.processes.wait_until(partial(is_ready, self.ports["service"]), "service")
 
     def _start_workers(self) -> None:
-        run = self.processes.start
+        """All but the consumer of commands, which would look for API keys too early, and again after a while only."""
         self._serve("streams", "--streams")
-        run("relay", (*PYTHON, "scripts.relay"))
-        run("commands", (*PYTHON, "scripts.commands"))
-        self.processes.wait_until(partial(is_ready, self.ports["streams"]), "streams")
-        self.processes.wait_until(partial(listens, self.ports["rabbitmq"]), "rabbitmq")
+        self.processes.start("relay", (*PYTHON, "scripts.relay"))
 
     def _start_standin(self) -> None:
+        """With what the tenant's admin and the broker's operator give to a service: a webhook, an API key, a login."""
+        admin = log_in(self.ports["service"], TENANT, self.password)
+        secret, key_id = admin.make_webhook(f"{self._local('standin')}/webhooks/wallet"), admin.make_api_key()
+        self.processes.start("commands", (*PYTHON, "scripts.commands"))
         folder = self.folder / "standin"
         folder.mkdir()
         own = {
@@ -91,12 +95,27 @@ class Installation:
             "STANDIN_USERS": json.dumps(dict.fromkeys(PEOPLE, PasswordHasher().hash(self.password))),
             "WALLET_URL": self._local("service"),
             "WALLET_TENANT": TENANT,
+            "WALLET_TENANT_ID": admin.tenant_id,
             "WALLET_AUDIENCE": AUDIENCE,
-            "WALLET_WEBHOOK_SECRET": self._make_webhook(),
-            "WALLET_BROKER_URL": self.broker.url("standin", BROKER_USERS["standin"]),
+            "WALLET_WEBHOOK_SECRET": secret,
+            "WALLET_BROKER_URL": self._make_broker_login(f"wk_{key_id.hex}", admin.tenant_id),
         }
         self.processes.start("standin", (*PYTHON, "deploy.standin", "--port", str(self.ports["standin"])), more=own)
         self.processes.wait_until(partial(listens, self.ports["standin"]), "standin")
+        self.processes.wait_until(partial(is_ready, self.ports["streams"]), "streams")
+
+    def _make_broker_login(self, name: str, tenant_id: str) -> str:
+        """A login that may read events into its own queue, and write commands of this tenant. Returns its URL."""
+        password, file = secrets.token_urlsafe(), self.folder / "login.json"
+        commands = rf"wallet\.commands\.{tenant_id}"
+        rights = {"configure": "^standin$", "write": f"^(standin|{commands})$", "read": r"^(standin|wallet\.events)$"}
+        file.write_text(json.dumps(login(name, password, **rights)))
+        self.processes.wait_until(partial(listens, self.ports["rabbitmq"]), "rabbitmq")
+        command = (self.broker.control, "import_definitions", str(file))
+        subprocess.run(
+            command, env={**self.processes.environment, **self.broker.environment}, check=True, capture_output=True
+        )
+        return self.broker.url(name, password)
 
     def _start_gateway(self) -> None:
         service, streams, main = (f"127.0.0.1:{self.ports[name]}" for name in ("service", "streams", "standin"))
@@ -115,15 +134,6 @@ class Installation:
         description.write_bytes(api_description())
         build_python(description, self.folder / "client")
 
-    def _make_webhook(self) -> str:
-        """An endpoint for the stand-in, made by the tenant's admin. Returns its secret."""
-        port = self.ports["service"]
-        admin = {"email": "admin@example.com", "password": self.password}
-        token = post(port, "/api/auth/login", admin)["accessToken"]
-        target = {"url": f"{self._local('standin')}/webhooks/wallet"}
-        made = post(port, f"/api/{TENANT}/admin/webhooks", target, Authorization=f"Bearer {token}")
-        return str(made["secret"])
-
     def _local(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
 
@@ -136,7 +146,7 @@ def installation(folder: Path, port: int, password: str, stop: Event) -> Install
     own = {
         "DATA_DIR": str(folder / "data"),
         "DEMO_PASSWORD": password,
-        "BROKER_URL": broker.url("wallet", BROKER_USERS["wallet"]),
+        "BROKER_URL": broker.url(WALLET, WALLET),
         "OIDC_ISSUER": f"http://localhost:{port}",
         "OIDC_AUDIENCE": AUDIENCE,
         "TRUSTED_PROXIES": "1",
@@ -159,13 +169,6 @@ def is_ready(port: int) -> bool:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def post(port: int, path: str, body: dict[str, str], **headers: str) -> dict[str, Any]:
-    sent = {"Content-Type": "application/json", **headers}
-    request = Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), sent)
-    with urlopen(request, timeout=30) as answer:  # noqa: S310  The scheme is in the line above.
-        return cast(dict[str, Any], json.load(answer))
 
 
 def free_ports(count: int) -> list[int]:

@@ -11,12 +11,11 @@ from typing import Any
 
 SERVER = next(iter(sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))), None)
 EPMD = shutil.which("epmd")
-EVERYTHING = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
 
 
 @dataclass(frozen=True, slots=True)
 class RabbitMQ:
-    """A broker that is configured in `folder`, and not yet started. `users` are names and passwords."""
+    """A broker that is configured in `folder`, and not yet started."""
 
     folder: Path
     port: int
@@ -51,6 +50,11 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
+    @property
+    def control(self) -> str:
+        """The program that controls the running broker; it needs the environment too."""
+        return str(SERVER and SERVER.with_name("rabbitmqctl"))
+
     def configure(self, definitions: Mapping[str, Any]) -> None:
         """Write the files of its configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,11 +69,11 @@ class RabbitMQ:
         )
 
 
-def definitions(users: Mapping[str, str], **more: Any) -> dict[str, Any]:
-    """What the broker begins with: these users (names and passwords), who may do everything, and more."""
+def login(name: str, password: str, *, configure: str, write: str, read: str) -> dict[str, Any]:
+    """The definitions of a user who may do this, each a regular expression of names."""
+    rights = {"vhost": "/", "configure": configure, "write": write, "read": read}
     return {
         "vhosts": [{"name": "/"}],
-        "users": [{"name": name, "password": password, "tags": ""} for name, password in users.items()],
-        "permissions": [{"user": name, **EVERYTHING} for name in users],
-        **more,
+        "users": [{"name": name, "password": password, "tags": ""}],
+        "permissions": [{"user": name, **rights}],
     }
