@@ -32,13 +32,17 @@ from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
+from app.relay import models as _relay  # noqa: F401
 from app.signing_keys import key_source
 from app.statements.documents import worker as document_worker
 from app.statements.documents.routes import blueprint as documents
 from app.statements.routes import blueprint as statements
+from app.streams import routes as streams
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
+from app.webhooks import delivery as webhook_delivery
+from app.webhooks.routes import blueprint as webhooks
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -69,12 +73,14 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)
     mail_worker.init_app(app, settings)
+    streams.init_app(app, settings)
+    webhook_delivery.init_app(app, settings)
     key_uses.init_app(app)
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants):
+    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants, streams.blueprint):
         api.register_blueprint(feature)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)

@@ -218,8 +218,11 @@ BACKUP_POLICY: Final = BackupPolicy(
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone.
-    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals", "events"}),
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not.
+    not_cloned=frozenset(
+        {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "webhook_endpoints", "webhook_lanes"}
+        | {"webhook_parked", "webhook_replays", "webhook_attempts"}
+    ),
     recreated={"status": "'disabled'"},
     note=note,
 )

@@ -19,11 +19,13 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.brokers.connect import SCHEMES as BROKER_SCHEMES
 from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 from tenant_schemas.backup.signature import read_key_file
 from tenant_schemas.errors import KeyRefused
+from tenant_schemas.roles import relay_password
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
@@ -57,6 +59,7 @@ class Settings:
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
     backup_database_url: str = field(repr=False)
+    relay_database_url: str = field(repr=False)
     backup_key_file: str
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -84,6 +87,7 @@ class Settings:
     queue_seconds: float
     request_seconds: float
     stream_seconds: float
+    event_streams: int
     tenant_rate_limit: str
     caller_rate_limit: str
     tenant_concurrency: int
@@ -97,6 +101,7 @@ class Settings:
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
+    broker_url: str = field(repr=False)
     smtp_url: str = field(repr=False)
     mail_from: str
     mail_folder: str
@@ -133,6 +138,7 @@ def read_settings() -> Settings:
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
+        "relay_database_url": env.str("RELAY_DATABASE_URL", "", validate=_is_database_url),
         "backup_key_file": env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
@@ -167,6 +173,7 @@ def read_settings() -> Settings:
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
+        "broker_url": env.str("BROKER_URL", "", validate=_is_broker_url) or "",
         **_account_settings(env),
         "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
         "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
@@ -198,6 +205,9 @@ def _request_settings(env: Env) -> dict[str, Any]:
         ),
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "event_streams": env.int(
+            "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
+        ),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
     }
 
@@ -320,6 +330,16 @@ def _is_smtp_url(text: str) -> None:
         raise ValidationError("must be like smtp+starttls://user:password@mail.example:587")
 
 
+def _is_broker_url(text: str) -> None:
+    try:
+        found = urlsplit(text)
+        is_one = found.scheme in BROKER_SCHEMES and bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_one = False
+    if text and not is_one:
+        raise ValidationError(f"must be like amqp://user:password@host:5672, with {', '.join(BROKER_SCHEMES)}")
+
+
 def _is_database_url(text: str) -> None:
     try:
         is_ours = not text or make_url(text).get_backend_name() == "postgresql"
@@ -365,6 +385,7 @@ def _embedded_settings(folder: Path) -> dict[str, str]:
     return {
         "database_url": server.url("wallet_app", quote(own.app_password), DATABASE_NAME),
         "admin_database_url": server.url("wallet_migrator", quote(own.migrator_password), DATABASE_NAME),
+        "relay_database_url": server.url("wallet_relay", quote(relay_password(own.tenant_secret)), DATABASE_NAME),
         "tenant_secret": own.tenant_secret,
         "secret_key": own.secret_key,
     }

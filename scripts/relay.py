@@ -12,6 +12,7 @@ Exit codes: 0 after SIGTERM or Ctrl-C; 2 bad arguments or settings.
 """
 
 import signal
+from functools import partial
 from threading import Event
 from uuid import uuid4
 
@@ -27,8 +28,20 @@ from scripts.support.console import settings_or_exit
 
 
 @click.command(help=__doc__)
-@click.option("--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Tenants at once whose events are numbered and published.")
-@click.option("--senders", type=click.IntRange(1, 256), default=16, show_default=True, help="Tenants at once whose webhooks are called.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Tenants at once whose events are numbered and published.",
+)
+@click.option(
+    "--senders",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Tenants at once whose webhooks are called.",
+)
 def main(threads: int, senders: int) -> None:
     settings = settings_or_exit()
     stop = Event()
@@ -44,7 +57,7 @@ def main(threads: int, senders: int) -> None:
 
 
 def _broker(settings: Settings) -> BrokerSink | None:
-    return BrokerSink(publisher_for(settings.broker_url), uuid4()) if settings.broker_url else None
+    return BrokerSink(partial(publisher_for, settings.broker_url), uuid4()) if settings.broker_url else None
 
 
 if __name__ == "__main__":

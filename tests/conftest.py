@@ -22,6 +22,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
+from tests.factories.brokers import nats_broker, rabbit_broker, redis_broker  # noqa: F401
 from tests.factories.mail import Mailbox
 from tests.factories.people import People
 from tests.factories.refusals import refusals_are_declared  # noqa: F401  An autouse fixture.
@@ -61,6 +62,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "database_url": database.app_url,
         "admin_database_url": database.admin_url,
         "backup_database_url": "",
+        "relay_database_url": database.url(database.roles.relay),
         "backup_key_file": "",
         "tenant_secret": database.tenant_secret,
         "secret_key": SECRET_KEY,
@@ -89,6 +91,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "queue_seconds": 0.0,
         "request_seconds": 30.0,
         "stream_seconds": 600.0,
+        "event_streams": 16,
         "tenant_rate_limit": "999999999/day",
         "caller_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,
@@ -102,6 +105,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "group_posting": True,
         "hold_expiry_seconds": 0,
         "document_renderers": 1,
+        "broker_url": "",
         "smtp_url": "",
         "mail_from": "wallet@mail.example",
         "mail_folder": "",

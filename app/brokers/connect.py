@@ -15,13 +15,14 @@ _BROKERS: Final = {
     **{"redis": _REDIS, "rediss": _REDIS},
     **{"nats": _NATS, "tls": _NATS},
 }
+SCHEMES: Final = tuple(_BROKERS)
 
 
 def publisher_for(url: str) -> Publisher:
     """The publisher for the broker of this URL. Connects to nothing yet. Raises BrokerMisconfigured."""
     scheme = urlsplit(url).scheme
     if scheme not in _BROKERS:
-        raise BrokerMisconfigured(f"The scheme of a broker's URL is one of {', '.join(_BROKERS)}, not {scheme!r}.")
+        raise BrokerMisconfigured(f"The scheme of a broker's URL is one of {', '.join(SCHEMES)}, not {scheme!r}.")
     module, name, extra = _BROKERS[scheme]
     try:
         # An installation needs the library of its own broker only.

@@ -4,7 +4,9 @@ JetStream keeps an event once if it comes again within the stream's window for d
 default.
 """
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import nats
@@ -48,7 +50,7 @@ class NatsPublisher:
         self._url = url
         self._loop = LoopThread("nats")
         self._client: Client | None = None
-        self._jetstream: JetStreamContext | None = None
+        self._connection: tuple[JetStreamContext, asyncio.Future[None]] | None = None
 
     def publish(self, messages: Sequence[Message]) -> int:
         return self._loop.run(self._publish(messages))
@@ -58,39 +60,32 @@ class NatsPublisher:
         self._loop.close()
 
     async def _publish(self, messages: Sequence[Message]) -> int:
-        await self._connect()
-        count, fault = await send_in_lanes(messages, self._send)
+        jetstream, lost = await self._connected()
+        count, fault = await send_in_lanes(messages, partial(_send, jetstream, lost))
         if fault is not None:
             log.warning("broker_did_not_confirm", broker="nats", event_id=messages[count].id, error=str(fault))
             if not isinstance(fault, nats.js.errors.APIError):
                 await self._drop()
         return count
 
-    async def _send(self, message: Message) -> None:
-        assert self._jetstream is not None
-        headers = {
-            "Nats-Msg-Id": message.id,
-            "Content-Type": CONTENT_TYPE,
-            "type": message.type,
-            "partitionkey": message.partition_key,
-        }
-        subject = f"{EVENTS}.{message.routing_key}"
-        await self._jetstream.publish(subject, message.body, timeout=CONFIRM_SECONDS, headers=headers)
-
-    async def _connect(self) -> None:
-        if self._client is not None and self._client.is_connected:
-            return
+    async def _connected(self) -> tuple[JetStreamContext, asyncio.Future[None]]:
+        """The connection, and what is done when it is lost."""
+        if self._connection is not None and not self._connection[1].done():
+            return self._connection
         await self._drop()
         try:
-            self._client = await nats.connect(self._url, **_CONNECTION)
-            self._jetstream = self._client.jetstream()
-            await _ensure_stream(self._jetstream)
+            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._client = await nats.connect(self._url, **_CONNECTION, disconnected_cb=partial(_note_loss, lost))
+            jetstream = self._client.jetstream()
+            await _ensure_stream(jetstream)
         except _FAULTS as error:
             await self._drop()
             raise BrokerUnavailable(f"NATS can't be reached: {error}") from error
+        self._connection = (jetstream, lost)
+        return self._connection
 
     async def _drop(self) -> None:
-        client, self._client, self._jetstream = self._client, None, None
+        client, self._client, self._connection = self._client, None, None
         if client is not None:
             try:
                 await client.close()
@@ -103,7 +98,29 @@ async def _ensure_stream(jetstream: JetStreamContext) -> None:
         await jetstream.find_stream_name_by_subject(f"{EVENTS}.>")
     except nats.js.errors.NotFoundError:
         await jetstream.add_stream(
-            StreamConfig(
-                name=STREAM, subjects=[f"{EVENTS}.>"], storage=StorageType.FILE, discard=DiscardPolicy.NEW
-            )
+            StreamConfig(name=STREAM, subjects=[f"{EVENTS}.>"], storage=StorageType.FILE, discard=DiscardPolicy.NEW)
         )
+
+
+async def _note_loss(lost: asyncio.Future[None]) -> None:
+    if not lost.done():
+        lost.set_result(None)
+
+
+async def _send(jetstream: JetStreamContext, lost: asyncio.Future[None], message: Message) -> None:
+    """The library would wait for an acknowledgement until the time is over, also on a connection that has ended."""
+    headers = {
+        "Nats-Msg-Id": message.id,
+        "Content-Type": CONTENT_TYPE,
+        "type": message.type,
+        "partitionkey": message.partition_key,
+    }
+    subject = f"{EVENTS}.{message.routing_key}"
+    sent = jetstream.publish(subject, message.body, timeout=CONFIRM_SECONDS, headers=headers)
+    acknowledged = asyncio.ensure_future(sent)
+    both: set[asyncio.Future[Any]] = {acknowledged, lost}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if not acknowledged.done():
+        acknowledged.cancel()
+        raise ConnectionResetError("The connection to NATS ended before the acknowledgement.")
+    acknowledged.result()

@@ -6,6 +6,7 @@ stops before it: nothing is lost because nobody has made a queue yet.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import aio_pika
@@ -30,7 +31,7 @@ class RabbitPublisher:
         self._url = url
         self._loop = LoopThread("rabbitmq")
         self._connection: AbstractConnection | None = None
-        self._exchange: AbstractExchange | None = None
+        self._channel: AbstractChannel | None = None
 
     def publish(self, messages: Sequence[Message]) -> int:
         return self._loop.run(self._publish(messages))
@@ -40,44 +41,29 @@ class RabbitPublisher:
         self._loop.close()
 
     async def _publish(self, messages: Sequence[Message]) -> int:
-        await self._connect()
-        count, fault = await send_in_lanes(messages, self._send)
+        exchange = await self._connected()
+        count, fault = await send_in_lanes(messages, partial(_send, exchange))
         if fault is not None:
             log.warning("broker_did_not_confirm", broker="rabbitmq", event_id=messages[count].id, error=str(fault))
         if fault is not None and not isinstance(fault, DeliveryError):
             await self._drop()
         return count
 
-    async def _send(self, message: Message) -> None:
-        assert self._exchange is not None
-        sent = aio_pika.Message(
-            message.body,
-            content_type=CONTENT_TYPE,
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            message_id=message.id,
-            type=message.type,
-            headers={"partitionkey": message.partition_key},
-        )
-        await self._exchange.publish(sent, message.routing_key, mandatory=True, timeout=CONFIRM_SECONDS)
-
-    async def _connect(self) -> None:
-        if self._connection is not None and not self._connection.is_closed and self._is_open():
-            return
+    async def _connected(self) -> AbstractExchange:
+        if self._channel is not None and not self._channel.is_closed:
+            return await self._channel.get_exchange(EVENTS, ensure=False)
         await self._drop()
         try:
             self._connection = await aio_pika.connect(self._url, timeout=CONNECT_SECONDS)
             await _declare_exchanges(self._connection)
-            channel = await self._connection.channel(on_return_raises=True)
-            self._exchange = await channel.get_exchange(EVENTS)
+            self._channel = await self._connection.channel(on_return_raises=True)
         except _FAULTS as error:
             await self._drop()
             raise BrokerUnavailable(f"RabbitMQ can't be reached: {error}") from error
-
-    def _is_open(self) -> bool:
-        return self._exchange is not None and not self._exchange.channel.is_closed
+        return await self._channel.get_exchange(EVENTS, ensure=False)
 
     async def _drop(self) -> None:
-        connection, self._connection, self._exchange = self._connection, None, None
+        connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             try:
                 await asyncio.wait_for(connection.close(), CONNECT_SECONDS)
@@ -87,6 +73,7 @@ class RabbitPublisher:
 
 async def _declare_exchanges(connection: AbstractConnection) -> None:
     """Declare what is missing, and leave as it is what an operator has declared, perhaps with other arguments."""
+
     async def is_there(name: str) -> bool:
         channel = await connection.channel()
         try:
@@ -108,3 +95,15 @@ async def _declare(
     channel: AbstractChannel = await connection.channel()
     await channel.declare_exchange(name, kind, durable=True, arguments=dict(arguments or {}))
     await channel.close()
+
+
+async def _send(exchange: AbstractExchange, message: Message) -> None:
+    sent = aio_pika.Message(
+        message.body,
+        content_type=CONTENT_TYPE,
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=message.id,
+        type=message.type,
+        headers={"partitionkey": message.partition_key},
+    )
+    await exchange.publish(sent, message.routing_key, mandatory=True, timeout=CONFIRM_SECONDS)

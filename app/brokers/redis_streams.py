@@ -1,8 +1,8 @@
 """Publishes to Redis streams, one stream for each tenant: `wallet.events:<tenant id>`.
 
-An entry has the fields `id`, `type`, `partitionkey` and `event`. Nothing here shortens a stream: the operator does, once
-the consumers have read it (XTRIM). Redis keeps what it has confirmed through a crash only with `appendonly yes` and
-`appendfsync always`.
+An entry has the fields `id`, `type`, `partitionkey` and `event`. Nothing here shortens a stream: the operator does
+(XTRIM), once the consumers have read it. Redis keeps what it has confirmed through a crash only with `appendonly yes`
+and `appendfsync always`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from app.api.fields import moment_text
 from app.money import format_minor
+from app.sql_refusals import shown_members
 
 Members = dict[str, Any]
 
@@ -79,8 +80,13 @@ def thin(body: Members) -> Members:
 _PROOF: Final = frozenset({"seq", "hash", "previousHash"})
 
 
+# By the last word of their types. The kind of any other type is its first word.
+_KINDS: Final = {"posted": "movement", "completed": "command", "refused": "command"}
+
+
 def _kind(type_: str) -> str:
-    return "movement" if type_.endswith(".posted.v1") else type_.partition(".")[0]
+    word = type_.split(".")[-2]
+    return _KINDS.get(word) or type_.partition(".")[0]
 
 
 def _happened_at(row: EventRow) -> datetime:
@@ -146,6 +152,22 @@ def _wallet(row: EventRow) -> tuple[str, Members]:
     }
 
 
+def _command(row: EventRow) -> tuple[str, Members]:
+    """The answer to a command from a queue, which `commandSource` and `commandId` name."""
+    data = row.data or {}
+    is_posted = row.type.split(".")[1] not in {"hold", "void"}
+    subject = {("transactionId" if is_posted else "holdId"): _text(row.subject_id)} if row.subject_id else {}
+    told = {
+        "commandSource": data["source"],
+        "commandId": data["commandId"],
+        "holdId": data.get("holdId"),
+        **subject,
+        "code": data.get("code"),
+        **shown_members(data.get("detail") or {}),
+    }
+    return f"commands/{data['commandId']}", {"walletId": data.get("walletId"), **told}
+
+
 def _text(id_: UUID | None) -> str | None:
     return str(id_) if id_ else None
 
@@ -155,4 +177,5 @@ _WRITERS: Final[dict[str, Callable[[EventRow], tuple[str, Members]]]] = {
     "hold": _hold,
     "order": _order,
     "wallet": _wallet,
+    "command": _command,
 }

@@ -10,12 +10,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
 
+# What a command from a queue may ask for.
+COMMAND_VERBS: Final = ("payment", "deposit", "refund", "hold", "capture", "void")
 # Every type of the feed. A type's data may get new members; with another meaning it is a new version.
 EVENT_TYPES: Final = (
     *(f"wallet.{kind}.posted.v1" for kind in ("deposit", "payment", "refund", "adjustment", "opening")),
     *(f"wallet.{change}.v1" for change in ("opened", "frozen", "unfrozen", "closed", "limit_changed")),
     *(f"hold.{change}.v1" for change in ("authorised", "captured", "voided", "expired")),
     *(f"order.{change}.v1" for change in ("placed", "cancelled")),
+    *(f"wallet.{verb}.{outcome}.v1" for verb in COMMAND_VERBS for outcome in ("completed", "refused")),
 )
 
 

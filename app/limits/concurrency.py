@@ -130,7 +130,7 @@ class ReleaseSlot:
         try:
             return _Answer(self._wsgi_app(environ, start_response), environ, started + self._stream_seconds)
         except BaseException:
-            _release(environ)
+            release_slot(environ)
             raise
 
 
@@ -157,10 +157,11 @@ class _Answer:
             if close is not None:
                 close()
         finally:
-            _release(self._environ)
+            release_slot(self._environ)
 
 
-def _release(environ: "WSGIEnvironment") -> None:
+def release_slot(environ: "WSGIEnvironment") -> None:
+    """Return the request's slot, if it has one."""
     held: tuple[ConcurrencySlots, UUID, UUID] | None = environ.pop(HELD, None)
     if held is not None:
         slots, tenant_id, caller_id = held

@@ -31,10 +31,10 @@ class BrokerSink:
     bound for it, only the event's tenant pauses. Thread-safe.
     """
 
-    def __init__(self, connect: Callable[[], Publisher], owner: UUID) -> None:
+    def __init__(self, connect: Callable[[], Publisher], owner: UUID, pauses: Pauses | None = None) -> None:
         self._connect = connect
         self._owner = owner
-        self._pauses = Pauses()
+        self._pauses = pauses or Pauses()
         self._own = local()
         self._publishers: list[Publisher] = []
         self._lock = Lock()
@@ -64,7 +64,7 @@ class BrokerSink:
             self._pauses.clear(tenant.id)
         else:
             event, seconds = events[confirmed], self._pauses.add(tenant.id)
-            log.warning("broker_refuses_event", tenant=tenant.slug, event=str(event.id), pause_seconds=seconds)
+            log.warning("broker_refuses_event", tenant=tenant.slug, event_id=str(event.id), pause_seconds=seconds)
         return confirmed
 
     def _publisher(self) -> Publisher:

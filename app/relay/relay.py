@@ -4,9 +4,6 @@ Any number of processes may run. What one tenant waits for delays no other: numb
 threads, deliveries to webhooks have others, and each turn of a tenant is bounded.
 """
 
-from collections.abc import Callable
-from contextlib import contextmanager
-from collections.abc import Iterator
 from threading import Event
 from typing import Final
 
@@ -14,13 +11,12 @@ import psycopg
 import structlog
 from flask import Flask
 
-from app.db import db
 from app.events.feed import stamp_events
 from app.relay.broker_sink import BrokerSink
 from app.relay.sweep import Sweep, Waiting
 from app.relay.turns import Turns, Work
 from app.webhooks.delivery import deliver_due
-from tenant_schemas.flask import tenant_context
+from tenant_schemas.context import bound
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -37,7 +33,7 @@ class Relay:
         self._sweep = sweep
         self._broker = broker
         self._events = Turns("relay-events", threads, _in_tenant(app, self._stamp_and_publish))
-        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, lambda tenant: deliver_due()))
+        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, lambda _: deliver_due()))
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
@@ -61,13 +57,20 @@ class Relay:
             self._offer(waiting)
 
     def _offer(self, waiting: Waiting) -> None:
-        if waiting.has_events:
+        if waiting.has_events or (self._broker is not None and waiting.has_unpublished):
             self._events.offer(waiting.tenant)
         if waiting.has_deliveries:
             self._deliveries.offer(waiting.tenant)
 
     def _stamp_and_publish(self, tenant: Tenant) -> bool:
         stamped = stamp_events(STAMP_BATCH)
-        db.session.commit()
         has_more = self._broker is not None and self._broker.publish_due(tenant)
         return has_more or stamped == STAMP_BATCH
+
+
+def _in_tenant(app: Flask, work: Work) -> Work:
+    def bound_work(tenant: Tenant) -> bool:
+        with app.app_context(), bound(tenant):
+            return work(tenant)
+
+    return bound_work

@@ -14,16 +14,20 @@ from tenant_schemas.registry import COLUMNS, tenant_from_row
 from tenant_schemas.tenant import Tenant
 
 _TENANTS: Final = f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.id"  # noqa: S608
-_WAITING: Final = "SELECT schema_name, has_events, has_deliveries FROM shared.events_waiting_v1(%s)"
+_WAITING: Final = """
+    SELECT schema_name, has_events, has_deliveries, has_unpublished FROM shared.events_waiting_v1(%s)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A tenant that has events to number or to publish, deliveries to webhooks that are due, or both."""
+    """A tenant that has events without a position, deliveries to webhooks that are due, or numbered events that no
+    broker has.
+    """
 
     tenant: Tenant
     has_events: bool
     has_deliveries: bool
+    has_unpublished: bool
 
 
 class Sweep:

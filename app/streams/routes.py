@@ -6,6 +6,7 @@ the process stops; an `EventSource` then connects again and goes on where it was
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
+from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -18,20 +19,21 @@ from app.api.refusals import View, refuses
 from app.auth.access import Access, access, caller
 from app.auth.standing_check import seconds_of_token, standing_check
 from app.config import Settings
-from app.current import current_app, request
+from app.current import current_app, current_application, request
 from app.db import db
 from app.events.cursors import read_cursor
 from app.events.errors import FeedChanged, FeedTrimmed
 from app.events.feed import feed_head, read_events, read_page
-from app.limits import release_slot
+from app.limits.concurrency import release_slot
 from app.streams import sse
 from app.streams.places import StreamPlaces, TooManyStreams
 from app.streams.schemas import OwnStreamQuery, StreamQuery
 from app.streams.stream import PAGE, Listener, stream
-from app.streams.watch import FeedWatch, FeedWatches, Head, WatchEnded
-from app.users.directory import tenant_row
+from app.streams.watch import FeedWatches, Head, WatchEnded
 from app.wallets.service import own_wallet_ids
 from tenant_schemas.context import bound, current_tenant
+from tenant_schemas.flask import connections
+from tenant_schemas.registry import get_tenant_by_id
 from tenant_schemas.tenant import Tenant
 
 EXTENSION: Final = "event_streams"
@@ -62,7 +64,9 @@ def _streams(view: View) -> View:
     described = blueprint.alt_response(200, schema=schema, content_type=sse.MEDIA_TYPE)(view)
     last = "The id of the last event that the client has. A browser sends it when it connects again."
     buffering = gives_header("X-Accel-Buffering", "Tells nginx to pass events on at once.", on=(200,), enum=["no"])
-    return refuses(TooManyStreams)(buffering(wants_header("Last-Event-ID", last, required=False, maxLength=100)(described)))
+    return refuses(TooManyStreams)(
+        buffering(wants_header("Last-Event-ID", last, required=False, maxLength=100)(described))
+    )
 
 
 @blueprint.get("/admin/events/stream")
@@ -89,43 +93,70 @@ def stream_own_events(query: dict[str, Any]) -> Response:
 
 def _answer(who: Access, query: dict[str, Any], wallet_ids: Collection[UUID] | None) -> Response:
     own: EventStreams = current_app.extensions[EXTENSION]
-    tenant, app, types = current_tenant(), current_app._get_current_object(), query.get("types")
-    check = standing_check(who)
+    tenant, app, types = current_tenant(), current_application(), query.get("types")
+    cursor, check = _given_cursor(query), standing_check(who)
     with ExitStack() as stack:
         own.places.take(tenant.id, caller().id)
         stack.callback(own.places.give_back, tenant.id, caller().id)
-        watch = stack.enter_context(own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events)))
-        position, gap = _start(watch, request.headers.get("Last-Event-ID") or query.get("after"))
+        watch, end = stack.enter_context(
+            own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events))
+        )
+        position, gap = _start(end, cursor)
         listener = Listener(
             types,
             wallet_ids,
             read_page=_in(app, tenant, lambda after: read_page(after, PAGE, types, wallet_ids)),
             may_listen=_in(app, tenant, check),
+            has_gone=_client_check(),
             ends_at=monotonic() + min(own.most_seconds, seconds_of_token()),
         )
         db.session.commit()
-        release_slot()
+        release_slot(request.environ)
         body = _Body(stream(watch, position, listener, gap=gap), stack.pop_all())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(body, content_type=sse.MEDIA_TYPE, headers=headers)
 
 
-def _start(watch: FeedWatch, cursor: str | None) -> tuple[int, str | None]:
+def _given_cursor(query: dict[str, Any]) -> tuple[UUID, int] | None:
+    """Raises Invalid."""
+    last = request.headers.get("Last-Event-ID")
+    if last:
+        return read_cursor(last, "Last-Event-ID", "header")
+    return read_cursor(query["after"]) if "after" in query else None
+
+
+def _start(end: int, cursor: tuple[UUID, int] | None) -> tuple[int, str | None]:
     """The position to start after, and the code of what keeps the stream from starting where the cursor is."""
     if cursor is None:
-        return watch.position, None
-    feed_id, position = read_cursor(cursor)
+        return end, None
+    feed_id, position = cursor
     try:
         read_page(position, 1, feed_id=feed_id)
     except (FeedChanged, FeedTrimmed) as refusal:
-        return watch.position, refusal.code
+        return end, refusal.code
     return position, None
+
+
+def _client_check() -> Callable[[], bool]:
+    """A function that tells whether the client has closed the connection. gunicorn notices it only when it writes."""
+    connection: socket | None = request.environ.get("gunicorn.socket")
+
+    def has_gone() -> bool:
+        try:
+            return connection is not None and connection.recv(1, MSG_PEEK | MSG_DONTWAIT) == b""
+        except BlockingIOError:  # It is open, and has sent nothing more.
+            return False
+        except OSError:
+            return True
+
+    return has_gone
 
 
 def _head() -> Head:
     """Raises WatchEnded if the tenant's registry row has changed: its connections are others now."""
-    if tenant_row(current_tenant().id) != current_tenant():
-        raise WatchEnded
+    with connections().shared.begin() as connection:
+        if get_tenant_by_id(connection, current_tenant().id) != current_tenant():
+            raise WatchEnded
     head = feed_head()
     return Head(head.feed_id, head.position)
 

@@ -1,15 +1,13 @@
 """The query of a stream."""
 
-from marshmallow import fields
-
-from app.api.fields import Schema, Text
+from app.api.fields import Identifier, Schema, Text
 from app.events.schemas import EventTypes
 
 
 class OwnStreamQuery(Schema):
-    after = Text(max_length=100, metadata={"description": "the cursor after which to start; Last-Event-ID is stronger"})
+    after = Text(max_length=60, description="the cursor after which to start; `Last-Event-ID` has precedence")
     types = EventTypes()
 
 
 class StreamQuery(OwnStreamQuery):
-    wallet_id = fields.UUID(data_key="walletId")
+    wallet_id = Identifier(data_key="walletId")

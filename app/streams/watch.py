@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from app.events.feed import FeedEvent
+from app.shutdown import is_stopping
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -96,18 +97,19 @@ class FeedWatches:
         self._lock = Lock()
 
     @contextmanager
-    def watching(self, tenant: Tenant, read_head: ReadHead, read_events: ReadEvents) -> Iterator[FeedWatch]:
+    def watching(self, tenant: Tenant, read_head: ReadHead, read_events: ReadEvents) -> Iterator[tuple[FeedWatch, int]]:
         """Share the watch of this tenant for the block; the first block starts its thread, and the last one ends it.
-        Raises what `read_head` raises.
+        Gives the position of the feed's end as well: the watch may be half a second behind it. Raises what `read_head`
+        raises.
         """
-        watch = self._join(tenant, read_head, read_events)
+        head = read_head()
+        watch = self._join(tenant, head, read_head, read_events)
         try:
-            yield watch
+            yield watch, head.position
         finally:
             self._leave(tenant, watch)
 
-    def _join(self, tenant: Tenant, read_head: ReadHead, read_events: ReadEvents) -> FeedWatch:
-        head = read_head()
+    def _join(self, tenant: Tenant, head: Head, read_head: ReadHead, read_events: ReadEvents) -> FeedWatch:
         with self._lock:
             watch = self._watches.get(tenant)
             if watch is None or watch.feed_id != head.feed_id or watch.stop.is_set():
@@ -127,7 +129,7 @@ class FeedWatches:
 
     def _follow(self, tenant: Tenant, watch: FeedWatch, read_head: ReadHead, read_events: ReadEvents) -> None:
         try:
-            while not watch.stop.wait(self._poll_seconds):
+            while not (watch.stop.wait(self._poll_seconds) or is_stopping.is_set()):
                 head = read_head()
                 if head.feed_id != watch.feed_id:
                     break

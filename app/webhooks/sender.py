@@ -83,11 +83,12 @@ class _TimedReader(RawIOBase):
 
 
 class _TimedAnswer(HTTPResponse):
-    seconds = ANSWER_SECONDS
+    """An answer whose whole time is what the socket allows for each read."""
 
     def __init__(self, sock: socket, *arguments: Any, **named: Any) -> None:
         super().__init__(sock, *arguments, **named)
-        self.fp: BufferedReader = BufferedReader(_TimedReader(self.fp.detach(), sock, self.seconds))
+        seconds = sock.gettimeout() or ANSWER_SECONDS
+        self.fp: BufferedReader = BufferedReader(_TimedReader(self.fp.detach(), sock, seconds))
 
 
 class _Connection(HTTPConnection):
@@ -113,6 +114,7 @@ class Sender:
     rules: AddressRules
     resolve: Resolver = resolve_name
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    answer_seconds: float = ANSWER_SECONDS
 
     def open(self, url: str, *, connections: int = 1) -> "Channel | Answer":
         """Resolve and check the URL. The channel that it returns sends to the checked addresses only; if there is none,
@@ -139,7 +141,7 @@ class Sender:
             return channel.send(headers, body)
 
     def _pool(self, target: Target, address: str, connections: int) -> HTTPConnectionPool:
-        timeout = Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS)
+        timeout = Timeout(connect=CONNECT_SECONDS, read=self.answer_seconds)
         if target.scheme == "http":
             return _Pool(address, target.port, timeout=timeout, maxsize=connections)
         return _TlsPool(

@@ -17,6 +17,7 @@ RIGHT = {
     "DATABASE_URL": "postgresql://wallet_app:the-url-password@db.example/wallet",
     "ADMIN_DATABASE_URL": "postgresql://wallet_migrator:the-admin-password@db.example/wallet",
     "BACKUP_DATABASE_URL": "postgresql://wallet_backup:the-backup-password@db.example/wallet",
+    "RELAY_DATABASE_URL": "postgresql://wallet_relay:the-relay-password@db.example/wallet",
     "TENANT_SECRET": "the tenant secret, of 32 or more.",
     "SECRET_KEY": "the signing key, of 32 characters.",
     "SIGNING_KEYS": SIGNING_KEYS,
@@ -42,7 +43,7 @@ BROWSERS = ("CORS_ORIGINS", "REFRESH_OVERLAP_SECONDS")
 OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
-    *("WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "LOG_LEVEL"),
+    *("BROKER_URL", "WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "EVENT_STREAMS", "LOG_LEVEL"),
 )
 ACCOUNTS = {
     "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
@@ -104,6 +105,7 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REGISTRY_WATCH_SECONDS": "0.5",
         "MAX_BODY_BYTES": "1",
         "HOLD_EXPIRY_SECONDS": "0",
+        "BROKER_URL": "amqp://wallet:the-broker-password@mq.example:5672",
         "LOG_LEVEL": "error",
         "TENANT_RATE_LIMIT": "1/day",
         "CALLER_RATE_LIMIT": "2/day",
@@ -170,6 +172,7 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "CORS_ORIGINS": "*",
         "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
         "TRUSTED_PROXIES": "-1",
+        "BROKER_URL": "kafka://mq.example",
         "SMTP_URL": "mail.example:25",
         "MAIL_FROM": "wallet",
         "MAIL_SECONDS": "-1",
@@ -245,6 +248,8 @@ def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, na
         ("SMTP_URL", "smtp://"),
         ("SMTP_URL", "smtp://mail.example:many"),
         ("SMTP_URL", "smtp://mail.example/inbox"),
+        ("BROKER_URL", "amqp://"),
+        ("BROKER_URL", "redis://cache.example:many"),
         ("MAIL_FROM", "a@mail.example, b@mail.example"),
         ("MAIL_FROM", "a@mail.example\n"),
         ("ACCOUNT_PAGES_URL", "https://wallet.example/#account"),
@@ -281,6 +286,7 @@ def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> 
     """They end up in tracebacks, in logs of local variables and in shells."""
     for name in ("SMTP_URL", "MAIL_FROM"):
         environment.setenv(name, ACCOUNTS[name])
+    environment.setenv("BROKER_URL", "amqp://wallet:the-broker-password@mq.example")
     shown = f"{read_settings()!r} {read_settings()!s}"
     secrets = (
         RIGHT["TENANT_SECRET"],
@@ -289,6 +295,7 @@ def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> 
         "the-url-password",
         "the-admin-password",
         "the-smtp-password",
+        "the-broker-password",
     )
     assert [secret for secret in secrets if secret in shown] == []
 

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 REDIS: Final = shutil.which("redis-server")
 NATS: Final = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -65,8 +68,8 @@ class Broker:
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.is_ready():
-            is_dead = self._process.poll() is not None
-            assert not is_dead and time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self.folder / "log").read_text()[-2000:])
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -93,6 +96,13 @@ class RedisBroker(Broker):
     def command(self) -> Sequence[str]:
         durable = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
         return (str(REDIS), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *durable)
+
+    def is_ready(self) -> bool:
+        try:
+            with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:  # Also while it loads what it has stored.
+            return False
 
 
 class NatsBroker(Broker):

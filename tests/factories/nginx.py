@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from scripts.support.demo.nginx import NGINX, nginx_command
-from tests.factories.served import free_port, wait_until_it_listens
+from tests.factories.ports import free_port
+from tests.factories.served import wait_until_it_listens
 
 PATIENCE_SECONDS = 10
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")

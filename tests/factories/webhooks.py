@@ -64,6 +64,7 @@ class Consumer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     consumer: Consumer
 
     def do_POST(self) -> None:

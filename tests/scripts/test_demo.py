@@ -17,7 +17,7 @@ import pytest
 
 from app.config import ROOT
 from scripts.support.demo.installation import missing_packages
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 START_SECONDS = 120
 ARRIVAL_SECONDS = 20

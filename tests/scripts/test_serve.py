@@ -18,7 +18,7 @@ import pytest
 
 from app.config import ROOT
 from tenant_schemas import embedded
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 START_SECONDS = 60
 

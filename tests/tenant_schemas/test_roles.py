@@ -38,7 +38,10 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 
 Rights = dict[str, str]
 
-TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance")
+TENANT_VIEWS = (
+    *("credit_in_use", "credit_limit_changes", "events_waiting", "ledger_postings", "movement_entries"),
+    *("trial_balance", "webhooks_due"),
+)
 TENANT_TABLES = (
     *(
         "alembic_version",
@@ -48,6 +51,7 @@ TENANT_TABLES = (
         "bulk_requests",
         "credit_policies",
         "documents",
+        "event_cursors",
         "events",
         "events_head",
         "holds",
@@ -56,6 +60,7 @@ TENANT_TABLES = (
         "order_items",
     ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
+    *("webhook_attempts", "webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays"),
     *TENANT_VIEWS,
 )
 # It gives events their order within a wallet.
@@ -109,6 +114,19 @@ DEFINERS = (
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
+    "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
+    "webhook_claim_v1(uuid,integer)",
+    "webhook_create_v1(text,text,text[],text,text)",
+    "webhook_delete_v1(uuid)",
+    "webhook_disable_v1(uuid)",
+    "webhook_enable_v1(uuid,boolean)",
+    "webhook_noticed_v1(uuid,uuid)",
+    "webhook_replay_v1(uuid,bigint,bigint,text[])",
+    "webhook_rotate_v1(uuid)",
+    "webhook_settle_v1(uuid,uuid,integer,jsonb)",
+    "webhook_tested_v1(uuid,uuid,text,text,integer,text,integer,text)",
+    "webhook_trim_v1(uuid,integer,integer,integer)",
+    "webhooks_passed_v1()",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
@@ -140,10 +158,10 @@ SHARED_TABLES = (
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
     *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
 )
-# Triggers, which nobody can call.
+# The relay may call the first one; triggers nobody can.
 SHARED_DEFINERS = (
-    *("former_members_erase_v1", "memberships_note_former_v1"),
-    *("users_erase_invitations_v1", "users_forget_anonymised_v1"),
+    *("events_waiting_v1(text[])", "former_members_erase_v1()", "memberships_note_former_v1()"),
+    *("users_erase_invitations_v1()", "users_forget_anonymised_v1()"),
 )
 SHARED_VIEWS = ("all_members", "member_directory")
 
@@ -210,6 +228,12 @@ EXPECTED: dict[str, Rights] = {
         }
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
+    "wallet_relay": {
+        "database": "CONNECT",
+        "schema shared": "USAGE",
+        "shared.events_waiting_v1(text[])": "EXECUTE",
+        "shared.tenants": "SELECT",
+    },
     "PUBLIC": {},
 }
 
@@ -360,7 +384,7 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
         f"{schema_name}.{function.format(schema_name=schema_name)}": [f"search_path={schema_name}, pg_temp"]
         for schema_name in OUR_SCHEMAS[:2]
         for function in DEFINERS
-    } | {f"shared.{function}()": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
+    } | {f"shared.{function}": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
 
 
 def test_views_have_their_readers_rights_but_for_those_of_members(database: Database) -> None:
@@ -409,6 +433,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
+        ("shared.tenants", "{wallet_relay}", "r", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
         ("shared.users", "{wallet_app}", "*", True, "true", None),
     ]
@@ -429,6 +454,7 @@ def test_no_role_has_an_attribute_it_does_not_need(database: Database) -> None:
         "wallet_migrator": (True, True, False, False, shared_side),
         "wallet_app": (True, False, False, False, shared_side),
         "wallet_backup": (True, False, True, False, shared_side),
+        "wallet_relay": (True, False, False, False, shared_side),
         "wallet_tenants": (False, False, False, False, nothing),
         "wallet_pool": (True, False, False, False, shared_side),
         "tenant_eur": (True, False, False, False, ["search_path=eur_schema, pg_temp"]),
@@ -496,7 +522,7 @@ def test_passwords_are_kept_as_scram_verifiers(database: Database) -> None:
         "SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^(wallet|tenant)_' AND rolcanlogin"
     )
     passwords = dict(rows.fetchall())
-    service = {"wallet_migrator", "wallet_app", "wallet_backup", "wallet_pool"}
+    service = {"wallet_migrator", "wallet_app", "wallet_backup", "wallet_relay", "wallet_pool"}
     assert set(passwords) == {*service, "tenant_eur", "tenant_km"}
     assert {name: password.partition("$")[0] for name, password in passwords.items()} == dict.fromkeys(
         passwords, "SCRAM-SHA-256"

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
 from app.webhooks.addresses import AddressRules
 from app.webhooks.sender import Sender
+from tenant_schemas.testing.plugin import Database
 from tests.factories.certificates import self_signed
+from tests.factories.hooked import Hooked, hooked_tenant
 from tests.factories.webhooks import HOST, NAME, Consumer, Reply, consumer_of_webhooks
 
 
@@ -40,3 +43,9 @@ def hooks_sender(hooks_certificate: Path) -> Sender:
         resolve=lambda host, _: [HOST] if host == NAME else [host],
         tls=ssl.create_default_context(cafile=hooks_certificate),
     )
+
+
+@pytest.fixture
+def hooked(app: Flask, database: Database, hooks_sender: Sender) -> Iterator[Hooked]:
+    with hooked_tenant(app, database, hooks_sender) as hooked:
+        yield hooked

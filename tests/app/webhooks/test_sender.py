@@ -13,11 +13,10 @@ from threading import Thread
 
 import pytest
 
-from app.webhooks import sender as sender_module
 from app.webhooks.addresses import AddressRules
 from app.webhooks.sender import Answer, Failure, Sender
 from tests.factories.certificates import self_signed
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 from tests.factories.webhooks import HOST, NAME, Consumer, Reply, consumer_of_webhooks
 
 HEADERS = {"Content-Type": "application/json"}
@@ -118,12 +117,11 @@ def dripping(first: bytes) -> Iterator[int]:
     ids=["headers", "body"],
 )
 def test_an_answer_that_drips_has_an_end(
-    hooks_sender: Sender, monkeypatch: pytest.MonkeyPatch, first: bytes, failure: Failure | None, status: int | None
+    hooks_sender: Sender, first: bytes, failure: Failure | None, status: int | None
 ) -> None:
-    monkeypatch.setattr(sender_module._TimedAnswer, "seconds", 0.3)
     started = time.monotonic()
     with dripping(first) as port:
-        answer = send(hooks_sender, f"http://{NAME}:{port}/")
+        answer = send(replace(hooks_sender, answer_seconds=0.3), f"http://{NAME}:{port}/")
     assert (answer.failure, answer.status) == (failure, status)
     assert time.monotonic() - started < 2
     assert (status is None) or answer.text.startswith("firstx")

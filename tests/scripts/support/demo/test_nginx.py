@@ -18,7 +18,7 @@ from flask import Flask
 from app.tenancy import RESERVED_SLUGS
 from scripts.support.demo.nginx import DEPLOYED, gateway
 from tests.factories.nginx import needs_nginx, running_nginx
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 pytestmark = needs_nginx
 STREAMS = ("/api/admin/events/stream", "/api/wallet/events")
