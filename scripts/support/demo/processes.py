@@ -1,5 +1,5 @@
-"""The processes of the demo. Each has a session of its own, so that Ctrl-C reaches the demo only, which ends them in
-the reverse order of their start. On Linux they end too if the demo is killed.
+"""The processes of the demo. Each has a session of its own, so that Ctrl-C reaches the demo only, which ends them. On
+Linux they end too if the demo is killed.
 """
 
 import ctypes
@@ -79,11 +79,13 @@ class Processes:
                 raise Failed(f"{name} ended with exit code {process.returncode}:\n{self._tail(name)}")
 
     def end(self) -> None:
-        """End all processes and what they have started, the last one first, and wait for each."""
-        for process in reversed(self._started.values()):
+        """End all processes at once, wait for each, and kill what it has left behind. Each drains by itself."""
+        for process in self._started.values():
             _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self._started.values():
             with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
+                process.wait(max(0, deadline - time.monotonic()))
             _signal_group(process, signal.SIGKILL)
             process.wait()
         self._started.clear()
