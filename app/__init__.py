@@ -32,6 +32,7 @@ from app.members.routes import blueprint as members
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
+from app.queue_commands import models as _commands  # noqa: F401
 from app.relay import models as _relay  # noqa: F401
 from app.signing_keys import key_source
 from app.statements.documents import worker as document_worker
@@ -42,6 +43,7 @@ from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
 from app.webhooks import delivery as webhook_delivery
+from app.webhooks.openapi import describe_webhooks
 from app.webhooks.routes import blueprint as webhooks
 
 
@@ -82,6 +84,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
     for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, webhooks, tenants, streams.blueprint):
         api.register_blueprint(feature)
+    describe_webhooks(api)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
@@ -103,8 +106,10 @@ def _configure_accounts(app: Flask, settings: config.Settings) -> None:
         RESET_SECONDS=settings.reset_seconds,
         EMAIL_CHANGE_SECONDS=settings.email_change_seconds,
         MAIL_RATE_LIMIT=settings.mail_rate_limit,
+        ACCOUNT_MAIL_LIMIT=settings.account_mail_limit,
         ACCOUNT_RATE_LIMIT=settings.account_rate_limit,
         INVITATION_RATE_LIMIT=settings.invitation_rate_limit,
         SECOND_FACTOR_RATE_LIMIT=settings.second_factor_rate_limit,
+        SECOND_FACTOR_DAILY_LIMIT=settings.second_factor_daily_limit,
         OPERATOR_SECOND_FACTOR=settings.operator_second_factor,
     )

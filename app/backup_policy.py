@@ -38,6 +38,8 @@ _AUDIT_LOG: Final = "SELECT last_seq, encode(last_hash, 'hex') FROM audit_chain"
 _NEWEST_AUDIT: Final = r"""
     SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
     ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
+_HAS_FEED: Final = "SELECT to_regclass('events_head') IS NOT NULL"
+_AUDIT_FEED: Final = "SELECT wallet_id, event_id, finding FROM events_audit_v1() ORDER BY wallet_id, event_id"
 _IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
 
 
@@ -57,13 +59,17 @@ def prove(connection: Connection) -> dict[str, Any]:
 
 
 def find_faults(connection: Connection) -> list[str]:
-    """The findings of the newest ledger audit that the schema has."""
+    """The findings of the newest ledger audit that the schema has, and of the audit of its feed."""
     (name,) = connection.execute(_NEWEST_AUDIT).fetchone() or ("",)
     audit = sql.SQL("SELECT wallet_id, seq, finding FROM {}() ORDER BY wallet_id, seq").format(sql.Identifier(name))
-    return [
+    faults = [
         f"wallet {wallet_id} seq {seq}: {finding}" if wallet_id else str(finding)
         for wallet_id, seq, finding in connection.execute(audit)
     ]
+    if _holds(connection, _HAS_FEED):
+        found = connection.execute(_AUDIT_FEED)
+        faults += [f"wallet {wallet_id} event {event_id}: {finding}" for wallet_id, event_id, finding in found]
+    return faults
 
 
 # Each round hashes one row of each chain, since a row's hash includes the hash of the row before. The LIMIT keeps
@@ -113,6 +119,25 @@ def rechain(connection: Connection) -> None:
     if _holds(connection, _IS_CHAINED):
         connection.execute(_RECHAIN_LOG)
         connection.execute(_RECHAIN_LOG_HEAD)
+
+
+# The rows say up to where events are missing: in a restored tenant those that were trimmed, in a clone all. Positions
+# and the numbers of the sequence, which no bundle has, go on after the greatest there is.
+_NEW_FEED: Final = """
+    UPDATE events_head h SET feed_id = gen_random_uuid(),
+        trimmed_to = coalesce((SELECT min(e.position) - 1 FROM events e), h.position),
+        started_at = CASE WHEN EXISTS (SELECT FROM events) THEN h.started_at ELSE greatest(
+            clock_timestamp(), (SELECT max(w.last_posted_at) + interval '1 microsecond' FROM wallets w)) END"""
+_NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) + 1 FROM events e), false)"
+
+
+def after_load(connection: Connection) -> None:
+    """Give the feed of a restored tenant or of a clone an id of its own: a cursor of the source's feed must not go on
+    in it, because it may have passed positions that are given out again.
+    """
+    if _holds(connection, _HAS_FEED):
+        connection.execute(_NEW_FEED)
+        connection.execute(_NEXT_NUMBER)
 
 
 def _holds(connection: Connection, question: LiteralString) -> bool:
@@ -215,13 +240,15 @@ BACKUP_POLICY: Final = BackupPolicy(
     prove=prove,
     find_faults=find_faults,
     rechain=rechain,
+    after_load=after_load,
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not.
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not. No
+    # command is sent to a clone again, and its name may tell of a person.
     not_cloned=frozenset(
-        {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "webhook_endpoints", "webhook_lanes"}
-        | {"webhook_parked", "webhook_replays", "webhook_attempts"}
+        {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "command_outcomes"}
+        | {"webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays", "webhook_attempts"}
     ),
     recreated={"status": "'disabled'"},
     note=note,

@@ -111,9 +111,11 @@ class Settings:
     reset_seconds: int
     email_change_seconds: int
     mail_rate_limit: str
+    account_mail_limit: str
     account_rate_limit: str
     invitation_rate_limit: str
     second_factor_rate_limit: str
+    second_factor_daily_limit: str
     operator_second_factor: bool
     webhook_allowed_networks: tuple[str, ...]
     webhook_allow_http: bool
@@ -309,12 +311,14 @@ def _account_settings(env: Env) -> dict[str, Any]:
             validate=validate.Regexp(_PAGE, error="must be like https://wallet.example/account"),
         ),
         "invitation_seconds": env.int("INVITATION_SECONDS", 7 * 86_400, validate=lifetime),
-        "reset_seconds": env.int("RESET_SECONDS", 1_800, validate=lifetime),
+        "reset_seconds": env.int("RESET_SECONDS", 3_600, validate=lifetime),
         "email_change_seconds": env.int("EMAIL_CHANGE_SECONDS", 3_600, validate=lifetime),
         "mail_rate_limit": env.str("MAIL_RATE_LIMIT", "5/hour", validate=rate),
+        "account_mail_limit": env.str("ACCOUNT_MAIL_LIMIT", "20/hour", validate=rate),
         "account_rate_limit": env.str("ACCOUNT_RATE_LIMIT", "60/hour", validate=rate),
         "invitation_rate_limit": env.str("INVITATION_RATE_LIMIT", "200/hour", validate=rate),
         "second_factor_rate_limit": env.str("SECOND_FACTOR_RATE_LIMIT", "20/hour", validate=rate),
+        "second_factor_daily_limit": env.str("SECOND_FACTOR_DAILY_LIMIT", "30/day", validate=rate),
         "operator_second_factor": env.bool("OPERATOR_SECOND_FACTOR", False),
     }
 

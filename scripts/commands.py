@@ -21,6 +21,8 @@ from app import create_app
 from app.auth.key_uses import start_key_use_worker
 from app.config import Settings
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
+from tenant_schemas.flask import EXTENSION
+from tenant_schemas.registry_watcher import start_registry_watcher
 
 
 @click.command(help=__doc__)
@@ -42,6 +44,7 @@ async def _consume(settings: Settings, slugs: tuple[str, ...]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     start_key_use_worker(app)
+    start_registry_watcher(app.extensions[EXTENSION], settings.registry_watch_seconds)
     choose = partial(tenants_with_senders, app, slugs)
     await consume(app, settings.broker_url, choose, stop, threads=settings.request_concurrency)
 

@@ -1,11 +1,16 @@
 """Serve the API with gunicorn. `make run` runs this.
 
 Without DATABASE_URL it first starts the embedded PostgreSQL server, migrates it, provisions the tenants eur and km and
-creates demo data; then it prints the address and commands to try. With DATABASE_URL it only serves. Ctrl-C finishes
-running requests, then stops gunicorn and the embedded server.
+creates demo data; then it starts a relay (`python -m scripts.relay`) too, and prints the address and commands to try.
+With DATABASE_URL it only serves. Ctrl-C finishes running requests, then stops gunicorn, the relay and the embedded
+server.
 
-Example:
+With --streams the process has room for 300 event streams in each worker, and is meant for these only: a gateway sends
+it the paths that end in /events and /events/stream.
+
+Examples:
     python -m scripts.serve --port 8080
+    python -m scripts.serve --port 8081 --workers 1 --streams
 
 Exit codes: gunicorn's own (0 after Ctrl-C); 1 the embedded server could not be migrated; 2 bad arguments or settings,
 or the port is in use.
@@ -41,6 +46,7 @@ from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"
 THREADS = 128
+STREAMS = 300
 READY_SECONDS = 30
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
@@ -75,7 +81,8 @@ DRAIN_SECONDS = 30
     show_default=True,
     help="Threads of each worker process. Few of them run at once (REQUEST_CONCURRENCY); the others wait.",
 )
-def main(host: str, port: int, workers: int, threads: int) -> None:
+@click.option("--streams", is_flag=True, help=f"Hold up to {STREAMS} event streams in each worker (EVENT_STREAMS).")
+def main(*, host: str, port: int, workers: int, threads: int, streams: bool) -> None:
     refuse_taken_port(host, port)
     settings = settings_or_exit()
     if settings.is_embedded:
@@ -83,7 +90,11 @@ def main(host: str, port: int, workers: int, threads: int) -> None:
             _prepare(settings)
     stop_signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
-    server = start_gunicorn(host, port, workers, threads, defaults=_mail_folder(settings))
+    defaults = _mail_folder(settings)
+    if streams:
+        threads, defaults = threads + STREAMS, {**defaults, "EVENT_STREAMS": str(STREAMS)}
+    server = start_gunicorn(host, port, workers, threads, defaults=defaults)
+    relay = _start_relay() if settings.is_embedded and not streams else None
     for number in stop_signals:
         signal.signal(number, lambda *_: server.terminate())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
@@ -91,7 +102,11 @@ def main(host: str, port: int, workers: int, threads: int) -> None:
         for folder in _mail_folder(settings).values():
             print(f"Mails to users are written to {folder}")
         _print_commands_to_try(f"http://{host}:{port}")
-    sys.exit(server.wait())
+    status = server.wait()
+    if relay is not None:
+        relay.terminate()
+        relay.wait()
+    sys.exit(status)
 
 
 @contextmanager
@@ -162,6 +177,15 @@ def start_gunicorn(
         cwd=ROOT,
         env=request_settings(threads) | (defaults or {}) | os.environ,
         stdout=log,
+        start_new_session=True,
+        preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
+    )
+
+
+def _start_relay() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.relay"],
+        cwd=ROOT,
         start_new_session=True,
         preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )

@@ -21,7 +21,7 @@ from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
 from tenant_schemas.testing.plugin import Database
-from tests.factories.commands import options_of, scripts
+from tests.factories.command_lines import options_of, scripts
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]

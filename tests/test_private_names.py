@@ -288,6 +288,8 @@ def words_of(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.Name(id=word) | ast.Attribute(attr=word) | ast.FunctionDef(name=word) | ast.alias(name=word):
             yield word
+        case ast.AsyncFunctionDef(name=word):
+            yield word
         case ast.Constant(value=str(word)):
             yield word
 
@@ -300,7 +302,9 @@ def our_names() -> frozenset[str]:
 
 def defined_by(node: ast.AST) -> Iterator[str]:
     match node:
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Name(id=name, ctx=ast.Store()):
             yield name
         case ast.Attribute(attr=name, value=ast.Name(id="self"), ctx=ast.Store()):
             yield name

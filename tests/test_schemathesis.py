@@ -42,6 +42,7 @@ PLENTY = {
     **dict.fromkeys(
         (
             *("MAIL_RATE_LIMIT", "ACCOUNT_RATE_LIMIT", "INVITATION_RATE_LIMIT", "SECOND_FACTOR_RATE_LIMIT"),
+            *("ACCOUNT_MAIL_LIMIT", "SECOND_FACTOR_DAILY_LIMIT"),
             *("LOGIN_FAILURE_LIMIT", "ACCOUNT_FAILURE_LIMIT", "REFRESH_RATE_LIMIT"),
         ),
         "999999999/day",

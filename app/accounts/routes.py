@@ -27,8 +27,9 @@ from app.auth.service import PASSWORD_REFUSALS, confirm_password
 from app.auth.sessions import end_other_sessions
 from app.current import current_app
 from app.errors import TooManyRequests
+from app.limits.attempts import count_reset_mail, token_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
-from app.limits.rate_limit import client_address, count_attempt, hashed_account
+from app.limits.rate_limit import count_attempt
 from app.mail.outbox import AccountTokenNotFound, ask_for_reset
 from app.users.errors import MemberNotFound, UserExists
 from app.users.models import User
@@ -44,10 +45,10 @@ blueprint = Blueprint("accounts", __name__, url_prefix="/api", description="The 
 def request_password_reset(body: dict[str, str]) -> None:
     """Send a mail with a token for a new password. The answer is the same for an unknown address.
 
-    An account of an identity provider has no password, and the mail says so. A newer token replaces an older one.
+    An account of an identity provider has no password, and the mail says so. An unused token is sent again and lives
+    on, so each of the mails works.
     """
-    count_address()
-    count_attempt("mail", hashed_account(body["email"]), current_app.config["MAIL_RATE_LIMIT"])
+    count_reset_mail(body["email"])
     has_provider = "openid_provider" in current_app.extensions
     ask_for_reset(body["email"], seconds=current_app.config["RESET_SECONDS"], has_provider=has_provider)
 
@@ -62,8 +63,8 @@ def reset_password(body: dict[str, str]) -> dict[str, str]:
 
     Log in afterwards, with the `deviceToken` of the answer or its cookie: then strangers who guess can't hold it up.
     """
-    count_address()
-    owner = service.reset_password(body["token"], body["new_password"])
+    with token_attempt():
+        owner = service.reset_password(body["token"], body["new_password"])
     device_token = devices.device_token(owner.user_id, owner.password_hash)
     devices.keep_device_cookie(device_token)
     return {"device_token": device_token}
@@ -85,7 +86,8 @@ def update_me(body: dict[str, str]) -> User:
 @blueprint.response(202)
 @refuses(*PASSWORD_REFUSALS)
 def request_email_change(body: dict[str, str]) -> None:
-    """Send a mail with a token to a new address. The account keeps its address until the token is confirmed.
+    """Send a mail with a token to a new address. The account keeps its address until the token is confirmed, and its
+    present address gets a mail too. Another request or a new password ends the token.
 
     The answer is the same if another account has the address.
     """
@@ -102,8 +104,8 @@ def request_email_change(body: dict[str, str]) -> None:
 @refuses(AccountTokenNotFound, UserExists, TooManyRequests)
 def confirm_email_change(body: dict[str, str]) -> None:
     """Give the account the address to which the token was sent. Both addresses get a mail."""
-    count_address()
-    service.confirm_email_change(body["token"])
+    with token_attempt():
+        service.confirm_email_change(body["token"])
 
 
 @blueprint.get("/me/sessions")
@@ -135,8 +137,3 @@ def end_my_session(session_id: UUID) -> None:
 def end_my_other_sessions() -> None:
     """End all sessions of the caller but this one."""
     end_other_sessions(caller().user_id, presented_session(), "logout")
-
-
-def count_address() -> None:
-    """Count a request for an account that no token authenticates, by the client's address. Raises TooManyRequests."""
-    count_attempt("account_address", client_address(), current_app.config["ACCOUNT_RATE_LIMIT"])

@@ -4,7 +4,7 @@ from marshmallow import fields
 
 from app.api.fields import Answer, Moment, Schema, Text
 from app.api.pagination import page_schema
-from app.auth.schemas import MAX_PASSWORD_LENGTH, NewPassword
+from app.auth.schemas import NewPassword, Password
 from app.users.schemas import MAX_ADDRESS_LENGTH, EmailAddress
 
 MAX_TOKEN_LENGTH = 100
@@ -37,7 +37,7 @@ class ProfileSchema(Answer):
 
 class ChangeEmailSchema(Schema):
     new_email = EmailAddress(data_key="newEmail", required=True)
-    current_password = Text(data_key="currentPassword", required=True, max_length=MAX_PASSWORD_LENGTH)
+    current_password = Password(data_key="currentPassword", required=True)
 
 
 class ConfirmEmailSchema(Schema):

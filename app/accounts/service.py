@@ -71,8 +71,12 @@ def reset_password(token: str, new: str) -> Proven:
 
 
 def ask_for_email_change(user_id: UUID, new_email: str, *, seconds: int) -> None:
-    """Send a token to the new address, also if another account has it: the answer would tell who has an account."""
-    put_token_mail(MailKind.EMAIL_CHANGE, new_email.strip().lower(), seconds=seconds, user_id=user_id)
+    """Send a token to the new address, also if another account has it: the answer would tell who has an account. An
+    earlier token for another address is good no longer. The present address gets a mail too. Commits nothing.
+    """
+    old, new = get_user(user_id).email, new_email.strip().lower()
+    put_token_mail(MailKind.EMAIL_CHANGE, new, seconds=seconds, user_id=user_id, details={"old": old})
+    put_notice(MailKind.EMAIL_CHANGE_ASKED, old, user_id, old=old, new=new)
 
 
 def confirm_email_change(token: str) -> None:

@@ -28,15 +28,18 @@ def scan(
     filters: Conditions = (),
     *,
     options: Sequence[ExecutableOption] = (),
-    end: sa.ColumnElement[bool] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> Found[Any]:
     """The page of `query`, which selects one entity, in this order, descending, of the rows that pass the filters.
-    `query` has the conditions that the order's index, or another one, answers, except for the list's end: every
+    `query` has the conditions that the order's index, or another one, answers. `start` (inclusive) and `end`
+    (exclusive) are a period of the order's first column. A page after a position does not ask for the end: every
     position is before it, and with both conditions PostgreSQL would scan from the end to the position.
 
     With `page.is_counted` the total is that of the first MAX_SCANNED rows of the list, exact if there are no more.
     """
-    whole = query if end is None else query.where(end)
+    query = query if start is None else query.where(order[0] >= start)
+    whole = query if end is None else query.where(order[0] < end)
     ahead = whole if page.after is None else query.where(_after(order, page.after))
     edge = _edge(ahead, order) if filters else None
     asked = ahead if edge is None else ahead.where(_up_to(order, edge))

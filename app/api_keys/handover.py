@@ -43,7 +43,9 @@ def settle_keys(tenant: Tenant, user_id: UUID, choice: KeyChoice | None, *, keep
         db.session.execute(sa.update(ApiKey).where(ApiKey.id == key.id).values(values))
     for key in keys:
         told = {"name": key.name, "role": key.role}
-        commit_entry(tenant, actor, f"api_key.{choice}", subject=str(key.id), before=told | {"keeperId": user_id})
+        after = told | {"keeperId": keeper} if choice is KeyChoice.KEEP else None
+        before = told | {"keeperId": user_id}
+        commit_entry(tenant, actor, f"api_key.{choice}", subject=str(key.id), before=before, after=after)
 
 
 def _valid_keys(tenant: Tenant, user_id: UUID) -> list[sa.Row[Any]]:

@@ -76,6 +76,16 @@ def list_keys(*, after: list[Any] | None, limit: int) -> list[sa.Row[Any]]:
         return list(db.session.execute(query))
 
 
+def get_key(key_id: UUID) -> sa.Row[Any]:
+    """One of the tenant's keys, valid or not. Raises KeyNotFound."""
+    query = _keys_of(current_tenant().id).where(ApiKey.id == key_id)
+    with shared_side():
+        found = db.session.execute(query).one_or_none()
+    if found is None:
+        raise KeyNotFound("There is no such API key.")
+    return found
+
+
 def _shown(tenant_id: UUID, key_id: UUID) -> sa.Row[Any]:
     return db.session.execute(_keys_of(tenant_id).where(ApiKey.id == key_id)).one()
 

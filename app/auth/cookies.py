@@ -21,9 +21,10 @@ from app.auth.sessions import Grant
 from app.derived_keys import mac_of
 
 ACCESS_COOKIE: Final = "__Host-access"
-REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- requires the path /; this cookie is sent to REFRESH_PATH only
+REFRESH_COOKIE: Final = "__Secure-refresh"  # __Host- requires the path /; this cookie is sent to AUTH_PATH only
 CSRF_COOKIE: Final = "__Host-csrf"
-REFRESH_PATH: Final = "/api/auth"
+AUTH_PATH: Final = "/api"  # has /api/auth and /api/<tenant>/auth: a page may log in at one and refresh at the other
+FORMER_PATH: Final = "/api/auth"  # of release 0.2.0; a browser would send that cookie first, and a used token by it
 CSRF_HEADER: Final = "X-CSRF-Token"
 
 
@@ -48,16 +49,17 @@ def refuse_other_origins(request: Request) -> None:
         raise CsrfRequired("The request comes from a page of another origin.")
 
 
-def may_log_out(request: Request, sessions: Iterable[UUID | None]) -> bool:
+def may_log_out(request: Request, sessions: Iterable[UUID | None], *, has_token: bool) -> bool:
     """Whether a log-out may end these sessions, which its cookies name, and clear the cookies. A page that was loaded
     again may have lost the CSRF token, or has that of another log-in, and must be able to log out: the browser's word
-    that the request comes from the same origin is enough. A client that reports no origin sends the CSRF token.
+    that the request comes from the same origin is enough. A client that reports no origin sends the CSRF token, or a
+    token in the Authorization header or a JSON body (`has_token`): a page of another origin can send neither.
     """
     is_of_own_page = _is_of_own_page(request)
     if is_of_own_page is not None:
         return is_of_own_page
     named = [session_id for session_id in sessions if session_id]
-    return not named or any(_has_csrf_token(request, session_id) for session_id in named)
+    return not named or has_token or any(_has_csrf_token(request, session_id) for session_id in named)
 
 
 def _is_of_own_page(request: Request) -> bool | None:
@@ -113,6 +115,14 @@ def forget_cookies() -> None:
 
 
 def _set(response: Response, name: str, value: str, max_age: int) -> None:
-    path = REFRESH_PATH if name == REFRESH_COOKIE else "/"
-    is_hidden = name != CSRF_COOKIE
-    response.set_cookie(name, value, max_age, path=path, secure=True, httponly=is_hidden, samesite="Strict")
+    if name == REFRESH_COOKIE:
+        set_below_auth_path(response, name, value, max_age)
+    else:
+        is_hidden = name != CSRF_COOKIE
+        response.set_cookie(name, value, max_age, path="/", secure=True, httponly=is_hidden, samesite="Strict")
+
+
+def set_below_auth_path(response: Response, name: str, value: str, max_age: int) -> None:
+    """Set a hidden cookie for AUTH_PATH, and clear the one of this name that an earlier release set for FORMER_PATH."""
+    for path, kept, lifetime in ((FORMER_PATH, "", 0), (AUTH_PATH, value, max_age)):
+        response.set_cookie(name, kept, lifetime, path=path, secure=True, httponly=True, samesite="Strict")

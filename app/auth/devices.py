@@ -15,14 +15,14 @@ from uuid import UUID, uuid4
 
 from flask import Request, Response, after_this_request
 
+from app.auth.cookies import set_below_auth_path
 from app.current import request
 from app.derived_keys import mac_of
 from app.users.service import credentials
 from tenant_schemas import base64url
 
-# __Host- requires the path /; this cookie is sent to DEVICE_PATH only. A log-out leaves it.
+# __Host- requires the path /; this cookie is sent to AUTH_PATH only. A log-out leaves it.
 DEVICE_COOKIE: Final = "__Secure-device"
-DEVICE_PATH: Final = "/api/auth"
 DEVICE_SECONDS: Final = 400 * 86_400  # Browsers keep no cookie longer.
 MOST_OF_A_BROWSER: Final = 4  # users who share a browser
 _FIELDS: Final = Struct(">16s16s8sI")  # user, device, password, moment
@@ -77,9 +77,7 @@ def keep_device_cookie(token: str) -> None:
 
     @after_this_request
     def keep(response: Response) -> Response:
-        response.set_cookie(
-            *(DEVICE_COOKIE, value, DEVICE_SECONDS), path=DEVICE_PATH, secure=True, httponly=True, samesite="Strict"
-        )
+        set_below_auth_path(response, DEVICE_COOKIE, value, DEVICE_SECONDS)
         return response
 
 

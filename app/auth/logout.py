@@ -26,8 +26,9 @@ def log_out(request: Request, refresh_token: str | None) -> None:
     kept = request.cookies.get(cookies.REFRESH_COOKIE)
     of_header = session_of_header(header) if header else None
     of_cookie = _session_of_access_cookie(request)
-    takes_cookies = cookies.may_log_out(request, [of_cookie, _session_named_by(kept) if kept else None])
-    if not takes_cookies and not refresh_token and not header:
+    named, has_token = [of_cookie, _session_named_by(kept) if kept else None], bool(refresh_token or header)
+    takes_cookies = cookies.may_log_out(request, named, has_token=has_token)
+    if not takes_cookies and not has_token:
         raise CsrfRequired(f"Send {cookies.CSRF_HEADER} with the csrfToken of the session.")
     for token in (refresh_token, kept if takes_cookies else None):
         if token:

@@ -13,7 +13,16 @@ MAX_PASSWORD_LENGTH = 1024
 ACTOR_KINDS = Words("ActorKind", *ActorKind)
 
 
-class NewPassword(Text):
+class Password(Text):
+    """A present password. Nobody sees it, so it may have format characters."""
+
+    refuses_format = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_PASSWORD_LENGTH, **kwargs)
+
+
+class NewPassword(Password):
     """A new password. Its length is the only rule (NIST SP 800-63B): composition rules make passwords worse."""
 
     default_error_messages = {  # noqa: RUF012
@@ -21,7 +30,7 @@ class NewPassword(Text):
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=MAX_PASSWORD_LENGTH, **kwargs)
+        super().__init__(**kwargs)
         self.metadata = {**self.metadata, "minLength": MIN_PASSWORD_LENGTH}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
@@ -33,7 +42,7 @@ class NewPassword(Text):
 
 class LoginSchema(Schema):
     email = Text(required=True, max_length=254)
-    password = Text(required=True, max_length=MAX_PASSWORD_LENGTH)
+    password = Password(required=True)
     code = Text(max_length=40, description="of the second factor, if the account has one; or a recovery code")
     device_token = Text(
         data_key="deviceToken", max_length=200, description="of an earlier log-in; a browser sends it as a cookie"
@@ -55,7 +64,7 @@ class LogoutSchema(Schema):
 
 
 class PasswordSchema(Schema):
-    current_password = Text(data_key="currentPassword", required=True, max_length=MAX_PASSWORD_LENGTH)
+    current_password = Password(data_key="currentPassword", required=True)
     new_password = NewPassword(data_key="newPassword", required=True)
 
 

@@ -10,12 +10,10 @@ from app.auth.passwords import hash_password, is_right, refuse_obvious_password
 from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
 from app.auth.second_factor.service import proves
 from app.auth.sessions import end_other_sessions
-from app.current import current_app
 from app.db import db
 from app.errors import TooManyRequests
-from app.limits.attempts import password_attempt
+from app.limits.attempts import code_attempt, password_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
-from app.limits.rate_limit import count_attempt
 from app.mail.models import MailKind
 from app.mail.outbox import drop_tokens, put_notice
 from app.users.errors import MemberNotFound
@@ -35,16 +33,16 @@ def authenticate(email: str, password: str) -> Credentials:
 
 
 def prove_second_factor(known: Credentials, code: str | None) -> None:
-    """Check and use the code of a user with a second factor, after the password was right. Guesses are counted for the
-    user. They hold up log-ins and no session. Raises SecondFactorRequired, SecondFactorWrong, TooManyRequests.
+    """Check and use the code of a user with a second factor, after the password was right. Wrong codes are counted
+    for the user. They hold up log-ins and no session. Raises SecondFactorRequired, SecondFactorWrong, TooManyRequests.
     """
     if not known.has_second_factor:
         return
     if code is None:
         raise SecondFactorRequired("Send the log-in again, with the code of your authenticator or a recovery code.")
-    count_attempt("second_factor", str(known.user_id), current_app.config["SECOND_FACTOR_RATE_LIMIT"])
-    if not proves(known.user_id, code):
-        raise SecondFactorWrong("The code is wrong, or was used before.")
+    with code_attempt(known.user_id):
+        if not proves(known.user_id, code):
+            raise SecondFactorWrong("The code is wrong, or was used before.")
 
 
 # What `confirm_password` may refuse with.

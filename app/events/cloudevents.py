@@ -1,7 +1,8 @@
 """Writes a row of the feed as a CloudEvent (CloudEvents 1.0.2, structured mode), with names and amounts as in the API.
 
 `sequence` has 20 digits, because consumers compare it as text; it has no `sequencetype`, since that of numbers ends at
-2**31. The data of a movement has its hash and the hash before, so a consumer can prove that it missed none.
+2**31. An event that was made again from the ledger has `replay` instead, and no place in the feed. The data of a
+movement has its hash and the hash before, so a consumer can prove that it missed none.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ Members = dict[str, Any]
 class EventRow(NamedTuple):
     """An event with what its data is made of: its movement, hold, order and wallet, as far as it has them."""
 
-    position: int
+    position: int | None  # None: made again from the ledger
     id: UUID
     type: str
     wallet_id: UUID | None
@@ -62,7 +63,8 @@ def cloud_event(row: EventRow, *, tenant_id: UUID, feed_id: UUID) -> Members:
         "subject": subject,
         "time": moment_text(_happened_at(row)),
         "datacontenttype": "application/json",
-        "sequence": f"{row.position:020}",
+        "sequence": None if row.position is None else f"{row.position:020}",
+        "replay": True if row.position is None else None,
         "partitionkey": _text(row.wallet_id),
         "feedid": str(feed_id),
         "traceparent": row.traceparent,

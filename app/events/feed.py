@@ -26,8 +26,14 @@ _HEAD_COLUMNS: Final = 3
 
 _STAMP: Final = "SELECT events_stamp_v1(%s)"
 _HEAD: Final = "SELECT feed_id, position, trimmed_to FROM events_head"
+# Of the movement t, of p before it, and of the wallet w.
+MOVEMENT_COLUMNS: Final = """
+    t.seq, t.amount_minor, t.balance_after_minor, t.order_id, t.refund_of, t.hold_id, t.admin_id, t.description,
+    t.reference, t.reason, t.created_at, t.hash,
+    CASE WHEN t.seq = 1 THEN wallet_genesis_hash_v1(w.id, w.user_id, w.currency) ELSE p.hash END"""
+
 # One statement, so that the head belongs to the events: whatever was trimmed is seen to be.
-_READ: Final = """
+_READ: Final = f"""
     WITH page AS MATERIALIZED (
         SELECT e.position, e.id, e.type, e.wallet_id, e.subject_id, e.data, e.traceparent, e.at
         FROM events e
@@ -37,9 +43,7 @@ _READ: Final = """
         ORDER BY e.position LIMIT %(limit)s
     )
     SELECT f.feed_id, f.position, f.trimmed_to, e.*, w.user_id, w.currency,
-        t.seq, t.amount_minor, t.balance_after_minor, t.order_id, t.refund_of, t.hold_id, t.admin_id, t.description,
-        t.reference, t.reason, t.created_at, t.hash,
-        CASE WHEN t.seq = 1 THEN wallet_genesis_hash_v1(w.id, w.user_id, w.currency) ELSE p.hash END,
+        {MOVEMENT_COLUMNS},
         h.amount_minor, h.order_id, h.description, h.expires_at,
         o.total_minor, o.payment_id, o.refund_id
     FROM events_head f
@@ -49,12 +53,14 @@ _READ: Final = """
     LEFT JOIN wallet_transactions p ON p.wallet_id = t.wallet_id AND p.seq = t.seq - 1
     LEFT JOIN holds h ON h.id = e.subject_id
     LEFT JOIN orders o ON o.id = e.subject_id
-    ORDER BY e.position"""
+    ORDER BY e.position"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class FeedEvent:
-    """An event of the feed. `body` is the whole CloudEvent with the full payload."""
+    """An event of the feed. `body` is the whole CloudEvent with the full payload. One that was made again from the
+    ledger has the position 0, which no other has.
+    """
 
     id: UUID
     position: int
@@ -129,7 +135,7 @@ def read_page(
     head = FeedHead(*rows[0][:_HEAD_COLUMNS])
     _check_position(head, after, feed_id)
     found = (EventRow(*row[_HEAD_COLUMNS:]) for row in rows if row[_HEAD_COLUMNS] is not None)
-    events = [_feed_event(row, head.feed_id) for row in found]
+    events = [feed_event(row, head.feed_id) for row in found]
     return FeedPage(head.feed_id, events, events[-1].position if len(events) == limit else min(last, head.position))
 
 
@@ -149,6 +155,6 @@ def _check_position(head: FeedHead, after: int, feed_id: UUID | None) -> None:
         )
 
 
-def _feed_event(row: EventRow, feed_id: UUID) -> FeedEvent:
+def feed_event(row: EventRow, feed_id: UUID) -> FeedEvent:
     body = cloud_event(row, tenant_id=current_tenant().id, feed_id=feed_id)
-    return FeedEvent(row.id, row.position, row.type, row.wallet_id, body)
+    return FeedEvent(row.id, row.position or 0, row.type, row.wallet_id, body)

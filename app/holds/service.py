@@ -153,16 +153,13 @@ def list_holds(
     query = sa.select(Hold)
     if wallet_id is not None:
         query = query.where(Hold.wallet_id == wallet_id)
-    if start is not None:
-        query = query.where(Hold.created_at >= start)
     filters: list[sa.ColumnElement[bool]] = []
     if status == "expired":
         filters.append((Hold.status == "expired") | (Hold.status == "active") & ~_LASTS)
     elif status is not None:
         query = query.where(Hold.status == status)
         filters += [_LASTS] if status == "active" else []
-    before_end = None if end is None else Hold.created_at < end
-    return scan(page, query, (Hold.created_at, Hold.id), filters, end=before_end)
+    return scan(page, query, (Hold.created_at, Hold.id), filters, start=start, end=end)
 
 
 def get_hold(hold_id: UUID, *, user_id: UUID | None = None) -> Hold:

@@ -85,9 +85,8 @@ def list_tenant_transactions(page: PageRequest, filters: Filters) -> Found[Walle
     """The tenant's transactions, newest first; a position is (created_at, wallet_id, seq), so a page is one range of
     one index at any depth.
     """
-    query = sa.select(WalletTransaction).where(*replace(filters, end=None).indexed())
-    end = None if filters.end is None else WalletTransaction.created_at < filters.end
-    return scan(page, query, _IN_TIME, filters.others(), options=_SHOWN, end=end)
+    query = sa.select(WalletTransaction).where(*replace(filters, start=None, end=None).indexed())
+    return scan(page, query, _IN_TIME, filters.others(), options=_SHOWN, start=filters.start, end=filters.end)
 
 
 def with_people(found: Found[WalletTransaction]) -> Found[Owned]:

@@ -1,4 +1,5 @@
-"""Limits of attempts to log in, to change a password and to refresh a session, counted over all processes.
+"""Limits of attempts to log in, to guess a code or a token, to change a password and to refresh a session, counted
+over all processes.
 
 Failed log-ins count for the account at one address, tightly, and for the account at all addresses, widely, so that slow
 guessing from many addresses is bounded too. A device that has logged in before has counters and slots of its own: no
@@ -76,6 +77,45 @@ def password_attempt(session_or_user_id: UUID) -> Iterator[None]:
     failure = Limit("password", whose, current_app.config["LOGIN_FAILURE_LIMIT"])
     with _counting_failures(failure), _slots().known_log_in(whose):
         yield
+
+
+@contextmanager
+def code_attempt(user_id: UUID) -> Iterator[None]:
+    """`with code_attempt(user_id):` around the check of a code of the second factor. Wrong codes count for the user, in
+    an hour and in a day, and hold up no session. Codes of the authenticator and recovery codes share the counts. Raises
+    TooManyRequests.
+
+    RFC 4226, 7.3: a guess of v codes succeeds with a probability of v * s / 10^6, if s codes are accepted at a time: 3
+    here, because clocks may differ. 20 wrong codes an hour alone would be 480 a day, 0.14 %, and 41 % a year. With 30
+    a day it is 0.009 % a day and 3 % a year, for a guesser who has the password.
+    """
+    whose, config = str(user_id), current_app.config
+    hourly = Limit("second_factor", whose, config["SECOND_FACTOR_RATE_LIMIT"])
+    with _counting_failures(hourly, Limit("second_factor_day", whose, config["SECOND_FACTOR_DAILY_LIMIT"])):
+        yield
+
+
+@contextmanager
+def token_attempt() -> Iterator[None]:
+    """`with token_attempt():` around the use of a mailed token. It counts for the client's address, because a wrong
+    token names no account, unless the block ends without an error: a backend uses its users' tokens from one address.
+    Raises TooManyRequests.
+    """
+    limit = Limit("account_address", client_address(), current_app.config["ACCOUNT_RATE_LIMIT"])
+    count_attempt(*limit)
+    yield
+    take_attempt_back(*limit)
+
+
+def count_reset_mail(email: str) -> None:
+    """Count a mail for a forgotten password: for the account at the client's address, tightly, and for the account,
+    widely. A stranger at one address uses up none of the owner's. The address alone has the wide rate of log-ins,
+    because a backend asks for all its users from one. Raises TooManyRequests.
+    """
+    address, account, config = client_address(), hashed_account(email), current_app.config
+    count_attempt("reset-address", address, config["LOGIN_RATE_LIMIT"])
+    count_attempt("mail-address", f"{account}/{address}", config["MAIL_RATE_LIMIT"])
+    count_attempt("mail", account, config["ACCOUNT_MAIL_LIMIT"])
 
 
 def count_refresh(session_id: UUID | None) -> None:

@@ -19,6 +19,7 @@ class MailKind(StrEnum):
     EMAIL_CHANGE = "email_change"  # with a token
     NO_PASSWORD = "no_password"  # noqa: S105
     PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    EMAIL_CHANGE_ASKED = "email_change_asked"
     EMAIL_CHANGED = "email_changed"
     SECOND_FACTOR_ON = "second_factor_on"
     SECOND_FACTOR_OFF = "second_factor_off"
@@ -63,3 +64,4 @@ class AccountMail(SharedModel):
     attempts: Mapped[int] = mapped_column(server_default=sa.text("0"))
     next_attempt_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
     sent_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    token_made_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))

@@ -23,6 +23,8 @@ TOKEN_NOT_VALID: Final = "The token is not valid: it was used or replaced, or it
 
 # One statement with one written row, whether or not the address is known: the cost tells nothing. Without a password,
 # and with an OpenID provider, the mail says so and its token is of no use.
+# A token that still works is sent again, because a new one would make the mail useless that the owner reads just now,
+# and a stranger may ask too. It lives on with each mail, for a day at most.
 _ASK_FOR_RESET: Final = """
     WITH known AS (
         SELECT id, email, password_hash IS NULL AND %(has_provider)s AS needs_none
@@ -31,14 +33,21 @@ _ASK_FOR_RESET: Final = """
         SELECT k.id AS user_id, coalesce(k.email, '') AS recipient, coalesce(k.needs_none, false) AS needs_none
         FROM (SELECT) AS always LEFT JOIN known k ON true
     )
-    INSERT INTO shared.account_mails (id, kind, recipient, user_id, token_hash, expires_at, next_attempt_at)
+    INSERT INTO shared.account_mails AS sent (id, kind, recipient, user_id, token_hash, token_made_at, expires_at,
+        next_attempt_at)
     SELECT %(id)s, CASE WHEN needs_none THEN 'no_password' ELSE 'password_reset' END, recipient, user_id,
-        CASE WHEN needs_none THEN NULL ELSE %(token_hash)s::bytea END,
+        CASE WHEN needs_none THEN NULL ELSE %(token_hash)s::bytea END, now(),
         now() + make_interval(secs => %(seconds)s), CASE WHEN user_id IS NOT NULL THEN now() END
     FROM asked
     ON CONFLICT (user_id, kind) WHERE token_hash IS NOT NULL AND user_id IS NOT NULL DO UPDATE SET
-        id = excluded.id, recipient = excluded.recipient, token_hash = excluded.token_hash, created_at = now(),
-        expires_at = excluded.expires_at, used_at = NULL, attempts = 0, next_attempt_at = now(), sent_at = NULL"""
+        (id, token_hash, token_made_at) = (
+            SELECT CASE WHEN works THEN sent.id ELSE excluded.id END,
+                CASE WHEN works THEN sent.token_hash ELSE excluded.token_hash END,
+                CASE WHEN works THEN coalesce(sent.token_made_at, sent.created_at) ELSE now() END
+            FROM (SELECT sent.used_at IS NULL AND sent.expires_at > now() AND sent.recipient = excluded.recipient
+                AND coalesce(sent.token_made_at, sent.created_at) > now() - interval '1 day' AS works) AS token),
+        recipient = excluded.recipient, created_at = now(), expires_at = excluded.expires_at, used_at = NULL,
+        attempts = 0, next_attempt_at = now(), sent_at = NULL"""
 _PRUNE: Final = """
     DELETE FROM shared.account_mails WHERE id IN (
         SELECT id FROM shared.account_mails WHERE expires_at < now() - make_interval(days => %s)
@@ -108,8 +117,8 @@ def put_notice(kind: MailKind, recipient: str, user_id: UUID, **details: str) ->
 
 
 def ask_for_reset(email: str, *, seconds: int, has_provider: bool) -> None:
-    """Send a token for a new password to the active user with this address. Answer and cost are the same for an unknown
-    address, for which an empty row is written. Committed when it returns.
+    """Send a token for a new password to the active user with this address: the unused one again, if there is one.
+    Answer and cost are the same for an unknown address, for which an empty row is written. Committed when it returns.
     """
     mail_id = uuid4()
     told = {"email": email.strip().lower(), "id": mail_id, "token_hash": hash_of(token_of(mail_id))}

@@ -10,6 +10,8 @@ from flask.cli import AppGroup
 from marshmallow import ValidationError
 from psycopg import Error
 
+from app.accounts.schemas import MAX_NAME_LENGTH
+from app.api.fields import Text
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
@@ -20,7 +22,7 @@ from app.auth.service import follow_password_change
 from app.db import db
 from app.errors import Invalid, ServiceError
 from app.members.former_members import forget_expired, forget_former_member
-from app.members.invitations.service import invite
+from app.members.invitations.service import invite, prune_invitations
 from app.members.service import add_membership, end_admins_right
 from app.users import service as users
 from app.users.errors import MemberNotFound, UserExists
@@ -60,6 +62,7 @@ def add_member(
         raise click.UsageError("Give --invite or a password, not both: the invited user chooses the password.")
     try:
         with tenant_context(slug) as tenant:
+            _refuse_wrong_name(name)
             if is_invited:
                 _refuse_wrong_address(email)
                 invite(email, name, Role(role), actor=SYSTEM)
@@ -139,6 +142,15 @@ def _refuse_wrong_address(email: str) -> None:
         raise click.BadParameter(" ".join(error.messages), param_hint="email") from None
 
 
+def _refuse_wrong_name(name: str | None) -> None:
+    """Raises BadParameter for a name that the HTTP routes refuse."""
+    try:
+        if name is not None:
+            Text(max_length=MAX_NAME_LENGTH).deserialize(name)
+    except ValidationError as error:
+        raise click.BadParameter(" ".join(error.messages), param_hint="--name") from None
+
+
 def _refuse_wrong_password(password: str, email: str, name: str | None) -> None:
     """Raises BadParameter for a password that the HTTP routes refuse."""
     try:
@@ -148,6 +160,26 @@ def _refuse_wrong_password(password: str, email: str, name: str | None) -> None:
         raise click.BadParameter(" ".join(error.messages), param_hint="password") from None
     except Invalid as error:
         raise click.BadParameter(error.detail, param_hint="password") from None
+
+
+@members.command("prune-invitations")
+@click.option(
+    "--days",
+    type=click.IntRange(0, 36_500),
+    default=30,
+    show_default=True,
+    help="Delete invitations that were accepted or revoked, or expired, this many days ago.",
+)
+def prune(days: int) -> None:
+    """Delete invitations of all tenants that are over, with their mails, and print their number. Run it daily.
+
+    Memberships and the audit log stay.
+    """
+    try:
+        count = prune_invitations(days)
+    except Error as error:
+        raise click.ClickException(f"The database refused or does not answer: {error}") from None
+    click.echo(f"{count} invitations deleted")
 
 
 @members.command("forget-former")

@@ -86,8 +86,6 @@ def list_orders(
     query = sa.select(Order)
     if user_id is not None:
         query = query.where(Order.user_id == user_id)
-    if start is not None:
-        query = query.where(Order.created_at >= start)
     filters: list[sa.ColumnElement[bool]] = []
     if status == "cancelled" and user_id is None:  # It has an index.
         query = query.where(Order.status == sa.literal_column("'cancelled'"))
@@ -95,9 +93,8 @@ def list_orders(
         filters.append(Order.status == status)
     if wallet_id is not None:
         filters.append(Order.wallet_id == wallet_id)
-    before_end = None if end is None else Order.created_at < end
     items = (selectinload(Order.items),)
-    return scan(page, query, (Order.created_at, Order.id), filters, options=items, end=before_end)
+    return scan(page, query, (Order.created_at, Order.id), filters, options=items, start=start, end=end)
 
 
 def get_order(order_id: UUID, *, user_id: UUID | None = None) -> Order:

@@ -22,9 +22,10 @@ from app.auth.credentials import KEY_PREFIX
 from app.auth.key_uses import note_key_use
 from app.errors import Unavailable
 from app.queue_commands.errors import CommandIdReused, NotACommand, SenderUnknown, WrongTenant
-from app.queue_commands.messages import read_command
+from app.queue_commands.messages import Command, read_command
 from app.queue_commands.service import Outcome, run_command
 from app.tenancy import OLDEST_TENANT_REVISION
+from app.users.models import Role
 from app.users.standing import Standing, standing_of_key_id
 from tenant_schemas.errors import SchemaBehind, TenancyError, TenantNotFound
 from tenant_schemas.flask import tenant_context
@@ -70,14 +71,10 @@ def _handle(tenant_id: UUID, user_id: str | None, body: bytes) -> Outcome | Wait
     key_id, found, tenant = _sender(tenant_id, user_id)
     if wait_seconds := limits.count_command(tenant, key_id):
         return Wait(wait_seconds)
+    note_key_use(key_id)
     actor = Actor(ActorKind.API_KEY, key_id)
     try:
-        if found.role not in OPENS[Access.TELLER]:
-            raise SenderUnknown(f"The API key {user_id} has the role {found.role}, which moves no money.")
-        note_key_use(key_id)
-        command = read_command(body)
-        with tenant_context(tenant):
-            outcome = run_command(command, actor)
+        command, outcome = _run(tenant, found.role, body, actor)
     except (NotACommand, SenderUnknown, CommandIdReused) as error:
         commit_refusal(tenant, actor, "wallet.command", subject="commands", refusal=error.code)
         raise
@@ -92,6 +89,15 @@ def _handle(tenant_id: UUID, user_id: str | None, body: bytes) -> Outcome | Wait
         repeated=outcome.repeated,
     )
     return outcome
+
+
+def _run(tenant: Tenant, role: Role | None, body: bytes, actor: Actor) -> tuple[Command, Outcome]:
+    """Raises NotACommand, SenderUnknown for a key that moves no money, CommandIdReused."""
+    if role not in OPENS[Access.TELLER]:
+        raise SenderUnknown(f"The API key has the role {role}, which moves no money.")
+    command = read_command(body)
+    with tenant_context(tenant):
+        return command, run_command(command, actor)
 
 
 def _sender(tenant_id: UUID, user_id: str | None) -> tuple[UUID, Standing, Tenant]:

@@ -1,7 +1,7 @@
 """One tenant's queue of commands in RabbitMQ: its messages are handled one after the other, in their order.
 
-A message is acknowledged when its outcome is committed, so a consumer that dies has it delivered again. The queue has one
-active consumer, over all processes; another one takes over.
+A message is acknowledged when its outcome is committed. If the consumer dies before, the message is delivered again.
+The queue has one active consumer, over all processes; another one takes over.
 """
 
 import asyncio

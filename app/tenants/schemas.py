@@ -76,7 +76,10 @@ class TenantSchema(Answer):
     totals = fields.List(
         fields.Nested(TotalsSchema),
         allow_none=True,
-        metadata={"description": "by currency; null if the tenant can't be read now"},
+        metadata={
+            "description": "by currency; null if the tenant can't be read now, or demands a second factor that this "
+            "session lacks"
+        },
     )
 
 

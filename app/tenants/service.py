@@ -52,7 +52,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """A tenant in the operator's view. `totals` is None if the tenant can't be read now."""
+    """A tenant in the operator's view. `totals` is None if the tenant can't be read now, or may not be."""
 
     tenant: Tenant
     created_at: datetime
@@ -93,8 +93,10 @@ class TenantList:
     position: Position | None = None
 
 
-def list_tenants(*, after: Position | None, limit: int) -> TenantList:
-    """Up to `limit` tenants of any status by slug, fewer if reading them takes long; `after` is (slug,)."""
+def list_tenants(*, after: Position | None, limit: int, may_enter: Callable[[Tenant], bool]) -> TenantList:
+    """Up to `limit` tenants of any status by slug, fewer if reading them takes long; `after` is (slug,). A tenant that
+    `may_enter` denies is not read, and has no totals.
+    """
     query = f"{_SELECT} WHERE t.slug > %s ORDER BY t.slug LIMIT %s"
     rows = connections().shared.one_statement(query, (after[0] if after else "", limit + 1), retry=True)
     found, budget = TenantList(), Budget()
@@ -102,7 +104,7 @@ def list_tenants(*, after: Position | None, limit: int) -> TenantList:
         if len(found.items) == limit or not budget.allows_another():
             found.position = [found.items[-1].tenant.slug]
             break
-        found.items.append(_view(row))
+        found.items.append(_view(row, may_enter))
     return found
 
 
@@ -191,11 +193,11 @@ def _checked(slug: str) -> str:
     return slug
 
 
-def _view(row: Any) -> TenantView:
+def _view(row: Any, may_enter: Callable[[Tenant], bool] = lambda _: True) -> TenantView:
     *columns, created_at, version = row
     tenant = tenant_from_row(columns)
     try:
-        totals = read_as(tenant, _totals)
+        totals = read_as(tenant, _totals) if may_enter(tenant) else None
     except Unreadable:
         totals = None
     return TenantView(tenant, created_at, version, totals)

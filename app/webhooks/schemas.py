@@ -47,7 +47,7 @@ class WebhookSchema(Answer):
     delivered = fields.Integer(metadata={"description": "how many messages were delivered"})
     last_delivered_at = Moment(data_key="lastDeliveredAt", allow_none=True)
     failing_since = Moment(
-        data_key="failingSince", allow_none=True, metadata={"description": "the first failure since the last success"}
+        data_key="firstFailedAt", allow_none=True, metadata={"description": "the first failure since the last success"}
     )
 
 
@@ -75,7 +75,7 @@ class _TypesField(fields.List[str]):
 
 class CreateWebhookSchema(Schema):
     url = Text(required=True, max_length=MAX_URL_LENGTH, description="https://…, at port 443 or 8443")
-    description = Text(max_length=200, allow_none=True, load_default=None)
+    description = Text(max_length=200)
     types = _TypesField(load_default=list)
     payload = Choice(PAYLOAD, load_default="full", description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, load_default="wallet", data_key="order", description=_ORDER_TEXT)
@@ -83,7 +83,7 @@ class CreateWebhookSchema(Schema):
 
 class ChangeWebhookSchema(Schema):
     url = Text(max_length=MAX_URL_LENGTH)
-    description = Text(max_length=200, allow_none=True)
+    description = Text(max_length=200)
     types = _TypesField()
     payload = Choice(PAYLOAD, description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, data_key="order", description=_ORDER_TEXT)

@@ -40,7 +40,7 @@ def create_webhook(chosen: dict[str, Any], *, actor: Actor) -> tuple[WebhookEndp
     table of webhooks. Raises Invalid, TooManyWebhooks.
     """
     _check_url(chosen["url"])
-    made = _one(WebhookEndpoint, _CREATE, chosen)
+    made = _one(WebhookEndpoint, _CREATE, {"description": None} | chosen)
     add_entry(actor, "webhook.create", subject=str(made.id), after=_told(made))
     return made, secret_of(own_delivery().master_secret, made.id, made.secret_epoch)
 

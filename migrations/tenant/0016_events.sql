@@ -115,8 +115,10 @@ CREATE TRIGGER orders_event_of_insert AFTER INSERT ON orders
 CREATE TRIGGER orders_event_of_update AFTER UPDATE OF status ON orders
     FOR EACH ROW WHEN (NEW.status <> OLD.status) EXECUTE FUNCTION events_of_order_v1();
 
--- The head is made after the triggers: making them waited for all writers, so who wrote without them has committed.
-INSERT INTO events_head (feed_id) VALUES (gen_random_uuid());
+-- The head is made after the triggers: making them waited for all writers, so who wrote without them has committed. A
+-- movement is never earlier than the one before, so whatever the clock did, none without an event is from then on.
+INSERT INTO events_head (feed_id, started_at)
+    SELECT gen_random_uuid(), greatest(clock_timestamp(), max(w.last_posted_at) + interval '1 microsecond') FROM wallets w;
 
 -- Number up to max_events of the events that are committed and have no position, and return how many. Positions have no
 -- gaps. Any number of callers may run at once: the head's lock, which each holds to the end of its db transaction, puts
@@ -146,6 +148,66 @@ BEGIN
     RETURN stamped;
 END $$;
 
+-- Delete the oldest numbered events, up to max_events: none that is younger than older_than, and none from the position
+-- keep_from_position on, where a reader still has to go on; null keeps nothing for a reader. Returns how many. What is
+-- deleted is always the beginning of the feed. A movement stays in the ledger, from which its event can be made again.
+--
+-- Locks the feed's head, as numbering does; postings don't wait for it.
+CREATE FUNCTION events_trim_v1(older_than interval, keep_from_position bigint, max_events integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
+DECLARE
+    head    events_head;
+    last    bigint;
+    moment  timestamptz := clock_timestamp() - older_than;
+    trimmed integer;
+BEGIN
+    IF older_than < interval '1 day' THEN
+        RAISE EXCEPTION 'events are kept for a day or longer' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT * INTO STRICT head FROM events_head FOR UPDATE;
+    last := least(head.position, head.trimmed_to + max_events, keep_from_position - 1);
+    SELECT least(last, min(e.position) - 1) INTO last FROM events e
+        WHERE e.position > head.trimmed_to AND e.position <= last AND e.at >= moment;
+    IF last <= head.trimmed_to THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM events e WHERE e.position > head.trimmed_to AND e.position <= last;
+    GET DIAGNOSTICS trimmed = ROW_COUNT;
+    UPDATE events_head SET trimmed_to = last;
+    RETURN trimmed;
+END $$;
+
+-- Everything that does not hold between the feed and what it tells of; no rows means that the feed is sound. It reads the
+-- whole feed and all movements since it began.
+CREATE FUNCTION events_audit_v1(OUT wallet_id uuid, OUT event_id uuid, OUT finding text) RETURNS SETOF record
+    LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT e.wallet_id, e.id, 'event without its movement'
+    FROM events e LEFT JOIN wallet_transactions t
+        ON t.id = e.id AND t.wallet_id = e.wallet_id AND e.type = 'wallet.' || t.type || '.posted.v1'
+    WHERE e.type LIKE 'wallet.%.posted.v1' AND t.id IS NULL
+    UNION ALL
+    SELECT t.wallet_id, t.id, 'movement without its event'
+    FROM events_head f JOIN wallet_transactions t ON t.created_at >= f.started_at
+    LEFT JOIN events e ON e.id = t.id
+    WHERE e.id IS NULL AND (f.trimmed_to = 0 OR EXISTS (
+        SELECT FROM wallet_transactions b JOIN events o ON o.id = b.id WHERE b.wallet_id = t.wallet_id AND b.seq < t.seq))
+    UNION ALL
+    SELECT o.wallet_id, o.id, 'event before that of an earlier movement'
+    FROM (
+        SELECT e.wallet_id, e.id, e.position, max(e.position) OVER (
+            PARTITION BY t.wallet_id ORDER BY t.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+        FROM events e JOIN wallet_transactions t ON t.id = e.id WHERE e.position IS NOT NULL
+    ) o WHERE o.position < o.earlier
+    UNION ALL
+    SELECT NULL, NULL, format('%s positions have no event', f.position - f.trimmed_to - found.count)
+    FROM events_head f CROSS JOIN LATERAL (
+        SELECT count(*) FROM events e WHERE e.position > f.trimmed_to AND e.position <= f.position) found
+    WHERE found.count <> f.position - f.trimmed_to
+    UNION ALL
+    SELECT e.wallet_id, e.id, 'event outside of the feed'
+    FROM events_head f JOIN events e ON e.position <= f.trimmed_to OR e.position > f.position
+$$;
+
 -- What the relay has to do for this tenant; shared.events_waiting_v1 asks. Later revisions replace it by one that knows of
 -- more, so it is a view. The newest event is asked for: while a snapshot is held, thousands of numbered ones may still
 -- stand in the index below it.
@@ -158,5 +220,5 @@ DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
 BEGIN
     EXECUTE format('GRANT SELECT ON events, events_head, events_waiting TO %I', tenant_role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION events_stamp_v1 TO %I', tenant_role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION events_stamp_v1, events_trim_v1, events_audit_v1 TO %I', tenant_role);
 END $$;

@@ -241,6 +241,11 @@ CREATE VIEW webhooks_due WITH (security_invoker) AS
             OR EXISTS (SELECT FROM webhook_replays r
                 WHERE r.endpoint_id = e.id AND r.finished_at IS NULL AND r.next_at <= clock_timestamp())));
 
+-- As before, with the deliveries.
+CREATE OR REPLACE VIEW events_waiting WITH (security_invoker) AS
+    SELECT (SELECT e.n FROM events e WHERE e.position IS NULL ORDER BY e.n DESC LIMIT 1) IS NOT NULL AS has_events,
+        EXISTS (SELECT FROM webhooks_due) AS has_deliveries;
+
 -- Lease the endpoint that has waited longest of those that are due; no row if there is none. Also forgets what is old.
 CREATE FUNCTION webhook_claim_v1(p_by uuid, p_seconds integer) RETURNS SETOF webhook_endpoints
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$

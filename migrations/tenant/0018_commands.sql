@@ -1,5 +1,7 @@
--- Commands that come from a queue: each has one effect, however often it is delivered, and a refusal is kept. Frozen once
--- merged.
+-- Commands from a queue: each has one effect, however often it is delivered, and a refusal is kept. Frozen once merged.
+--
+-- One more refusal of class WA:
+--   WA060 command_id_reused
 
 -- What became of a command. `fingerprint` tells a second delivery from another command under the same name. `id` is unknown
 -- to everybody before, so it is the idempotency key where members have keys too.

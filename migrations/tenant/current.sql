@@ -22,10 +22,10 @@
 --   hold_capture_v2, order_cancel_v2, openings_post_v2, audit_text_v1, audit_state_is_plain_v1, audit_chain_v2,
 --   audit_note_v2, audit_refusals_end_v1, audit_refused_v1, wallet_id_v1, wallet_unopened_v1, wallet_open_v3,
 --   wallets_insert_missing_v1, wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1,
---   events_of_movement_v1, events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1,
---   webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_enable_v1, webhook_rotate_v1,
---   webhook_replay_v1, webhook_tested_v1, webhook_claim_v1, webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1,
---   webhooks_passed_v1, command_effect_v1, command_run_v1.
+--   events_of_movement_v1, events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1,
+--   events_audit_v1, webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_enable_v1,
+--   webhook_rotate_v1, webhook_replay_v1, webhook_tested_v1, webhook_claim_v1, webhook_trim_v1, webhook_settle_v1,
+--   webhook_noticed_v1, webhooks_passed_v1, command_effect_v1, command_run_v1.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v4, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -129,8 +129,10 @@
 --   WA050 too_many_webhooks     WA051 version_mismatch     WA052 webhook_events_trimmed
 --   WA053 too_many_webhook_replays
 
--- 0018: Commands that come from a queue: each has one effect, however often it is delivered, and a refusal is kept. Frozen once
--- merged.
+-- 0018: Commands from a queue: each has one effect, however often it is delivered, and a refusal is kept.
+--
+-- One more refusal of class WA:
+--   WA060 command_id_reused
 
 -- 0019: Where the broker stands in the feed.
 
@@ -1008,6 +1010,8 @@ CREATE VIEW webhooks_due WITH (security_invoker) AS
 -- What the relay has to do for this tenant; shared.events_waiting_v1 asks. Later revisions replace it by one that knows of
 -- more, so it is a view. The newest event is asked for: while a snapshot is held, thousands of numbered ones may still
 -- stand in the index below it.
+--
+-- As before, with the deliveries.
 --
 -- As before, with webhooks and the broker. An installation without a broker has no cursor, and all of its events are
 -- unpublished.
@@ -2807,6 +2811,66 @@ BEGIN
     RETURN stamped;
 END $$;
 
+-- Delete the oldest numbered events, up to max_events: none that is younger than older_than, and none from the position
+-- keep_from_position on, where a reader still has to go on; null keeps nothing for a reader. Returns how many. What is
+-- deleted is always the beginning of the feed. A movement stays in the ledger, from which its event can be made again.
+--
+-- Locks the feed's head, as numbering does; postings don't wait for it.
+CREATE FUNCTION events_trim_v1(older_than interval, keep_from_position bigint, max_events integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
+DECLARE
+    head    events_head;
+    last    bigint;
+    moment  timestamptz := clock_timestamp() - older_than;
+    trimmed integer;
+BEGIN
+    IF older_than < interval '1 day' THEN
+        RAISE EXCEPTION 'events are kept for a day or longer' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT * INTO STRICT head FROM events_head FOR UPDATE;
+    last := least(head.position, head.trimmed_to + max_events, keep_from_position - 1);
+    SELECT least(last, min(e.position) - 1) INTO last FROM events e
+        WHERE e.position > head.trimmed_to AND e.position <= last AND e.at >= moment;
+    IF last <= head.trimmed_to THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM events e WHERE e.position > head.trimmed_to AND e.position <= last;
+    GET DIAGNOSTICS trimmed = ROW_COUNT;
+    UPDATE events_head SET trimmed_to = last;
+    RETURN trimmed;
+END $$;
+
+-- Everything that does not hold between the feed and what it tells of; no rows means that the feed is sound. It reads the
+-- whole feed and all movements since it began.
+CREATE FUNCTION events_audit_v1(OUT wallet_id uuid, OUT event_id uuid, OUT finding text) RETURNS SETOF record
+    LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT e.wallet_id, e.id, 'event without its movement'
+    FROM events e LEFT JOIN wallet_transactions t
+        ON t.id = e.id AND t.wallet_id = e.wallet_id AND e.type = 'wallet.' || t.type || '.posted.v1'
+    WHERE e.type LIKE 'wallet.%.posted.v1' AND t.id IS NULL
+    UNION ALL
+    SELECT t.wallet_id, t.id, 'movement without its event'
+    FROM events_head f JOIN wallet_transactions t ON t.created_at >= f.started_at
+    LEFT JOIN events e ON e.id = t.id
+    WHERE e.id IS NULL AND (f.trimmed_to = 0 OR EXISTS (
+        SELECT FROM wallet_transactions b JOIN events o ON o.id = b.id WHERE b.wallet_id = t.wallet_id AND b.seq < t.seq))
+    UNION ALL
+    SELECT o.wallet_id, o.id, 'event before that of an earlier movement'
+    FROM (
+        SELECT e.wallet_id, e.id, e.position, max(e.position) OVER (
+            PARTITION BY t.wallet_id ORDER BY t.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+        FROM events e JOIN wallet_transactions t ON t.id = e.id WHERE e.position IS NOT NULL
+    ) o WHERE o.position < o.earlier
+    UNION ALL
+    SELECT NULL, NULL, format('%s positions have no event', f.position - f.trimmed_to - found.count)
+    FROM events_head f CROSS JOIN LATERAL (
+        SELECT count(*) FROM events e WHERE e.position > f.trimmed_to AND e.position <= f.position) found
+    WHERE found.count <> f.position - f.trimmed_to
+    UNION ALL
+    SELECT e.wallet_id, e.id, 'event outside of the feed'
+    FROM events_head f JOIN events e ON e.position <= f.trimmed_to OR e.position > f.position
+$$;
+
 ------------------------------------------------------------------------------------------------------------------------
 -- Admins
 ------------------------------------------------------------------------------------------------------------------------
@@ -3645,8 +3709,8 @@ BEGIN
         ' document_end_v1, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,'
         ' hold_capture_v2, order_cancel_v2, openings_post_v2, audit_note_v2, audit_refused_v1,'
         ' audit_refusals_end_v1, wallet_unopened_v1, wallet_open_v3, wallets_open_missing_v2,'
-        ' openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_stamp_v1,'
-        ' webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1,'
+        ' openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_stamp_v1, events_trim_v1,'
+        ' events_audit_v1, webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1,'
         ' webhook_enable_v1, webhook_rotate_v1, webhook_replay_v1, webhook_tested_v1, webhook_claim_v1,'
         ' webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1, webhooks_passed_v1, command_run_v1 TO'
         ' %I', tenant_role);

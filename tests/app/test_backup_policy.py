@@ -19,6 +19,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
         *("order_items.product_id", "documents.id", "documents.wallet_id"),
         *("events.id", "events.wallet_id", "events.subject_id", "events_head.feed_id"),
+        *("command_outcomes.id", "command_outcomes.key_id", "command_outcomes.subject_id", "command_outcomes.event_id"),
     }
     query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema
@@ -42,6 +43,8 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         *("bulk_requests.idempotency_key", "bulk_requests.request_fingerprint"),  # not cloned
         *("audit_refusals.action", "audit_refusals.actor_kind", "audit_refusals.refusal"),  # not cloned
         *("events.type", "events.data", "events.traceparent"),  # not cloned
+        *("command_outcomes.source", "command_outcomes.command_id", "command_outcomes.type"),  # not cloned
+        *("command_outcomes.outcome", "command_outcomes.code", "command_outcomes.detail"),
     }
     query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""

@@ -55,9 +55,11 @@ ACCOUNTS = {
     "RESET_SECONDS": "61",
     "EMAIL_CHANGE_SECONDS": "62",
     "MAIL_RATE_LIMIT": "3/day",
+    "ACCOUNT_MAIL_LIMIT": "7/day",
     "ACCOUNT_RATE_LIMIT": "4/day",
     "INVITATION_RATE_LIMIT": "5/day",
     "SECOND_FACTOR_RATE_LIMIT": "6/day",
+    "SECOND_FACTOR_DAILY_LIMIT": "8/day",
     "OPERATOR_SECOND_FACTOR": "True",
 }
 ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS)
@@ -181,9 +183,11 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "RESET_SECONDS": "0",
         "EMAIL_CHANGE_SECONDS": "-1",
         "MAIL_RATE_LIMIT": "5",
+        "ACCOUNT_MAIL_LIMIT": "5 an hour",
         "ACCOUNT_RATE_LIMIT": "5/week",
         "INVITATION_RATE_LIMIT": "-5/hour",
         "SECOND_FACTOR_RATE_LIMIT": "",
+        "SECOND_FACTOR_DAILY_LIMIT": "0/day",
         "OPERATOR_SECOND_FACTOR": "perhaps",
         "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8",
         "WEBHOOK_ALLOW_HTTP": "sometimes",

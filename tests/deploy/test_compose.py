@@ -10,7 +10,7 @@ import yaml
 
 from app.config import ROOT
 from scripts.serve import DRAIN_SECONDS
-from tests.factories.commands import parse
+from tests.factories.command_lines import parse
 
 FOLDER = ROOT / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())

@@ -11,7 +11,7 @@ import pytest
 
 from app.config import ROOT
 from scripts.serve import DRAIN_SECONDS
-from tests.factories.commands import parse
+from tests.factories.command_lines import parse
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))

@@ -27,6 +27,8 @@ RABBITMQ: Final = next(Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-serve
 EPMD: Final = shutil.which("epmd")
 PATIENCE_SECONDS: Final = 60
 GUEST: Final = "guest"
+# Of the queues of commands, by a policy as docs/operations.md has it.
+DELIVERY_LIMIT: Final = 3
 
 needs_rabbitmq = pytest.mark.skipif(RABBITMQ is None, reason="on Debian: apt install rabbitmq-server")
 needs_redis = pytest.mark.skipif(REDIS is None, reason="on Debian: apt install redis-server")
@@ -180,6 +182,13 @@ class RabbitBroker(Broker):
             "vhosts": [{"name": "/"}],
             "users": [{"name": GUEST, "password": GUEST, "tags": "administrator,impersonator"}],
             "permissions": [{"user": GUEST, **every}],
+            "policies": [
+                {
+                    **{"vhost": "/", "name": "wallet-commands", "apply-to": "queues"},
+                    "pattern": r"^wallet\.commands\.",
+                    "definition": {"delivery-limit": DELIVERY_LIMIT},
+                }
+            ],
         }
 
 

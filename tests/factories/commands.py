@@ -1,31 +1,53 @@
-"""The commands of scripts/, and their options."""
+"""Services that send commands: an API key of a tenant, and the messages that it would send."""
 
-import importlib
-from functools import cache
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
-import click
+import orjson
+from flask import Flask
 
-from app.config import ROOT
+from app.api_keys.service import create_key
+from app.auth.actors import Actor, ActorKind
+from app.db import db
+from tenant_schemas.flask import tenant_context
+from tests.factories.people import People
 
-
-@cache
-def scripts() -> dict[str, click.Command]:
-    """The commands of scripts/, by name."""
-    names = [path.stem for path in sorted((ROOT / "scripts").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-    return {name: importlib.import_module(f"scripts.{name}").main for name in names}
-
-
-def options_of(command: click.Command) -> set[str]:
-    """The long options of a command and of the commands below it."""
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
-    return own.union({"--help"}, *(options_of(deeper) for deeper in below))
+SOURCE = "/shop"
 
 
-def parse(arguments: list[str]) -> None:
-    """Read the arguments of `python` as it would, and run nothing. Raises KeyError for an unknown script, and
-    click.UsageError for a wrong option or value.
-    """
-    dash_m, module, *rest = arguments
-    assert dash_m == "-m"
-    scripts()[module.removeprefix("scripts.")].make_context(module, rest)
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A service with an API key. `user_id` is the name of its user at the broker."""
+
+    tenant_id: UUID
+    key_id: UUID
+    keeper_id: UUID
+
+    @property
+    def user_id(self) -> str:
+        return f"wk_{self.key_id.hex}"
+
+
+def make_sender(app: Flask, slug: str = "eur", role: str = "service") -> Sender:
+    admin = People(app).make(**{slug: "admin"}).user_id
+    with app.app_context(), tenant_context(slug) as tenant:
+        actor = Actor(ActorKind.USER, admin, request_id="test")
+        key, _ = create_key("shop", role, datetime.now(UTC) + timedelta(days=1), actor=actor)
+        key_id = key.id
+        db.session.commit()
+    return Sender(tenant.id, key_id, admin)
+
+
+def command(verb: str, id_: str | None = None, *, source: str = SOURCE, **data: Any) -> bytes:
+    """The body of a message."""
+    return orjson.dumps(
+        {
+            "specversion": "1.0",
+            "id": id_ or uuid4().hex,
+            "source": source,
+            "type": f"wallet.{verb}.requested.v1",
+            "data": {name: str(value) for name, value in data.items()},
+        }
+    )

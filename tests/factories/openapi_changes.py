@@ -12,7 +12,7 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 def breaking_changes(old: Json, new: Json) -> list[str]:
     """What a client of the old document can't rely on in the new one."""
-    found: list[str] = []
+    found = list(_of_schemes(old, new))
     for path, item in old["paths"].items():
         for method in (name for name in _METHODS if name in item):
             label = f"{method.upper()} {path}"
@@ -24,6 +24,18 @@ def breaking_changes(old: Json, new: Json) -> list[str]:
             found += [f"{label}: {change}" for change in changes.of_operation(item[method], later)]
             found += [f"{label}: {change}" for change in changes.of_parameters(item, new["paths"][path])]
     return sorted(set(found))
+
+
+def _of_schemes(old: Json, new: Json) -> Iterator[str]:
+    """What a client sends by each scheme, and where."""
+    after = new.get("components", {}).get("securitySchemes", {})
+    for name, about in old.get("components", {}).get("securitySchemes", {}).items():
+        if name not in after:
+            yield f"security scheme {name} is gone"
+            continue
+        for member in ("type", "scheme", "in", "name", "flows", "openIdConnectUrl"):
+            if about.get(member) != after[name].get(member):
+                yield f"security scheme {name} has the {member} {after[name].get(member)}, had {about.get(member)}"
 
 
 class _Changes:

@@ -18,9 +18,8 @@ from app.auth.second_factor.schemas import (
     SecondFactorSchema,
 )
 from app.auth.service import PASSWORD_REFUSALS, confirm_password
-from app.current import current_app
 from app.errors import TooManyRequests
-from app.limits.rate_limit import count_attempt
+from app.limits.attempts import code_attempt
 from app.users.service import get_user
 
 blueprint = Blueprint(
@@ -57,8 +56,8 @@ def set_up_second_factor(body: dict[str, str]) -> dict[str, Any]:
 def confirm_second_factor(body: dict[str, str]) -> dict[str, Any]:
     """Switch the second factor on with a first code, and get the recovery codes. This session has the factor then."""
     user_id = caller().user_id
-    _count_guess(user_id)
-    return {"recovery_codes": service.confirm(user_id, body["code"], presented_session())}
+    with code_attempt(user_id):
+        return {"recovery_codes": service.confirm(user_id, body["code"], presented_session())}
 
 
 @blueprint.post("/recovery-codes")
@@ -87,10 +86,6 @@ def remove_second_factor(body: dict[str, str]) -> None:
 
 def _prove(user_id: UUID, body: dict[str, str]) -> None:
     confirm_password(user_id, presented_session(), body["current_password"])
-    _count_guess(user_id)
-    if not service.proves(user_id, body["code"]):
-        raise CodeWrong("The code is wrong, or was used before.")
-
-
-def _count_guess(user_id: UUID) -> None:
-    count_attempt("second_factor", str(user_id), current_app.config["SECOND_FACTOR_RATE_LIMIT"])
+    with code_attempt(user_id):
+        if not service.proves(user_id, body["code"]):
+            raise CodeWrong("The code is wrong, or was used before.")

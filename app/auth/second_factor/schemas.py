@@ -3,13 +3,13 @@
 from marshmallow import fields
 
 from app.api.fields import Answer, Moment, Schema, Text
-from app.auth.schemas import MAX_PASSWORD_LENGTH
+from app.auth.schemas import Password
 
 MAX_CODE_LENGTH = 40
 
 
 class PasswordProofSchema(Schema):
-    current_password = Text(data_key="currentPassword", required=True, max_length=MAX_PASSWORD_LENGTH)
+    current_password = Password(data_key="currentPassword", required=True)
 
 
 class CodeSchema(Schema):

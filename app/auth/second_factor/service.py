@@ -1,7 +1,7 @@
 """The verbs of the second factor: set up, confirm, prove, switch off, and new recovery codes.
 
 A code is good once (RFC 6238, 5.2): the row keeps the time step of the last accepted code, and a used recovery code is
-deleted. Guesses are counted by the routes. Everything here is on the shared side.
+deleted. Wrong codes are counted by the callers. Everything here is on the shared side.
 """
 
 from dataclasses import dataclass

@@ -41,7 +41,8 @@ class Accepted:
 def accept_invitation(
     token: str, password: str | None, name: str | None, *, has_provider: bool, actor: Actor
 ) -> Accepted:
-    """Make the invited address a member, with the password if the account is new or has none.
+    """Make the invited address a member, with the password if the account is new or has none. The name is that of a new
+    account; an existing one keeps its own, and the tenant calls it as the invitation does.
 
     Hashes after the token was found, and before it is used. Locks the user's row, the tenant's row in the registry, the
     token's row and the invitation's. Works on the shared side and commits nothing but the audit entry. Raises
@@ -55,12 +56,12 @@ def accept_invitation(
     if password is not None:
         with log_in_slot():
             password_hash = hash_password(password)
-    user_id = _user_with(email, own_name, password_hash)
+    user_id, is_new = _user_with(email, own_name, password_hash)
     tenant = _locked_tenant(invitation.tenant_id)
     invitation = _invitation_of(token)
     use_token(MailKind.INVITATION, token)
     _end(invitation, user_id)
-    role = _add_member(tenant, user_id, invitation.role, own_name)
+    role = _add_member(tenant, user_id, invitation.role, own_name if is_new else invitation.name)
     told = {"role": role, "inviterId": invitation.invited_by}
     stored_hash = db.session.scalar(sa.select(User.password_hash).where(User.id == user_id))
     commit_entry(tenant, replace(actor, id=user_id), "invitation.accept", subject=str(user_id), after=told)
@@ -102,10 +103,12 @@ def _refuse_wrong_password(email: str, password: str | None, name: str | None, *
     refuse_obvious_password(password, email, name, user.name if user else None, field="password")
 
 
-def _user_with(email: str, name: str | None, password_hash: str | None) -> UUID:
-    """The active user with this address, locked; made if it is new. A password that was set meanwhile stays."""
+def _user_with(email: str, name: str | None, password_hash: str | None) -> tuple[UUID, bool]:
+    """The active user with this address, locked, and whether it is new: then it has this name. A password that was set
+    meanwhile stays.
+    """
     made = insert(User).values(email=email, name=name or email)
-    db.session.execute(made.on_conflict_do_nothing(index_elements=["email"]))
+    made_id = db.session.scalar(made.on_conflict_do_nothing(index_elements=["email"]).returning(User.id))
     active = sa.select(User.id).where(User.email == email, User.status == "active")
     user_id = db.session.scalar(active.with_for_update(key_share=True))
     if user_id is None:
@@ -113,7 +116,7 @@ def _user_with(email: str, name: str | None, password_hash: str | None) -> UUID:
     if password_hash is not None:
         has_none = (User.id == user_id) & User.password_hash.is_(None)
         db.session.execute(sa.update(User).where(has_none).values(password_hash=password_hash))
-    return user_id
+    return user_id, made_id is not None
 
 
 def _locked_tenant(tenant_id: UUID) -> Tenant:

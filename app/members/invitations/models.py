@@ -1,4 +1,6 @@
-"""Invitations (shared schema). Those that are over stay, as a record, until the tenant forgets whom it invited."""
+"""Invitations (shared schema). Those that are over stay for a while, as a record, unless the tenant forgets whom it
+invited.
+"""
 
 from datetime import datetime
 from uuid import UUID
@@ -22,6 +24,7 @@ class Invitation(SharedModel):
         sa.Index("invitations_invited_by_idx", "invited_by", postgresql_where=sa.text(_IS_OPEN)),
         sa.Index("invitations_email_idx", "email"),
         sa.Index("invitations_accepted_by_idx", "accepted_by", postgresql_where=sa.text("accepted_by IS NOT NULL")),
+        sa.Index("invitations_over_at_idx", sa.text("coalesce(accepted_at, revoked_at, expires_at)")),
         {"schema": SHARED_SCHEMA},
     )
 

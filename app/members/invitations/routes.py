@@ -5,8 +5,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.accounts.routes import count_address
 from app.api.blueprint import Blueprint
+from app.api.headers import gives_location
+from app.api.links import location
 from app.api.pagination import Page, paginate
 from app.api.refusals import refuses
 from app.auth import devices
@@ -15,6 +16,7 @@ from app.auth.actors import Actor, ActorKind
 from app.auth.errors import NoPassword
 from app.current import current_app, g, request
 from app.errors import TooManyRequests
+from app.limits.attempts import token_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
 from app.mail.outbox import AccountTokenNotFound
 from app.members.invitations import acceptance, service
@@ -34,15 +36,17 @@ blueprint = Blueprint("invitations", __name__, url_prefix="/api", description="I
 
 @blueprint.post("/admin/invitations")
 @access(Access.ADMIN, "member.invite")
+@gives_location
 @blueprint.arguments(InviteSchema)
 @blueprint.response(201, InvitationSchema)
 @refuses(AlreadyMember)
-def invite_member(body: dict[str, Any]) -> sa.Row[Any]:
+def invite_member(body: dict[str, Any]) -> tuple[sa.Row[Any], int, dict[str, str]]:
     """Invite an address to this tenant by mail. The membership exists from the acceptance on.
 
     The answer is the same for known and unknown addresses. A new invitation replaces an open one of the same address.
     """
-    return service.invite(body["email"], body.get("name"), Role(body["role"]), actor=actor())
+    made = service.invite(body["email"], body.get("name"), Role(body["role"]), actor=actor())
+    return made, 201, location("admin/invitations", made.id)
 
 
 @blueprint.get("/admin/invitations")
@@ -56,6 +60,15 @@ def list_invitations(query: dict[str, Any]) -> Page[sa.Row[Any]]:
         lambda after, limit: service.list_invitations(after=after, limit=limit, status=query.get("status")),
         lambda item: [item.created_at, item.id],
     )
+
+
+@blueprint.get("/admin/invitations/<uuid:invitation_id>")
+@access(Access.ADMIN)
+@blueprint.response(200, InvitationSchema)
+@refuses(InvitationNotFound)
+def show_invitation(invitation_id: UUID) -> sa.Row[Any]:
+    """One of this tenant's invitations, also one that is over."""
+    return service.get_invitation(invitation_id)
 
 
 @blueprint.delete("/admin/invitations/<uuid:invitation_id>")
@@ -87,14 +100,14 @@ def accept_invitation(body: dict[str, Any]) -> dict[str, Any]:
     A new account needs a password, unless it logs in through an identity provider. An account with a password sends the
     token alone.
     """
-    count_address()
-    accepted = acceptance.accept_invitation(
-        body["token"],
-        body.get("password"),
-        body.get("name"),
-        has_provider="openid_provider" in current_app.extensions,
-        actor=Actor(ActorKind.USER, None, request.remote_addr, g.request_id),
-    )
+    with token_attempt():
+        accepted = acceptance.accept_invitation(
+            body["token"],
+            body.get("password"),
+            body.get("name"),
+            has_provider="openid_provider" in current_app.extensions,
+            actor=Actor(ActorKind.USER, None, request.remote_addr, g.request_id),
+        )
     device_token = devices.device_token(accepted.user_id, accepted.password_hash)
     devices.keep_device_cookie(device_token)
     shown = {"tenant_id": accepted.tenant_id, "email": accepted.email, "role": accepted.role}

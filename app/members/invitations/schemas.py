@@ -45,7 +45,7 @@ class InvitationListQuery(PageQuery):
 class AcceptInvitationSchema(Schema):
     token = MailToken()
     password = NewPassword(description="of a new account; an account with a password keeps it")
-    name = Text(max_length=MAX_NAME_LENGTH, description="of a new account")
+    name = Text(max_length=MAX_NAME_LENGTH, description="of a new account; an existing one keeps its name")
 
 
 class AcceptedInvitationSchema(Answer):

@@ -22,7 +22,7 @@ from app.members.invitations.errors import AlreadyMember, InvitationNotFound, In
 from app.members.invitations.models import Invitation, is_open
 from app.users.models import Membership, Role, User
 from tenant_schemas.context import current_tenant
-from tenant_schemas.flask import shared_side
+from tenant_schemas.flask import connections, shared_side
 from tenant_schemas.tenant import Tenant
 
 STATUSES: Final = ("pending", "accepted", "revoked", "expired")
@@ -32,6 +32,13 @@ _STATUS: Final = sa.case(
     (Invitation.expires_at <= sa.func.now(), "expired"),
     else_="pending",
 )
+PRUNED_AT_ONCE: Final = 1000
+# An invitation that is being sent again is locked, and is left.
+_PRUNE: Final = """
+    DELETE FROM shared.invitations WHERE id IN (
+        SELECT id FROM shared.invitations
+        WHERE coalesce(accepted_at, revoked_at, expires_at) < now() - make_interval(days => %s)
+        ORDER BY coalesce(accepted_at, revoked_at, expires_at) LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id"""
 _SHOWN: Final = (*Invitation.__table__.c, _STATUS.label("status"))
 
 
@@ -75,6 +82,16 @@ def list_invitations(*, after: list[Any] | None, limit: int, status: str | None 
         return list(db.session.execute(query))
 
 
+def get_invitation(invitation_id: UUID) -> sa.Row[Any]:
+    """One of the bound tenant's invitations, open or over. Raises InvitationNotFound."""
+    of_tenant = (Invitation.tenant_id == current_tenant().id) & (Invitation.id == invitation_id)
+    with shared_side():
+        found = db.session.execute(sa.select(*_SHOWN).where(of_tenant)).one_or_none()
+    if found is None:
+        raise InvitationNotFound("There is no such invitation.")
+    return found
+
+
 def revoke_invitation(invitation_id: UUID, *, actor: Actor) -> None:
     """Revoke an open invitation: its token is good no longer. Locks its row; a second call has no effect. Raises
     InvitationNotFound, and InvitationOver for an accepted one.
@@ -109,6 +126,16 @@ def resend_invitation(invitation_id: UUID, *, actor: Actor) -> sa.Row[Any]:
         _send(tenant, invitation_id, email, role)
         commit_entry(tenant, actor, "invitation.resend", subject=str(invitation_id))
         return _shown(tenant, invitation_id)
+
+
+def prune_invitations(days: int) -> int:
+    """Delete the invitations of all tenants that were accepted or revoked, or expired, this many days ago, with their
+    mails. Memberships and the audit log stay. Works in batches and commits each.
+    """
+    count = 0
+    while batch := len(connections().shared.one_statement(_PRUNE, (days, PRUNED_AT_ONCE))):
+        count += batch
+    return count
 
 
 def _count_mail(tenant: Tenant, email: str) -> None:

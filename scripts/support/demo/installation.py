@@ -77,7 +77,9 @@ class Installation:
         self.processes.wait_until(partial(is_ready, self.ports["service"]), "service")
 
     def _start_workers(self) -> None:
-        """All but the consumer of commands, which would look for API keys too early, and again after a while only."""
+        """All but the consumer of commands, which would look for API keys too early, and again after a while only.
+        The service has started a relay, as it does with an embedded PostgreSQL; a second one shares its work.
+        """
         self._serve("streams", "--streams")
         self.processes.start("relay", (*PYTHON, "scripts.relay"))
 

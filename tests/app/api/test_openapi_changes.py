@@ -75,6 +75,12 @@ def _relax(document: Json, header: str) -> None:
     document["components"]["headers"][header]["required"] = False
 
 
+def _scheme(document: Json, name: str) -> Json:
+    found: Json = document["components"]["securitySchemes"][name]
+    return found
+
+
+SCHEMES = ("components", "securitySchemes")
 PAYMENTS = "/api/wallet/payments"
 BREAKS: dict[str, Callable[[Json], Any]] = {
     "GET /api/me is gone": lambda new: _lose(new, "paths", "/api/me"),
@@ -133,6 +139,12 @@ BREAKS: dict[str, Callable[[Json], Any]] = {
     "POST /api/auth/login: nothing no longer authenticates": lambda new: _lose(
         new, "paths", "/api/auth/login", "post", "security"
     ),
+    "security scheme csrf is gone": lambda new: _lose(new, *SCHEMES, "csrf"),
+    "security scheme csrf has the name X-CSRF, had X-CSRF-Token": lambda new: _scheme(new, "csrf").update(
+        name="X-CSRF"
+    ),
+    "security scheme cookie has the in query, had cookie": lambda new: _scheme(new, "cookie").update({"in": "query"}),
+    "security scheme token has the scheme basic, had bearer": lambda new: _scheme(new, "token").update(scheme="basic"),
     "GET /api/wallet: 200.id has the format None, had uuid": lambda new: _field(new, "Wallet", "id").pop("format"),
     "GET /api/wallet: 200.openedAt has the format date, had date-time": lambda new: _field(
         new, "Wallet", "openedAt"
@@ -159,6 +171,8 @@ def test_an_addition_breaks_nothing(app: Flask) -> None:
     _operation(new, "get", "/api/wallet")["responses"]["403"]["x-codes"].append("more")
     _operation(new, "get", "/api/wallet")["responses"]["410"] = {"description": "more", "x-codes": ["more"]}
     _field(new, "Payment", "description").update(maxLength=5_000)
+    _scheme(new, "token").update(description="more")
+    new["components"]["securitySchemes"]["more"] = {"type": "http", "scheme": "digest"}
     _operation(new, "get", "/api/wallet").update(security=[*new["security"], {"more": []}])
     _operation(new, "get", "/api/me")["requestBody"] = {"content": {"application/json": {"schema": {}}}}
     new["paths"]["/api/more"] = new["paths"]["/api/me"]

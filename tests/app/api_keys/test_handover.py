@@ -90,6 +90,9 @@ def test_kept_keys_depend_on_who_decided_and_still_say_who_made_them(
     made, kept = (str(leaver.user_id), "Leo"), (str(admin.user_id), "Ada")
     assert (found["creatorId"], found["creatorName"]) == made
     assert (found["keeperId"], found["keeperName"]) == kept
+    entry = log_of(api, admin, "eur", "api_key.keep")[0]
+    assert entry["subject"] == str(key.user_id)
+    assert (entry["before"]["keeperId"], entry["after"]["keeperId"]) == (str(leaver.user_id), str(admin.user_id))
     last = people.make(eur="admin")
     problem_of(remove(api, last, "eur", admin, None), 409, "api_keys_undecided")
     assert remove(api, last, "eur", admin, "revoke").status_code == 204

@@ -72,6 +72,9 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(
     shown = {name: value for name, value in made.json.items() if name != "key"}
     assert shown | {"name": "nightly", "role": role, "creatorId": str(admin.user_id), "revokedAt": None} == shown
     assert next(listed(api, admin, slug)) == shown
+    assert made.headers["Location"] == f"{KEYS}/{made.json['id']}"
+    assert api.get(made.headers["Location"], admin, slug).json == shown
+    problem_of(api.get(made.headers["Location"], admin, OTHER[slug]), 404, "api_key_not_found")
     query = "SELECT secret_hash, row_to_json(k)::text FROM shared.api_keys k WHERE id = %s"
     with database.as_superuser() as superuser:
         row = superuser.execute(query, (shown["id"],)).fetchone()

@@ -6,6 +6,8 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 
+from app.auth.cookies import csrf_token
+from app.auth.refresh_tokens import session_of
 from tests.app.api.test_problems import problem_of
 from tests.factories.browser import PASSWORD, Browser
 from tests.factories.people import People, Person
@@ -21,9 +23,9 @@ def test_the_tokens_are_in_cookies_and_nowhere_else(app: Flask, person: Person) 
     kept = browser.cookies
     assert set(kept) == {"__Host-access", "__Secure-refresh", "__Host-csrf", "__Secure-device"}
     for name, path, lifetime in (
-        ("__Secure-device", "/api/auth", str(400 * 86_400)),
+        ("__Secure-device", "/api", str(400 * 86_400)),
         ("__Host-access", "/", "900"),
-        ("__Secure-refresh", "/api/auth", str(30 * 86_400)),
+        ("__Secure-refresh", "/api", str(30 * 86_400)),
         ("__Host-csrf", "/", str(30 * 86_400)),
     ):
         about = kept[name]
@@ -144,12 +146,36 @@ def test_a_refresh_token_in_the_body_is_answered_in_the_body(app: Flask, browser
 
 @OVER_TENANTS
 def test_a_log_in_below_a_tenants_path_gives_the_same_cookies(app: Flask, person: Person, slug: str) -> None:
-    browser = Browser(app)
-    assert browser.login(person, f"/api/{slug}/auth/login").status_code == 200
-    assert browser.cookies["__Secure-refresh"]["path"] == "/api/auth"
-    assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
-    assert browser.send("POST", "/api/auth/refresh", csrf=browser.csrf, json={}).status_code == 200
-    assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
+    for below in ("/api/auth", f"/api/{slug}/auth"):
+        browser = Browser(app)
+        assert browser.login(person, f"/api/{slug}/auth/login").status_code == 200
+        assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
+        assert browser.send("POST", f"{below}/refresh", csrf=browser.csrf, json={}).status_code == 200
+        assert browser.send("GET", "/api/wallet").json["tenantId"] == slug
+        refresh_cookie = browser.cookies["__Secure-refresh"].value
+        assert browser.send("POST", f"{below}/logout", csrf=browser.csrf).status_code == 204
+        assert set(browser.cookies) == {"__Secure-device"}
+        body = {"refreshToken": refresh_cookie}
+        problem_of(browser.send("POST", "/api/auth/refresh", json=body), 401, "session_over")
+
+
+def test_a_cookie_of_the_last_release_for_a_narrower_path_is_replaced(app: Flask, person: Person) -> None:
+    """Of two cookies with one name a browser sends that of the longer path first: the used token, which ends all."""
+    client = app.test_client()
+    body = {"email": person.email, "password": PASSWORD}
+    token = client.post("/api/auth/login", json=body).json["refreshToken"]
+    client.set_cookie("__Secure-refresh", token, path="/api/auth")
+    csrf = csrf_of(app, token)
+    for path in ("/api/auth/refresh", "/api/eur/auth/refresh", "/api/auth/refresh"):
+        assert client.post(path, headers={"X-CSRF-Token": csrf}).status_code == 200
+        assert client.get_cookie("__Secure-refresh", path="/api/auth") is None
+    assert client.post("/api/eur/auth/logout", headers={"X-CSRF-Token": csrf}).status_code == 204
+    assert client.get_cookie("__Secure-refresh", path="/api") is None
+
+
+def csrf_of(app: Flask, refresh_token: str) -> str:
+    with app.app_context():
+        return csrf_token(session_of(refresh_token))
 
 
 def test_a_refused_log_in_sets_no_cookie(app: Flask, person: Person) -> None:

@@ -106,6 +106,19 @@ def test_a_browser_logs_out_after_its_access_token_has_expired(browser: Browser,
     problem_of(refresh(api, token), 401, "session_over")
 
 
+def test_a_token_in_header_or_body_clears_the_cookies_also_without_a_word_of_the_origin(
+    app: Flask, browser: Browser, person: Person
+) -> None:
+    kept = dict(browser.cookies)
+    tokens = login(Api(app), person)
+    for sent in ({"headers": bearer(tokens)}, {"json": {"refreshToken": tokens["refreshToken"]}}):
+        browser.cookies = dict(kept)
+        assert browser.send("POST", LOGOUT, **sent).status_code == 204
+        assert set(browser.cookies) == {"__Secure-device"}
+    browser.cookies = kept
+    problem_of(browser.send("GET", "/api/me"), 401, "session_over")
+
+
 def test_a_log_out_by_cookie_is_from_our_own_page_or_has_the_csrf_token(
     app: Flask, browser: Browser, person: Person
 ) -> None:

@@ -50,6 +50,15 @@ def test_a_user_gets_a_token_for_no_tenant_in_particular(api: Api, person: Perso
         assert api.get("/api/wallet", headers=sent, tenant=slug).json["tenantId"] == slug
 
 
+def test_a_password_may_have_characters_that_no_shown_text_may_have(api: Api, people: People) -> None:
+    password = "correct\u00adhorse\u200d battery\u202e"
+    person = people.make(password_hash=hash_password(password))
+    assert login(api, person.email, password).status_code == 200
+    body = {"currentPassword": password, "newPassword": f"{password}\u2060"}
+    assert api.post("/api/auth/password", person, json=body).status_code == 200
+    assert login(api, person.email, body["newPassword"]).status_code == 200
+
+
 def test_an_address_has_no_case_and_no_edges(api: Api, person: Person) -> None:
     assert login(api, f" {person.email.upper()}\n").status_code == 200
 

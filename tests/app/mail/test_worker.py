@@ -193,11 +193,12 @@ def test_a_mail_has_the_headers_without_which_filters_refuse_it(
     with mail_server(inbox) as url:
         sweep(app, url)
     ((_, mail),) = inbox.envelopes
-    query = "SELECT id, date_trunc('second', created_at) FROM shared.account_mails WHERE user_id = %s"
+    query = "SELECT id, created_at FROM shared.account_mails WHERE user_id = %s"
     with database.as_superuser() as superuser:
         ((mail_id, created_at),) = superuser.execute(query, (person.user_id,)).fetchall()
-    assert mail["Message-ID"] == f"<{mail_id}@mail.example>"
-    assert mail["Date"].datetime == created_at
+    moment = int(created_at.timestamp() * 1_000_000)
+    assert mail["Message-ID"] == f"<{mail_id.hex}.{moment:x}@mail.example>"
+    assert mail["Date"].datetime == created_at.replace(microsecond=0)
 
 
 def test_a_server_that_hangs_ends_the_try_and_holds_no_row(app: Flask, database: Database, person: Person) -> None:

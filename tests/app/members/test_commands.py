@@ -136,6 +136,15 @@ def test_wrong_arguments_are_refused(app: Flask, database: Database, options: li
     assert users_with(database, email) == 0
 
 
+@pytest.mark.parametrize("name", ["", "Ana\x1b[31m", "Ana\u202eeve", "A" * 201], ids=ascii)
+@pytest.mark.parametrize("way", [["--password", "correct horse"], ["--invite"]], ids=" ".join)
+def test_a_name_that_http_refuses_is_refused(app: Flask, database: Database, way: list[str], name: str) -> None:
+    email = new_email()
+    result = add(app, email, "--tenant", "eur", "--name", name, *way)
+    assert (result.exit_code, "--name" in result.output) == (2, True)
+    assert users_with(database, email) == 0
+
+
 UNUSABLE = {
     "no address": ("", "correct horse"),
     "white space for an address": ("  ", "correct horse"),

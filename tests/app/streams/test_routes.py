@@ -205,9 +205,11 @@ def test_streams_end_when_the_process_is_told_to_stop(fresh_database: Database, 
     with running(fresh_database) as app:
         person = People(app).make(eur="member")
     worker = ("--worker-class", "app.gunicorn_worker.BufferedWorker", "--threads", "4", "--pid", str(tmp_path / "pid"))
-    with served(fresh_database, tmp_path / "log", *worker) as url:
-        with listening(url, "/api/wallet/events", person) as stream:
-            started = time.monotonic()
-            os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
-            assert stream.ends()
-            assert time.monotonic() - started < PATIENCE_SECONDS
+    with (
+        served(fresh_database, tmp_path / "log", *worker) as url,
+        listening(url, "/api/wallet/events", person) as stream,
+    ):
+        started = time.monotonic()
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+        assert stream.ends()
+        assert time.monotonic() - started < PATIENCE_SECONDS

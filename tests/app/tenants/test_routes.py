@@ -224,7 +224,7 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"locale": "xx_XX"}, [("locale", "not_a_locale")]),
     ({"status": "gone"}, [("status", "unknown_choice")]),
     ({"id": "other"}, [("id", "unknown_field")]),
-    ({"name": "Euro\u202epng"}, [("name", "control_character")]),
+    ({"name": "Euro\u202epng"}, [("name", "format_character")]),
 ]
 
 

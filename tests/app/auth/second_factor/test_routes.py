@@ -168,9 +168,20 @@ def test_guesses_are_limited_and_hold_up_no_session(database: Database, person: 
     with running(database, second_factor_rate_limit="3/hour") as app:
         api = Api(app)
         switch_on(api, person, PASSWORD)
-        assert [login(api, person, "000000").status_code for _ in range(3)] == [401, 401, 429]
+        assert [login(api, person, "000000").status_code for _ in range(4)] == [401, 401, 401, 429]
         assert api.get("/api/me", person).status_code == 200
         assert login(api, person, None, "wrong").status_code == 401
+
+
+def test_right_codes_are_no_guesses_and_wrong_ones_have_a_daily_limit(database: Database, person: Person) -> None:
+    with running(database, second_factor_rate_limit="2/minute", second_factor_daily_limit="1/day") as app:
+        api = Api(app)
+        _, codes = switch_on(api, person, PASSWORD)
+        assert [login(api, person, code).status_code for code in codes[:4]] == [200] * 4
+        refused = [login(api, person, code) for code in ("aaaa-bbbb-cccc-dddd", "000000")]
+        assert [answer.status_code for answer in refused] == [401, 429]
+        body = {"currentPassword": PASSWORD, "code": codes[5]}
+        assert api.post("/api/me/second-factor/recovery-codes", person, json=body).status_code == 429
 
 
 def test_to_be_asked_for_a_code_is_no_failed_log_in(database: Database, person: Person) -> None:
@@ -238,6 +249,21 @@ def test_an_operators_list_leaves_a_strict_tenant_out_until_there_is_a_factor(
     tenants, unavailable = shown()
     assert strict_tenant in tenants
     assert unavailable == []
+
+
+def test_an_operators_list_of_tenants_has_no_totals_of_a_strict_one_until_there_is_a_factor(
+    api: Api, people: People, strict_tenant: str
+) -> None:
+    people.wallet(people.make(eur="member", km="member"), "eur")
+    operator = people.make(password_hash=hash_password(PASSWORD), is_operator=True)
+
+    def has_totals() -> dict[str, bool]:
+        items = api.get("/api/admin/tenants?limit=200", operator).json["items"]
+        return {item["id"]: item["totals"] is not None for item in items if item["id"] in {"eur", "km"}}
+
+    assert has_totals() == {strict_tenant: False, "km": True}
+    switch_on(api, operator, PASSWORD)
+    assert has_totals() == {strict_tenant: True, "km": True}
 
 
 def test_an_operator_without_a_factor_neither_shows_a_strict_tenant_nor_switches_its_demand_off(

@@ -61,6 +61,9 @@ def test_an_unknown_address_is_invited_sets_a_password_and_is_a_member(
     assert made.status_code == 201
     expected = {"email": email, "name": "Ana", "role": "auditor", "status": "pending", "acceptedAt": None}
     assert made.json | expected | {"inviterId": str(admin.user_id)} == made.json
+    assert made.headers["Location"] == f"{INVITATIONS}/{made.json['id']}"
+    assert api.get(made.headers["Location"], admin, slug).json == made.json
+    problem_of(api.get(made.headers["Location"], admin, OTHER[slug]), 404, "invitation_not_found")
     assert members_of(api, admin, slug, email) == []
     (mail,) = mailbox.collect(email)
     assert mail["Subject"] == f"You are invited to {slug}"
@@ -71,7 +74,7 @@ def test_an_unknown_address_is_invited_sets_a_password_and_is_a_member(
     assert accepted.json == shown
     with api.client.application.app_context():
         assert known_device(email, [shown["deviceToken"]]), "it is of the new password"
-    assert f"__Secure-device={shown['deviceToken']}" in accepted.headers["Set-Cookie"]
+    assert f"__Secure-device={shown['deviceToken']}" in str(accepted.headers.getlist("Set-Cookie"))
     (member,) = members_of(api, admin, slug, email)
     assert (member["name"], member["role"]) == ("Ana", "auditor")
     assert members_of(api, admin, OTHER[slug], email) == []
@@ -108,6 +111,19 @@ def test_an_account_with_a_password_accepts_with_the_token_alone(
     assert api.get("/api/admin/members", person, "eur").status_code == 200
     body = {"email": person.email, "password": PASSWORD}
     assert api.send("POST", "/api/auth/login", json=body).status_code == 200
+
+
+def test_an_account_that_exists_keeps_its_name_whatever_it_accepts_with(
+    api: Api, people: People, admin: Person, mailbox: Mailbox
+) -> None:
+    """The tenant calls it as its admin has invited it, or by its own name."""
+    person = people.make(password_hash=hash_password(PASSWORD), name="Ana of the Horses")
+    for slug, named, expected in (("eur", {}, "Ana of the Horses"), ("km", {"name": "Ana"}, "Ana")):
+        invite(api, admin, slug, person.email, **named)
+        assert accept(api, mailbox.token(person.email), name="Eve").status_code == 200
+        (member,) = members_of(api, admin, slug, person.email)
+        assert member["name"] == expected
+    assert api.get("/api/me", person).json["name"] == "Ana of the Horses"
 
 
 def test_an_account_of_an_identity_provider_needs_no_password(
@@ -176,6 +192,33 @@ def test_an_accepted_invitation_can_not_be_revoked(api: Api, admin: Person, mail
     path = f"{INVITATIONS}/{invite(api, admin, 'eur', email).json['id']}"
     accept(api, mailbox.token(email), password=PASSWORD)
     problem_of(api.send("DELETE", path, admin, "eur"), 409, "invitation_over")
+
+
+def test_invitations_that_have_been_over_for_long_are_deleted_and_the_others_stay(
+    fresh_app: Flask, fresh_database: Database
+) -> None:
+    api, people, mailbox = Api(fresh_app), People(fresh_app), Mailbox(fresh_app)
+    admin = people.make(eur="admin", km="admin")
+    emails = {name: new_address() for name in ("accepted", "revoked", "expired", "pending", "fresh")}
+    made = {name: invite(api, admin, "eur", email).json["id"] for name, email in emails.items()}
+    assert accept(api, mailbox.token(emails["accepted"]), password=PASSWORD).status_code == 200
+    api.send("DELETE", f"{INVITATIONS}/{made['revoked']}", admin, "eur")
+    old, ahead = "- interval '31 days'", "+ interval '1 day'"
+    with fresh_database.as_superuser() as superuser:
+        change = "UPDATE shared.invitations SET {0} = now() {1} WHERE id = %s"
+        for name, column, age in (
+            ("accepted", "accepted_at", old),
+            ("revoked", "revoked_at", old),
+            ("expired", "expires_at", old),
+            ("pending", "created_at", old),
+            ("fresh", "expires_at", ahead),
+        ):
+            superuser.execute(change.format(column, age).encode(), (made[name],))
+    done = fresh_app.test_cli_runner().invoke(args=["members", "prune-invitations"])
+    assert (done.exit_code, done.output) == (0, "3 invitations deleted\n")
+    left = {item["id"] for item in api.get(INVITATIONS, admin, "eur").json["items"]}
+    assert left == {made["pending"], made["fresh"]}
+    assert len(members_of(api, admin, "eur", emails["accepted"])) == 1
 
 
 @OVER_TENANTS
