@@ -21,11 +21,11 @@ from threading import Event
 import rich_click as click
 
 from scripts.seed_demo import demo_password
-from scripts.serve import HOST, refuse_taken_port
+from scripts.serve import HOST, STOP_SIGNALS, refuse_taken_port
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, warn
 from scripts.support.demo.installation import installation, missing_packages
 from scripts.support.demo.lines_to_try import lines_to_try
-from scripts.support.demo.processes import STOP_SIGNALS, Failed, Stopped
+from scripts.support.demo.processes import Failed, Stopped
 
 WATCH_SECONDS = 0.2
 

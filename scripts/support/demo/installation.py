@@ -57,31 +57,28 @@ class Installation:
 
     def start(self) -> None:
         """Start all processes, and wait until they are ready. Raises Stopped, or Failed."""
-        self._start_broker()
+        self._start_database_and_broker()
         self._start_service()
-        self._start_workers()
         self._start_standin()
         self._start_gateway()
 
-    def _start_broker(self) -> None:
-        """Nothing waits for it here: it takes the longest to be ready."""
-        run, broker = self.processes.start, self.broker
+    def _start_database_and_broker(self) -> None:
+        """Nothing waits for the broker here: it takes the longest to be ready."""
+        run, broker, given = self.processes.start, self.broker, self.folder / "settings.json"
+        run("database", (*PYTHON, "scripts.support.demo.database", given))
         broker.configure(login(WALLET, WALLET, configure=".*", write=".*", read=".*"))
         run("epmd", broker.epmd_command)
         run("rabbitmq", broker.command, more=broker.environment)
+        self._build_client()
+        self.processes.wait_until(given.exists, "database")
+        self.processes.environment |= json.loads(given.read_text())
 
     def _start_service(self) -> None:
-        """It makes the database, the tenants and the demo's people; the other processes need them."""
+        """All but the consumer of commands, which would look for API keys too early, and again after a while only."""
         self._serve("service")
-        self._build_client()
-        self.processes.wait_until(partial(is_ready, self.ports["service"]), "service")
-
-    def _start_workers(self) -> None:
-        """All but the consumer of commands, which would look for API keys too early, and again after a while only.
-        The service has started a relay, as it does with an embedded PostgreSQL; a second one shares its work.
-        """
         self._serve("streams", "--streams")
         self.processes.start("relay", (*PYTHON, "scripts.relay"))
+        self.processes.wait_until(partial(is_ready, self.ports["service"]), "service")
 
     def _start_standin(self) -> None:
         """With what the tenant's admin and the broker's operator give to a service: a webhook, an API key, a login."""

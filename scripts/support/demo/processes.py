@@ -2,11 +2,9 @@
 Linux they end too if the demo is killed.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +13,10 @@ from pathlib import Path
 from threading import Event
 
 from app.config import ROOT
+from scripts.serve import stop_with_parent
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
 READY_SECONDS = 90
 STOP_SECONDS = 45  # More than a process takes to drain.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOG_TAIL = 2_000
 
 
@@ -33,10 +30,10 @@ class Failed(Exception):
 
 @dataclass(slots=True)
 class Processes:
-    """`folder` gets a log for each process. `stop` is set when the demo shall end."""
+    """`folder` gets a log for each process, `environment` is theirs. `stop` is set when the demo shall end."""
 
     folder: Path
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     stop: Event
     _started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
@@ -57,7 +54,7 @@ class Processes:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  It calls the kernel only.
+                preexec_fn=stop_with_parent,  # noqa: PLW1509  It calls the kernel only.
             )
         self._started[name] = process
 
@@ -79,15 +76,19 @@ class Processes:
                 raise Failed(f"{name} ended with exit code {process.returncode}:\n{self._tail(name)}")
 
     def end(self) -> None:
-        """End all processes at once, wait for each, and kill what it has left behind. Each drains by itself."""
-        for process in self._started.values():
-            _signal_group(process, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        for process in self._started.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0, deadline - time.monotonic()))
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
+        """End all processes and wait for them. They drain at once; the first one, which the others use, ends when they
+        have ended. What one leaves behind is killed.
+        """
+        started = list(self._started.values())
+        for processes in (started[1:], started[:1]):
+            for process in processes:
+                _signal_group(process, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
+            for process in processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0, deadline - time.monotonic()))
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
         self._started.clear()
 
     def _tail(self, name: str) -> str:
@@ -100,10 +101,3 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) ->
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
-
-
-def _end_with_parent() -> None:
-    """In the child: unblock the signals, and (on Linux) get SIGTERM if the demo is killed."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
