@@ -97,7 +97,7 @@ def test_what_it_prints_works_when_pasted(demo: tuple[str, str]) -> None:
     url, printed = demo
     member = Member(url)
     before = member.balance()
-    lines = printed.partition("another shell.\n")[2].replace("--max-time 20", "--max-time 5").replace("sleep 3", "sleep 1")
+    lines = printed.partition("another shell.\n")[2].replace("--max-time 20", "--max-time 5")
     done = subprocess.run(["bash", "-uc", lines], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -22,7 +22,7 @@ from scripts.support.api_description import api_description
 from scripts.support.demo.admin import log_in
 from scripts.support.demo.nginx import NGINX, gateway, nginx_command
 from scripts.support.demo.processes import Processes
-from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, login
+from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, has_exchange, login
 
 TENANT = "eur"
 AUDIENCE = "standin"
@@ -74,17 +74,17 @@ class Installation:
         self.processes.environment |= json.loads(given.read_text())
 
     def _start_service(self) -> None:
-        """All but the consumer of commands, which would look for API keys too early, and again after a while only."""
         self._serve("service")
         self._serve("streams", "--streams")
-        self.processes.start("relay", (*PYTHON, "scripts.relay"))
         self.processes.wait_until(partial(is_ready, self.ports["service"]), "service")
 
     def _start_standin(self) -> None:
         """With what the tenant's admin and the broker's operator give to a service: a webhook, an API key, a login."""
         admin = log_in(self.ports["service"], TENANT, self.password)
         secret, key_id = admin.make_webhook(f"{self._local('standin')}/webhooks/wallet"), admin.make_api_key()
+        # Not earlier: both would find nothing for them yet, no API key and no queue, and look again after a pause.
         self.processes.start("commands", (*PYTHON, "scripts.commands"))
+        self.processes.start("relay", (*PYTHON, "scripts.relay"))
         folder = self.folder / "standin"
         folder.mkdir()
         own = {
@@ -102,6 +102,8 @@ class Installation:
         self.processes.start("standin", (*PYTHON, "deploy.standin", "--port", str(self.ports["standin"])), more=own)
         self.processes.wait_until(partial(listens, self.ports["standin"]), "standin")
         self.processes.wait_until(partial(is_ready, self.ports["streams"]), "streams")
+        commands = f"wallet.commands.{admin.tenant_id}"
+        self.processes.wait_until(partial(has_exchange, self.broker.url(WALLET, WALLET), commands), "commands")
 
     def _make_broker_login(self, name: str, tenant_id: str) -> str:
         """A login that may read events into its own queue, and write commands of this tenant. Returns its URL."""

@@ -14,6 +14,7 @@ AS="Authorization: Bearer $TOKEN"
 
 # Watch the member's wallet for 20 seconds.
 curl -sN --max-time 20 {url}/api/eur/wallet/events -H "$AS" &
+sleep 1
 
 # Pay over the gateway. The payment arrives in the main application by RabbitMQ and by webhook, and in the stream.
 curl -s {url}/api/eur/wallet/payments -H "$AS" -H "Idempotency-Key: $(date +%s%N)" -H 'Content-Type: application/json' \

@@ -2,12 +2,16 @@
 which changes the user. Its epmd is a process of its own; RabbitMQ would start one that stays behind.
 """
 
+import asyncio
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import aio_pika
+from aio_pika.exceptions import AMQPException
 
 SERVER = next(iter(sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))), None)
 EPMD = shutil.which("epmd")
@@ -67,6 +71,20 @@ class RabbitMQ:
             "disk_free_limit.absolute = 1MB\n"
             "log.console = true\nlog.console.level = warning\n"
         )
+
+
+def has_exchange(url: str, name: str) -> bool:
+    """Whether the broker at this URL has an exchange of this name."""
+
+    async def ask() -> None:
+        async with await aio_pika.connect(url) as connection:
+            await (await connection.channel()).get_exchange(name)
+
+    try:
+        asyncio.run(ask())
+    except (AMQPException, OSError):
+        return False
+    return True
 
 
 def login(name: str, password: str, *, configure: str, write: str, read: str) -> dict[str, Any]:
