@@ -131,13 +131,35 @@ _NEW_FEED: Final = """
 _NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) + 1 FROM events e), false)"
 
 
+_HAS_WEBHOOKS: Final = "SELECT to_regclass('webhook_endpoints') IS NOT NULL"
+_STOP_WEBHOOKS: Final = """
+    UPDATE webhook_endpoints e SET feed_id = h.feed_id, lease_by = NULL, notice_owed = false,
+        status = 'disabled', disabled_reason = coalesce(e.disabled_reason, 'restored'),
+        disabled_at = coalesce(e.disabled_at, now())
+    FROM events_head h"""
+# In one db transaction now() is the same: an endpoint that a former restore disabled stays so.
+_RESUME_WEBHOOKS: Final = """
+    UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL
+    WHERE disabled_reason = 'restored' AND disabled_at = now()"""
+
+
 def after_load(connection: Connection) -> None:
     """Give the feed of a restored tenant or of a clone an id of its own: a cursor of the source's feed must not go on
-    in it, because it may have passed positions that are given out again.
+    in it, because it may have passed positions that are given out again. The webhooks of a restored tenant are
+    disabled and keep their places, because the source may still deliver to them.
     """
     if _holds(connection, _HAS_FEED):
         connection.execute(_NEW_FEED)
         connection.execute(_NEXT_NUMBER)
+    if _holds(connection, _HAS_WEBHOOKS):
+        connection.execute(_STOP_WEBHOOKS)
+
+
+def resume(connection: Connection) -> None:
+    """Let the webhooks of a tenant that takes the place of its former self go on from their places, in the db
+    transaction of `after_load`. What was delivered since the backup and happened before it is sent again.
+    """
+    connection.execute(_RESUME_WEBHOOKS)
 
 
 def _holds(connection: Connection, question: LiteralString) -> bool:
@@ -241,11 +263,12 @@ BACKUP_POLICY: Final = BackupPolicy(
     find_faults=find_faults,
     rechain=rechain,
     after_load=after_load,
+    resume=resume,
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not. No
-    # command is sent to a clone again, and its name may tell of a person.
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not.
+    # No command is sent to a clone again, and its name may tell of a person.
     not_cloned=frozenset(
         {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "command_outcomes"}
         | {"webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays", "webhook_attempts"}

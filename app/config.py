@@ -43,6 +43,7 @@ _STORAGE = r"^$|^rediss?://.+"
 HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
 _ADDRESS = r"^[^@\s<>,;:]+@[^@\s<>,;:]+\Z"
 _PAGE = r"^\Z|^https://[^\s?#]+\Z|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?\Z"
+_UNSPACED = r"^\Z|^[!-~]{16,}\Z"
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
@@ -120,6 +121,9 @@ class Settings:
     webhook_allowed_networks: tuple[str, ...]
     webhook_allow_http: bool
     log_level: str
+    metrics_port: int
+    metrics_token: str = field(repr=False)
+    otel: bool
 
 
 def read_settings() -> Settings:
@@ -179,7 +183,7 @@ def read_settings() -> Settings:
         **_account_settings(env),
         "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
         "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
-        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        **_observation_settings(env),
     }
     try:
         env.seal()
@@ -211,6 +215,18 @@ def _request_settings(env: Env) -> dict[str, Any]:
             "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
         ),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
+    }
+
+
+def _observation_settings(env: Env) -> dict[str, Any]:
+    """The log, the metrics and the traces."""
+    port = validate.Range(min=0, max=65_535, error="must be 0 to 65535")
+    token = validate.Regexp(_UNSPACED, re.ASCII, error="must have 16 characters or more, of ASCII and without spaces")
+    return {
+        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        "metrics_port": env.int("METRICS_PORT", 0, validate=port),
+        "metrics_token": env.str("METRICS_TOKEN", "", validate=token) or "",
+        "otel": env.bool("OTEL", False),
     }
 
 

@@ -44,7 +44,7 @@ def main(port: int) -> None:
     missing = missing_packages()
     if missing:
         exit_with(f"Not installed: {', '.join(missing)}. On Debian: apt-get install {' '.join(missing)}", BAD_ARGUMENTS)
-    refuse_taken_port(HOST, port)
+    refuse_taken_port(HOST, port, "PORT")
     stop = Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())

@@ -84,15 +84,19 @@ DRAIN_SECONDS = 30
 )
 @click.option("--streams", is_flag=True, help=f"Hold up to {STREAMS} event streams in each worker (EVENT_STREAMS).")
 def main(*, host: str, port: int, workers: int, threads: int, streams: bool) -> None:
-    refuse_taken_port(host, port)
+    refuse_taken_port(host, port, "PORT")
     settings = settings_or_exit()
+    if settings.metrics_port == port:
+        exit_with(f"METRICS_PORT and PORT are both {port}. Set METRICS_PORT to another port.", BAD_ARGUMENTS)
+    if settings.metrics_port:
+        refuse_taken_port(host, settings.metrics_port, "METRICS_PORT")
     if settings.is_embedded:
         prepare(settings)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     defaults = _mail_folder(settings)
     if streams:
         threads, defaults = threads + STREAMS, {**defaults, "EVENT_STREAMS": str(STREAMS)}
-    server = start_gunicorn(host, port, workers, threads, defaults=defaults)
+    server = start_gunicorn(host, port, workers, threads, defaults=defaults, metrics_port=settings.metrics_port)
     relay = _start_relay() if settings.is_embedded and not streams else None
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: server.terminate())
@@ -150,14 +154,15 @@ def _prepare(settings: Settings) -> None:
         seed(settings)
 
 
-def refuse_taken_port(host: str, port: int) -> None:
-    """Exit 2 if no process can listen there now."""
+def refuse_taken_port(host: str, port: int, variable: str) -> None:
+    """Exit 2 if no process can listen there now. `variable` is the setting to change."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            exit_with(f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to another port.", BAD_ARGUMENTS)
+            fault = f"Can't listen on {host}:{port}: {error.strerror}"
+            exit_with(f"{fault}. Set {variable} to another port.", BAD_ARGUMENTS)
 
 
 def start_gunicorn(
@@ -168,13 +173,16 @@ def start_gunicorn(
     log: IO[bytes] | None = None,
     *,
     defaults: dict[str, str] | None = None,
+    metrics_port: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start gunicorn, with `defaults` for settings that the environment does not have. It has its own session, so that
     Ctrl-C reaches this process only, which sends gunicorn SIGTERM: drain and stop.
     """
+    ports = [port, metrics_port] if metrics_port else [port]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{host}:{port}"),
+            *(sys.executable, "-m", "gunicorn", "wsgi:app"),
+            *(option for each in ports for option in ("--bind", f"{host}:{each}")),
             *("--worker-class", "app.gunicorn_worker.BufferedWorker"),
             *("--workers", str(workers), "--threads", str(threads)),
             # At other log levels gunicorn logs header lines of requests, which may contain a token.

@@ -16,6 +16,7 @@ from flask import Flask
 from app import create_app
 from app.auth import passwords
 from app.config import Settings
+from app.streams import routes as streams
 from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.migrations.history import Migrations
@@ -124,6 +125,9 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "webhook_allowed_networks": (),
         "webhook_allow_http": False,
         "log_level": "info",
+        "metrics_port": 0,
+        "metrics_token": "a token for metrics".replace(" ", "-"),
+        "otel": False,
     }
     return Settings(**(settings | changed))
 
@@ -134,6 +138,16 @@ def logging_restored() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def streams_end_at_once() -> Iterator[None]:
+    """An event stream has no end of its own, and the client of an application in this process would read on for ever.
+    Served applications are not concerned.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "PART_OF_STREAM_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ PLENTY = {
         "999999999/day",
     ),
     "TENANT_CONCURRENCY": "1000",
+    "EVENT_STREAMS": "1000",
+    "STREAM_SECONDS": "0.05",  # Event streams have no other end.
 }
 
 CONFIG = """

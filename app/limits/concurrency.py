@@ -16,6 +16,8 @@ import structlog
 from app.config import Settings
 from app.errors import TooManyRequests, Unavailable
 from app.limits.fair_queue import FairQueue, QueueFull
+from app.metrics.definitions import LIMITED
+from app.metrics.observations import count
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -110,6 +112,7 @@ class ConcurrencySlots:
         except QueueFull as full:
             whose = "log_ins" if group in {LOG_INS, KNOWN_LOG_INS} else full.limit
             limit_of = str(group if whose in {"group", "process"} else caller)
+            count(LIMITED, "concurrency", _NAMES[whose])
             structlog.contextvars.bind_contextvars(limit=f"concurrency of the {_NAMES[whose]}", limit_of=limit_of)
             raise TooManyConcurrentRequests(_DETAILS[whose]) from None
 

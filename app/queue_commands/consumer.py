@@ -99,8 +99,8 @@ class Consumer:
         for task, _ in ending:
             try:
                 await task
-            except _LOST as error:
-                log.warning("queue_lost", error=f"{type(error).__name__}: {error}")
+            except Exception as error:  # It stops no other queue; the next refresh starts it again.
+                log.exception("queue_lost", error=f"{type(error).__name__}: {error}")
 
     async def _work(self, tenant_id: UUID, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()

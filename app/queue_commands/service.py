@@ -22,6 +22,7 @@ from app.wallets.service import currency_of
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
+MOST_FAULTS: Final = 10
 _RUN: Final = """
     SELECT outcome, code, detail, subject_id, event_id, repeated
     FROM command_run_v1(%s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s::jsonb, %s)"""
@@ -63,13 +64,18 @@ def run_command(command: Command, actor: Actor) -> Outcome:
     parameters = (
         *(command.source, command.id, command.verb, command.fingerprint, data["wallet_id"], amount_minor),
         *(_json({_NAMES[name]: value for name, value in data.items() if name in _NAMES}), entry_json(actor)),
-        *((refusal.code, _json(refusal.members)) if refusal else (None, None)),
+        *((refusal.code, _json(_bounded(refusal.members))) if refusal else (None, None)),
         command.traceparent,
     )
     with named_refusals():
         # After a broken connection, the outcome of the first try makes the second one safe.
         (row,) = connections().engine(current_tenant()).one_statement(_RUN, parameters, retry=True)
     return Outcome(*row)
+
+
+def _bounded(members: dict[str, Any]) -> dict[str, Any]:
+    """The refusal's members with some of its faults: a command may have thousands, and its answer is stored."""
+    return {**members, "errors": members["errors"][:MOST_FAULTS]} if "errors" in members else members
 
 
 def _json(value: Any) -> str:

@@ -146,7 +146,7 @@ def _deliver_replay(delivery: Delivery, endpoint: Claimed) -> Done:
     """Go on with the replay that has waited longest. A failure holds it up, and nothing else."""
     replay = due_replay(endpoint)
     if replay is None:
-        return Done(endpoint.failures)
+        return Done(endpoint.feed_id, endpoint.failures)
     page = _events_of(replay, endpoint)
     group = Group(replay.id, True, page.events, replay.attempts)
     Round(delivery.sender, delivery.master_secret, endpoint).run([group])
@@ -186,7 +186,7 @@ def _deliver_new(delivery: Delivery, endpoint: Claimed) -> Done:
     try:
         page = read_page(endpoint.position, limit, endpoint.types or None, feed_id=endpoint.feed_id)
     except FeedTrimmed:
-        return Done(endpoint.failures, disabled_reason="trimmed")
+        return Done(endpoint.feed_id, endpoint.failures, disabled_reason="trimmed")
     except FeedChanged:  # The tenant was restored since the claim.
         raise LeaseLost from None
     groups = _groups_of(page.events, endpoint)
@@ -223,6 +223,7 @@ def _done(endpoint: Claimed, groups: Sequence[Group], source: str) -> Done:
     failed = [each for each in sent if not each.answer.is_success]
     delivered = len(sent) - len(failed)
     done = Done(
+        endpoint.feed_id,
         failures=0 if delivered else endpoint.failures + len(failed),
         delivered=delivered,
         is_failing=bool(failed),

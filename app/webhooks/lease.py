@@ -23,6 +23,7 @@ _CLAIM: Final = """
     FROM webhook_claim_v1(%s, %s)"""
 _SETTLE: Final = "SELECT webhook_settle_v1(%s, %s, %s, %s::jsonb)"
 _NOTICED: Final = "SELECT webhook_noticed_v1(%s, %s)"
+_PASSED: Final = "SELECT webhooks_passed_v1()"
 _LANES: Final = """
     SELECT key, is_ordered, position, attempts FROM webhook_lanes
     WHERE endpoint_id = %s AND next_at <= clock_timestamp() ORDER BY next_at LIMIT %s"""
@@ -33,7 +34,9 @@ _REPLAYS: Final = """
 
 
 class LeaseLost(Exception):
-    """Another process has claimed the endpoint, or it was deleted. What was sent is sent again, with the same ids."""
+    """Another process has claimed the endpoint, or it was deleted, or its tenant was restored. What was sent is sent
+    again, with the same ids.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class Parked:
 class Done:
     """What came of a round. `failures` counts the failures since the last success; `unparked` are ids of events."""
 
+    feed_id: UUID
     failures: int
     position: int | None = None
     delivered: int = 0
@@ -147,6 +151,12 @@ def claim() -> Claimed | None:
     """The endpoint that has waited longest of those that are due, leased to the caller."""
     rows = _run(_CLAIM, (uuid4(), LEASE_SECONDS))
     return Claimed(*rows[0]) if rows else None
+
+
+def feed_needed_from() -> int | None:
+    """The position from which on enabled webhooks need the feed, for its retention; None if none needs it."""
+    passed = _run(_PASSED, (), retry=True)[0][0]
+    return None if passed is None else int(passed) + 1
 
 
 def due_lanes(endpoint: Claimed, limit: int) -> list[Lane]:

@@ -6,7 +6,7 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Choice, Moment, QueryFlag, Schema, Text, Word, Words, coded
 from app.api.pagination import PageQuery, page_schema
-from app.events.models import EVENT_TYPES
+from app.events.schemas import TYPES as TYPE
 from app.webhooks.addresses import MAX_URL_LENGTH
 from app.webhooks.models import DISABLED_REASONS, ORDERS, OUTCOMES, PAYLOADS, SOURCES, STATUSES
 from app.webhooks.sender import Failure
@@ -18,7 +18,6 @@ REASON = Words("WebhookDisabledReason", *DISABLED_REASONS)
 OUTCOME = Words("WebhookOutcome", *OUTCOMES)
 SOURCE = Words("WebhookAttemptSource", *SOURCES)
 FAILURE = Words("WebhookFailure", *Failure)
-TYPE = Words("EventType", *EVENT_TYPES)
 _TYPES_TEXT = "the types of events that it gets; none: all"
 _PAYLOAD_TEXT = "thin: only ids, and what proves that no event is missing"
 _ORDER_TEXT = "wallet: an event that fails holds up the later ones of its wallet; none: it holds up nothing"

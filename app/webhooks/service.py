@@ -4,7 +4,6 @@ for each change, and commit nothing. `delivery.py` sends the events.
 
 from datetime import datetime
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -206,7 +205,7 @@ def _check_url(url: str) -> None:
 def _told(webhook: WebhookEndpoint) -> dict[str, Any]:
     """What the audit log says of a webhook. A query may have a credential in it, and entries can't be deleted."""
     return {
-        "url": urlunsplit(urlsplit(webhook.url)._replace(query="", fragment="")),
+        "url": webhook.url.partition("?")[0],
         "types": list(webhook.types),
         "payload": webhook.payload,
         "order": webhook.delivery_order,

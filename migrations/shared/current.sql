@@ -67,6 +67,8 @@
 -- each tenant's login.
 
 -- 0014: Mails about webhooks that were disabled.
+--
+-- A process of the last release does not know the kind, and gives such a mail up. The table is small: mails are pruned.
 
 ------------------------------------------------------------------------------------------------------------------------
 -- The schema itself
@@ -572,10 +574,7 @@ CREATE TABLE shared.account_mails (
         = (kind IN ('invitation', 'password_reset', 'email_change'))),
     CONSTRAINT account_mails_invitation_known CHECK ((invitation_id IS NOT NULL) = (kind = 'invitation')),
     CONSTRAINT account_mails_hash_length CHECK (length(token_hash) = 32),
-    -- Mails about webhooks that were disabled.
-    --
-    -- The list of kinds gets a new name, so that the new one stands before the old one goes.
-    CONSTRAINT account_mails_kind_known_v2 CHECK (kind IN ('invitation',
+    CONSTRAINT account_mails_kind_known CHECK (kind IN ('invitation',
         'password_reset', 'email_change', 'no_password', 'password_changed', 'email_change_asked', 'email_changed',
         'second_factor_on', 'second_factor_off', 'webhook_disabled'))
 );

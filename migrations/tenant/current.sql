@@ -3022,8 +3022,8 @@ BEGIN
     RETURN trimmed;
 END $$;
 
--- Note what came of a round of deliveries, if p_by still has the lease. True if it has. p_seconds is how long it keeps the
--- lease; 0 returns it. Members of p_done: position, delivered, failures, is_failing, pause_seconds, disabled_reason,
+-- Note what came of a round of deliveries, if p_by still has the lease and the feed is the same. True if so. p_seconds is
+-- how long it keeps the lease; 0 returns it. Members of p_done: feed_id, position, delivered, failures, is_failing, pause_seconds, disabled_reason,
 -- lanes, replays, parked, unparked, attempts.
 CREATE FUNCTION webhook_settle_v1(p_id uuid, p_by uuid, p_seconds integer, p_done jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -3032,7 +3032,8 @@ DECLARE
     reason   text                 := p_done ->> 'disabled_reason';
     endpoint webhook_endpoints;
 BEGIN
-    SELECT * INTO endpoint FROM webhook_endpoints e WHERE e.id = p_id AND e.lease_by = p_by FOR UPDATE;
+    SELECT * INTO endpoint FROM webhook_endpoints e
+        WHERE e.id = p_id AND e.lease_by = p_by AND e.feed_id = (p_done ->> 'feed_id')::uuid FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;

@@ -106,6 +106,8 @@ def restore(
         _note(connection, destination.backup_policy, bundle, ids)
         replaced = None
         if plan.replaces_existing:
+            if destination.backup_policy.resume and bundle.origin is Origin.OWN:
+                destination.backup_policy.resume(driver_of(connection))
             replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
         else:
             _register(connection, destination, bundle, tenant, ids)

@@ -44,6 +44,7 @@ OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
     *("BROKER_URL", "WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "EVENT_STREAMS", "LOG_LEVEL"),
+    *("METRICS_PORT", "METRICS_TOKEN", "OTEL"),
 )
 ACCOUNTS = {
     "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
@@ -109,6 +110,9 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "HOLD_EXPIRY_SECONDS": "0",
         "BROKER_URL": "amqp://wallet:the-broker-password@mq.example:5672",
         "LOG_LEVEL": "error",
+        "METRICS_PORT": "9100",
+        "METRICS_TOKEN": "sixteen-or-more.",
+        "OTEL": "True",
         "TENANT_RATE_LIMIT": "1/day",
         "CALLER_RATE_LIMIT": "2/day",
         "TENANT_CONCURRENCY": "1",
@@ -231,6 +235,9 @@ def test_a_database_without_its_secrets_is_refused(
         ("LOGIN_RATE_LIMIT", "0/minute"),
         ("RATE_LIMIT_STORAGE_URL", "redis://"),
         ("CONNECTION_WAIT_SECONDS", ""),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_TOKEN", "fifteen-only-ab"),
+        ("METRICS_TOKEN", "sixteen or more."),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -185,6 +185,16 @@ _MOVEMENTS = (
     "SELECT document_request_v1(%(wallet)s, %(member)s, '2000-01-01Z', '2100-01-01Z', 9)",
     "SELECT document_claim_v1()",
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
+    "SELECT webhook_create_v1('https://localhost/hook', NULL, '{}', 'thin', 'wallet')",
+    "SELECT webhook_tested_v1(id, gen_random_uuid(), 'x', 'failed', 500, NULL, 1, 'no') FROM webhook_endpoints",
+    "SELECT webhook_replay_v1((SELECT id FROM webhook_endpoints), 0, 1, '{}')",
+    "SELECT webhook_claim_v1('9f2c1f6e-0d52-4b43-8a51-5b9a3f0e7c11', 90)",
+    """SELECT webhook_settle_v1(id, lease_by, 0, jsonb_build_object('feed_id', feed_id, 'delivered', 0, 'failures', 1,
+        'is_failing', true, 'pause_seconds', 0, 'replays', '[]'::jsonb, 'attempts', '[]'::jsonb,
+        'unparked', '[]'::jsonb,
+        'parked', jsonb_build_array(jsonb_build_object('event_id', gen_random_uuid(), 'type', 'x', 'position', 1)),
+        'lanes', jsonb_build_array(jsonb_build_object('key', %(wallet)s::uuid, 'is_ordered', true, 'position', 1,
+            'attempts', 1, 'delay_seconds', 5)))) FROM webhook_endpoints""",
     """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
         'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
@@ -240,10 +250,13 @@ def content_of(database: Database, schema_name: str) -> dict[str, list[str]]:
 
 def without_log(found: dict[str, list[str]]) -> dict[str, list[str]]:
     """The content without the audit log, which has an entry for the restore itself, and without the id of the feed,
-    which is another one. Nothing else may differ.
+    which is another one, and what stops webhooks. Nothing else may differ.
     """
     kept = {name: rows for name, rows in found.items() if name not in {"audit_log", "audit_chain"}}
-    return kept | {"events_head": [re.sub(r"[0-9a-f-]{36}", "id", row) for row in kept.get("events_head", [])]}
+    of_feed = ("events_head", "webhook_endpoints")
+    told = {name: [re.sub(r"[0-9a-f-]{36}", "id", row) for row in kept.get(name, [])] for name in of_feed}
+    stopped = [re.sub(r"disabled,restored,[^,]+", "enabled,,", row) for row in told["webhook_endpoints"]]
+    return kept | told | {"webhook_endpoints": stopped}
 
 
 def post(database: Database, furnished: Furnished, amount_minor: int) -> None:

@@ -88,6 +88,12 @@ class Hooked:
         ):
             self.run(f"UPDATE {table} SET {column} = {column} - make_interval(secs => %(s)s)", {"s": seconds})
 
+    def forget(self) -> None:
+        """Delete all webhooks of both tenants."""
+        with self.database.as_superuser() as connection:
+            for slug in ("eur", "km"):
+                connection.execute(f"DELETE FROM {slug}_schema.webhook_endpoints".encode())
+
     def run(self, statement: str, parameters: Any = ()) -> None:
         """As the owner, who may write the tables."""
         with self.database.as_superuser() as connection:
@@ -102,13 +108,13 @@ class Hooked:
 
 @contextmanager
 def hooked_tenant(app: Flask, database: Database, sender: Sender) -> Iterator[Hooked]:
-    """Deliver with this sender until the end of the block. Then all webhooks are deleted."""
+    """Deliver with this sender until the end of the block. No webhook of another test is there meanwhile."""
     before: Delivery = app.extensions[delivery.EXTENSION]
     app.extensions[delivery.EXTENSION] = Delivery(sender, before.master_secret)
     hooked = Hooked(app, database)
-    hooked.run("DELETE FROM webhook_endpoints")
+    hooked.forget()
     try:
         yield hooked
     finally:
         app.extensions[delivery.EXTENSION] = before
-        hooked.run("DELETE FROM webhook_endpoints")
+        hooked.forget()

@@ -126,6 +126,8 @@ SAMPLES = (
     Sample("POST", f"{_FACTOR}/remove", USERS, json={"currentPassword": "wrong", "code": "123456"}),
     Sample("GET", "/api/wallet", MEMBERS),
     Sample("GET", "/api/wallets", MEMBERS),
+    Sample("GET", "/api/wallet/events", MEMBERS),
+    Sample("GET", "/api/admin/events/stream", READERS),
     Sample("GET", "/api/wallet/transactions", MEMBERS),
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
@@ -199,6 +201,7 @@ SAMPLES = (
     Sample("GET", "/api/admin/credit-report", READERS),
     Sample("GET", "/api/admin/credit-report/wallets", READERS),
     Sample("GET", "/api/admin/audit-log", READERS),
+    Sample("GET", "/api/admin/events", READERS),
     Sample("GET", "/api/admin/api-keys", ADMINS),
     Sample(
         "POST",

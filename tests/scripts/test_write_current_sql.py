@@ -23,8 +23,6 @@ GONE = {
     "-- movement is never earlier than the one before, so whatever the clock did, none without an event is from then "
     "on.",
     "-- squawk-ignore constraint-missing-not-valid -- The table is small: a tenant has a few keys.",
-    "-- squawk-ignore constraint-missing-not-valid -- The table is small: `flask auth prune` deletes old mails.",
-    "-- squawk-ignore ban-drop-constraint",
     "-- Open the member's wallet, or return the one there is; `opened` tells which.",
     "-- Open the member's wallet with the limit that the policy gives, or return the one there is; `opened` tells "
     "which.",

@@ -165,6 +165,8 @@ LACKING = {
                 "whose",
                 "walletId",
                 "apiKeys",
+                "feedId",
+                "trimmedTo",
             ),
         },
         "Tenant": {"currency", "locale"},
@@ -175,6 +177,7 @@ LACKING = {
         for name in ("AuditEntry", "Member", "StaffHold", "StaffOrder", "StaffTransaction")
     },
 }
+LACKING |= {"FeedEvent": {"partitionkey", "traceparent"}}
 LACKING |= {"LoginAnswer": LACKING["Tokens"] | {"deviceToken"}}
 
 
@@ -219,6 +222,7 @@ FILES = {
     "/api/wallet/documents/{documentId}/content": {"application/pdf"},
     "/api/admin/documents/{documentId}/content": {"application/pdf"},
 }
+STREAMS = {path: {"text/event-stream"} for path in ("/api/wallet/events", "/api/admin/events/stream")}
 
 
 SENDS_A_MAIL = ("/api/auth/password/forgotten", "/api/me/email")
@@ -231,7 +235,7 @@ def test_every_error_is_described_as_a_problem_and_every_file_by_its_media_type(
         for status, told in operation["responses"].items():
             response = shared[told["$ref"].rpartition("/")[2]] if "$ref" in told else told
             is_error = status == "default" or int(status) >= 400
-            expected = {"application/problem+json"} if is_error else FILES.get(path, {"application/json"})
+            expected = {"application/problem+json"} if is_error else (FILES | STREAMS).get(path, {"application/json"})
             accepted = set() if path in SENDS_A_MAIL else {"application/json"}
             expected = {"202": accepted, "204": set(), "304": set()}.get(status, expected)
             assert set(response.get("content", ())) == expected, (method, path, status)
@@ -309,6 +313,8 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             expected |= {"Cache-Control", *(["Vary"] if path.startswith("/api/products") else [])}
         if path in FILES:
             expected |= {"Content-Disposition"}
+        if path in STREAMS:
+            expected |= {"X-Accel-Buffering"}
         if path.endswith("/statement.pdf"):
             expected |= {"Location", "Retry-After"}
         if path.endswith("/documents/{documentId}"):

@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from threading import Timer
+from contextlib import contextmanager
+from threading import Event, Thread, Timer
+from time import sleep
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import ChannelClosed
 
 from app.brokers.publisher import EVENTS, BrokerUnavailable, Message
 from app.brokers.rabbitmq import UNROUTED, RabbitPublisher
@@ -125,20 +129,47 @@ def test_with_a_queue_at_the_alternate_exchange_it_waits_there(
     delete(rabbit_broker, tenant_id)
 
 
-def test_a_full_queue_refuses_and_the_rest_follows_in_order_once_it_has_room(
+@contextmanager
+def reading(broker: RabbitBroker, tenant_id: str) -> Iterator[list[str]]:
+    """A consumer that takes one message after the other, and the ids that it has seen, in their order."""
+    seen: list[str] = []
+    is_over = Event()
+
+    async def run() -> None:
+        async with await aio_pika.connect(broker.url) as connection:
+            channel = await connection.channel()
+            queue = await channel.get_queue(tenant_id)
+            while not is_over.is_set():
+                message = await queue.get(fail=False)
+                if message is None:
+                    await asyncio.sleep(0.001)
+                else:
+                    seen.append(str(message.message_id))
+                    await message.ack()
+
+    thread = Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_full_queue_refuses_and_each_wallets_messages_keep_their_order_while_it_is_read(
     rabbit_broker: RabbitBroker, publisher: RabbitPublisher, tenant_id: str, make: Make
 ) -> None:
-    make_queue(rabbit_broker, tenant_id, x_max_length=10, x_overflow="reject-publish")
-    sent = make(40)
-    done, got = 0, []
-    for _ in range(20):
-        done += publisher.publish(sent[done:])
-        if done == len(sent):
-            break
-        got += read(rabbit_broker, tenant_id)
-    assert done == len(sent)
-    got += read(rabbit_broker, tenant_id)
-    assert of_wallets(sent, first_seen(got)) == of_wallets(sent, ids(sent))
+    make_queue(rabbit_broker, tenant_id, x_max_length=3, x_overflow="reject-publish")
+    sent = make(300, wallets=20)
+    done, refusals = 0, 0
+    with reading(rabbit_broker, tenant_id) as seen:
+        while done < len(sent):
+            count = publisher.publish(sent[done:])
+            done, refusals = done + count, refusals + 1
+        while len(set(seen)) < len(sent):
+            sleep(0.01)
+    assert refusals > 1
+    assert of_wallets(sent, list(dict.fromkeys(seen))) == of_wallets(sent, ids(sent))
 
 
 def test_a_broker_that_is_killed_in_the_middle_has_everything_after_it_is_back(
@@ -163,3 +194,27 @@ def test_a_broker_that_is_killed_in_the_middle_has_everything_after_it_is_back(
     kept = set(ids(rest))
     wanted = of_wallets(sent, ids(rest))
     assert {wallet: [each for each in of_wallets(sent, order)[wallet] if each in kept] for wallet in wanted} == wanted
+
+
+def test_a_tenants_subscriber_binds_no_events_of_another_tenant(
+    rabbit_broker: RabbitBroker, publisher: RabbitPublisher, tenant_id: str, make: Make
+) -> None:
+    """With the permissions of docs/brokers.md."""
+    other = str(uuid4())
+    rabbit_broker.control("add_user", "shop", "secret")
+    rabbit_broker.control("set_permissions", "shop", r"^shop\.", r"^shop\.", r"^(shop\.|wallet\.events$)")
+    rabbit_broker.control("set_topic_permissions", "shop", EVENTS, "^$", rf"^{tenant_id}\.")
+
+    async def bind(routing_key: str) -> None:
+        async with await aio_pika.connect(rabbit_broker.url.replace("://", "://shop:secret@")) as connection:
+            queue = await (await connection.channel()).declare_queue("shop.events", durable=True)
+            await queue.bind(EVENTS, routing_key)
+
+    for refused in (f"{other}.#", "#", "*.wallet.payment.posted.v1"):
+        with pytest.raises(ChannelClosed, match="ACCESS_REFUSED"):
+            asyncio.run(bind(refused))
+    asyncio.run(bind(f"{tenant_id}.#"))
+    sent = make(2)
+    assert publisher.publish(sent) == 2
+    assert ids(read(rabbit_broker, "shop.events")) == ids(sent)
+    delete(rabbit_broker, "shop.events")

@@ -86,6 +86,7 @@ def shop(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.queue_commands.tenant_queue.FAILURE_SECONDS", 0.01)
+    monkeypatch.setattr(consumer_module, "RECONNECT_SECONDS", 0.05)
 
 
 def test_commands_that_are_delivered_twice_are_paid_once_and_in_their_order(shop: Shop) -> None:
@@ -166,3 +167,12 @@ def test_a_queue_has_one_active_consumer_and_another_takes_over(shop: Shop) -> N
         shop.send(*[shop.payment("1.00") for _ in range(5)])
         until(lambda: shop.balance() == 9_000)
     assert is_consumed(shop.broker.url, shop.sender.tenant_id)
+
+
+def test_a_consumer_whose_connection_is_closed_connects_again_and_pays_once(shop: Shop) -> None:
+    with shop.consuming():
+        shop.send(*[shop.payment("0.10") for _ in range(200)])
+        shop.broker.control("close_all_connections", "a test")
+        until(lambda: shop.balance() == 8_000)
+        shop.send(command("deposit", walletId=shop.wallet_id, amount="1.00"))
+        until(lambda: shop.balance() == 8_100)

@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from flask import Flask
 
 from app.ledger.service import post
 from app.queue_commands.handler import DeadLetter
-from app.queue_commands.service import Outcome
+from app.queue_commands.service import MOST_FAULTS, Outcome
 from tenant_schemas.testing.plugin import Database
 from tests.app.queue_commands.conftest import Handle, answers
 from tests.factories.commands import SOURCE, Sender, command
@@ -174,3 +175,18 @@ def test_the_audit_log_names_the_key_and_counts_refusals(
     ]
     assert entries[2][1] == "commands/bad"
     assert rows("SELECT * FROM eur_schema.ledger_audit_v4()") == []
+
+
+def test_the_answer_to_a_command_with_many_faults_is_short(send: Handle, wallet_id: UUID) -> None:
+    found = outcome_of(send(command("payment", walletId=wallet_id, **{f"x{number}": "" for number in range(2_000)})))
+    assert found.detail
+    assert len(found.detail["errors"]) == MOST_FAULTS
+
+
+def test_the_trace_of_a_command_goes_on_in_its_events(send: Handle, wallet_id: UUID, feed: Feed) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = orjson.loads(command("payment", walletId=wallet_id, amount="1.00")) | {"traceparent": trace}
+    assert outcome_of(send(orjson.dumps(body))).outcome == "completed"
+    outcome_of(send(command("payment", walletId=wallet_id, amount="1.00")))
+    traces = [(event.type.split(".")[-2], event.body.get("traceparent")) for event in feed.of(wallet_id)][-4:]
+    assert traces == [("posted", trace), ("completed", trace), ("posted", None), ("completed", None)]
