@@ -49,7 +49,10 @@ def main() -> None:
     server = make_server(given.host, given.port, app, threaded=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: Thread(target=server.shutdown).start())
-    Thread(target=lambda: asyncio.run(consume(broker, partial(inbox.take, "rabbitmq"))), daemon=True).start()
+    Thread(
+        target=lambda: asyncio.run(consume(broker, env["WALLET_TENANT_ID"], partial(inbox.take, "rabbitmq"))),
+        daemon=True,
+    ).start()
     server.serve_forever()
 
 

@@ -22,10 +22,11 @@ from scripts.support.api_description import api_description
 from scripts.support.demo.admin import log_in
 from scripts.support.demo.nginx import NGINX, gateway, nginx_command
 from scripts.support.demo.processes import Processes
-from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, has_exchange, login
+from scripts.support.demo.rabbitmq import EPMD, SERVER, RabbitMQ, has_exchange, service_definitions, wallet_definitions
 
 TENANT = "eur"
 AUDIENCE = "standin"
+QUEUE = "standin"  # Of events, as deploy/standin/rabbitmq.py declares it too.
 PYTHON = (sys.executable, "-m")
 WALLET = (
     "wallet"  # The name and the password of the wallet's own login at the broker, which this machine alone reaches.
@@ -66,7 +67,7 @@ class Installation:
         """Nothing waits for the broker here: it takes the longest to be ready."""
         run, broker, given = self.processes.start, self.broker, self.folder / "settings.json"
         run("database", (*PYTHON, "scripts.support.demo.database", given))
-        broker.configure(login(WALLET, WALLET, configure=".*", write=".*", read=".*"))
+        broker.configure(wallet_definitions(WALLET, WALLET))
         run("epmd", broker.epmd_command)
         run("rabbitmq", broker.command, more=broker.environment)
         self._build_client()
@@ -82,9 +83,8 @@ class Installation:
         """With what the tenant's admin and the broker's operator give to a service: a webhook, an API key, a login."""
         admin = log_in(self.ports["service"], TENANT, self.password)
         secret, key_id = admin.make_webhook(f"{self._local('standin')}/webhooks/wallet"), admin.make_api_key()
-        # Not earlier: both would find nothing for them yet, no API key and no queue, and look again after a pause.
+        # Not earlier: it would find no API key yet, and look again after a pause.
         self.processes.start("commands", (*PYTHON, "scripts.commands"))
-        self.processes.start("relay", (*PYTHON, "scripts.relay"))
         folder = self.folder / "standin"
         folder.mkdir()
         own = {
@@ -99,6 +99,7 @@ class Installation:
             "WALLET_WEBHOOK_SECRET": secret,
             "WALLET_BROKER_URL": self._make_broker_login(f"wk_{key_id.hex}", admin.tenant_id),
         }
+        self.processes.start("relay", (*PYTHON, "scripts.relay"))
         self.processes.start("standin", (*PYTHON, "deploy.standin", "--port", str(self.ports["standin"])), more=own)
         self.processes.wait_until(partial(listens, self.ports["standin"]), "standin")
         self.processes.wait_until(partial(is_ready, self.ports["streams"]), "streams")
@@ -106,11 +107,9 @@ class Installation:
         self.processes.wait_until(partial(has_exchange, self.broker.url(WALLET, WALLET), commands), "commands")
 
     def _make_broker_login(self, name: str, tenant_id: str) -> str:
-        """A login that may read events into its own queue, and write commands of this tenant. Returns its URL."""
+        """What the broker's operator gives to a service. Returns the URL."""
         password, file = secrets.token_urlsafe(), self.folder / "login.json"
-        commands = rf"wallet\.commands\.{tenant_id}"
-        rights = {"configure": "^standin$", "write": f"^(standin|{commands})$", "read": r"^(standin|wallet\.events)$"}
-        file.write_text(json.dumps(login(name, password, **rights)))
+        file.write_text(json.dumps(service_definitions(name, password, tenant_id=tenant_id, queue=QUEUE)))
         self.processes.wait_until(partial(listens, self.ports["rabbitmq"]), "rabbitmq")
         command = (self.broker.control, "import_definitions", str(file))
         subprocess.run(

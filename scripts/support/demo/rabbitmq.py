@@ -87,11 +87,48 @@ def has_exchange(url: str, name: str) -> bool:
     return True
 
 
-def login(name: str, password: str, *, configure: str, write: str, read: str) -> dict[str, Any]:
-    """The definitions of a user who may do this, each a regular expression of names."""
-    rights = {"vhost": "/", "configure": configure, "write": write, "read": read}
+def wallet_definitions(name: str, password: str) -> dict[str, Any]:
+    """What the broker begins with: the wallet's own login, and a queue for events of tenants that have no other. Without
+    it, RabbitMQ would return them, and the relay would wait.
+    """
+    unrouted = "wallet.events.unrouted"
+    bounded = {"x-max-length": 10_000}
     return {
         "vhosts": [{"name": "/"}],
         "users": [{"name": name, "password": password, "tags": ""}],
-        "permissions": [{"user": name, **rights}],
+        "permissions": [{"user": name, "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+        "exchanges": [
+            _exchange("wallet.events", "topic", {"alternate-exchange": unrouted}),
+            _exchange(unrouted, "fanout"),
+        ],
+        "queues": [_queue(unrouted, bounded)],
+        "bindings": [_binding(unrouted, unrouted, "")],
     }
+
+
+def service_definitions(name: str, password: str, *, tenant_id: str, queue: str) -> dict[str, Any]:
+    """A login that may read its tenant's events alone, in a queue of its own, and write commands of this tenant."""
+    own = {"user": name, "vhost": "/"}
+    write, read = rf"^({queue}|wallet\.commands\.{tenant_id})$", rf"^({queue}|wallet\.events)$"
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    return {
+        "users": [{"name": name, "password": password, "tags": ""}],
+        "permissions": [{**own, "configure": f"^{queue}$", "write": write, "read": read}],
+        "topic_permissions": [{**own, "exchange": "wallet.events", "write": "^$", "read": rf"^{tenant_id}\."}],
+        "queues": [_queue(queue, arguments)],
+        "bindings": [_binding("wallet.events", queue, f"{tenant_id}.#")],
+    }
+
+
+def _exchange(name: str, kind: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    lasting = {"durable": True, "auto_delete": False, "internal": False}
+    return {"name": name, "vhost": "/", "type": kind, **lasting, "arguments": arguments or {}}
+
+
+def _queue(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "vhost": "/", "durable": True, "auto_delete": False, "arguments": arguments}
+
+
+def _binding(exchange: str, queue: str, key: str) -> dict[str, Any]:
+    to = {"destination": queue, "destination_type": "queue", "routing_key": key}
+    return {"source": exchange, "vhost": "/", **to, "arguments": {}}
