@@ -20,6 +20,7 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
+from app.events.models import EVENT_TYPES
 from tenant_schemas.testing.plugin import Database
 from tests.factories.command_lines import options_of, scripts
 
@@ -214,6 +215,17 @@ def test_every_problem_code_that_is_explained_exists() -> None:
     codes = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)} - {"errors"}
     assert len(codes) > 20
     assert not [code for code in codes if f'"{code}"' not in sources("app/**/*.py")]
+
+
+def test_every_type_of_event_is_documented() -> None:
+    """By its name, or for the outcomes of commands by the names of its parts."""
+    text = text_of("docs/events.md")
+    named = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)+\.v1)`", text))
+    missing = [name for name in EVENT_TYPES if name not in named]
+    verbs = {name.split(".")[1] for name in missing}
+    assert {name for name in missing if name.split(".")[2] in {"completed", "refused"}} == set(missing)
+    assert not [verb for verb in verbs if f"`{verb}`" not in text]
+    assert named <= set(EVENT_TYPES)
 
 
 # Benchmarks.

@@ -88,8 +88,8 @@ def has_exchange(url: str, name: str) -> bool:
 
 
 def wallet_definitions(name: str, password: str) -> dict[str, Any]:
-    """What the broker begins with: the wallet's own login, and a queue for events of tenants that have no other. Without
-    it, RabbitMQ would return them, and the relay would wait.
+    """What the broker begins with: the wallet's own login, and a queue for the events of tenants that have no other.
+    Without it, RabbitMQ would return them, and the relay would wait.
     """
     unrouted = "wallet.events.unrouted"
     bounded = {"x-max-length": 10_000}
