@@ -103,6 +103,12 @@ def wallet_definitions(name: str, password: str) -> dict[str, Any]:
         ],
         "queues": [_queue(unrouted, bounded)],
         "bindings": [_binding(unrouted, unrouted, "")],
+        "policies": [
+            {
+                **{"vhost": "/", "name": "wallet-commands", "apply-to": "queues"},
+                **{"pattern": r"^wallet\.commands\.", "definition": {"delivery-limit": 5}},
+            }
+        ],
     }
 
 
