@@ -33,6 +33,7 @@ from app.metrics import endpoint, observations
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
+from app.prover import models as _proofs  # noqa: F401
 from app.queue_commands import models as _commands  # noqa: F401
 from app.relay import models as _relay  # noqa: F401
 from app.signing_keys import key_source

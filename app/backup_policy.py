@@ -40,6 +40,12 @@ _NEWEST_AUDIT: Final = r"""
     ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
 _HAS_FEED: Final = "SELECT to_regclass('events_head') IS NOT NULL"
 _AUDIT_FEED: Final = "SELECT wallet_id, event_id, finding FROM events_audit_v1() ORDER BY wallet_id, event_id"
+_IS_PROVEN: Final = "SELECT to_regclass('wallet_proofs') IS NOT NULL"
+_FORGET_PROOFS: Final = (
+    "DELETE FROM wallet_proofs",
+    "DELETE FROM proof_findings",
+    "DELETE FROM proof_progress",
+)
 _IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
 
 
@@ -112,13 +118,18 @@ _RECHAIN_LOG_HEAD: Final = """
 
 
 def rechain(connection: Connection) -> None:
-    """Compute every wallet's chain and the audit log's chain again from the current rows."""
+    """Compute every wallet's chain and the audit log's chain again from the current rows, and forget what was proven of
+    the chains before.
+    """
     form = _BOTH_FORMS if _holds(connection, _HAS_OWN_ENTRIES) else _FIRST_FORM
     connection.execute(_RECHAIN_WALLETS.format(hash=form))
     connection.execute(_RECHAIN_HEADS)
     if _holds(connection, _IS_CHAINED):
         connection.execute(_RECHAIN_LOG)
         connection.execute(_RECHAIN_LOG_HEAD)
+    if _holds(connection, _IS_PROVEN):
+        for statement in _FORGET_PROOFS:
+            connection.execute(statement)
 
 
 # The rows say up to where events are missing: in a restored tenant those that were trimmed, in a clone all. Positions
@@ -271,6 +282,8 @@ BACKUP_POLICY: Final = BackupPolicy(
     # No command is sent to a clone again, and its name may tell of a person.
     not_cloned=frozenset(
         {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "command_outcomes"}
+        # What was proven is proven of the source's chains, and a clone has chains of its own.
+        | {"wallet_proofs", "proof_findings", "proof_progress"}
         | {"webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays", "webhook_attempts"}
     ),
     recreated={"status": "'disabled'"},

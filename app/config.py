@@ -89,6 +89,7 @@ class Settings:
     request_seconds: float
     stream_seconds: float
     event_streams: int
+    event_retention_days: int
     tenant_rate_limit: str
     caller_rate_limit: str
     tenant_concurrency: int
@@ -120,6 +121,10 @@ class Settings:
     operator_second_factor: bool
     webhook_allowed_networks: tuple[str, ...]
     webhook_allow_http: bool
+    prover_budget: float
+    prover_seconds: float
+    prover_heads_dir: str
+    proof_max_age_seconds: float
     log_level: str
     metrics_port: int
     metrics_token: str = field(repr=False)
@@ -183,6 +188,7 @@ def read_settings() -> Settings:
         **_account_settings(env),
         "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
         "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
+        **_prover_settings(env),
         **_observation_settings(env),
     }
     try:
@@ -211,6 +217,9 @@ def _request_settings(env: Env) -> dict[str, Any]:
         ),
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "event_retention_days": env.int(
+            "EVENT_RETENTION_DAYS", 30, validate=validate.Range(min=1, max=36_500, error="must be 1 to 36500")
+        ),
         "event_streams": env.int(
             "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
         ),
@@ -336,6 +345,18 @@ def _account_settings(env: Env) -> dict[str, Any]:
         "second_factor_rate_limit": env.str("SECOND_FACTOR_RATE_LIMIT", "20/hour", validate=rate),
         "second_factor_daily_limit": env.str("SECOND_FACTOR_DAILY_LIMIT", "30/day", validate=rate),
         "operator_second_factor": env.bool("OPERATOR_SECOND_FACTOR", False),
+    }
+
+
+def _prover_settings(env: Env) -> dict[str, Any]:
+    """The prover's share of one core in percent, how often a tenant is proven, and where signed heads go."""
+    percent = validate.Range(min=0, min_inclusive=False, max=100, error="must be more than 0 and at most 100")
+    positive = validate.Range(min=1, error="must be 1 or more")
+    return {
+        "prover_budget": env.float("PROVER_BUDGET", 10.0, validate=percent),
+        "prover_seconds": env.float("PROVER_SECONDS", 3600.0, validate=positive),
+        "prover_heads_dir": env.str("PROVER_HEADS_DIR", ""),
+        "proof_max_age_seconds": env.float("PROOF_MAX_AGE_SECONDS", 172_800.0, validate=positive),
     }
 
 

@@ -12,6 +12,7 @@ Exit codes: 0 after SIGTERM or Ctrl-C; 2 bad arguments or settings.
 """
 
 import signal
+from datetime import timedelta
 from functools import partial
 from threading import Event
 from uuid import uuid4
@@ -20,11 +21,15 @@ import rich_click as click
 
 from app import create_app
 from app.brokers.connect import publisher_for
+from app.brokers.publisher import BrokerMisconfigured
 from app.config import Settings
+from app.metrics.endpoint import serve_metrics
 from app.relay.broker_sink import BrokerSink
 from app.relay.relay import Relay
 from app.relay.sweep import Sweep
-from scripts.support.console import settings_or_exit
+from app.relay.upkeep import Upkeep
+from app.tracing import start_tracing
+from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
 
 
 @click.command(help=__doc__)
@@ -42,22 +47,48 @@ from scripts.support.console import settings_or_exit
     show_default=True,
     help="Tenants at once whose webhooks are called.",
 )
-def main(threads: int, senders: int) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Port of this machine on which /metrics is served. Default: no metrics.",
+)
+def main(threads: int, senders: int, metrics_port: int | None) -> None:
     settings = settings_or_exit()
+    if not settings.relay_database_url:
+        exit_with("RELAY_DATABASE_URL is not set: set it to the URL of the login wallet_relay.", BAD_ARGUMENTS)
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    if metrics_port:
+        _serve_metrics(metrics_port)
+    if settings.otel:
+        start_tracing(settings)
     sweep, broker = Sweep(settings.relay_database_url), _broker(settings)
+    upkeep = Upkeep(timedelta(days=settings.event_retention_days), has_broker=broker is not None)
     try:
-        Relay(create_app(settings), sweep, broker, threads=threads, senders=senders).run(stop)
+        Relay(create_app(settings), sweep, broker, upkeep, threads=threads, senders=senders).run(stop)
     finally:
         sweep.close()
         if broker is not None:
             broker.close()
 
 
+def _serve_metrics(port: int) -> None:
+    try:
+        serve_metrics(port)
+    except OSError as error:
+        exit_with(f"Can't serve metrics on port {port}: {error.strerror}. Choose another one.", BAD_ARGUMENTS)
+
+
 def _broker(settings: Settings) -> BrokerSink | None:
-    return BrokerSink(partial(publisher_for, settings.broker_url), uuid4()) if settings.broker_url else None
+    """Exits 2 if the broker's library is not installed."""
+    if not settings.broker_url:
+        return None
+    try:
+        publisher_for(settings.broker_url).close()
+    except BrokerMisconfigured as error:
+        exit_with(str(error), BAD_ARGUMENTS)
+    return BrokerSink(partial(publisher_for, settings.broker_url), uuid4())
 
 
 if __name__ == "__main__":

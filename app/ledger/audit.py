@@ -1,7 +1,7 @@
 """The audit of a tenant's ledger: it recomputes every chain, balance and the trial balance, and names the first row
 that is wrong.
 
-The tenant's SQL function ledger_audit_v4 does the work in one statement on one snapshot, so postings may go on.
+The tenant's SQL function ledger_audit_v5 does the work in one statement on one snapshot, so postings may go on.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def audit_ledger() -> AuditReport:
     db.session.execute(sa.text("SET LOCAL statement_timeout TO 0"))
     counts = sa.text("SELECT (SELECT count(*) FROM wallets), (SELECT count(*) FROM wallet_transactions)")
     wallets, transactions = db.session.execute(counts).one()
-    query = sa.text("SELECT wallet_id, seq, finding FROM ledger_audit_v4() ORDER BY wallet_id, seq")
+    query = sa.text("SELECT wallet_id, seq, finding FROM ledger_audit_v5() ORDER BY wallet_id, seq")
     findings = tuple(Finding(*row) for row in db.session.execute(query))
     db.session.commit()
     return AuditReport(wallets, transactions, findings)

@@ -74,15 +74,15 @@ MOVED_MINOR: Final = _counter(
 )
 
 # Events. `sink` is broker, webhook or stream. A relay sets them.
-EVENTS_UNSTAMPED: Final = _greatest("wallet_events_unstamped", "Events without a position, of all tenants")
+EVENTS_UNSTAMPED: Final = _greatest("wallet_events_unstamped_tenants", "Tenants that have events without a position")
 EVENTS_UNSTAMPED_AGE: Final = _greatest(
-    "wallet_events_unstamped_age_seconds", "The age of the oldest event without a position"
+    "wallet_events_unstamped_age_seconds", "How long a tenant has had events without a position, at most"
 )
 EVENTS_SWEEP_SECONDS: Final = _histogram(
     "wallet_events_sweep_seconds", "The time of one round over all tenants with waiting events", _SWEEP_BUCKETS
 )
 EVENTS_STAMPED: Final = _counter("wallet_events_stamped_total", "Events that were given their position")
-SINK_LAG: Final = _greatest("wallet_sink_lag_seconds", "The age of the oldest event not delivered yet", "sink")
+SINK_LAG: Final = _greatest("wallet_sink_lag_seconds", "How long a tenant has had undelivered events, at most", "sink")
 SINK_ATTEMPTS: Final = _counter("wallet_sink_attempts_total", "Attempts to deliver events", "sink", "result")
 LANES_OPEN: Final = _greatest("wallet_webhook_lanes_open", "Wallets whose events wait for an endpoint that failed")
 EVENTS_PARKED: Final = _greatest("wallet_webhook_events_parked", "Events that were tried as often as the schedule says")

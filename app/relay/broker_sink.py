@@ -13,6 +13,7 @@ import structlog
 
 from app.brokers.publisher import BrokerUnavailable, Message, Publisher
 from app.events.feed import FeedEvent, event_json, read_page
+from app.metrics.definitions import BROKER_CONFIRMS, BROKER_RETURNS
 from app.relay.cursors import move_cursor, take_cursor
 from app.relay.pauses import Pauses
 from tenant_schemas.tenant import Tenant
@@ -60,9 +61,11 @@ class BrokerSink:
             log.warning("broker_unavailable", reason=str(error), pause_seconds=self._pauses.add(_ALL))
             return 0
         self._pauses.clear(_ALL)
+        BROKER_CONFIRMS.inc(confirmed)
         if confirmed == len(events):
             self._pauses.clear(tenant.id)
         else:
+            BROKER_RETURNS.inc()
             event, seconds = events[confirmed], self._pauses.add(tenant.id)
             log.warning("broker_refuses_event", tenant=tenant.slug, event_id=str(event.id), pause_seconds=seconds)
         return confirmed

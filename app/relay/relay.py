@@ -5,6 +5,7 @@ threads, deliveries to webhooks have others, and each turn of a tenant is bounde
 """
 
 from threading import Event
+from time import monotonic
 from typing import Final
 
 import psycopg
@@ -12,9 +13,18 @@ import structlog
 from flask import Flask
 
 from app.events.feed import stamp_events
+from app.metrics.definitions import (
+    EVENTS_STAMPED,
+    EVENTS_SWEEP_SECONDS,
+    EVENTS_UNSTAMPED,
+    EVENTS_UNSTAMPED_AGE,
+    SINK_LAG,
+)
 from app.relay.broker_sink import BrokerSink
 from app.relay.sweep import Sweep, Waiting
 from app.relay.turns import Turns, Work
+from app.relay.upkeep import Upkeep
+from app.relay.waits import Waits
 from app.webhooks.delivery import deliver_due
 from tenant_schemas.context import bound
 from tenant_schemas.tenant import Tenant
@@ -24,37 +34,53 @@ log = structlog.get_logger(__name__)
 STAMP_BATCH: Final = 500
 SWEEP_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 30.0
+UPKEEP_SECONDS: Final = 3600.0
 
 
 class Relay:
     """The threads of one process. `run` returns when its event is set and all turns are over."""
 
-    def __init__(self, app: Flask, sweep: Sweep, broker: BrokerSink | None, *, threads: int, senders: int) -> None:
+    def __init__(
+        self, app: Flask, sweep: Sweep, broker: BrokerSink | None, upkeep: Upkeep, *, threads: int, senders: int
+    ) -> None:
         self._sweep = sweep
         self._broker = broker
+        self._upkeep = upkeep
         self._events = Turns("relay-events", threads, _in_tenant(app, self._stamp_and_publish))
-        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, lambda _: deliver_due()))
+        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, self._deliver))
+        self._tending = Turns("relay-upkeep", 1, _in_tenant(app, upkeep.tend))
+        self._unstamped, self._unpublished, self._undelivered = Waits(), Waits(), Waits()
+        self._next_upkeep = 0.0
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
-        self._events.start()
-        self._deliveries.start()
+        all_turns = (self._events, self._deliveries, self._tending)
+        for turns in all_turns:
+            turns.start()
         while not stop.is_set():
             self.sweep()
             stop.wait(seconds)
-        for turns in (self._events, self._deliveries):
-            if not turns.stop(DRAIN_SECONDS):
+        deadline = monotonic() + DRAIN_SECONDS
+        for turns in all_turns:
+            if not turns.stop(max(0.0, deadline - monotonic())):
                 log.warning("relay_not_drained", seconds=DRAIN_SECONDS)
 
     def sweep(self) -> None:
         """Offer each tenant that has something to do. If the server is away, the next sweep tries again."""
+        started = monotonic()
         try:
+            if started >= self._next_upkeep:
+                self._next_upkeep = started + UPKEEP_SECONDS
+                for tenant in self._sweep.tenants():
+                    self._tending.offer(tenant)
             found = self._sweep.waiting()
         except psycopg.Error as error:
             log.warning("relay_sweep_failed", error=f"{type(error).__name__}: {error}")
             return
         for waiting in found:
             self._offer(waiting)
+        EVENTS_SWEEP_SECONDS.observe(monotonic() - started)
+        self._measure(found)
 
     def _offer(self, waiting: Waiting) -> None:
         if waiting.has_events or (self._broker is not None and waiting.has_unpublished):
@@ -62,10 +88,25 @@ class Relay:
         if waiting.has_deliveries:
             self._deliveries.offer(waiting.tenant)
 
+    def _measure(self, found: list[Waiting]) -> None:
+        self._unstamped.see(each.tenant.id for each in found if each.has_events)
+        self._unpublished.see(each.tenant.id for each in found if each.has_unpublished and self._broker is not None)
+        self._undelivered.see(each.tenant.id for each in found if each.has_deliveries)
+        EVENTS_UNSTAMPED.set(self._unstamped.count)
+        EVENTS_UNSTAMPED_AGE.set(self._unstamped.longest_seconds)
+        SINK_LAG.labels("broker").set(self._unpublished.longest_seconds)
+        SINK_LAG.labels("webhook").set(self._undelivered.longest_seconds)
+
     def _stamp_and_publish(self, tenant: Tenant) -> bool:
         stamped = stamp_events(STAMP_BATCH)
+        EVENTS_STAMPED.inc(stamped)
         has_more = self._broker is not None and self._broker.publish_due(tenant)
         return has_more or stamped == STAMP_BATCH
+
+    def _deliver(self, tenant: Tenant) -> bool:
+        has_more = deliver_due()
+        self._upkeep.count_failures(tenant)
+        return has_more
 
 
 def _in_tenant(app: Flask, work: Work) -> Work:

@@ -5,7 +5,7 @@ that no event is forgotten; nothing else reminds the relay of a tenant.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -39,18 +39,24 @@ class Sweep:
         self._url = url
         self._connection: psycopg.Connection[TupleRow] | None = None
 
+    def tenants(self) -> list[Tenant]:
+        """The tenants of any status. Raises what `waiting` raises."""
+        return [tenant_from_row(row) for row in self._rows(_TENANTS)]
+
     def waiting(self) -> list[Waiting]:
         """The tenants of any status that have something to do. Raises psycopg's errors, also if the server is away; the
         next call tries again.
         """
+        tenants = {tenant.schema_name: tenant for tenant in self.tenants()}
+        rows = self._rows(_WAITING, list(tenants))
+        return [Waiting(tenants[schema_name], *work) for schema_name, *work in rows]
+
+    def _rows(self, query: LiteralString, *parameters: object) -> list[TupleRow]:
         try:
-            connection = self._connected()
-            tenants = {row[2]: tenant_from_row(row) for row in connection.execute(_TENANTS)}
-            rows = connection.execute(_WAITING, (list(tenants),)).fetchall()
+            return self._connected().execute(query, parameters).fetchall()
         except psycopg.Error:
             self.close()
             raise
-        return [Waiting(tenants[schema_name], *work) for schema_name, *work in rows]
 
     def _connected(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:

@@ -24,6 +24,8 @@ def statement_pieces(statement: Statement, batches: Iterable[Sequence[Line]]) ->
         "to": moment_text(statement.end),
         "openingBalance": format_minor(statement.opening_minor, statement.currency),
     }
+    if statement.previous_hash is not None:
+        head["previousHash"] = statement.previous_hash.hex()
     yield orjson.dumps(head)[:-1] + b',"movements":['
     separator = b""
     for batch in batches:

@@ -44,7 +44,7 @@ OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
     *("BROKER_URL", "WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "EVENT_STREAMS", "LOG_LEVEL"),
-    *("METRICS_PORT", "METRICS_TOKEN", "OTEL"),
+    *("EVENT_RETENTION_DAYS", "METRICS_PORT", "METRICS_TOKEN", "OTEL"),
 )
 ACCOUNTS = {
     "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
@@ -63,7 +63,8 @@ ACCOUNTS = {
     "SECOND_FACTOR_DAILY_LIMIT": "8/day",
     "OPERATOR_SECOND_FACTOR": "True",
 }
-ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS)
+PROVER = ("PROVER_BUDGET", "PROVER_SECONDS", "PROVER_HEADS_DIR", "PROOF_MAX_AGE_SECONDS")
+ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS, *PROVER)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +129,10 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REFRESH_OVERLAP_SECONDS": "0",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
+        "PROVER_BUDGET": "0.5",
+        "PROVER_SECONDS": "60.0",
+        "PROVER_HEADS_DIR": "heads",
+        "PROOF_MAX_AGE_SECONDS": "61.0",
         **ACCOUNTS,
     }
     for name, value in given.items():
@@ -195,6 +200,9 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "OPERATOR_SECOND_FACTOR": "perhaps",
         "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8",
         "WEBHOOK_ALLOW_HTTP": "sometimes",
+        "PROVER_BUDGET": "0",
+        "PROVER_SECONDS": "0",
+        "PROOF_MAX_AGE_SECONDS": "0",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)

@@ -271,7 +271,7 @@ def balance(database: Database, slug: str, wallet_id: UUID) -> int:
 
 
 def audit(database: Database, slug: str) -> list[tuple[Any, ...]]:
-    return database.as_tenant(slug).execute("SELECT * FROM ledger_audit_v4()").fetchall()
+    return database.as_tenant(slug).execute("SELECT * FROM ledger_audit_v5()").fetchall()
 
 
 def world(database: Database) -> dict[str, Any]:

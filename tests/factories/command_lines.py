@@ -8,11 +8,19 @@ import click
 from app.config import ROOT
 
 
+# It needs no package but cryptography, so its options are argparse's; `tests/scripts/test_prove_statement.py` runs it.
+STANDALONE = {"prove_statement"}
+
+
 @cache
 def scripts() -> dict[str, click.Command]:
     """The commands of scripts/, by name."""
-    names = [path.stem for path in sorted((ROOT / "scripts").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-    return {name: importlib.import_module(f"scripts.{name}").main for name in names}
+    return {name: importlib.import_module(f"scripts.{name}").main for name in script_names() if name not in STANDALONE}
+
+
+def script_names() -> list[str]:
+    paths = sorted((ROOT / "scripts").glob("*.py"))
+    return [path.stem for path in paths if "__main__" in path.read_text("utf-8")]
 
 
 def options_of(command: click.Command) -> set[str]:

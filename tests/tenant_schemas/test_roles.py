@@ -62,6 +62,7 @@ TENANT_TABLES = (
     ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
     *("webhook_attempts", "webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays"),
+    *("proof_findings", "proof_progress", "wallet_proofs"),
     *TENANT_VIEWS,
 )
 # It gives events their order within a wallet.
@@ -97,6 +98,7 @@ DEFINERS = (
     "order_cancel_v1(uuid,uuid,text)",
     "order_cancel_v2(uuid,uuid,text)",
     "order_place_v1(uuid,text,jsonb,text)",
+    "proof_step_v1(integer,interval)",
     "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v2(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v3(uuid,integer,uuid,bigint,text,text)",
@@ -141,6 +143,15 @@ TENANT_FUNCTIONS = (
     "ledger_audit_v2()",
     "ledger_audit_v3()",
     "ledger_audit_v4()",
+    "ledger_audit_v5()",
+    "audit_log_findings_v1(bigint,bigint)",
+    "entry_findings_v1(uuid[])",
+    "hold_findings_v1(uuid[])",
+    "movement_findings_v1(uuid[],bigint[],bigint[])",
+    "order_findings_v1(uuid[])",
+    "order_payment_findings_v1(text[])",
+    "tenant_findings_v1()",
+    "wallet_findings_v1(uuid[])",
     "wallet_genesis_hash_v1(uuid,uuid,text)",
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
     "wallet_transaction_hash_v2(bytea,bytea,timestamp with time zone,uuid,uuid,text,bigint,text,bigint,bigint,text,"
@@ -160,7 +171,7 @@ SHARED_TABLES = (
     ),
     *("invitations", "recovery_codes", "second_factors"),
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
-    *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
+    *("schema_stamps", "sessions", "spare_schemas", "tenant_proofs", "tenants", "users"),
 )
 # The relay may call the first one; triggers nobody can.
 SHARED_DEFINERS = (
@@ -216,6 +227,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
         "shared.second_factors": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
+        "shared.tenant_proofs": "INSERT SELECT UPDATE",
         "shared.tenants": "SELECT UPDATE",
         "shared.users": "INSERT SELECT UPDATE",
     },
@@ -436,6 +448,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.second_factors", "{wallet_app}", "*", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
+        ("shared.tenant_proofs", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_relay}", "r", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),

@@ -147,6 +147,8 @@ LACKING = {
     **{
         "Tokens": {"accessToken", "refreshToken", "tokenType", "csrfToken"},
         "Outcome": {"replayed", "transaction", "problem"},
+        "Statement": {"previousHash"},
+        "Movement": {"proof"},
     },
     **{
         **{name: {"dryRun"} for name in ("PostedTransaction", "AuthorisedHold", "PlacedOrder", "CancelledOrder")},

@@ -143,8 +143,8 @@ def test_an_entry_without_a_transaction_is_found(fresh_app: Flask, superuser: Su
 
 
 def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask, superuser: Superuser) -> None:
-    superuser.execute("DROP FUNCTION ledger_audit_v1, ledger_audit_v2, ledger_audit_v3")
-    superuser.execute("DROP FUNCTION ledger_audit_v4")
+    superuser.execute("DROP FUNCTION ledger_audit_v1, ledger_audit_v2, ledger_audit_v3, ledger_audit_v4")
+    superuser.execute("DROP FUNCTION ledger_audit_v5")
     code, said = audit(fresh_app)
     assert code == 1
     assert "eur: sound" in said

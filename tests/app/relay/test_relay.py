@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic, sleep
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from app.ledger.service import post
 from app.relay.broker_sink import BrokerSink
 from app.relay.relay import Relay
 from app.relay.sweep import Sweep
+from app.relay.upkeep import Upkeep
 from tenant_schemas.testing.plugin import Database
 from tests.app.relay.test_broker_sink import Broker, ids
 from tests.factories.feed import Feed, in_tenant, movement
@@ -27,7 +29,8 @@ def relaying(app: Flask, database: Database, broker: Broker | None = None) -> It
     """A relay that sweeps twenty times a second."""
     sweep, stop = Sweep(database.url("wallet_relay")), Event()
     sink = BrokerSink(lambda: broker, uuid4()) if broker else None
-    relay = Relay(app, sweep, sink, threads=2, senders=1)
+    upkeep = Upkeep(timedelta(days=30), has_broker=sink is not None)
+    relay = Relay(app, sweep, sink, upkeep, threads=2, senders=1)
     thread = Thread(target=relay.run, args=(stop, 0.05))
     thread.start()
     try:

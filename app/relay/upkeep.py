@@ -1,0 +1,55 @@
+"""What each tenant needs once an hour: old events are deleted, and failures of its webhooks are counted."""
+
+from datetime import timedelta
+from threading import Lock
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from app.events.retention import MAX_TRIMMED, trim_events
+from app.metrics.definitions import ENDPOINTS_DISABLED, EVENTS_PARKED, LANES_OPEN
+from tenant_schemas.flask import connections
+from tenant_schemas.tenant import Tenant
+
+# The position from which on a reader still needs events; null if there is no reader.
+_SLOWEST: Final = """
+    SELECT least(webhooks_passed_v1(), (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker' AND %s))"""
+_FAILURES: Final = """
+    SELECT (SELECT count(*) FROM webhook_lanes), (SELECT count(*) FROM webhook_parked),
+        (SELECT count(*) FROM webhook_endpoints WHERE status = 'disabled' AND disabled_reason <> 'admin')"""
+
+
+class Failures(NamedTuple):
+    """Of a tenant's webhooks."""
+
+    lanes_open: int = 0
+    events_parked: int = 0
+    endpoints_disabled: int = 0
+
+
+class Upkeep:
+    """The upkeep by one relay process. Thread-safe."""
+
+    def __init__(self, retention: timedelta, *, has_broker: bool) -> None:
+        self._retention = retention
+        self._has_broker = has_broker
+        self._failures: dict[UUID, Failures] = {}
+        self._lock = Lock()
+
+    def tend(self, tenant: Tenant) -> bool:
+        """Trim the bound tenant's feed, and count the failures of its webhooks. True if there is more to trim.
+        Commits.
+        """
+        ((slowest,),) = connections().engine(tenant).one_statement(_SLOWEST, (self._has_broker,))
+        trimmed = trim_events(self._retention, slowest)
+        self.count_failures(tenant)
+        return trimmed == MAX_TRIMMED
+
+    def count_failures(self, tenant: Tenant) -> None:
+        """Set the gauges of all tenants, with the bound tenant's failures of now."""
+        (row,) = connections().engine(tenant).one_statement(_FAILURES, ())
+        with self._lock:
+            self._failures[tenant.id] = Failures(*row)
+            totals = Failures(*map(sum, zip(*self._failures.values(), strict=True)))
+        LANES_OPEN.set(totals.lanes_open)
+        EVENTS_PARKED.set(totals.events_parked)
+        ENDPOINTS_DISABLED.set(totals.endpoints_disabled)
