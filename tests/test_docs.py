@@ -22,7 +22,7 @@ from mkdocs.exceptions import Abort
 from app.config import ROOT, Settings
 from app.events.models import EVENT_TYPES
 from tenant_schemas.testing.plugin import Database
-from tests.factories.command_lines import options_of, script_names, scripts
+from tests.factories.command_lines import STANDALONE, options_of, script_names, scripts
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]

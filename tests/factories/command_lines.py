@@ -7,7 +7,6 @@ import click
 
 from app.config import ROOT
 
-
 # It needs no package but cryptography, so its options are argparse's; `tests/scripts/test_prove_statement.py` runs it.
 STANDALONE = {"prove_statement"}
 
