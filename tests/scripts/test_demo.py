@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from app.config import ROOT
+from scripts.demo import main
+from scripts.support.demo import installation
 from scripts.support.demo.installation import missing_packages
 from tests.factories.ports import free_port
 
@@ -119,3 +123,18 @@ def test_what_it_prints_works_when_pasted(demo: tuple[str, str]) -> None:
         assert payments[1]["previousHash"] == payments[0]["hash"]
     assert member.balance() == before - Decimal("3.50")
     member.http.close()
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "NGINX", None)
+    monkeypatch.setattr(installation, "SERVER", None)
+    said = CliRunner().invoke(main, [])
+    assert said.exit_code == 2
+    assert "apt-get install nginx-light rabbitmq-server" in said.output
+
+
+def test_a_port_in_use_is_refused_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = CliRunner().invoke(main, ["--port", str(taken.getsockname()[1])])
+    assert said.exit_code == 2
+    assert "Set PORT" in said.output
