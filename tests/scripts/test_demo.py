@@ -110,7 +110,7 @@ def test_what_it_prints_works_when_pasted(demo: tuple[str, str]) -> None:
     member = Member(url)
     before = member.balance()
     lines = (
-        printed.partition("another shell.\n")[2].replace("--max-time 20", "--max-time 4").replace("sleep 3", "sleep 0")
+        printed.partition("another shell.\n")[2].replace("--max-time 20", "--max-time 7").replace("sleep 3", "sleep 0")
     )
     done = subprocess.run(["bash", "-uc", lines], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
