@@ -38,7 +38,7 @@ from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Tenants at once whose events are numbered and published.",
+    help="Tenants at once whose events are numbered, and as many whose events are published.",
 )
 @click.option(
     "--senders",

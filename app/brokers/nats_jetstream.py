@@ -66,6 +66,8 @@ class NatsPublisher:
             log.warning("broker_did_not_confirm", broker="nats", event_id=messages[count].id, error=str(fault))
             if not isinstance(fault, nats.js.errors.APIError):
                 await self._drop()
+            if count == 0 and isinstance(fault, TimeoutError):
+                raise BrokerUnavailable("NATS confirms nothing: it hangs, or has no quorum.")
         return count
 
     async def _connected(self) -> tuple[JetStreamContext, asyncio.Future[None]]:

@@ -13,7 +13,7 @@ CONFIRM_SECONDS: Final = 30.0
 
 
 class BrokerUnavailable(Exception):
-    """No connection to the broker could be made, so nothing was published. The same call may succeed later."""
+    """No connection to the broker could be made, or it confirmed nothing in time. The same call may succeed later."""
 
 
 class BrokerMisconfigured(Exception):

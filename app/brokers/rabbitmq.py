@@ -47,6 +47,8 @@ class RabbitPublisher:
             log.warning("broker_did_not_confirm", broker="rabbitmq", event_id=messages[count].id, error=str(fault))
         if fault is not None and not isinstance(fault, DeliveryError):
             await self._drop()
+            if count == 0 and isinstance(fault, TimeoutError):
+                raise BrokerUnavailable("RabbitMQ confirms nothing: it hangs, or is out of memory or disk.")
         return count
 
     async def _connected(self) -> AbstractExchange:
@@ -54,9 +56,10 @@ class RabbitPublisher:
             return await self._channel.get_exchange(EVENTS, ensure=False)
         await self._drop()
         try:
-            self._connection = await aio_pika.connect(self._url, timeout=CONNECT_SECONDS)
-            await _declare_exchanges(self._connection)
-            self._channel = await self._connection.channel(on_return_raises=True)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                self._connection = await aio_pika.connect(self._url)
+                await _declare_exchanges(self._connection)
+                self._channel = await self._connection.channel(on_return_raises=True)
         except _FAULTS as error:
             await self._drop()
             raise BrokerUnavailable(f"RabbitMQ can't be reached: {error}") from error

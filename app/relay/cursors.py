@@ -13,7 +13,8 @@ from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
 LEASE_SECONDS: Final = 30.0
-"""More than the publication of one batch takes. If it takes longer, another process may send the same events again."""
+"""More than the publication of one batch takes, unless the broker hangs. Then another process may send the same events
+again, each wallet's in the same order."""
 
 _TAKE: Final = "SELECT feed_id, position FROM event_cursor_take_v1(%s, %s, %s)"
 _MOVE: Final = "SELECT event_cursor_move_v1(%s, %s, %s, %s)"
@@ -39,8 +40,9 @@ def take_cursor(sink: str, owner: UUID, seconds: float = LEASE_SECONDS) -> Curso
 
 
 def move_cursor(cursor: Cursor, position: int) -> bool:
-    """Record that the sink has all events up to `position`, and end the lease. False if the lease was lost meanwhile:
-    then the process that has it sends these events again. Commits.
+    """Record that the sink has all events up to `position`, also if another process has leased the cursor meanwhile.
+    End the lease if it is still the caller's. False if the feed was replaced by a restore: then nothing is recorded.
+    Commits.
     """
     engine = connections().engine(current_tenant())
     ((has_moved,),) = engine.one_statement(_MOVE, (cursor.sink, cursor.owner, cursor.feed_id, position), retry=True)

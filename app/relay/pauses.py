@@ -18,13 +18,20 @@ class Pauses:
         self._known: dict[Hashable, tuple[float, float]] = {}
 
     def is_paused(self, key: Hashable) -> bool:
-        return key in self._known and self._now() < self._known[key][1]
+        known = self._known.get(key)
+        return known is not None and self._now() < known[1]
 
     def add(self, key: Hashable) -> float:
-        """Note a failure; returns the seconds of the pause."""
+        """Note a failure; returns the seconds of the pause. Failures of several threads at once count as one: during a
+        pause it stays as it is.
+        """
         with self._lock:
-            seconds = min(LONGEST_SECONDS, 2 * self._known[key][0]) if key in self._known else FIRST_SECONDS
-            self._known[key] = (seconds, self._now() + seconds)
+            now = self._now()
+            known = self._known.get(key)
+            if known is not None and now < known[1]:
+                return known[0]
+            seconds = FIRST_SECONDS if known is None else min(LONGEST_SECONDS, 2 * known[0])
+            self._known[key] = (seconds, now + seconds)
             return seconds
 
     def clear(self, key: Hashable) -> None:

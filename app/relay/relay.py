@@ -1,9 +1,10 @@
 """One relay process: it asks every second which tenants have something to do, and works on them in turn.
 
-Any number of processes may run. What one tenant waits for delays no other: numbering and publishing have their own
-threads, deliveries to webhooks have others, and each turn of a tenant is bounded.
+Any number of processes may run. Numbering, publishing and deliveries to webhooks have threads of their own, because all
+else waits for the numbers: a broker or an endpoint that hangs must not delay them. Each turn of a tenant is bounded.
 """
 
+from collections.abc import Sequence
 from threading import Event
 from time import monotonic
 from typing import Final
@@ -38,15 +39,17 @@ UPKEEP_SECONDS: Final = 3600.0
 
 
 class Relay:
-    """The threads of one process. `run` returns when its event is set and all turns are over."""
+    """The threads of one process: `threads` that number, as many that publish if there is a broker, `senders` that
+    deliver. `run` returns when its event is set and all turns are over.
+    """
 
     def __init__(
         self, app: Flask, sweep: Sweep, broker: BrokerSink | None, upkeep: Upkeep, *, threads: int, senders: int
     ) -> None:
         self._sweep = sweep
-        self._broker = broker
         self._upkeep = upkeep
-        self._events = Turns("relay-events", threads, _in_tenant(app, self._stamp_and_publish))
+        self._numbering = Turns("relay-numbering", threads, _in_tenant(app, self._number))
+        self._publishing = Turns("relay-publishing", threads, _in_tenant(app, broker.publish_due)) if broker else None
         self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, self._deliver))
         self._tending = Turns("relay-upkeep", 1, _in_tenant(app, upkeep.tend))
         self._unstamped, self._unpublished, self._undelivered = Waits(), Waits(), Waits()
@@ -54,7 +57,7 @@ class Relay:
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
-        all_turns = (self._events, self._deliveries, self._tending)
+        all_turns = [turns for turns in (self._numbering, self._publishing, self._deliveries, self._tending) if turns]
         for turns in all_turns:
             turns.start()
         while not stop.is_set():
@@ -70,9 +73,8 @@ class Relay:
         started = monotonic()
         try:
             if started >= self._next_upkeep:
+                self._tend(self._sweep.tenants())
                 self._next_upkeep = started + UPKEEP_SECONDS
-                for tenant in self._sweep.tenants():
-                    self._tending.offer(tenant)
             found = self._sweep.waiting()
         except psycopg.Error as error:
             log.warning("relay_sweep_failed", error=f"{type(error).__name__}: {error}")
@@ -82,26 +84,34 @@ class Relay:
         EVENTS_SWEEP_SECONDS.observe(monotonic() - started)
         self._measure(found)
 
+    def _tend(self, tenants: Sequence[Tenant]) -> None:
+        self._upkeep.forget_all_but(tenant.id for tenant in tenants)
+        for tenant in tenants:
+            self._tending.offer(tenant)
+
     def _offer(self, waiting: Waiting) -> None:
-        if waiting.has_events or (self._broker is not None and waiting.has_unpublished):
-            self._events.offer(waiting.tenant)
+        if waiting.has_events:
+            self._numbering.offer(waiting.tenant)
+        if waiting.has_unpublished and self._publishing:
+            self._publishing.offer(waiting.tenant)
         if waiting.has_deliveries:
             self._deliveries.offer(waiting.tenant)
 
     def _measure(self, found: list[Waiting]) -> None:
         self._unstamped.see(each.tenant.id for each in found if each.has_events)
-        self._unpublished.see(each.tenant.id for each in found if each.has_unpublished and self._broker is not None)
+        self._unpublished.see(each.tenant.id for each in found if each.has_unpublished and self._publishing)
         self._undelivered.see(each.tenant.id for each in found if each.has_deliveries)
         EVENTS_UNSTAMPED.set(self._unstamped.count)
         EVENTS_UNSTAMPED_AGE.set(self._unstamped.longest_seconds)
         SINK_LAG.labels("broker").set(self._unpublished.longest_seconds)
         SINK_LAG.labels("webhook").set(self._undelivered.longest_seconds)
 
-    def _stamp_and_publish(self, tenant: Tenant) -> bool:
+    def _number(self, tenant: Tenant) -> bool:
         stamped = stamp_events(STAMP_BATCH)
         EVENTS_STAMPED.inc(stamped)
-        has_more = self._broker is not None and self._broker.publish_due(tenant)
-        return has_more or stamped == STAMP_BATCH
+        if stamped and self._publishing:
+            self._publishing.offer(tenant)
+        return stamped == STAMP_BATCH
 
     def _deliver(self, tenant: Tenant) -> bool:
         has_more = deliver_due()

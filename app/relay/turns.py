@@ -1,10 +1,11 @@
 """Work on tenants in turn, by a fixed number of threads.
 
 A tenant that is offered waits at the end of the queue, once. It is never worked on by two threads of this queue at
-once. A tenant with more to do than one turn allows goes to the end again, behind all others.
+once. A tenant with more to do than one turn allows goes to the end again, behind all others. A tenant whose turn failed
+pauses.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from threading import Condition, Thread
 from typing import Final
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from app.relay.pauses import Pauses
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -23,11 +25,11 @@ Work = Callable[[Tenant], bool]
 class Turns:
     """A queue of tenants and its threads. Thread-safe."""
 
-    def __init__(self, name: str, threads: int, work: Work) -> None:
+    def __init__(self, name: str, threads: int, work: Work, pauses: Pauses | None = None) -> None:
         self._name: Final = name
         self._work: Final = work
-        self._waiting: deque[Tenant] = deque()
-        self._offered: set[UUID] = set()
+        self._pauses: Final = pauses or Pauses()
+        self._waiting: OrderedDict[UUID, Tenant] = OrderedDict()
         self._running: set[UUID] = set()
         self._is_stopping = False
         self._changed = Condition()
@@ -38,12 +40,15 @@ class Turns:
             thread.start()
 
     def offer(self, tenant: Tenant) -> None:
-        """Queue the tenant, unless it waits already. A tenant that is worked on gets one more turn afterwards."""
+        """Queue the tenant. One that waits already keeps its place, and its turn is for the registry row given last: it
+        may have been renamed or restored meanwhile. A tenant that is worked on gets one more turn afterwards, and one
+        that pauses none.
+        """
+        if self._pauses.is_paused(tenant.id):
+            return
         with self._changed:
-            if tenant.id not in self._offered:
-                self._offered.add(tenant.id)
-                self._waiting.append(tenant)
-                self._changed.notify_all()
+            self._waiting[tenant.id] = tenant
+            self._changed.notify_all()
 
     def stop(self, seconds: float) -> bool:
         """Let each thread finish its turn and take no other. False if one of them is not done within these seconds."""
@@ -55,35 +60,35 @@ class Turns:
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until no tenant waits or is worked on. False if that takes longer than these seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._offered and not self._running, seconds)
+            return self._changed.wait_for(lambda: not self._waiting and not self._running, seconds)
 
     def _run(self) -> None:
         while tenant := self._take():
             has_more = False
             try:
                 has_more = self._work(tenant)
-            except Exception:  # One tenant's failure is its own. The next sweep offers the tenant again.
-                log.exception("relay_turn_failed", work=self._name, tenant=tenant.slug)
+                self._pauses.clear(tenant.id)
+            except Exception:  # One tenant's failure is its own. A later sweep offers the tenant again.
+                seconds = self._pauses.add(tenant.id)
+                log.exception("relay_turn_failed", work=self._name, tenant=tenant.slug, pause_seconds=seconds)
             self._give_back(tenant, has_more=has_more)
 
     def _take(self) -> Tenant | None:
+        """The tenant that has waited longest of those that no thread works on. None when the work is to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._has_free_tenant())
-            if self._is_stopping:
+            self._changed.wait_for(lambda: self._is_stopping or self._free_tenant() is not None)
+            tenant_id = self._free_tenant()
+            if self._is_stopping or tenant_id is None:
                 return None
-            while self._waiting[0].id in self._running:
-                self._waiting.rotate(-1)
-            tenant = self._waiting.popleft()
-            self._offered.remove(tenant.id)
-            self._running.add(tenant.id)
-            return tenant
+            self._running.add(tenant_id)
+            return self._waiting.pop(tenant_id)
 
-    def _has_free_tenant(self) -> bool:
-        return any(tenant.id not in self._running for tenant in self._waiting)
+    def _free_tenant(self) -> UUID | None:
+        return next((tenant_id for tenant_id in self._waiting if tenant_id not in self._running), None)
 
     def _give_back(self, tenant: Tenant, *, has_more: bool) -> None:
-        if has_more:
-            self.offer(tenant)
         with self._changed:
             self._running.remove(tenant.id)
+            if has_more:
+                self._waiting.setdefault(tenant.id, tenant)
             self._changed.notify_all()

@@ -1,5 +1,6 @@
 """What each tenant needs once an hour: old events are deleted, and failures of its webhooks are counted."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from threading import Lock
 from typing import Final, NamedTuple
@@ -11,8 +12,8 @@ from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
 
 # The position from which on a reader still needs events; null if there is no reader.
-_SLOWEST: Final = """
-    SELECT least(webhooks_passed_v1(), (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker' AND %s))"""
+_NEEDED: Final = """
+    SELECT 1 + least(webhooks_passed_v1(), (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker' AND %s))"""
 _FAILURES: Final = """
     SELECT (SELECT count(*) FROM webhook_lanes), (SELECT count(*) FROM webhook_parked),
         (SELECT count(*) FROM webhook_endpoints WHERE status = 'disabled' AND disabled_reason <> 'admin')"""
@@ -39,8 +40,8 @@ class Upkeep:
         """Trim the bound tenant's feed, and count the failures of its webhooks. True if there is more to trim.
         Commits.
         """
-        ((slowest,),) = connections().engine(tenant).one_statement(_SLOWEST, (self._has_broker,))
-        trimmed = trim_events(self._retention, slowest)
+        ((needed,),) = connections().engine(tenant).one_statement(_NEEDED, (self._has_broker,))
+        trimmed = trim_events(self._retention, needed, MAX_TRIMMED)
         self.count_failures(tenant)
         return trimmed == MAX_TRIMMED
 
@@ -49,7 +50,16 @@ class Upkeep:
         (row,) = connections().engine(tenant).one_statement(_FAILURES, ())
         with self._lock:
             self._failures[tenant.id] = Failures(*row)
-            totals = Failures(*map(sum, zip(*self._failures.values(), strict=True)))
+            self._set_gauges()
+
+    def forget_all_but(self, tenant_ids: Iterable[UUID]) -> None:
+        """Count no failures of tenants that are gone."""
+        with self._lock:
+            self._failures = {known: self._failures[known] for known in tenant_ids if known in self._failures}
+            self._set_gauges()
+
+    def _set_gauges(self) -> None:
+        totals = Failures(*map(sum, zip(*self._failures.values(), strict=True)))
         LANES_OPEN.set(totals.lanes_open)
         EVENTS_PARKED.set(totals.events_parked)
         ENDPOINTS_DISABLED.set(totals.endpoints_disabled)

@@ -3123,7 +3123,7 @@ BEGIN
 END $$;
 
 -- Lease the sink's cursor, and make it if it is missing: it starts at the oldest event that the feed still has. No row
--- while another process has the lease.
+-- while another process has the lease. A lease that ends later than one of now was taken before the clock was set back.
 CREATE FUNCTION event_cursor_take_v1(p_sink text, p_by uuid, p_seconds float8) RETURNS SETOF event_cursors
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -3134,17 +3134,20 @@ BEGIN
             SET feed_id = excluded.feed_id, position = greatest(known.position, excluded.position),
                 lease_by = excluded.lease_by, lease_until = excluded.lease_until
             WHERE known.lease_until <= clock_timestamp() OR known.lease_by = excluded.lease_by
+                OR known.lease_until > excluded.lease_until + interval '1 minute'
         RETURNING known.*;
 END $$;
 
--- Note that the sink has all events up to a position, and end the lease. False if p_by has no lease any more, or if the
--- feed is another one since: then these events are sent again.
+-- Note that the sink has all events up to a position, and end the lease of p_by. It counts also if another process has
+-- the lease by now: otherwise two of them with a slow broker would take it from each other for ever, and neither could
+-- note anything. False if the feed is another one since.
 CREATE FUNCTION event_cursor_move_v1(p_sink text, p_by uuid, p_feed_id uuid, p_position bigint) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH moved AS (
-        UPDATE event_cursors c SET position = p_position, lease_until = clock_timestamp()
-        WHERE c.sink = p_sink AND c.lease_by = p_by AND c.feed_id = p_feed_id AND c.position <= p_position
+        UPDATE event_cursors c SET position = greatest(c.position, p_position),
+            lease_until = CASE WHEN c.lease_by = p_by THEN clock_timestamp() ELSE c.lease_until END
+        WHERE c.sink = p_sink AND c.feed_id = p_feed_id
         RETURNING c.sink)
     SELECT count(*) = 1 FROM moved;
 END;

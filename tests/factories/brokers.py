@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,16 @@ class Broker:
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and bytes, and answers nothing."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def _end(self, number: signal.Signals) -> None:
         """Signal the process and its children: RabbitMQ's start script waits for the server."""

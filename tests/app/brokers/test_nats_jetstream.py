@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from app.brokers import nats_jetstream
 from app.brokers.nats_jetstream import STREAM, NatsPublisher
 from app.brokers.publisher import EVENTS, BrokerUnavailable
 from tests.app.brokers.conftest import Make
@@ -99,3 +100,19 @@ def test_a_server_that_is_killed_in_the_middle_has_the_confirmed_front(
     assert publisher.publish(sent[done : done + 50]) == 50
     got = set(ids(read(nats_broker, tenant_id)))
     assert got >= {each.id for each in sent[: done + 50]}
+
+
+def test_a_server_that_hangs_is_unavailable_and_then_goes_on(
+    nats_broker: NatsBroker,
+    publisher: NatsPublisher,
+    tenant_id: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = make(20)
+    with monkeypatch.context() as patch, nats_broker.hanging():
+        patch.setattr(nats_jetstream, "CONFIRM_SECONDS", 0.2)
+        with pytest.raises(BrokerUnavailable, match="confirms nothing"):
+            publisher.publish(sent)
+    assert publisher.publish(sent) == 20
+    assert set(ids(read(nats_broker, tenant_id))) == {each.id for each in sent}

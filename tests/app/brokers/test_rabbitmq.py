@@ -13,6 +13,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelClosed
 
+from app.brokers import rabbitmq
 from app.brokers.publisher import EVENTS, BrokerUnavailable, Message
 from app.brokers.rabbitmq import UNROUTED, RabbitPublisher
 from tests.app.brokers.conftest import Make
@@ -194,6 +195,27 @@ def test_a_broker_that_is_killed_in_the_middle_has_everything_after_it_is_back(
     kept = set(ids(rest))
     wanted = of_wallets(sent, ids(rest))
     assert {wallet: [each for each in of_wallets(sent, order)[wallet] if each in kept] for wallet in wanted} == wanted
+
+
+def test_a_broker_that_hangs_is_unavailable_and_then_goes_on(
+    rabbit_broker: RabbitBroker,
+    publisher: RabbitPublisher,
+    tenant_id: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one does that is out of memory. The relay then pauses all tenants, instead of trying each one in vain."""
+    make_queue(rabbit_broker, tenant_id)
+    sent = make(20)
+    with monkeypatch.context() as patch, rabbit_broker.hanging():
+        for name in ("CONFIRM_SECONDS", "CONNECT_SECONDS"):
+            patch.setattr(rabbitmq, name, 0.2)
+        with pytest.raises(BrokerUnavailable, match="confirms nothing"):
+            publisher.publish(sent)
+        with pytest.raises(BrokerUnavailable, match="can't be reached"):
+            publisher.publish(sent)
+    assert publisher.publish(sent) == 20
+    assert first_seen(read(rabbit_broker, tenant_id)) == ids(sent)
 
 
 def test_a_tenants_subscriber_binds_no_events_of_another_tenant(

@@ -175,12 +175,35 @@ def test_a_cursor_goes_on_in_the_feed_of_a_restored_tenant(
     assert ids(broker) == later
 
 
-def test_pauses_grow_up_to_half_a_minute_and_end_with_a_success(clock: Clock) -> None:
-    pauses = Pauses(clock)
-    assert [pauses.add("x") for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    assert pauses.is_paused("x")
-    assert not pauses.is_paused("y")
-    clock.seconds += 30
-    assert not pauses.is_paused("x")
-    pauses.clear("x")
-    assert pauses.add("x") == 1
+def test_what_the_broker_confirmed_counts_also_after_the_lease_was_lost(
+    fresh_app: Flask, fresh_database: Database, broker: Broker
+) -> None:
+    """Otherwise two relays with a slow broker would take the lease from each other, and never get on."""
+    ours = make_events(fresh_app)
+
+    class SlowBroker(Broker):
+        def publish(self, messages: Sequence[Message]) -> int:
+            end_leases(fresh_database)
+            with in_tenant(fresh_app):
+                assert take_cursor(SINK, other) is not None
+            return super().publish(messages)
+
+    slow, other = SlowBroker(), uuid4()
+    publish(fresh_app, BrokerSink(lambda: slow, uuid4()))
+    assert ids(slow) == ours
+    with in_tenant(fresh_app):
+        assert take_cursor(SINK, uuid4()) is None, "the lease of the other relay lasts"
+    publish(fresh_app, BrokerSink(lambda: broker, other))
+    assert not broker.got
+
+
+def test_a_lease_ends_although_the_clock_was_set_back(
+    fresh_app: Flask, fresh_database: Database, sink: BrokerSink, broker: Broker
+) -> None:
+    ours = make_events(fresh_app)
+    with in_tenant(fresh_app):
+        assert take_cursor(SINK, uuid4()) is not None
+    ahead = "UPDATE eur_schema.event_cursors SET lease_until = lease_until + interval '1 hour'"
+    fresh_database.as_superuser().execute(ahead)
+    publish(fresh_app, sink)
+    assert ids(broker) == ours

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Event, Lock
 from uuid import uuid4
 
+from app.relay.pauses import Pauses
 from app.relay.turns import Turns, Work
 from tenant_schemas.tenant import Tenant, TenantStatus
+from tests.app.relay.test_broker_sink import Clock
 
 PATIENCE_SECONDS = 10
 
@@ -16,8 +19,8 @@ def named_tenant(slug: str) -> Tenant:
 
 
 @contextmanager
-def running(work: Work, threads: int = 1) -> Iterator[Turns]:
-    turns = Turns("test", threads, work)
+def running(work: Work, threads: int = 1, pauses: Pauses | None = None) -> Iterator[Turns]:
+    turns = Turns("test", threads, work, pauses)
     turns.start()
     try:
         yield turns
@@ -96,6 +99,28 @@ def test_a_tenant_offered_during_its_turn_gets_another_one_and_never_two_at_once
     assert most == 1
 
 
+def test_a_waiting_tenant_is_worked_on_as_its_registry_row_was_last_seen() -> None:
+    """Also one with more to do, which is renamed or restored meanwhile."""
+    old = named_tenant("old")
+    seen: list[str] = []
+    gate, started = Event(), Event()
+
+    def work(tenant: Tenant) -> bool:
+        seen.append(tenant.slug)
+        started.set()
+        assert gate.wait(PATIENCE_SECONDS)
+        return len(seen) < 3
+
+    with running(work) as turns:
+        turns.offer(old)
+        assert started.wait(PATIENCE_SECONDS)
+        turns.offer(old)
+        turns.offer(replace(old, slug="new"))
+        gate.set()
+        assert turns.wait_until_idle(PATIENCE_SECONDS)
+    assert seen == ["old", "new", "new"]
+
+
 def test_a_failing_tenant_stops_no_other() -> None:
     seen: list[str] = []
 
@@ -110,6 +135,21 @@ def test_a_failing_tenant_stops_no_other() -> None:
         turns.offer(named_tenant("sound"))
         assert turns.wait_until_idle(PATIENCE_SECONDS)
     assert seen == ["broken", "sound"]
+
+
+def test_a_failing_tenant_pauses_so_that_it_fills_no_log() -> None:
+    tenant, clock = named_tenant("broken"), Clock()
+    seen: list[float] = []
+
+    def work(_: Tenant) -> bool:
+        seen.append(clock.seconds)
+        raise RuntimeError("This tenant is broken.")
+
+    with running(work, pauses=Pauses(clock)) as turns:
+        for clock.seconds in range(8):
+            turns.offer(tenant)
+            assert turns.wait_until_idle(PATIENCE_SECONDS)
+    assert seen == [0, 1, 3, 7]
 
 
 def test_a_slow_tenant_holds_one_thread_only() -> None:
