@@ -203,6 +203,7 @@ def tenant_rights(schema_name: str) -> Rights:
         | {f"schema {schema_name}": "USAGE"}
         | {f"{schema_name}.{table}": "SELECT" for table in TENANT_TABLES}
         | {f"{schema_name}.{function.format(schema_name=schema_name)}": "EXECUTE" for function in TENANT_FUNCTIONS}
+        | {f"{schema_name}.event_cursors": "INSERT SELECT UPDATE"}
     )
 
 
