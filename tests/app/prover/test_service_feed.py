@@ -1,6 +1,7 @@
 """A pass proves that the feed tells of each movement once, in order, and of nothing else."""
 
 from collections.abc import Callable
+from itertools import product
 from uuid import UUID
 
 import pytest
@@ -130,9 +131,9 @@ def test_each_attack_on_the_feed_is_found_by_the_next_pass_and_by_the_audit(
 def test_an_event_of_nothing_is_found(
     engine: BindingEngine, superuser: Superuser, wallet_id: UUID, put_back: Callable[[], None]
 ) -> None:
-    for type_, thing in FORGERIES.items():
+    for (type_, thing), wallet in product(FORGERIES.items(), (f"'{wallet_id}'", "NULL")):
         put_back()
-        forged = f"VALUES (7, {OTHER_ID}, '{wallet_id}', '{type_}', {OTHER_ID}, '{{}}')"
+        forged = f"VALUES (7, {OTHER_ID}, {wallet}, '{type_}', {OTHER_ID}, '{{}}')"
         superuser.execute(f"{INSERT} {forged}".encode())
         assert texts(engine) == f"event {OTHER_ID[1:-1]}: event without its {thing}"
 
