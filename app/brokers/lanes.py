@@ -26,7 +26,7 @@ async def send_in_lanes(messages: Sequence[Message], send: Send) -> tuple[int, B
 
     def done(future: asyncio.Future[None]) -> None:
         free.release()
-        if future.cancelled() or future.exception() is not None:
+        if _has_failed(future):
             failed.set()
 
     for message in messages:
@@ -34,7 +34,8 @@ async def send_in_lanes(messages: Sequence[Message], send: Send) -> tuple[int, B
         if before is not None and not before.done():
             await asyncio.wait([before])
         await free.acquire()
-        if failed.is_set():
+        # The message before may have failed this very moment, when its callback has not run yet.
+        if failed.is_set() or (before is not None and _has_failed(before)):
             break
         future = asyncio.ensure_future(send(message))
         future.add_done_callback(done)
@@ -45,3 +46,7 @@ async def send_in_lanes(messages: Sequence[Message], send: Send) -> tuple[int, B
         if result is not None:
             return count, result
     return len(results), None
+
+
+def _has_failed(future: asyncio.Future[None]) -> bool:
+    return future.cancelled() or future.exception() is not None

@@ -156,5 +156,6 @@ def _check_position(head: FeedHead, after: int, feed_id: UUID | None) -> None:
 
 
 def feed_event(row: EventRow, feed_id: UUID) -> FeedEvent:
+    """The event of a row, of the bound tenant."""
     body = cloud_event(row, tenant_id=current_tenant().id, feed_id=feed_id)
     return FeedEvent(row.id, row.position or 0, row.type, row.wallet_id, body)

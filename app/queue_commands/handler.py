@@ -22,7 +22,7 @@ from app.auth.credentials import KEY_PREFIX
 from app.auth.key_uses import note_key_use
 from app.errors import Unavailable
 from app.metrics.definitions import COMMANDS
-from app.queue_commands.errors import CommandIdReused, NotACommand, SenderUnknown, WrongTenant
+from app.queue_commands.errors import MessageRefused, SenderUnknown, WrongTenant
 from app.queue_commands.messages import Command, read_command
 from app.queue_commands.service import Outcome, run_command
 from app.tenancy import OLDEST_TENANT_REVISION
@@ -62,7 +62,7 @@ def handle(app: Flask, tenant_id: UUID, user_id: str | None, body: bytes) -> Out
     try:
         with app.app_context():
             return _handle(tenant_id, user_id, body)
-    except (NotACommand, SenderUnknown, WrongTenant, CommandIdReused) as error:
+    except MessageRefused as error:
         return DeadLetter(error.code, error.detail)
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError, TenancyError, Unavailable) as error:
         log.warning("command_waits", tenant_id=str(tenant_id), error=f"{type(error).__name__}: {error}")
@@ -77,7 +77,7 @@ def _handle(tenant_id: UUID, user_id: str | None, body: bytes) -> Outcome | Wait
     actor = Actor(ActorKind.API_KEY, key_id)
     try:
         command, outcome = _run(tenant, found.role, body, actor)
-    except (NotACommand, SenderUnknown, CommandIdReused) as error:
+    except MessageRefused as error:
         commit_refusal(tenant, actor, "wallet.command", subject="commands", refusal=error.code)
         raise
     COMMANDS.labels(command.verb, "repeated" if outcome.repeated else outcome.outcome).inc()

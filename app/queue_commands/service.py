@@ -7,6 +7,7 @@ from uuid import UUID
 
 import marshmallow
 import orjson
+import psycopg
 
 from app.api.fields import Identifier
 from app.api.requests import load_data
@@ -14,9 +15,9 @@ from app.audit.service import entry_json
 from app.auth.actors import Actor
 from app.errors import Invalid
 from app.money import to_minor
+from app.queue_commands.errors import CommandIdReused
 from app.queue_commands.messages import Command
 from app.queue_commands.schemas import DATA_OF
-from app.sql_refusals import named_refusals
 from app.wallets.errors import WalletNotFound
 from app.wallets.service import currency_of
 from tenant_schemas.context import current_tenant
@@ -67,9 +68,15 @@ def run_command(command: Command, actor: Actor) -> Outcome:
         *((refusal.code, _json(_bounded(refusal.members))) if refusal else (None, None)),
         command.traceparent,
     )
-    with named_refusals():
+    try:
         # After a broken connection, the outcome of the first try makes the second one safe.
         (row,) = connections().engine(current_tenant()).one_statement(_RUN, parameters, retry=True)
+    except psycopg.Error as error:
+        if error.sqlstate == CommandIdReused.sqlstate:
+            raise CommandIdReused(
+                "A command with this source and id was run before, and said something else."
+            ) from None
+        raise
     return Outcome(*row)
 
 

@@ -9,26 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-import sqlalchemy as sa
-
-from app.db import db
+from tenant_schemas.context import current_tenant
+from tenant_schemas.flask import connections
 
 LEASE_SECONDS: Final = 30.0
 """More than the publication of one batch takes. If it takes longer, another process may send the same events again."""
 
-# A restore gives the feed a new id, and its cursor, which is restored too, goes on where the backup had it.
-_TAKE: Final = sa.text("""
-    INSERT INTO event_cursors AS known (sink, feed_id, position, lease_by, lease_until)
-    SELECT :sink, head.feed_id, head.trimmed_to, :owner, clock_timestamp() + make_interval(secs => :seconds)
-    FROM events_head head
-    ON CONFLICT (sink) DO UPDATE
-    SET feed_id = excluded.feed_id, position = greatest(known.position, excluded.position),
-        lease_by = excluded.lease_by, lease_until = excluded.lease_until
-    WHERE known.lease_until <= clock_timestamp() OR known.lease_by = excluded.lease_by
-    RETURNING feed_id, position""")
-_MOVE: Final = sa.text("""
-    UPDATE event_cursors SET position = :position, lease_until = clock_timestamp()
-    WHERE sink = :sink AND lease_by = :owner AND feed_id = :feed_id AND position <= :position""")
+_TAKE: Final = "SELECT feed_id, position FROM event_cursor_take_v1(%s, %s, %s)"
+_MOVE: Final = "SELECT event_cursor_move_v1(%s, %s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +30,18 @@ class Cursor:
 
 
 def take_cursor(sink: str, owner: UUID, seconds: float = LEASE_SECONDS) -> Cursor | None:
-    """Lease the sink's cursor of the bound tenant, which is created if it is missing; None if another process has it.
+    """Lease the sink's cursor of the bound tenant, which is made if it is missing; None if another process has it.
     Commits.
     """
-    row = db.session.execute(_TAKE, {"sink": sink, "owner": owner, "seconds": seconds}).one_or_none()
-    db.session.commit()
-    return Cursor(sink, owner, row.feed_id, row.position) if row else None
+    engine = connections().engine(current_tenant())
+    rows = engine.one_statement(_TAKE, (sink, owner, seconds), retry=True)
+    return Cursor(sink, owner, *rows[0]) if rows else None
 
 
 def move_cursor(cursor: Cursor, position: int) -> bool:
     """Record that the sink has all events up to `position`, and end the lease. False if the lease was lost meanwhile:
     then the process that has it sends these events again. Commits.
     """
-    found = {"sink": cursor.sink, "owner": cursor.owner, "feed_id": cursor.feed_id, "position": position}
-    moved = db.session.execute(_MOVE, found)
-    db.session.commit()
-    return bool(moved.rowcount)  # type: ignore[attr-defined]
+    engine = connections().engine(current_tenant())
+    ((has_moved,),) = engine.one_statement(_MOVE, (cursor.sink, cursor.owner, cursor.feed_id, position), retry=True)
+    return bool(has_moved)

@@ -5,7 +5,7 @@ the process stops; an `EventSource` then connects again and goes on where it was
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from app.auth.standing_check import seconds_of_token, standing_check
 from app.config import Settings
 from app.current import current_app, current_application, request
 from app.db import db
+from app.errors import DatabaseUnavailable
 from app.events.cursors import read_cursor
 from app.events.errors import FeedChanged, FeedTrimmed
 from app.events.feed import feed_head, read_events, read_page
@@ -29,7 +30,7 @@ from app.streams import sse
 from app.streams.places import StreamPlaces, TooManyStreams
 from app.streams.schemas import OwnStreamQuery, StreamQuery
 from app.streams.stream import PAGE, Listener, stream
-from app.streams.watch import FeedWatches, Head, WatchEnded
+from app.streams.watch import FeedWatch, FeedWatches, Head, WatchEnded
 from app.wallets.service import own_wallet_ids
 from tenant_schemas.context import bound, current_tenant
 from tenant_schemas.flask import connections
@@ -99,9 +100,8 @@ def _answer(who: Access, query: dict[str, Any], wallet_ids: Collection[UUID] | N
         place = (tenant.id, caller().id, "staff" if wallet_ids is None else "member")
         own.places.take(*place)
         stack.callback(own.places.give_back, *place)
-        watch, end = stack.enter_context(
-            own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events))
-        )
+        watching = own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events))
+        watch, end = _entered(stack, watching)
         position, gap = _start(end, cursor)
         listener = Listener(
             types,
@@ -116,6 +116,14 @@ def _answer(who: Access, query: dict[str, Any], wallet_ids: Collection[UUID] | N
         body = _Body(stream(watch, position, listener, gap=gap), stack.pop_all())
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(body, content_type=sse.MEDIA_TYPE, headers=headers)
+
+
+def _entered(stack: ExitStack, watching: AbstractContextManager[tuple[FeedWatch, int]]) -> tuple[FeedWatch, int]:
+    """Raises DatabaseUnavailable if the tenant was changed since the request came."""
+    try:
+        return stack.enter_context(watching)
+    except WatchEnded:
+        raise DatabaseUnavailable("The tenant was changed just now; connect again.") from None
 
 
 def _given_cursor(query: dict[str, Any]) -> tuple[UUID, int] | None:

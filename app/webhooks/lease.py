@@ -16,14 +16,12 @@ from tenant_schemas.flask import connections
 # Longer than a round takes: it begins no message after 10 seconds, and the last one has some 30.
 LEASE_SECONDS: Final = 90
 
-_IS_DUE: Final = "SELECT EXISTS (SELECT FROM webhooks_due)"
 _CLAIM: Final = """
     SELECT id, url, types, payload, delivery_order, secret_epoch, rotated_at, feed_id, position, failures, notice_owed,
         disabled_reason, lease_by
     FROM webhook_claim_v1(%s, %s)"""
 _SETTLE: Final = "SELECT webhook_settle_v1(%s, %s, %s, %s::jsonb)"
 _NOTICED: Final = "SELECT webhook_noticed_v1(%s, %s)"
-_PASSED: Final = "SELECT webhooks_passed_v1()"
 _LANES: Final = """
     SELECT key, is_ordered, position, attempts FROM webhook_lanes
     WHERE endpoint_id = %s AND next_at <= clock_timestamp() ORDER BY next_at LIMIT %s"""
@@ -142,21 +140,10 @@ class Done:
     attempts: list[LoggedAttempt] = field(default_factory=list)
 
 
-def is_due() -> bool:
-    """Whether anything is to be delivered to an endpoint that no process delivers to now."""
-    return bool(_run(_IS_DUE, (), retry=True)[0][0])
-
-
 def claim() -> Claimed | None:
     """The endpoint that has waited longest of those that are due, leased to the caller."""
     rows = _run(_CLAIM, (uuid4(), LEASE_SECONDS))
     return Claimed(*rows[0]) if rows else None
-
-
-def feed_needed_from() -> int | None:
-    """The position from which on enabled webhooks need the feed, for its retention; None if none needs it."""
-    passed = _run(_PASSED, (), retry=True)[0][0]
-    return None if passed is None else int(passed) + 1
 
 
 def due_lanes(endpoint: Claimed, limit: int) -> list[Lane]:

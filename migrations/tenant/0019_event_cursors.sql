@@ -22,9 +22,37 @@ CREATE OR REPLACE VIEW events_waiting WITH (security_invoker) AS
         EXISTS (SELECT FROM events_head h WHERE h.position > coalesce(
             (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker'), h.trimmed_to)) AS has_unpublished;
 
+-- Lease the sink's cursor, and make it if it is missing: it starts at the oldest event that the feed still has. No row
+-- while another process has the lease.
+CREATE FUNCTION event_cursor_take_v1(p_sink text, p_by uuid, p_seconds float8) RETURNS SETOF event_cursors
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY INSERT INTO event_cursors AS known (sink, feed_id, position, lease_by, lease_until)
+        SELECT p_sink, h.feed_id, h.trimmed_to, p_by, clock_timestamp() + make_interval(secs => p_seconds)
+        FROM events_head h
+        ON CONFLICT (sink) DO UPDATE
+            SET feed_id = excluded.feed_id, position = greatest(known.position, excluded.position),
+                lease_by = excluded.lease_by, lease_until = excluded.lease_until
+            WHERE known.lease_until <= clock_timestamp() OR known.lease_by = excluded.lease_by
+        RETURNING known.*;
+END $$;
+
+-- Note that the sink has all events up to a position, and end the lease. False if p_by has no lease any more, or if the
+-- feed is another one since: then these events are sent again.
+CREATE FUNCTION event_cursor_move_v1(p_sink text, p_by uuid, p_feed_id uuid, p_position bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH moved AS (
+        UPDATE event_cursors c SET position = p_position, lease_until = clock_timestamp()
+        WHERE c.sink = p_sink AND c.lease_by = p_by AND c.feed_id = p_feed_id AND c.position <= p_position
+        RETURNING c.sink)
+    SELECT count(*) = 1 FROM moved;
+END;
+
 DO $$
 DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
 BEGIN
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_cursors TO %I', tenant_role);
+    EXECUTE format('GRANT SELECT ON event_cursors TO %I', tenant_role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION event_cursor_take_v1, event_cursor_move_v1 TO %I', tenant_role);
 END $$;

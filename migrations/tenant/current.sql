@@ -25,11 +25,12 @@
 --   events_of_movement_v1, events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1,
 --   webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_enable_v1, webhook_rotate_v1,
 --   webhook_replay_v1, webhook_tested_v1, webhook_claim_v1, webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1,
---   webhooks_passed_v1, command_effect_v1, command_run_v1, movement_findings_v1, wallet_findings_v1, hold_findings_v1,
---   order_findings_v1, order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1, tenant_findings_v1,
---   ledger_audit_v5, movement_event_findings_v1, event_findings_v1, feed_findings_v1, events_audit_v1,
---   proof_examine_v1, proof_find_v1, proof_rows_v1, proof_batch_v1, proof_concerned_v1, proof_wallets_v1,
---   proof_audit_log_v1, proof_feed_v1, proof_keys_v1, proof_end_v1, proof_step_v1.
+--   webhooks_passed_v1, command_effect_v1, command_run_v1, event_cursor_take_v1, event_cursor_move_v1,
+--   movement_findings_v1, wallet_findings_v1, hold_findings_v1, order_findings_v1, order_payment_findings_v1,
+--   entry_findings_v1, audit_log_findings_v1, tenant_findings_v1, ledger_audit_v5, movement_event_findings_v1,
+--   event_findings_v1, feed_findings_v1, events_audit_v1, proof_examine_v1, proof_find_v1, proof_rows_v1,
+--   proof_batch_v1, proof_concerned_v1, proof_wallets_v1, proof_audit_log_v1, proof_feed_v1, proof_keys_v1,
+--   proof_end_v1, proof_step_v1.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v5, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -3093,6 +3094,33 @@ BEGIN
     END IF;
 END $$;
 
+-- Lease the sink's cursor, and make it if it is missing: it starts at the oldest event that the feed still has. No row
+-- while another process has the lease.
+CREATE FUNCTION event_cursor_take_v1(p_sink text, p_by uuid, p_seconds float8) RETURNS SETOF event_cursors
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN QUERY INSERT INTO event_cursors AS known (sink, feed_id, position, lease_by, lease_until)
+        SELECT p_sink, h.feed_id, h.trimmed_to, p_by, clock_timestamp() + make_interval(secs => p_seconds)
+        FROM events_head h
+        ON CONFLICT (sink) DO UPDATE
+            SET feed_id = excluded.feed_id, position = greatest(known.position, excluded.position),
+                lease_by = excluded.lease_by, lease_until = excluded.lease_until
+            WHERE known.lease_until <= clock_timestamp() OR known.lease_by = excluded.lease_by
+        RETURNING known.*;
+END $$;
+
+-- Note that the sink has all events up to a position, and end the lease. False if p_by has no lease any more, or if the
+-- feed is another one since: then these events are sent again.
+CREATE FUNCTION event_cursor_move_v1(p_sink text, p_by uuid, p_feed_id uuid, p_position bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    WITH moved AS (
+        UPDATE event_cursors c SET position = p_position, lease_until = clock_timestamp()
+        WHERE c.sink = p_sink AND c.lease_by = p_by AND c.feed_id = p_feed_id AND c.position <= p_position
+        RETURNING c.sink)
+    SELECT count(*) = 1 FROM moved;
+END;
+
 -- Of each wallet, the movements after one seq until another; null is from the first, or until the last. Nothing is read
 -- of the movements before, but the one that the first follows.
 CREATE FUNCTION movement_findings_v1(
@@ -4230,8 +4258,8 @@ BEGIN
         ' order_items, credit_policies, credit_limit_changes, credit_in_use, reconciliations,'
         ' audit_chain, movement_entries, documents, bulk_requests, audit_refusals, events, events_head,'
         ' events_waiting, webhook_endpoints, webhook_lanes, webhook_parked, webhook_replays,'
-        ' webhook_attempts, webhooks_due, command_outcomes, wallet_proofs, proof_findings,'
-        ' proof_progress TO %I', tenant_role);
+        ' webhook_attempts, webhooks_due, command_outcomes, event_cursors, wallet_proofs,'
+        ' proof_findings, proof_progress TO %I', tenant_role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION wallet_transaction_hash_v1, wallet_genesis_hash_v1, wallet_open_v1,'
         ' wallet_post_v1, wallet_configure_v1, ledger_audit_v1, wallet_post_v2, holds_expire_v1,'
         ' hold_authorise_v1, hold_capture_v1, hold_void_v1, order_place_v1, order_cancel_v1,'
@@ -4248,9 +4276,8 @@ BEGIN
         ' webhook_create_v1, webhook_change_v1, webhook_delete_v1, webhook_disable_v1,'
         ' webhook_enable_v1, webhook_rotate_v1, webhook_replay_v1, webhook_tested_v1, webhook_claim_v1,'
         ' webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1, webhooks_passed_v1, command_run_v1,'
-        ' proof_step_v1, ledger_audit_v5, movement_findings_v1, wallet_findings_v1, hold_findings_v1,'
-        ' order_findings_v1, order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1,'
-        ' tenant_findings_v1, events_audit_v1, movement_event_findings_v1, event_findings_v1,'
-        ' feed_findings_v1 TO %I', tenant_role);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON event_cursors TO %I', tenant_role);
+        ' event_cursor_take_v1, event_cursor_move_v1, proof_step_v1, ledger_audit_v5,'
+        ' movement_findings_v1, wallet_findings_v1, hold_findings_v1, order_findings_v1,'
+        ' order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1, tenant_findings_v1,'
+        ' events_audit_v1, movement_event_findings_v1, event_findings_v1, feed_findings_v1 TO %I', tenant_role);
 END $$;

@@ -195,6 +195,9 @@ _MOVEMENTS = (
         'parked', jsonb_build_array(jsonb_build_object('event_id', gen_random_uuid(), 'type', 'x', 'position', 1)),
         'lanes', jsonb_build_array(jsonb_build_object('key', %(wallet)s::uuid, 'is_ordered', true, 'position', 1,
             'attempts', 1, 'delay_seconds', 5)))) FROM webhook_endpoints""",
+    "SELECT event_cursor_take_v1('broker', gen_random_uuid(), 0)",
+    """SELECT command_run_v1('/shop', 'order-of-ana', 'payment', 'f', gen_random_uuid(), NULL, '{}', jsonb_build_object(
+        'actor_kind', 'api_key', 'actor_id', gen_random_uuid()), 'wallet_not_found', NULL, NULL)""",
     """SELECT audit_refused_v1(jsonb_build_object('action', 'wallet.deposit', 'actor_id', %(member)s::uuid,
         'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',

@@ -142,6 +142,15 @@ def test_a_small_fleet_has_a_ratio_for_each_work_and_leaves_nothing() -> None:
 @needs_redis
 @needs_nats
 @needs_rabbitmq
+def test_events_are_measured_in_tiny_slices_and_leave_nothing() -> None:
+    tiny = ["--seconds", "0.5", "--rounds", "1", "--clients", "2", "--wallets", "10", "--tenants", "4"]
+    told = benchmark("events", *tiny)
+    assert list(told["ways"]) == ["without", "trigger", "relay", "snapshot"]
+    assert all(way["ratio_to_without"] > 0 for way in told["ways"].values())
+    assert told["stamped_per_second"] > 0
+    assert told["sweep_in_payments"] > 0
+
+
 def test_brokers_in_tiny_slices_confirm_everything_and_keep_nothing(
     rabbit_broker: RabbitBroker, redis_broker: RedisBroker, nats_broker: NatsBroker
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_killed_process_pays_every_command_once(
         with process(database, rabbit_broker.url, log) as first:
             wait_for_queue(rabbit_broker.url, sender.tenant_id)
             publish(rabbit_broker.url, sender.tenant_id, sender.user_id, [*bodies, *bodies])
+            until(lambda: paid() > 0)
             first.kill()
             first.wait()
         assert 0 < paid() < len(bodies)

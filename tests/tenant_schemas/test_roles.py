@@ -83,6 +83,8 @@ DEFINERS = (
     "document_report_v1(uuid,integer,bigint,bigint)",
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
+    "event_cursor_move_v1(text,uuid,uuid,bigint)",
+    "event_cursor_take_v1(text,uuid,double precision)",
     "events_stamp_v1(integer)",
     "events_trim_v1(interval,bigint,integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
@@ -203,7 +205,6 @@ def tenant_rights(schema_name: str) -> Rights:
         | {f"schema {schema_name}": "USAGE"}
         | {f"{schema_name}.{table}": "SELECT" for table in TENANT_TABLES}
         | {f"{schema_name}.{function.format(schema_name=schema_name)}": "EXECUTE" for function in TENANT_FUNCTIONS}
-        | {f"{schema_name}.event_cursors": "INSERT SELECT UPDATE"}
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from random import Random
 
 from app.brokers.lanes import IN_FLIGHT, send_in_lanes
 from app.brokers.publisher import Message
@@ -52,3 +53,45 @@ def test_a_refused_message_ends_the_confirmed_front_and_its_partition_goes_no_fu
 
 def test_nothing_to_send_is_all_confirmed() -> None:
     assert asyncio.run(send_in_lanes([], Broker().send)) == (0, None)
+
+
+class Reader:
+    """A connection whose answers come at any moment, also while the news of another answer is under way."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.waiting: list[tuple[Message, asyncio.Future[None]]] = []
+        self.refused: set[str] = set()
+        self.overtook: list[str] = []
+
+    async def send(self, message: Message) -> None:
+        if message.partition_key in self.refused:
+            self.overtook.append(message.id)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append((message, answer))
+        await answer
+
+    async def answer(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            bunch, self.waiting = self.waiting, []
+            for message, answer in bunch:
+                if self.random.random() < 0.7:
+                    self.waiting.append((message, answer))
+                    continue
+                if self.random.random() < 0.05:
+                    self.refused.add(message.partition_key)
+                    answer.set_exception(OSError(message.id))
+                else:
+                    answer.set_result(None)
+
+
+def test_no_message_overtakes_a_refused_one_of_its_partition_at_any_moment() -> None:
+    async def run(seed: int) -> list[str]:
+        reader = Reader(seed)
+        answering = asyncio.ensure_future(reader.answer())
+        await send_in_lanes(messages(300, 20), reader.send)
+        answering.cancel()
+        return reader.overtook
+
+    assert [seed for seed in range(200) if asyncio.run(run(seed))] == []

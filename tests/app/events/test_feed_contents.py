@@ -155,6 +155,32 @@ def test_a_bulk_has_an_event_for_each_item_in_its_wallets_order(
     assert found == [(2, "-0.09"), (3, "-0.01"), (4, "-0.05")]
 
 
+def test_payments_that_are_posted_together_have_events_in_their_wallets_order(
+    feed: Feed, people: People, database: Database
+) -> None:
+    """All are rows of one statement, of two wallets by turns."""
+    members = [people.make(eur="member") for _ in range(2)]
+    wallets = [people.wallet(member, "eur", balance_minor=1000) for member in members]
+    superuser = database.as_superuser()
+    superuser.execute("SET search_path TO eur_schema")
+    query = "SELECT id FROM shared.sessions WHERE user_id = %s"
+    sessions = [superuser.execute(query, (member.user_id,)).fetchone() for member in members]
+    (version,) = superuser.execute("SELECT version FROM shared.tenants WHERE slug = 'eur'").fetchone() or ()
+    count = 40
+    users = [members[n % 2].user_id for n in range(count)]
+    proofs = [(sessions[n % 2] or ())[0] for n in range(count)]
+    keys = [uuid4().hex for _ in range(count)]
+    amounts = list(range(1, count + 1))
+    paid = superuser.execute(
+        "SELECT item_no FROM wallet_pay_many_v1(%s, %s, %s, 'EUR', %s::bigint[], %s, %s::text[])",
+        (users, proofs, version, amounts, keys, [None] * count),
+    )
+    assert len(paid.fetchall()) == count
+    for wallet_id in wallets:
+        seqs = [event.body["data"]["seq"] for event in feed.of(wallet_id)[1:]]
+        assert seqs == list(range(1, 2 + count // 2))
+
+
 def test_an_event_has_the_trace_of_its_cause(app: Flask, feed: Feed, wallet_id: UUID, database: Database) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     owner = database.as_superuser()

@@ -25,7 +25,7 @@ NOT_PUBLIC = (
     "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1",
     "2002:0a00:0001::1",
-    "2001:0:7f00:1::",  # Teredo: its server is 127.0.0.1
+    "2001:0:7f00:1::f7f7:f7f7",  # Teredo: its server is 127.0.0.1, its client 8.8.8.8
     "2001:0:4136:e378:8000:63bf:80ff:fffe",  # Teredo: its client is 127.0.0.1
     "0.0.0.0",
     "10.1.2.3",
