@@ -60,6 +60,16 @@ def test_a_finding_is_shown_with_its_place_and_exits_1(
     assert (shown.exit_code, "2 tenants, 1 with faults" in shown.output) == (1, True)
 
 
+def test_a_fault_of_the_feed_is_the_doctors_finding_too(
+    run: Run, wallet_id: UUID, heads: Path, fresh_database: Database
+) -> None:
+    superuser_of(fresh_database, "eur").execute("DELETE FROM events WHERE type = 'wallet.deposit.posted.v1'")
+    assert run("prover", "--once").exit_code == 1
+    examined = run("doctor", "--json")
+    assert examined.exit_code == 1
+    assert f"wallet {wallet_id} seq 1: movement without its event" in examined.output
+
+
 def test_an_old_proof_is_a_fault(run: Run, heads: Path, fresh_database: Database) -> None:
     assert run("prover", "--once").exit_code == 0
     fresh_database.as_superuser().execute("UPDATE shared.tenant_proofs SET proven_at = now() - interval '3 days'")
