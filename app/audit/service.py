@@ -31,7 +31,7 @@ _NOTE: Final = sa.text("SELECT audit_note_v2(CAST(:entry AS jsonb))")
 
 def entry_json(actor: Actor, **told: Any) -> str:
     """An entry as the JSON argument of `audit_note_v2`: the actor, and further fields by their names in AuditRecord. A
-    time is in UTC, with a Z.
+    time in UTC ends with Z.
     """
     who = {
         "actor_kind": actor.kind,
