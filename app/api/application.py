@@ -94,11 +94,12 @@ class Application(Flask):
         return static_rules(self.url_map)
 
     def raise_routing_exception(self, request: flask.Request) -> NoReturn:
-        """As Flask's; a redirect names the path alone. Werkzeug would name the scheme and host too, and it knows
-        neither behind a proxy that ends TLS.
+        """As Flask's; a redirect to another path of the host names the path alone. Werkzeug would name the scheme too,
+        and does not know it behind a proxy that ends TLS.
         """
-        if isinstance(request.routing_exception, RequestRedirect):
-            raise RequestRedirect(path_of_url(request.routing_exception.new_url))
+        error = request.routing_exception
+        if isinstance(error, RequestRedirect) and urlsplit(error.new_url).netloc == request.host.lower():
+            raise RequestRedirect(path_of_url(error.new_url))
         super().raise_routing_exception(request)
 
     def preprocess_request(self) -> ResponseReturnValue | None:
