@@ -41,7 +41,8 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes requirements.lock from setup.cfg. It needs an installed uv only, so that it mends a lock that can't be installed.
+# Writes requirements.lock from setup.cfg. It needs an installed uv and rich-click only, so that it mends a lock that can't be
+# installed, and one that lacks a package which the application imports already.
 lock: | $(BIN)/uv
 	$(BIN)/python -m scripts.lock_dependencies $(ARGS)
 
