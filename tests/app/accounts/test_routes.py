@@ -271,6 +271,8 @@ def test_a_change_of_the_password_is_told_to_its_owner(api: Api, person: Person,
 def test_a_name_is_changed(api: Api, person: Person) -> None:
     answer = api.send("PATCH", "/api/me", person, json={"name": "Ana Anić"})
     assert answer.json == {"id": str(person.user_id), "email": person.email, "name": "Ana Anić"}
+    refused = api.send("PATCH", "/api/me", person, json={"name": "Ana\nBcc: Eve"})
+    assert faults_of(refused) == [("name", "control_character")]
     assert api.get("/api/me", person).json["name"] == "Ana Anić"
 
 
