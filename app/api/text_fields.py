@@ -1,7 +1,7 @@
 """Texts that people read: those of movements, and names. A query and a secret are a plain `Text`."""
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from app.api.fields import Text, coded
 from tenant_schemas.names import has_format_character, is_blank
@@ -23,13 +23,19 @@ class LedgerText(Text):
 
 
 class Name(Text):
-    """A name that people compare, by the rule of `tenant_schemas/names.py`."""
+    """A name that people compare, by the rule of `tenant_schemas/names.py`. It is one line, without tabs."""
 
     default_error_messages = {  # noqa: RUF012  marshmallow's own way
         "format": coded(
             "format_character", "Characters that show nothing or change the direction of the text are not allowed."
         )
     }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        name = super()._deserialize(value, attr, data, **kwargs)
+        if "\n" in name or "\t" in name:
+            raise self.make_error("control")
+        return name
 
     def check_beyond_ascii(self, value: str) -> None:
         if has_format_character(value):

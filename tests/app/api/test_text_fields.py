@@ -47,6 +47,12 @@ def test_what_reorders_the_text_around_it_is_refused_everywhere(each: str) -> No
     assert code(name=f"a{each}b") == "format_character"
 
 
+@pytest.mark.parametrize("each", "\n\t", ids=ascii)
+def test_a_name_is_one_line_without_tabs_and_a_text_of_the_ledger_need_not_be(each: str) -> None:
+    assert code(name=f"Ana{each}Eve") == "control_character"
+    assert code(note=f"Ana{each}Eve") is None
+
+
 @pytest.mark.parametrize("name", JOINED, ids=ascii)
 def test_joiners_between_letters_that_join_are_in_names(name: str) -> None:
     assert code(name=name) is None

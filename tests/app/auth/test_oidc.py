@@ -18,12 +18,14 @@ from joserfc.jwk import ECKey, OctKey
 from app import create_app
 from app.auth import jwks_client
 from app.auth.oidc import OpenIdProvider
+from app.auth.passwords import hash_password
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.app.auth.test_tokens import encoded
 from tests.conftest import settings_for
 from tests.factories.api import Api
+from tests.factories.browser import PASSWORD, Browser
 from tests.factories.people import People, Person
 from tests.factories.provider import AUDIENCE, DISCOVERY, JWKS, Provider
 
@@ -259,6 +261,20 @@ def test_a_key_for_encryption_verifies_nothing(api: Api, provider: Provider, per
     published = {"keys": [{**key, "use": "enc"} for key in provider.jwks()["keys"]]}
     provider.answers[JWKS] = lambda: (200, {}, json.dumps(published).encode())
     refuse(api, provider.token(person.email))
+
+
+def test_a_log_out_with_a_providers_token_is_refused_and_yet_leaves_no_session_of_the_cookies(
+    app: Flask, api: Api, provider: Provider, people: People
+) -> None:
+    made = people.make(password_hash=hash_password(PASSWORD), eur="member")
+    browser = Browser(app)
+    assert browser.login(made).status_code == 200
+    kept = dict(browser.cookies)
+    headers = {"Authorization": f"Bearer {provider.token(made.email)}"}
+    problem_of(browser.send("POST", "/api/auth/logout", headers=headers), 403, "session_required")
+    assert set(browser.cookies) == {"__Secure-device"}
+    browser.cookies = kept
+    problem_of(browser.send("GET", "/api/me"), 401, "session_over")
 
 
 # --- the provider's keys -------------------------------------------------------------------------------------------
