@@ -39,6 +39,7 @@ _NEWEST_AUDIT: Final = r"""
     SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
     ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
 _HAS_FEED: Final = "SELECT to_regclass('events_head') IS NOT NULL"
+_HAS_FEED_AUDIT: Final = "SELECT to_regprocedure('events_audit_v1()') IS NOT NULL"
 _AUDIT_FEED: Final = "SELECT wallet_id, event_id, finding FROM events_audit_v1() ORDER BY wallet_id, event_id"
 _IS_PROVEN: Final = "SELECT to_regclass('wallet_proofs') IS NOT NULL"
 _FORGET_PROOFS: Final = (
@@ -72,7 +73,7 @@ def find_faults(connection: Connection) -> list[str]:
         f"wallet {wallet_id} seq {seq}: {finding}" if wallet_id else str(finding)
         for wallet_id, seq, finding in connection.execute(audit)
     ]
-    if _holds(connection, _HAS_FEED):
+    if _holds(connection, _HAS_FEED_AUDIT):
         found = connection.execute(_AUDIT_FEED)
         faults += [f"wallet {wallet_id} event {event_id}: {finding}" for wallet_id, event_id, finding in found]
     return faults

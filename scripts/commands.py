@@ -7,6 +7,7 @@ process that is killed loses nothing: its commands are delivered again, and none
 Examples:
     python -m scripts.commands
     python -m scripts.commands --tenant eur --tenant km
+    python -m scripts.commands --metrics-port 9102
 
 Exit codes: 0 after SIGTERM or Ctrl-C; 2 bad arguments or settings.
 """
@@ -21,16 +22,19 @@ from app import create_app
 from app.auth.key_uses import start_key_use_worker
 from app.config import Settings
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
+from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry_watcher import start_registry_watcher
 
 
 @click.command(help=__doc__)
 @click.option("--tenant", "slugs", metavar="SLUG", multiple=True, help="Only this tenant's queue; may be repeated.")
-def main(slugs: tuple[str, ...]) -> None:
+@metrics_port_option
+def main(slugs: tuple[str, ...], metrics_port: int | None) -> None:
     settings = settings_or_exit()
     if not settings.broker_url.startswith(("amqp://", "amqps://")):
         exit_with("Commands need RabbitMQ: set BROKER_URL to amqp:// or amqps://.", BAD_ARGUMENTS)
+    serve_metrics_or_exit(metrics_port)
     asyncio.run(_consume(settings, slugs))
 
 

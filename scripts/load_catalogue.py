@@ -35,6 +35,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.api.fields import Choice, Schema, Text
 from app.api.money_fields import AmountField
+from app.api.text_fields import LedgerText
 from app.catalogue.models import Category, Product, ProductPrice
 from app.catalogue.schemas import MAX_CODE, MAX_SKU, STATUSES
 from app.db import ROLES, admin_engine
@@ -71,14 +72,14 @@ class CategoryEntry(Schema):
         max_length=MAX_CODE,
         validate=validate.Regexp(r"[a-z][a-z0-9-]*\Z", error="Lower-case letters, digits and hyphens, a letter first."),
     )
-    name = Text(required=True, max_length=200)
+    name = LedgerText(required=True, max_length=200)
 
 
 class ProductEntry(Schema):
     sku = Text(required=True, max_length=MAX_SKU)
-    name = Text(required=True, max_length=200)
+    name = LedgerText(required=True, max_length=200)
     category = Text(required=True, max_length=MAX_CODE)
-    description = Text(max_length=2000, load_default=None, allow_none=True)
+    description = LedgerText(max_length=2000, load_default=None, allow_none=True)
     status = Choice(STATUSES, load_default="active")
     prices = fields.Dict(keys=fields.String(), values=AmountField(allow_none=True), load_default=dict)
 

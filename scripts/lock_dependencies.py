@@ -5,6 +5,8 @@ A pin that still satisfies setup.cfg keeps its version; `--upgrade` takes the ne
 writes nothing and needs no network: it compares the digests of setup.cfg's requirements and of the pins with those in
 the lock's head.
 
+It imports nothing of the application, which can't start while a package is missing that the new lock would bring.
+
 Exit codes: 0 the lock is written or, with --check, up to date; 1 uv finds no set of versions or, with --check, the lock
 is older than setup.cfg; 2 bad arguments.
 """
@@ -14,12 +16,11 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from typing import NoReturn
 
 import rich_click as click
 
-from app.config import ROOT
-from scripts.support.console import FAILED, exit_with
-
+ROOT = Path(__file__).resolve().parent.parent
 SETUP_CFG = ROOT / "setup.cfg"
 LOCK = ROOT / "requirements.lock"
 # One set of pins for every platform and every Python from python_requires on: markers tell them apart.
@@ -34,7 +35,7 @@ def main(*, upgrade: bool, check: bool) -> None:
         _write(["--upgrade"] if upgrade else [])
     elif not LOCK.exists() or LOCK.read_text("utf-8") != _lock_text(_pins(LOCK.read_text("utf-8"))):
         fault = f"{LOCK.name} was edited, or is older than the requirements in {SETUP_CFG.name}"
-        exit_with(f"{fault}. Run `make lock` and commit it.", FAILED)
+        _fail(f"{fault}. Run `make lock` and commit it.")
 
 
 def _write(options: list[str]) -> None:
@@ -44,7 +45,7 @@ def _write(options: list[str]) -> None:
     files = ["--output-file", LOCK.name, SETUP_CFG.name, "--all-extras"]
     command = [uv, "pip", "compile", *UV_OPTIONS, *options, "--python-version", python, *files]
     if subprocess.run(command, cwd=SETUP_CFG.parent, check=False).returncode:
-        exit_with(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.", FAILED)
+        _fail(f"uv could not lock the requirements in {SETUP_CFG.name}; {LOCK.name} is unchanged.")
     LOCK.write_text(_lock_text(LOCK.read_text("utf-8")), "utf-8")
 
 
@@ -79,6 +80,11 @@ def _setup_cfg() -> ConfigParser:
     parser = ConfigParser(interpolation=None)
     parser.read_string(SETUP_CFG.read_text("utf-8"))
     return parser
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

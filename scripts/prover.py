@@ -1,4 +1,4 @@
-"""Prove every tenant's books, again and again: balances, hash chains, entries, holds, orders and the audit log.
+"""Prove every tenant's books, again and again: balances, hash chains, entries, holds, orders, the audit log and events.
 
 It runs until SIGTERM or Ctrl-C, and then stops after its current step. It uses at most PROVER_BUDGET percent of one
 core. It reads each tenant under the tenant's own login in short db transactions, and goes on where it last stopped,
@@ -7,6 +7,7 @@ all chains with their last signed heads in PROVER_HEADS_DIR, and signs new ones.
 
 Examples:
     python -m scripts.prover
+    python -m scripts.prover --metrics-port 9103
     python -m scripts.prover --once
     python -m scripts.prover --once --full --tenant km
     python -m scripts.prover --status
@@ -50,6 +51,7 @@ from scripts.support.console import (
     show_json,
     show_table,
 )
+from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
 from tenant_schemas.connections import Connections
 from tenant_schemas.registry import get_tenant
 
@@ -64,13 +66,23 @@ CONNECTIONS: Final = 4
 @click.option("--tenant", "slugs", multiple=True, help="With --once: only this tenant; may be repeated.")
 @click.option("--status", "shows_status", is_flag=True, help="Show the tenants' proofs, and prove nothing.")
 @click.option("--findings", "findings_of", metavar="SLUG", help="List the findings of this tenant, and prove nothing.")
+@metrics_port_option
 @json_option
 @exit_on_error()
 def main(
-    *, once: bool, is_full: bool, slugs: tuple[str, ...], shows_status: bool, findings_of: str | None, as_json: bool
+    *,
+    once: bool,
+    is_full: bool,
+    slugs: tuple[str, ...],
+    shows_status: bool,
+    findings_of: str | None,
+    metrics_port: int | None,
+    as_json: bool,
 ) -> None:
     if (is_full or slugs) and not once:
         exit_with("--full and --tenant say what --once proves: give --once too.", BAD_ARGUMENTS)
+    if metrics_port and (once or shows_status or findings_of):
+        exit_with("--metrics-port is for a prover that runs until it is stopped.", BAD_ARGUMENTS)
     settings = settings_or_exit()
     connections = make_connections(settings, max_connections=CONNECTIONS)
     try:
@@ -81,6 +93,7 @@ def main(
         elif once:
             _prove_once(connections, settings, slugs, is_full=is_full, as_json=as_json)
         else:
+            serve_metrics_or_exit(metrics_port)
             _prove_until_stopped(connections, settings)
     finally:
         connections.close()
@@ -116,6 +129,7 @@ def _prove_until_stopped(connections: Connections, settings: Settings) -> None:
     while not prover.stop.is_set():
         try:
             prover.run_round()
+            prover.measure()
         except (psycopg.Error, SQLAlchemyError):
             log.exception("prover_round_failed")
         prover.stop.wait(ROUND_PAUSE_SECONDS)

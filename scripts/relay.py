@@ -23,13 +23,12 @@ from app import create_app
 from app.brokers.connect import publisher_for
 from app.brokers.publisher import BrokerMisconfigured
 from app.config import Settings
-from app.metrics.endpoint import serve_metrics
 from app.relay.broker_sink import BrokerSink
 from app.relay.relay import Relay
 from app.relay.sweep import Sweep
 from app.relay.upkeep import Upkeep
-from app.tracing import start_tracing
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
+from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
 
 
 @click.command(help=__doc__)
@@ -47,11 +46,7 @@ from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
     show_default=True,
     help="Tenants at once whose webhooks are called.",
 )
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    help="Port of this machine on which /metrics is served. Default: no metrics.",
-)
+@metrics_port_option
 def main(threads: int, senders: int, metrics_port: int | None) -> None:
     settings = settings_or_exit()
     if not settings.relay_database_url:
@@ -59,10 +54,7 @@ def main(threads: int, senders: int, metrics_port: int | None) -> None:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    if metrics_port:
-        _serve_metrics(metrics_port)
-    if settings.otel:
-        start_tracing(settings)
+    serve_metrics_or_exit(metrics_port)
     sweep, broker = Sweep(settings.relay_database_url), _broker(settings)
     upkeep = Upkeep(timedelta(days=settings.event_retention_days), has_broker=broker is not None)
     try:
@@ -71,13 +63,6 @@ def main(threads: int, senders: int, metrics_port: int | None) -> None:
         sweep.close()
         if broker is not None:
             broker.close()
-
-
-def _serve_metrics(port: int) -> None:
-    try:
-        serve_metrics(port)
-    except OSError as error:
-        exit_with(f"Can't serve metrics on port {port}: {error.strerror}. Choose another one.", BAD_ARGUMENTS)
 
 
 def _broker(settings: Settings) -> BrokerSink | None:

@@ -48,6 +48,7 @@ HOST = "127.0.0.1"
 THREADS = 128
 STREAMS = 300
 READY_SECONDS = 30
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
 
@@ -83,25 +84,23 @@ DRAIN_SECONDS = 30
 )
 @click.option("--streams", is_flag=True, help=f"Hold up to {STREAMS} event streams in each worker (EVENT_STREAMS).")
 def main(*, host: str, port: int, workers: int, threads: int, streams: bool) -> None:
-    _refuse_taken_port(host, port, "PORT")
+    refuse_taken_port(host, port, "PORT")
     settings = settings_or_exit()
     if settings.metrics_port == port:
         exit_with(f"METRICS_PORT and PORT are both {port}. Set METRICS_PORT to another port.", BAD_ARGUMENTS)
     if settings.metrics_port:
-        _refuse_taken_port(host, settings.metrics_port, "METRICS_PORT")
+        refuse_taken_port(host, settings.metrics_port, "METRICS_PORT")
     if settings.is_embedded:
-        with _preparation_lock():
-            _prepare(settings)
-    stop_signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
+        prepare(settings)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     defaults = _mail_folder(settings)
     if streams:
         threads, defaults = threads + STREAMS, {**defaults, "EVENT_STREAMS": str(STREAMS)}
     server = start_gunicorn(host, port, workers, threads, defaults=defaults, metrics_port=settings.metrics_port)
     relay = _start_relay() if settings.is_embedded and not streams else None
-    for number in stop_signals:
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: server.terminate())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if wait_until_ready(server, host, port) and settings.is_embedded:
         for folder in _mail_folder(settings).values():
             print(f"Mails to users are written to {folder}")
@@ -121,8 +120,15 @@ def _preparation_lock() -> Iterator[None]:
         yield
 
 
+def prepare(settings: Settings) -> None:
+    """Prepare an embedded server: create roles, migrate, provision the demo tenants and seed them. A step that was done
+    before is skipped. Exits 1 if it can't be migrated.
+    """
+    with _preparation_lock():
+        _prepare(settings)
+
+
 def _prepare(settings: Settings) -> None:
-    """Create roles, migrate, provision the demo tenants and seed them. A step that was done before is skipped."""
     create_roles(embedded_server(data_dir()).superuser_url(), settings)
     engine = admin_engine(settings.admin_database_url)
     failed = [outcome for outcome in migrate(engine, MIGRATIONS) if outcome.has_failed]
@@ -148,7 +154,8 @@ def _prepare(settings: Settings) -> None:
         seed(settings)
 
 
-def _refuse_taken_port(host: str, port: int, variable: str) -> None:
+def refuse_taken_port(host: str, port: int, variable: str) -> None:
+    """Exit 2 if no process can listen there now. `variable` is the setting to change."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -185,7 +192,7 @@ def start_gunicorn(
         env=request_settings(threads) | (defaults or {}) | os.environ,
         stdout=log,
         start_new_session=True,
-        preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
+        preexec_fn=stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )
 
 
@@ -194,7 +201,7 @@ def _start_relay() -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "scripts.relay"],
         cwd=ROOT,
         start_new_session=True,
-        preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
+        preexec_fn=stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )
 
 
@@ -206,9 +213,9 @@ def request_settings(threads: int) -> dict[str, str]:
     return {"REQUEST_CONCURRENCY": str(running), "REQUEST_QUEUE": str(max(0, threads - running - threads // 8))}
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
     """In the child: unblock the signals, and (on Linux) get SIGTERM if the parent is killed."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

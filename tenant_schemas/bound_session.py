@@ -7,9 +7,10 @@ nor written under another binding.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
-from sqlalchemy import ChunkedIteratorResult, event
+from sqlalchemy import ChunkedIteratorResult, CursorResult, event
+from sqlalchemy.engine.cursor import BufferedRowCursorFetchStrategy, ResultFetchStrategy
 from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, attributes
 from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.util import immutabledict
@@ -28,7 +29,8 @@ LOAD_OPTIONS: Final = "_sa_orm_load_options"
 class BoundSession(Session):
     """Raises NotBound where no binding is, and BindingChanged for an object or a streamed result of another binding.
 
-    An object stays usable under its own binding, also when another was bound in between.
+    An object stays usable under its own binding, also when another was bound in between. A result is streamed if its
+    statement has `yield_per` or `stream_results`: the rows of all others were read when it was executed.
     """
 
     _binding: Binding | None = None
@@ -59,7 +61,11 @@ class BoundSession(Session):
         if options := getattr(statement, "_execution_options", None):
             _refuse_token(options.get(IDENTITY), token)
         result = super()._execute_internal(statement, params, **more)
-        return _refusing_result(self, result, token) if isinstance(result, ChunkedIteratorResult) else result
+        if isinstance(result, ChunkedIteratorResult):
+            return _refusing_result(self, result, token)
+        if _is_streamed(result):
+            result.cursor_strategy = _BoundFetch(self, token, result.cursor_strategy)
+        return result
 
     def _identity_lookup(  # noqa: PLR0917
         self,
@@ -82,7 +88,7 @@ class BoundSession(Session):
 
     def _merge(self, state: InstanceState[Any], *arguments: Any, **named: Any) -> Any:
         """Also the objects to which `merge` cascades come here."""
-        if state.key is not None:
+        if _has_binding(state):
             _refuse_object(state, self.token())
         return super()._merge(state, *arguments, **named)
 
@@ -96,7 +102,7 @@ class BoundSession(Session):
         """`bulk_save_objects` gives the states of objects here, `bulk_update_mappings` dictionaries."""
         token, found = self.token(), list(mappings)
         for state in found:
-            if isinstance(state, InstanceState) and state.key is not None:
+            if isinstance(state, InstanceState) and _has_binding(state):
                 _refuse_object(state, token)
         super()._bulk_save_mappings(mapper, found, *arguments, **named)
 
@@ -121,6 +127,11 @@ def _refuse_token(other: Token | None, token: Token) -> None:
         raise BindingChanged("The statement loads objects of another binding: enter its `tenant_context(...)`.")
 
 
+def _has_binding(state: InstanceState[Any]) -> bool:
+    """Whether the object was loaded, or was added to a session. An expunged new object belongs to no binding."""
+    return state.key is not None or state.session is not None
+
+
 def _refuse_object(state: InstanceState[Any], token: Token) -> None:
     if state.identity_token != token:
         raise BindingChanged(
@@ -129,28 +140,66 @@ def _refuse_object(state: InstanceState[Any], token: Token) -> None:
         )
 
 
+def _is_streamed(result: Any) -> bool:
+    return isinstance(result, CursorResult) and isinstance(result.cursor_strategy, BufferedRowCursorFetchStrategy)
+
+
+def _refuse_result(session: BoundSession, result: Any, token: Token) -> None:
+    if session.token() != token:
+        result.close()  # Otherwise the next reader would miss the rows of this one, without an error.
+        raise BindingChanged("This result is of another binding, and is closed: read it before you bind the next.")
+
+
 def _refusing_result(session: BoundSession, result: ChunkedIteratorResult[Any], token: Token) -> Any:
     """The result, whose rows can be read under its own binding only. Rows that it has read stay with their reader."""
-    chunks = cast(Chunks, result.chunks)
-
-    def refuse_other_binding() -> None:
-        if session.token() != token:
-            result.close()  # Otherwise the next reader would miss the rows of this one, without an error.
-            raise BindingChanged("This result is of another binding, and is closed: read it before you bind the next.")
+    chunks, is_streamed = cast(Chunks, result.chunks), _is_streamed(result.raw)
 
     def bound_rows(rows: Iterable[Any]) -> Iterator[Any]:
         for row in rows:
-            refuse_other_binding()
+            _refuse_result(session, result, token)
             yield row
 
     def bound_chunks(size: int | None) -> Iterator[Iterable[Any]]:
         found = chunks(size)
-        refuse_other_binding()
+        _refuse_result(session, result, token)
         for rows in found:
             # A streamed result reads a chunk before its rows are asked for.
-            yield bound_rows(rows) if size else rows
-            refuse_other_binding()
+            yield bound_rows(rows) if size or is_streamed else rows
+            _refuse_result(session, result, token)
 
     result.chunks = bound_chunks  # type: ignore[assignment]
     result.iterator = chain.from_iterable(bound_chunks(result._yield_per))
     return result
+
+
+class _BoundFetch(ResultFetchStrategy):
+    """Fetches the rows of a streamed result of plain columns, under its own binding only."""
+
+    __slots__ = ("_session", "_strategy", "_token")
+
+    def __init__(self, session: BoundSession, token: Token, strategy: ResultFetchStrategy) -> None:
+        self._session, self._token, self._strategy = session, token, strategy
+
+    def soft_close(self, result: Any, dbapi_cursor: Any) -> None:
+        self._strategy.soft_close(result, dbapi_cursor)
+
+    def hard_close(self, result: Any, dbapi_cursor: Any) -> None:
+        self._strategy.hard_close(result, dbapi_cursor)
+
+    def yield_per(self, result: Any, dbapi_cursor: Any, num: int) -> None:
+        self._strategy.yield_per(result, dbapi_cursor, num)
+
+    def fetchone(self, result: Any, dbapi_cursor: Any, hard_close: bool = False) -> Any:
+        _refuse_result(self._session, result, self._token)
+        return self._strategy.fetchone(result, dbapi_cursor, hard_close)
+
+    def fetchmany(self, result: Any, dbapi_cursor: Any, size: int | None = None) -> Any:
+        _refuse_result(self._session, result, self._token)
+        return self._strategy.fetchmany(result, dbapi_cursor, size)
+
+    def fetchall(self, result: Any, dbapi_cursor: Any) -> Any:
+        _refuse_result(self._session, result, self._token)
+        return self._strategy.fetchall(result, dbapi_cursor)
+
+    def handle_exception(self, result: Any, dbapi_cursor: Any, err: BaseException) -> NoReturn:
+        self._strategy.handle_exception(result, dbapi_cursor, err)

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from tenant_schemas.errors import NameRefused
+from tenant_schemas.names import has_format_character, is_blank, is_printable
 
 # PostgreSQL truncates identifiers at 63 bytes without an error. With these limits `tenant_<slug>` has at most 39 bytes,
 # and a schema name with a dated suffix (`_restored_20260101`) fits, so no name is ever truncated.
@@ -81,10 +82,11 @@ def check_schema_name(schema_name: str) -> str:
 
 def check_display_name(name: str) -> str:
     """Return `name` if people can be shown it as it is. Raises NameRefused."""
-    if not 0 < len(name) <= DISPLAY_NAME_MAX_LENGTH or not name.isprintable():
+    is_plain = is_printable(name) and not has_format_character(name) and not is_blank(name)
+    if not is_plain or len(name) > DISPLAY_NAME_MAX_LENGTH:
         raise NameRefused(
             f"{name[:DISPLAY_NAME_MAX_LENGTH]!r} is not a valid display name: use 1 to {DISPLAY_NAME_MAX_LENGTH}"
-            " printable characters."
+            " printable characters, not only blanks."
         )
     return name
 

@@ -2,7 +2,6 @@
 site builds.
 """
 
-import importlib
 import os
 import re
 import shutil
@@ -21,7 +20,9 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
+from app.events.models import EVENT_TYPES
 from tenant_schemas.testing.plugin import Database
+from tests.factories.command_lines import STANDALONE, options_of, script_names, scripts
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
@@ -48,7 +49,7 @@ def sources(*patterns: str) -> str:
 @cache
 def file_names() -> set[str]:
     """The names of all files below the folders of the code."""
-    folders = ("app", "docs", "migrations", "scripts", "tenant_schemas", "tests")
+    folders = ("app", "deploy", "docs", "migrations", "scripts", "tenant_schemas", "tests")
     return {path.name for folder in folders for path in (ROOT / folder).rglob("*.*")}
 
 
@@ -97,21 +98,6 @@ def test_every_name_in_the_table_of_promises_exists() -> None:
 # Commands.
 
 
-# It needs no package but cryptography, so its options are argparse's; `tests/scripts/test_prove_statement.py` runs it.
-STANDALONE = {"prove_statement"}
-
-
-@cache
-def scripts() -> dict[str, click.Command]:
-    """The commands of scripts/, by name."""
-    return {name: importlib.import_module(f"scripts.{name}").main for name in script_names() if name not in STANDALONE}
-
-
-def script_names() -> list[str]:
-    paths = sorted((ROOT / "scripts").glob("*.py"))
-    return [path.stem for path in paths if "__main__" in path.read_text("utf-8")]
-
-
 def flask_commands(app: Flask) -> dict[str, click.Command]:
     """The application's own `flask` commands, as `group command`."""
     groups = {name: group for name, group in app.cli.commands.items() if isinstance(group, click.Group)}
@@ -121,13 +107,6 @@ def flask_commands(app: Flask) -> dict[str, click.Command]:
         if name != "openapi"  # A command of flask-smorest.
         for command_name, command in group.commands.items()
     }
-
-
-def options_of(command: click.Command) -> set[str]:
-    """The long options of a command and of the commands below it."""
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
-    return own.union({"--help"}, *(options_of(deeper) for deeper in below))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -238,6 +217,17 @@ def test_every_problem_code_that_is_explained_exists() -> None:
     codes = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)} - {"errors"}
     assert len(codes) > 20
     assert not [code for code in codes if f'"{code}"' not in sources("app/**/*.py")]
+
+
+def test_every_type_of_event_is_documented() -> None:
+    """By its name, or for the outcomes of commands by the names of its parts."""
+    text = text_of("docs/events.md")
+    named = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)+\.v1)`", text))
+    missing = [name for name in EVENT_TYPES if name not in named]
+    verbs = {name.split(".")[1] for name in missing}
+    assert {name for name in missing if name.split(".")[2] in {"completed", "refused"}} == set(missing)
+    assert not [verb for verb in verbs if f"`{verb}`" not in text]
+    assert named <= set(EVENT_TYPES)
 
 
 # Benchmarks.

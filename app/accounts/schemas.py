@@ -4,6 +4,7 @@ from marshmallow import fields
 
 from app.api.fields import Answer, Moment, Schema, Text
 from app.api.pagination import page_schema
+from app.api.text_fields import Name
 from app.auth.schemas import NewPassword, Password
 from app.users.schemas import MAX_ADDRESS_LENGTH, EmailAddress
 
@@ -26,7 +27,7 @@ class ResetPasswordSchema(Schema):
 
 
 class UpdateMeSchema(Schema):
-    name = Text(required=True, max_length=MAX_NAME_LENGTH)
+    name = Name(required=True, max_length=MAX_NAME_LENGTH)
 
 
 class ProfileSchema(Answer):

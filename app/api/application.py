@@ -3,7 +3,8 @@ host does not select the route. Where one of that changes, Flask's own method is
 """
 
 from functools import cached_property, lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
+from urllib.parse import urlsplit, urlunsplit
 
 import flask
 from flask import Flask, Response, request_tearing_down
@@ -12,7 +13,7 @@ from flask.globals import request_ctx
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 from werkzeug.exceptions import BadRequest
-from werkzeug.routing import Map, MapAdapter, Rule
+from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule
 from werkzeug.wsgi import get_host
 
 from app.current import current_request
@@ -92,6 +93,15 @@ class Application(Flask):
         """The rules without variables, by method and path."""
         return static_rules(self.url_map)
 
+    def raise_routing_exception(self, request: flask.Request) -> NoReturn:
+        """As Flask's; a redirect to another path of the host names the path alone. Werkzeug would name the scheme too,
+        and does not know it behind a proxy that ends TLS.
+        """
+        error = request.routing_exception
+        if isinstance(error, RequestRedirect) and urlsplit(error.new_url).netloc == request.host.lower():
+            raise RequestRedirect(path_of_url(error.new_url))
+        super().raise_routing_exception(request)
+
     def preprocess_request(self) -> ResponseReturnValue | None:
         if len(self.before_request_funcs) > 1 or self.url_value_preprocessors:
             return super().preprocess_request()
@@ -152,6 +162,12 @@ def static_rules(url_map: Map) -> StaticRules:
             shared.update({place} if place in found else ())
             found[place] = rule
     return {place: rule for place, rule in found.items() if place not in shared}
+
+
+def path_of_url(url: str) -> str:
+    """The path and the query of the URL. The path begins with one slash: `//name/` would be the path of a host."""
+    parts = urlsplit(url)
+    return urlunsplit(("", "", f"/{parts.path.lstrip('/')}", parts.query, ""))
 
 
 @lru_cache(1024)

@@ -3,8 +3,7 @@
 import re
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, ClassVar, Final, cast
-from unicodedata import category
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import marshmallow
@@ -15,12 +14,6 @@ from app.api.loader import Loader, loader_of
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 # Unicode's category Cc, which never changes, without tab and line feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# Unicode's format characters show nothing, and change how the text around them reads: so do the bidirectional ones.
-_FORMAT: Final = frozenset({"Cf", "Zl", "Zp"})
-_JOINERS: Final = "\u200c\u200d"  # Persian and Indic letters and emoji need them.
-_STRAY_JOINER: Final = re.compile(
-    f"(?<![^\\x00-\u024f\u2000-\u206f])[{_JOINERS}]|[{_JOINERS}](?![^\\x00-\u024f\u2000-\u206f])"
-)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
@@ -81,18 +74,14 @@ REQUIRED = {"required": coded("required", "This field is needed."), "null": code
 
 
 class Text(fields.String):
-    """Text of 1 to `max_length` characters, without control and format characters."""
+    """Text of 1 to `max_length` characters, without control characters. `text_fields.py` has texts with more rules."""
 
-    refuses_format: ClassVar[bool] = True
     default_error_messages = {  # noqa: RUF012
         **REQUIRED,
         "invalid": coded("not_a_string", "A string is needed."),
         "empty": coded("empty", "It must not be empty."),
         "too_long": coded("too_long", "At most {max_length} characters."),
         "control": coded("control_character", "Control characters are not allowed."),
-        "format": coded(
-            "format_character", "Characters that show nothing or change the direction of the text are not allowed."
-        ),
     }
 
     def __init__(self, *, max_length: int, description: str | None = None, **kwargs: Any) -> None:
@@ -109,14 +98,12 @@ class Text(fields.String):
             raise self.make_error("too_long", max_length=self.max_length)
         if _CONTROL.search(value):
             raise self.make_error("control")
-        if self.refuses_format and not value.isascii() and _has_format_character(value):
-            raise self.make_error("format")
+        if not value.isascii():
+            self.check_beyond_ascii(value)
         return value
 
-
-def _has_format_character(text: str) -> bool:
-    """A joiner counts only at the edge of a word or beside a Latin letter, where it joins nothing."""
-    return bool(_STRAY_JOINER.search(text)) or any(category(each) in _FORMAT and each not in _JOINERS for each in text)
+    def check_beyond_ascii(self, value: str) -> None:
+        """Raises ValidationError for a character that this kind of text refuses."""
 
 
 class Identifier(fields.UUID):

@@ -14,6 +14,7 @@ from app.api_keys.errors import ApiKeysUndecided
 from app.api_keys.models import ApiKey
 from app.audit.service import commit_entry
 from app.auth.actors import Actor
+from app.auth.membership_lock import is_operator
 from app.db import db
 from tenant_schemas.tenant import Tenant
 
@@ -26,11 +27,14 @@ class KeyChoice(StrEnum):
 def settle_keys(tenant: Tenant, user_id: UUID, choice: KeyChoice | None, *, keeper: UUID | None, actor: Actor) -> None:
     """Revoke the user's valid keys in the tenant, or let the keeper answer for them, and record each in the audit log.
 
-    Works on the shared side, locks the keys' rows and commits nothing but the entries. Raises ApiKeysUndecided, with
-    the keys, if there are some and no choice.
+    The keys of an operator do not depend on a membership: without a choice they stay as they are. Works on the shared
+    side, locks the keys' rows and commits nothing but the entries. Raises ApiKeysUndecided, with the keys, if there are
+    some and no choice.
     """
     keys = _valid_keys(tenant, user_id)
     if keys and choice is None:
+        if is_operator(user_id):
+            return
         raise ApiKeysUndecided(
             "API keys depend on this member's right. Choose apiKeys: `revoke`, or `keep`, and you answer for them.",
             {"apiKeys": [_named(key) for key in keys]},

@@ -2,8 +2,9 @@
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment, Schema, Text, Word, Words
+from app.api.fields import Answer, Choice, Moment, Schema, Word, Words
 from app.api.pagination import page_schema
+from app.api.text_fields import Name
 from app.users.models import KEY_ROLES
 
 ROLES = Words("ApiKeyRole", *KEY_ROLES)
@@ -38,6 +39,6 @@ ApiKeyPageSchema = page_schema(ApiKeySchema)
 
 
 class CreateApiKeySchema(Schema):
-    name = Text(required=True, max_length=100)
+    name = Name(required=True, max_length=100)
     role = Choice(ROLES, required=True)
     expires_at = Moment(required=True, data_key="expiresAt", metadata={"description": "in the future, within a year"})

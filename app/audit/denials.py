@@ -89,6 +89,9 @@ def _is_admitted(code: str) -> bool:
 
 
 def _action() -> str:
+    """A look for a safe method: Flask answers OPTIONS at the route of a change."""
+    if request.method in SAFE_METHODS:
+        return "look"
     view = current_app.view_functions[request.endpoint or ""]
     return getattr(view, "does", None) or "look"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Choice, Moment, PeriodQuery, Text, Word
+from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, QueryFlag, Text, Word
 from app.api.pagination import CountedPageQuery, counted_page_schema
 from app.api.spelling import camel_case
 from app.auth.schemas import ACTOR_KINDS, ActorSchema
@@ -13,6 +13,8 @@ from app.money import format_minor
 from app.users.schemas import PersonSchema
 
 _MINOR = re.compile("(_m|M)inor$")
+# Release 0.2.0 wrote times like this, in UTC. The chain keeps them, and an answer shows a Z.
+_UTC_OFFSET = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?)\+00:00", re.ASCII)
 # Release 0.2.0 wrote the address into the entries of invitations. The chain keeps it, and no answer shows it: the
 # tenant may have forgotten whose it is.
 _ADDRESS = "email"
@@ -29,16 +31,22 @@ class StateField(fields.Dict):
 
 def _spelled(state: dict[str, Any], currency: str | None) -> dict[str, Any]:
     return {
-        camel_case(_MINOR.sub("", name)): (
-            _spelled(value, currency)
-            if isinstance(value, dict)
-            else _amount(value, currency)
-            if currency and isinstance(value, int) and _MINOR.search(name)
-            else value
-        )
+        camel_case(_MINOR.sub("", name)): _spelled_value(name, value, currency)
         for name, value in state.items()
         if name != _ADDRESS
     }
+
+
+def _spelled_value(name: str, value: Any, currency: str | None) -> Any:
+    if isinstance(value, dict):
+        return _spelled(value, currency)
+    if isinstance(value, list):
+        return [_spelled_value("", each, currency) for each in value]
+    if isinstance(value, str):
+        return _UTC_OFFSET.sub(r"\1Z", value) if _UTC_OFFSET.fullmatch(value) else value
+    if currency and isinstance(value, int) and _MINOR.search(name):
+        return _amount(value, currency)
+    return value
 
 
 def _amount(minor: int, currency: Any) -> Any:
@@ -80,7 +88,7 @@ AuditPageSchema = counted_page_schema(AuditEntrySchema)
 
 class AuditQuery(CountedPageQuery, PeriodQuery):
     action = Text(max_length=100)
-    actor_id = fields.UUID(data_key="actorId")
+    actor_id = Identifier(data_key="actorId")
     actor_kind = Choice(ACTOR_KINDS, data_key="actorKind")
-    wallet_id = fields.UUID(data_key="walletId")
-    is_refused = fields.Boolean(data_key="refused")
+    wallet_id = Identifier(data_key="walletId")
+    is_refused = QueryFlag(data_key="refused")

@@ -30,7 +30,9 @@ _NOTE: Final = sa.text("SELECT audit_note_v2(CAST(:entry AS jsonb))")
 
 
 def entry_json(actor: Actor, **told: Any) -> str:
-    """An entry as the JSON argument of `audit_note_v2`: the actor, and further fields by their names in AuditRecord."""
+    """An entry as the JSON argument of `audit_note_v2`: the actor, and further fields by their names in AuditRecord. A
+    time in UTC ends with Z.
+    """
     who = {
         "actor_kind": actor.kind,
         "actor_id": actor.id,
@@ -38,7 +40,7 @@ def entry_json(actor: Actor, **told: Any) -> str:
         "request_id": actor.request_id,
     }
     known = {name: value.replace("\0", "%00") if isinstance(value, str) else value for name, value in told.items()}
-    return orjson.dumps(who | known).decode()
+    return orjson.dumps(who | known, option=orjson.OPT_UTC_Z).decode()
 
 
 def add_entry(actor: Actor, action: str, **told: Any) -> None:
@@ -64,6 +66,7 @@ def commit_refusal(tenant: Tenant, actor: Actor, action: str, *, subject: str, r
 
     Locks the caller's count, and then the head of the audit log's chain.
     """
+    # The first version for the reason in `commit_entry`.
     statement = "SELECT audit_refused_v1(%s::jsonb)"
     entry = entry_json(actor, action=action, subject=subject, refusal=refusal)
     connections().engine(tenant).one_statement(statement, (entry,))
@@ -73,6 +76,7 @@ def end_refusal_windows() -> None:
     """Write the counts of refusals whose hour is over into the bound tenant's log, in the session's db transaction.
     Locks these counts, and then the head of the audit log's chain. Commits nothing.
     """
+    # The first version for the reason in `commit_entry`.
     db.session.execute(sa.text("SELECT audit_refusals_end_v1()"))
 
 

@@ -38,7 +38,7 @@ from app.auth.key_uses import note_key_use
 from app.auth.remembered_standings import RememberedStandings, StandingKey
 from app.auth.second_factor.demand import demands_second_factor, refuse_single_factor
 from app.auth.second_factor.errors import SecondFactorDemanded
-from app.auth.tenant_of_request import known_standing, selection_of, tenant_of
+from app.auth.tenant_of_request import known_standing, selection_of, standing_of_known_key, tenant_of
 from app.auth.tokens import Token
 from app.config import Settings
 from app.current import current_app, g, request
@@ -228,6 +228,7 @@ def _refuse_unknown_query(view: Callable[..., Any] | None) -> None:
 
 def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if isinstance(credential, ApiKey):
+        standing_of_known_key(credential)
         raise UserRequired("An API key can't call this route; log in as a user.")
     if who is Access.OPERATOR and credential.claims.get("tenant"):
         raise TenantAmbiguous(

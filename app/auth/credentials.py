@@ -45,18 +45,23 @@ def presented_session() -> UUID | None:
 
 def session_of_header(header: str) -> UUID | None:
     """The session of the access token in this Authorization header, also of an expired one. None for what is no access
-    token of this service. Raises SessionRequired for an OpenID provider's token.
+    token of this service.
     """
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer":
         return None
-    provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
-    if provider and provider.issued(text.strip()):
-        raise SessionRequired("This access token is the identity provider's; end its session there.")
     try:
         return current_mint().read(text.strip()).session_id
     except TokenInvalid:
         return None
+
+
+def refuse_provider_token(header: str) -> None:
+    """Raises SessionRequired for an OpenID provider's token in this Authorization header."""
+    scheme, _, text = header.partition(" ")
+    provider: OpenIdProvider | None = current_app.extensions.get("openid_provider")
+    if scheme.lower() == "bearer" and provider and provider.issued(text.strip()):
+        raise SessionRequired("This access token is the identity provider's; end its session there.")
 
 
 def _from_header(header: str) -> Token | ApiKey:

@@ -18,6 +18,7 @@ from flask import Request, Response, after_this_request
 from app.auth.cookies import set_below_auth_path
 from app.current import request
 from app.derived_keys import mac_of
+from app.limits.attempts import count_device
 from app.users.service import credentials
 from tenant_schemas import base64url
 
@@ -52,16 +53,20 @@ def presented_tokens(request: Request, in_body: str | None) -> list[str]:
     return [text for text in (in_body, *of_browser) if text]
 
 
-def known_device(email: str, presented: Iterable[str]) -> UUID | None:
-    """The id of the device, if one of the tokens is of the active user with this address and of the user's present
-    password. Asks the database only if one of the tokens is genuine.
+def known_device(email: str, presented: Iterable[str]) -> Device | None:
+    """The device, if one of the tokens is of the active user with this address and of the user's present password. If
+    one of them is genuine, the log-in is counted for the first such device, and then the database is asked. Raises
+    TooManyRequests.
     """
     devices = [device for text in presented if (device := _read(text))]
-    known = credentials(email) if devices else None
+    if not devices:
+        return None
+    count_device(devices[0].id)
+    known = credentials(email)
     if known is None or not known.is_active:
         return None
     password = _password_mark(known.password_hash)
-    fitting = (each.id for each in devices if each.user_id == known.user_id and each.password == password)
+    fitting = (each for each in devices if each.user_id == known.user_id and each.password == password)
     return next(fitting, None)
 
 

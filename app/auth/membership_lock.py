@@ -19,7 +19,7 @@ def lock_members(tenant: Tenant, actor: Actor) -> None:
     db.session.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True))
     if actor.kind is ActorKind.USER and role_of(tenant, cast(UUID, actor.id)) is not Role.ADMIN:
         raise AdminRequired("You are no longer an admin of this tenant.")
-    if actor.kind is ActorKind.OPERATOR and not _is_operator(cast(UUID, actor.id)):
+    if actor.kind is ActorKind.OPERATOR and not is_operator(cast(UUID, actor.id)):
         raise AdminRequired("You are no longer an operator of the installation.")
 
 
@@ -30,5 +30,6 @@ def role_of(tenant: Tenant, user_id: UUID) -> Role | None:
     return Role(role) if role else None
 
 
-def _is_operator(user_id: UUID) -> bool:
+def is_operator(user_id: UUID) -> bool:
+    """Whether the user is an operator of the installation, and not disabled. Works on the shared side."""
     return bool(db.session.scalar(sa.select(User.is_operator).where(User.id == user_id, User.status == "active")))

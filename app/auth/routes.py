@@ -39,8 +39,9 @@ from app.limits.attempts import count_refresh, log_in_attempt, password_attempt
 from app.limits.concurrency import TooManyConcurrentRequests
 from app.signing_keys import PUBLISHED_SECONDS
 from app.users.errors import MemberNotFound
-from app.users.service import credentials_of, memberships_of
+from app.users.service import Credentials, credentials_of, memberships_of
 from tenant_schemas.errors import TenantAmbiguous, TenantNotFound
+from tenant_schemas.tenant import Tenant
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth", description="Log in, go on, log out.")
 well_known = FlaskBlueprint("well_known", __name__, url_prefix="/.well-known")
@@ -70,11 +71,10 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
     """
     if told["cookie"]:
         cookies.refuse_other_origins(request)
-    device_id = devices.known_device(told["email"], devices.presented_tokens(request, told.get("device_token")))
-    with log_in_attempt(told["email"], device_id):
+    device = devices.known_device(told["email"], devices.presented_tokens(request, told.get("device_token")))
+    with log_in_attempt(told["email"], device):
         known = service.authenticate(told["email"], told["password"])
-    service.prove_second_factor(known, told.get("code"))
-    tenant = named_tenant(known.user_id)
+    tenant = _tenant_after_second_factor(known, told.get("code"))
     lifetime_seconds: int = current_app.config["REFRESH_SECONDS"]
     grant = sessions.start_session(
         known.user_id,
@@ -85,7 +85,7 @@ def login(told: dict[str, Any]) -> dict[str, Any]:
         has_second_factor=known.has_second_factor,
     )
     answer = {**_tokens(grant, in_cookies=told["cookie"]), "memberships": memberships_of(known.user_id)}
-    device_token = devices.device_token(known.user_id, known.password_hash, device_id)
+    device_token = devices.device_token(known.user_id, known.password_hash, device.id if device else None)
     if told["cookie"]:
         devices.keep_device_cookie(device_token)
         return answer
@@ -132,8 +132,8 @@ def logout(told: dict[str, str]) -> None:
     """End the sessions that the request presents: by a refresh token, by an access token, also an expired one, or by
     the cookies. Their tokens are refused from the next request on.
 
-    It clears the cookies, and is no error for a session that is over or unknown. A browser sends no body; a page of
-    the service's origin needs no X-CSRF-Token.
+    It clears the cookies, also with a refusal for other reasons than their origin, and is no error for a session that
+    is over or unknown. A browser sends no body; a page of the service's origin needs no X-CSRF-Token.
     """
     log_out(request, told.get("refresh_token"))
 
@@ -148,7 +148,7 @@ def change_password(told: dict[str, str]) -> dict[str, str]:
     session stays, and its device gets a new token. A browser has it in its cookie too.
     """
     user_id, session_id = caller().user_id, presented_session()
-    with password_attempt(session_id or user_id):
+    with password_attempt(user_id, session_id):
         password_hash = service.change_password(
             credentials_of(user_id), session_id, current=told["current_password"], new=told["new_password"]
         )
@@ -164,6 +164,19 @@ def show_keys() -> Response:
     response = jsonify(current_mint().keys().published)
     response.headers["Cache-Control"] = f"public, max-age={PUBLISHED_SECONDS}"
     return response
+
+
+def _tenant_after_second_factor(known: Credentials, code: str | None) -> Tenant | None:
+    """The tenant that the log-in names; None if it names none. Only a log-in that can go on uses the code up, and only
+    one with a right code is told why its tenant is refused.
+    """
+    try:
+        tenant = named_tenant(known.user_id)
+    except (TenantNotFound, TenantAmbiguous, SessionOver):
+        service.prove_second_factor(known, code, is_used=False)
+        raise
+    service.prove_second_factor(known, code)
+    return tenant
 
 
 def _tokens(grant: sessions.Grant, *, in_cookies: bool) -> dict[str, Any]:

@@ -14,9 +14,7 @@ ACTOR_KINDS = Words("ActorKind", *ActorKind)
 
 
 class Password(Text):
-    """A present password. Nobody sees it, so it may have format characters."""
-
-    refuses_format = False
+    """A present password."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=MAX_PASSWORD_LENGTH, **kwargs)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from app.auth.errors import BadCredentials, NoPassword, WrongPassword
 from app.auth.passwords import hash_password, is_right, refuse_obvious_password
 from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
-from app.auth.second_factor.service import proves
+from app.auth.second_factor.service import proves, would_prove
 from app.auth.sessions import end_other_sessions
 from app.db import db
 from app.errors import TooManyRequests
@@ -32,16 +32,17 @@ def authenticate(email: str, password: str) -> Credentials:
     return known
 
 
-def prove_second_factor(known: Credentials, code: str | None) -> None:
-    """Check and use the code of a user with a second factor, after the password was right. Wrong codes are counted
-    for the user. They hold up log-ins and no session. Raises SecondFactorRequired, SecondFactorWrong, TooManyRequests.
+def prove_second_factor(known: Credentials, code: str | None, *, is_used: bool = True) -> None:
+    """Check the code of a user with a second factor, after the password was right, and use it up unless the log-in is
+    refused for another reason. Wrong codes are counted for the user. They hold up log-ins and no session. Raises
+    SecondFactorRequired, SecondFactorWrong, TooManyRequests.
     """
     if not known.has_second_factor:
         return
     if code is None:
         raise SecondFactorRequired("Send the log-in again, with the code of your authenticator or a recovery code.")
     with code_attempt(known.user_id):
-        if not proves(known.user_id, code):
+        if not (proves if is_used else would_prove)(known.user_id, code):
             raise SecondFactorWrong("The code is wrong, or was used before.")
 
 
@@ -54,7 +55,7 @@ def confirm_password(user_id: UUID, session_id: UUID | None, password: str) -> N
     password do. Call it before a db transaction is open, because hashing takes time. Raises NoPassword, WrongPassword,
     TooManyRequests, TooManyConcurrentRequests.
     """
-    with password_attempt(session_id or user_id):
+    with password_attempt(user_id, session_id):
         known = credentials_of(user_id)
         _refuse_without_password(known)
         if not is_right(password, known.password_hash):

@@ -65,6 +65,8 @@ _LOG_OUT: Final = """
     UPDATE shared.sessions s SET ended_at = now(), end_reason = 'logout'
     FROM shared.refresh_tokens r
     WHERE r.token_hash = %s AND s.id = r.session_id AND s.ended_at IS NULL"""
+_LOG_OUT_BY_ID: Final = """
+    UPDATE shared.sessions SET ended_at = now(), end_reason = 'logout' WHERE id = %s AND ended_at IS NULL"""
 _PRUNE: Final = """
     DELETE FROM shared.sessions WHERE id IN (
         SELECT id FROM shared.sessions WHERE expires_at < now() - make_interval(days => %s)
@@ -154,13 +156,20 @@ def end_session_of(token: str) -> None:
     connections().shared.one_statement(_LOG_OUT, (refresh_tokens.hash_of(token),))
 
 
+def end_session_at_once(session_id: UUID) -> None:
+    """As `end_session`; committed when it returns, so that a refusal of the request does not undo it."""
+    connections().shared.one_statement(_LOG_OUT_BY_ID, (session_id,))
+
+
 def end_session(session_id: UUID) -> None:
     """End the session after a log-out, if it has not ended. Its access tokens are refused from the next request on."""
     _end(Session.id == session_id, "logout")
 
 
 def end_other_sessions(user_id: UUID, kept: UUID | None, reason: str = "password") -> None:
-    """End the user's other sessions after a change of the password, or because the user asks for it (`logout`)."""
+    """End the user's other sessions after a change of the password or a new second factor, or because the user asks for
+    it (`logout`).
+    """
     others = Session.user_id == user_id
     _end(others if kept is None else others & (Session.id != kept), reason)
 

@@ -34,7 +34,7 @@ def tenant_of(credential: Token | ApiKey, *, archived_for_auditors: bool = False
     a tenant that is unknown or not active, SessionOver, or TokenInvalid for an API key.
     """
     if isinstance(credential, ApiKey):
-        found = _standing_of_key(credential)
+        found = standing_of_known_key(credential)
         claims: Mapping[str, Any] = {"tenant": str(found.tenant.id)} if found.tenant else {}
         selection = selection_of(claims)
     else:
@@ -56,7 +56,8 @@ def known_standing(found: Standing | None) -> Standing:
     return found
 
 
-def _standing_of_key(key: ApiKey) -> Standing:
+def standing_of_known_key(key: ApiKey) -> Standing:
+    """Raises TokenInvalid for a key that is unknown, revoked or expired."""
     found = standing_of_key(key.key_id, key.secret_hash)
     if found is None:
         raise TokenInvalid(NO_KEY)

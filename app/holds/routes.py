@@ -122,6 +122,8 @@ def capture_hold(
 ) -> tuple[PostedTransaction, int, dict[str, str]] | Response:
     """Pay from a hold: the remaining amount or a part of it, repeatedly until nothing remains. A dry run answers
     200.
+
+    An amount left out with a used key is taken as that of the first request.
     """
     amount = body.get("amount")
     transaction, replayed = service.capture(

@@ -3,9 +3,10 @@
 from marshmallow import fields
 
 from app.api.dry_runs import MayBeDryRun
-from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Text, Word, Words
+from app.api.fields import Answer, Choice, Moment, PeriodQuery, Schema, Word, Words
 from app.api.money_fields import AmountField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
+from app.api.text_fields import LedgerText
 from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
 from tenant_schemas.context import current_tenant
@@ -16,8 +17,8 @@ STATUSES = Words("HoldStatus", "active", "captured", "voided", "expired")
 class AuthoriseSchema(Schema):
     amount = AmountField(required=True)
     expires_at = Moment(data_key="expiresAt", metadata={"description": "default: seven days from now"})
-    order_id = Text(max_length=100, data_key="orderId")
-    description = Text(max_length=500)
+    order_id = LedgerText(max_length=100, data_key="orderId")
+    description = LedgerText(max_length=500)
 
 
 class CaptureSchema(Schema):

@@ -6,6 +6,7 @@ from app.api.dry_runs import DryRunQuery, MayBeDryRun
 from app.api.fields import Answer, Choice, Identifier, Moment, PeriodQuery, Schema, Text, Word, Words
 from app.api.money_fields import AmountField, CurrencyField, MoneyField
 from app.api.pagination import CountedPageQuery, PageQuery, counted_page_schema, page_schema
+from app.api.text_fields import LedgerText
 from app.auth.schemas import ActorSchema
 from app.users.schemas import PersonSchema
 from app.wallets.currencies import CurrencyQuery
@@ -153,8 +154,8 @@ class TenantTransactionListQuery(TenantTransactionFilters, CountedPageQuery):
 
 class PaymentSchema(Schema):
     amount = AmountField(required=True)
-    order_id = Text(max_length=100, data_key="orderId")
-    description = Text(max_length=500)
+    order_id = LedgerText(max_length=100, data_key="orderId")
+    description = LedgerText(max_length=500)
 
 
 class OwnDryRunQuery(DryRunQuery, CurrencyQuery):
@@ -163,7 +164,7 @@ class OwnDryRunQuery(DryRunQuery, CurrencyQuery):
 
 class DepositSchema(Schema):
     amount = AmountField(required=True)
-    reference = Text(max_length=200)
+    reference = LedgerText(max_length=200)
 
 
 class RefundSchema(Schema):
@@ -173,4 +174,4 @@ class RefundSchema(Schema):
 
 class AdjustmentSchema(Schema):
     amount = AmountField(required=True, allows="not_zero")
-    reason = Text(required=True, max_length=500)
+    reason = LedgerText(required=True, max_length=500)

@@ -2,32 +2,63 @@
 over all processes.
 
 Failed log-ins count for the account at one address, tightly, and for the account at all addresses, widely, so that slow
-guessing from many addresses is bounded too. A device that has logged in before has counters and slots of its own: no
-stranger can use them up. An account is counted under a keyed hash, whether or not it exists.
+guessing from many addresses is bounded too. A device that has logged in before has counters of its own, and its user
+slots: no stranger can use them up, and a user with many devices has no more of them. An account is counted under a
+keyed hash, whether or not it exists.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Protocol
 from uuid import UUID
 
 from flask import Flask
 
 from app.config import Settings
 from app.current import current_app
-from app.errors import Forbidden, Unauthenticated
+from app.errors import Forbidden, NotFound, Unauthenticated
 from app.limits.concurrency import ConcurrencySlots
-from app.limits.rate_limit import clear_attempts, client_address, count_attempt, hashed_account, take_attempt_back
+from app.limits.rate_limit import (
+    clear_attempts,
+    client_address,
+    count_attempt,
+    hashed_account,
+    is_within,
+    take_attempt_back,
+)
 
 SLOTS_EXTENSION: Final = "log_in_slots"
 
 
-class Limit(NamedTuple):
-    """What is counted, whose it is, and its rate."""
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What is counted, whose it is, its rate, and whether the headers of an answer tell of it before it refuses."""
 
     name: str
     whose: str
     rate: str
+    is_told: bool = True
+
+    def count(self) -> None:
+        """Raises TooManyRequests."""
+        count_attempt(self.name, self.whose, self.rate, is_told=self.is_told)
+
+    def take_back(self) -> None:
+        take_attempt_back(self.name, self.whose, self.rate)
+
+    def clear(self) -> None:
+        clear_attempts(self.name, self.whose, self.rate)
+
+
+class KnownDevice(Protocol):
+    """A device that has logged in to an account before."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def user_id(self) -> UUID: ...
 
 
 def init_app(app: Flask, settings: Settings, slots: ConcurrencySlots) -> None:
@@ -38,26 +69,34 @@ def init_app(app: Flask, settings: Settings, slots: ConcurrencySlots) -> None:
     app.config["REFRESH_RATE_LIMIT"] = settings.refresh_rate_limit
 
 
+def count_device(device_id: UUID) -> None:
+    """Count a log-in for the device of a genuine token, before the database says whether it is known. Raises
+    TooManyRequests.
+    """
+    count_attempt("device", device_id.hex, current_app.config["LOGIN_RATE_LIMIT"])
+
+
 @contextmanager
-def log_in_attempt(email: str, device_id: UUID | None) -> Iterator[None]:
-    """`with log_in_attempt(email, device_id):` around the check of a password or of a second factor. `device_id` is of
-    a device that has logged in to this account before.
+def log_in_attempt(email: str, device: KnownDevice | None) -> Iterator[None]:
+    """`with log_in_attempt(email, device):` around the check of a password. `device` has logged in to this account
+    before, and is counted already.
 
     The attempt is counted before the block, and the request may have to wait for a slot. If the block raises
-    Unauthenticated or Forbidden, the attempt has failed; otherwise the counts of failures are taken back. Raises
+    Unauthenticated or Forbidden, the attempt has failed; otherwise the counts of failures are taken back. All devices
+    of a user share a rate and a slot; what the failures of one device refuse does not count for the user. Raises
     TooManyRequests or TooManyConcurrentRequests.
     """
     address, config = client_address(), current_app.config
-    if device_id is None:
+    if device is None:
         count_attempt("address", address, config["LOGIN_RATE_LIMIT"])
         with _counting_failures(*_failures_of(email, address)), _slots().log_in(address):
             yield
     else:
-        device = device_id.hex
-        count_attempt("device", device, config["LOGIN_RATE_LIMIT"])
-        failure = Limit("device-failures", device, config["LOGIN_FAILURE_LIMIT"])
-        with _counting_failures(failure), _slots().known_log_in(device):
-            yield
+        failure, user = Limit("device-failures", device.id.hex, config["LOGIN_FAILURE_LIMIT"]), device.user_id.hex
+        with _counting_failures(failure):
+            count_attempt("user", user, config["LOGIN_RATE_LIMIT"])
+            with _slots().known_log_in(user):
+                yield
 
 
 def forget_failures(email: str) -> None:
@@ -65,17 +104,16 @@ def forget_failures(email: str) -> None:
     who has proved to be one, for instance with a mailed token.
     """
     for limit in _failures_of(email, client_address()):
-        clear_attempts(*limit)
+        limit.clear()
 
 
 @contextmanager
-def password_attempt(session_or_user_id: UUID) -> Iterator[None]:
-    """As `log_in_attempt`, for a caller who is logged in and must prove the password again. No log-in shares this
-    count.
+def password_attempt(user_id: UUID, session_id: UUID | None) -> Iterator[None]:
+    """As `log_in_attempt`, for a caller who is logged in and must prove the password again. Failures count for the
+    session, and no log-in shares this count. The slot is the user's, as at a log-in.
     """
-    whose = session_or_user_id.hex
-    failure = Limit("password", whose, current_app.config["LOGIN_FAILURE_LIMIT"])
-    with _counting_failures(failure), _slots().known_log_in(whose):
+    failure = Limit("password", (session_id or user_id).hex, current_app.config["LOGIN_FAILURE_LIMIT"])
+    with _counting_failures(failure), _slots().known_log_in(user_id.hex):
         yield
 
 
@@ -97,25 +135,27 @@ def code_attempt(user_id: UUID) -> Iterator[None]:
 
 @contextmanager
 def token_attempt() -> Iterator[None]:
-    """`with token_attempt():` around the use of a mailed token. It counts for the client's address, because a wrong
-    token names no account, unless the block ends without an error: a backend uses its users' tokens from one address.
-    Raises TooManyRequests.
+    """`with token_attempt():` around the use of a mailed token. One that the block does not find counts for the
+    client's address, because it names no account. A good token always works: nobody can guess 256 bits, and junk from
+    the address of a backend must hold up none of its users. Raises TooManyRequests in place of NotFound.
     """
-    limit = Limit("account_address", client_address(), current_app.config["ACCOUNT_RATE_LIMIT"])
-    count_attempt(*limit)
-    yield
-    take_attempt_back(*limit)
+    try:
+        yield
+    except NotFound:
+        count_attempt("account_address", client_address(), current_app.config["ACCOUNT_RATE_LIMIT"])
+        raise
 
 
 def count_reset_mail(email: str) -> None:
     """Count a mail for a forgotten password: for the account at the client's address, tightly, and for the account,
     widely. A stranger at one address uses up none of the owner's. The address alone has the wide rate of log-ins,
-    because a backend asks for all its users from one. Raises TooManyRequests.
+    because a backend asks for all its users from one. No answer tells how often others have asked for the account.
+    Raises TooManyRequests.
     """
     address, account, config = client_address(), hashed_account(email), current_app.config
     count_attempt("reset-address", address, config["LOGIN_RATE_LIMIT"])
     count_attempt("mail-address", f"{account}/{address}", config["MAIL_RATE_LIMIT"])
-    count_attempt("mail", account, config["ACCOUNT_MAIL_LIMIT"])
+    count_attempt("mail", account, config["ACCOUNT_MAIL_LIMIT"], is_told=False)
 
 
 def count_refresh(session_id: UUID | None) -> None:
@@ -128,19 +168,27 @@ def count_refresh(session_id: UUID | None) -> None:
         count_attempt("session", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
 
 
-def count_log_out(session_id: UUID | None) -> None:
-    """As `count_refresh`, for a log-out, so that nobody repeats it without end. Refreshes do not share this count."""
-    if session_id is None:
-        count_refresh(None)
-    else:
-        count_attempt("log-out", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
+@contextmanager
+def log_out_attempt(session_id: UUID) -> Iterator[bool]:
+    """`with log_out_attempt(session_id) as is_needed:` around the end of a session that a token has proved. False for a
+    session that was logged out so often in a short time that one more costs a query for nothing. A block that fails
+    counts nothing. Refreshes do not share this count, and no header tells of it.
+    """
+    limit = Limit("log-out", session_id.hex, current_app.config["REFRESH_RATE_LIMIT"])
+    is_needed = is_within(limit.name, limit.whose, limit.rate)
+    try:
+        yield is_needed
+    except Exception:
+        limit.take_back()
+        raise
 
 
 def _failures_of(email: str, address: str) -> tuple[Limit, Limit]:
+    """The second one is not told: it has the failures of strangers."""
     account, config = hashed_account(email), current_app.config
     return (
         Limit("account-address", f"{account}/{address}", config["LOGIN_FAILURE_LIMIT"]),
-        Limit("account", account, config["ACCOUNT_FAILURE_LIMIT"]),
+        Limit("account", account, config["ACCOUNT_FAILURE_LIMIT"], is_told=False),
     )
 
 
@@ -151,7 +199,7 @@ def _counting_failures(*limits: Limit) -> Iterator[None]:
     has_failed = False
     try:
         for limit in limits:
-            count_attempt(*limit)
+            limit.count()
             counted.append(limit)
         yield
     except (Unauthenticated, Forbidden):
@@ -159,7 +207,7 @@ def _counting_failures(*limits: Limit) -> Iterator[None]:
         raise
     finally:
         for limit in () if has_failed else counted:
-            take_attempt_back(*limit)
+            limit.take_back()
 
 
 def _slots() -> ConcurrencySlots:

@@ -85,9 +85,11 @@ class ConcurrencySlots:
         """Reserve a slot for the block, which hashes a password. Raises TooManyConcurrentRequests."""
         return self._hashing(LOG_INS, address, min(self._wait_seconds, LOG_IN_WAIT_SECONDS))
 
-    def known_log_in(self, whose: str) -> AbstractContextManager[None]:
-        """As `log_in`, for a known device or caller: strangers take none of these slots."""
-        return self._hashing(KNOWN_LOG_INS, whose, self._wait_seconds)
+    def known_log_in(self, user: str) -> AbstractContextManager[None]:
+        """As `log_in`, for a user at a known device, or logged in: strangers take none of these slots. Turns go by the
+        user, who can make any number of devices and sessions.
+        """
+        return self._hashing(KNOWN_LOG_INS, user, self._wait_seconds)
 
     @contextmanager
     def _hashing(self, group: UUID, caller: str, wait_seconds: float) -> Iterator[None]:

@@ -10,7 +10,7 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 class AttemptCount(SharedModel):
-    """The number of attempts of one address, account, device or session in the window that ends at `ends_at`."""
+    """The number of attempts of one address, account, device, user or session in the window that ends at `ends_at`."""
 
     __tablename__ = "attempt_counts"
     __table_args__ = (

@@ -80,16 +80,25 @@ def count_caller(caller_id: UUID, caller_rate: str) -> None:
     _count(current_app.extensions[EXTENSION], caller_rate, "caller", str(caller_id))
 
 
-def count_attempt(name: str, whose: str, rate: str) -> None:
-    """Count an attempt of this kind over all processes. Raises TooManyRequests."""
-    _count(current_app.extensions[ATTEMPTS_EXTENSION], rate, name, whose)
+def count_attempt(name: str, whose: str, rate: str, *, is_told: bool = True) -> None:
+    """Count an attempt of this kind over all processes. If it is not told, the headers of the answer name the limit
+    only when it refuses. Raises TooManyRequests.
+    """
+    _count(current_app.extensions[ATTEMPTS_EXTENSION], rate, name, whose, is_told=is_told)
+
+
+def is_within(name: str, whose: str, rate: str) -> bool:
+    """Count an attempt as `count_attempt` does. False if it is over the rate; no header tells of it."""
+    counts: Counters = current_app.extensions[ATTEMPTS_EXTENSION]
+    parsed = _parsed(rate)
+    return counts.add(parsed.item, name, whose).number <= parsed.amount
 
 
 def take_attempt_back(name: str, whose: str, rate: str) -> None:
     """Undo `count_attempt`. The headers of the answer then do not tell of it."""
     counts: Counters = current_app.extensions[ATTEMPTS_EXTENSION]
     counts.take_back(_parsed(rate).item, name, whose)
-    g.counted = [counted for counted in g.counted if counted.name != name]
+    g.counted = [counted for counted in g.get("counted", ()) if counted.name != name]
 
 
 def clear_attempts(name: str, whose: str, rate: str) -> None:
@@ -104,13 +113,15 @@ def hashed_account(address: str) -> str:
     return blake2b(address.strip().lower().encode(), key=secret.encode()[:64], digest_size=16).hexdigest()
 
 
-def _count(counts: Counters, rate_text: str, name: str, whose: str) -> None:
+def _count(counts: Counters, rate_text: str, name: str, whose: str, *, is_told: bool = True) -> None:
     rate = _parsed(rate_text)
     number, ends_at = counts.add(rate.item, name, whose)
     reset_seconds = max(1, ceil(ends_at - time()))
     counted = Counted(name, rate, max(0, rate.amount - number), reset_seconds)
-    g.setdefault("counted", []).append(counted)
-    if number > rate.amount:
+    is_over = number > rate.amount
+    if is_told or is_over:
+        g.setdefault("counted", []).append(counted)
+    if is_over:
         g.refused_by = counted
         metrics.count(LIMITED, "rate", name)
         structlog.contextvars.bind_contextvars(limit=f"rate of the {name}", limit_of=whose)

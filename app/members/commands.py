@@ -11,7 +11,7 @@ from marshmallow import ValidationError
 from psycopg import Error
 
 from app.accounts.schemas import MAX_NAME_LENGTH
-from app.api.fields import Text
+from app.api.text_fields import Name
 from app.api_keys.handover import KeyChoice
 from app.audit.service import commit_entry
 from app.auth.actors import SYSTEM
@@ -146,7 +146,7 @@ def _refuse_wrong_name(name: str | None) -> None:
     """Raises BadParameter for a name that the HTTP routes refuse."""
     try:
         if name is not None:
-            Text(max_length=MAX_NAME_LENGTH).deserialize(name)
+            Name(max_length=MAX_NAME_LENGTH).deserialize(name)
     except ValidationError as error:
         raise click.BadParameter(" ".join(error.messages), param_hint="--name") from None
 

@@ -4,6 +4,7 @@ from marshmallow import fields
 
 from app.api.fields import Answer, Choice, Schema, Text, Word, Words
 from app.api.pagination import CountedPageQuery, counted_page_schema
+from app.api.text_fields import Name
 from app.api_keys.handover import KeyChoice
 from app.users.schemas import MEMBERSHIP_ROLE, EmailAddress, MyMembershipSchema
 
@@ -53,7 +54,7 @@ class KeyChoiceField(Choice):
 
 class AddMemberSchema(Schema):
     email = EmailAddress(required=True)
-    name = Text(max_length=200, description="of a user who is new; others keep theirs")
+    name = Name(max_length=200, description="of a user who is new; others keep theirs")
     role = Choice(MEMBERSHIP_ROLE, required=True)
     api_keys = KeyChoiceField()
 

@@ -73,7 +73,7 @@ MOVED_MINOR: Final = _counter(
     "wallet_moved_minor_total", "Amounts posted, in minor units, without their sign", "type", "currency"
 )
 
-# Events. `sink` is broker, webhook or stream. A relay sets them.
+# Events. `sink` is broker or webhook, `result` is delivered or failed. A relay sets them.
 EVENTS_UNSTAMPED: Final = _greatest("wallet_events_unstamped_tenants", "Tenants that have events without a position")
 EVENTS_UNSTAMPED_AGE: Final = _greatest(
     "wallet_events_unstamped_age_seconds", "How long a tenant has had events without a position, at most"
@@ -83,17 +83,21 @@ EVENTS_SWEEP_SECONDS: Final = _histogram(
 )
 EVENTS_STAMPED: Final = _counter("wallet_events_stamped_total", "Events that were given their position")
 SINK_LAG: Final = _greatest("wallet_sink_lag_seconds", "How long a tenant has had undelivered events, at most", "sink")
+DELIVERED: Final = "delivered"
+FAILED: Final = "failed"
 SINK_ATTEMPTS: Final = _counter("wallet_sink_attempts_total", "Attempts to deliver events", "sink", "result")
 LANES_OPEN: Final = _greatest("wallet_webhook_lanes_open", "Wallets whose events wait for an endpoint that failed")
 EVENTS_PARKED: Final = _greatest("wallet_webhook_events_parked", "Events that were tried as often as the schedule says")
 ENDPOINTS_DISABLED: Final = _greatest("wallet_webhook_endpoints_disabled", "Endpoints disabled after failures")
 BROKER_CONFIRMS: Final = _counter("wallet_broker_confirms_total", "Messages that the broker confirmed")
 BROKER_RETURNS: Final = _counter("wallet_broker_returns_total", "Messages that the broker returned or refused")
+# `outcome` is completed, refused, repeated (it had its outcome before) or dead_lettered, with the type unknown.
 COMMANDS: Final = _counter("wallet_commands_total", "Commands from the broker, by type and outcome", "type", "outcome")
+# `audience` is staff or member.
 EVENT_STREAMS: Final = _sum("wallet_event_streams", "Clients that read a stream of events", "audience")
 
 # The prover.
 PROOF_AGE: Final = _greatest(
-    "wallet_proof_age_seconds", "The time since the tenant that was proved longest ago was proved", "proof"
+    "wallet_proof_age_seconds", "The time since the tenant that was proved longest ago was proved"
 )
-PROOF_FINDINGS: Final = _greatest("wallet_proof_findings", "Findings of the last proof of each tenant", "proof")
+PROOF_FINDINGS: Final = _greatest("wallet_proof_findings", "Findings of the last proof of each tenant")

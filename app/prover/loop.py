@@ -13,10 +13,19 @@ import psycopg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.metrics.definitions import PROOF_AGE, PROOF_FINDINGS
 from app.prover.budget import Budget
 from app.prover.heads import newest_file, path_of_today, write_heads
 from app.prover.heads_check import check_heads
-from app.prover.service import StepState, new_findings, note_failure, note_heads, prove_step, read_proofs
+from app.prover.service import (
+    StepState,
+    new_findings,
+    note_failure,
+    note_heads,
+    proof_figures,
+    prove_step,
+    read_proofs,
+)
 from app.signing_keys import KeySource
 from tenant_schemas.connections import Connections
 from tenant_schemas.errors import TenancyError
@@ -66,6 +75,13 @@ class Prover:
             else:
                 outcomes.append(outcome)
         return [*outcomes, *(Outcome(tenant.slug, "stopped") for tenant in waiting)]
+
+    def measure(self) -> None:
+        """Set the metrics to what the proofs of all tenants say now. Raises the shared side's errors."""
+        with self.connections.shared.begin() as connection:
+            figures = proof_figures(connection)
+        PROOF_AGE.set(figures.oldest_age_seconds)
+        PROOF_FINDINGS.set(figures.findings)
 
     def _due(self, slugs: tuple[str, ...]) -> list[Tenant]:
         with self.connections.shared.begin() as connection:

@@ -77,5 +77,7 @@ class ProofProgress(TenantModel):
     movements: Mapped[int] = mapped_column(sa.BigInteger, server_default=_NONE_YET)
     audit_seq: Mapped[int] = mapped_column(sa.BigInteger, server_default=_NONE_YET)
     audit_hash: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
+    feed_id: Mapped[UUID | None]
+    feed_position: Mapped[int] = mapped_column(sa.BigInteger, server_default=_NONE_YET)
     proven_at: Mapped[datetime | None] = mapped_column(_MOMENT)
     full_proven_at: Mapped[datetime | None] = mapped_column(_MOMENT)

@@ -21,10 +21,12 @@ from app.auth.actors import Actor, ActorKind
 from app.auth.credentials import KEY_PREFIX
 from app.auth.key_uses import note_key_use
 from app.errors import Unavailable
+from app.metrics.definitions import COMMANDS
 from app.queue_commands.errors import MessageRefused, SenderUnknown, WrongTenant
 from app.queue_commands.messages import Command, read_command
 from app.queue_commands.service import Outcome, run_command
 from app.tenancy import OLDEST_TENANT_REVISION
+from app.tracing import delivery_span
 from app.users.models import Role
 from app.users.standing import Standing, standing_of_key_id
 from tenant_schemas.errors import SchemaBehind, TenancyError, TenantNotFound
@@ -78,6 +80,7 @@ def _handle(tenant_id: UUID, user_id: str | None, body: bytes) -> Outcome | Wait
     except MessageRefused as error:
         commit_refusal(tenant, actor, "wallet.command", subject="commands", refusal=error.code)
         raise
+    COMMANDS.labels(command.verb, "repeated" if outcome.repeated else outcome.outcome).inc()
     log.info(
         "command_answered",
         tenant=tenant.slug,
@@ -96,7 +99,7 @@ def _run(tenant: Tenant, role: Role | None, body: bytes, actor: Actor) -> tuple[
     if role not in OPENS[Access.TELLER]:
         raise SenderUnknown(f"The API key has the role {role}, which moves no money.")
     command = read_command(body)
-    with tenant_context(tenant):
+    with delivery_span("command", command.traceparent), tenant_context(tenant):
         return command, run_command(command, actor)
 
 

@@ -13,6 +13,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
+from app.metrics.definitions import COMMANDS as COMMANDS_BY_OUTCOME
 from app.queue_commands.handler import DeadLetter, Wait
 from app.queue_commands.service import Outcome
 
@@ -104,6 +105,7 @@ class TenantQueue:
         """Publish a copy to the dead letters, with the reason. If that fails the message is delivered again, so in the
         worst case it is there twice.
         """
+        COMMANDS_BY_OUTCOME.labels("unknown", "dead_lettered").inc()
         log.warning("command_dead_lettered", queue=self._name, reason=why.reason, detail=why.detail)
         dead = await self._channel.get_exchange(DEAD, ensure=False)
         told = {"x-queue": self._name, "x-reason": why.reason, "x-detail": why.detail, "x-user-id": message.user_id}

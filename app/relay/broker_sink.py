@@ -5,6 +5,7 @@ stops the batch, and the next turn begins with it. Consumers get some events aga
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from threading import Lock, local
 from typing import Final
 from uuid import UUID
@@ -13,9 +14,10 @@ import structlog
 
 from app.brokers.publisher import BrokerUnavailable, Message, Publisher
 from app.events.feed import FeedEvent, event_json, read_page
-from app.metrics.definitions import BROKER_CONFIRMS, BROKER_RETURNS
+from app.metrics.definitions import BROKER_CONFIRMS, BROKER_RETURNS, DELIVERED, FAILED, SINK_ATTEMPTS
 from app.relay.cursors import move_cursor, take_cursor
 from app.relay.pauses import Pauses
+from app.tracing import delivery_span
 from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
@@ -56,16 +58,22 @@ class BrokerSink:
 
     def _publish(self, tenant: Tenant, events: list[FeedEvent]) -> int:
         try:
-            confirmed = self._publisher().publish([_message(tenant, event) for event in events])
+            with ExitStack() as spans:
+                for event in events:
+                    spans.enter_context(delivery_span(SINK, event.body.get("traceparent")))
+                confirmed = self._publisher().publish([_message(tenant, event) for event in events])
         except BrokerUnavailable as error:
+            SINK_ATTEMPTS.labels(SINK, FAILED).inc()
             log.warning("broker_unavailable", reason=str(error), pause_seconds=self._pauses.add(_ALL))
             return 0
         self._pauses.clear(_ALL)
         BROKER_CONFIRMS.inc(confirmed)
+        SINK_ATTEMPTS.labels(SINK, DELIVERED).inc(confirmed)
         if confirmed == len(events):
             self._pauses.clear(tenant.id)
         else:
             BROKER_RETURNS.inc()
+            SINK_ATTEMPTS.labels(SINK, FAILED).inc()
             event, seconds = events[confirmed], self._pauses.add(tenant.id)
             log.warning("broker_refuses_event", tenant=tenant.slug, event_id=str(event.id), pause_seconds=seconds)
         return confirmed

@@ -97,8 +97,9 @@ def _answer(who: Access, query: dict[str, Any], wallet_ids: Collection[UUID] | N
     tenant, app, types = current_tenant(), current_application(), query.get("types")
     cursor, check = _given_cursor(query), standing_check(who)
     with ExitStack() as stack:
-        own.places.take(tenant.id, caller().id)
-        stack.callback(own.places.give_back, tenant.id, caller().id)
+        place = (tenant.id, caller().id, "staff" if wallet_ids is None else "member")
+        own.places.take(*place)
+        stack.callback(own.places.give_back, *place)
         watching = own.watches.watching(tenant, _in(app, tenant, _head), _in(app, tenant, read_events))
         watch, end = _entered(stack, watching)
         position, gap = _start(end, cursor)

@@ -8,20 +8,22 @@ from app.api.fields import REQUIRED, Answer, Choice, Moment, Schema, Text, Word,
 from app.api.money_fields import CurrencyField, MoneyField
 from app.api.pagination import page_schema
 from app.api.spelling import camel_case
+from app.api.text_fields import Name
 from app.tenant_settings import LocaleField, TenantSettingsSchema
 from app.users.schemas import CurrencySchema
+from tenant_schemas.names import is_printable
 from tenant_schemas.tenant import DISPLAY_NAME_MAX_LENGTH, SLUG_MAX_LENGTH, TenantStatus
 
 STATUSES = Words("TenantStatus", *TenantStatus)
 NOT_A_LIST: Any = dict.fromkeys(("invalid", "null"), coded("not_a_list", "A list is needed."))
 
 
-class DisplayName(Text):
+class DisplayName(Name):
     """A tenant's display name, by the rule of `check_display_name`: operators see it in terminals."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         name = super()._deserialize(value, attr, data, **kwargs)
-        if not name.isprintable():
+        if not is_printable(name):
             raise self.make_error("control")
         return name
 

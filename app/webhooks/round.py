@@ -13,11 +13,14 @@ from typing import Final
 from uuid import UUID
 
 from app.events.feed import FeedEvent, event_json
+from app.metrics.definitions import DELIVERED, FAILED, SINK_ATTEMPTS
+from app.tracing import delivery_span
 from app.webhooks.lease import Claimed
 from app.webhooks.schedule import FAILURES_BEFORE_PAUSE, retry_after_of
 from app.webhooks.sender import Answer, Channel, Sender
 from app.webhooks.signature import signed_headers, signing_epochs
 
+SINK: Final = "webhook"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 CONNECTIONS: Final = 8  # to one endpoint at once
 SECONDS: Final = 10.0  # then a round begins no further message
@@ -79,6 +82,7 @@ class Round:
             return
         channel = self._sender.open(self._endpoint.url, connections=CONNECTIONS)
         if isinstance(channel, Answer):  # No address to send to: the first message has failed.
+            SINK_ATTEMPTS.labels(SINK, FAILED).inc()
             waiting[0].sent.append(Sent(waiting[0].events[0], datetime.now(UTC), channel))
             return
         with channel:
@@ -94,7 +98,9 @@ class Round:
                 return
             body = event_json(event, "thin" if self._endpoint.payload == "thin" else "full")
             sent_at = datetime.now(UTC)
-            answer = channel.send(self._headers(str(event.id), body, sent_at), body)
+            with delivery_span(SINK, event.body.get("traceparent")):
+                answer = channel.send(self._headers(str(event.id), body, sent_at), body)
+            SINK_ATTEMPTS.labels(SINK, DELIVERED if answer.is_success else FAILED).inc()
             group.sent.append(Sent(event, sent_at, answer))
             self._note(answer)
             if not answer.is_success:

@@ -177,37 +177,6 @@ BEGIN
     RETURN trimmed;
 END $$;
 
--- Everything that does not hold between the feed and what it tells of; no rows means that the feed is sound. It reads the
--- whole feed and all movements since it began.
-CREATE FUNCTION events_audit_v1(OUT wallet_id uuid, OUT event_id uuid, OUT finding text) RETURNS SETOF record
-    LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT e.wallet_id, e.id, 'event without its movement'
-    FROM events e LEFT JOIN wallet_transactions t
-        ON t.id = e.id AND t.wallet_id = e.wallet_id AND e.type = 'wallet.' || t.type || '.posted.v1'
-    WHERE e.type LIKE 'wallet.%.posted.v1' AND t.id IS NULL
-    UNION ALL
-    SELECT t.wallet_id, t.id, 'movement without its event'
-    FROM events_head f JOIN wallet_transactions t ON t.created_at >= f.started_at
-    LEFT JOIN events e ON e.id = t.id
-    WHERE e.id IS NULL AND (f.trimmed_to = 0 OR EXISTS (
-        SELECT FROM wallet_transactions b JOIN events o ON o.id = b.id WHERE b.wallet_id = t.wallet_id AND b.seq < t.seq))
-    UNION ALL
-    SELECT o.wallet_id, o.id, 'event before that of an earlier movement'
-    FROM (
-        SELECT e.wallet_id, e.id, e.position, max(e.position) OVER (
-            PARTITION BY t.wallet_id ORDER BY t.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
-        FROM events e JOIN wallet_transactions t ON t.id = e.id WHERE e.position IS NOT NULL
-    ) o WHERE o.position < o.earlier
-    UNION ALL
-    SELECT NULL, NULL, format('%s positions have no event', f.position - f.trimmed_to - found.count)
-    FROM events_head f CROSS JOIN LATERAL (
-        SELECT count(*) FROM events e WHERE e.position > f.trimmed_to AND e.position <= f.position) found
-    WHERE found.count <> f.position - f.trimmed_to
-    UNION ALL
-    SELECT e.wallet_id, e.id, 'event outside of the feed'
-    FROM events_head f JOIN events e ON e.position <= f.trimmed_to OR e.position > f.position
-$$;
-
 -- What the relay has to do for this tenant; shared.events_waiting_v1 asks. Later revisions replace it by one that knows of
 -- more, so it is a view. The newest event is asked for: while a snapshot is held, thousands of numbered ones may still
 -- stand in the index below it.
@@ -220,5 +189,5 @@ DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
 BEGIN
     EXECUTE format('GRANT SELECT ON events, events_head, events_waiting TO %I', tenant_role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION events_stamp_v1, events_trim_v1, events_audit_v1 TO %I', tenant_role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION events_stamp_v1, events_trim_v1 TO %I', tenant_role);
 END $$;

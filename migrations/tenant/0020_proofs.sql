@@ -252,6 +252,109 @@ BEGIN ATOMIC
 END;
 
 ------------------------------------------------------------------------------------------------------------------------
+-- The rules of the feed. Each row is looked up by its key (LATERAL … LIMIT): the planner takes a part of the feed for a
+-- third of it, and would read whole tables to join them.
+------------------------------------------------------------------------------------------------------------------------
+
+-- Of each wallet, the movements after one seq until another (as in movement_findings_v1) that have no event. Without one
+-- are those from before the feed began and those whose events were trimmed, which are the first of their wallet. No event
+-- of the last 24 hours is trimmed; an hour is left for clocks.
+CREATE FUNCTION movement_event_findings_v1(
+    p_wallet_ids uuid[], p_after bigint[], p_until bigint[], OUT subject text, OUT wallet_id uuid, OUT seq bigint,
+    OUT finding text) RETURNS SETOF record LANGUAGE sql STABLE SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
+    SELECT t.id::text, t.wallet_id, t.seq, 'movement without its event'
+    FROM events_head f
+    CROSS JOIN unnest(p_wallet_ids, p_after, p_until) AS s (wallet_id, after, until)
+    LEFT JOIN LATERAL (
+        SELECT k.seq FROM events e JOIN wallet_transactions k ON k.id = e.id
+        WHERE e.wallet_id = s.wallet_id AND e.position IS NOT NULL ORDER BY e.position LIMIT 1) kept ON true
+    JOIN wallet_transactions t ON t.wallet_id = s.wallet_id AND t.seq > coalesce(s.after, 0)
+        AND t.seq <= coalesce(s.until, 9223372036854775807)
+    LEFT JOIN LATERAL (SELECT e.id FROM events e WHERE e.id = t.id LIMIT 1) own ON true
+    WHERE t.created_at >= f.started_at
+        AND (f.trimmed_to = 0 OR t.seq > kept.seq OR t.created_at > clock_timestamp() - interval '23 hours')
+        AND own.id IS NULL;
+$$;
+
+-- The events after one position until another, as far as the feed has them. Without p_until all of the rest, and those
+-- without a position. `subject` is the event, or the position after the missing ones.
+CREATE FUNCTION event_findings_v1(
+    p_after bigint, p_until bigint, OUT subject text, OUT wallet_id uuid, OUT event_id uuid, OUT finding text)
+    RETURNS SETOF record LANGUAGE sql STABLE SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
+    WITH bounds AS (
+        SELECT greatest(p_after, f.trimmed_to) AS after, least(p_until, f.position) AS until FROM events_head f
+    ), numbered AS (
+        SELECT e.* FROM bounds b JOIN events e ON e.position > b.after AND e.position <= b.until
+    ), told AS (
+        SELECT e.*, split_part(e.type, '.', 1) AS thing, split_part(e.type, '.', 3) AS happened FROM (
+            SELECT n.* FROM numbered n
+            UNION ALL
+            SELECT e.* FROM events e WHERE e.position IS NULL AND p_until IS NULL
+        ) e
+    ), seen AS (
+        SELECT n.position FROM numbered n UNION ALL SELECT b.until + 1 FROM bounds b WHERE b.until > b.after
+    ), counted AS (
+        SELECT s.position, s.position - 1 - lag(s.position, 1, b.after) OVER (ORDER BY s.position) AS missing
+        FROM bounds b CROSS JOIN seen s
+    )
+    SELECT e.id::text, e.wallet_id, e.id, 'event without its movement'
+    FROM told e LEFT JOIN LATERAL (SELECT t.* FROM wallet_transactions t WHERE t.id = e.id LIMIT 1) t
+        ON t.wallet_id = e.wallet_id AND e.type = 'wallet.' || t.type || '.posted.v1'
+    WHERE e.happened = 'posted' AND t.id IS NULL
+    UNION ALL
+    SELECT e.id::text, e.wallet_id, e.id, 'event without its command'
+    FROM told e LEFT JOIN LATERAL (
+        SELECT c.* FROM command_outcomes c
+        WHERE c.source = e.data ->> 'source' AND c.command_id = e.data ->> 'commandId' LIMIT 1) c
+        ON c.event_id = e.id AND e.type = 'wallet.' || c.type || '.' || c.outcome || '.v1'
+    WHERE e.happened IN ('completed', 'refused') AND c.event_id IS NULL
+    UNION ALL
+    SELECT e.id::text, e.wallet_id, e.id, format('event without its %s', e.thing)
+    FROM told e
+    LEFT JOIN LATERAL (SELECT w.id FROM wallets w WHERE e.thing = 'wallet' AND w.id = e.wallet_id LIMIT 1) w ON true
+    LEFT JOIN LATERAL (SELECT h.wallet_id FROM holds h WHERE e.thing = 'hold' AND h.id = e.subject_id LIMIT 1) h ON true
+    LEFT JOIN LATERAL (SELECT o.wallet_id FROM orders o WHERE e.thing = 'order' AND o.id = e.subject_id LIMIT 1) o ON true
+    WHERE e.happened NOT IN ('posted', 'completed', 'refused')
+        AND (coalesce(w.id, h.wallet_id, o.wallet_id) = e.wallet_id) IS NOT TRUE
+    UNION ALL
+    SELECT e.id::text, e.wallet_id, e.id, 'event before that of an earlier movement'
+    FROM numbered e
+    CROSS JOIN LATERAL (SELECT t.wallet_id, t.seq FROM wallet_transactions t WHERE t.id = e.id LIMIT 1) t
+    CROSS JOIN LATERAL (
+        SELECT k.id FROM wallet_transactions k WHERE k.wallet_id = t.wallet_id AND k.seq = t.seq - 1 LIMIT 1) k
+    CROSS JOIN LATERAL (SELECT b.position FROM events b WHERE b.id = k.id LIMIT 1) earlier
+    WHERE (earlier.position < e.position) IS NOT TRUE
+    UNION ALL
+    SELECT 'before position ' || c.position, NULL, NULL,
+        format('%s positions have no event before position %s', c.missing, c.position)
+    FROM counted c WHERE c.missing > 0;
+$$;
+
+-- The feed's ends: the first event before it and the first one behind it.
+CREATE FUNCTION feed_findings_v1(OUT subject text, OUT wallet_id uuid, OUT event_id uuid, OUT finding text)
+    RETURNS SETOF record LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT 'feed', NULL::uuid, NULL::uuid, 'the feed has no head' WHERE NOT EXISTS (SELECT FROM events_head)
+    UNION ALL
+    SELECT e.id::text, e.wallet_id, e.id, 'event outside of the feed'
+    FROM events_head f CROSS JOIN LATERAL (
+        (SELECT b.id, b.wallet_id FROM events b WHERE b.position <= f.trimmed_to ORDER BY b.position LIMIT 1)
+        UNION ALL
+        (SELECT b.id, b.wallet_id FROM events b WHERE b.position > f.position ORDER BY b.position LIMIT 1)) e;
+$$;
+
+-- Everything that does not hold between the feed and what it tells of; no rows means that the feed is sound. It reads the
+-- whole feed and all movements.
+CREATE FUNCTION events_audit_v1(OUT wallet_id uuid, OUT event_id uuid, OUT finding text) RETURNS SETOF record
+    LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT f.wallet_id, f.subject::uuid, f.finding
+    FROM movement_event_findings_v1(array(SELECT w.id FROM wallets w), NULL, NULL) f
+    UNION ALL
+    SELECT f.wallet_id, f.event_id, f.finding FROM event_findings_v1(0, NULL) f
+    UNION ALL
+    SELECT f.wallet_id, f.event_id, f.finding FROM feed_findings_v1() f;
+$$;
+
+------------------------------------------------------------------------------------------------------------------------
 -- Proofs
 ------------------------------------------------------------------------------------------------------------------------
 
@@ -284,11 +387,13 @@ CREATE TABLE proof_progress (
     started_at     timestamptz,
     place          text,                             -- the last row of the phase that is done
     partial_id     uuid,                             -- the wallet that is done until partial_seq
-    partial_seq    bigint,                           -- or how far the audit log is done
+    partial_seq    bigint,                           -- or how far the audit log is done, or where the feed's part ends
     wallets        bigint      NOT NULL DEFAULT 0,
     movements      bigint      NOT NULL DEFAULT 0,
     audit_seq      bigint      NOT NULL DEFAULT 0,   -- how far the audit log is proven
     audit_hash     bytea,
+    feed_id        uuid,                             -- the feed that is proven until feed_position
+    feed_position  bigint      NOT NULL DEFAULT 0,
     proven_at      timestamptz,                      -- the start of the last whole pass
     full_proven_at timestamptz,
     CONSTRAINT proof_progress_pkey PRIMARY KEY (one),
@@ -427,6 +532,9 @@ BEGIN
             AND t.seq = coalesce(w.seq - 1, greatest(s.until, k.seq)) AND t.seq IS DISTINCT FROM k.seq
         WHERE NOT coalesce(s.wallet_id = ANY (lost_ids), false)
         ON CONFLICT (wallet_id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, proven_at = excluded.proven_at;
+    PERFORM proof_find_v1('movement_event', f.subject, f.wallet_id, f.seq, f.finding) FROM (
+        SELECT DISTINCT ON (m.wallet_id) m.* FROM movement_event_findings_v1(ids, afters, untils) m
+        ORDER BY m.wallet_id, m.seq) f;
     IF NOT progress.is_full THEN
         PERFORM proof_concerned_v1(ids, afters, untils, progress.started_at);
     END IF;
@@ -469,8 +577,47 @@ BEGIN
     PERFORM proof_find_v1('audit_log', f.subject, NULL, f.seq, f.finding) FROM tenant_findings_v1() f;
     DELETE FROM proof_findings f WHERE f.kind = 'audit_log' AND f.seen_at < progress.started_at;
     progress.partial_seq := NULL;
-    progress.place := '00000000-0000-0000-0000-000000000000';
-    progress.phase := CASE WHEN progress.is_full THEN 'hold' ELSE 'done' END;
+    progress.place := CASE WHEN progress.is_full THEN '00000000-0000-0000-0000-000000000000' END;
+    progress.phase := CASE WHEN progress.is_full THEN 'hold' ELSE 'feed' END;
+END $$;
+
+-- One step of the feed. The part of this pass ends where the feed ended when its first step began: a busy feed must not
+-- keep the pass from its end. What was proven of a former feed counts no more.
+CREATE FUNCTION proof_feed_v1(INOUT progress proof_progress, p_limit integer)
+    LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+    head     events_head;
+    from_pos bigint;
+    to_pos   bigint;
+BEGIN
+    SELECT * INTO head FROM events_head;
+    IF progress.feed_id IS DISTINCT FROM head.feed_id THEN
+        progress.feed_id := head.feed_id;
+        progress.feed_position := 0;
+        progress.place := NULL;
+        progress.partial_seq := NULL;
+    END IF;
+    progress.partial_seq := least(coalesce(progress.partial_seq, head.position), head.position);
+    from_pos := greatest(head.trimmed_to,
+        coalesce(progress.place::bigint, CASE WHEN progress.is_full THEN 0 ELSE progress.feed_position END));
+    to_pos := least(from_pos + p_limit, progress.partial_seq);
+    PERFORM proof_find_v1('event', f.subject, f.wallet_id, NULL, string_agg(
+            concat_ws(': ', 'event ' || f.event_id, f.finding), '; '))
+        FROM event_findings_v1(from_pos, to_pos) f GROUP BY f.subject, f.wallet_id;
+    progress.place := to_pos::text;
+    IF to_pos < progress.partial_seq THEN
+        RETURN;
+    END IF;
+    IF head.position < progress.feed_position THEN
+        PERFORM proof_find_v1('feed', 'proven', NULL, NULL, format(
+            'the feed was proven until position %s and ends at %s', progress.feed_position, head.position));
+    END IF;
+    PERFORM proof_find_v1('feed', f.subject, f.wallet_id, NULL, concat_ws(': ', 'event ' || f.event_id, f.finding))
+        FROM feed_findings_v1() f;
+    DELETE FROM proof_findings f WHERE f.kind = 'feed' AND f.seen_at < progress.started_at;
+    progress.feed_position := greatest(progress.feed_position, progress.partial_seq);
+    progress.partial_seq := NULL;
+    progress.phase := 'done';
 END $$;
 
 -- One step of a phase that proves rows by their keys.
@@ -499,8 +646,9 @@ BEGIN
         RETURN;
     END IF;
     progress.phase := CASE progress.phase WHEN 'hold' THEN 'order' WHEN 'order' THEN 'entry' WHEN 'entry' THEN 'order_payment'
-        ELSE 'done' END;
-    progress.place := CASE progress.phase WHEN 'order_payment' THEN '' ELSE '00000000-0000-0000-0000-000000000000' END;
+        ELSE 'feed' END;
+    progress.place := CASE progress.phase WHEN 'feed' THEN NULL WHEN 'order_payment' THEN ''
+        ELSE '00000000-0000-0000-0000-000000000000' END;
 END $$;
 
 -- End the pass, and tell its result to shared.tenant_proofs. A schema that is not the registry's has no row there.
@@ -554,6 +702,7 @@ BEGIN
     progress := CASE progress.phase
         WHEN 'wallets' THEN proof_wallets_v1(progress, p_limit)
         WHEN 'audit_log' THEN proof_audit_log_v1(progress, p_limit)
+        WHEN 'feed' THEN proof_feed_v1(progress, p_limit)
         ELSE proof_keys_v1(progress, p_limit) END;
     IF progress.phase = 'done' THEN
         progress := proof_end_v1(progress);
@@ -562,7 +711,8 @@ BEGIN
     UPDATE proof_progress SET phase = progress.phase, is_full = progress.is_full, started_at = progress.started_at,
         place = progress.place, partial_id = progress.partial_id, partial_seq = progress.partial_seq,
         wallets = progress.wallets, movements = progress.movements, audit_seq = progress.audit_seq,
-        audit_hash = progress.audit_hash, proven_at = progress.proven_at, full_proven_at = progress.full_proven_at;
+        audit_hash = progress.audit_hash, feed_id = progress.feed_id, feed_position = progress.feed_position,
+        proven_at = progress.proven_at, full_proven_at = progress.full_proven_at;
 END $$;
 
 DO $$
@@ -572,5 +722,6 @@ BEGIN
     EXECUTE format('GRANT SELECT ON wallet_proofs, proof_findings, proof_progress TO %I', tenant_role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION proof_step_v1, ledger_audit_v5, movement_findings_v1, wallet_findings_v1,
         hold_findings_v1, order_findings_v1, order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1,
-        tenant_findings_v1 TO %I', tenant_role);
+        tenant_findings_v1, events_audit_v1, movement_event_findings_v1, event_findings_v1, feed_findings_v1 TO %I',
+        tenant_role);
 END $$;

@@ -18,6 +18,12 @@ export interface Session {
 
 const SAFE_METHODS = new Set(["GET", "HEAD", "OPTIONS"]);
 
+/** The JSON object in an answer; undefined if there is none, as in the HTML page of a proxy. */
+async function objectIn(answer: Response): Promise<object | undefined> {
+  const found: unknown = await answer.json().catch(() => undefined);
+  return typeof found === "object" && found !== null ? found : undefined;
+}
+
 /** A client for one tenant. It keeps `session` up to date, so that the caller may store it. */
 export function walletClient(baseUrl: string, tenant: string, session: Session = {}) {
   const prove = (request: Request): Request => {
@@ -35,9 +41,9 @@ export function walletClient(baseUrl: string, tenant: string, session: Session =
     if (session.csrfToken) headers.set("X-CSRF-Token", session.csrfToken);
     const options = { method: "POST", headers, body: JSON.stringify(body) };
     const answer = await fetch(`${baseUrl}/api/auth/refresh`, options);
-    if (!answer.ok) return false;
-    Object.assign(session, (await answer.json()) as Session);
-    return true;
+    const renewed = answer.ok ? await objectIn(answer) : undefined;
+    if (renewed) Object.assign(session, renewed);
+    return renewed !== undefined;
   };
 
   const goesOn: Middleware = {
@@ -50,8 +56,8 @@ export function walletClient(baseUrl: string, tenant: string, session: Session =
       const again = unsent.get(id);
       unsent.delete(id);
       if (response.status !== 401 || !again) return undefined;
-      const { code } = (await response.clone().json()) as Problem;
-      if (code !== "token_expired") return undefined;
+      const problem: Partial<Problem> | undefined = await objectIn(response.clone());
+      if (problem?.code !== "token_expired") return undefined;
       refreshing ??= refresh().finally(() => (refreshing = undefined));
       return (await refreshing) ? fetch(prove(again)) : undefined;
     },

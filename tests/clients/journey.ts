@@ -4,6 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { type Problem, type Session, walletClient } from "./client.js";
 
 const [url = "", adminAddress = "", memberAddress = "", password = ""] = process.argv.slice(2);
@@ -103,4 +105,22 @@ assert.notEqual(session.refreshToken, refreshToken);
 assert.equal((await member.POST("/api/auth/logout")).response.status, 204);
 const over = await member.GET("/api/wallet");
 assert.equal(over.error?.code, "session_over");
+
+// A 401 of a proxy has no problem in it: the client hands it on, and so it does if the refresh meets a page.
+const expired = JSON.stringify({ code: "token_expired" });
+const bodies = ["<html>proxy</html>", "null", ""];
+const proxy = createServer((request, response) => {
+  const isRefresh = request.url === "/api/auth/refresh";
+  response.writeHead(isRefresh ? 200 : 401, { "Content-Type": "application/json" });
+  response.end(isRefresh ? "<html>proxy</html>" : (bodies.shift() ?? expired));
+});
+await new Promise<void>((listening) => proxy.listen(0, "127.0.0.1", listening));
+const { port } = proxy.address() as AddressInfo;
+const behindProxy = walletClient(`http://127.0.0.1:${port}`, "eur", { accessToken: "a", refreshToken: "r" });
+for (let sent = 0; sent < 4; sent++) {
+  const answer = await behindProxy.GET("/api/wallet", { parseAs: "text" });
+  assert.equal(answer.response.status, 401);
+}
+proxy.closeAllConnections();
+proxy.close();
 console.log("ok");

@@ -3,7 +3,6 @@
 The fixtures start each broker when the first test asks for it, and stop it when the tests end.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -20,18 +19,17 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from scripts.support.demo.rabbitmq import SERVER, RabbitMQ
 from tests.factories.ports import free_port
 
 REDIS: Final = shutil.which("redis-server")
 NATS: Final = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
-RABBITMQ: Final = next(Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server"), None)
-EPMD: Final = shutil.which("epmd")
 PATIENCE_SECONDS: Final = 60
 GUEST: Final = "guest"
 # Of the queues of commands, by a policy as docs/operations.md has it.
 DELIVERY_LIMIT: Final = 3
 
-needs_rabbitmq = pytest.mark.skipif(RABBITMQ is None, reason="on Debian: apt install rabbitmq-server")
+needs_rabbitmq = pytest.mark.skipif(SERVER is None, reason="on Debian: apt install rabbitmq-server")
 needs_redis = pytest.mark.skipif(REDIS is None, reason="on Debian: apt install redis-server")
 needs_nats = pytest.mark.skipif(NATS is None, reason="on Debian: apt install nats-server")
 
@@ -134,34 +132,19 @@ class RabbitBroker(Broker):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.epmd_port = free_port()
-        self.dist_port = free_port()
+        self._own = RabbitMQ(folder, self.port, epmd_port=free_port(), dist_port=free_port())
         self._epmd: subprocess.Popen[bytes] | None = None
-        self._configure()
+        self._own.configure(self._definitions())
 
     def command(self) -> Sequence[str]:
-        return (str(RABBITMQ),)
+        return self._own.command
 
     def environment(self) -> Mapping[str, str]:
-        return {
-            "HOME": str(self.folder),
-            "ERL_EPMD_PORT": str(self.epmd_port),
-            "RABBITMQ_NODENAME": f"wallet{self.port}@localhost",
-            "RABBITMQ_DIST_PORT": str(self.dist_port),
-            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self.folder),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
-            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
-            # One scheduler, which sleeps when it has no work: the machine has few cores.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
-        }
+        return self._own.environment
 
     def start(self) -> None:
         if self._epmd is None:
-            command = (str(EPMD), "-address", "127.0.0.1", "-port", str(self.epmd_port))
-            self._epmd = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._epmd = subprocess.Popen(self._own.epmd_command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         super().start()
 
     def stop(self) -> None:
@@ -172,20 +155,9 @@ class RabbitBroker(Broker):
 
     def control(self, *arguments: str) -> str:
         """`rabbitmqctl`; each call starts an Erlang machine and takes a second or two."""
-        command = (str(RABBITMQ).replace("rabbitmq-server", "rabbitmqctl", 1), *arguments)
+        command = (self._own.control, *arguments)
         ran = subprocess.run(command, env=os.environ | self.environment(), capture_output=True, text=True, check=True)
         return ran.stdout
-
-    def _configure(self) -> None:
-        (self.folder / "enabled_plugins").write_text("[].\n")
-        (self.folder / "definitions.json").write_text(json.dumps(self._definitions()))
-        (self.folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
-            f"load_definitions = {self.folder}/definitions.json\n"
-            "loopback_users = none\n"
-            "disk_free_limit.absolute = 1MB\n"
-            "log.console = true\nlog.console.level = warning\n"
-        )
 
     def _definitions(self) -> dict[str, Any]:
         every = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}

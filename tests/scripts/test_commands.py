@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,3 +82,13 @@ def test_it_needs_rabbitmq(database: Database, monkeypatch: pytest.MonkeyPatch, 
     ran = CliRunner().invoke(main)
     assert ran.exit_code == BAD_ARGUMENTS
     assert "BROKER_URL" in ran.stderr
+
+
+def test_a_port_for_metrics_that_is_in_use_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(database, "amqp://127.0.0.1:1").items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = CliRunner().invoke(main, ["--metrics-port", port])
+    assert ran.exit_code == BAD_ARGUMENTS
+    assert f"port {port}" in ran.stderr

@@ -254,6 +254,31 @@ def test_a_result_is_read_around_another_tenants_work(db: TenantDatabase) -> Non
     assert seen == ["eur"] * 5
 
 
+STREAMED = {
+    "columns": (sa.select(Book.text), {"stream_results": True}),
+    "text": (sa.text("SELECT text FROM books"), {"stream_results": True}),
+    "table": (sa.select(sa.table("books", sa.column("text"))), {"yield_per": 2}),
+}
+
+
+@pytest.mark.parametrize("read", ["next", "fetchmany", "all", "partitions"])
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_streamed_result_without_objects_is_read_under_its_own_tenant(
+    db: TenantDatabase, name: str, read: str
+) -> None:
+    """Also one whose first row was read."""
+    statement, options = STREAMED[name]
+    with tenant_context("eur"):
+        assert db.session.scalars(statement, execution_options=options).all() == ["eur"] * 5
+        found = db.session.execute(statement, execution_options=options)
+        assert next(found).text == "eur"
+        reads = {"next": lambda: next(found), "fetchmany": lambda: found.fetchmany(2), "all": found.all}
+        with tenant_context("km"), pytest.raises(BindingChanged):
+            reads.get(read, lambda: next(found.partitions(2)))()
+        with pytest.raises(sa.exc.ResourceClosedError):
+            found.all()
+
+
 # Writing.
 
 
@@ -291,6 +316,23 @@ def test_an_object_added_under_one_tenant_is_not_written_under_another(db: Tenan
     with tenant_context("km"):
         db.session.rollback()
         db.session.add(added)
+        db.session.commit()
+    assert texts(library) == {"eur": {"eur"}, "km": {"km", "added"}}
+
+
+@pytest.mark.parametrize("write", ["bulk_save_objects", "merge"])
+def test_an_object_added_under_one_tenant_is_not_copied_into_another(
+    db: TenantDatabase, library: Database, write: str
+) -> None:
+    """By a bulk or by merge, which read an added object without a flush."""
+    added = Shelf(code="C", text="added")
+    with tenant_context("eur"):
+        db.session.add(added)
+    with tenant_context("km"):
+        with pytest.raises(BindingChanged):
+            getattr(db.session, write)([added] if write == "bulk_save_objects" else added)
+        db.session.rollback()
+        db.session.bulk_save_objects([added])  # In no session it is of no tenant.
         db.session.commit()
     assert texts(library) == {"eur": {"eur"}, "km": {"km", "added"}}
 

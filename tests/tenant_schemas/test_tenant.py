@@ -119,8 +119,11 @@ def test_only_an_active_tenant_is_active(database: Database) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["", "a\0", "a\nb", "a\x1b[2Jb", "a\u202eb", "x" * (DISPLAY_NAME_MAX_LENGTH + 1)])
+@pytest.mark.parametrize(
+    "name", ["", "a\0", "a\nb", "a\x1b[2Jb", "a\u202eb", "a\u200db", "\u3164", "x" * (DISPLAY_NAME_MAX_LENGTH + 1)]
+)
 def test_a_display_name_can_be_shown_as_it_is(name: str) -> None:
-    assert check_display_name("Konvertibilna marka, č 漢") == "Konvertibilna marka, č 漢"
+    for right in ("Konvertibilna marka, č 漢", "می\u200cخو"):
+        assert check_display_name(right) == right
     with pytest.raises(NameRefused, match="display name"):
         check_display_name(name)

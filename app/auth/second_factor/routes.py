@@ -54,7 +54,9 @@ def set_up_second_factor(body: dict[str, str]) -> dict[str, Any]:
 @blueprint.response(200, RecoveryCodesSchema)
 @refuses(SecondFactorMissing, CodeWrong, TooManyRequests)
 def confirm_second_factor(body: dict[str, str]) -> dict[str, Any]:
-    """Switch the second factor on with a first code, and get the recovery codes. This session has the factor then."""
+    """Switch the second factor on with a first code, and get the recovery codes. This session has the factor then. It
+    ends all other sessions of the user, which have proved none.
+    """
     user_id = caller().user_id
     with code_attempt(user_id):
         return {"recovery_codes": service.confirm(user_id, body["code"], presented_session())}

@@ -18,6 +18,7 @@ from app.auth.models import Session
 from app.auth.second_factor import codes
 from app.auth.second_factor.errors import CodeWrong, SecondFactorExists, SecondFactorMissing
 from app.auth.second_factor.models import RecoveryCode, SecondFactor
+from app.auth.sessions import end_other_sessions
 from app.db import db
 from app.mail.models import MailKind
 from app.mail.outbox import put_notice
@@ -33,6 +34,11 @@ _ENCRYPTED: Final = """
 _USE_STEP: Final = """
     UPDATE shared.second_factors SET last_step = %s
     WHERE user_id = %s AND last_step < %s AND confirmed_at IS NOT NULL RETURNING user_id"""
+_HAS_STEP: Final = """
+    SELECT FROM shared.second_factors WHERE user_id = %s AND last_step < %s AND confirmed_at IS NOT NULL"""
+_HAS_RECOVERY_CODE: Final = """
+    SELECT FROM shared.recovery_codes r JOIN shared.second_factors f ON f.user_id = r.user_id
+    WHERE r.user_id = %s AND r.code_hash = %s AND f.confirmed_at IS NOT NULL"""
 _USE_RECOVERY_CODE: Final = """
     DELETE FROM shared.recovery_codes r USING shared.second_factors f
     WHERE r.user_id = %s AND r.code_hash = %s AND f.user_id = r.user_id AND f.confirmed_at IS NOT NULL
@@ -57,14 +63,27 @@ def state_of(user_id: UUID) -> FactorState:
 
 def proves(user_id: UUID, code: str) -> bool:
     """Whether the code is the user's, and was not used before. It is used then. Committed when it returns."""
-    given = codes.normalized(code)
-    shared = connections().shared
+    given, shared = codes.normalized(code), connections().shared
     if len(given) != TOTP_LENGTH:
         return bool(shared.one_statement(_USE_RECOVERY_CODE, (user_id, codes.recovery_hash(given))))
-    rows = shared.one_statement(_ENCRYPTED, (user_id,), retry=True)
-    secret = _decrypted(rows[0][0], user_id) if rows else None
-    step = codes.step_of(secret, given, time()) if secret else None
+    step = _step_of(user_id, given)
     return step is not None and bool(shared.one_statement(_USE_STEP, (step, user_id, step)))
+
+
+def would_prove(user_id: UUID, code: str) -> bool:
+    """As `proves`, without using the code: for a log-in that is refused for another reason."""
+    given, shared = codes.normalized(code), connections().shared
+    if len(given) != TOTP_LENGTH:
+        return bool(shared.one_statement(_HAS_RECOVERY_CODE, (user_id, codes.recovery_hash(given))))
+    step = _step_of(user_id, given)
+    return step is not None and bool(shared.one_statement(_HAS_STEP, (user_id, step)))
+
+
+def _step_of(user_id: UUID, given: str) -> int | None:
+    """The time step of this code of the user's authenticator; None for a wrong code."""
+    rows = connections().shared.one_statement(_ENCRYPTED, (user_id,), retry=True)
+    secret = _decrypted(rows[0][0], user_id) if rows else None
+    return codes.step_of(secret, given, time()) if secret else None
 
 
 def set_up(user_id: UUID) -> str:
@@ -86,7 +105,8 @@ def set_up(user_id: UUID) -> str:
 
 def confirm(user_id: UUID, code: str, session_id: UUID | None) -> list[str]:
     """Switch the second factor on, and return the recovery codes, which only this answer contains. The session has
-    proved the factor. Locks the factor's row and commits nothing. Raises SecondFactorMissing, CodeWrong.
+    proved the factor; the user's other sessions end, because they have not. Locks the factor's row and commits nothing.
+    Raises SecondFactorMissing, CodeWrong.
     """
     waiting = (SecondFactor.user_id == user_id) & SecondFactor.confirmed_at.is_(None)
     encrypted = db.session.scalar(sa.select(SecondFactor.secret_encrypted).where(waiting).with_for_update())
@@ -101,6 +121,7 @@ def confirm(user_id: UUID, code: str, session_id: UUID | None) -> list[str]:
     if session_id is not None:
         proven = sa.update(Session).where(Session.id == session_id, Session.user_id == user_id)
         db.session.execute(proven.values(second_factor_at=sa.func.now()))
+    end_other_sessions(user_id, session_id)
     _tell(user_id, MailKind.SECOND_FACTOR_ON)
     return _put_recovery_codes(user_id)
 

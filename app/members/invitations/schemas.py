@@ -3,8 +3,9 @@
 from marshmallow import fields
 
 from app.accounts.schemas import MAX_NAME_LENGTH, MailToken
-from app.api.fields import Answer, Choice, Moment, Schema, Text, Word, Words
+from app.api.fields import Answer, Choice, Moment, Schema, Word, Words
 from app.api.pagination import PageQuery, page_schema
+from app.api.text_fields import Name
 from app.auth.schemas import DeviceToken, NewPassword
 from app.members.invitations.service import STATUSES
 from app.users.schemas import MEMBERSHIP_ROLE, EmailAddress
@@ -14,7 +15,7 @@ INVITATION_STATUS = Words("InvitationStatus", *STATUSES)
 
 class InviteSchema(Schema):
     email = EmailAddress(required=True)
-    name = Text(max_length=MAX_NAME_LENGTH, description="what the tenant calls the member; default: their own name")
+    name = Name(max_length=MAX_NAME_LENGTH, description="what the tenant calls the member; default: their own name")
     role = Choice(MEMBERSHIP_ROLE, required=True)
 
 
@@ -45,7 +46,7 @@ class InvitationListQuery(PageQuery):
 class AcceptInvitationSchema(Schema):
     token = MailToken()
     password = NewPassword(description="of a new account; an account with a password keeps it")
-    name = Text(max_length=MAX_NAME_LENGTH, description="of a new account; an existing one keeps its name")
+    name = Name(max_length=MAX_NAME_LENGTH, description="of a new account; an existing one keeps its name")
 
 
 class AcceptedInvitationSchema(Answer):

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from app.api.documentation_page import FILES, LOGO_STYLE, PAGE_POLICY
 from tests.factories.api import Api
 
@@ -21,6 +23,24 @@ def test_the_page_and_all_it_loads_come_from_here(api: Api) -> None:
     assert start.mimetype == "text/javascript"
     assert 'url: "/openapi.json"' in start.text
     assert "validatorUrl: null" in start.text, "Swagger's validator is a service on the internet"
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("/docs", "/docs/"),
+        ("/docs?a=b%20c", "/docs/?a=b%20c"),
+        ("/problems", "/problems/"),
+        ("//attacker.example//docs", None),
+    ],
+)
+def test_a_redirect_names_a_path_and_no_host(api: Api, asked: str, meant: str | None) -> None:
+    """Behind a proxy that ends TLS, the service knows neither the scheme nor always the host."""
+    answer = api.get(asked, headers={"Host": "attacker.example"})
+    place = answer.headers.get("Location", "/")
+    assert re.match("/(?!/)", place), place
+    if meant:
+        assert (answer.status_code, place) == (308, meant)
 
 
 def test_the_page_names_no_other_host(api: Api) -> None:

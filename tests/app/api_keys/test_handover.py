@@ -124,6 +124,19 @@ def test_an_operators_key_needs_no_membership_and_shows_no_name(api: Api, people
     assert shown(api, admin, "eur", key)["creatorName"] == "operator"
 
 
+@OVER_WAYS
+def test_an_operators_membership_ends_without_a_choice(api: Api, people: People, admin: Person, end_right: Any) -> None:
+    """The key does not depend on it. Who does choose is obeyed."""
+    operator = people.make(eur="admin", is_operator=True)
+    key = service_of(api, operator, "eur")
+    assert end_right(api, admin, "eur", operator, None).status_code < 300
+    assert status_of(api, key) == 200
+    assert shown(api, admin, "eur", key)["revokedAt"] is None
+    put_again(api, admin, "eur", operator, None)
+    assert remove(api, admin, "eur", operator, "revoke").status_code == 204
+    assert status_of(api, key) == 401
+
+
 def command(app: Flask, email: str, *options: str) -> tuple[int, str]:
     done = app.test_cli_runner().invoke(args=["members", "add", email, "--tenant", "eur", *options])
     return done.exit_code, done.output

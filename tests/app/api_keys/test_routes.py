@@ -168,10 +168,12 @@ def test_a_key_is_nobody_who_has_a_wallet_or_an_account(api: Api, admin: Person,
 
 
 def refused_alike(api: Api, *texts: str) -> None:
+    """Also on the routes of users and operators, where a good key is refused for being a key."""
     answers = set()
     for text in texts:
-        response = api.get("/api/admin/wallets", Person(uuid4(), "", text))
-        answers.add(problem_of(response, 401, "token_invalid")["detail"])
+        for path in ("/api/admin/wallets", "/api/me", "/api/admin/tenants"):
+            response = api.get(path, Person(uuid4(), "", text))
+            answers.add(problem_of(response, 401, "token_invalid")["detail"])
     assert len(answers) == 1
 
 

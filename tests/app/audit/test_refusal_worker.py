@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from flask import Flask
+from psycopg.errors import CheckViolation
 from psycopg.types.json import Jsonb
 
 from app.audit.refusal_worker import sweep
@@ -32,6 +33,49 @@ def test_a_count_is_written_when_its_hour_is_over_and_once(
     query = "SELECT action, subject, after -> 'counted' FROM audit_log WHERE actor_id = %s ORDER BY seq OFFSET 10"
     assert tenant.execute(query, (actor,)).fetchall() == ([("requests.refused", "look", 2)] if is_over else [])
     assert tenant.execute("SELECT count(*) FROM audit_refusals").fetchall() == [(0 if is_over else 1,)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "constraint"),
+    [
+        ({"refusal": "NOT A CODE"}, "audit_log_refusal_is_code"),
+        ({"refusal": "x" * 65}, "audit_log_refusal_is_code"),
+        ({"action": "look\n"}, "audit_log_action_is_name"),
+        ({"actor_kind": "robot"}, "audit_log_actor_kind_known"),
+    ],
+    ids=str,
+)
+def test_a_refusal_that_the_log_would_refuse_is_not_counted_either(
+    database: Database, wrong: dict[str, str], constraint: str
+) -> None:
+    tenant = database.as_tenant("km")
+    entry = {"action": "look", "actor_id": str(uuid4()), "actor_kind": "user", "refusal": "forbidden"}
+    for _ in range(10):
+        tenant.execute("SELECT audit_refused_v1(%s)", (Jsonb(entry),))
+    with pytest.raises(CheckViolation) as caught:
+        tenant.execute("SELECT audit_refused_v1(%s)", (Jsonb(entry | wrong),))
+    assert caught.value.diag.constraint_name == constraint
+    query = "SELECT action, actor_kind, refusal, refused FROM audit_refusals WHERE actor_id = %s"
+    assert tenant.execute(query, (entry["actor_id"],)).fetchall() == [("look", "user", "forbidden", 10)]
+
+
+def test_a_row_that_the_log_would_refuse_stops_no_other(fresh_database: Database) -> None:
+    """A row of before the rule, as a restored tenant may have it."""
+    superuser, actors = fresh_database.as_superuser(), sorted(uuid4() for _ in range(3))
+    for actor, refusal in zip(actors, ("admin_required", "NOT A CODE", "forbidden"), strict=True):
+        superuser.execute(
+            "INSERT INTO km_schema.audit_refusals (actor_id, action, actor_kind, refusal, refused, began_at)"
+            " VALUES (%s, 'look', 'user', %s, 12, now() - interval '1 h')",
+            (actor, refusal),
+        )
+    tenant = fresh_database.as_tenant("km")
+    assert tenant.execute("SELECT audit_refusals_end_v1()").fetchall() == [(3,)]
+    query = "SELECT actor_id, refusal, after -> 'counted' FROM audit_log WHERE action = 'requests.refused'"
+    assert sorted(tenant.execute(query).fetchall()) == [
+        (actors[0], "admin_required", 2),
+        (actors[1], "unreadable", 2),
+        (actors[2], "forbidden", 2),
+    ]
 
 
 def test_refusals_at_once_are_each_an_entry_or_counted(fresh_database: Database) -> None:

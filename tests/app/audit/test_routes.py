@@ -142,6 +142,13 @@ def test_a_member_who_tries_an_admins_route_is_told_of(office: Office, method: s
     assert (entry["refusal"], entry["subject"], entry["actorKind"]) == ("admin_required", path, "user")
 
 
+def test_a_safe_method_on_the_route_of_a_change_is_a_look(office: Office) -> None:
+    """Flask answers OPTIONS at every route."""
+    problem_of(office.send("OPTIONS", f"{office.path}/deposits", office.member), 403, "admin_required")
+    (entry,) = office.log(office.member)
+    assert (entry["action"], entry["refusal"]) == ("look", "admin_required")
+
+
 def test_what_an_admin_only_looks_at_is_not_told(office: Office) -> None:
     for path in ("/api/admin/wallets", office.path, "/api/admin/trial-balance", "/api/admin/audit-log"):
         assert office.send("GET", path).status_code == 200
@@ -360,6 +367,21 @@ def test_the_log_can_be_filtered(office: Office) -> None:
     assert [entry["action"] for entry in office.log(refused="false")] == ["wallet.payment", "wallet.deposit"]
     assert len(office.log(walletId=str(office.wallet_id))) == 2
     assert office.log(walletId=str(uuid4())) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("refused", "yes", "not_a_boolean"),
+        ("refused", "1", "not_a_boolean"),
+        ("actorId", "urn:uuid:11111111-1111-4111-8111-111111111111", "not_a_uuid"),
+        ("walletId", "11111111111141118111111111111111", "not_a_uuid"),
+    ],
+)
+def test_a_filter_has_one_form(office: Office, name: str, value: str, code: str) -> None:
+    answer = office.send("GET", "/api/admin/audit-log", query_string={name: value})
+    (fault,) = problem_of(answer, 422, "validation_failed")["errors"]
+    assert (fault["field"], fault["code"]) == (name, code)
 
 
 def test_the_log_is_paged_without_gaps(office: Office) -> None:

@@ -1,11 +1,17 @@
 """The audit log as a screen reads it: by time, actor and kind, with names, and with a total if asked."""
 
+import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
+from psycopg.types.json import Jsonb
 
+from app.audit.service import entry_json
+from app.auth.actors import Actor, ActorKind
+from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.people import People, Person
 
@@ -78,6 +84,28 @@ def test_what_the_system_did_and_what_has_no_wallet_is_shown_too(fresh_app: Flas
         {"kind": "system", "id": None, "name": "system", "email": None},
     )
     assert (policy["action"], policy["owner"], policy["actor"]["name"]) == ("credit_policy.set", None, "Boss")
+
+
+def test_times_in_a_state_end_with_z(ledger: Ledger, database: Database) -> None:
+    """As they are stored now, and as release 0.2.0 stored them. A text that is no time in UTC stays as it is."""
+    actor, action = Actor(ActorKind.USER, ledger.admin.user_id), f"test.t{uuid4().hex}"
+    noon = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=1)))
+    entry = json.loads(entry_json(actor, action=action, wallet_id=ledger.wallet_id, after={"at": noon.astimezone(UTC)}))
+    assert entry["after"] == {"at": "2026-01-31T11:00:00Z"}
+    told = {
+        "expires_at": "2026-01-31T11:00:00.5+00:00",
+        "all": ["2026-01-31T11:00:00+00:00"],
+        "at": "2026-01-31T11:00:00+01:00",
+        "name": "x 11:00:00+00:00",
+    }
+    database.as_tenant(ledger.slug).execute("SELECT audit_note_v2(%s)", (Jsonb(entry | {"after": told}),))
+    (shown,) = ledger.page(action=action)["items"]
+    assert shown["after"] == {
+        "expiresAt": "2026-01-31T11:00:00.5Z",
+        "all": ["2026-01-31T11:00:00Z"],
+        "at": "2026-01-31T11:00:00+01:00",
+        "name": "x 11:00:00+00:00",
+    }
 
 
 def test_the_log_tells_its_total_if_asked(ledger: Ledger) -> None:

@@ -31,7 +31,9 @@ def password_hash(app: Flask, person: Person, database: Database) -> Iterator[st
 def test_a_device_is_known_by_its_own_user_and_password(person: Person, password_hash: str) -> None:
     device_id = uuid4()
     token = device_token(person.user_id, password_hash, device_id)
-    assert known_device(f" {person.email.upper()}", ["x", token]) == device_id
+    known = known_device(f" {person.email.upper()}", ["x", token])
+    assert known
+    assert (known.id, known.user_id) == (device_id, person.user_id)
     assert known_device("unknown@example.com", [token]) is None
     assert known_device(person.email, []) is None
     for other in (
@@ -98,9 +100,9 @@ def test_a_device_keeps_its_id_over_log_ins(app: Flask, browser: Browser, person
     before = tokens_of(browser)
     assert browser.login(person).status_code == 200
     with app.app_context():
-        ids = {known_device(person.email, tokens) for tokens in (before, tokens_of(browser))}
-    assert len(ids) == 1
-    assert None not in ids
+        known = [known_device(person.email, tokens) for tokens in (before, tokens_of(browser))]
+    assert len({device and device.id for device in known}) == 1
+    assert None not in known
 
 
 def test_a_new_password_ends_all_devices_but_the_browser_that_sets_it(

@@ -17,12 +17,15 @@ from joserfc.jwk import ECKey, OctKey
 
 from app import create_app
 from app.auth import jwks_client
+from app.auth.oidc import OpenIdProvider
+from app.auth.passwords import hash_password
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.app.auth.test_tokens import encoded
 from tests.conftest import settings_for
 from tests.factories.api import Api
+from tests.factories.browser import PASSWORD, Browser
 from tests.factories.people import People, Person
 from tests.factories.provider import AUDIENCE, DISCOVERY, JWKS, Provider
 
@@ -72,6 +75,14 @@ def test_a_token_is_the_users_with_that_address(api: Api, provider: Provider, pe
     token = provider.token(person.email.upper(), kid=provider.add_key(kind))
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
     assert answer.json["id"] == str(person.user_id)
+
+
+def test_a_token_says_when_it_ends(app: Flask, provider: Provider, person: Person) -> None:
+    """A stream of events ends with it."""
+    soon = int(time()) + 60
+    with app.app_context():
+        checked = OpenIdProvider(provider.issuer, AUDIENCE, ("ES256",)).check(provider.token(person.email, exp=soon))
+    assert checked.claims["exp"] == soon
 
 
 def test_membership_decides_as_it_does_for_everybody(api: Api, provider: Provider, people: People) -> None:
@@ -250,6 +261,20 @@ def test_a_key_for_encryption_verifies_nothing(api: Api, provider: Provider, per
     published = {"keys": [{**key, "use": "enc"} for key in provider.jwks()["keys"]]}
     provider.answers[JWKS] = lambda: (200, {}, json.dumps(published).encode())
     refuse(api, provider.token(person.email))
+
+
+def test_a_log_out_with_a_providers_token_is_refused_and_yet_leaves_no_session_of_the_cookies(
+    app: Flask, api: Api, provider: Provider, people: People
+) -> None:
+    made = people.make(password_hash=hash_password(PASSWORD), eur="member")
+    browser = Browser(app)
+    assert browser.login(made).status_code == 200
+    kept = dict(browser.cookies)
+    headers = {"Authorization": f"Bearer {provider.token(made.email)}"}
+    problem_of(browser.send("POST", "/api/auth/logout", headers=headers), 403, "session_required")
+    assert set(browser.cookies) == {"__Secure-device"}
+    browser.cookies = kept
+    problem_of(browser.send("GET", "/api/me"), 401, "session_over")
 
 
 # --- the provider's keys -------------------------------------------------------------------------------------------

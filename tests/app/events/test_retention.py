@@ -25,7 +25,11 @@ def feed(fresh_app: Flask, fresh_database: Database) -> Feed:
     pay(fresh_app, wallet_id, 6)
     feed.stamp()
     old = "UPDATE eur_schema.events SET at = at - interval '31 days' WHERE position NOT IN (5, 7, 8)"
-    fresh_database.as_superuser().execute(old)
+    superuser = fresh_database.as_superuser()
+    superuser.execute(old)
+    superuser.execute("SET session_replication_role TO replica")
+    for change in ("wallet_transactions SET created_at = created_at", "events_head SET started_at = started_at"):
+        superuser.execute(f"UPDATE eur_schema.{change} - interval '31 days'".encode())
     return feed
 
 

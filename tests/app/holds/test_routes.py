@@ -264,6 +264,7 @@ def test_a_members_keys_and_the_staffs_do_not_meet(holder: Holder) -> None:
         assert holder.api.post(bulk_path, holder.admin, "eur", key=key, json=bulk).status_code == 201
     first = holder.capture(hold, "0.50", key="captured")
     assert holder.capture(hold, "0.50", key="captured") == first
+    assert holder.capture(hold, None, key="captured") == first, "an amount left out is that of the first request"
     holder.authorise("1.00", key="authorised")
     assert holder.wallet() == ("102.50", "1.50", "101.00")
 

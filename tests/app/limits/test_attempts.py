@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from argon2 import PasswordHasher
 
-from app.auth import passwords
+from app.auth import devices, passwords, sessions
 from app.auth.passwords import hash_password
 from app.auth.refresh_tokens import new_token
 from app.limits import rate_limit
@@ -52,7 +52,7 @@ def test_an_address_may_try_so_many_log_ins_whoever_it_tries_to_be(make: Make) -
     person = owner_in(world)
     answers = [log_in(world, f"{number}@example.com", address=STRANGER) for number in range(3)]
     assert [(answer.status_code, said(answer)) for answer in answers] == [(401, ("3", left)) for left in "210"]
-    policy = '"address";q=3;w=60, "account-address";q=9;w=86400, "account";q=9;w=86400'
+    policy = '"address";q=3;w=60, "account-address";q=9;w=86400'
     assert answers[0].headers["RateLimit-Policy"] == policy
     refused = log_in(world, person.email, address=STRANGER)
     assert (refused.status_code, refused.json["code"], said(refused)) == (429, "rate_limited", ("3", "0"))
@@ -79,6 +79,26 @@ def test_guessing_from_many_addresses_is_bounded_and_holds_up_no_device_that_was
     assert log_in(world, person.email, address=OTHER).status_code == 429
     for _ in range(20):
         assert log_in(world, person.email, deviceToken=device).status_code == 200
+
+
+def test_a_failed_log_in_tells_nothing_of_the_failures_at_other_addresses(make: Make) -> None:
+    """Or a stranger would see whether the owner, or another stranger, fails too. A refusal tells when it ends."""
+    world = make(login_failure_limit="3/day", account_failure_limit="3/day", mail_rate_limit="3/day")
+    person = owner_in(world)
+
+    def look(path: str, **body: Any) -> list[str | None]:
+        answer = send(world, path, OTHER, email=person.email, **body)
+        return [answer.headers.get(name) for name in ("RateLimit", "RateLimit-Remaining", "RateLimit-Policy")]
+
+    fresh = look("login", password="wrong")
+    statuses(world, person.email, ["wrong"])
+    again = look("login", password="wrong")
+    assert [text.count('"account"') for text in (*fresh, *again) if text] == [0] * 6
+    assert again[1] == "1", "its own failures at this address"
+    refused = log_in(world, person.email, "wrong", STRANGER)
+    assert refused.status_code == 429
+    assert '"account";q=3;w=86400' in refused.headers["RateLimit-Policy"]
+    assert '"mail"' not in str(look("password/forgotten"))
 
 
 def test_unknown_accounts_are_refused_alike(make: Make) -> None:
@@ -110,7 +130,7 @@ def test_a_known_device_is_bounded_by_its_own_counts(make: Make) -> None:
     person = owner_in(world)
     device = log_in(world, person.email).json["deviceToken"]
     answer = log_in(world, person.email, "wrong", deviceToken=device)
-    assert answer.headers["RateLimit-Policy"] == '"device";q=8;w=60, "device-failures";q=2;w=86400'
+    assert answer.headers["RateLimit-Policy"] == '"device";q=8;w=60, "device-failures";q=2;w=86400, "user";q=8;w=60'
     assert statuses(world, person.email, ["wrong", "right"], deviceToken=device) == [401, 429]
     assert log_in(world, person.email, address=OTHER).status_code == 200, "its failures are not the account's"
 
@@ -123,6 +143,47 @@ def test_a_flood_from_its_own_address_does_not_hold_up_a_known_device(make: Make
         log_in(world, f"{number}@example.com", "wrong")
     assert log_in(world, person.email).status_code == 429
     assert log_in(world, person.email, deviceToken=device).status_code == 200
+
+
+def devices_of(world: World, person: Person, count: int) -> list[str]:
+    """Each log-in of a client without a device token makes a device."""
+    answers = [log_in(world, person.email, address=f"192.0.2.{number}") for number in range(count)]
+    return [answer.json["deviceToken"] for answer in answers]
+
+
+def without_cookies(world: World, email: str, password: str, device: str) -> Any:
+    body = {"email": email, "password": password, "deviceToken": device}
+    return world.app.test_client(use_cookies=False).post("/api/auth/login", json=body)
+
+
+def test_the_devices_of_a_user_share_a_rate_which_no_other_user_notices(make: Make) -> None:
+    world = make(login_rate_limit="4/minute")
+    person, other = owner_in(world), owner_in(world)
+    devices, (of_other,) = devices_of(world, person, 6), devices_of(world, other, 1)
+    answers = [without_cookies(world, person.email, "right", device) for device in devices]
+    assert [answer.status_code for answer in answers] == [200] * 4 + [429] * 2
+    assert '"user";q=4;w=60' in answers[-1].headers["RateLimit-Policy"]
+    assert without_cookies(world, other.email, "right", of_other).status_code == 200
+
+
+def test_the_failures_of_one_device_do_not_use_up_the_rate_of_its_user(make: Make) -> None:
+    """Who has stolen the token of a device, and no password, holds up that device alone."""
+    world = make(login_rate_limit="4/minute", login_failure_limit="2/day")
+    person = owner_in(world)
+    stolen, own = devices_of(world, person, 2)
+    tried = [without_cookies(world, person.email, "wrong", stolen).status_code for _ in range(6)]
+    assert tried == [401] * 2 + [429] * 4
+    assert without_cookies(world, person.email, "right", own).status_code == 200
+
+
+def test_a_genuine_token_is_counted_before_the_database_is_asked(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make(login_rate_limit="2/minute")
+    (device,) = devices_of(world, owner_in(world), 1)
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "credentials", asked.append)
+    answers = [without_cookies(world, f"{number}@example.com", "wrong", device) for number in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429, 429]
+    assert asked == ["0@example.com", "1@example.com"]
 
 
 def test_the_token_of_a_device_is_for_its_own_user_and_password_only(make: Make) -> None:
@@ -273,20 +334,63 @@ def test_a_refresh_token_of_an_earlier_release_counts_for_its_address_and_works(
     assert send(world, "refresh", refreshToken=token).status_code == 200
 
 
-def test_a_log_out_is_refused_for_many_log_outs_and_not_for_many_refreshes(make: Make) -> None:
-    world = make(refresh_rate_limit="1/minute", login_rate_limit="2/minute")
+def test_a_log_out_is_never_refused_for_its_session_and_asks_the_database_so_often(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(refresh_rate_limit="2/minute")
     tokens = log_in(world, owner_in(world).email).json
     token, access = tokens["refreshToken"], {"Authorization": f"Bearer {tokens['accessToken']}"}
-    assert [send(world, "refresh", refreshToken=token).status_code for _ in range(2)] == [200, 429]
-    assert [send(world, "logout", refreshToken=token).status_code for _ in range(2)] == [204, 429], "once is enough"
-    assert world.api.post("/api/auth/logout", headers=access).status_code == 429
-    answers = [send(world, "logout", STRANGER, refreshToken=f"{uuid4().hex}.x.x") for _ in range(3)]
+    assert [send(world, "refresh", refreshToken=token).status_code for _ in range(3)] == [200, 200, 429]
+    ended: list[str] = []
+    end = sessions.end_session_of
+    monkeypatch.setattr(sessions, "end_session_of", lambda token: ended.append(token) or end(token))
+    for _ in range(4):
+        answer = send(world, "logout", refreshToken=token)
+        assert (answer.status_code, "RateLimit" in answer.headers, "Retry-After" in answer.headers) == (
+            204,
+            False,
+            False,
+        )
+    assert ended == [token] * 2
+    assert world.api.post("/api/auth/logout", headers=access).status_code == 204
+    assert world.api.get("/api/me", headers=access).json["code"] == "session_over"
+
+
+def test_a_log_out_that_fails_counts_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make(refresh_rate_limit="1/minute")
+    access = {"Authorization": f"Bearer {log_in(world, owner_in(world).email).json['accessToken']}"}
+    with monkeypatch.context() as broken:
+        broken.setattr(sessions, "_LOG_OUT_BY_ID", "SELECT 1/0")
+        assert [world.api.post("/api/auth/logout", headers=access).status_code for _ in range(2)] == [500, 500]
+    assert world.api.post("/api/auth/logout", headers=access).status_code == 204
+    assert world.api.get("/api/me", headers=access).json["code"] == "session_over"
+
+
+def test_a_log_out_with_a_token_that_this_service_did_not_make_counts_for_the_address_and_ends_the_rest(
+    make: Make,
+) -> None:
+    world = make(login_rate_limit="2/minute")
+    person, unknown = owner_in(world), f"{uuid4().hex}.x.x"
+    tokens, others = (log_in(world, person.email, address=OTHER).json for _ in range(2))
+    answers = [send(world, "logout", STRANGER, refreshToken=unknown) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [204, 204, 429]
+    access = {"Authorization": f"Bearer {tokens['accessToken']}"}
+    place = {"REMOTE_ADDR": STRANGER}
+    kept = {"Cookie": f"__Secure-refresh={others['refreshToken']}"}
+    refused = world.app.test_client(use_cookies=False).post(
+        "/api/auth/logout", json={"refreshToken": unknown}, headers=access | kept, environ_base=place
+    )
+    assert refused.status_code == 429
+    cleared = [line.partition("=")[0] for line in refused.headers.getlist("Set-Cookie") if "Max-Age=0" in line]
+    assert set(cleared) == {"__Host-access", "__Secure-refresh", "__Host-csrf"}
+    for over in (tokens, others):
+        headers = {"Authorization": f"Bearer {over['accessToken']}"}
+        assert world.api.get("/api/me", headers=headers).json["code"] == "session_over"
 
 
 def test_no_address_of_an_account_is_stored(make: Make) -> None:
     world = make()
     log_in(world, "person@example.com")
     stored = list(world.app.extensions[rate_limit.ATTEMPTS_EXTENSION]._own._windows)
-    assert len(stored) == 3
+    assert len(stored) == 3, stored
     assert not [key for key in stored if "person" in key]

@@ -15,6 +15,8 @@ from uuid import uuid4
 import pytest
 
 from app import limits
+from app.auth.devices import Device
+from app.limits.attempts import log_in_attempt, password_attempt
 from app.limits.concurrency import (
     KNOWN_LOG_INS,
     LOG_INS,
@@ -265,11 +267,50 @@ def test_log_ins_wait_in_turns_by_address_and_leave_the_slots_of_tenants_alone(
     assert slots.running(LOG_INS) == 0
 
 
+def test_a_user_with_many_devices_takes_one_turn_and_another_users_device_comes_in(
+    make: Make, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP: each log-in without a device token makes a device."""
+    world = make(request_concurrency=8, request_queue=16, queue_seconds=5.0)
+    may_hash = Event()
+    may_hash.set()
+    monkeypatch.setattr(sys.modules["app.auth.service"], "is_right", lambda *_: may_hash.wait(PATIENCE_SECONDS))
+    greedy, other = (world.people.make(password_hash="any", eur="member") for _ in range(2))
+
+    def log_in(email: str, **more: str) -> Any:
+        body = {"email": email, "password": "right", **more}
+        return world.app.test_client(use_cookies=False).post("/api/auth/login", json=body, buffered=True)
+
+    devices = [log_in(greedy.email).json["deviceToken"] for _ in range(4)]
+    of_other = log_in(other.email).json["deviceToken"]
+    slots: ConcurrencySlots = world.app.extensions[limits.EXTENSION].slots
+    may_hash.clear()
+    flood = [threads.submit(log_in, greedy.email, deviceToken=device) for device in devices]
+    wait_until(lambda: slots.running(KNOWN_LOG_INS) + slots.waiting(KNOWN_LOG_INS) == 4)
+    assert slots.running(KNOWN_LOG_INS) == 1, "the second place is for another user"
+    answer = threads.submit(log_in, other.email, deviceToken=of_other)
+    wait_until(lambda: slots.running(KNOWN_LOG_INS) == 2)
+    may_hash.set()
+    assert [each.result(PATIENCE_SECONDS).status_code for each in (answer, *flood)] == [200] * 5
+
+
+def test_a_user_who_proves_the_password_again_and_logs_in_has_one_turn_together(make: Make) -> None:
+    world = make(request_concurrency=8, queue_seconds=0.0)
+    user_id, other = uuid4(), uuid4()
+    with world.app.test_request_context(), password_attempt(user_id, uuid4()):
+        with pytest.raises(TooManyConcurrentRequests), password_attempt(user_id, uuid4()):
+            pass
+        with pytest.raises(TooManyConcurrentRequests), log_in_attempt("", Device(uuid4(), user_id, b"")):
+            pass
+        with log_in_attempt("", Device(uuid4(), other, b"")):
+            pass
+
+
 def test_known_devices_have_slots_that_strangers_can_not_take(make: Make) -> None:
     slots: ConcurrencySlots = make(request_concurrency=8).app.extensions[limits.EXTENSION].slots
     with slots.log_in("192.0.2.1"), slots.log_in("192.0.2.2"):
         with pytest.raises(TooManyConcurrentRequests), slots.log_in("192.0.2.3"):
             pass
-        with slots.known_log_in("a device"), slots.known_log_in("another"):
+        with slots.known_log_in("a user"), slots.known_log_in("another"):
             assert slots.running(KNOWN_LOG_INS) == 2
     assert slots.running(LOG_INS) == slots.running(KNOWN_LOG_INS) == 0

@@ -1,15 +1,19 @@
 """The alerts and the dashboard in deploy/ use metrics and labels that exist, and the dashboard shows every metric."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 
 from app.config import ROOT
+from app.metrics import definitions
 from app.metrics.definitions import REGISTRY
 
 ALERTS: Final = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -72,6 +76,21 @@ def test_every_metric_and_label_of_an_expression_exists(expression: str) -> None
 def test_the_dashboard_shows_every_metric() -> None:
     shown = " ".join(target["expr"] for panel in panels() for target in panel["targets"])
     assert [metric.name for metric in REGISTRY.collect() if not re.search(rf"\b{metric.name}(_|\b)", shown)] == []
+
+
+def used_metrics(path: Path) -> set[str]:
+    """The names of `definitions` that a module imports and uses."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == definitions.__name__]
+    names = {alias.asname or alias.name: alias.name for node in imports for alias in node.names}
+    return {names[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in names}
+
+
+def test_every_metric_is_set_somewhere() -> None:
+    metrics = {name for name, made in vars(definitions).items() if isinstance(made, MetricWrapperBase)}
+    used: set[str] = set().union(*map(used_metrics, (ROOT / "app").rglob("*.py")))
+    assert metrics - used == set()
+    assert len(metrics) > 20
 
 
 def test_no_metric_tells_tenants_apart() -> None:

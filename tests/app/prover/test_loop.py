@@ -13,6 +13,7 @@ from app.prover.service import StepState, prove_step
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
 from tests.factories.proofs import proof_of, prover_of, states, superuser_of, wallet_with_history
+from tests.factories.telemetry import sample
 from tests.factories.tenants import archive_tenant, mark, mark_template  # noqa: F401
 
 
@@ -106,3 +107,13 @@ def test_the_budget_rests_for_the_share_of_a_step(prover: Prover) -> None:
     assert 0.08 <= monotonic() - began < 0.4
     prover.stop.set()
     assert not budget.spend()
+
+
+def test_the_metrics_are_those_of_all_tenants(prover: Prover, fresh_database: Database) -> None:
+    superuser = superuser_of(fresh_database, "eur")
+    superuser.execute("DELETE FROM events_head")
+    prover.run_round()
+    superuser.execute("UPDATE shared.tenant_proofs SET proven_at = proven_at - interval '1 hour'")
+    prover.measure()
+    assert sample("wallet_proof_findings") == 1
+    assert 3600 <= sample("wallet_proof_age_seconds") < 3700

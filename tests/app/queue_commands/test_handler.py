@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 from flask import Flask
 
@@ -17,6 +18,7 @@ from tests.factories.application import running
 from tests.factories.commands import Sender, command, make_sender
 from tests.factories.feed import in_tenant
 from tests.factories.people import People
+from tests.factories.telemetry import TRACE_ID, TRACEPARENT, sample, traced_spans, traces
 
 
 def reason_of(found: object) -> str:
@@ -94,3 +96,18 @@ def test_commands_wait_for_a_locked_wallet(send: Handle, wallet_id: UUID, databa
     then = handle(app, sender.tenant_id, sender.user_id, body)
     assert isinstance(then, Outcome)
     assert (then.outcome, then.repeated) == ("completed", False)
+
+
+def test_commands_are_counted_by_their_outcome_and_belong_to_their_senders_trace(send: Handle, wallet_id: UUID) -> None:
+    def counted() -> list[float]:
+        outcomes = ("completed", "refused", "repeated")
+        return [sample("wallet_commands_total", type="payment", outcome=outcome) for outcome in outcomes]
+
+    told = orjson.loads(command("payment", walletId=wallet_id, amount="1.00"))
+    before, body = counted(), orjson.dumps(told | {"traceparent": TRACEPARENT})
+    with traced_spans() as exporter:
+        send(body)
+    assert traces(exporter, "command") == [TRACE_ID]
+    send(body)
+    send(command("payment", walletId=uuid4(), amount="1.00"))
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 1, 1]

@@ -14,6 +14,7 @@ from app.relay.pauses import Pauses
 from tenant_schemas.testing.plugin import Database
 from tests.factories.feed import Feed, in_tenant, movement
 from tests.factories.people import People
+from tests.factories.telemetry import TRACE_ID, TRACEPARENT, sample, traced_spans, traces
 
 
 class Broker:
@@ -207,3 +208,33 @@ def test_a_lease_ends_although_the_clock_was_set_back(
     fresh_database.as_superuser().execute(ahead)
     publish(fresh_app, sink)
     assert ids(broker) == ours
+
+
+def test_attempts_are_counted_and_belong_to_the_trace_of_their_event(
+    fresh_app: Flask,
+    fresh_database: Database,
+    sink: BrokerSink,
+    broker: Broker,
+    clock: Clock,
+) -> None:
+    ours = make_events(fresh_app)
+    fresh_database.as_superuser().execute(
+        "UPDATE eur_schema.events SET traceparent = %s WHERE id = %s", (TRACEPARENT, ours[1])
+    )
+    before = attempts()
+    broker.accepts = lambda message: message.id != ours[2]
+    with traced_spans() as exporter:
+        publish(fresh_app, sink)
+    assert traces(exporter, SINK) == [TRACE_ID]
+    broker.fault = BrokerUnavailable("There is no broker.")
+    clock.seconds += 1
+    publish(fresh_app, sink)
+    delivered, failed = attempts()
+    assert (delivered - before[0], failed - before[1]) == (2, 2)
+
+
+def attempts() -> tuple[float, float]:
+    delivered, failed = (
+        sample("wallet_sink_attempts_total", sink=SINK, result=result) for result in ("delivered", "failed")
+    )
+    return delivered, failed

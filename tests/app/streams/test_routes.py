@@ -121,6 +121,16 @@ def test_a_member_sees_the_own_movements_as_they_happen_and_no_one_elses(app: Fl
         assert stream.response.headers["Cache-Control"] == "no-store"
 
 
+def test_staff_see_their_tenants_events_and_no_other_tenants(app: Flask, url: str, people: People) -> None:
+    member, auditor = people.make(eur="member", km="member"), people.make(eur="auditor", km="auditor")
+    here, elsewhere = (people.wallet(member, slug, balance_minor=100) for slug in ("eur", "km"))
+    Feed(app, "eur").stamp()
+    with listening(url, "/api/admin/events/stream", auditor) as stream:
+        pay(app, elsewhere, "km")
+        paid = pay(app, here)
+        assert stream.next().data["id"] == paid
+
+
 def test_a_member_without_a_wallet_sees_it_open(app: Flask, url: str, people: People) -> None:
     person = people.make(eur="member")
     Feed(app, "eur").stamp()

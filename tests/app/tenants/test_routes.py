@@ -225,6 +225,8 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"status": "gone"}, [("status", "unknown_choice")]),
     ({"id": "other"}, [("id", "unknown_field")]),
     ({"name": "Euro\u202epng"}, [("name", "format_character")]),
+    ({"name": "\u3164"}, [("name", "empty")]),
+    ({"name": "Euro\tKM"}, [("name", "control_character")]),
 ]
 
 

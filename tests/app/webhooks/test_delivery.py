@@ -15,6 +15,7 @@ from tests.factories.feed import Feed, in_tenant
 from tests.factories.hooked import Hooked
 from tests.factories.mail import Mailbox
 from tests.factories.people import People
+from tests.factories.telemetry import TRACE_ID, TRACEPARENT, sample, traced_spans, traces
 from tests.factories.webhooks import Consumer, Received, Reply
 
 SOON = timedelta(seconds=10)
@@ -440,3 +441,24 @@ def needed_from(hooked: Hooked) -> int | None:
     """As the relay asks before it trims the feed."""
     ((passed,),) = hooked.rows("SELECT webhooks_passed_v1()")
     return None if passed is None else int(passed) + 1
+
+
+def test_attempts_are_counted_and_belong_to_the_trace_of_their_event(hooked: Hooked, consumer: Consumer) -> None:
+    hooked.webhook(consumer.url())
+    first, second = hooked.pay(hooked.wallet(), 2)
+    hooked.run("UPDATE events SET traceparent = %(told)s WHERE id = %(id)s", {"told": TRACEPARENT, "id": first})
+    consumer.answer = failing_for(second)
+    before = attempts()
+    with traced_spans() as exporter:
+        hooked.deliver()
+    delivered, failed = attempts()
+    assert failed - before[1] == 1
+    assert delivered - before[0] == len(consumer.take()) - 1
+    assert traces(exporter, "webhook") == [TRACE_ID]
+
+
+def attempts() -> tuple[float, float]:
+    delivered, failed = (
+        sample("wallet_sink_attempts_total", sink="webhook", result=result) for result in ("delivered", "failed")
+    )
+    return delivered, failed

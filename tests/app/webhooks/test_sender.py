@@ -16,7 +16,7 @@ import pytest
 from app.webhooks.addresses import AddressRules
 from app.webhooks.sender import Answer, Failure, Sender
 from tests.factories.certificates import self_signed
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 from tests.factories.webhooks import HOST, NAME, Consumer, Reply, consumer_of_webhooks
 
 HEADERS = {"Content-Type": "application/json"}

@@ -106,7 +106,7 @@ def test_a_renamed_tenant_keeps_its_feed(fresh_database: Database, furnished: Fu
          "event without its movement"),
         ("UPDATE events SET type = 'wallet.refund.posted.v1' WHERE type = 'wallet.deposit.posted.v1'",
          "event without its movement"),
-        ("UPDATE events_head SET position = position + 1", "1 positions have no event"),
+        ("UPDATE events_head SET position = position + 1", "1 positions have no event before position"),
         ("UPDATE events_head SET position = position - 1", "event outside of the feed"),
         ("UPDATE events SET position = -position;"
          " UPDATE events SET position = position + 1 + (SELECT h.position FROM events_head h)",
@@ -121,7 +121,7 @@ def test_the_audit_finds_what_the_feed_lacks_or_has_too_much(
     superuser.execute(f"SET search_path TO {SLUG}_schema".encode())
     assert audit_events(fresh_database, SLUG) == []
     superuser.execute(breaking.encode())
-    assert finding in {found for _, _, found in audit_events(fresh_database, SLUG)}
+    assert finding in "; ".join(found for _, _, found in audit_events(fresh_database, SLUG))
 
 
 def test_a_bundle_whose_feed_is_not_sound_is_not_restored(

@@ -30,9 +30,9 @@ def person(people: People) -> Person:
     return people.make(password_hash=hash_password(PASSWORD), eur="admin", km="admin")
 
 
-def login(api: Api, person: Person, code: str | None = None, password: str = PASSWORD) -> TestResponse:
+def login(api: Api, person: Person, code: str | None = None, password: str = PASSWORD, **more: Any) -> TestResponse:
     body = {"email": person.email, "password": password} | ({} if code is None else {"code": code})
-    return api.send("POST", "/api/auth/login", json=body)
+    return api.send("POST", "/api/auth/login", json=body, **more)
 
 
 def logged_in(api: Api, person: Person, code: str | None = None) -> Person:
@@ -100,6 +100,35 @@ def test_a_recovery_code_logs_in_once_however_it_is_typed(api: Api, person: Pers
     assert login(api, person, typed).status_code == 200
     problem_of(login(api, person, codes[0]), 401, "second_factor_wrong")
     assert api.get(FACTOR, person).json["recoveryCodesLeft"] == 9
+
+
+@pytest.mark.parametrize("kind", ["recovery code", "authenticator"])
+def test_a_log_in_to_a_wrong_tenant_uses_no_code_up_and_tells_nothing_before_one_is_right(
+    api: Api, person: Person, kind: str
+) -> None:
+    authenticator, recovery = switch_on(api, person, PASSWORD)
+    code = recovery[0] if kind == "recovery code" else authenticator.code()
+
+    def at(tenant: str, code: str | None) -> TestResponse:
+        return login(api, person, code, headers={"X-Tenant": tenant})
+
+    problem_of(at("no-such", None), 401, "second_factor_required")
+    problem_of(at("no-such", "aaaa-bbbb-cccc-dddd"), 401, "second_factor_wrong")
+    problem_of(at("no-such", "000000"), 401, "second_factor_wrong")
+    problem_of(at("no-such", code), 404, "tenant_not_found")
+    assert at("eur", code).status_code == 200
+    problem_of(at("no-such", code), 401, "second_factor_wrong")
+
+
+def test_a_new_factor_ends_the_users_other_sessions_and_no_others(api: Api, people: People, person: Person) -> None:
+    other = people.make(password_hash=hash_password(PASSWORD), eur="member")
+    tokens = login(api, person).json
+    switch_on(api, person, PASSWORD)
+    headers = {"Authorization": f"Bearer {tokens['accessToken']}"}
+    problem_of(api.get("/api/me", headers=headers), 401, "session_over")
+    refreshed = api.send("POST", "/api/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
+    problem_of(refreshed, 401, "session_over")
+    assert [api.get("/api/me", each).status_code for each in (person, other)] == [200, 200]
 
 
 def test_a_wrong_password_learns_nothing_of_a_factor(api: Api, person: Person) -> None:
