@@ -174,6 +174,20 @@ def resume(connection: Connection) -> None:
     connection.execute(_RESUME_WEBHOOKS)
 
 
+_NUMBER_ALL: Final = "SELECT events_stamp_v1(2147483647)"
+_SKIP_ALL: Final = """
+    INSERT INTO event_cursors (sink, feed_id, position, lease_by, lease_until)
+    SELECT 'broker', h.feed_id, h.position, gen_random_uuid(), clock_timestamp() FROM events_head h
+    ON CONFLICT (sink) DO UPDATE SET feed_id = excluded.feed_id, position = excluded.position,
+        lease_until = excluded.lease_until"""
+
+
+def beside(connection: Connection) -> None:
+    """Publish nothing of the past of a tenant that was restored as a new one: consumers would take it for new."""
+    connection.execute(_NUMBER_ALL)
+    connection.execute(_SKIP_ALL)
+
+
 def _holds(connection: Connection, question: LiteralString) -> bool:
     return bool((connection.execute(question).fetchone() or (False,))[0])
 
@@ -276,6 +290,7 @@ BACKUP_POLICY: Final = BackupPolicy(
     rechain=rechain,
     after_load=after_load,
     resume=resume,
+    beside=beside,
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,

@@ -110,6 +110,8 @@ def restore(
                 destination.backup_policy.resume(driver_of(connection))
             replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
         else:
+            if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:
+                destination.backup_policy.beside(driver_of(connection))
             _register(connection, destination, bundle, tenant, ids)
         return Restored(tenant=tenant, origin=bundle.origin, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
 

@@ -68,6 +68,16 @@ def test_a_tenant_that_is_restored_beside_another_has_a_feed_of_its_own(
     assert audit_events(fresh_database, beside.slug) == []
 
 
+@pytest.mark.parametrize(("slug", "is_published"), [("copy", False), (None, True)])
+def test_only_under_its_own_id_a_restored_tenant_publishes_what_no_broker_had(
+    fresh_database: Database, furnished: Furnished, bundle: Bundle, slug: str | None, is_published: bool
+) -> None:
+    restored = restore(destination(fresh_database), bundle, slug=slug).tenant
+    stamp(fresh_database, restored.slug)
+    waiting = fresh_database.as_tenant(restored.slug).execute("SELECT has_unpublished FROM events_waiting").fetchall()
+    assert waiting == [(is_published,)]
+
+
 def test_a_clone_tells_nobody_of_what_its_source_did(fresh_database: Database, furnished: Furnished) -> None:
     source = head(fresh_database)
     clone(destination(fresh_database), SLUG, "staging")
