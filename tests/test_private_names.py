@@ -196,7 +196,7 @@ TABLE = (
     PrivateName(
         "marshmallow.fields:Field",
         "_deserialize(value, attr, data, **kwargs)",
-        f"{FIELDS} app.api.loader app.api.money_fields app.events.schemas app.users.schemas",
+        f"{FIELDS} app.api.loader app.api.money_fields app.api.text_fields app.events.schemas app.users.schemas",
         "overridden to read strictly, and called for valid data",
     ),
     PrivateName(

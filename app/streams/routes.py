@@ -14,7 +14,7 @@ from uuid import UUID
 from flask import Flask, Response
 
 from app.api.blueprint import Blueprint
-from app.api.headers import gives_header, wants_header
+from app.api.headers import wants_header
 from app.api.refusals import View, refuses
 from app.auth.access import Access, access, caller
 from app.auth.standing_check import seconds_of_token, standing_check
@@ -64,10 +64,7 @@ def _streams(view: View) -> View:
     schema = {"type": "string", "contentMediaType": sse.MEDIA_TYPE}
     described = blueprint.alt_response(200, schema=schema, content_type=sse.MEDIA_TYPE)(view)
     last = "The id of the last event that the client has. A browser sends it when it connects again."
-    buffering = gives_header("X-Accel-Buffering", "Tells nginx to pass events on at once.", on=(200,), enum=["no"])
-    return refuses(TooManyStreams)(
-        buffering(wants_header("Last-Event-ID", last, required=False, maxLength=100)(described))
-    )
+    return refuses(TooManyStreams)(wants_header("Last-Event-ID", last, required=False, maxLength=60)(described))
 
 
 @blueprint.get("/admin/events/stream")

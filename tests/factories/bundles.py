@@ -71,6 +71,8 @@ def furnish(database: Database, app: Flask, slug: str = SLUG) -> Furnished:
     _post_in_first_form(database, slug, wallet_id)
     for statement in _MOVEMENTS:
         tenant.execute(statement, named | {"items": items, "source": json.dumps([old])})
+    for statement in _PROOFS:
+        database.as_superuser().execute(statement.format(f"{slug}_schema").encode())
     return Furnished(member, admin, wallet_id)
 
 
@@ -202,6 +204,14 @@ _MOVEMENTS = (
         'actor_kind', 'user', 'refusal', 'admin_required'))""",
     """SELECT audit_note_v1(jsonb_build_object('action', 'look', 'actor_id', %(admin)s::uuid, 'address', '203.0.113.77',
         'subject', 'Ana Horvat', 'after', jsonb_build_object('name', 'Ana Horvat')))""",
+)
+
+
+# As the prover leaves them, which writes a row of `shared` too.
+_PROOFS = (
+    "INSERT INTO {0}.wallet_proofs (wallet_id, seq, hash) SELECT id, last_seq, last_hash FROM {0}.wallets",
+    "INSERT INTO {0}.proof_progress DEFAULT VALUES",
+    "INSERT INTO {0}.proof_findings (kind, subject, finding) VALUES ('hold', 'x', 'A finding about Ana.')",
 )
 
 

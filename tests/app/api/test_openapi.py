@@ -315,8 +315,6 @@ def test_the_headers_of_answers_are_described(described: Json) -> None:
             expected |= {"Cache-Control", *(["Vary"] if path.startswith("/api/products") else [])}
         if path in FILES:
             expected |= {"Content-Disposition"}
-        if path in STREAMS:
-            expected |= {"X-Accel-Buffering"}
         if path.endswith("/statement.pdf"):
             expected |= {"Location", "Retry-After"}
         if path.endswith("/documents/{documentId}"):
