@@ -19,6 +19,7 @@ from app.webhooks.lease import Claimed
 from app.webhooks.schedule import FAILURES_BEFORE_PAUSE, retry_after_of
 from app.webhooks.sender import Answer, Channel, Sender
 from app.webhooks.signature import signed_headers, signing_epochs
+from tenant_schemas.context import current_tenant
 
 SINK: Final = "webhook"
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
@@ -70,7 +71,8 @@ class Round:
 
     def __init__(self, sender: Sender, master_secret: str, endpoint: Claimed) -> None:
         self._sender, self._secret, self._endpoint = sender, master_secret, endpoint
-        self._ends_at = monotonic() + SECONDS
+        self._tenant_id = current_tenant().id  # The threads of the pool are bound to no tenant.
+        self._ends_at = 0.0
         self._lock = Lock()
         self._is_over = False
         self._failures = endpoint.failures
@@ -85,6 +87,7 @@ class Round:
             SINK_ATTEMPTS.labels(SINK, FAILED).inc()
             waiting[0].sent.append(Sent(waiting[0].events[0], datetime.now(UTC), channel))
             return
+        self._ends_at = monotonic() + SECONDS  # A name that resolves slowly leaves no less time for messages.
         with channel:
             if len(waiting) == 1:
                 self._send(channel, waiting[0])
@@ -110,6 +113,7 @@ class Round:
         own = self._endpoint
         return {"Content-Type": CONTENT_TYPE} | signed_headers(
             self._secret,
+            self._tenant_id,
             own.id,
             signing_epochs(own.secret_epoch, own.rotated_at, sent_at),
             message_id=message_id,

@@ -19,6 +19,7 @@ from app.webhooks.delivery import own_delivery
 from app.webhooks.errors import EventNotFound, WebhookNotFound, WebhookReplayNotFound
 from app.webhooks.models import ParkedEvent, WebhookAttempt, WebhookEndpoint, WebhookLane, WebhookReplay
 from app.webhooks.signature import secret_of
+from tenant_schemas.context import current_tenant
 
 Model = TypeVar("Model", WebhookEndpoint, WebhookReplay)
 
@@ -41,7 +42,7 @@ def create_webhook(chosen: dict[str, Any], *, actor: Actor) -> tuple[WebhookEndp
     _check_url(chosen["url"])
     made = _one(WebhookEndpoint, _CREATE, {"description": None} | chosen)
     add_entry(actor, "webhook.create", subject=str(made.id), after=_told(made))
-    return made, secret_of(own_delivery().master_secret, made.id, made.secret_epoch)
+    return made, _secret_of(made)
 
 
 def list_webhooks(*, after: list[Any] | None, limit: int) -> list[WebhookEndpoint]:
@@ -113,7 +114,7 @@ def rotate_secret(webhook_id: UUID, *, actor: Actor) -> tuple[WebhookEndpoint, s
     """
     found = _one(WebhookEndpoint, _ROTATE, {"id": webhook_id})
     add_entry(actor, "webhook.rotate", subject=str(webhook_id), after={"epoch": found.secret_epoch})
-    return found, secret_of(own_delivery().master_secret, found.id, found.secret_epoch)
+    return found, _secret_of(found)
 
 
 def list_attempts(
@@ -192,6 +193,10 @@ def _one(model: type[Model], call: sa.TextClause, told: dict[str, Any]) -> Model
     if found is None:
         raise WebhookNotFound(WebhookNotFound.text)
     return found
+
+
+def _secret_of(webhook: WebhookEndpoint) -> str:
+    return secret_of(own_delivery().master_secret, current_tenant().id, webhook.id, webhook.secret_epoch)
 
 
 def _check_url(url: str) -> None:

@@ -1,7 +1,7 @@
 """The secrets and signatures of webhooks, by Standard Webhooks 1.0.0.
 
-A secret is an HMAC of the endpoint's id and the epoch of its secret, by TENANT_SECRET. So no secret is stored, and a
-higher epoch gives a new one.
+A secret is an HMAC of the tenant's id, the endpoint's id and the epoch of its secret, by TENANT_SECRET. So no secret is
+stored, a higher epoch gives a new one, and an endpoint that a restore copied into another tenant has other secrets.
 """
 
 import hmac
@@ -15,9 +15,9 @@ SECRET_PREFIX: Final = "whsec_"  # noqa: S105
 OVERLAP: Final = timedelta(hours=24)  # for how long the secret before the last rotation signs too
 
 
-def secret_of(master_secret: str, endpoint_id: UUID, epoch: int) -> str:
+def secret_of(master_secret: str, tenant_id: UUID, endpoint_id: UUID, epoch: int) -> str:
     """The secret as consumers enter it: `whsec_`, and 32 bytes in base64."""
-    return SECRET_PREFIX + b64encode(_key(master_secret, endpoint_id, epoch)).decode()
+    return SECRET_PREFIX + b64encode(_key(master_secret, tenant_id, endpoint_id, epoch)).decode()
 
 
 def signing_epochs(epoch: int, rotated_at: datetime | None, now: datetime) -> tuple[int, ...]:
@@ -27,11 +27,18 @@ def signing_epochs(epoch: int, rotated_at: datetime | None, now: datetime) -> tu
 
 
 def signed_headers(
-    master_secret: str, endpoint_id: UUID, epochs: Iterable[int], *, message_id: str, timestamp: int, body: bytes
+    master_secret: str,
+    tenant_id: UUID,
+    endpoint_id: UUID,
+    epochs: Iterable[int],
+    *,
+    message_id: str,
+    timestamp: int,
+    body: bytes,
 ) -> dict[str, str]:
     """The three headers of a message. `body` must be the bytes that are sent."""
     signed = b".".join((message_id.encode(), str(timestamp).encode(), body))
-    digests = (hmac.digest(_key(master_secret, endpoint_id, epoch), signed, "sha256") for epoch in epochs)
+    digests = (hmac.digest(_key(master_secret, tenant_id, endpoint_id, epoch), signed, "sha256") for epoch in epochs)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
@@ -39,5 +46,5 @@ def signed_headers(
     }
 
 
-def _key(master_secret: str, endpoint_id: UUID, epoch: int) -> bytes:
-    return hmac.digest(master_secret.encode(), f"webhook:{endpoint_id}:{epoch}".encode(), "sha256")
+def _key(master_secret: str, tenant_id: UUID, endpoint_id: UUID, epoch: int) -> bytes:
+    return hmac.digest(master_secret.encode(), f"webhook:{tenant_id}:{endpoint_id}:{epoch}".encode(), "sha256")

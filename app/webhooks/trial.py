@@ -48,6 +48,7 @@ def test_webhook(webhook_id: UUID, *, actor: Actor) -> WebhookAttempt:
     delivery = own_delivery()
     headers = signed_headers(
         delivery.master_secret,
+        current_tenant().id,
         webhook_id,
         signing_epochs(epoch, rotated_at, message.sent_at),
         message_id=str(message.id),

@@ -11,6 +11,7 @@ from app.webhooks import delivery as delivery_module
 from app.webhooks.delivery import EVENTS_OF_A_LANE, deliver_due, own_delivery
 from app.webhooks.schedule import DELAYS
 from app.webhooks.signature import secret_of
+from tenant_schemas.context import current_tenant
 from tests.factories.feed import Feed, in_tenant
 from tests.factories.hooked import Hooked
 from tests.factories.mail import Mailbox
@@ -53,7 +54,7 @@ def test_an_event_arrives_signed_as_the_feed_has_it(hooked: Hooked, consumer: Co
     hooked.deliver()
     (got,) = consumer.take()
     with in_tenant(hooked.app):
-        secret = secret_of(own_delivery().master_secret, webhook_id, 1)
+        secret = secret_of(own_delivery().master_secret, current_tenant().id, webhook_id, 1)
     event = Webhook(secret).verify(got.body, got.headers)
     assert got.headers["content-type"].startswith("application/cloudevents+json")
     assert (got.id, event["id"], event["type"]) == (str(paid), str(paid), "wallet.payment.posted.v1")
@@ -378,7 +379,7 @@ def test_during_a_rotation_messages_have_both_signatures(hooked: Hooked, consume
     hooked.deliver()
     (got,) = consumer.take()
     with in_tenant(hooked.app):
-        secrets = [secret_of(own_delivery().master_secret, webhook_id, epoch) for epoch in (1, 2)]
+        secrets = [secret_of(own_delivery().master_secret, current_tenant().id, webhook_id, epoch) for epoch in (1, 2)]
     for secret in secrets:
         Webhook(secret).verify(got.body, got.headers)
     hooked.pass_time(timedelta(hours=25))
