@@ -153,6 +153,26 @@ _STOP_WEBHOOKS: Final = """
 _RESUME_WEBHOOKS: Final = """
     UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL
     WHERE disabled_reason = 'restored' AND disabled_at = now()"""
+_HAD_WEBHOOKS: Final = "SELECT to_regclass(format('%%I.webhook_endpoints', %s::text)) IS NOT NULL"
+# An admin's choices and the secrets stay as they are today, like members and settings; the places in the feed are those of
+# the bundle. A secret's epoch never goes back: an old one may be known to a former consumer.
+_KEEP_CHOICES: Final = """
+    UPDATE webhook_endpoints e SET url = o.url, description = o.description, types = o.types, payload = o.payload,
+        delivery_order = o.delivery_order, status = o.status, disabled_reason = o.disabled_reason,
+        disabled_at = o.disabled_at, notice_owed = o.notice_owed, failures = o.failures,
+        failing_since = o.failing_since, secret_epoch = greatest(e.secret_epoch, o.secret_epoch),
+        rotated_at = CASE WHEN o.secret_epoch >= e.secret_epoch THEN o.rotated_at ELSE e.rotated_at END,
+        replaced_at = CASE WHEN o.secret_epoch >= e.secret_epoch THEN o.replaced_at ELSE e.replaced_at END,
+        version = greatest(o.version, e.version) + (e.version > o.version)::integer
+    FROM {}.webhook_endpoints o WHERE o.id = e.id"""
+_KEEP_NEW_ONES: Final = """
+    INSERT INTO webhook_endpoints (id, url, description, types, payload, delivery_order, status, disabled_reason,
+        disabled_at, notice_owed, secret_epoch, rotated_at, replaced_at, version, created_at, feed_id, position)
+    SELECT o.id, o.url, o.description, o.types, o.payload, o.delivery_order, o.status, o.disabled_reason,
+        o.disabled_at, o.notice_owed, o.secret_epoch, o.rotated_at, o.replaced_at, o.version, o.created_at, h.feed_id,
+        h.position
+    FROM {}.webhook_endpoints o CROSS JOIN events_head h
+    WHERE NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.id = o.id)"""
 
 
 def after_load(connection: Connection) -> None:
@@ -167,11 +187,17 @@ def after_load(connection: Connection) -> None:
         connection.execute(_STOP_WEBHOOKS)
 
 
-def resume(connection: Connection) -> None:
-    """Let the webhooks of a tenant that takes the place of its former self go on from their places, in the db
-    transaction of `after_load`. What was delivered since the backup and happened before it is sent again.
+def resume(connection: Connection, replaced: str) -> None:
+    """Let the webhooks of a tenant that takes the place of its former self, in the schema `replaced`, go on from their
+    places, in the db transaction of `after_load`. What was delivered since the backup and happened before it is sent
+    again. Webhooks that were made since the backup begin at the head of the feed; those that were deleted stay
+    disabled.
     """
-    connection.execute(_RESUME_WEBHOOKS)
+    if (connection.execute(_HAD_WEBHOOKS, (replaced,)).fetchone() or (False,))[0]:
+        for statement in (_KEEP_CHOICES, _KEEP_NEW_ONES):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(replaced)))
+    else:
+        connection.execute(_RESUME_WEBHOOKS)
 
 
 _NUMBER_ALL: Final = "SELECT events_stamp_v1(2147483647)"

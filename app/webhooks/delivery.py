@@ -97,7 +97,10 @@ def deliver_due() -> bool:
 def _deliver_lanes(delivery: Delivery, endpoint: Claimed) -> Done:
     """Try the events at the heads of the due lanes, and what waits behind them."""
     lanes = due_lanes(endpoint, _at_once(endpoint, LANES_AT_ONCE))
-    pages = [(lane, _waiting_in(lane, endpoint)) for lane in lanes]
+    try:
+        pages = [(lane, _waiting_in(lane, endpoint)) for lane in lanes]
+    except FeedTrimmed:
+        return Done(endpoint.feed_id, endpoint.failures, disabled_reason="trimmed")
     groups = [Group(lane.key, lane.is_ordered, page.events, _attempts(lane, page.events)) for lane, page in pages]
     Round(delivery.sender, delivery.master_secret, endpoint).run(groups)
     done = _done(endpoint, groups, "feed")
@@ -107,15 +110,11 @@ def _deliver_lanes(delivery: Delivery, endpoint: Claimed) -> Done:
 
 
 def _waiting_in(lane: Lane, endpoint: Claimed) -> FeedPage:
-    """The events that wait in a lane. The page's position is the last that was looked at."""
+    """The events that wait in a lane. The page's position is the last that was looked at. Raises FeedTrimmed."""
     limit = EVENTS_OF_A_LANE if lane.is_ordered else 1
     wallets = [lane.key] if lane.is_ordered else None
     types = endpoint.types or None
-    try:
-        page = read_page(lane.position - 1, limit, types if lane.is_ordered else None, wallets)
-    except FeedTrimmed as error:
-        log.warning("webhook_events_trimmed", endpoint=str(endpoint.id), lane=str(lane.key), position=lane.position)
-        return FeedPage(endpoint.feed_id, [], int(error.members["trimmedTo"]))
+    page = read_page(lane.position - 1, limit, types if lane.is_ordered else None, wallets)
     last = endpoint.position if lane.is_ordered else lane.position
     events = [event for event in page.events if event.position <= last]
     return FeedPage(page.feed_id, events, min(page.position, last))
@@ -162,6 +161,9 @@ def _events_of(replay: Replay, endpoint: Claimed) -> FeedPage:
     try:
         page = read_page(replay.position, limit, replay.types or endpoint.types or None)
     except FeedTrimmed as error:
+        log.warning(
+            "webhook_events_trimmed", endpoint=str(endpoint.id), replay=str(replay.id), position=replay.position
+        )
         return FeedPage(endpoint.feed_id, [], int(error.members["trimmedTo"]))
     events = [event for event in page.events if event.position <= replay.until_position]
     return FeedPage(page.feed_id, events, min(page.position, replay.until_position))

@@ -17,7 +17,7 @@ from tenant_schemas.flask import connections
 LEASE_SECONDS: Final = 90
 
 _CLAIM: Final = """
-    SELECT id, url, types, payload, delivery_order, secret_epoch, rotated_at, feed_id, position, failures, notice_owed,
+    SELECT id, url, types, payload, delivery_order, secret_epoch, replaced_at, feed_id, position, failures, notice_owed,
         disabled_reason, lease_by
     FROM webhook_claim_v1(%s, %s)"""
 _SETTLE: Final = "SELECT webhook_settle_v1(%s, %s, %s, %s::jsonb)"
@@ -47,7 +47,7 @@ class Claimed:
     payload: str
     delivery_order: str
     secret_epoch: int
-    rotated_at: datetime | None
+    replaced_at: list[datetime]
     feed_id: UUID
     position: int
     failures: int

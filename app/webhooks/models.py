@@ -15,7 +15,7 @@ ORDERS: Final = ("wallet", "none")
 STATUSES: Final = ("enabled", "disabled")
 DISABLED_REASONS: Final = ("admin", "gone", "failing", "trimmed", "restored")
 SOURCES: Final = ("feed", "replay", "test")
-OUTCOMES: Final = ("delivered", "failed", "parked")
+OUTCOMES: Final = ("delivered", "failed", "parked", "skipped")
 
 _NOW: Final = sa.func.clock_timestamp()
 
@@ -37,6 +37,9 @@ class WebhookEndpoint(TenantModel):
     notice_owed: Mapped[bool] = mapped_column(server_default=sa.false())
     secret_epoch: Mapped[int] = mapped_column(server_default=sa.text("1"))
     rotated_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    replaced_at: Mapped[list[datetime]] = mapped_column(
+        ARRAY(sa.DateTime(timezone=True)), server_default=sa.text("'{}'")
+    )
     version: Mapped[int] = mapped_column(server_default=sa.text("1"))
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
     feed_id: Mapped[UUID]

@@ -115,7 +115,7 @@ class Round:
             self._secret,
             self._tenant_id,
             own.id,
-            signing_epochs(own.secret_epoch, own.rotated_at, sent_at),
+            signing_epochs(own.secret_epoch, own.replaced_at, sent_at),
             message_id=message_id,
             timestamp=int(sent_at.timestamp()),
             body=body,

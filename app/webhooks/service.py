@@ -109,7 +109,8 @@ def disable_webhook(webhook_id: UUID, *, actor: Actor) -> WebhookEndpoint:
 
 
 def rotate_secret(webhook_id: UUID, *, actor: Actor) -> tuple[WebhookEndpoint, str]:
-    """Give the webhook its next secret, which is shown now and never again. The one before signs too for 24 hours.
+    """Give the webhook its next secret, which is shown now and never again. Each that it replaced in the last 24 hours signs
+    too, nine at most.
     Locks its row. Raises WebhookNotFound.
     """
     found = _one(WebhookEndpoint, _ROTATE, {"id": webhook_id})

@@ -6,13 +6,13 @@ stored, a higher epoch gives a new one, and an endpoint that a restore copied in
 
 import hmac
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105
-OVERLAP: Final = timedelta(hours=24)  # for how long the secret before the last rotation signs too
+OVERLAP: Final = timedelta(hours=24)  # for how long a replaced secret signs too
 
 
 def secret_of(master_secret: str, tenant_id: UUID, endpoint_id: UUID, epoch: int) -> str:
@@ -20,10 +20,12 @@ def secret_of(master_secret: str, tenant_id: UUID, endpoint_id: UUID, epoch: int
     return SECRET_PREFIX + b64encode(_key(master_secret, tenant_id, endpoint_id, epoch)).decode()
 
 
-def signing_epochs(epoch: int, rotated_at: datetime | None, now: datetime) -> tuple[int, ...]:
-    """The epochs whose secrets sign now: the current one, and for 24 hours after a rotation the one before."""
-    is_overlap = rotated_at is not None and now < rotated_at + OVERLAP
-    return (epoch, epoch - 1) if is_overlap else (epoch,)
+def signing_epochs(epoch: int, replaced_at: Sequence[datetime], now: datetime) -> tuple[int, ...]:
+    """The epochs whose secrets sign now: the current one, and each that was replaced less than 24 hours ago.
+    `replaced_at` has the newest first.
+    """
+    recent = [moment for moment in replaced_at if now < moment + OVERLAP]
+    return tuple(range(epoch, epoch - len(recent) - 1, -1))
 
 
 def signed_headers(

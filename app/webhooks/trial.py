@@ -23,7 +23,7 @@ from tenant_schemas.flask import connections
 
 TEST_TYPE: Final = "webhook.test.v1"
 TEST_SECONDS: Final = 5.0  # A request waits for it.
-_FIND: Final = "SELECT url, secret_epoch, rotated_at FROM webhook_endpoints WHERE id = %s"
+_FIND: Final = "SELECT url, secret_epoch, replaced_at FROM webhook_endpoints WHERE id = %s"
 _NOTE: Final = sa.text(
     "SELECT * FROM webhook_tested_v1(:id, :event_id, :type, :outcome, :status, :failure, :duration_ms, :answer)"
 )
@@ -43,14 +43,14 @@ def test_webhook(webhook_id: UUID, *, actor: Actor) -> WebhookAttempt:
     rows = connections().engine(current_tenant()).one_statement(_FIND, (webhook_id,), retry=True)
     if not rows:
         raise WebhookNotFound(WebhookNotFound.text)
-    url, epoch, rotated_at = rows[0]
+    url, epoch, replaced_at = rows[0]
     message = _message()
     delivery = own_delivery()
     headers = signed_headers(
         delivery.master_secret,
         current_tenant().id,
         webhook_id,
-        signing_epochs(epoch, rotated_at, message.sent_at),
+        signing_epochs(epoch, replaced_at, message.sent_at),
         message_id=str(message.id),
         timestamp=int(message.sent_at.timestamp()),
         body=message.body,
@@ -86,6 +86,8 @@ def _note(webhook_id: UUID, message: _Message, answer: Answer, actor: Actor) -> 
         "answer": answer.text,
     }
     statement = sa.select(WebhookAttempt).from_statement(_NOTE.columns(*WebhookAttempt.__table__.columns))
-    noted: WebhookAttempt = db.session.scalars(statement, told).one()
+    noted: WebhookAttempt | None = db.session.scalars(statement, told).one_or_none()
+    if noted is None:  # It was deleted meanwhile.
+        raise WebhookNotFound(WebhookNotFound.text)
     add_entry(actor, "webhook.test", subject=str(webhook_id), after={"outcome": noted.outcome})
     return noted

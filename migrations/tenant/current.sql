@@ -23,14 +23,14 @@
 --   audit_note_v2, wallet_id_v1, wallet_unopened_v1, wallet_open_v3, wallets_insert_missing_v1,
 --   wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_of_movement_v1,
 --   events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1, webhook_create_v1,
---   webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_enable_v1, webhook_rotate_v1, webhook_replay_v1,
---   webhook_tested_v1, webhook_claim_v1, webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1, webhooks_passed_v1,
---   command_effect_v1, command_run_v1, event_cursor_take_v1, event_cursor_move_v1, movement_findings_v1,
---   wallet_findings_v1, hold_findings_v1, order_findings_v1, order_payment_findings_v1, entry_findings_v1,
---   audit_log_findings_v1, tenant_findings_v1, ledger_audit_v5, movement_event_findings_v1, event_findings_v1,
---   feed_findings_v1, events_audit_v1, proof_examine_v1, proof_find_v1, proof_rows_v1, proof_batch_v1,
---   proof_concerned_v1, proof_wallets_v1, proof_audit_log_v1, proof_feed_v1, proof_keys_v1, proof_end_v1,
---   proof_step_v1, audit_refusals_end_v2, audit_refused_v2.
+--   webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_skip_v1, webhook_enable_v1, webhook_rotate_v1,
+--   webhook_replay_v1, webhook_tested_v1, webhook_claim_v1, webhook_trim_v1, webhook_settle_v1, webhook_noticed_v1,
+--   webhooks_passed_v1, command_effect_v1, command_run_v1, event_cursor_take_v1, event_cursor_move_v1,
+--   movement_findings_v1, wallet_findings_v1, hold_findings_v1, order_findings_v1, order_payment_findings_v1,
+--   entry_findings_v1, audit_log_findings_v1, tenant_findings_v1, ledger_audit_v5, movement_event_findings_v1,
+--   event_findings_v1, feed_findings_v1, events_audit_v1, proof_examine_v1, proof_find_v1, proof_rows_v1,
+--   proof_batch_v1, proof_concerned_v1, proof_wallets_v1, proof_audit_log_v1, proof_feed_v1, proof_keys_v1,
+--   proof_end_v1, proof_step_v1, audit_refusals_end_v2, audit_refused_v2.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v5, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -772,34 +772,36 @@ CREATE TABLE events_head (
     CONSTRAINT events_head_trimmed_up_to_position CHECK (trimmed_to BETWEEN 0 AND position)
 ) WITH (fillfactor = 50);
 
--- The secret is derived from the id and the epoch, and is not stored. `position` is the last event that the cursor has
+-- The secret is derived from the id and the epoch, and is not stored. `replaced_at` says when the secrets of former epochs
+-- were replaced, the newest first. `position` is the last event that the cursor has
 -- passed in the feed `feed_id`. `failures` counts the attempts since the last success, and `failing_since` is the first
 -- of them. `notice_owed`: the tenant's admins are still to be told that it was disabled.
 CREATE TABLE webhook_endpoints (
-    id                uuid        NOT NULL DEFAULT gen_random_uuid(),
-    url               text        NOT NULL,
+    id                uuid          NOT NULL DEFAULT gen_random_uuid(),
+    url               text          NOT NULL,
     description       text,
-    types             text[]      NOT NULL DEFAULT '{}',                -- none: all
-    payload           text        NOT NULL DEFAULT 'full',
-    delivery_order    text        NOT NULL DEFAULT 'wallet',
-    status            text        NOT NULL DEFAULT 'enabled',
+    types             text[]        NOT NULL DEFAULT '{}',                -- none: all
+    payload           text          NOT NULL DEFAULT 'full',
+    delivery_order    text          NOT NULL DEFAULT 'wallet',
+    status            text          NOT NULL DEFAULT 'enabled',
     disabled_reason   text,
     disabled_at       timestamptz,
-    notice_owed       boolean     NOT NULL DEFAULT false,
-    secret_epoch      integer     NOT NULL DEFAULT 1,
+    notice_owed       boolean       NOT NULL DEFAULT false,
+    secret_epoch      integer       NOT NULL DEFAULT 1,
     rotated_at        timestamptz,
-    version           integer     NOT NULL DEFAULT 1,
-    created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
-    feed_id           uuid        NOT NULL,
-    position          bigint      NOT NULL,
-    delivered         bigint      NOT NULL DEFAULT 0,
+    replaced_at       timestamptz[] NOT NULL DEFAULT '{}',
+    version           integer       NOT NULL DEFAULT 1,
+    created_at        timestamptz   NOT NULL DEFAULT clock_timestamp(),
+    feed_id           uuid          NOT NULL,
+    position          bigint        NOT NULL,
+    delivered         bigint        NOT NULL DEFAULT 0,
     last_delivered_at timestamptz,
-    failures          integer     NOT NULL DEFAULT 0,
+    failures          integer       NOT NULL DEFAULT 0,
     failing_since     timestamptz,
-    next_at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    next_at           timestamptz   NOT NULL DEFAULT clock_timestamp(),
     lease_by          uuid,
-    lease_until       timestamptz NOT NULL DEFAULT clock_timestamp(),
-    trimmed_at        timestamptz NOT NULL DEFAULT clock_timestamp(),   -- when its log was trimmed
+    lease_until       timestamptz   NOT NULL DEFAULT clock_timestamp(),
+    trimmed_at        timestamptz   NOT NULL DEFAULT clock_timestamp(),   -- when its log was trimmed
     CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (id),
     CONSTRAINT webhook_endpoints_url_known CHECK (url ~* '^https?://[^[:space:]]+$' AND length(url) <= 2000),
     CONSTRAINT webhook_endpoints_payload_known CHECK (payload IN ('full', 'thin')),
@@ -875,7 +877,7 @@ CREATE TABLE webhook_attempts (
     CONSTRAINT webhook_attempts_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES webhook_endpoints (id)
         ON DELETE CASCADE,
     CONSTRAINT webhook_attempts_source_known CHECK (source IN ('feed', 'replay', 'test')),
-    CONSTRAINT webhook_attempts_outcome_known CHECK (outcome IN ('delivered', 'failed', 'parked')),
+    CONSTRAINT webhook_attempts_outcome_known CHECK (outcome IN ('delivered', 'failed', 'parked', 'skipped')),
     CONSTRAINT webhook_attempts_answer_short CHECK (octet_length(answer) <= 4096)
 );
 CREATE INDEX webhook_attempts_endpoint_id_at_id_idx ON webhook_attempts (endpoint_id, at, id);
@@ -2733,6 +2735,12 @@ BEGIN
     IF found_version <> p_version THEN
         RAISE EXCEPTION 'webhook_version_mismatch' USING ERRCODE = 'WA051';
     END IF;
+    -- What failed at the old URL is tried at the new one at once.
+    IF EXISTS (SELECT FROM webhook_endpoints e WHERE e.id = p_id AND e.url <> p_url) THEN
+        UPDATE webhook_lanes l SET next_at = clock_timestamp() WHERE l.endpoint_id = p_id;
+        UPDATE webhook_replays r SET next_at = clock_timestamp() WHERE r.endpoint_id = p_id AND r.finished_at IS NULL;
+        UPDATE webhook_endpoints e SET next_at = clock_timestamp() WHERE e.id = p_id;
+    END IF;
     RETURN QUERY UPDATE webhook_endpoints e SET url = p_url, description = p_description, types = p_types,
             payload = p_payload, delivery_order = p_order, version = e.version + 1
         WHERE e.id = p_id RETURNING e.*;
@@ -2755,8 +2763,27 @@ BEGIN ATOMIC
         WHERE e.id = p_id RETURNING e.*;
 END;
 
--- Go on delivering to an endpoint from its place in the feed. If the feed has been trimmed beyond that, refuse, or with
--- p_skips_trimmed go on where the feed begins now.
+-- Move an endpoint's lanes and replays beyond what the feed was trimmed to. An entry in the log tells of each lane, with its
+-- key as the event's id: the event itself is gone.
+CREATE FUNCTION webhook_skip_v1(p_id uuid, p_trimmed_to bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO webhook_attempts (endpoint_id, event_id, type, source, attempt, outcome, failure, duration_ms, answer)
+        SELECT p_id, l.key, 'webhook.skip.v1', 'feed', greatest(l.attempts, 1),
+            'skipped', 'events_trimmed', 0,
+            format('Events that waited between positions %s and %s were trimmed.', l.position, p_trimmed_to)
+        FROM webhook_lanes l WHERE l.endpoint_id = p_id AND l.position <= p_trimmed_to;
+    DELETE FROM webhook_lanes l WHERE l.endpoint_id = p_id AND NOT l.is_ordered AND l.position <= p_trimmed_to;
+    UPDATE webhook_lanes l SET position = p_trimmed_to + 1, attempts = 0
+        WHERE l.endpoint_id = p_id AND l.position <= p_trimmed_to;
+    UPDATE webhook_replays r SET position = least(p_trimmed_to, r.until_position), attempts = 0,
+            finished_at = CASE WHEN r.until_position <= p_trimmed_to THEN clock_timestamp() END
+        WHERE r.endpoint_id = p_id AND r.finished_at IS NULL AND r.position < p_trimmed_to;
+END $$;
+
+-- Go on delivering to an endpoint from its place in the feed, at once. If the feed was trimmed beyond that, or beyond what
+-- its lanes and replays wait for, refuse. With p_skips_trimmed go on where the feed begins now: the skipped heads of lanes
+-- are in the log, and the lanes and replays begin there too.
 CREATE FUNCTION webhook_enable_v1(p_id uuid, p_skips_trimmed boolean) RETURNS SETOF webhook_endpoints
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -2765,21 +2792,28 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT head FROM events_head h;
     SELECT least(e.position, head.position) INTO last FROM webhook_endpoints e WHERE e.id = p_id FOR UPDATE;
-    IF last < head.trimmed_to AND NOT p_skips_trimmed THEN
+    IF NOT p_skips_trimmed AND (last < head.trimmed_to
+            OR EXISTS (SELECT FROM webhook_lanes l WHERE l.endpoint_id = p_id AND l.position <= head.trimmed_to)
+            OR EXISTS (SELECT FROM webhook_replays r
+                WHERE r.endpoint_id = p_id AND r.finished_at IS NULL AND r.position < head.trimmed_to)) THEN
         RAISE EXCEPTION 'webhook_events_trimmed' USING ERRCODE = 'WA052';
     END IF;
+    PERFORM webhook_skip_v1(p_id, head.trimmed_to);
+    UPDATE webhook_lanes l SET next_at = clock_timestamp() WHERE l.endpoint_id = p_id;
+    UPDATE webhook_replays r SET next_at = clock_timestamp() WHERE r.endpoint_id = p_id AND r.finished_at IS NULL;
     RETURN QUERY UPDATE webhook_endpoints e SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL,
             notice_owed = false, feed_id = head.feed_id, position = greatest(last, head.trimmed_to), failures = 0,
             failing_since = NULL, next_at = clock_timestamp(), version = e.version + 1
         WHERE e.id = p_id RETURNING e.*;
 END $$;
 
--- Give an endpoint its next secret. The one before signs for another day.
+-- Give an endpoint its next secret. Those that it replaced in the last day sign too, nine at most.
 CREATE FUNCTION webhook_rotate_v1(p_id uuid) RETURNS SETOF webhook_endpoints
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     UPDATE webhook_endpoints e
-        SET secret_epoch = e.secret_epoch + 1, rotated_at = clock_timestamp(), version = e.version + 1
+        SET secret_epoch = e.secret_epoch + 1, rotated_at = clock_timestamp(), version = e.version + 1,
+            replaced_at = (array_prepend(clock_timestamp(), e.replaced_at))[:9]
         WHERE e.id = p_id RETURNING e.*;
 END;
 
@@ -2798,15 +2832,16 @@ BEGIN
     RETURN made;
 END $$;
 
--- Note an attempt that an admin asked for as a test.
+-- Note an attempt that an admin asked for as a test. No row: the endpoint was deleted meanwhile.
 CREATE FUNCTION webhook_tested_v1(
     p_endpoint_id uuid, p_event_id uuid, p_type text, p_outcome text, p_status integer, p_failure text,
-    p_duration_ms integer, p_answer text) RETURNS webhook_attempts
+    p_duration_ms integer, p_answer text) RETURNS SETOF webhook_attempts
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     INSERT INTO webhook_attempts
             (endpoint_id, event_id, type, source, attempt, outcome, status, failure, duration_ms, answer)
-        VALUES (p_endpoint_id, p_event_id, p_type, 'test', 1, p_outcome, p_status, p_failure, p_duration_ms, p_answer)
+        SELECT e.id, p_event_id, p_type, 'test', 1, p_outcome, p_status, p_failure, p_duration_ms, p_answer
+        FROM webhook_endpoints e WHERE e.id = p_endpoint_id FOR KEY SHARE
         RETURNING *;
 END;
 
@@ -2852,9 +2887,10 @@ BEGIN
     RETURN trimmed;
 END $$;
 
--- Note what came of a round of deliveries, if p_by still has the lease and the feed is the same. True if so. p_seconds is
--- how long it keeps the lease; 0 returns it. Members of p_done: feed_id, position, delivered, failures, is_failing, pause_seconds, disabled_reason,
--- lanes, replays, parked, unparked, attempts.
+-- Note what came of a round of deliveries, if p_by still has the lease and the feed is the same. True if so. What disables
+-- the endpoint has an entry in the audit log. p_seconds is how long p_by keeps the lease; 0 returns it. Members of p_done:
+-- feed_id, position, delivered, failures, is_failing, pause_seconds, disabled_reason, lanes, replays, parked, unparked,
+-- attempts.
 CREATE FUNCTION webhook_settle_v1(p_id uuid, p_by uuid, p_seconds integer, p_done jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -2918,6 +2954,10 @@ BEGIN
         FROM jsonb_to_recordset(p_done -> 'attempts')
             AS d (event_id uuid, type text, source text, attempt integer, at timestamptz, outcome text, status integer,
                 failure text, duration_ms integer, answer text);
+    IF reason IS NOT NULL THEN
+        PERFORM audit_note_v2(jsonb_build_object('actor_kind', 'system', 'action', 'webhook.disable', 'subject', p_id,
+            'after', jsonb_build_object('reason', reason)));   -- last, because it locks the log's chain
+    END IF;
     RETURN true;
 END $$;
 

@@ -78,6 +78,7 @@ class Hooked:
             "UPDATE webhook_endpoints SET next_at = next_at - make_interval(secs => %(s)s),"
             " failing_since = failing_since - make_interval(secs => %(s)s),"
             " rotated_at = rotated_at - make_interval(secs => %(s)s),"
+            " replaced_at = ARRAY(SELECT r - make_interval(secs => %(s)s) FROM unnest(replaced_at) AS r),"
             " lease_until = lease_until - make_interval(secs => %(s)s),"
             " trimmed_at = trimmed_at - make_interval(secs => %(s)s)",
             {"s": seconds},

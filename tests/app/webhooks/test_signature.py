@@ -40,9 +40,11 @@ def test_a_secret_belongs_to_one_tenant_endpoint_epoch_and_installation() -> Non
 
 def test_both_secrets_verify_for_a_day_after_a_rotation() -> None:
     rotated_at = datetime.now(UTC)
-    during, after = (signing_epochs(2, rotated_at, rotated_at + timedelta(hours=hours)) for hours in (23, 24))
+    during, after = (signing_epochs(2, [rotated_at], rotated_at + timedelta(hours=hours)) for hours in (23, 24))
     assert (during, after) == ((2, 1), (2,))
-    assert signing_epochs(1, None, rotated_at) == (1,)
+    assert signing_epochs(1, [], rotated_at) == (1,)
+    again = [rotated_at, rotated_at - timedelta(hours=2), rotated_at - timedelta(hours=25)]
+    assert signing_epochs(4, again, rotated_at) == (4, 3, 2), "a second rotation ends no secret early"
     for epoch in (1, 2):
         Webhook(secret_of(MASTER, TENANT, ID_OF_NOTHING, epoch)).verify(BODY, headers(*during))
     with pytest.raises(WebhookVerificationError):

@@ -55,6 +55,54 @@ def test_a_tenant_that_gets_its_data_back_goes_on_where_its_webhook_was(
     assert asked(fresh_database, _WEBHOOK) == [("enabled", None, position, True)]
 
 
+def test_a_restore_in_place_undoes_no_choice_that_was_made_since_the_backup(
+    fresh_database: Database, furnished: Furnished, taken: Bundle
+) -> None:
+    """A deleted webhook gets nothing, a new one is not lost, and a secret that was replaced is not valid again."""
+    asked(fresh_database, "SELECT webhook_rotate_v1(id) FROM webhook_endpoints")
+    asked(
+        fresh_database,
+        "SELECT webhook_change_v1(id, NULL, 'https://localhost/moved', NULL, '{}', 'thin', 'wallet')"
+        " FROM webhook_endpoints",
+    )
+    asked(fresh_database, "SELECT webhook_create_v1('https://localhost/new', NULL, '{}', 'full', 'none')")
+    post(fresh_database, furnished, 9)
+    stamp(fresh_database)
+    choices = (
+        "SELECT id, url, status, secret_epoch, rotated_at, replaced_at, version FROM webhook_endpoints ORDER BY url"
+    )
+    before = asked(fresh_database, choices)
+    restore(destination(fresh_database), taken)
+    assert asked(fresh_database, choices) == before
+    places = (
+        "SELECT e.url, h.position - e.position, e.feed_id = h.feed_id"
+        " FROM webhook_endpoints e, events_head h ORDER BY e.url"
+    )
+    assert asked(fresh_database, places) == [("https://localhost/moved", 1, True), ("https://localhost/new", 0, True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("SELECT webhook_delete_v1(id) FROM webhook_endpoints", ("disabled", "restored")),
+        ("SELECT webhook_disable_v1(id) FROM webhook_endpoints", ("disabled", "admin")),
+    ],
+)
+def test_a_webhook_that_was_ended_since_the_backup_is_not_enabled_again(
+    fresh_database: Database, taken: Bundle, change: str, found: tuple[str, str]
+) -> None:
+    asked(fresh_database, change)
+    restore(destination(fresh_database), taken)
+    assert asked(fresh_database, _WEBHOOK)[0][:2] == found
+
+
+def test_a_schema_from_before_webhooks_is_replaced(fresh_database: Database, taken: Bundle) -> None:
+    with fresh_database.as_superuser() as owner:
+        owner.execute(f"ALTER TABLE {SLUG}_schema.webhook_endpoints RENAME TO webhook_endpoints_of_another_time")
+    restore(destination(fresh_database), taken)
+    assert asked(fresh_database, _WEBHOOK)[0][:2] == ("enabled", None)
+
+
 def test_what_an_admin_had_disabled_stays_so(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> None:
     asked(fresh_database, "SELECT webhook_disable_v1(id) FROM webhook_endpoints")
     restore(destination(fresh_database), take(fresh_database, SLUG, tmp_path))
