@@ -103,12 +103,20 @@ class EnableWebhookQuery(Schema):
 
 class WebhookAttemptSchema(Answer):
     id = fields.UUID()
-    event_id = fields.UUID(data_key="eventId", metadata={"description": "the header webhook-id"})
+    event_id = fields.UUID(
+        data_key="eventId",
+        metadata={
+            "description": "the header webhook-id; of skipped events, the id of what waited: a wallet, or an event"
+        },
+    )
     type = fields.String()
     source = Word(SOURCE, description="feed: in its order; replay: again, as an admin wanted; test")
     attempt = fields.Integer(metadata={"minimum": 1})
     at = Moment()
-    outcome = Word(OUTCOME, description="parked: failed for the last time")
+    outcome = Word(
+        OUTCOME,
+        description="parked: failed for the last time; skipped: trimmed before it was sent, and an admin went on without it",
+    )
     status = fields.Integer(allow_none=True, metadata={"description": "of the answer; null if there was none"})
     failure = Word(FAILURE, allow_none=True, description="why there was no answer")
     duration_ms = fields.Integer(data_key="durationMs", metadata={"minimum": 0})

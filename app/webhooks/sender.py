@@ -7,15 +7,19 @@ and no proxy of the environment is used.
 
 import ssl
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http.client import HTTPResponse
 from io import BufferedReader, RawIOBase
-from socket import gaierror, socket
+from socket import socket
+from threading import Thread
 from time import monotonic
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import structlog
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
@@ -29,6 +33,9 @@ from urllib3.exceptions import (
 from app.version import VERSION
 from app.webhooks.addresses import AddressRefused, AddressRules, Resolver, Target, resolve_name
 
+log = structlog.get_logger(__name__)
+
+RESOLVE_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 20.0  # for the whole answer, from the end of the request on
 SHOWN_BYTES: Final = 1024
@@ -39,11 +46,11 @@ USER_AGENT: Final = f"schema-wallet/{VERSION}"
 class Failure(StrEnum):
     """Why there is no answer."""
 
-    ADDRESS_REFUSED = "address_refused"
-    NAME_NOT_RESOLVED = "name_not_resolved"
+    NO_ALLOWED_ADDRESS = "no_allowed_address"
     CONNECTION_FAILED = "connection_failed"
     TLS_FAILED = "tls_failed"
     TIMED_OUT = "timed_out"
+    EVENTS_TRIMMED = "events_trimmed"  # nothing was sent: the feed no longer had the events
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +122,24 @@ class Sender:
     resolve: Resolver = resolve_name
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
     answer_seconds: float = ANSWER_SECONDS
+    resolve_seconds: float = RESOLVE_SECONDS
 
     def open(self, url: str, *, connections: int = 1) -> "Channel | Answer":
-        """Resolve and check the URL. The channel that it returns sends to the checked addresses only; if there is none,
-        the failure. Close the channel.
+        """Resolve and check the URL, in `resolve_seconds` at most. The channel that it returns sends to the checked
+        addresses only; if there is none, the failure. Close the channel.
+
+        The tenant sees one failure for all reasons, or it could find out which names the installation's network has. The
+        log has the reason.
         """
         started = monotonic()
         try:
             target = self.rules.target(url)
-            addresses = self.rules.addresses(target, self.resolve)
-        except AddressRefused as refused:
-            return _failed(started, Failure.ADDRESS_REFUSED, str(refused))
-        except gaierror as error:
-            return _failed(started, Failure.NAME_NOT_RESOLVED, error.strerror or "")
-        except (OSError, UnicodeError) as error:
-            return _failed(started, Failure.NAME_NOT_RESOLVED, type(error).__name__)
+            addresses = self.rules.addresses(target, self._resolve_in_time)
+        except (AddressRefused, OSError, UnicodeError) as error:
+            log.warning(
+                "webhook_address_refused", host=urlsplit(url).hostname, reason=str(error) or type(error).__name__
+            )
+            return _failed(started, Failure.NO_ALLOWED_ADDRESS)
         return Channel(target, [self._pool(target, address, connections) for address in addresses[:TRIED_ADDRESSES]])
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -139,6 +149,17 @@ class Sender:
             return channel
         with channel:
             return channel.send(headers, body)
+
+    def _resolve_in_time(self, host: str, port: int) -> Sequence[str]:
+        """Raises TimeoutError. The system's resolver can't be interrupted: a thread of its own waits for its end."""
+        found: Future[Sequence[str]] = Future()
+        Thread(
+            target=_resolve_into, args=(found, self.resolve, host, port), name="webhook-resolver", daemon=True
+        ).start()
+        try:
+            return found.result(self.resolve_seconds)
+        except TimeoutError:
+            raise TimeoutError(f"{host} did not resolve in {self.resolve_seconds:g} s.") from None
 
     def _pool(self, target: Target, address: str, connections: int) -> HTTPConnectionPool:
         timeout = Timeout(connect=CONNECT_SECONDS, read=self.answer_seconds)
@@ -201,6 +222,13 @@ class Channel:
             text=text,
             retry_after=response.headers.get("Retry-After"),
         )
+
+
+def _resolve_into(found: Future[Sequence[str]], resolve: Resolver, host: str, port: int) -> None:
+    try:
+        found.set_result(resolve(host, port))
+    except Exception as error:  # noqa: BLE001 - the caller of the thread gets it
+        found.set_exception(error)
 
 
 def _beginning_of(response: BaseHTTPResponse) -> str:

@@ -3,6 +3,7 @@ for each change, and commit nothing. `delivery.py` sends the events.
 """
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -209,9 +210,13 @@ def _check_url(url: str) -> None:
 
 
 def _told(webhook: WebhookEndpoint) -> dict[str, Any]:
-    """What the audit log says of a webhook. A query may have a credential in it, and entries can't be deleted."""
+    """What the audit log says of a webhook. A query may have a credential in it, and entries can't be deleted: the
+    digest tells one whole URL from another.
+    """
     return {
         "url": webhook.url.partition("?")[0],
+        "urlSha256": sha256(webhook.url.encode()).hexdigest()[:12],
+        "description": webhook.description,
         "types": list(webhook.types),
         "payload": webhook.payload,
         "order": webhook.delivery_order,

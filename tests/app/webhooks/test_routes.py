@@ -133,6 +133,31 @@ def test_a_test_tells_at_once_what_came_of_it(api: Api, admin: Person, hooked: H
     problem_of(api.post(f"{HOOKS}/{ID_OF_NOTHING}/test", admin, "eur"), 404, "webhook_not_found")
 
 
+def test_a_webhook_that_is_deleted_during_its_test_is_gone(
+    api: Api, admin: Person, hooked: Hooked, consumer: Consumer
+) -> None:
+    webhook_id = made(api, admin, consumer.url())["id"]
+
+    def delete(_: Any) -> Reply:
+        hooked.run("SELECT webhook_delete_v1(%s)", (webhook_id,))
+        return Reply()
+
+    consumer.answer = delete
+    problem_of(api.post(f"{HOOKS}/{webhook_id}/test", admin, "eur"), 404, "webhook_not_found")
+
+
+def test_the_audit_log_tells_one_query_and_description_from_another(
+    api: Api, admin: Person, hooked: Hooked, consumer: Consumer
+) -> None:
+    webhook_id = made(api, admin, consumer.url("/hook?token=hidden"))["id"]
+    for change in ({"url": consumer.url("/hook?token=other")}, {"description": "Our shop"}):
+        api.patch(f"{HOOKS}/{webhook_id}", admin, "eur", json=change, if_match="*")
+    entries = api.get("/api/admin/audit-log?limit=50&action=webhook.change", admin, "eur").json["items"]
+    changes = [entry for entry in entries if entry["subject"] == webhook_id]
+    assert len(changes) == 2
+    assert all(entry["before"] != entry["after"] for entry in changes)
+
+
 def test_a_test_holds_no_connection_of_the_database(
     api: Api, admin: Person, hooked: Hooked, consumer: Consumer
 ) -> None:
@@ -221,6 +246,34 @@ def test_who_enables_after_the_feed_was_trimmed_says_that_events_are_missing(
         hooked.pay(hooked.wallet())
         hooked.deliver()
         assert consumer.take()
+    finally:
+        hooked.run("UPDATE events_head SET trimmed_to = %s", (head.trimmed_to,))
+
+
+def test_what_waits_in_lanes_and_replays_is_not_lost_silently_when_it_was_trimmed(
+    api: Api, admin: Person, hooked: Hooked, consumer: Consumer
+) -> None:
+    webhook_id, wallet_id = made(api, admin, consumer.url())["id"], hooked.wallet()
+    path = f"{HOOKS}/{webhook_id}"
+    hooked.deliver()
+    head, (paid,) = hooked.feed.head(), hooked.pay(wallet_id)
+    consumer.answer = lambda got: Reply(500 if got.id == str(paid) else 200)
+    hooked.deliver()
+    api.post(f"{path}/replay", admin, "eur", json=ALL_TIME)
+    api.post(f"{path}/disable", admin, "eur")
+    hooked.run("UPDATE events_head SET trimmed_to = position")
+    try:
+        problem_of(api.post(f"{path}/enable", admin, "eur"), 409, "webhook_events_trimmed")
+        hooked.run("DELETE FROM webhook_replays")
+        problem_of(api.post(f"{path}/enable", admin, "eur"), 409, "webhook_events_trimmed")
+        assert api.post(f"{path}/enable?skipTrimmed=true", admin, "eur").status_code == 200
+        (skipped,) = api.get(f"{path}/attempts?outcome=skipped", admin, "eur").json["items"]
+        assert (skipped["eventId"], skipped["failure"]) == (str(wallet_id), "events_trimmed")
+        consumer.take()
+        new = hooked.pay(wallet_id)
+        hooked.deliver()
+        assert [got.id for got in consumer.take()] == [str(each) for each in new]
+        assert hooked.get(UUID(webhook_id)).status == "enabled"
     finally:
         hooked.run("UPDATE events_head SET trimmed_to = %s", (head.trimmed_to,))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_a_name_that_leads_elsewhere_a_moment_later_is_not_asked_again(
 def test_one_private_address_among_public_ones_refuses_all(consumer: Consumer, hooks_sender: Sender) -> None:
     strict = replace(hooks_sender, rules=AddressRules(), resolve=lambda *_: ["8.8.8.8", HOST])
     answer = send(strict, "https://hooks.example/")
-    assert (answer.failure, answer.is_success) == (Failure.ADDRESS_REFUSED, False)
+    assert (answer.failure, answer.is_success) == (Failure.NO_ALLOWED_ADDRESS, False)
     assert consumer.take() == []
 
 
@@ -148,7 +148,23 @@ def test_what_can_not_be_reached_says_why(hooks_sender: Sender) -> None:
         raise socket.gaierror(socket.EAI_NONAME, f"{host} is unknown")
 
     answer = send(replace(hooks_sender, resolve=unknown), "https://hooks.example/")
-    assert (answer.failure, answer.text) == (Failure.NAME_NOT_RESOLVED, "hooks.example is unknown")
+    assert (answer.failure, answer.text) == (Failure.NO_ALLOWED_ADDRESS, "")
+    private = send(replace(hooks_sender, resolve=lambda *_: ["10.0.0.1"]), "https://hooks.example/")
+    assert (private.failure, private.text) == (answer.failure, answer.text), "no tenant learns which names there are"
+
+
+def test_a_resolver_that_hangs_has_an_end(hooks_sender: Sender) -> None:
+    ended = Event()
+
+    def hang(*_: object) -> list[str]:
+        ended.wait(10)
+        return [HOST]
+
+    started = time.monotonic()
+    answer = send(replace(hooks_sender, resolve=hang, resolve_seconds=0.1), "https://hooks.example/")
+    assert answer.failure == Failure.NO_ALLOWED_ADDRESS
+    assert time.monotonic() - started < 5
+    ended.set()
 
 
 def test_the_next_address_is_tried_if_none_answers_at_the_first(consumer: Consumer, hooks_sender: Sender) -> None:
