@@ -154,8 +154,8 @@ _RESUME_WEBHOOKS: Final = """
     UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL
     WHERE disabled_reason = 'restored' AND disabled_at = now()"""
 _HAD_WEBHOOKS: Final = "SELECT to_regclass(format('%%I.webhook_endpoints', %s::text)) IS NOT NULL"
-# An admin's choices and the secrets stay as they are today, like members and settings; the places in the feed are those of
-# the bundle. A secret's epoch never goes back: an old one may be known to a former consumer.
+# An admin's choices and the secrets stay as they are today, like members and settings; the places in the feed are those
+# of the bundle. A secret's epoch never goes back: an old one may be known to a former consumer.
 _KEEP_CHOICES: Final = """
     UPDATE webhook_endpoints e SET url = o.url, description = o.description, types = o.types, payload = o.payload,
         delivery_order = o.delivery_order, status = o.status, disabled_reason = o.disabled_reason,

@@ -115,7 +115,7 @@ class WebhookAttemptSchema(Answer):
     at = Moment()
     outcome = Word(
         OUTCOME,
-        description="parked: failed for the last time; skipped: trimmed before it was sent, and an admin went on without it",
+        description="parked: failed for the last time; skipped: trimmed unsent, and an admin went on without it",
     )
     status = fields.Integer(allow_none=True, metadata={"description": "of the answer; null if there was none"})
     failure = Word(FAILURE, allow_none=True, description="why there was no answer")

@@ -128,8 +128,8 @@ class Sender:
         """Resolve and check the URL, in `resolve_seconds` at most. The channel that it returns sends to the checked
         addresses only; if there is none, the failure. Close the channel.
 
-        The tenant sees one failure for all reasons, or it could find out which names the installation's network has. The
-        log has the reason.
+        The tenant sees one failure for all reasons, or it could find out which names the installation's network has.
+        The log has the reason.
         """
         started = monotonic()
         try:

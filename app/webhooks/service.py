@@ -110,9 +110,8 @@ def disable_webhook(webhook_id: UUID, *, actor: Actor) -> WebhookEndpoint:
 
 
 def rotate_secret(webhook_id: UUID, *, actor: Actor) -> tuple[WebhookEndpoint, str]:
-    """Give the webhook its next secret, which is shown now and never again. Each that it replaced in the last 24 hours signs
-    too, nine at most.
-    Locks its row. Raises WebhookNotFound.
+    """Give the webhook its next secret, which is shown now and never again. Each that was replaced in the last 24 hours
+    signs too, nine at most. Locks the webhook's row. Raises WebhookNotFound.
     """
     found = _one(WebhookEndpoint, _ROTATE, {"id": webhook_id})
     add_entry(actor, "webhook.rotate", subject=str(webhook_id), after={"epoch": found.secret_epoch})

@@ -407,15 +407,17 @@ BEGIN ATOMIC
     SELECT count(*) = 1 FROM noticed;
 END;
 
--- The position up to which no enabled endpoint of this feed needs the events any more, with its lanes and replays; null
--- if there is no such endpoint.
+-- The position up to which no enabled endpoint of this feed needs the events any more, with its lanes and replays, and for
+-- thirty days with its parked events, which an admin may resend; null if there is no such endpoint.
 CREATE FUNCTION webhooks_passed_v1() RETURNS bigint
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     RETURN (
         SELECT min(least(e.position,
             (SELECT min(l.position) - 1 FROM webhook_lanes l WHERE l.endpoint_id = e.id),
-            (SELECT min(r.position) FROM webhook_replays r WHERE r.endpoint_id = e.id AND r.finished_at IS NULL)))
+            (SELECT min(r.position) FROM webhook_replays r WHERE r.endpoint_id = e.id AND r.finished_at IS NULL),
+            (SELECT min(p.position) - 1 FROM webhook_parked p
+                WHERE p.endpoint_id = e.id AND p.parked_at > clock_timestamp() - interval '30 days')))
         FROM webhook_endpoints e JOIN events_head h ON h.feed_id = e.feed_id WHERE e.status = 'enabled');
 END $$;
 

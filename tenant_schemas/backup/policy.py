@@ -23,9 +23,9 @@ class BackupPolicy:
     as the owner. So does `after_load`, when the rows of a restore or a clone are proved: it changes what must not be
     the same as in the source. `resume` runs at the end of a restore of this installation's own bundle that replaces its
     tenant, bound, at the head, with the name of the replaced schema, in which nobody writes any more: it may let go on
-    what `after_load` has stopped, and keep what the tenant has chosen since the backup. `beside` runs there for a restore as a
-    new tenant: what the bundle's tenant has told others is not told again in another name. `masks` are SQL expressions
-    by table and column, and `not_cloned` are tables, both for clones.
+    what `after_load` has stopped, and keep what the tenant has chosen since the backup. `beside` runs there for a
+    restore as a new tenant: what the bundle's tenant has told others is not told again in another name. `masks` are SQL
+    expressions by table and column, and `not_cloned` are tables, both for clones.
 
     `check_settings` returns the settings of a bundle as a new tenant may have them, and raises RestoreRefused for
     invalid ones. `recreated` are SQL expressions by column for a user that a restore creates without a way to log in.

@@ -51,8 +51,8 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replacement:
-    """How a schema takes the place of another. `take_over` is called with the name of the schema that is to be replaced,
-    if that exists: bound to the new one, as the owner, when no writing db transaction is left in the old one.
+    """How a schema takes the place of another. `take_over` is called with the name of the schema that is to be
+    replaced, if that exists: bound to the new one, as the owner, when no writing db transaction is left in the old one.
     """
 
     secret: str = field(repr=False)

@@ -482,6 +482,15 @@ def test_the_feed_is_kept_for_what_waits(hooked: Hooked, consumer: Consumer) -> 
     hooked.pay(hooked.wallet())
     hooked.deliver()
     assert needed_from(hooked) == head + 1, "the lane's event is still to be sent"
+    hooked.run("DELETE FROM webhook_lanes")
+    assert (needed_from(hooked) or 0) > head + 1
+    hooked.run(
+        "INSERT INTO webhook_parked (endpoint_id, event_id, type, position) VALUES (%s, %s, 'x', %s)",
+        (webhook_id, paid[0], head + 1),
+    )
+    assert needed_from(hooked) == head + 1, "an admin may resend it"
+    hooked.run("UPDATE webhook_parked SET parked_at = parked_at - interval '30 days'")
+    assert (needed_from(hooked) or 0) > head + 1, "but not for ever"
     hooked.run("SELECT webhook_disable_v1(%s)", (webhook_id,))
     assert needed_from(hooked) is None
 
