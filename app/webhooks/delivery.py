@@ -71,7 +71,7 @@ def own_delivery() -> Delivery:
 def deliver_due() -> bool:
     """Deliver to the endpoint of the bound tenant that has waited longest; False if none is due. Call it again until
     then. A call has three rounds (lanes, a replay, new events) of a bounded number of messages, each of which begins
-    none after ten seconds. Commits after each round; holds no db transaction while it sends.
+    none ten seconds after the name was resolved. Commits after each round; holds no db transaction while it sends.
     """
     delivery, endpoint = own_delivery(), claim()
     if endpoint is None:

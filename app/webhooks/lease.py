@@ -13,7 +13,7 @@ import orjson
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
-# Longer than a round takes: it begins no message after 10 seconds, and the last one has some 30.
+# Longer than a round takes: 5 seconds for the name, 10 in which it begins messages, and some 30 for the last one.
 LEASE_SECONDS: Final = 90
 
 _CLAIM: Final = """

@@ -263,6 +263,10 @@ def test_what_waits_in_lanes_and_replays_is_not_lost_silently_when_it_was_trimme
     api.post(f"{path}/disable", admin, "eur")
     hooked.run("UPDATE events_head SET trimmed_to = position")
     try:
+        hooked.run("UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL")
+        hooked.pass_time(timedelta(days=1))
+        hooked.deliver()
+        assert hooked.get(UUID(webhook_id)).disabled_reason == "trimmed", "also if the feed was trimmed too early"
         problem_of(api.post(f"{path}/enable", admin, "eur"), 409, "webhook_events_trimmed")
         hooked.run("DELETE FROM webhook_replays")
         problem_of(api.post(f"{path}/enable", admin, "eur"), 409, "webhook_events_trimmed")
