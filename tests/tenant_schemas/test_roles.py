@@ -124,7 +124,7 @@ DEFINERS = (
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
     "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
-    "webhook_claim_v1(uuid,integer)",
+    "webhook_claim_v1(uuid,integer,uuid)",
     "webhook_create_v1(text,text,text[],text,text)",
     "webhook_delete_v1(uuid)",
     "webhook_disable_v1(uuid)",
