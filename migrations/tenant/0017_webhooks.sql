@@ -380,6 +380,10 @@ BEGIN
         FROM webhook_endpoints e JOIN events_head h ON h.feed_id = e.feed_id WHERE e.status = 'enabled');
 END $$;
 
+-- As before, with webhooks.
+CREATE OR REPLACE VIEW events_passed WITH (security_invoker) AS
+    SELECT webhooks_passed_v1() AS by_webhooks, NULL::bigint AS by_broker;
+
 DO $$
 DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
