@@ -1,4 +1,6 @@
-"""The `flask` commands: the groups `api`, `auth`, `members`, `users`, `wallets`, `webhooks`, with each feature's commands."""
+"""The `flask` commands: the groups `api`, `auth`, `members`, `users`, `wallets` and `webhooks`, with the commands of each
+feature.
+"""
 
 from flask import Flask
 from flask.cli import AppGroup
