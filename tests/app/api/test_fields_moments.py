@@ -100,6 +100,8 @@ def test_the_first_and_the_last_moment_are_taken(
     method, path, field = place
     if path.endswith("api-keys"):
         pytest.skip("a key ends in a year at the latest, which its own tests try")
+    if path.endswith("/replay"):
+        pytest.skip("there must be an event in the period, which its own tests try")
     moment = FIRST if field == "from" else LAST
     answer = getattr(api, method)(path.format(**ids), asker, "eur", **sent(path, field, moment))
     assert answer.status_code == (201 if method == "post" else 200)
