@@ -105,7 +105,7 @@ def _refuse_undelivered(url: str, tenant: Tenant) -> None:
     if behind:
         raise LifecycleError(
             f"Nothing was dropped: {behind} webhooks of tenant {tenant.slug!r} wait for events. Let the relay deliver "
-            "them, disable the webhooks, or give --undelivered."
+            f"them, disable them with `flask webhooks disable --tenant {tenant.slug}`, or give --undelivered."
         )
 
 

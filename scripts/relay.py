@@ -37,14 +37,14 @@ from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_e
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Tenants at once whose events are numbered, and as many whose events are published.",
+    help="Tenants at once whose events are numbered, as many whose events are published, and whose webhooks are found.",
 )
 @click.option(
     "--senders",
     type=click.IntRange(1, 256),
     default=16,
     show_default=True,
-    help="Tenants at once whose webhooks are called.",
+    help="Webhooks at once that are called: half of them of one tenant at most, and half of them slow ones.",
 )
 @metrics_port_option
 def main(threads: int, senders: int, metrics_port: int | None) -> None:

@@ -1,7 +1,7 @@
 """Waits for the next page of the feed, for a client that polls.
 
 A waiting request has a thread of the server and nothing else: no slot and no database connection. It asks again twice a
-second. So few may wait at once; for all others there is no waiting, and their answer is empty.
+second. So few may wait at once; for all others there is no waiting: their answer is empty, and says when to ask again.
 """
 
 import time
@@ -50,13 +50,14 @@ class Waiting:
 WAITING: Final = Waiting()
 
 
-def wait_for_page(read: Callable[[int], FeedPage], after: int, seconds: float) -> FeedPage:
-    """The page that `read` gives after a position, as soon as it has an event or the time is over. Ends the session's
-    db transaction and returns the request's slot before it waits. Raises what `read` raises.
+def wait_for_page(read: Callable[[int], FeedPage], after: int, seconds: float) -> tuple[FeedPage, bool]:
+    """The page that `read` gives after a position, as soon as it has an event or the time is over; and whether there
+    was a place to wait, if need be. Ends the session's db transaction and returns the request's slot before it waits.
+    Raises what `read` raises.
     """
     page = read(after)
     if page.events or seconds <= 0:
-        return page
+        return page, True
     with WAITING.place(current_tenant().id) as has_place:
         if has_place:
             db.session.commit()
@@ -65,4 +66,4 @@ def wait_for_page(read: Callable[[int], FeedPage], after: int, seconds: float) -
             while not page.events and (left := ends_at - time.monotonic()) > 0:
                 time.sleep(min(POLL_SECONDS, left))
                 page = read(page.position)
-    return page
+    return page, has_place

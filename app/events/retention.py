@@ -13,14 +13,13 @@ MAX_TRIMMED: Final = 5_000
 _TRIM: Final = "SELECT events_trim_v1(%s, %s, %s)"
 
 
-def trim_events(
-    older_than: timedelta = DEFAULT_AGE, keep_from_position: int | None = None, max_events: int = MAX_TRIMMED
-) -> int:
+def trim_events(older_than: timedelta = DEFAULT_AGE, max_events: int = MAX_TRIMMED, *, has_broker: bool) -> int:
     """Delete up to `max_events` numbered events from the feed's beginning that are older than this, a day at least, and
-    below the position where the slowest reader goes on. Returns how many: as many as asked for means there may be more.
+    that no webhook needs, nor the broker if there is one. Returns how many: as many as asked for means there may be
+    more.
 
     Locks the feed's head; commits.
     """
-    parameters = (older_than, keep_from_position, max_events)
+    parameters = (older_than, has_broker, max_events)
     ((trimmed,),) = connections().engine(current_tenant()).one_statement(_TRIM, parameters)
     return int(trimmed)

@@ -4,7 +4,7 @@ Any number of processes may run. Numbering, publishing and deliveries to webhook
 else waits for the numbers: a broker or an endpoint that hangs must not delay them. Each turn of a tenant is bounded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Event
 from time import monotonic
 from typing import Final
@@ -22,11 +22,11 @@ from app.metrics.definitions import (
     SINK_LAG,
 )
 from app.relay.broker_sink import BrokerSink
+from app.relay.deliveries import Deliveries
 from app.relay.sweep import Sweep, Waiting
-from app.relay.turns import Turns, Work
+from app.relay.turns import Turns
 from app.relay.upkeep import Upkeep
 from app.relay.waits import Waits
-from app.webhooks.delivery import deliver_due
 from tenant_schemas.context import bound
 from tenant_schemas.tenant import Tenant
 
@@ -39,8 +39,8 @@ UPKEEP_SECONDS: Final = 3600.0
 
 
 class Relay:
-    """The threads of one process: `threads` that number, as many that publish if there is a broker, `senders` that
-    deliver. `run` returns when its event is set and all turns are over.
+    """The threads of one process: `threads` that number, as many that publish if there is a broker, as many that look
+    for endpoints that are due, `senders` that deliver. `run` returns when its event is set and all turns are over.
     """
 
     def __init__(
@@ -50,14 +50,16 @@ class Relay:
         self._upkeep = upkeep
         self._numbering = Turns("relay-numbering", threads, _in_tenant(app, self._number))
         self._publishing = Turns("relay-publishing", threads, _in_tenant(app, broker.publish_due)) if broker else None
-        self._deliveries = Turns("relay-deliveries", senders, _in_tenant(app, self._deliver))
+        self._deliveries = Deliveries(app, senders, upkeep.count_failures)
+        self._finding = Turns("relay-endpoints", threads, _in_tenant(app, self._deliveries.offer_due))
         self._tending = Turns("relay-upkeep", 1, _in_tenant(app, upkeep.tend))
         self._unstamped, self._unpublished, self._undelivered = Waits(), Waits(), Waits()
         self._next_upkeep = 0.0
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
-        all_turns = [turns for turns in (self._numbering, self._publishing, self._deliveries, self._tending) if turns]
+        known = (self._numbering, self._publishing, self._finding, self._deliveries.turns, self._tending)
+        all_turns = [turns for turns in known if turns]
         for turns in all_turns:
             turns.start()
         while not stop.is_set():
@@ -86,6 +88,7 @@ class Relay:
 
     def _tend(self, tenants: Sequence[Tenant]) -> None:
         self._upkeep.forget_all_but(tenant.id for tenant in tenants)
+        self._deliveries.forget_all_but({tenant.id for tenant in tenants})
         for tenant in tenants:
             self._tending.offer(tenant)
 
@@ -95,7 +98,7 @@ class Relay:
         if waiting.has_unpublished and self._publishing:
             self._publishing.offer(waiting.tenant)
         if waiting.has_deliveries:
-            self._deliveries.offer(waiting.tenant)
+            self._finding.offer(waiting.tenant)
 
     def _measure(self, found: list[Waiting]) -> None:
         self._unstamped.see(each.tenant.id for each in found if each.has_events)
@@ -113,13 +116,8 @@ class Relay:
             self._publishing.offer(tenant)
         return stamped == STAMP_BATCH
 
-    def _deliver(self, tenant: Tenant) -> bool:
-        has_more = deliver_due()
-        self._upkeep.count_failures(tenant)
-        return has_more
 
-
-def _in_tenant(app: Flask, work: Work) -> Work:
+def _in_tenant(app: Flask, work: Callable[[Tenant], bool]) -> Callable[[Tenant], bool]:
     def bound_work(tenant: Tenant) -> bool:
         with app.app_context(), bound(tenant):
             return work(tenant)

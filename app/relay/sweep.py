@@ -5,13 +5,22 @@ that no event is forgotten; nothing else reminds the relay of a tenant.
 """
 
 from dataclasses import dataclass
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.rows import TupleRow
 
 from tenant_schemas.registry import COLUMNS, tenant_from_row
 from tenant_schemas.tenant import Tenant
+
+# A server that is gone without a word is noticed within ten seconds, less than a relay takes to stop.
+SOON_NOTICED: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # milliseconds until what was sent must be acknowledged
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 
 _TENANTS: Final = f"SELECT {COLUMNS} FROM shared.tenants t ORDER BY t.id"  # noqa: S608
 _WAITING: Final = """
@@ -60,7 +69,7 @@ class Sweep:
 
     def _connected(self) -> psycopg.Connection[TupleRow]:
         if self._connection is None:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            self._connection = psycopg.connect(self._url, autocommit=True, **SOON_NOTICED)
         return self._connection
 
     def close(self) -> None:

@@ -1,36 +1,54 @@
-"""Work on tenants in turn, by a fixed number of threads.
+"""Work on tenants in turn, by a fixed number of threads; or on their endpoints.
 
 A tenant that is offered waits at the end of the queue, once. It is never worked on by two threads of this queue at
 once. A tenant with more to do than one turn allows goes to the end again, behind all others. A tenant whose turn failed
-pauses.
+pauses. All this holds for each endpoint, where the queue is one of endpoints.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from threading import Condition, Thread
-from typing import Final
-from uuid import UUID
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
 from app.relay.pauses import Pauses
-from tenant_schemas.tenant import Tenant
 
 log = structlog.get_logger(__name__)
 
-Work = Callable[[Tenant], bool]
-"""One turn for a tenant. True if the tenant has more to do."""
+
+class HasTurns(Protocol):
+    """A tenant, or an endpoint of a tenant. `slug` is the tenant's."""
+
+    @property
+    def id(self) -> Hashable: ...
+
+    @property
+    def slug(self) -> str: ...
 
 
-class Turns:
-    """A queue of tenants and its threads. Thread-safe."""
+Item = TypeVar("Item", bound=HasTurns)
 
-    def __init__(self, name: str, threads: int, work: Work, pauses: Pauses | None = None) -> None:
+
+class Turns(Generic[Item]):
+    """A queue and its threads. `work` is one turn, and returns whether there is more to do. `may_start` tells whether
+    an item may have its turn beside those that have theirs now; it must allow any item if there is none. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        work: Callable[[Item], bool],
+        pauses: Pauses | None = None,
+        may_start: Callable[[Item, Collection[Item]], bool] = lambda *_: True,
+    ) -> None:
         self._name: Final = name
         self._work: Final = work
         self._pauses: Final = pauses or Pauses()
-        self._waiting: OrderedDict[UUID, Tenant] = OrderedDict()
-        self._running: set[UUID] = set()
+        self._may_start: Final = may_start
+        self._waiting: OrderedDict[Hashable, Item] = OrderedDict()
+        self._running: dict[Hashable, Item] = {}
         self._is_stopping = False
         self._changed = Condition()
         self._threads = [Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)]
@@ -39,16 +57,18 @@ class Turns:
         for thread in self._threads:
             thread.start()
 
-    def offer(self, tenant: Tenant) -> None:
-        """Queue the tenant. One that waits already keeps its place, and its turn is for the registry row given last: it
-        may have been renamed or restored meanwhile. A tenant that is worked on gets one more turn afterwards, and one
-        that pauses none.
+    def offer(self, item: Item) -> None:
+        """Queue the item. One that waits already keeps its place, and its turn is for the registry row given last: it
+        may have been renamed or restored meanwhile. One that is worked on gets one more turn afterwards, and one that
+        pauses none.
         """
-        if self._pauses.is_paused(tenant.id):
+        if self._pauses.is_paused(item.id):
             return
         with self._changed:
-            self._waiting[tenant.id] = tenant
-            self._changed.notify_all()
+            is_new = item.id not in self._waiting
+            self._waiting[item.id] = item
+            if is_new:  # Or idle threads would look through a long queue at each offer.
+                self._changed.notify_all()
 
     def stop(self, seconds: float) -> bool:
         """Let each thread finish its turn and take no other. False if one of them is not done within these seconds."""
@@ -58,37 +78,40 @@ class Turns:
             return self._changed.wait_for(lambda: not self._running, seconds)
 
     def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until no tenant waits or is worked on. False if that takes longer than these seconds."""
+        """Wait until nothing waits or is worked on. False if that takes longer than these seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._running, seconds)
 
     def _run(self) -> None:
-        while tenant := self._take():
+        while item := self._take():
             has_more = False
             try:
-                has_more = self._work(tenant)
-                self._pauses.clear(tenant.id)
+                has_more = self._work(item)
+                self._pauses.clear(item.id)
             except Exception:  # One tenant's failure is its own. A later sweep offers the tenant again.
-                seconds = self._pauses.add(tenant.id)
-                log.exception("relay_turn_failed", work=self._name, tenant=tenant.slug, pause_seconds=seconds)
-            self._give_back(tenant, has_more=has_more)
+                seconds = self._pauses.add(item.id)
+                log.exception("relay_turn_failed", work=self._name, tenant=item.slug, pause_seconds=seconds)
+            self._give_back(item, has_more=has_more)
 
-    def _take(self) -> Tenant | None:
-        """The tenant that has waited longest of those that no thread works on. None when the work is to stop."""
+    def _take(self) -> Item | None:
+        """The item that has waited longest of those that may have their turn. None when the work is to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._free_tenant() is not None)
-            tenant_id = self._free_tenant()
-            if self._is_stopping or tenant_id is None:
+            self._changed.wait_for(lambda: self._is_stopping or self._next() is not None)
+            item = self._next()
+            if self._is_stopping or item is None:
                 return None
-            self._running.add(tenant_id)
-            return self._waiting.pop(tenant_id)
+            del self._waiting[item.id]
+            self._running[item.id] = item
+            return item
 
-    def _free_tenant(self) -> UUID | None:
-        return next((tenant_id for tenant_id in self._waiting if tenant_id not in self._running), None)
+    def _next(self) -> Item | None:
+        running = self._running.values()
+        free = (item for key, item in self._waiting.items() if key not in self._running)
+        return next((item for item in free if self._may_start(item, running)), None)
 
-    def _give_back(self, tenant: Tenant, *, has_more: bool) -> None:
+    def _give_back(self, item: Item, *, has_more: bool) -> None:
         with self._changed:
-            self._running.remove(tenant.id)
+            del self._running[item.id]
             if has_more:
-                self._waiting.setdefault(tenant.id, tenant)
+                self._waiting.setdefault(item.id, item)
             self._changed.notify_all()

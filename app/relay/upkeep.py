@@ -11,9 +11,6 @@ from app.metrics.definitions import ENDPOINTS_DISABLED, EVENTS_PARKED, LANES_OPE
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
 
-# The position from which on a reader still needs events; null if there is no reader.
-_NEEDED: Final = """
-    SELECT 1 + least(webhooks_passed_v1(), (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker' AND %s))"""
 _FAILURES: Final = """
     SELECT (SELECT count(*) FROM webhook_lanes), (SELECT count(*) FROM webhook_parked),
         (SELECT count(*) FROM webhook_endpoints WHERE status = 'disabled' AND disabled_reason <> 'admin')"""
@@ -40,8 +37,7 @@ class Upkeep:
         """Trim the bound tenant's feed, and count the failures of its webhooks. True if there is more to trim.
         Commits.
         """
-        ((needed,),) = connections().engine(tenant).one_statement(_NEEDED, (self._has_broker,))
-        trimmed = trim_events(self._retention, needed, MAX_TRIMMED)
+        trimmed = trim_events(self._retention, MAX_TRIMMED, has_broker=self._has_broker)
         self.count_failures(tenant)
         return trimmed == MAX_TRIMMED
 

@@ -6,7 +6,7 @@ the process stops; an `EventSource` then connects again and goes on where it was
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from socket import MSG_DONTWAIT, MSG_PEEK, socket
+from socket import MSG_DONTWAIT, socket
 from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -40,6 +40,9 @@ from tenant_schemas.tenant import Tenant
 EXTENSION: Final = "event_streams"
 # A little less than STREAM_SECONDS, after which the answer would be cut off.
 PART_OF_STREAM_SECONDS: Final = 0.9
+# What a client sends during a stream is discarded, so much at a time; a client that sends on and on is looked at later.
+MOST_DISCARDED: Final = 65_536
+LOOKS_AT_CLIENT: Final = 16
 
 Result = TypeVar("Result")
 
@@ -144,16 +147,23 @@ def _start(end: int, cursor: tuple[UUID, int] | None) -> tuple[int, str | None]:
 
 
 def _client_check() -> Callable[[], bool]:
-    """A function that tells whether the client has closed the connection. gunicorn notices it only when it writes."""
+    """A function that tells whether the client has closed the connection. gunicorn notices it only when it writes. It
+    discards what the client sends meanwhile: a stream is no place for a further request, and the end stands behind it.
+    """
     connection: socket | None = request.environ.get("gunicorn.socket")
 
     def has_gone() -> bool:
+        if connection is None:
+            return False
         try:
-            return connection is not None and connection.recv(1, MSG_PEEK | MSG_DONTWAIT) == b""
+            for _ in range(LOOKS_AT_CLIENT):
+                if connection.recv(MOST_DISCARDED, MSG_DONTWAIT) == b"":
+                    return True
         except BlockingIOError:  # It is open, and has sent nothing more.
             return False
         except OSError:
             return True
+        return False
 
     return has_gone
 

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final, cast
+from time import monotonic
+from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 import structlog
@@ -48,6 +49,17 @@ EXTENSION: Final = "webhooks"
 EVENTS_AT_ONCE: Final = 100
 LANES_AT_ONCE: Final = 20
 EVENTS_OF_A_LANE: Final = 20
+# A turn that has taken longer begins no further round. A slow endpoint gets one round in a turn.
+QUICK_SECONDS: Final = 1.0
+
+
+class Turn(NamedTuple):
+    """What a turn of an endpoint tells of the next one: how slow its slowest round was, by the mean of its messages,
+    and the round to begin with, so that no kind of round keeps another one waiting for ever.
+    """
+
+    mean_seconds: float = 0.0
+    next_round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +80,46 @@ def own_delivery() -> Delivery:
     return cast(Delivery, current_app.extensions[EXTENSION])
 
 
-def deliver_due() -> bool:
-    """Deliver to the endpoint of the bound tenant that has waited longest; False if none is due. Call it again until
-    then. A call has three rounds (lanes, a replay, new events) of a bounded number of messages, each of which begins
-    none ten seconds after the name was resolved. Commits after each round; holds no db transaction while it sends.
+def deliver_due(endpoint_id: UUID | None = None, first_round: int = 0) -> Turn | None:
+    """Deliver to this endpoint of the bound tenant, or to the one that has waited longest; None if it is not due. Call
+    it again until then. A call has up to three rounds (lanes, a replay, new events) of a bounded number of messages,
+    each of which begins none ten seconds after the name was resolved; after QUICK_SECONDS it begins no round. Commits after each round; holds
+    no db transaction while it sends.
     """
-    delivery, endpoint = own_delivery(), claim()
+    delivery, endpoint = own_delivery(), claim(endpoint_id)
     if endpoint is None:
-        return False
+        return None
     if endpoint.notice_owed:
         tell_admins(endpoint)
         end_notice(endpoint)
-        return True
+        return Turn(0.0, first_round)
     try:
-        for phase, keeps_lease in ((_deliver_lanes, True), (_deliver_replay, True), (_deliver_new, False)):
-            done = phase(delivery, endpoint)
-            is_stopped = done.pause_seconds > 0 or done.disabled_reason is not None
-            if done.attempts or done.lanes or done.replays or not keeps_lease or is_stopped:
-                settle(endpoint, done, keeps_lease=keeps_lease and not is_stopped)
-            if is_stopped:
-                break
-            endpoint = replace(endpoint, failures=done.failures)
+        return _deliver_rounds(delivery, endpoint, first_round)
     except LeaseLost:
         log.warning("webhook_lease_lost", endpoint=str(endpoint.id))
-    return True
+        return Turn(0.0, first_round)
+
+
+def _deliver_rounds(delivery: Delivery, endpoint: Claimed, first_round: int) -> Turn:
+    """Raises LeaseLost. Ends the lease with the last round."""
+    rounds = (_deliver_lanes, _deliver_replay, _deliver_new)
+    quick_until, mean_seconds = monotonic() + QUICK_SECONDS, 0.0
+    for number in range(first_round, first_round + len(rounds)):
+        done = rounds[number % len(rounds)](delivery, endpoint)
+        mean_seconds = max(mean_seconds, done.mean_seconds)
+        is_last = (
+            number == first_round + len(rounds) - 1
+            or done.pause_seconds > 0
+            or done.disabled_reason is not None
+            or monotonic() > quick_until
+        )
+        if is_last or done.attempts or done.lanes or done.replays or done.position is not None:
+            settle(endpoint, done, keeps_lease=not is_last)
+        if is_last:
+            break
+        position = endpoint.position if done.position is None else done.position
+        endpoint = replace(endpoint, failures=done.failures, position=position)
+    return Turn(mean_seconds, (number + 1) % len(rounds))
 
 
 def _deliver_lanes(delivery: Delivery, endpoint: Claimed) -> Done:
@@ -232,6 +260,7 @@ def _done(endpoint: Claimed, groups: Sequence[Group], source: str) -> Done:
         is_failing=bool(failed),
         disabled_reason="gone" if any(each.answer.status == GONE for each in failed) else None,
     )
+    done.mean_seconds = sum(each.answer.duration_ms for each in sent) / 1000 / max(1, len(sent))
     pauses = [pause_after(done.failures) if failed else None, *(each.retry_after for each in failed)]
     done.pause_seconds = max((pause or timedelta() for pause in pauses), default=timedelta()).total_seconds()
     for group in groups:

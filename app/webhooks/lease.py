@@ -19,7 +19,8 @@ LEASE_SECONDS: Final = 90
 _CLAIM: Final = """
     SELECT id, url, types, payload, delivery_order, secret_epoch, replaced_at, feed_id, position, failures, notice_owed,
         disabled_reason, lease_by
-    FROM webhook_claim_v1(%s, %s)"""
+    FROM webhook_claim_v1(%s, %s, %s)"""
+_DUE: Final = "SELECT id FROM webhooks_due ORDER BY lease_until, id"
 _SETTLE: Final = "SELECT webhook_settle_v1(%s, %s, %s, %s::jsonb)"
 _NOTICED: Final = "SELECT webhook_noticed_v1(%s, %s)"
 _LANES: Final = """
@@ -130,6 +131,7 @@ class Done:
     failures: int
     position: int | None = None
     delivered: int = 0
+    mean_seconds: float = 0.0  # of a message
     is_failing: bool = False
     pause_seconds: float = 0.0
     disabled_reason: str | None = None
@@ -140,9 +142,14 @@ class Done:
     attempts: list[LoggedAttempt] = field(default_factory=list)
 
 
-def claim() -> Claimed | None:
-    """The endpoint that has waited longest of those that are due, leased to the caller."""
-    rows = _run(_CLAIM, (uuid4(), LEASE_SECONDS))
+def due_endpoints() -> list[UUID]:
+    """The ids of the bound tenant's endpoints that are due, those first that have waited longest."""
+    return [endpoint_id for (endpoint_id,) in _run(_DUE, (), retry=True)]
+
+
+def claim(endpoint_id: UUID | None = None) -> Claimed | None:
+    """The endpoint, or that which has waited longest, leased to the caller; None if it is not due."""
+    rows = _run(_CLAIM, (uuid4(), LEASE_SECONDS, endpoint_id))
     return Claimed(*rows[0]) if rows else None
 
 

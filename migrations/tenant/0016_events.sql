@@ -148,12 +148,19 @@ BEGIN
     RETURN stamped;
 END $$;
 
--- Delete the oldest numbered events, up to max_events: none that is younger than older_than, and none from the position
--- keep_from_position on, where a reader still has to go on; null keeps nothing for a reader. Returns how many. What is
--- deleted is always the beginning of the feed. A movement stays in the ledger, from which its event can be made again.
+-- The last position that no webhook needs any more, and the last that the broker doesn't; null if there is no such reader.
+-- Later revisions replace the view, as they add readers.
+CREATE VIEW events_passed WITH (security_invoker) AS
+    SELECT NULL::bigint AS by_webhooks, NULL::bigint AS by_broker;
+
+-- Delete the oldest numbered events, up to max_events: none that is younger than older_than, which is a day or more, and
+-- none that a webhook still needs, or the broker if there is one. Returns how many. What is deleted is always the beginning
+-- of the feed. A movement stays in the ledger, from which its event can be made again.
+--
+-- The age is compared as a moment, for a month has no fixed length: '-12 mon 361 days' counts as one day and lies ahead.
 --
 -- Locks the feed's head, as numbering does; postings don't wait for it.
-CREATE FUNCTION events_trim_v1(older_than interval, keep_from_position bigint, max_events integer) RETURNS integer
+CREATE FUNCTION events_trim_v1(older_than interval, has_broker boolean, max_events integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     head    events_head;
@@ -161,11 +168,15 @@ DECLARE
     moment  timestamptz := clock_timestamp() - older_than;
     trimmed integer;
 BEGIN
-    IF older_than < interval '1 day' THEN
+    IF moment IS NULL OR has_broker IS NULL OR max_events IS NULL THEN
+        RAISE EXCEPTION 'events_trim_v1 takes no null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF moment > clock_timestamp() - interval '1 day' THEN
         RAISE EXCEPTION 'events are kept for a day or longer' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT * INTO STRICT head FROM events_head FOR UPDATE;
-    last := least(head.position, head.trimmed_to + max_events, keep_from_position - 1);
+    SELECT least(head.position, head.trimmed_to + max_events, p.by_webhooks, CASE WHEN has_broker THEN p.by_broker END)
+        INTO STRICT last FROM events_passed p;
     SELECT least(last, min(e.position) - 1) INTO last FROM events e
         WHERE e.position > head.trimmed_to AND e.position <= last AND e.at >= moment;
     IF last <= head.trimmed_to THEN
@@ -188,6 +199,6 @@ DO $$
 DECLARE
     tenant_role text := current_setting('tenant_schemas.tenant_role');
 BEGIN
-    EXECUTE format('GRANT SELECT ON events, events_head, events_waiting TO %I', tenant_role);
+    EXECUTE format('GRANT SELECT ON events, events_head, events_passed, events_waiting TO %I', tenant_role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION events_stamp_v1, events_trim_v1 TO %I', tenant_role);
 END $$;

@@ -281,14 +281,15 @@ CREATE OR REPLACE VIEW events_waiting WITH (security_invoker) AS
     SELECT (SELECT e.n FROM events e WHERE e.position IS NULL ORDER BY e.n DESC LIMIT 1) IS NOT NULL AS has_events,
         EXISTS (SELECT FROM webhooks_due) AS has_deliveries;
 
--- Lease the endpoint that has waited longest of those that are due; no row if there is none. Also forgets what is old.
-CREATE FUNCTION webhook_claim_v1(p_by uuid, p_seconds integer) RETURNS SETOF webhook_endpoints
+-- Lease the endpoint p_id, or the one that has waited longest; no row if it is not due. Also forgets what is old.
+CREATE FUNCTION webhook_claim_v1(p_by uuid, p_seconds integer, p_id uuid DEFAULT NULL) RETURNS SETOF webhook_endpoints
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     claimed webhook_endpoints;
 BEGIN
     SELECT e.* INTO claimed FROM webhook_endpoints e
         WHERE e.lease_until <= clock_timestamp() AND e.id IN (SELECT d.id FROM webhooks_due d)
+            AND (p_id IS NULL OR e.id = p_id)
         ORDER BY e.lease_until, e.id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
@@ -420,6 +421,10 @@ BEGIN
                 WHERE p.endpoint_id = e.id AND p.parked_at > clock_timestamp() - interval '30 days')))
         FROM webhook_endpoints e JOIN events_head h ON h.feed_id = e.feed_id WHERE e.status = 'enabled');
 END $$;
+
+-- As before, with webhooks.
+CREATE OR REPLACE VIEW events_passed WITH (security_invoker) AS
+    SELECT webhooks_passed_v1() AS by_webhooks, NULL::bigint AS by_broker;
 
 DO $$
 DECLARE

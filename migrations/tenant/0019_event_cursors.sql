@@ -22,6 +22,11 @@ CREATE OR REPLACE VIEW events_waiting WITH (security_invoker) AS
         EXISTS (SELECT FROM events_head h WHERE h.position > coalesce(
             (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker'), h.trimmed_to)) AS has_unpublished;
 
+-- As before, with webhooks and the broker.
+CREATE OR REPLACE VIEW events_passed WITH (security_invoker) AS
+    SELECT webhooks_passed_v1() AS by_webhooks,
+        (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker') AS by_broker;
+
 -- Lease the sink's cursor, and make it if it is missing: it starts at the oldest event that the feed still has. No row
 -- while another process has the lease. A lease that ends later than one of now was taken before the clock was set back.
 CREATE FUNCTION event_cursor_take_v1(p_sink text, p_by uuid, p_seconds float8) RETURNS SETOF event_cursors
@@ -40,14 +45,14 @@ END $$;
 
 -- Note that the sink has all events up to a position, and end the lease of p_by. It counts also if another process has
 -- the lease by now: otherwise two of them with a slow broker would take it from each other for ever, and neither could
--- note anything. False if the feed is another one since.
+-- note anything. False if the feed is another one since, or has no such position: no event may be passed that is not there.
 CREATE FUNCTION event_cursor_move_v1(p_sink text, p_by uuid, p_feed_id uuid, p_position bigint) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH moved AS (
         UPDATE event_cursors c SET position = greatest(c.position, p_position),
             lease_until = CASE WHEN c.lease_by = p_by THEN clock_timestamp() ELSE c.lease_until END
-        WHERE c.sink = p_sink AND c.feed_id = p_feed_id
+        WHERE c.sink = p_sink AND c.feed_id = p_feed_id AND p_position <= (SELECT h.position FROM events_head h)
         RETURNING c.sink)
     SELECT count(*) = 1 FROM moved;
 END;

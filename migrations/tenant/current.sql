@@ -9,8 +9,8 @@
 --   order_items, credit_policies, reconciliations, audit_chain, documents, bulk_requests, audit_refusals, events,
 --   events_head, webhook_endpoints, webhook_lanes, webhook_parked, webhook_replays, webhook_attempts, command_outcomes,
 --   event_cursors, wallet_proofs, proof_findings, proof_progress.
--- Views: ledger_postings, trial_balance, credit_limit_changes, credit_in_use, movement_entries, events_waiting,
---   webhooks_due.
+-- Views: ledger_postings, trial_balance, credit_limit_changes, credit_in_use, movement_entries, events_passed,
+--   events_waiting, webhooks_due.
 -- Functions: refuse_change_v1, wallet_transaction_hash_v1, wallet_genesis_hash_v1, holds_let_go_v1,
 --   movement_fingerprint_v1, movement_counterpart_v1, wallet_post_v2, holds_expire_v1, hold_void_v1,
 --   orders_allow_cancelling_v1, order_lines_v1, order_items_shown_v1, order_place_v1, openings_compare_v1,
@@ -1056,6 +1056,30 @@ CREATE VIEW credit_in_use WITH (security_invoker) AS
         ) u WHERE u.unpaid > 0
     ) age
     WHERE w.uses_credit;
+
+-- The position up to which no enabled endpoint of this feed needs the events any more, with its lanes and replays, and for
+-- thirty days with its parked events, which an admin may resend; null if there is no such endpoint.
+CREATE FUNCTION webhooks_passed_v1() RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN (
+        SELECT min(least(e.position,
+            (SELECT min(l.position) - 1 FROM webhook_lanes l WHERE l.endpoint_id = e.id),
+            (SELECT min(r.position) FROM webhook_replays r WHERE r.endpoint_id = e.id AND r.finished_at IS NULL),
+            (SELECT min(p.position) - 1 FROM webhook_parked p
+                WHERE p.endpoint_id = e.id AND p.parked_at > clock_timestamp() - interval '30 days')))
+        FROM webhook_endpoints e JOIN events_head h ON h.feed_id = e.feed_id WHERE e.status = 'enabled');
+END $$;
+
+-- The last position that no webhook needs any more, and the last that the broker doesn't; null if there is no such reader.
+-- Later revisions replace the view, as they add readers.
+--
+-- As before, with webhooks.
+--
+-- As before, with webhooks and the broker.
+CREATE VIEW events_passed WITH (security_invoker) AS
+    SELECT webhooks_passed_v1() AS by_webhooks,
+        (SELECT c.position FROM event_cursors c WHERE c.sink = 'broker') AS by_broker;
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Delivery
@@ -2674,12 +2698,14 @@ BEGIN
     RETURN stamped;
 END $$;
 
--- Delete the oldest numbered events, up to max_events: none that is younger than older_than, and none from the position
--- keep_from_position on, where a reader still has to go on; null keeps nothing for a reader. Returns how many. What is
--- deleted is always the beginning of the feed. A movement stays in the ledger, from which its event can be made again.
+-- Delete the oldest numbered events, up to max_events: none that is younger than older_than, which is a day or more, and
+-- none that a webhook still needs, or the broker if there is one. Returns how many. What is deleted is always the beginning
+-- of the feed. A movement stays in the ledger, from which its event can be made again.
+--
+-- The age is compared as a moment, for a month has no fixed length: '-12 mon 361 days' counts as one day and lies ahead.
 --
 -- Locks the feed's head, as numbering does; postings don't wait for it.
-CREATE FUNCTION events_trim_v1(older_than interval, keep_from_position bigint, max_events integer) RETURNS integer
+CREATE FUNCTION events_trim_v1(older_than interval, has_broker boolean, max_events integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan TO off AS $$
 DECLARE
     head    events_head;
@@ -2687,11 +2713,15 @@ DECLARE
     moment  timestamptz := clock_timestamp() - older_than;
     trimmed integer;
 BEGIN
-    IF older_than < interval '1 day' THEN
+    IF moment IS NULL OR has_broker IS NULL OR max_events IS NULL THEN
+        RAISE EXCEPTION 'events_trim_v1 takes no null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF moment > clock_timestamp() - interval '1 day' THEN
         RAISE EXCEPTION 'events are kept for a day or longer' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT * INTO STRICT head FROM events_head FOR UPDATE;
-    last := least(head.position, head.trimmed_to + max_events, keep_from_position - 1);
+    SELECT least(head.position, head.trimmed_to + max_events, p.by_webhooks, CASE WHEN has_broker THEN p.by_broker END)
+        INTO STRICT last FROM events_passed p;
     SELECT least(last, min(e.position) - 1) INTO last FROM events e
         WHERE e.position > head.trimmed_to AND e.position <= last AND e.at >= moment;
     IF last <= head.trimmed_to THEN
@@ -2845,14 +2875,15 @@ BEGIN ATOMIC
         RETURNING *;
 END;
 
--- Lease the endpoint that has waited longest of those that are due; no row if there is none. Also forgets what is old.
-CREATE FUNCTION webhook_claim_v1(p_by uuid, p_seconds integer) RETURNS SETOF webhook_endpoints
+-- Lease the endpoint p_id, or the one that has waited longest; no row if it is not due. Also forgets what is old.
+CREATE FUNCTION webhook_claim_v1(p_by uuid, p_seconds integer, p_id uuid DEFAULT NULL) RETURNS SETOF webhook_endpoints
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     claimed webhook_endpoints;
 BEGIN
     SELECT e.* INTO claimed FROM webhook_endpoints e
         WHERE e.lease_until <= clock_timestamp() AND e.id IN (SELECT d.id FROM webhooks_due d)
+            AND (p_id IS NULL OR e.id = p_id)
         ORDER BY e.lease_until, e.id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
@@ -2970,20 +3001,6 @@ BEGIN ATOMIC
         WHERE e.id = p_id AND e.lease_by = p_by RETURNING e.id)
     SELECT count(*) = 1 FROM noticed;
 END;
-
--- The position up to which no enabled endpoint of this feed needs the events any more, with its lanes and replays, and for
--- thirty days with its parked events, which an admin may resend; null if there is no such endpoint.
-CREATE FUNCTION webhooks_passed_v1() RETURNS bigint
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-BEGIN
-    RETURN (
-        SELECT min(least(e.position,
-            (SELECT min(l.position) - 1 FROM webhook_lanes l WHERE l.endpoint_id = e.id),
-            (SELECT min(r.position) FROM webhook_replays r WHERE r.endpoint_id = e.id AND r.finished_at IS NULL),
-            (SELECT min(p.position) - 1 FROM webhook_parked p
-                WHERE p.endpoint_id = e.id AND p.parked_at > clock_timestamp() - interval '30 days')))
-        FROM webhook_endpoints e JOIN events_head h ON h.feed_id = e.feed_id WHERE e.status = 'enabled');
-END $$;
 
 -- Do what a command says, in the name of an API key, with its entry in the audit log. Returns the movement or the hold.
 -- A movement's key is the command's name, so the service finds it by HTTP too. Holds and captures have the owner's keys,
@@ -3113,14 +3130,14 @@ END $$;
 
 -- Note that the sink has all events up to a position, and end the lease of p_by. It counts also if another process has
 -- the lease by now: otherwise two of them with a slow broker would take it from each other for ever, and neither could
--- note anything. False if the feed is another one since.
+-- note anything. False if the feed is another one since, or has no such position: no event may be passed that is not there.
 CREATE FUNCTION event_cursor_move_v1(p_sink text, p_by uuid, p_feed_id uuid, p_position bigint) RETURNS boolean
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
 BEGIN ATOMIC
     WITH moved AS (
         UPDATE event_cursors c SET position = greatest(c.position, p_position),
             lease_until = CASE WHEN c.lease_by = p_by THEN clock_timestamp() ELSE c.lease_until END
-        WHERE c.sink = p_sink AND c.feed_id = p_feed_id
+        WHERE c.sink = p_sink AND c.feed_id = p_feed_id AND p_position <= (SELECT h.position FROM events_head h)
         RETURNING c.sink)
     SELECT count(*) = 1 FROM moved;
 END;
@@ -4335,9 +4352,9 @@ BEGIN
         ' ledger_entries, audit_log, ledger_postings, trial_balance, holds, order_payments, orders,'
         ' order_items, credit_policies, credit_limit_changes, credit_in_use, reconciliations,'
         ' audit_chain, movement_entries, documents, bulk_requests, audit_refusals, events, events_head,'
-        ' events_waiting, webhook_endpoints, webhook_lanes, webhook_parked, webhook_replays,'
-        ' webhook_attempts, webhooks_due, command_outcomes, event_cursors, wallet_proofs,'
-        ' proof_findings, proof_progress TO %I', tenant_role);
+        ' events_passed, events_waiting, webhook_endpoints, webhook_lanes, webhook_parked,'
+        ' webhook_replays, webhook_attempts, webhooks_due, command_outcomes, event_cursors,'
+        ' wallet_proofs, proof_findings, proof_progress TO %I', tenant_role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION wallet_transaction_hash_v1, wallet_genesis_hash_v1, wallet_open_v1,'
         ' wallet_post_v1, wallet_configure_v1, ledger_audit_v1, wallet_post_v2, holds_expire_v1,'
         ' hold_authorise_v1, hold_capture_v1, hold_void_v1, order_place_v1, order_cancel_v1,'

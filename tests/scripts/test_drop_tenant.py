@@ -59,6 +59,7 @@ def test_a_tenant_whose_webhooks_wait_is_dropped_on_demand_only(
     assert run("archive_tenant", "mark").exit_code == 0
     refused = run("drop_tenant", "mark", "--no-backup", "--yes")
     assert (refused.exit_code, "1 webhooks of tenant 'mark' wait for events" in refused.output) == (1, True)
+    assert "flask webhooks disable --tenant mark" in refused.output
     assert traces(fresh_database, mark) != []
     assert run("drop_tenant", "mark", "--no-backup", "--yes", "--undelivered").exit_code == 0
     assert traces(fresh_database, mark) == []

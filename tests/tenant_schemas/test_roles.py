@@ -39,7 +39,14 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 Rights = dict[str, str]
 
 TENANT_VIEWS = (
-    *("credit_in_use", "credit_limit_changes", "events_waiting", "ledger_postings", "movement_entries"),
+    *(
+        "credit_in_use",
+        "credit_limit_changes",
+        "events_passed",
+        "events_waiting",
+        "ledger_postings",
+        "movement_entries",
+    ),
     *("trial_balance", "webhooks_due"),
 )
 TENANT_TABLES = (
@@ -88,7 +95,7 @@ DEFINERS = (
     "event_cursor_move_v1(text,uuid,uuid,bigint)",
     "event_cursor_take_v1(text,uuid,double precision)",
     "events_stamp_v1(integer)",
-    "events_trim_v1(interval,bigint,integer)",
+    "events_trim_v1(interval,boolean,integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -124,7 +131,7 @@ DEFINERS = (
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
     "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
-    "webhook_claim_v1(uuid,integer)",
+    "webhook_claim_v1(uuid,integer,uuid)",
     "webhook_create_v1(text,text,text[],text,text)",
     "webhook_delete_v1(uuid)",
     "webhook_disable_v1(uuid)",

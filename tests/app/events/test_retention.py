@@ -39,9 +39,9 @@ def pay(app: Flask, wallet_id: UUID, times: int) -> None:
             post(wallet_id, movement("payment", 1))
 
 
-def trim(feed: Feed, keep_from_position: int | None = None, max_events: int = 100) -> int:
+def trim(feed: Feed, max_events: int = 100) -> int:
     with in_tenant(feed.app):
-        return trim_events(MONTH, keep_from_position, max_events)
+        return trim_events(MONTH, max_events, has_broker=True)
 
 
 def positions(feed: Feed) -> list[int]:
@@ -60,9 +60,13 @@ def test_only_the_old_beginning_of_the_feed_goes(feed: Feed, fresh_database: Dat
     assert fresh_database.as_tenant("eur").execute("SELECT * FROM events_audit_v1()").fetchall() == []
 
 
-def test_what_the_slowest_reader_still_needs_stays(feed: Feed) -> None:
-    assert trim(feed, keep_from_position=1) == 0
-    assert trim(feed, keep_from_position=3) == 2
+def test_what_the_broker_still_needs_stays_also_if_the_tenants_login_asks(feed: Feed, fresh_database: Database) -> None:
+    fresh_database.as_superuser().execute(
+        "INSERT INTO eur_schema.event_cursors SELECT 'broker', feed_id, 2, feed_id, now() FROM eur_schema.events_head"
+    )
+    tenant = fresh_database.as_tenant("eur")
+    assert tenant.execute("SELECT events_trim_v1('30 days', true, 100)").fetchone() == (2,)
+    assert tenant.execute("SELECT events_trim_v1('30 days', true, 100)").fetchone() == (0,)
     assert positions(feed) == [3, 4, 5, 6, 7, 8]
 
 
@@ -81,4 +85,22 @@ def test_an_event_without_a_number_stays(feed: Feed, fresh_database: Database) -
 
 def test_nobody_deletes_what_is_younger_than_a_day(feed: Feed) -> None:
     with in_tenant(feed.app), pytest.raises(psycopg.errors.InvalidParameterValue):
-        trim_events(timedelta(hours=23))
+        trim_events(timedelta(hours=23), has_broker=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "NULL, false, 100",
+        "'30 days', NULL, 100",
+        "'30 days', false, NULL",
+        "'-12 mon 361 days', false, 100",  # It compares as one day, and its moment lies ahead.
+        "'-infinity', false, 100",
+    ],
+)
+def test_an_age_that_is_missing_or_lies_ahead_deletes_nothing(
+    feed: Feed, fresh_database: Database, arguments: str
+) -> None:
+    with pytest.raises(psycopg.DataError):
+        fresh_database.as_tenant("eur").execute(f"SELECT events_trim_v1({arguments})".encode())
+    assert feed.head().trimmed_to == 0

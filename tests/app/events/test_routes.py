@@ -155,13 +155,16 @@ def test_who_waits_holds_no_slot_and_no_connection(fresh_app: Flask, monkeypatch
 
 
 @pytest.mark.usefixtures("quick")
-def test_more_waiting_requests_than_places_are_answered_at_once(
+def test_more_waiting_requests_than_places_are_answered_at_once_and_told_to_ask_later(
     app: Flask, auditor: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_poll, "WAITING", Waiting(at_once=5, at_once_of_tenant=0))
     began = monotonic()
-    assert get(app, auditor, after=last_cursor(app, auditor), wait=20)["items"] == []
+    query = {"after": last_cursor(app, auditor), "wait": 20}
+    answer = Api(app).get(PATH, auditor, "eur", query_string=query)
     assert monotonic() - began < 5
+    assert (answer.json["items"], answer.headers["Retry-After"]) == ([], "1")
+    assert "Retry-After" not in Api(app).get(PATH, auditor, "eur", query_string=query | {"wait": 0}).headers
 
 
 def last_cursor(app: Flask, auditor: Person) -> str:

@@ -7,11 +7,13 @@ from threading import Event, Lock
 from uuid import uuid4
 
 from app.relay.pauses import Pauses
-from app.relay.turns import Turns, Work
+from app.relay.turns import Turns
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tests.app.relay.test_broker_sink import Clock
 
 PATIENCE_SECONDS = 10
+
+Work = Callable[[Tenant], bool]
 
 
 def named_tenant(slug: str) -> Tenant:
@@ -19,7 +21,7 @@ def named_tenant(slug: str) -> Tenant:
 
 
 @contextmanager
-def running(work: Work, threads: int = 1, pauses: Pauses | None = None) -> Iterator[Turns]:
+def running(work: Work, threads: int = 1, pauses: Pauses | None = None) -> Iterator[Turns[Tenant]]:
     turns = Turns("test", threads, work, pauses)
     turns.start()
     try:

@@ -83,6 +83,15 @@ def test_without_a_broker_a_cursor_that_one_has_left_keeps_nothing(feed: Feed) -
     assert trimmed_to(feed) == 5
 
 
+def test_a_cursor_does_not_pass_what_is_not_there(feed: Feed) -> None:
+    """Or the broker would miss the events that come there."""
+    with in_tenant(feed.app):
+        cursor = take_cursor(SINK, uuid4())
+        assert cursor is not None
+        assert not move_cursor(cursor, 6)
+        assert move_cursor(cursor, 5)
+
+
 def test_the_slowest_of_broker_and_webhooks_decides(feed: Feed, fresh_database: Database) -> None:
     publish_up_to(feed, 4)
     make_webhook(feed)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,6 +200,31 @@ def test_a_caller_has_few_streams_and_no_slot_is_held_by_them(app: Flask, url: s
         for stream in streams:
             stream.__exit__(None, None, None)
     assert _is_accepted(url, headers), "the streams of clients that have gone are over"
+
+
+def test_a_client_that_sent_more_and_went_away_is_noticed(url: str, people: People) -> None:
+    person = people.make(eur="member")
+    headers = {"Authorization": f"Bearer {person.token}", "X-Tenant": "eur"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    for _ in range(PER_CALLER):
+        with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 0), PATIENCE_SECONDS) as client:
+            client.sendall(f"GET /api/wallet/events HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+            client.sendall(b"x")
+            client.shutdown(socket.SHUT_WR)
+            assert _ends(client), "the stream goes on for a client that has closed its side"
+
+
+def _ends(client: socket.socket) -> bool:
+    client.settimeout(PATIENCE_SECONDS)
+    try:
+        while client.recv(4096):
+            continue
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+    return True
 
 
 def _is_accepted(url: str, headers: dict[str, str]) -> bool:
