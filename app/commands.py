@@ -1,5 +1,5 @@
-"""The `flask` commands: the groups `api`, `auth`, `members`, `users`, `wallets` and `webhooks`, with the commands of each
-feature.
+"""The `flask` commands: the groups `api`, `auth`, `members`, `users`, `wallets` and `webhooks`, with the commands of
+each feature.
 """
 
 from flask import Flask

@@ -83,8 +83,8 @@ def own_delivery() -> Delivery:
 def deliver_due(endpoint_id: UUID | None = None, first_round: int = 0) -> Turn | None:
     """Deliver to this endpoint of the bound tenant, or to the one that has waited longest; None if it is not due. Call
     it again until then. A call has up to three rounds (lanes, a replay, new events) of a bounded number of messages,
-    each of which begins none ten seconds after the name was resolved; after QUICK_SECONDS it begins no round. Commits after each round; holds
-    no db transaction while it sends.
+    each of which begins none ten seconds after the name was resolved; after QUICK_SECONDS it begins no round. Commits
+    after each round; holds no db transaction while it sends.
     """
     delivery, endpoint = own_delivery(), claim(endpoint_id)
     if endpoint is None:
