@@ -5,6 +5,7 @@ tenant, or breaks something, takes `fresh_database`.
 """
 
 import json
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -143,6 +144,16 @@ def logging_restored() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture(autouse=True)
+def signals_restored() -> Iterator[None]:
+    """A command that a test calls in this process may handle signals, and the next test's Ctrl-C must end it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

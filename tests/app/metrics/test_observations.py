@@ -63,11 +63,12 @@ def test_a_dry_run_is_no_posting(api: Api, member: Person) -> None:
 
 def test_each_item_of_a_bulk_is_counted(api: Api, people: People) -> None:
     admin, member = people.make(eur="admin"), people.make(eur="member")
-    wallet_id = str(people.wallet(member, "eur", balance_minor=100))
+    wallet_id = str(people.wallet(member, "eur", balance_minor=100, currency="USD"))
     growth = Growth(
         (POSTINGS, {"type": "deposit", "outcome": "posted"}),
         (POSTINGS, {"type": "payment", "outcome": "insufficient_funds"}),
-        (MOVED, {"type": "deposit", "currency": "EUR"}),
+        # Other tests move amounts in EUR beside which these are lost in a float.
+        (MOVED, {"type": "deposit", "currency": "USD"}),
     )
     kinds = [("deposit", "1.00"), ("payment", "99.00"), ("deposit", "2.00")]
     items = [{"walletId": wallet_id, "type": kind, "amount": amount} for kind, amount in kinds]
