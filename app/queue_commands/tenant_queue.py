@@ -6,7 +6,7 @@ The queue has one active consumer, over all processes; another one takes over.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import aio_pika
@@ -15,12 +15,18 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from app.metrics.definitions import COMMANDS as COMMANDS_BY_OUTCOME
 from app.queue_commands.handler import DeadLetter, Wait
+from app.queue_commands.messages import MAX_BYTES
 from app.queue_commands.service import Outcome
 
 COMMANDS: Final = "wallet.commands"
 DEAD: Final = f"{COMMANDS}.dead"
-# A policy of the broker (delivery-limit) may set a lower limit.
+# Of a command that fails. A policy of the broker (delivery-limit) may set a lower limit.
 MAX_DELIVERIES: Final = 20
+# Of any message, also one that ends the connection before it is read. Restarts during a long wait count too.
+DELIVERY_LIMIT: Final = 50
+# RabbitMQ takes a message back from a consumer that holds it longer. A command may wait for the database.
+CONSUMER_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
+DETAIL_LENGTH: Final = 1000
 FAILURE_SECONDS: Final = 1.0  # between a failure and the next delivery
 
 log = structlog.get_logger(__name__)
@@ -35,13 +41,15 @@ class TenantQueue:
         self._name = f"{COMMANDS}.{tenant_id}"
         self._handle = handle
         self._stop = stop
+        self._closed = asyncio.Event()
 
     async def work(self) -> None:
         """Consume until the event is set or the channel is closed. The message in hand is finished first, unless it has
         to wait: then it goes back.
         """
-        self._channel.close_callbacks.add(lambda *_: self._stop.set())
+        self._channel.close_callbacks.add(lambda *_: self._closed.set())
         await self._channel.set_qos(prefetch_count=1)
+        await declare_dead_letters(self._channel)
         queue = await self._declare()
         inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         await queue.consume(inbox.put)
@@ -60,6 +68,8 @@ class TenantQueue:
                 "x-queue-type": "quorum",
                 "x-single-active-consumer": True,
                 "x-dead-letter-exchange": DEAD,
+                "x-delivery-limit": DELIVERY_LIMIT,
+                "x-consumer-timeout": CONSUMER_TIMEOUT_MS,
             },
         )
         await queue.bind(exchange)
@@ -67,13 +77,22 @@ class TenantQueue:
 
     async def _next(self, inbox: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage | None:
         """None when it is time to end."""
-        got, stopped = asyncio.ensure_future(inbox.get()), asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({got, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if self._stop.is_set():
+        got = asyncio.ensure_future(inbox.get())
+        await self._ended(got)
+        if self._is_over():
             got.cancel()
             return None
         return got.result()
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._closed.is_set()
+
+    async def _ended(self, *others: asyncio.Future[Any], timeout: float | None = None) -> None:
+        """Wait until it is time to end, one of the others is done, or the time is up."""
+        ends = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._closed)]
+        await asyncio.wait({*ends, *others}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
     async def _settle(self, message: AbstractIncomingMessage) -> None:
         while True:
@@ -94,7 +113,7 @@ class TenantQueue:
 
     async def _put_back(self, message: AbstractIncomingMessage, error: str) -> None:
         """Have the message delivered again after a pause, or bury it if that has happened too often."""
-        if int(str(message.headers.get("x-delivery-count", 0))) + 1 >= MAX_DELIVERIES:
+        if _deliveries(message) >= MAX_DELIVERIES:
             await self._bury(message, DeadLetter("delivery_limit", error))
             await message.ack()
         else:
@@ -103,15 +122,21 @@ class TenantQueue:
 
     async def _bury(self, message: AbstractIncomingMessage, why: DeadLetter) -> None:
         """Publish a copy to the dead letters, with the reason. If that fails the message is delivered again, so in the
-        worst case it is there twice.
+        worst case it is there twice. The copy has no header of the sender, and of a body that is too long to be a
+        command the beginning.
         """
         COMMANDS_BY_OUTCOME.labels("unknown", "dead_lettered").inc()
         log.warning("command_dead_lettered", queue=self._name, reason=why.reason, detail=why.detail)
         dead = await self._channel.get_exchange(DEAD, ensure=False)
-        told = {"x-queue": self._name, "x-reason": why.reason, "x-detail": why.detail, "x-user-id": message.user_id}
         copy = aio_pika.Message(
-            message.body,
-            headers={**message.headers, **told},
+            message.body[:MAX_BYTES],
+            headers={
+                "x-queue": self._name,
+                "x-reason": why.reason,
+                "x-detail": why.detail[:DETAIL_LENGTH],
+                "x-user-id": message.user_id,
+                "x-body-bytes": len(message.body),
+            },
             message_id=message.message_id,
             content_type=message.content_type,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
@@ -120,11 +145,14 @@ class TenantQueue:
 
     async def _pause(self, seconds: float) -> bool:
         """Whether it is time to end."""
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        await self._ended(timeout=seconds)
+        return self._is_over()
+
+
+def _deliveries(message: AbstractIncomingMessage) -> int:
+    """This one included. RabbitMQ counts those before it, but a header of the sender may have the same name."""
+    count = message.headers.get("x-delivery-count", 0)
+    return count + 1 if isinstance(count, int) else 1
 
 
 async def declare_dead_letters(channel: AbstractChannel) -> None:

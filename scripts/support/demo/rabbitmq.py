@@ -15,6 +15,10 @@ from aio_pika.exceptions import AMQPException
 
 SERVER = next(iter(sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))), None)
 EPMD = shutil.which("epmd")
+MAX_MESSAGE_BYTES = 1 << 20
+# A full queue of commands refuses its senders; the dead letters of all tenants lose the oldest.
+COMMANDS_BOUND = {"delivery-limit": 20, "max-length-bytes": 100_000_000, "overflow": "reject-publish"}
+DEAD_BOUND = {"max-length-bytes": 1_000_000_000, "overflow": "drop-head"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class RabbitMQ:
             f"load_definitions = {self.folder}/definitions.json\n"
             "loopback_users = none\n"
             "disk_free_limit.absolute = 1MB\n"
+            f"max_message_size = {MAX_MESSAGE_BYTES}\n"
             "log.console = true\nlog.console.level = warning\n"
         )
 
@@ -104,10 +109,8 @@ def wallet_definitions(name: str, password: str) -> dict[str, Any]:
         "queues": [_queue(unrouted, bounded)],
         "bindings": [_binding(unrouted, unrouted, "")],
         "policies": [
-            {
-                **{"vhost": "/", "name": "wallet-commands", "apply-to": "queues"},
-                **{"pattern": r"^wallet\.commands\.", "definition": {"delivery-limit": 5}},
-            }
+            _policy("wallet-commands", r"^wallet\.commands\.[0-9a-f-]{36}$", COMMANDS_BOUND),
+            _policy("wallet-commands-dead", r"^wallet\.commands\.dead$", DEAD_BOUND),
         ],
     }
 
@@ -138,3 +141,7 @@ def _queue(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _binding(exchange: str, queue: str, key: str) -> dict[str, Any]:
     to = {"destination": queue, "destination_type": "queue", "routing_key": key}
     return {"source": exchange, "vhost": "/", **to, "arguments": {}}
+
+
+def _policy(name: str, pattern: str, definition: Mapping[str, Any]) -> dict[str, Any]:
+    return {"vhost": "/", "name": name, "pattern": pattern, "apply-to": "queues", "definition": dict(definition)}

@@ -3,23 +3,35 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
+import aio_pika
 import psycopg
 import pytest
+from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelClosed, ChannelPreconditionFailed
 from flask import Flask
 
 from app.queue_commands import consumer as consumer_module
 from app.queue_commands.consumer import consume
+from app.queue_commands.messages import MAX_BYTES
 from app.queue_commands.tenant_queue import COMMANDS, DEAD
 from app.queue_commands.tenants import tenants_with_senders
 from tenant_schemas.testing.plugin import Database
 from tests.factories.brokers import DELIVERY_LIMIT, RabbitBroker, needs_rabbitmq
-from tests.factories.command_queue import PATIENCE_SECONDS, is_consumed, publish, take, until, wait_for_queue
+from tests.factories.command_queue import (
+    PATIENCE_SECONDS,
+    is_consumed,
+    on_channel,
+    publish,
+    take,
+    until,
+    wait_for_queue,
+)
 from tests.factories.commands import Sender, command, make_sender
 
 pytestmark = needs_rabbitmq
@@ -176,3 +188,82 @@ def test_a_consumer_whose_connection_is_closed_connects_again_and_pays_once(shop
         until(lambda: shop.balance() == 8_000)
         shop.send(command("deposit", walletId=shop.wallet_id, amount="1.00"))
         until(lambda: shop.balance() == 8_100)
+
+
+def dead_letters(url: str) -> int:
+    async def count(channel: AbstractChannel) -> int:
+        return (await channel.get_queue(DEAD)).declaration_result.message_count or 0
+
+    return int(on_channel(url, count))
+
+
+def purge_dead_letters(url: str) -> None:
+    """Of messages that no test can read."""
+
+    async def purge(channel: AbstractChannel) -> None:
+        await (await channel.get_queue(DEAD)).purge()
+
+    on_channel(url, purge)
+
+
+class RawText(str):
+    """Text that is sent as bytes that are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+class RawTime(datetime):
+    """A time that is sent as 2^62 seconds."""
+
+    def timestamp(self) -> float:
+        return 2**62
+
+
+POISON: Mapping[str, dict[str, Any]] = {
+    "time": {"timestamp": RawTime.now(UTC)},
+    "text": {"content_type": RawText("x")},
+    "headers": {"headers": {"a": "x" * 130_800}},
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_a_message_that_ends_the_connection_stops_its_own_tenant_alone_and_not_for_ever(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Properties that the library can't read, and headers that make a dead letter's frame too large."""
+    other = make_sender(shop.app, "km")
+    lost: list[str] = []
+    monkeypatch.setattr(
+        consumer_module.log, "warning", lambda event, **told: lost.append(told["tenant_id"]), raising=False
+    )
+
+    async def poison(channel: AbstractChannel) -> None:
+        exchange = await channel.get_exchange(f"{COMMANDS}.{other.tenant_id}")
+        await exchange.publish(aio_pika.Message(b"{}", user_id=other.user_id, **POISON[name]), "")
+
+    with shop.consuming("eur", "km"):
+        on_channel(shop.broker.url, poison)
+        if name != "headers":
+            until(lambda: bool(lost))
+        shop.send(*[shop.payment("1.00") for _ in range(5)])
+        until(lambda: shop.balance() == 9_500)
+        publish(shop.broker.url, other.tenant_id, other.user_id, [b"after it"])
+        until(lambda: dead_letters(shop.broker.url) == 2)
+    purge_dead_letters(shop.broker.url)
+    assert set(lost) == (set() if name == "headers" else {str(other.tenant_id)})
+
+
+def test_a_dead_letter_has_no_header_of_the_sender_and_a_bounded_body(shop: Shop) -> None:
+    async def send(channel: AbstractChannel) -> None:
+        exchange = await channel.get_exchange(f"{COMMANDS}.{shop.sender.tenant_id}")
+        headers = {"x-delivery-count": "many", "x-reason": "own", "colour": "red"}
+        await exchange.publish(aio_pika.Message(b"x" * 300_000, user_id=shop.sender.user_id, headers=headers), "")
+
+    with shop.consuming():
+        on_channel(shop.broker.url, send)
+        dead = take(shop.broker.url, DEAD)
+    assert (len(dead.body), dead.headers["x-body-bytes"]) == (MAX_BYTES, 300_000)
+    assert (dead.headers["x-reason"], "colour" in dead.headers) == ("not_a_command", False)
