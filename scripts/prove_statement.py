@@ -16,6 +16,7 @@ about it; 2 bad arguments, or a file that can't be read.
 import argparse
 import hashlib
 import json
+import re
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
@@ -28,6 +29,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 PREFIX = b"wallet-chain-heads v1\n"
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # of PostgreSQL
 QUOTED = frozenset('"\\(), \t\n\r\v\f')
+
+# Of currencies that have not two (ISO 4217).
+_NO_DIGITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THREE_DIGITS = "BHD IQD JOD KWD LYD OMR TND"
+FRACTION_DIGITS = {
+    **dict.fromkeys(_NO_DIGITS.split(" "), 0),
+    **dict.fromkeys(_THREE_DIGITS.split(" "), 3),
+    **{"CLF": 4, "UYW": 4},
+}
 
 Members = dict[str, Any]
 
@@ -51,6 +61,7 @@ def main() -> None:
     except (OSError, ValueError, LookupError, TypeError) as error:
         _exit(2, f"A file can't be read: {error!r}")
     print(f"PROVEN: wallet {statement['walletId']} until seq {head['seq']}, as signed at {about['madeAt']}.")
+    print(f"Tenant {about['tenantId']}; closing balance {statement['closingBalance']} {statement['currency']}.")
     if last > head["seq"]:
         print(f"The movements after it, until seq {last}, continue the chain and are not signed yet.")
 
@@ -61,23 +72,26 @@ def _exit(code: int, message: str) -> NoReturn:
 
 
 def read_head(heads: str, keys: str, wallet_id: str) -> tuple[Members, Members]:
-    """The first line of the file, and the line of the wallet, once the signature is verified."""
+    """The first line of the file, and the line of the wallet, once the signature is verified. The last line is the
+    signature: it covers the lines before it and not itself, so nothing else is read there.
+    """
     digest, last = hashlib.sha256(), b""
     about: Members = {}
-    head: Members | None = None
+    found: list[Members] = []
     with open(heads, "rb") as file:
         for line in file:
-            digest.update(last)
+            if last:
+                digest.update(last)
+                members = json.loads(last)
+                about = about or members
+                found += [members] if members.get("walletId") == wallet_id else []
             last = line
-            members = json.loads(line)
-            about = about or members
-            head = members if members.get("walletId") == wallet_id else head
     _verify(json.loads(last), digest.digest(), keys)
     if about.get("format") != "wallet-chain-heads" or about.get("version") != 1:
         raise NotProven("the file of heads has another format.")
-    if head is None:
-        raise NotProven(f"the heads of {about['madeAt']} do not have the wallet {wallet_id}.")
-    return about, head
+    if len(found) != 1:
+        raise NotProven(f"the heads of {about['madeAt']} have the wallet {wallet_id} {len(found)} times, not once.")
+    return about, found[0]
 
 
 def _verify(signed: Members, digest: bytes, keys: str) -> None:
@@ -104,6 +118,7 @@ def prove(statement: Members, head: Members) -> int:
     balance, previous = _minor(statement["openingBalance"]), bytes.fromhex(statement["previousHash"])
     if not movements:
         raise NotProven("the statement has no movements, so nothing in it is hashed.")
+    _refuse_other_spellings(statement)
     seq, met = movements[0]["seq"] - 1, {}
     for movement in movements:
         seq, balance = seq + 1, balance + _minor(movement["amount"])
@@ -145,6 +160,24 @@ def movement_hash(previous: bytes, movement: Members) -> bytes:
 
 def _minor(amount: str) -> int:
     return int(amount.replace(".", ""))
+
+
+def _refuse_other_spellings(statement: Members) -> None:
+    """A hash covers an amount as a number of minor units: "10000." would be the same as "100.00". So every amount must
+    have the digits of the statement's currency (ISO 4217).
+    """
+    currency = statement["currency"]
+    digits = FRACTION_DIGITS.get(currency, 2)
+    canonical = re.compile(r"-?(0|[1-9][0-9]*)" + (rf"\.[0-9]{{{digits}}}" if digits else ""), re.ASCII)
+    amounts = [statement["openingBalance"], statement["closingBalance"]]
+    for movement in statement["movements"]:
+        if movement["currency"] != currency:
+            raise NotProven(f"seq {movement['seq']} is in {movement['currency']}, and the statement in {currency}.")
+        entries = movement["proof"].get("entries") or ()
+        amounts += [movement["amount"], movement["balanceAfter"], *(entry["amount"] for entry in entries)]
+    for amount in amounts:
+        if not canonical.fullmatch(amount):
+            raise NotProven(f"the amount {amount!r} is not written as {currency} is.")
 
 
 def _microseconds(movement: Members, epoch: datetime) -> int:

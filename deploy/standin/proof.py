@@ -1,4 +1,4 @@
-"""The proof that no movement of a wallet is missing, changed in place or out of order."""
+"""The proof that no movement of a wallet is missing or out of order."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-/** The proof that no movement of a wallet is missing, changed in place or out of order. */
+/** The proof that no movement of a wallet is missing or out of order. */
 
 export type Head = readonly [seq: number, hash: string]; // Of the last movement that was taken.
 export type Movement = { walletId: string; seq: number; hash: string; previousHash: string };

@@ -152,6 +152,9 @@ def test_each_change_of_a_statement_is_found(judge: Judge, sign: Callable[[], Pa
         lambda shown: shown.update(openingBalance="1.00"),
         lambda shown: shown.update(closingBalance="1.00"),
         lambda shown: shown.update(previousHash="00" * 32),
+        lambda shown: shown.update(currency="USD"),
+        lambda shown: shown.update(closingBalance=respelt(shown["closingBalance"])),
+        lambda shown: shown["movements"][0].update(amount=respelt(shown["movements"][0]["amount"])),
     ]
     for number, change in enumerate(changed):
         copy = json.loads(json.dumps(whole))
@@ -204,6 +207,27 @@ def test_movements_of_before_release_0_2_are_proven_too(
     )
     code, said = judge(statement(), sign())
     assert code == 0, said
+
+
+def respelt(amount: str) -> str:
+    """The same digits with the point elsewhere: a hundred times as much."""
+    return amount.replace(".", "") + "."
+
+
+def test_nothing_in_the_line_of_the_signature_is_a_head(
+    judge: Judge, sign: Callable[[], Path], statement: Statement
+) -> None:
+    """The signature covers the lines before it only."""
+    heads, whole = sign(), statement()
+    *lines, last = heads.read_text().splitlines()
+    first = whole["movements"][0]
+    invented = json.loads(last) | {"walletId": whole["walletId"], "seq": 1, "hash": first["proof"]["hash"]}
+    heads.write_text("\n".join([*lines, json.dumps(invented)]) + "\n")
+    code, said = judge(whole, heads)
+    assert (code, "until seq 5" in said) == (0, True), "the signed head counts"
+    cut = whole | {"movements": [first], "closingBalance": first["balanceAfter"]}
+    code, said = judge(cut, heads)
+    assert (code, "NOT PROVEN" in said) == (1, True), said
 
 
 def test_heads_that_were_changed_or_that_another_key_signed_prove_nothing(
