@@ -5,10 +5,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Strict: a link or an anchor that leads nowhere is a failure. Without the theme's notice of its successor.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: run test coverage check clients docs format lock clean
+.PHONY: run demo test coverage check clients docs format lock clean
 
 run: .venv/installed
 	@$(BIN)/python -m scripts.serve
+
+# The wallet as its own service: gateway, broker, all processes, and a stand-in for the main application.
+demo: .venv/installed
+	@$(BIN)/python -m scripts.demo $(ARGS)
 
 # Two processes, each with servers of its own; ARGS="-n 0" runs the tests in one.
 test: .venv/installed

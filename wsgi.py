@@ -7,6 +7,7 @@ from app.audit.refusal_worker import start_refusal_worker
 from app.auth.key_uses import start_key_use_worker
 from app.holds.expiry_worker import start_expiry_worker
 from app.mail.worker import start_mail_worker
+from app.metrics.worker import start_metrics_worker
 from app.statements.documents.expiry_worker import start_document_expiry_worker
 from app.statements.documents.worker import start_document_worker
 from app.tenants.provisioning_worker import start_provisioner
@@ -22,4 +23,5 @@ if "FLASK_RUN_FROM_CLI" not in os.environ:  # A flask command starts no workers.
     start_refusal_worker(app)
     start_mail_worker(app, app.config["MAIL_SECONDS"])
     start_key_use_worker(app)
+    start_metrics_worker(app)
     start_registry_watcher(app.extensions[EXTENSION], app.config["REGISTRY_WATCH_SECONDS"])

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import commands, config, db, limits, logging_setup
+from app import commands, config, db, limits, logging_setup, tracing
 from app.accounts.routes import blueprint as accounts
 from app.api import answers, cors, deprecation, openapi, problem_codes, problems
 from app.api.application import Application
@@ -19,6 +19,7 @@ from app.auth.second_factor.routes import blueprint as second_factor
 from app.auth.tokens import TokenMint
 from app.catalogue.routes import blueprint as catalogue
 from app.credit.routes import blueprint as credit
+from app.events.routes import blueprint as events
 from app.health.routes import blueprint as health
 from app.holds.routes import blueprint as holds
 from app.ledger import group_posting
@@ -28,16 +29,24 @@ from app.limits import models as _limits  # noqa: F401
 from app.mail import worker as mail_worker
 from app.members.invitations.routes import blueprint as invitations
 from app.members.routes import blueprint as members
+from app.metrics import endpoint, observations
 from app.opening_balances import models as _openings  # noqa: F401
 from app.operators import routes as _operators  # noqa: F401  It adds a route to the blueprint of wallets.
 from app.orders.routes import blueprint as orders
+from app.prover import models as _proofs  # noqa: F401
+from app.queue_commands import models as _commands  # noqa: F401
+from app.relay import models as _relay  # noqa: F401
 from app.signing_keys import key_source
 from app.statements.documents import worker as document_worker
 from app.statements.documents.routes import blueprint as documents
 from app.statements.routes import blueprint as statements
+from app.streams import routes as streams
 from app.tenants import provisioning_worker
 from app.tenants.routes import blueprint as tenants
 from app.wallets.routes import blueprint as wallets
+from app.webhooks import delivery as webhook_delivery
+from app.webhooks.openapi import describe_webhooks
+from app.webhooks.routes import blueprint as webhooks
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -61,6 +70,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
             settings.oidc_issuer, settings.oidc_audience, settings.oidc_algorithms
         )
 
+    if settings.metrics_port or settings.metrics_token:
+        observations.init_app(app)  # Before the log: what is registered first runs last, when the status is final.
     logging_setup.init_app(app, settings.log_level)
     app.after_request(answers.protect)
     cors.init_app(app, settings.cors_origins)
@@ -68,13 +79,17 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)
     mail_worker.init_app(app, settings)
+    streams.init_app(app, settings)
+    webhook_delivery.init_app(app, settings)
     key_uses.init_app(app)
     problems.register(app)
 
     api = openapi.make_api(app, SECURITY_SCHEMES, SECURITY)
     of_members = (auth, accounts, second_factor, wallets, ledger, holds, catalogue, orders, statements, documents)
-    for feature in (*of_members, members, invitations, credit, bulk, audit, api_keys, tenants):
+    of_staff = (members, invitations, credit, bulk, audit, api_keys, events, webhooks, tenants)
+    for feature in (*of_members, *of_staff, streams.blueprint):
         api.register_blueprint(feature)
+    describe_webhooks(api)
     app.register_blueprint(problem_codes.blueprint)
     app.register_blueprint(health)
     app.register_blueprint(well_known)
@@ -86,6 +101,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     operator_reads.init_app(app)
     denials.init_app(app)
     commands.init_app(app)
+    tracing.init_app(app, settings)
+    endpoint.init_app(app, settings)
     return app
 
 

@@ -38,6 +38,15 @@ _AUDIT_LOG: Final = "SELECT last_seq, encode(last_hash, 'hex') FROM audit_chain"
 _NEWEST_AUDIT: Final = r"""
     SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^ledger_audit_v\d+$'
     ORDER BY length(proname) DESC, proname DESC LIMIT 1"""
+_HAS_FEED: Final = "SELECT to_regclass('events_head') IS NOT NULL"
+_HAS_FEED_AUDIT: Final = "SELECT to_regprocedure('events_audit_v1()') IS NOT NULL"
+_AUDIT_FEED: Final = "SELECT wallet_id, event_id, finding FROM events_audit_v1() ORDER BY wallet_id, event_id"
+_IS_PROVEN: Final = "SELECT to_regclass('wallet_proofs') IS NOT NULL"
+_FORGET_PROOFS: Final = (
+    "DELETE FROM wallet_proofs",
+    "DELETE FROM proof_findings",
+    "DELETE FROM proof_progress",
+)
 _IS_CHAINED: Final = "SELECT to_regclass('audit_chain') IS NOT NULL"
 
 
@@ -57,13 +66,17 @@ def prove(connection: Connection) -> dict[str, Any]:
 
 
 def find_faults(connection: Connection) -> list[str]:
-    """The findings of the newest ledger audit that the schema has."""
+    """The findings of the newest ledger audit that the schema has, and of the audit of its feed."""
     (name,) = connection.execute(_NEWEST_AUDIT).fetchone() or ("",)
     audit = sql.SQL("SELECT wallet_id, seq, finding FROM {}() ORDER BY wallet_id, seq").format(sql.Identifier(name))
-    return [
+    faults = [
         f"wallet {wallet_id} seq {seq}: {finding}" if wallet_id else str(finding)
         for wallet_id, seq, finding in connection.execute(audit)
     ]
+    if _holds(connection, _HAS_FEED_AUDIT):
+        found = connection.execute(_AUDIT_FEED)
+        faults += [f"wallet {wallet_id} event {event_id}: {finding}" for wallet_id, event_id, finding in found]
+    return faults
 
 
 # Each round hashes one row of each chain, since a row's hash includes the hash of the row before. The LIMIT keeps
@@ -106,13 +119,99 @@ _RECHAIN_LOG_HEAD: Final = """
 
 
 def rechain(connection: Connection) -> None:
-    """Compute every wallet's chain and the audit log's chain again from the current rows."""
+    """Compute every wallet's chain and the audit log's chain again from the current rows, and forget what was proven of
+    the chains before.
+    """
     form = _BOTH_FORMS if _holds(connection, _HAS_OWN_ENTRIES) else _FIRST_FORM
     connection.execute(_RECHAIN_WALLETS.format(hash=form))
     connection.execute(_RECHAIN_HEADS)
     if _holds(connection, _IS_CHAINED):
         connection.execute(_RECHAIN_LOG)
         connection.execute(_RECHAIN_LOG_HEAD)
+    if _holds(connection, _IS_PROVEN):
+        for statement in _FORGET_PROOFS:
+            connection.execute(statement)
+
+
+# The rows say up to where events are missing: in a restored tenant those that were trimmed, in a clone all. Positions
+# and the numbers of the sequence, which no bundle has, go on after the greatest there is.
+_NEW_FEED: Final = """
+    UPDATE events_head h SET feed_id = gen_random_uuid(),
+        trimmed_to = coalesce((SELECT min(e.position) - 1 FROM events e), h.position),
+        started_at = CASE WHEN EXISTS (SELECT FROM events) THEN h.started_at ELSE greatest(
+            clock_timestamp(), (SELECT max(w.last_posted_at) + interval '1 microsecond' FROM wallets w)) END"""
+_NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) + 1 FROM events e), false)"
+
+
+_HAS_WEBHOOKS: Final = "SELECT to_regclass('webhook_endpoints') IS NOT NULL"
+_STOP_WEBHOOKS: Final = """
+    UPDATE webhook_endpoints e SET feed_id = h.feed_id, lease_by = NULL, notice_owed = false,
+        status = 'disabled', disabled_reason = coalesce(e.disabled_reason, 'restored'),
+        disabled_at = coalesce(e.disabled_at, now())
+    FROM events_head h"""
+# In one db transaction now() is the same: an endpoint that a former restore disabled stays so.
+_RESUME_WEBHOOKS: Final = """
+    UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL
+    WHERE disabled_reason = 'restored' AND disabled_at = now()"""
+_HAD_WEBHOOKS: Final = "SELECT to_regclass(format('%%I.webhook_endpoints', %s::text)) IS NOT NULL"
+# An admin's choices and the secrets stay as they are today, like members and settings; the places in the feed are those
+# of the bundle. A secret's epoch never goes back: an old one may be known to a former consumer.
+_KEEP_CHOICES: Final = """
+    UPDATE webhook_endpoints e SET url = o.url, description = o.description, types = o.types, payload = o.payload,
+        delivery_order = o.delivery_order, status = o.status, disabled_reason = o.disabled_reason,
+        disabled_at = o.disabled_at, notice_owed = o.notice_owed, failures = o.failures,
+        failing_since = o.failing_since, secret_epoch = greatest(e.secret_epoch, o.secret_epoch),
+        rotated_at = CASE WHEN o.secret_epoch >= e.secret_epoch THEN o.rotated_at ELSE e.rotated_at END,
+        replaced_at = CASE WHEN o.secret_epoch >= e.secret_epoch THEN o.replaced_at ELSE e.replaced_at END,
+        version = greatest(o.version, e.version) + (e.version > o.version)::integer
+    FROM {}.webhook_endpoints o WHERE o.id = e.id"""
+_KEEP_NEW_ONES: Final = """
+    INSERT INTO webhook_endpoints (id, url, description, types, payload, delivery_order, status, disabled_reason,
+        disabled_at, notice_owed, secret_epoch, rotated_at, replaced_at, version, created_at, feed_id, position)
+    SELECT o.id, o.url, o.description, o.types, o.payload, o.delivery_order, o.status, o.disabled_reason,
+        o.disabled_at, o.notice_owed, o.secret_epoch, o.rotated_at, o.replaced_at, o.version, o.created_at, h.feed_id,
+        h.position
+    FROM {}.webhook_endpoints o CROSS JOIN events_head h
+    WHERE NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.id = o.id)"""
+
+
+def after_load(connection: Connection) -> None:
+    """Give the feed of a restored tenant or of a clone an id of its own: a cursor of the source's feed must not go on
+    in it, because it may have passed positions that are given out again. The webhooks of a restored tenant are
+    disabled and keep their places, because the source may still deliver to them.
+    """
+    if _holds(connection, _HAS_FEED):
+        connection.execute(_NEW_FEED)
+        connection.execute(_NEXT_NUMBER)
+    if _holds(connection, _HAS_WEBHOOKS):
+        connection.execute(_STOP_WEBHOOKS)
+
+
+def resume(connection: Connection, replaced: str) -> None:
+    """Let the webhooks of a tenant that takes the place of its former self, in the schema `replaced`, go on from their
+    places, in the db transaction of `after_load`. What was delivered since the backup and happened before it is sent
+    again. Webhooks that were made since the backup begin at the head of the feed; those that were deleted stay
+    disabled.
+    """
+    if (connection.execute(_HAD_WEBHOOKS, (replaced,)).fetchone() or (False,))[0]:
+        for statement in (_KEEP_CHOICES, _KEEP_NEW_ONES):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(replaced)))
+    else:
+        connection.execute(_RESUME_WEBHOOKS)
+
+
+_NUMBER_ALL: Final = "SELECT events_stamp_v1(2147483647)"
+_SKIP_ALL: Final = """
+    INSERT INTO event_cursors (sink, feed_id, position, lease_by, lease_until)
+    SELECT 'broker', h.feed_id, h.position, gen_random_uuid(), clock_timestamp() FROM events_head h
+    ON CONFLICT (sink) DO UPDATE SET feed_id = excluded.feed_id, position = excluded.position,
+        lease_until = excluded.lease_until"""
+
+
+def beside(connection: Connection) -> None:
+    """Publish nothing of the past of a tenant that was restored as a new one: consumers would take it for new."""
+    connection.execute(_NUMBER_ALL)
+    connection.execute(_SKIP_ALL)
 
 
 def _holds(connection: Connection, question: LiteralString) -> bool:
@@ -215,11 +314,20 @@ BACKUP_POLICY: Final = BackupPolicy(
     prove=prove,
     find_faults=find_faults,
     rechain=rechain,
+    after_load=after_load,
+    resume=resume,
+    beside=beside,
     masks=MASKS,
     check_settings=check_settings,
     # The bytes of documents show texts that a clone masks, a bulk can't be repeated there, because its keys are masked,
-    # and refusals are counted for an hour.
-    not_cloned=frozenset({"documents", "bulk_requests", "audit_refusals"}),
+    # and refusals are counted for an hour. Nobody shall be told of the source's events by its clone, by webhook or not.
+    # No command is sent to a clone again, and its name may tell of a person.
+    not_cloned=frozenset(
+        {"documents", "bulk_requests", "audit_refusals", "events", "event_cursors", "command_outcomes"}
+        # What was proven is proven of the source's chains, and a clone has chains of its own.
+        | {"wallet_proofs", "proof_findings", "proof_progress"}
+        | {"webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays", "webhook_attempts"}
+    ),
     recreated={"status": "'disabled'"},
     note=note,
 )

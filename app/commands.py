@@ -1,4 +1,6 @@
-"""The `flask` commands: the groups `api`, `auth`, `members`, `users` and `wallets`, with each feature's commands."""
+"""The `flask` commands: the groups `api`, `auth`, `members`, `users`, `wallets` and `webhooks`, with the commands of
+each feature.
+"""
 
 from flask import Flask
 from flask.cli import AppGroup
@@ -11,6 +13,7 @@ from app.ledger.commands import COMMANDS as LEDGER
 from app.members.commands import members
 from app.opening_balances.commands import COMMANDS as OPENING_BALANCES
 from app.statements.documents.commands import COMMANDS as DOCUMENTS
+from app.webhooks.commands import webhooks
 
 
 def init_app(app: Flask) -> None:
@@ -18,5 +21,5 @@ def init_app(app: Flask) -> None:
     wallets = AppGroup("wallets", help="Wallets and their ledger.")
     for command in (*LEDGER, *HOLDS, *OPENING_BALANCES, *DOCUMENTS):
         wallets.add_command(command)
-    for group in (api, auth, wallets, members, users):
+    for group in (api, auth, wallets, members, users, webhooks):
         app.cli.add_command(group)

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,11 +19,13 @@ from environs import Env, EnvValidationError, ValidationError, validate
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.brokers.connect import SCHEMES as BROKER_SCHEMES
 from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 from tenant_schemas.backup.signature import read_key_file
 from tenant_schemas.errors import KeyRefused
+from tenant_schemas.roles import relay_password
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
@@ -40,6 +43,7 @@ _STORAGE = r"^$|^rediss?://.+"
 HOW_TO_MAKE_KEYS = "\n`python -m scripts.rotate_signing_key --file F` creates a key file for SIGNING_KEYS_FILE."
 _ADDRESS = r"^[^@\s<>,;:]+@[^@\s<>,;:]+\Z"
 _PAGE = r"^\Z|^https://[^\s?#]+\Z|^http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?\Z"
+_UNSPACED = r"^\Z|^[!-~]{16,}\Z"
 _DOMAIN = r"^([a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*)?$"
 
 
@@ -56,6 +60,7 @@ class Settings:
     database_url: str = field(repr=False)
     admin_database_url: str = field(repr=False)
     backup_database_url: str = field(repr=False)
+    relay_database_url: str = field(repr=False)
     backup_key_file: str
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -83,6 +88,8 @@ class Settings:
     queue_seconds: float
     request_seconds: float
     stream_seconds: float
+    event_streams: int
+    event_retention_days: int
     tenant_rate_limit: str
     caller_rate_limit: str
     tenant_concurrency: int
@@ -96,6 +103,7 @@ class Settings:
     group_posting: bool
     hold_expiry_seconds: int
     document_renderers: int
+    broker_url: str = field(repr=False)
     smtp_url: str = field(repr=False)
     mail_from: str
     mail_folder: str
@@ -111,7 +119,16 @@ class Settings:
     second_factor_rate_limit: str
     second_factor_daily_limit: str
     operator_second_factor: bool
+    webhook_allowed_networks: tuple[str, ...]
+    webhook_allow_http: bool
+    prover_budget: float
+    prover_seconds: float
+    prover_heads_dir: str
+    proof_max_age_seconds: float
     log_level: str
+    metrics_port: int
+    metrics_token: str = field(repr=False)
+    otel: bool
 
 
 def read_settings() -> Settings:
@@ -132,6 +149,7 @@ def read_settings() -> Settings:
         "database_url": database_url,
         "admin_database_url": env.str("ADMIN_DATABASE_URL", "", validate=_is_database_url),
         "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
+        "relay_database_url": env.str("RELAY_DATABASE_URL", "", validate=_is_database_url),
         "backup_key_file": env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
@@ -166,8 +184,12 @@ def read_settings() -> Settings:
         "group_posting": env.bool("GROUP_POSTING", True),
         "hold_expiry_seconds": env.int("HOLD_EXPIRY_SECONDS", 60, validate=day),
         "document_renderers": env.int("DOCUMENT_RENDERERS", 1, validate=few),
+        "broker_url": env.str("BROKER_URL", "", validate=_is_broker_url) or "",
         **_account_settings(env),
-        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        "webhook_allowed_networks": tuple(env.list("WEBHOOK_ALLOWED_NETWORKS", [], validate=_are_networks) or ()),
+        "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", False),
+        **_prover_settings(env),
+        **_observation_settings(env),
     }
     try:
         env.seal()
@@ -195,7 +217,25 @@ def _request_settings(env: Env) -> dict[str, Any]:
         ),
         "request_seconds": env.float("REQUEST_SECONDS", 30.0, validate=seconds),
         "stream_seconds": env.float("STREAM_SECONDS", 600.0, validate=seconds),
+        "event_retention_days": env.int(
+            "EVENT_RETENTION_DAYS", 30, validate=validate.Range(min=1, max=36_500, error="must be 1 to 36500")
+        ),
+        "event_streams": env.int(
+            "EVENT_STREAMS", 16, validate=validate.Range(min=0, max=10_000, error="must be 0 to 10000")
+        ),
         "tenant_concurrency": env.int("TENANT_CONCURRENCY", max(1, (running or 1) // 2), validate=positive),
+    }
+
+
+def _observation_settings(env: Env) -> dict[str, Any]:
+    """The log, the metrics and the traces."""
+    port = validate.Range(min=0, max=65_535, error="must be 0 to 65535")
+    token = validate.Regexp(_UNSPACED, re.ASCII, error="must have 16 characters or more, of ASCII and without spaces")
+    return {
+        "log_level": env.str("LOG_LEVEL", "info", validate=validate.OneOf(["debug", "info", "warning", "error"])),
+        "metrics_port": env.int("METRICS_PORT", 0, validate=port),
+        "metrics_token": env.str("METRICS_TOKEN", "", validate=token) or "",
+        "otel": env.bool("OTEL", False),
     }
 
 
@@ -213,6 +253,14 @@ def _are_origins(given: list[str]) -> None:
     wrong = [each for each in given if not re.fullmatch(_ORIGIN, each, re.ASCII)]
     if wrong:
         raise ValidationError(f"must be origins like https://app.example, in lower case: {', '.join(wrong)}")
+
+
+def _are_networks(given: list[str]) -> None:
+    try:
+        for each in given:
+            ip_network(each)
+    except ValueError as error:
+        raise ValidationError(f"must be networks like 10.0.0.0/8,fd00::/8: {error}") from None
 
 
 def _signing_keys(env: Env, is_given: bool) -> dict[str, str]:
@@ -300,6 +348,18 @@ def _account_settings(env: Env) -> dict[str, Any]:
     }
 
 
+def _prover_settings(env: Env) -> dict[str, Any]:
+    """The prover's share of one core in percent, how often a tenant is proven, and where signed heads go."""
+    percent = validate.Range(min=0, min_inclusive=False, max=100, error="must be more than 0 and at most 100")
+    positive = validate.Range(min=1, error="must be 1 or more")
+    return {
+        "prover_budget": env.float("PROVER_BUDGET", 10.0, validate=percent),
+        "prover_seconds": env.float("PROVER_SECONDS", 3600.0, validate=positive),
+        "prover_heads_dir": env.str("PROVER_HEADS_DIR", ""),
+        "proof_max_age_seconds": env.float("PROOF_MAX_AGE_SECONDS", 172_800.0, validate=positive),
+    }
+
+
 def _is_smtp_url(text: str) -> None:
     try:
         found = urlsplit(text)
@@ -309,6 +369,16 @@ def _is_smtp_url(text: str) -> None:
         is_one = is_whole = False
     if text and not (is_one and is_whole):
         raise ValidationError("must be like smtp+starttls://user:password@mail.example:587")
+
+
+def _is_broker_url(text: str) -> None:
+    try:
+        found = urlsplit(text)
+        is_one = found.scheme in BROKER_SCHEMES and bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_one = False
+    if text and not is_one:
+        raise ValidationError(f"must be like amqp://user:password@host:5672, with {', '.join(BROKER_SCHEMES)}")
 
 
 def _is_database_url(text: str) -> None:
@@ -356,6 +426,7 @@ def _embedded_settings(folder: Path) -> dict[str, str]:
     return {
         "database_url": server.url("wallet_app", quote(own.app_password), DATABASE_NAME),
         "admin_database_url": server.url("wallet_migrator", quote(own.migrator_password), DATABASE_NAME),
+        "relay_database_url": server.url("wallet_relay", quote(relay_password(own.tenant_secret)), DATABASE_NAME),
         "tenant_secret": own.tenant_secret,
         "secret_key": own.secret_key,
     }

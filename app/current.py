@@ -50,6 +50,11 @@ def current_request() -> Request:
     return _cv_request.get().request
 
 
+def current_application() -> Flask:
+    """The application itself, for code that uses it in another thread."""
+    return _cv_app.get().app
+
+
 def current_globals() -> Any:
     """`g` itself, for code that reads it several times."""
     return _cv_app.get().g

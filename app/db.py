@@ -39,8 +39,13 @@ engine_tables(SharedModel.metadata)
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Configure the application's connection pools. Opens no connection."""
+    db.init_tenancy(app, make_connections(settings))
+
+
+def make_connections(settings: Settings, *, max_connections: int | None = None) -> Connections:
+    """The connection pools of a process, with at most this number of connections. Opens none."""
     limits = Limits(
-        max_connections=settings.max_connections,
+        max_connections=max_connections or settings.max_connections,
         max_tenant_connections=settings.max_tenant_connections,
         tenants_per_connection=settings.tenants_per_connection,
         wait_seconds=settings.connection_wait_seconds,
@@ -48,7 +53,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         idle_in_transaction_timeout_ms=settings.idle_in_transaction_timeout_ms,
     )
     pool_role = ROLES.pool if settings.tenant_logins == "shared" else None
-    db.init_tenancy(app, Connections(settings.database_url, settings.tenant_secret, limits, pool_role=pool_role))
+    return Connections(settings.database_url, settings.tenant_secret, limits, pool_role=pool_role)
 
 
 def admin_engine(url: str) -> sa.Engine:

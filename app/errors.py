@@ -8,6 +8,7 @@ ServiceError
 ├── Forbidden               the caller may not do this
 ├── NotFound                no such object, for this caller
 ├── MethodNotAllowed        the URL has no such method
+├── Gone                    it was there, and is not there any more
 ├── Conflict                a rule of money or the state of a resource refuses it
 ├── PreconditionFailed      If-Match names another version
 ├── PreconditionRequired    If-Match is missing
@@ -112,6 +113,10 @@ class NotFound(ServiceError):
     """Nothing has this URL."""
 
     code = "not_found"
+
+
+class Gone(ServiceError):
+    """The root of refusals of what was there, and is not there any more."""
 
 
 class MethodNotAllowed(ServiceError):

@@ -18,6 +18,8 @@ from typing import Any, Final
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.shutdown import is_stopping
+
 RECEIVE_SECONDS: Final = 10.0  # for the header and a small body, in the main loop
 LARGE_BODY_SECONDS: Final = 30.0  # for the rest of a large body, which a thread reads
 REST_SECONDS: Final = 1.0  # for the rest of a request that looked complete: a chunk may look like the last one
@@ -118,6 +120,12 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]
             self.cfg.set(name, value)
         # Connections that were answered for the last time, in the order of their time-outs.
         self._lingering: deque[BufferedConnection] = deque()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM. Answers without an end are told in the main loop, since a signal handler must take no lock."""
+        if self.alive:
+            self.method_queue.defer(is_stopping.set)
+        super().handle_exit(sig, frame)
 
     def accept(self, listener: Any) -> None:
         try:

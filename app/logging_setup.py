@@ -20,6 +20,15 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 def init_app(app: Flask, level: str) -> None:
     """Configure the process's logging, and log each request of this application when it ends."""
+    configure_logging(level)
+    app.before_request(_begin)
+    if logging.getLevelNamesMapping()[level.upper()] <= logging.INFO:
+        app.after_request(_log)
+    app.after_request(_tell_request_id)
+
+
+def configure_logging(level: str) -> None:
+    """Configure the process's logging."""
     printer = structlog.PrintLogger(sys.stdout)
     structlog.configure(
         processors=[
@@ -33,10 +42,6 @@ def init_app(app: Flask, level: str) -> None:
         logger_factory=lambda *_: printer,
         cache_logger_on_first_use=False,
     )
-    app.before_request(_begin)
-    if logging.getLevelNamesMapping()[level.upper()] <= logging.INFO:
-        app.after_request(_log)
-    app.after_request(_tell_request_id)
 
 
 def _begin() -> None:

@@ -1,7 +1,7 @@
 """Maps the SQLSTATEs that a tenant's SQL functions raise to this application's errors."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -49,12 +49,14 @@ def refusal(sqlstate: str, detail: str | None) -> ServiceError:
 
 
 def _members(detail: str | None) -> dict[str, Any]:
-    """The members in a refusal's detail, which is JSON; PostgreSQL's own errors have a sentence or nothing there. If
-    the detail has a currency, its integers are amounts in that currency's minor unit, except `item`, an index.
+    """The members in a refusal's detail, which is JSON; PostgreSQL's own errors have a sentence or nothing there."""
+    return shown_members(json.loads(detail)) if detail and detail.startswith("{") else {}
+
+
+def shown_members(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a refusal's detail, as the API shows them. If the detail has a currency, its integers are amounts
+    in that currency's minor unit, except `item`, an index.
     """
-    if not detail or not detail.startswith("{"):
-        return {}
-    told = json.loads(detail)
     currency = told.get("currency")
     return {
         name: format_minor(value, currency) if currency and isinstance(value, int) and name != "item" else value

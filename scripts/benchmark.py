@@ -20,13 +20,23 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scripts.benchmarks import binding, fleet, ledger, neighbours, posting, wallet_import
+from scripts.benchmarks import binding, brokers, events, fleet, ledger, neighbours, posting, wallet_import
 from scripts.benchmarks.measurement import BenchmarkFailed, Figures
 from scripts.serve import THREADS
 from scripts.support.console import FAILED, exit_with, json_option, show_json, show_table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Plan = TypeVar("Plan", posting.Plan, wallet_import.Plan, ledger.Plan, neighbours.Plan, binding.Plan, fleet.Plan)
+Plan = TypeVar(
+    "Plan",
+    posting.Plan,
+    wallet_import.Plan,
+    ledger.Plan,
+    neighbours.Plan,
+    binding.Plan,
+    fleet.Plan,
+    brokers.Plan,
+    events.Plan,
+)
 Report = TypeVar("Report")
 
 
@@ -235,6 +245,90 @@ def fleet_(as_json: bool, **options: Any) -> None:
         return
     show_table(f"Fleet: {plan.tenants} tenants, {plan.rounds} rounds", fleet.COLUMNS, fleet.rows(report))
     show_table("Memory to visit each tenant once", fleet.FOOTPRINT_COLUMNS, fleet.footprint_rows(report))
+    _show_machine(report.machine)
+
+
+@main.command("brokers")
+@click.option("--url", "urls", multiple=True, required=True, help="A broker, as in BROKER_URL; may be repeated.")
+@_seconds_option(2.0)
+@_number_option("--rounds", 5, "Slices of each way.")
+@_number_option("--batch", 500, "Events that are published at once.")
+@json_option
+def brokers_(as_json: bool, **options: Any) -> None:
+    """Events per second that brokers confirm, published by the service's own publishers.
+
+    Each broker is measured with events of many wallets, and with those of one wallet, which follow one another. The
+    events are of a made-up tenant, and are removed afterwards.
+
+    Example:
+        python -m scripts.benchmark brokers --url amqp://localhost --url redis://localhost --url nats://localhost
+
+    Exit codes: 0 the brokers confirmed every event; 1 one did not, or could not be reached; 2 bad arguments.
+    """
+    plan = brokers.Plan(**options)
+    figures = _run(brokers.run, plan)
+    if as_json:
+        told = {"rounds": plan.rounds, "seconds": plan.seconds, "batch": plan.batch}
+        show_json({"benchmark": "brokers", "options": told, **brokers.as_json(figures)})
+        return
+    rows = [
+        (
+            each.title,
+            f"{each.median_rate:,.0f}",
+            f"{min(each.rates):,.0f}–{max(each.rates):,.0f}",
+            f"{each.p50_ms:.1f}",
+            f"{each.p99_ms:.1f}",
+        )
+        for each in figures
+    ]
+    columns = ("way", "events per second", "slowest–fastest", "batch p50 ms", "batch p99 ms")
+    show_table(f"Brokers: {plan.rounds} slices of {plan.seconds:g} s each, {plan.batch} events a batch", columns, rows)
+
+
+@main.command("events")
+@_seconds_option(4.0)
+@_number_option("--rounds", 5, "Slices of each way.")
+@_number_option("--clients", 8, "Clients that pay at once.")
+@_number_option("--wallets", 1000, "Wallets in each tenant.")
+@_number_option("--tenants", 500, "Tenants that the relay asks at once.", least=2)
+@json_option
+def events_(as_json: bool, **options: Any) -> None:
+    """What the feed of events costs: payments with its trigger, with a relay and under a held snapshot, each against
+    payments without the trigger.
+
+    It also measures how many events one process numbers in a second, how long the relay's question to TENANTS tenants
+    takes, and the age of the oldest event without a number while the clients pay.
+
+    Example:
+        python -m scripts.benchmark events --tenants 2000
+
+    Exit codes: 0 the figures are printed; 1 a call failed; 2 bad arguments.
+    """
+    plan = events.Plan(**options)
+    report = _run(events.run, plan)
+    if as_json:
+        show_json({"benchmark": "events", "options": asdict(plan), **events.as_json(report)})
+    else:
+        _show_events(plan, report)
+
+
+def _show_events(plan: events.Plan, report: events.Report) -> None:
+    told = events.as_json(report)
+    rows = [
+        (
+            each.title,
+            f"{each.median_rate:,.0f}",
+            f"{min(each.rates):,.0f}–{max(each.rates):,.0f}",
+            f"{each.median_rate / report.baseline_rate:.2f}",
+            *(f"{value:,}" for value in told["lag_ms"].get(each.name, {}).values()),
+        )
+        for each in report.figures
+    ]
+    columns = ("way", "payments per second", "slowest–fastest", "to the first", "lag p50 ms", "lag p99 ms")
+    title = f"Events: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each, {plan.wallets} wallets"
+    show_table(title, columns, [(*row, *[""] * (len(columns) - len(row))) for row in rows])
+    print(f"numbered by one process: {told['stamped_per_second']:,} events per second")
+    print(f"the question to {plan.tenants} tenants: {told['sweep_ms']} ms, {told['sweep_in_payments']} payments' worth")
     _show_machine(report.machine)
 
 

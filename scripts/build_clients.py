@@ -45,7 +45,7 @@ def main(*, folder: Path) -> None:
     description.write_bytes(api_description())
     install_node_modules()
     _lint(description)
-    _build_python(description, folder / "python")
+    build_python(description, folder / "python")
     _build_typescript(description, folder / "typescript")
     print(f"Made {folder}/python and {folder}/typescript")
 
@@ -66,7 +66,8 @@ def _lint(description: Path) -> None:
     _run([str(MODULES / ".bin" / "spectral"), "lint", str(description), *rules], SOURCES)
 
 
-def _build_python(description: Path, folder: Path) -> None:
+def build_python(description: Path, folder: Path) -> None:
+    """Make the Python client of this description. Exits 1 if the generator refuses it."""
     program = str(Path(sys.executable).with_name("openapi-python-client"))
     options = ["--meta", "setup", "--overwrite", "--fail-on-warning", "--config", str(SOURCES / "python.yaml")]
     _run([program, "generate", "--path", str(description), "--output-path", str(folder), *options], folder.parent)

@@ -1,8 +1,9 @@
 """Create the service's roles and its database on a PostgreSQL server, as a superuser. Run it once for each server; it
 is safe to repeat.
 
-Creates the database of DATABASE_URL if it is missing, and the roles of the owner, the migrator, the service and the
-backup. The logins get the passwords that ADMIN_DATABASE_URL, DATABASE_URL and BACKUP_DATABASE_URL contain.
+Creates the database of DATABASE_URL if it is missing, and the roles of the owner, the migrator, the service, the backup
+and the relay. The logins get the passwords that ADMIN_DATABASE_URL, DATABASE_URL, BACKUP_DATABASE_URL and
+RELAY_DATABASE_URL contain.
 TENANT_LOGINS decides whether the login that all tenants share is opened or closed.
 
 Example:
@@ -47,7 +48,8 @@ def main(superuser_url: str) -> None:
             BAD_ARGUMENTS,
         )
     create_roles(superuser_url, settings)
-    print(f"Database {app.database} and roles {ROLES.owner}, {ROLES.migrator}, {ROLES.app}, {ROLES.backup} are ready.")
+    made = (ROLES.owner, ROLES.migrator, ROLES.app, ROLES.backup, ROLES.relay)
+    print(f"Database {app.database} and roles {', '.join(made)} are ready.")
 
 
 def create_roles(superuser_url: str, settings: Settings) -> None:
@@ -60,8 +62,8 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
     _create_database(superuser_url, str(app.database))
     own_database = sa.make_url(superuser_url).set(database=app.database).render_as_string(hide_password=False)
     passwords = {ROLES.app: str(app.password), ROLES.migrator: str(admin.password)}
-    if settings.backup_database_url:
-        passwords[ROLES.backup] = str(sa.make_url(settings.backup_database_url).password)
+    optional = {ROLES.backup: settings.backup_database_url, ROLES.relay: settings.relay_database_url}
+    passwords |= {name: str(sa.make_url(url).password) for name, url in optional.items() if url}
     with admin_engine(own_database).begin() as connection:
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":

@@ -1,8 +1,8 @@
 """Check this installation and report every problem. Changes nothing.
 
 Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
-rights, the registry, and whether each tenant's schema is as the migrations make it. A schema that is as the last
-`migration_status --drift` saw it is not described again, except with --full.
+rights, the registry, whether each tenant's schema is as the migrations make it, and what the prover found. A schema
+that is as the last `migration_status --drift` saw it is not described again, except with --full.
 
 Examples:
     python -m scripts.doctor
@@ -21,6 +21,7 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import admin_engine
+from app.prover.doctor import proof_findings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     FAILED,
@@ -64,7 +65,8 @@ def _examine(url: str, settings: Settings, *, is_full: bool) -> tuple[list[Findi
             max_connections=settings.max_connections,
             is_full=is_full,
         )
-        return findings, unseen(connection)
+        proofs = proof_findings(connection, settings.proof_max_age_seconds)
+        return [*findings, *proofs], unseen(connection)
 
 
 def _show(findings: list[Finding], unchecked: list[str]) -> None:

@@ -5,14 +5,16 @@ The tenant is backed up first, to a bundle in the folder --to. The backup reads 
 which the tenant is dropped, and never that of BACKUP_DATABASE_URL. The tenant's tables are locked against writing from
 before the backup until they are dropped. If the backup fails, nothing is dropped.
 
+Refuses while an enabled webhook of the tenant waits for events, unless --undelivered is given.
+
 Example:
     python -m scripts.archive_tenant km
     python -m scripts.drop_tenant km --to /backups
 
 Asks for the slug twice, unless --yes is given. Prints the bundle's folder.
 
-Exit codes: 0 the tenant is dropped; 1 it is not archived, its tables are in use, or the backup failed; 2 bad arguments,
-another slug was typed, or there is no tenant SLUG. With 1 and 2 nothing was dropped.
+Exit codes: 0 the tenant is dropped; 1 it is not archived, its webhooks wait for events, its tables are in use, or the
+backup failed; 2 bad arguments, another slug was typed, or there is no tenant SLUG. With 1 and 2 nothing was dropped.
 """
 
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 import rich_click as click
 
 from app.db import admin_engine
+from app.webhooks.undelivered import count_behind
 from scripts.backup_tenant import seal_to_option, source_at, with_dump_option
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -35,7 +38,7 @@ from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import BackupOptions
-from tenant_schemas.errors import BackupError, KeyRefused
+from tenant_schemas.errors import BackupError, KeyRefused, LifecycleError
 from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
@@ -46,6 +49,7 @@ from tenant_schemas.tenant import Tenant
 @click.option("--no-backup", is_flag=True, help="Drop it without a backup: its data is lost.")
 @with_dump_option
 @seal_to_option
+@click.option("--undelivered", is_flag=True, help="Drop it although webhooks wait for events, which they never get.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def main(
@@ -55,6 +59,7 @@ def main(
     no_backup: bool,
     with_dump: bool,
     sealed_for: tuple[str, ...],
+    undelivered: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -67,7 +72,7 @@ def main(
     if not yes:
         _confirm_twice(slug)
     options = BackupOptions(folder=folder, with_dump=with_dump, sealed_for=sealed_for) if folder else None
-    bundle = _drop(slug, options)
+    bundle = _drop(slug, options, undelivered=undelivered)
     if as_json:
         show_json({"slug": slug, "bundle": bundle})
     else:
@@ -80,15 +85,28 @@ def _confirm_twice(slug: str) -> None:
             exit_with(f"That is not the slug {slug!r}: nothing was dropped.", BAD_ARGUMENTS)
 
 
-def _drop(slug: str, options: BackupOptions | None) -> Path | None:
+def _drop(slug: str, options: BackupOptions | None, *, undelivered: bool) -> Path | None:
     settings = settings_or_exit()
     url = admin_url_or_exit(settings)
 
     def back_up_first(tenant: Tenant) -> Path | None:
+        if not undelivered:
+            _refuse_undelivered(url, tenant)
         return _back_up(source_at(url, settings), tenant, options) if options else None
 
     with exit_on_error():
         return drop(admin_engine(url), slug, back_up_first)
+
+
+def _refuse_undelivered(url: str, tenant: Tenant) -> None:
+    """Raises LifecycleError. The tenant's tables are locked against writing, so the answer stays true."""
+    with admin_engine(url).begin() as connection:
+        behind = count_behind(connection, tenant.schema_name)
+    if behind:
+        raise LifecycleError(
+            f"Nothing was dropped: {behind} webhooks of tenant {tenant.slug!r} wait for events. Let the relay deliver "
+            f"them, disable them with `flask webhooks disable --tenant {tenant.slug}`, or give --undelivered."
+        )
 
 
 def _back_up(source: Source, tenant: Tenant, options: BackupOptions) -> Path:

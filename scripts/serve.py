@@ -1,11 +1,16 @@
 """Serve the API with gunicorn. `make run` runs this.
 
 Without DATABASE_URL it first starts the embedded PostgreSQL server, migrates it, provisions the tenants eur and km and
-creates demo data; then it prints the address and commands to try. With DATABASE_URL it only serves. Ctrl-C finishes
-running requests, then stops gunicorn and the embedded server.
+creates demo data; then it starts a relay (`python -m scripts.relay`) too, and prints the address and commands to try.
+With DATABASE_URL it only serves. Ctrl-C finishes running requests, then stops gunicorn, the relay and the embedded
+server.
 
-Example:
+With --streams the process has room for 300 event streams in each worker, and is meant for these only: a gateway sends
+it the paths that end in /events and /events/stream.
+
+Examples:
     python -m scripts.serve --port 8080
+    python -m scripts.serve --port 8081 --workers 1 --streams
 
 Exit codes: gunicorn's own (0 after Ctrl-C); 1 the embedded server could not be migrated; 2 bad arguments or settings,
 or the port is in use.
@@ -41,7 +46,9 @@ from tenant_schemas.registry import all_tenants, change_settings
 
 HOST = "127.0.0.1"
 THREADS = 128
+STREAMS = 300
 READY_SECONDS = 30
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
 
@@ -75,23 +82,34 @@ DRAIN_SECONDS = 30
     show_default=True,
     help="Threads of each worker process. Few of them run at once (REQUEST_CONCURRENCY); the others wait.",
 )
-def main(host: str, port: int, workers: int, threads: int) -> None:
-    _refuse_taken_port(host, port)
+@click.option("--streams", is_flag=True, help=f"Hold up to {STREAMS} event streams in each worker (EVENT_STREAMS).")
+def main(*, host: str, port: int, workers: int, threads: int, streams: bool) -> None:
+    refuse_taken_port(host, port, "PORT")
     settings = settings_or_exit()
+    if settings.metrics_port == port:
+        exit_with(f"METRICS_PORT and PORT are both {port}. Set METRICS_PORT to another port.", BAD_ARGUMENTS)
+    if settings.metrics_port:
+        refuse_taken_port(host, settings.metrics_port, "METRICS_PORT")
     if settings.is_embedded:
-        with _preparation_lock():
-            _prepare(settings)
-    stop_signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
-    server = start_gunicorn(host, port, workers, threads, defaults=_mail_folder(settings))
-    for number in stop_signals:
+        prepare(settings)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    defaults = _mail_folder(settings)
+    if streams:
+        threads, defaults = threads + STREAMS, {**defaults, "EVENT_STREAMS": str(STREAMS)}
+    server = start_gunicorn(host, port, workers, threads, defaults=defaults, metrics_port=settings.metrics_port)
+    relay = _start_relay() if settings.is_embedded and not streams else None
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: server.terminate())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if wait_until_ready(server, host, port) and settings.is_embedded:
         for folder in _mail_folder(settings).values():
             print(f"Mails to users are written to {folder}")
         _print_commands_to_try(f"http://{host}:{port}")
-    sys.exit(server.wait())
+    status = server.wait()
+    if relay is not None:
+        relay.terminate()
+        relay.wait()
+    sys.exit(status)
 
 
 @contextmanager
@@ -102,8 +120,15 @@ def _preparation_lock() -> Iterator[None]:
         yield
 
 
+def prepare(settings: Settings) -> None:
+    """Prepare an embedded server: create roles, migrate, provision the demo tenants and seed them. A step that was done
+    before is skipped. Exits 1 if it can't be migrated.
+    """
+    with _preparation_lock():
+        _prepare(settings)
+
+
 def _prepare(settings: Settings) -> None:
-    """Create roles, migrate, provision the demo tenants and seed them. A step that was done before is skipped."""
     create_roles(embedded_server(data_dir()).superuser_url(), settings)
     engine = admin_engine(settings.admin_database_url)
     failed = [outcome for outcome in migrate(engine, MIGRATIONS) if outcome.has_failed]
@@ -129,13 +154,15 @@ def _prepare(settings: Settings) -> None:
         seed(settings)
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
+def refuse_taken_port(host: str, port: int, variable: str) -> None:
+    """Exit 2 if no process can listen there now. `variable` is the setting to change."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            exit_with(f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to another port.", BAD_ARGUMENTS)
+            fault = f"Can't listen on {host}:{port}: {error.strerror}"
+            exit_with(f"{fault}. Set {variable} to another port.", BAD_ARGUMENTS)
 
 
 def start_gunicorn(
@@ -146,13 +173,16 @@ def start_gunicorn(
     log: IO[bytes] | None = None,
     *,
     defaults: dict[str, str] | None = None,
+    metrics_port: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start gunicorn, with `defaults` for settings that the environment does not have. It has its own session, so that
     Ctrl-C reaches this process only, which sends gunicorn SIGTERM: drain and stop.
     """
+    ports = [port, metrics_port] if metrics_port else [port]
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{host}:{port}"),
+            *(sys.executable, "-m", "gunicorn", "wsgi:app"),
+            *(option for each in ports for option in ("--bind", f"{host}:{each}")),
             *("--worker-class", "app.gunicorn_worker.BufferedWorker"),
             *("--workers", str(workers), "--threads", str(threads)),
             # At other log levels gunicorn logs header lines of requests, which may contain a token.
@@ -162,7 +192,16 @@ def start_gunicorn(
         env=request_settings(threads) | (defaults or {}) | os.environ,
         stdout=log,
         start_new_session=True,
-        preexec_fn=_stop_with_parent,  # noqa: PLW1509  No thread runs yet.
+        preexec_fn=stop_with_parent,  # noqa: PLW1509  No thread runs yet.
+    )
+
+
+def _start_relay() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.relay"],
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=stop_with_parent,  # noqa: PLW1509  No thread runs yet.
     )
 
 
@@ -174,9 +213,9 @@ def request_settings(threads: int) -> dict[str, str]:
     return {"REQUEST_CONCURRENCY": str(running), "REQUEST_QUEUE": str(max(0, threads - running - threads // 8))}
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
     """In the child: unblock the signals, and (on Linux) get SIGTERM if the parent is killed."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from tenant_schemas.context import SHARED, Binding
 from tenant_schemas.driver import DriverConnection, OneStatementCursor
-from tenant_schemas.pool import CappedPool, ConnectionStore, IdleConnections
+from tenant_schemas.pool import CappedPool, ConnectionStore, IdleConnections, PoolFigures
 from tenant_schemas.roles import pool_password, tenant_password
 from tenant_schemas.search_path import (
     BEGIN,
@@ -150,6 +150,10 @@ class Connections:
     @property
     def open_count(self) -> int:
         return self._store.open_count
+
+    def figures(self) -> PoolFigures:
+        """The figures of the connections now, for metrics. Its `waits` are given to one reader only."""
+        return self._store.figures()
 
     def _open(self, binding: Binding, login: "_Login") -> BindingEngine:
         share = self._limits.share_of(binding)

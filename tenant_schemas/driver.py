@@ -15,6 +15,7 @@ from psycopg.errors import error_from_result
 from psycopg.rows import TupleRow, tuple_row
 
 from tenant_schemas.prepared_statements import PreparedStatements, is_stale
+from tenant_schemas.tracing import TRACING, set_local
 
 # The command tag is the same for a setting of the session and one of the db transaction.
 SETS: Final = frozenset({b"SET", b"RESET"})
@@ -115,7 +116,8 @@ class DriverConnection(psycopg.Connection[TupleRow]):
             self.deferred_begin = None
 
     def _begin(self, message: bytes) -> PQGen[None]:
-        self.pgconn.send_query(message)
+        setting = TRACING.tracer.transaction_setting() if TRACING.tracer else None
+        self.pgconn.send_query(message + b"; " + set_local(setting) if setting else message)
         for result in (yield from generators.execute(self.pgconn)):
             if result.status != pq.ExecStatus.COMMAND_OK:
                 raise error_from_result(result, self.info.encoding)

@@ -4,11 +4,12 @@ When the cap is reached, the connection that has been idle longest is closed, wh
 uses its whole share waits for its own connections; other tenants do not wait for it.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Condition
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import psycopg
@@ -31,6 +32,28 @@ class IdleConnections:
         self.is_retired = False
 
 
+Kind = Literal["shared", "tenants"]
+KINDS: Final[tuple[Kind, ...]] = ("shared", "tenants")
+# Waits that nobody has read. Of more, the oldest are forgotten.
+MOST_WAITS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """The connections of a process, by kind: of the shared side or of tenants. `opened`, `closed` and `retries` count
+    from the start of the process; a retry is a statement that was sent again after its connection broke. `waits` are
+    the ends of waits for a connection since the figures were read before: the kind and the seconds.
+    """
+
+    in_use: Mapping[Kind, int]
+    waiting: Mapping[Kind, int]
+    opened: Mapping[Kind, int]
+    open: int
+    closed: int
+    retries: int
+    waits: Sequence[tuple[Kind, float]]
+
+
 class ConnectionStore:
     """All connections of the process, idle and in use, and their count. One lock guards it."""
 
@@ -41,6 +64,10 @@ class ConnectionStore:
         self._idle: OrderedDict[ConnectionPoolEntry, IdleConnections] = OrderedDict()
         self._holders: dict[ConnectionPoolEntry, Hashable] = {}
         self._in_use: Counter[Hashable] = Counter()
+        self._waiting: Counter[Kind] = Counter()
+        self._opened: Counter[Kind] = Counter()
+        self._waits: deque[tuple[Kind, float]] = deque(maxlen=MOST_WAITS)
+        self._retries = 0
         self.open_count = 0
 
     def acquire(self, pool: "CappedPool", create: Callable[[], ConnectionPoolEntry]) -> ConnectionPoolEntry:
@@ -50,6 +77,7 @@ class ConnectionStore:
             self._in_use[pool.holder] += 1
             if pool.idle.records:
                 return self._set_holder(self._remove_idle(pool.idle.records[-1]), pool.holder)
+            self._opened[pool.kind] += 1
             if evicted is None:
                 self.open_count += 1
         try:
@@ -64,19 +92,49 @@ class ConnectionStore:
         with self._changed:
             return self._set_holder(record, pool.holder)
 
+    def figures(self) -> PoolFigures:
+        """The figures now. The waits are given to one reader only."""
+        with self._changed:
+            in_use: Counter[Kind] = Counter()
+            for holder, number in self._in_use.items():
+                in_use[_kind_of(holder)] += number
+            waits = [self._waits.popleft() for _ in range(len(self._waits))]
+            return PoolFigures(
+                in_use=in_use,
+                waiting=self._waiting.copy(),
+                opened=self._opened.copy(),
+                open=self.open_count,
+                closed=self._opened.total() - self.open_count,
+                retries=self._retries,
+                waits=waits,
+            )
+
+    def note_retry(self) -> None:
+        with self._changed:
+            self._retries += 1
+
     def _wait_for_place(self, pool: "CappedPool") -> ConnectionPoolEntry | None:
         """Wait until `pool` may use or open a connection; return the idle one that must be closed for it, if any."""
         deadline = monotonic() + self._wait_seconds
-        while True:
-            is_full = self._in_use[pool.holder] >= pool.share
-            if not is_full and (pool.idle.records or self.open_count < self._max_connections):
-                return None
-            if not is_full and self._idle:
-                return self._remove_idle(next(iter(self._idle)))
-            if not self._changed.wait(max(0.0, deadline - monotonic())) and monotonic() >= deadline:
-                side = "this tenant" if isinstance(pool.holder, UUID) else "the shared side"
-                scope, number = (side, pool.share) if is_full else ("this process", self._max_connections)
-                raise ConnectionsExhausted(f"All {number} connections of {scope} are in use; try again.")
+        waits_since = 0.0
+        try:
+            while True:
+                is_full = self._in_use[pool.holder] >= pool.share
+                if not is_full and (pool.idle.records or self.open_count < self._max_connections):
+                    return None
+                if not is_full and self._idle:
+                    return self._remove_idle(next(iter(self._idle)))
+                if not waits_since:
+                    waits_since = monotonic()
+                    self._waiting[pool.kind] += 1
+                if not self._changed.wait(max(0.0, deadline - monotonic())) and monotonic() >= deadline:
+                    side = "this tenant" if pool.kind == "tenants" else "the shared side"
+                    scope, number = (side, pool.share) if is_full else ("this process", self._max_connections)
+                    raise ConnectionsExhausted(f"All {number} connections of {scope} are in use; try again.")
+        finally:
+            if waits_since:
+                self._waiting[pool.kind] -= 1
+                self._waits.append((pool.kind, monotonic() - waits_since))
 
     def release(self, pool: "CappedPool", record: ConnectionPoolEntry) -> bool:
         """Keep a returned connection as idle. Returns False if it must be closed: its login was retired, or it is due
@@ -149,6 +207,7 @@ class CappedPool(Pool):
         self._tenants_per_connection = tenants_per_connection
         self.idle = idle
         self.holder = holder
+        self.kind = _kind_of(holder)
         self.share = share
         event.listen(self, "checkout", self._on_checkout)
 
@@ -204,3 +263,11 @@ class CappedPool(Pool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if not self._store.release(self, record):
             self._store.close(record)
+
+    def note_retry(self) -> None:
+        """Count a statement that is sent again after its connection broke."""
+        self._store.note_retry()
+
+
+def _kind_of(holder: Hashable) -> Kind:
+    return "tenants" if isinstance(holder, UUID) else "shared"

@@ -17,6 +17,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
 
+from tenant_schemas.tracing import TRACING, set_local
+
 # Texts and types of parameters that a session remembers. The program's statements are far fewer.
 MOST_REMEMBERED: Final = 200
 # Raised before a prepared statement begins to run: someone deallocated it, or its columns have other types now.
@@ -101,11 +103,38 @@ class PreparedStatements:
         return name
 
     def _executed(self, query: PostgresQuery, name: bytes | None) -> PQGen[PGresult]:
+        if TRACING.tracer is not None and self._pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            setting = TRACING.tracer.transaction_setting()
+            if setting is not None:
+                return (yield from self._executed_with(setting, query, name))
+        self._send(query, name)
+        return (yield from self._result())
+
+    def _executed_with(self, setting: tuple[str, str], query: PostgresQuery, name: bytes | None) -> PQGen[PGresult]:
+        """Send the statement in a db transaction that begins with the setting: one exchange, or two if it fails. After
+        an exception the connection is still in pipeline mode, and the pool closes it.
+        """
+        self._pgconn.enter_pipeline_mode()
+        for before in (b"BEGIN", set_local(setting)):
+            self._pgconn.send_query_params(before, None)
+        self._send(query, name)
+        self._pgconn.send_query_params(b"COMMIT", None)
+        self._pgconn.pipeline_sync()
+        results = [(yield from self._result())]
+        for _ in range(4):  # Those of the setting, the statement and COMMIT, and the end of the pipeline.
+            results.append((yield from generators.fetch_many(self._pgconn))[0])
+        self._pgconn.exit_pipeline_mode()
+        if self._pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._pgconn.send_query_params(b"ROLLBACK", None)
+            yield from generators.execute(self._pgconn)
+        failed = [result for result in results if result.status == pq.ExecStatus.FATAL_ERROR]
+        return failed[0] if failed else results[2]
+
+    def _send(self, query: PostgresQuery, name: bytes | None) -> None:
         if name:
             self._pgconn.send_query_prepared(name, query.params, query.formats)
         else:
             self._pgconn.send_query_params(query.query, query.params, query.types, query.formats)
-        return (yield from self._result())
 
     def _result(self) -> PQGen[PGresult]:
         """The only result: the extended protocol runs one statement."""

@@ -27,21 +27,23 @@ class ServiceRoles:
     """The names of the service's own roles.
 
     `owner` can't log in and owns everything. `migrator` runs the scripts, as a member of owner. `app` is the login of
-    the shared side. `backup` reads everything. `tenants` can't log in: it is the group of all tenant logins, and holds
-    their common privileges, so that access lists do not grow with the number of tenants. `pool` exists only if tenants
-    share a login: it is a member of every tenant's role with NOINHERIT, so it has no privileges before SET ROLE.
+    the shared side. `backup` reads everything. `relay` asks which tenants have events to relay, and sees none of them.
+    `tenants` can't log in: it is the group of all tenant logins, and holds their common privileges, so that access
+    lists do not grow with the number of tenants. `pool` exists only if tenants share a login: it is a member of every
+    tenant's role with NOINHERIT, so it has no privileges before SET ROLE.
     """
 
     owner: str
     migrator: str
     app: str
     backup: str
+    relay: str
     tenants: str
     pool: str
 
     @classmethod
     def named(cls, prefix: str) -> "ServiceRoles":
-        return cls(*(f"{prefix}_{name}" for name in ("owner", "migrator", "app", "backup", "tenants", "pool")))
+        return cls(*(f"{prefix}_{name}" for name in ("owner", "migrator", "app", "backup", "relay", "tenants", "pool")))
 
 
 def tenant_password(secret: str, tenant_id: UUID, epoch: int) -> str:
@@ -56,6 +58,11 @@ def pool_password(secret: str) -> str:
     return _derive_password(secret, "pool-login")
 
 
+def relay_password(secret: str) -> str:
+    """The password of the relay's role on the embedded server, derived from the same master secret."""
+    return _derive_password(secret, "relay-login")
+
+
 def _derive_password(secret: str, label: str) -> str:
     digest = hmac.new(secret.encode(), label.encode(), hashlib.sha256).digest()
     return base64url.encode(digest)
@@ -65,13 +72,15 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     """Create the missing roles and revoke PUBLIC's privileges on the database. Needs a superuser; safe to repeat.
     Commits nothing.
 
-    `passwords` are those of the migrator, app and backup roles by role name. A role without an entry keeps its own.
+    `passwords` are those of the migrator, app, backup and relay roles by role name. A role without an entry keeps its
+    own.
     """
     attributes = {
         roles.owner: "NOLOGIN",
         roles.migrator: "LOGIN CREATEROLE",
         roles.app: "LOGIN",
         roles.backup: "LOGIN BYPASSRLS",
+        roles.relay: "LOGIN",
         roles.tenants: "NOLOGIN",
     }
     for role_name, options in attributes.items():
@@ -133,7 +142,7 @@ def restrict_connections(connection: Connection, roles: ServiceRoles, database_n
     # Behind PgBouncer the service's own TimeZone is lost, and psycopg can't read the end of 9999 in a zone east of UTC.
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
-    may_connect = [roles.migrator, roles.app, roles.backup, roles.tenants]
+    may_connect = [roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants]
     for role_name in (*may_connect, *([roles.pool] if _may_log_in(connection, roles.pool) else ())):
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))
 

@@ -28,6 +28,7 @@ from tenant_schemas.errors import BindingMismatch, BindingRefused
 from tenant_schemas.plain_reads import ReadCompiler
 from tenant_schemas.pool import CappedPool
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.tracing import TRACING
 
 # PostgreSQL searches pg_temp first unless it is named; named last, no temporary table can hide a real one. Shared
 # tables are always written `shared.…`, so the shared side needs no schema in its path, and a missing table is an error.
@@ -168,15 +169,12 @@ class BindingDialect(PGDialect_psycopg):
     def do_execute(
         self, cursor: DBAPICursor, statement: LiteralString, parameters: Any, context: ExecutionContext | None = None
     ) -> None:
-        used: Any = cursor
-        connection: DriverConnection = used.connection
         compiled = context.compiled if context else None
-        # A cursor of the server, for a streamed result, lives in a db transaction.
-        is_deferred = connection.deferred_begin is not None and isinstance(used, OneStatementCursor)
-        if is_deferred and isinstance(compiled, ReadCompiler) and compiled.is_plain_read:
-            connection.execute_plain_read(used, statement, parameters)
+        if TRACING.tracer is None:
+            _execute(cursor, statement, parameters, compiled)
         else:
-            used.execute(statement, parameters)
+            with TRACING.tracer.statement(statement):
+                _execute(cursor, statement, parameters, compiled)
 
     def set_isolation_level(self, dbapi_connection: DBAPIConnection, level: str) -> NoReturn:
         raise BindingRefused(f"isolation_level={level!r} is not allowed: the tenant's search_path is set in BEGIN.")
@@ -186,6 +184,16 @@ class BindingDialect(PGDialect_psycopg):
 
     def set_deferrable(self, connection: DBAPIConnection, value: bool) -> NoReturn:
         raise BindingRefused("postgresql_deferrable is not supported: execute SET TRANSACTION DEFERRABLE instead.")
+
+
+def _execute(cursor: Any, statement: LiteralString, parameters: Any, compiled: Any) -> None:
+    connection: DriverConnection = cursor.connection
+    # A cursor of the server, for a streamed result, lives in a db transaction.
+    is_deferred = connection.deferred_begin is not None and isinstance(cursor, OneStatementCursor)
+    if is_deferred and isinstance(compiled, ReadCompiler) and compiled.is_plain_read:
+        connection.execute_plain_read(cursor, statement, parameters)
+    else:
+        cursor.execute(statement, parameters)
 
 
 def _driver(dbapi_connection: PoolProxiedConnection) -> DriverConnection:
@@ -238,11 +246,20 @@ class BindingEngine(Engine):
         COMMIT. Other sessions send a binding BEGIN and a COMMIT. If the connection breaks, also during COMMIT, the
         outcome is unknown. `retry` then runs the statement once more: use it only if running twice does no harm.
         """
+        if TRACING.tracer is not None:
+            with TRACING.tracer.statement(query):
+                return self._one_statement_or_two(query, params, retry=retry)
+        return self._one_statement_or_two(query, params, retry=retry)
+
+    def _one_statement_or_two(
+        self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any], *, retry: bool
+    ) -> list[TupleRow]:
         try:
             return self._one_statement(query, params)
         except psycopg.OperationalError as error:
             if not retry or error.sqlstate not in DISCONNECTED:
                 raise
+            cast(CappedPool, self.pool).note_retry()
             return self._one_statement(query, params)
 
     def _one_statement(self, query: LiteralString, params: Sequence[Any] | Mapping[str, Any]) -> list[TupleRow]:

@@ -5,6 +5,7 @@ tenant, or breaks something, takes `fresh_database`.
 """
 
 import json
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +17,14 @@ from flask import Flask
 from app import create_app
 from app.auth import passwords
 from app.config import Settings
+from app.streams import routes as streams
 from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
+from tests.factories.brokers import nats_broker, rabbit_broker, redis_broker  # noqa: F401
 from tests.factories.mail import Mailbox
 from tests.factories.people import People
 from tests.factories.refusals import refusals_are_declared  # noqa: F401  An autouse fixture.
@@ -61,6 +64,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "database_url": database.app_url,
         "admin_database_url": database.admin_url,
         "backup_database_url": "",
+        "relay_database_url": database.url(database.roles.relay),
         "backup_key_file": "",
         "tenant_secret": database.tenant_secret,
         "secret_key": SECRET_KEY,
@@ -89,6 +93,8 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "queue_seconds": 0.0,
         "request_seconds": 30.0,
         "stream_seconds": 600.0,
+        "event_streams": 16,
+        "event_retention_days": 30,
         "tenant_rate_limit": "999999999/day",
         "caller_rate_limit": "999999999/day",
         "tenant_concurrency": 1_000_000,
@@ -102,6 +108,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "group_posting": True,
         "hold_expiry_seconds": 0,
         "document_renderers": 1,
+        "broker_url": "",
         "smtp_url": "",
         "mail_from": "wallet@mail.example",
         "mail_folder": "",
@@ -117,7 +124,16 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "second_factor_rate_limit": "999999999/day",
         "second_factor_daily_limit": "999999999/day",
         "operator_second_factor": False,
+        "webhook_allowed_networks": (),
+        "webhook_allow_http": False,
+        "prover_budget": 100.0,
+        "prover_seconds": 3600.0,
+        "prover_heads_dir": "",
+        "proof_max_age_seconds": 172_800.0,
         "log_level": "info",
+        "metrics_port": 0,
+        "metrics_token": "a token for metrics".replace(" ", "-"),
+        "otel": False,
     }
     return Settings(**(settings | changed))
 
@@ -128,6 +144,26 @@ def logging_restored() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture(autouse=True)
+def signals_restored() -> Iterator[None]:
+    """A command that a test calls in this process may handle signals, and the next test's Ctrl-C must end it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def streams_end_at_once() -> Iterator[None]:
+    """An event stream has no end of its own, and the client of an application in this process would read on for ever.
+    Served applications are not concerned.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "PART_OF_STREAM_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

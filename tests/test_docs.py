@@ -2,7 +2,6 @@
 site builds.
 """
 
-import importlib
 import os
 import re
 import shutil
@@ -21,7 +20,9 @@ from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
 from app.config import ROOT, Settings
+from app.events.models import EVENT_TYPES
 from tenant_schemas.testing.plugin import Database
+from tests.factories.command_lines import STANDALONE, options_of, script_names, scripts
 
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "tenant_schemas/README.md", *PAGES]
@@ -48,7 +49,7 @@ def sources(*patterns: str) -> str:
 @cache
 def file_names() -> set[str]:
     """The names of all files below the folders of the code."""
-    folders = ("app", "docs", "migrations", "scripts", "tenant_schemas", "tests")
+    folders = ("app", "deploy", "docs", "migrations", "scripts", "tenant_schemas", "tests")
     return {path.name for folder in folders for path in (ROOT / folder).rglob("*.*")}
 
 
@@ -97,13 +98,6 @@ def test_every_name_in_the_table_of_promises_exists() -> None:
 # Commands.
 
 
-@cache
-def scripts() -> dict[str, click.Command]:
-    """The commands of scripts/, by name."""
-    names = [path.stem for path in sorted((ROOT / "scripts").glob("*.py")) if "__main__" in path.read_text("utf-8")]
-    return {name: importlib.import_module(f"scripts.{name}").main for name in names}
-
-
 def flask_commands(app: Flask) -> dict[str, click.Command]:
     """The application's own `flask` commands, as `group command`."""
     groups = {name: group for name, group in app.cli.commands.items() if isinstance(group, click.Group)}
@@ -115,17 +109,11 @@ def flask_commands(app: Flask) -> dict[str, click.Command]:
     }
 
 
-def options_of(command: click.Command) -> set[str]:
-    """The long options of a command and of the commands below it."""
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
-    return own.union({"--help"}, *(options_of(deeper) for deeper in below))
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_script_and_option_a_document_names_exists(document: str) -> None:
     known = scripts()
     named = re.findall(r"\bscripts\.(\w+)([^`\n|]*)", text_of(document).replace("\\\n", " "))
+    named = [(name, rest) for name, rest in named if name not in STANDALONE]
     assert not [name for name, _ in named if name not in known]
     wrong = [
         (name, option)
@@ -153,7 +141,8 @@ def test_every_flask_command_and_option_a_document_names_exists(app: Flask, docu
 
 def test_every_script_and_flask_command_is_documented(app: Flask) -> None:
     documented = text_of("docs/commands.md")
-    wanted = [f"python -m scripts.{name}`" for name in scripts()] + [f"`flask {name}`" for name in flask_commands(app)]
+    wanted = [f"python -m scripts.{name}`" for name in script_names()]
+    wanted += [f"`flask {name}`" for name in flask_commands(app)]
     assert not [command for command in wanted if command not in documented]
 
 
@@ -228,6 +217,17 @@ def test_every_problem_code_that_is_explained_exists() -> None:
     codes = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)} - {"errors"}
     assert len(codes) > 20
     assert not [code for code in codes if f'"{code}"' not in sources("app/**/*.py")]
+
+
+def test_every_type_of_event_is_documented() -> None:
+    """By its name, or for the outcomes of commands by the names of its parts."""
+    text = text_of("docs/events.md")
+    named = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)+\.v1)`", text))
+    missing = [name for name in EVENT_TYPES if name not in named]
+    verbs = {name.split(".")[1] for name in missing}
+    assert {name for name in missing if name.split(".")[2] in {"completed", "refused"}} == set(missing)
+    assert not [verb for verb in verbs if f"`{verb}`" not in text]
+    assert named <= set(EVENT_TYPES)
 
 
 # Benchmarks.

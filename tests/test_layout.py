@@ -19,6 +19,8 @@ EXCEPTIONS: Final = {
     "app/model": "compares the whole wallet with a model of it in plain Python, in random sequences",
     "browser": "a member's page in Chromium, before the service as it is deployed",
     "clients": "the journeys of a member and of an admin with the generated clients",
+    "deploy/test_compose.py": "reads the compose file and the names in it",
+    "deploy/test_systemd.py": "lets systemd read the units",
     "factories": "makes the objects that tests need, and tests nothing",
     "faults": "kills servers and programs in the middle of a migration, a backup or a restore",
     "isolation": "attacks the isolation of tenants: roles, sessions, routes, pools",

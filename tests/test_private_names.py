@@ -24,7 +24,7 @@ from app.config import ROOT
 
 OURS = ("app", "migrations", "scripts", "tenant_schemas")
 # Documented methods of named tuples and of SQLAlchemy's rows. The underscore keeps them apart from column names.
-DOCUMENTED = {"_asdict", "_fields", "_make"}
+DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}
 # Exists for type checkers only.
 STUBS = {"_typeshed.wsgi"}
 
@@ -87,6 +87,7 @@ TABLE = (
         "psycopg:Connection", "__init__(pgconn, row_factory)", DRIVER, "extended; only `connect` is documented"
     ),
     PrivateName("psycopg.generators", "execute", f"{DRIVER} {STATEMENTS}", "waits for the results of what was sent"),
+    PrivateName("psycopg.generators", "fetch_many", STATEMENTS, "waits for the results of a statement in a pipeline"),
     PrivateName("psycopg.errors", "error_from_result", f"{DRIVER} {STATEMENTS}", "makes the error of a failed result"),
     PrivateName("psycopg.adapt:Transformer", "set_pgresult", STATEMENTS, "called before rows are loaded"),
     PrivateName("psycopg.adapt:Transformer", "load_rows", STATEMENTS, "called to load them"),
@@ -195,7 +196,7 @@ TABLE = (
     PrivateName(
         "marshmallow.fields:Field",
         "_deserialize(value, attr, data, **kwargs)",
-        f"{FIELDS} app.api.loader app.api.money_fields app.users.schemas",
+        f"{FIELDS} app.api.loader app.api.money_fields app.api.text_fields app.events.schemas app.users.schemas",
         "overridden to read strictly, and called for valid data",
     ),
     PrivateName(
@@ -288,6 +289,8 @@ def words_of(node: ast.AST) -> Iterator[str]:
     match node:
         case ast.Name(id=word) | ast.Attribute(attr=word) | ast.FunctionDef(name=word) | ast.alias(name=word):
             yield word
+        case ast.AsyncFunctionDef(name=word):
+            yield word
         case ast.Constant(value=str(word)):
             yield word
 
@@ -300,7 +303,9 @@ def our_names() -> frozenset[str]:
 
 def defined_by(node: ast.AST) -> Iterator[str]:
     match node:
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Name(id=name, ctx=ast.Store()):
             yield name
         case ast.Attribute(attr=name, value=ast.Name(id="self"), ctx=ast.Store()):
             yield name

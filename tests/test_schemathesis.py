@@ -48,6 +48,8 @@ PLENTY = {
         "999999999/day",
     ),
     "TENANT_CONCURRENCY": "1000",
+    "EVENT_STREAMS": "1000",
+    "STREAM_SECONDS": "0.05",  # Event streams have no other end.
 }
 
 CONFIG = """
@@ -116,12 +118,15 @@ def world(template: Database, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def of_a_member(world: World, slug: str, member: Person, admin: Person) -> dict[str, str]:
     """An object of each kind that a request can name."""
     wallet = world.people.wallet(member, slug, balance_minor=100_000_000)
+    # An earlier run may have made as many as a tenant may have.
+    world.database.as_superuser().execute(f"DELETE FROM {slug}_schema.webhook_endpoints".encode())
     items = {"items": [{"productId": world.product, "quantity": 1}]}
     made = {
         "transactionId": world.api.post("/api/wallet/payments", member, slug, json={"amount": "1.00"}),
         "holdId": world.api.post("/api/wallet/holds", member, slug, json={"amount": "500.00"}),
         "orderId": world.api.post("/api/orders", member, slug, json=items),
         "keyId": make_key(world, slug, admin),
+        "webhookId": world.api.post("/api/admin/webhooks", admin, slug, json={"url": HOOK}),
     }
     assert {answer.status_code for answer in made.values()} == {201}
     ids = {name: answer.json["id"] for name, answer in made.items()}
@@ -134,6 +139,8 @@ def make_key(world: World, slug: str, admin: Person) -> Any:
     return world.api.post("/api/admin/api-keys", admin, slug, json=told)
 
 
+# This machine: the name resolves at once, and the address is refused.
+HOOK = "https://localhost/hook"
 _PROVISIONING = """
     INSERT INTO shared.provisionings (slug, name, settings, requested_by, status, finished_at)
     VALUES ('made', 'made', '{}', %s, 'done', now()) RETURNING id"""
@@ -155,7 +162,7 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
     headers = {"Authorization": f"Bearer {token}"} | ({"X-Tenant": slug} if slug else {})
     named: dict[str, list[str]] = {name: [value] for name, value in ids.items()}
     named |= {"productId": [world.product], "currency": [CURRENCIES[home]], "tenantId": ["spare"]}
-    named |= {"provisioningId": [str(provisioning)]}
+    named |= {"provisioningId": [str(provisioning)], "url": [HOOK]}
     named |= {"email": [caller.email], "password": [PASSWORD], "refresh_token": [login.json["refreshToken"]]}
     named |= {"version": ['"1"', '"2"', "*"], "amount": ["1.00", "0.01", "2.50"]}
     return CONFIG.format(
@@ -169,7 +176,7 @@ def config_of(world: World, role: str, slug: str | None, examples: int) -> str:
 
 
 # The source of schemathesis' values, four times of five.
-IDS = ("walletId", "transactionId", "holdId", "orderId", "userId", "keyId", "provisioningId")
+IDS = ("walletId", "transactionId", "holdId", "orderId", "userId", "keyId", "webhookId", "provisioningId")
 PLACES = {
     **{f"path.{name}": name for name in (*IDS, "productId", "currency", "tenantId")},
     **{f"body.{name}": "password" for name in ("password", "currentPassword", "newPassword")},
@@ -178,7 +185,7 @@ PLACES = {
     **{"body.userId": "userId", "body.items[*].walletId": "walletId", "body.items[*].productId": "productId"},
     **{"query.userId": "userId", "query.walletId": "walletId", "query.actorId": "userId"},
     **{"query.minAmount": "amount", "query.maxAmount": "amount"},
-    "body.refreshToken": "refresh_token",
+    **{"body.refreshToken": "refresh_token", "body.url": "url", "path.eventId": "transactionId"},
 }
 
 

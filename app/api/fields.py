@@ -206,7 +206,12 @@ class Moment(fields.AwareDateTime):
             raise self.make_error("invalid", input=value) from None
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+        return None if value is None else moment_text(value)
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment as the field `Moment` writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class PeriodQuery(Schema):

@@ -31,6 +31,7 @@ Position = list[Any]
 class LimitField(fields.Integer):
     """The maximum number of items of a page, in plain digits."""
 
+    least, most = 1, MAX_LIMIT
     default_error_messages = {  # noqa: RUF012
         "invalid": coded("not_an_integer", "A whole number is needed."),
         "out_of_range": coded("limit_out_of_range", f"1 to {MAX_LIMIT}."),
@@ -39,7 +40,7 @@ class LimitField(fields.Integer):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not re.fullmatch(r"-?[0-9]{1,9}", str(value), re.ASCII):
             raise self.make_error("invalid")
-        if not 1 <= int(value) <= MAX_LIMIT:
+        if not self.least <= int(value) <= self.most:
             raise self.make_error("out_of_range")
         return int(value)
 

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from app import errors
-from app.api.problems import TENANCY, Refusal, status_and_code, title_of
+from app.api.problems import STATUS_OF_KIND, TENANCY, Refusal, status_and_code, title_of
 
 blueprint = Blueprint("problems", __name__)
 _HEAD = """# Problems
@@ -39,8 +39,13 @@ class ProblemType:
 
 
 def problem_types() -> list[ProblemType]:
-    """All codes in the order of the alphabet. All features must be imported before."""
-    kinds: set[Refusal] = {kind for kind in _subclasses(errors.ServiceError) if "code" in vars(kind)}
+    """All codes that HTTP answers with, in the order of the alphabet. All features must be imported before. A refusal
+    of no kind that has a status is not of HTTP: those of messages.
+    """
+    answered = tuple(STATUS_OF_KIND)
+    kinds: set[Refusal] = {
+        kind for kind in _subclasses(errors.ServiceError) if "code" in vars(kind) and issubclass(kind, answered)
+    }
     return sorted(map(_described, kinds | set(TENANCY)))
 
 

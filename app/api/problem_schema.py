@@ -38,7 +38,7 @@ class ProblemSchema(Answer):
     may_lack = (
         *("errors", "currency", "available", "required", "shortfall", "refundable", "capturable", "max_limit"),
         *("credit_used", "held", "balance", "product_id", "limit", "movements", "item", "state", "whose", "wallet_id"),
-        "api_keys",
+        *("api_keys", "feed_id", "trimmed_to"),
     )
 
     type = fields.String(metadata={"format": "uri-reference"})
@@ -68,4 +68,6 @@ class ProblemSchema(Answer):
     movements = fields.Integer(metadata={"description": "in the period"})
     item = fields.Integer(metadata={"description": "the index of the refused item"})
     state = fields.String(metadata={"description": "of the document"})
+    feed_id = fields.UUID(data_key="feedId", metadata={"description": "of the feed of today"})
+    trimmed_to = fields.Integer(data_key="trimmedTo", metadata={"description": "after this position the feed has all"})
     whose = fields.String(metadata={"description": "whose limit it is"})

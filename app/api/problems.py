@@ -18,6 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 from app import errors
 from app.api.answers import JsonAnswer
+from app.metrics.definitions import DATABASE_ERRORS, PROBLEMS
+from app.metrics.observations import count
 from tenant_schemas import errors as tenancy
 from tenant_schemas.flask import tenant_has_moved
 
@@ -40,6 +42,7 @@ STATUS_OF_KIND: dict[type[Exception], HTTPStatus] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    errors.Gone: HTTPStatus.GONE,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
     errors.PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
@@ -100,6 +103,7 @@ def problem(
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     if status in RETRY_AFTER_SECONDS:
         more["Retry-After"] = RETRY_AFTER_SECONDS[status]
+    count(PROBLEMS, code, str(status.value))
     if status is HTTPStatus.UNAUTHORIZED:
         more["WWW-Authenticate"] = "Bearer"
     return JsonAnswer(orjson.dumps(_body(status, code, detail, members)), status.value, more, MEDIA_TYPE)
@@ -127,7 +131,10 @@ def title_of(code: str) -> str:
 
 
 def _status_of(error: type[errors.ServiceError]) -> HTTPStatus:
-    return next(STATUS_OF_KIND[kind] for kind in error.__mro__ if kind in STATUS_OF_KIND)
+    for kind in error.__mro__:
+        if kind in STATUS_OF_KIND:
+            return STATUS_OF_KIND[kind]
+    raise LookupError(f"{error} has no status: derive it from a kind of STATUS_OF_KIND.")
 
 
 def _service_error(error: errors.ServiceError) -> Response:
@@ -162,6 +169,7 @@ def _database_error(error: psycopg.Error) -> Response:
     has_left = error.sqlstate in LEFT_STATES and tenant_has_moved()
     if not (passing and isinstance(error, psycopg.OperationalError)) and not has_left:
         return _unexpected(error)
+    count(DATABASE_ERRORS, error.sqlstate or "none")
     log.warning("database_unavailable", sqlstate=error.sqlstate, error=str(error))
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,

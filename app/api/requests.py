@@ -36,15 +36,19 @@ def load_json(req: Request, body_schema: marshmallow.Schema) -> Any:
         raise BodyRequired("Send a JSON object as the body.")
     if req.environ.get("CONTENT_TYPE") != "application/json" and not req.is_json:
         raise UnsupportedMediaType("Send the body with Content-Type: application/json.")
+    return load_data(decoded_json(body), body_schema)
+
+
+def decoded_json(body: bytes) -> Any:
+    """The value of a JSON text. Raises InvalidJson, and Invalid for texts that PostgreSQL can't store."""
     try:
-        found = _decoded(body.decode("utf-8"))
+        return _decoded(body.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise InvalidJson(f"The body is not JSON: {error}") from None
     except (ValueError, RecursionError):
         raise InvalidJson(
             "The body can't be read as JSON: it has a repeated key, NaN or bad UTF-8, or is nested too deep."
         ) from None
-    return _loaded(body_schema, found, "body")
 
 
 def load_optional_json(req: Request, body_schema: marshmallow.Schema) -> Any:
@@ -52,7 +56,7 @@ def load_optional_json(req: Request, body_schema: marshmallow.Schema) -> Any:
     try:
         return load_json(req, body_schema)
     except BodyRequired:
-        return _loaded(body_schema, {}, "body")
+        return load_data({}, body_schema, "body")
 
 
 def load_query(req: Request, query_schema: marshmallow.Schema) -> Any:
@@ -64,10 +68,11 @@ def load_query(req: Request, query_schema: marshmallow.Schema) -> Any:
             raise Invalid.at(name, "repeated", "The parameter is given more than once.", "query")
         _refuse_unwritable(found[0], name, "query")
         values[name] = found[0]
-    return _loaded(query_schema, values, "query")
+    return load_data(values, query_schema, "query")
 
 
-def _loaded(request_schema: marshmallow.Schema, data: Any, place: Place) -> Any:
+def load_data(data: Any, request_schema: marshmallow.Schema, place: Place = "body") -> Any:
+    """Data of JSON's own types, loaded with this schema. Raises Invalid."""
     try:
         return request_schema.load(data)
     except marshmallow.ValidationError as error:

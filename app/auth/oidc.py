@@ -63,7 +63,7 @@ class OpenIdProvider:
         known = credentials(email) if email else None
         if known is None or not known.is_active:
             raise TokenInvalid("The access token is not valid; log in again.")
-        return Token(known.user_id, None, {"amr": _methods(claims)})
+        return Token(known.user_id, None, {"amr": _methods(claims), "exp": claims["exp"]})
 
     def _verified_claims(self, text: str) -> dict[str, Any]:
         """Empty for a token that another party of the audience may have."""

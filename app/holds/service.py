@@ -19,6 +19,7 @@ from app.holds.models import AuthorisedHold, Hold
 from app.ledger.models import PostedTransaction
 from app.ledger.rehearsal import rehearsed_row
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
+from app.metrics.observations import observed_posting
 from app.sql_refusals import named_refusals
 from app.wallets.models import Wallet
 from app.wallets.service import with_own_wallet
@@ -85,8 +86,14 @@ def capture(
     Locks the wallet's row. Raises HoldNotFound, also for another member's hold, WalletFrozen, AlreadyCaptured,
     HoldVoided, HoldExpired, CaptureExceedsHold, IdempotencyKeyReused, OrderAlreadyPaid.
     """
-    call = rehearsed_row if is_dry_run else _row
-    *columns, replayed = call(_CAPTURE, (hold_id, user_id, hold_id, amount_minor, idempotency_key))
+    parameters = (hold_id, user_id, hold_id, amount_minor, idempotency_key)
+    if is_dry_run:
+        return _captured(rehearsed_row(_CAPTURE, parameters))
+    return observed_posting("payment", lambda: _captured(_row(_CAPTURE, parameters)))
+
+
+def _captured(row: Sequence[Any]) -> tuple[PostedTransaction, bool]:
+    *columns, replayed = row
     return posted_transaction(columns), replayed
 
 

@@ -18,8 +18,8 @@ from tenant_schemas.registry import all_tenants
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
 @with_appcontext
 def audit(slugs: tuple[str, ...]) -> None:
-    """Recompute every chain, every balance and the trial balance of each tenant, and print the findings. Exits 1 if
-    there are any.
+    """Recompute every chain, every balance and the trial balance of each tenant, compare its events with them, and
+    print the findings. Exits 1 if there are any.
     """
     try:
         with connections().shared.begin() as connection:
@@ -51,7 +51,8 @@ def _print(slug: str, report: AuditReport) -> None:
     verdict = "sound" if not report.findings else "NOT SOUND"
     click.echo(f"{slug}: {verdict}: {report.wallets} wallets, {report.transactions} transactions")
     for finding in report.findings:
-        where = f"wallet {finding.wallet_id} seq {finding.seq}" if finding.wallet_id else "tenant"
+        seq = "" if finding.seq is None else f" seq {finding.seq}"
+        where = f"wallet {finding.wallet_id}{seq}" if finding.wallet_id else "tenant"
         click.echo(f"  {where}: {finding.text}")
 
 

@@ -22,6 +22,7 @@ from tenant_schemas.context import current_tenant
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.tracing import TRACING
 
 EXTENSION: Final = "group_posting"
 MAX_PAYMENTS: Final = 32
@@ -75,7 +76,9 @@ class GroupPosting:
         """Post the payment, together with others or by `alone`. Returns the transaction, and whether an earlier request
         posted it. Raises what `alone` raises.
         """
-        if not self._is_on or payment.movement.order_id is not None:
+        is_alone = not self._is_on or payment.movement.order_id is not None
+        # One statement has one trace, so a payment that is traced shares its statement with no other.
+        if is_alone or (TRACING.tracer is not None and TRACING.is_on_for_this_thread()):
             return alone()
         tenant = current_tenant()
         key = (tenant.id, tenant.schema_name, payment.currency, payment.proof.tenant_version)

@@ -15,6 +15,7 @@ from app.ledger.models import (
     PostedTransaction,
 )
 from app.ledger.rehearsal import rehearsed_row
+from app.metrics.observations import observed_posting
 from app.sql_refusals import named_refusals
 from app.users.standing import StandingProof
 from app.wallets.service import with_own_wallet
@@ -55,16 +56,21 @@ def post(wallet_id: UUID, movement: Movement, actor: Actor | None = None) -> tup
     """
     parameters = _parameters(movement, wallet_id=wallet_id)
     if actor is None:
-        return _posted(_row(_POST, parameters), movement)
-    row = _row(_POST_AUDITED, {**parameters, "audit_entry": entry_json(actor)})
+        return observed_posting(movement.type, lambda: _posted(_row(_POST, parameters), movement))
+    audited = {**parameters, "audit_entry": entry_json(actor)}
+    answer = observed_posting(movement.type, lambda: _posted(_row(_POST_AUDITED, audited)[:-1], movement))
     mark_written()
-    return _posted(row[:-1], movement)
+    return answer
 
 
 def post_own(user_id: UUID, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
     """`post` to the member's own wallet, which the same statement finds. A missing one is opened before."""
     parameters = _parameters(movement, user_id=user_id, currency=currency)
-    return with_own_wallet(user_id, currency, lambda: _posted(_row(_POST, parameters), movement))
+
+    def post_it() -> tuple[PostedTransaction, bool]:
+        return with_own_wallet(user_id, currency, lambda: _posted(_row(_POST, parameters), movement))
+
+    return observed_posting(movement.type, post_it)
 
 
 def pay_own(proof: StandingProof, currency: str, movement: Movement) -> tuple[PostedTransaction, bool]:
@@ -72,7 +78,13 @@ def pay_own(proof: StandingProof, currency: str, movement: Movement) -> tuple[Po
     arrive together are posted together. Raises StandingUnproven, and then nothing is posted; else what `post` raises.
     """
     payment = Payment(proof, currency, movement)
-    return with_own_wallet(proof.user_id, currency, lambda: group_posting().pay(payment, lambda: _pay_alone(payment)))
+
+    def pay() -> tuple[PostedTransaction, bool]:
+        return with_own_wallet(
+            proof.user_id, currency, lambda: group_posting().pay(payment, lambda: _pay_alone(payment))
+        )
+
+    return observed_posting(movement.type, pay)
 
 
 def _pay_alone(payment: Payment) -> tuple[PostedTransaction, bool]:

@@ -15,7 +15,7 @@ from flask import Flask
 
 from app.config import Settings
 from app.current import current_app, g, request
-from app.errors import Invalid, Unavailable
+from app.errors import Invalid, TooManyRequests, Unavailable
 from app.limits import attempts, rate_limit
 from app.limits.concurrency import SHARED_SIDE, ConcurrencySlots, ReleaseSlot, Share
 from app.tenant_settings import stored_settings
@@ -84,6 +84,19 @@ def enter(tenant: Tenant, caller_id: UUID) -> None:
     if "max_body_bytes" in tenant.settings:
         g.max_body_bytes = own["max_body_bytes"]
         request.max_content_length = min(request.max_content_length or own["max_body_bytes"], own["max_body_bytes"])
+
+
+def count_command(tenant: Tenant, caller_id: UUID) -> float:
+    """Count a command from a queue as a request of this caller and this tenant. It needs no slot: a tenant's commands
+    run one after the other. Returns 0, or the seconds to wait if a limit is reached. Raises TenantMisconfigured.
+    """
+    limits: Limits = current_app.extensions[EXTENSION]
+    own = limits.of(tenant)
+    try:
+        rate_limit.count_request(tenant.id, caller_id, own["caller_rate_limit"], own["rate_limit"])
+    except TooManyRequests:
+        return float(g.refused_by.reset_seconds)
+    return 0.0
 
 
 def enter_shared_side(caller_id: UUID) -> None:

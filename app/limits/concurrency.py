@@ -16,6 +16,8 @@ import structlog
 from app.config import Settings
 from app.errors import TooManyRequests, Unavailable
 from app.limits.fair_queue import FairQueue, QueueFull
+from app.metrics.definitions import LIMITED
+from app.metrics.observations import count
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -112,6 +114,7 @@ class ConcurrencySlots:
         except QueueFull as full:
             whose = "log_ins" if group in {LOG_INS, KNOWN_LOG_INS} else full.limit
             limit_of = str(group if whose in {"group", "process"} else caller)
+            count(LIMITED, "concurrency", _NAMES[whose])
             structlog.contextvars.bind_contextvars(limit=f"concurrency of the {_NAMES[whose]}", limit_of=limit_of)
             raise TooManyConcurrentRequests(_DETAILS[whose]) from None
 
@@ -132,7 +135,7 @@ class ReleaseSlot:
         try:
             return _Answer(self._wsgi_app(environ, start_response), environ, started + self._stream_seconds)
         except BaseException:
-            _release(environ)
+            release_slot(environ)
             raise
 
 
@@ -159,10 +162,11 @@ class _Answer:
             if close is not None:
                 close()
         finally:
-            _release(self._environ)
+            release_slot(self._environ)
 
 
-def _release(environ: "WSGIEnvironment") -> None:
+def release_slot(environ: "WSGIEnvironment") -> None:
+    """Return the request's slot, if it has one."""
     held: tuple[ConcurrencySlots, UUID, UUID] | None = environ.pop(HELD, None)
     if held is not None:
         slots, tenant_id, caller_id = held

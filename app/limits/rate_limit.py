@@ -26,6 +26,8 @@ from app.current import current_app, g, request
 from app.errors import TooManyRequests
 from app.limits.counters import Counters, ProcessCounters, RedisCounters
 from app.limits.database_counters import DatabaseCounters
+from app.metrics import observations as metrics
+from app.metrics.definitions import LIMITED
 
 EXTENSION: Final = "rate_counts"
 ATTEMPTS_EXTENSION: Final = "attempt_counts"
@@ -121,6 +123,7 @@ def _count(counts: Counters, rate_text: str, name: str, whose: str, *, is_told: 
         g.setdefault("counted", []).append(counted)
     if is_over:
         g.refused_by = counted
+        metrics.count(LIMITED, "rate", name)
         structlog.contextvars.bind_contextvars(limit=f"rate of the {name}", limit_of=whose)
         raise TooManyRequests(f"The limit of this {name} is {rate_text} requests; wait for the seconds in Retry-After.")
 

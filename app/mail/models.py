@@ -23,6 +23,7 @@ class MailKind(StrEnum):
     EMAIL_CHANGED = "email_changed"
     SECOND_FACTOR_ON = "second_factor_on"
     SECOND_FACTOR_OFF = "second_factor_off"
+    WEBHOOK_DISABLED = "webhook_disabled"
 
 
 class AccountMail(SharedModel):

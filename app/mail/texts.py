@@ -22,6 +22,7 @@ _SUBJECTS: Final = {
     MailKind.EMAIL_CHANGED: "The address of your account was changed",
     MailKind.SECOND_FACTOR_ON: "Your second factor is on",
     MailKind.SECOND_FACTOR_OFF: "Your second factor is off",
+    MailKind.WEBHOOK_DISABLED: "A webhook of {tenant} is disabled",
 }
 _BODIES: Final = {
     MailKind.INVITATION: "You are invited to {tenant}, with the role {role}.\n\n{use}\n\n"
@@ -39,6 +40,8 @@ _BODIES: Final = {
     "If this was not you, write to your tenant's admin at once.",
     MailKind.SECOND_FACTOR_ON: f"From now on your account asks for a code when you log in.\n\n{_NOT_YOU}",
     MailKind.SECOND_FACTOR_OFF: f"From now on your account asks for a password only when you log in.\n\n{_NOT_YOU}",
+    MailKind.WEBHOOK_DISABLED: "{tenant} sends no events to {host} any more: {reason}.\n\n"
+    "The webhook keeps its place: once it is enabled again, it gets the events from there on.",
 }
 _DEFAULTS: Final = {"old": "its present one"}  # A mail of release 0.2.0 does not name the account.
 # What the token is for: the page's action, and the operation of the API.

@@ -5,6 +5,7 @@ transaction, one row lock. It is committed when it returns; after an error nothi
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from app.api.bounded_scan import scan
 from app.api.pagination import Found, PageRequest
 from app.db import db
 from app.ledger.rehearsal import rehearsed_row
+from app.metrics.observations import observed_posting
 from app.orders.errors import OrderNotFound
 from app.orders.models import Order, PostedItem, PostedOrder
 from app.sql_refusals import named_refusals
@@ -56,7 +58,11 @@ def place(
     parameters = (user_id, currency, asked, idempotency_key)
     if is_dry_run:
         return _order(rehearsed_row(_PLACE, parameters, opens=(user_id, currency)))
-    return _order(with_own_wallet(user_id, currency, lambda: _row(_PLACE, parameters)))
+    return observed_posting(
+        "payment",
+        lambda: _order(with_own_wallet(user_id, currency, lambda: _row(_PLACE, parameters))),
+        attrgetter("total_minor"),
+    )
 
 
 def cancel(
@@ -67,8 +73,12 @@ def cancel(
 
     Locks the wallet's row. Raises OrderNotFound, also for another member's order, WalletClosed, IdempotencyKeyReused.
     """
-    call = rehearsed_row if is_dry_run else _row
-    return _order(call(_CANCEL, (user_id, order_id, idempotency_key)))
+    parameters = (user_id, order_id, idempotency_key)
+    if is_dry_run:
+        return _order(rehearsed_row(_CANCEL, parameters))
+    return observed_posting(
+        "refund", lambda: _order(_row(_CANCEL, parameters)), lambda order: order.refunded_minor or 0
+    )
 
 
 def list_orders(

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Any, Final
 
+from app.api.fields import moment_text
 from app.money import format_minor
 from app.statements.models import Line, Statement
-from app.statements.schemas import moment_text, shown
+from app.statements.schemas import shown
 from tenant_schemas.context import current_tenant
 from tenant_schemas.csv_writer import CsvWriter
 

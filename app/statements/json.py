@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
+from app.api.fields import moment_text
 from app.money import format_minor
 from app.statements.models import Line, Statement
-from app.statements.schemas import moment_text, shown
+from app.statements.schemas import shown
 from tenant_schemas.context import current_tenant
 
 MEDIA_TYPE = "application/json"
@@ -23,6 +24,8 @@ def statement_pieces(statement: Statement, batches: Iterable[Sequence[Line]]) ->
         "to": moment_text(statement.end),
         "openingBalance": format_minor(statement.opening_minor, statement.currency),
     }
+    if statement.previous_hash is not None:
+        head["previousHash"] = statement.previous_hash.hex()
     yield orjson.dumps(head)[:-1] + b',"movements":['
     separator = b""
     for batch in batches:

@@ -19,7 +19,13 @@ from app.statements.documents.errors import TooManyDocuments
 from app.statements.documents.schemas import DocumentSchema
 from app.statements.documents.service import get_content, request_document
 from app.statements.errors import StatementTooLong
-from app.statements.schemas import OwnStatementQuery, StatementQuery, StatementSchema
+from app.statements.schemas import (
+    JsonStatementQuery,
+    OwnJsonStatementQuery,
+    OwnStatementQuery,
+    StatementQuery,
+    StatementSchema,
+)
 from app.wallets.currencies import chosen_currency
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import Wallet
@@ -41,7 +47,7 @@ def _later(view: View) -> View:
 
 @blueprint.get("/wallet/statement")
 @access(Access.MEMBER)
-@blueprint.arguments(OwnStatementQuery, location="query")
+@blueprint.arguments(OwnJsonStatementQuery, location="query")
 @blueprint.response(200, StatementSchema)
 def show_own_statement(query: dict[str, Any]) -> Response:
     """My wallet's balance at both ends of a period, and each movement in it."""
@@ -70,7 +76,7 @@ def show_own_statement_pdf(query: dict[str, Any]) -> Response:
 
 @blueprint.get("/admin/wallets/<uuid:wallet_id>/statement")
 @access(Access.READER)
-@blueprint.arguments(StatementQuery, location="query")
+@blueprint.arguments(JsonStatementQuery, location="query")
 @blueprint.response(200, StatementSchema)
 @refuses(WalletNotFound)
 def show_statement(query: dict[str, Any], wallet_id: UUID) -> Response:
@@ -122,7 +128,8 @@ def show_transactions_csv(query: dict[str, Any]) -> Response:
 
 
 def _json_answer(wallet: Wallet, query: dict[str, Any]) -> Response:
-    stream = service.stream_statement(wallet, query["start"], query["end"], json.statement_pieces)
+    start, end = query["start"], query["end"]
+    stream = service.stream_statement(wallet, start, end, json.statement_pieces, with_proof=query["proof"])
     return streamed(stream, json.MEDIA_TYPE)
 
 

@@ -4,6 +4,7 @@ Nothing here writes or locks. Streams and documents are read from one snapshot, 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +15,7 @@ from app.db import db
 from app.ledger.history import Filters, newest_until
 from app.ledger.models import WalletTransaction
 from app.statements.errors import StatementBroken, StatementTooLong
-from app.statements.models import LINE_COLUMNS, Line, Statement
+from app.statements.models import LINE_COLUMNS, PROVEN_COLUMNS, Line, Statement
 from app.statements.streams import BoundStream, batches, snapshot
 from app.wallets.models import Wallet
 from tenant_schemas.context import current_tenant
@@ -22,13 +23,23 @@ from tenant_schemas.flask import connections
 from tenant_schemas.search_path import BindingEngine
 
 Batches = Iterable[Sequence[Line]]
+Columns = tuple[sa.ColumnElement[Any], ...]
+_PREVIOUS_HASH: Final = sa.text("""
+    SELECT coalesce(t.hash, wallet_genesis_hash_v1(w.id, w.user_id, w.currency))
+    FROM wallets w LEFT JOIN wallet_transactions t ON t.wallet_id = w.id AND t.seq = :seq WHERE w.id = :wallet_id""")
 _IN_TIME: Final = (WalletTransaction.created_at, WalletTransaction.wallet_id, WalletTransaction.seq)
 
 
 def stream_statement(
-    wallet: Wallet, start: datetime, end: datetime, render: Callable[[Statement, Batches], Iterator[bytes]]
+    wallet: Wallet,
+    start: datetime,
+    end: datetime,
+    render: Callable[[Statement, Batches], Iterator[bytes]],
+    *,
+    with_proof: bool = False,
 ) -> BoundStream:
     """A wallet's statement in the format of `render`, read while it is sent. `start` is inclusive, `end` is exclusive.
+    With proof, it has what the hashes of its movements are made of.
 
     Ends the session's db transaction, so that no request holds two connections. Raises StatementBroken, possibly during
     the stream, if the movements do not lead from the opening to the closing balance.
@@ -38,7 +49,10 @@ def stream_statement(
     def pieces(engine: BindingEngine) -> Iterator[bytes]:
         with snapshot(engine) as connection:
             statement = _statement(connection, wallet_id, currency, start, end)
-            with batches(connection, _movements(statement)) as found:
+            columns = PROVEN_COLUMNS if with_proof else LINE_COLUMNS
+            if with_proof:
+                statement = replace(statement, previous_hash=_previous_hash(connection, statement))
+            with batches(connection, _movements(statement, columns)) as found:
                 yield from render(statement, _checked(statement, found))
 
     return _stream(pieces)
@@ -110,9 +124,16 @@ def _before(connection: sa.Connection, wallet_id: UUID, moment: datetime) -> tup
     return (0, 0) if found is None else (found.seq, found.balance_after_minor)
 
 
-def _movements(statement: Statement) -> sa.Select[Any]:
+def _previous_hash(connection: sa.Connection, statement: Statement) -> bytes | None:
+    """None if the wallet is not opened yet."""
+    seq, _ = _before(connection, statement.wallet_id, statement.start)
+    found: bytes | None = connection.execute(_PREVIOUS_HASH, {"wallet_id": statement.wallet_id, "seq": seq}).scalar()
+    return found
+
+
+def _movements(statement: Statement, columns: Columns = LINE_COLUMNS) -> sa.Select[Any]:
     return (
-        sa.select(*LINE_COLUMNS)
+        sa.select(*columns)
         .where(WalletTransaction.wallet_id == statement.wallet_id)
         .where(*Filters(start=statement.start, end=statement.end).indexed())
         .order_by(WalletTransaction.created_at, WalletTransaction.seq)

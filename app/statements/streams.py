@@ -75,6 +75,8 @@ def snapshot(engine: BindingEngine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def batches(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[Iterator[Sequence[Line]]]:
-    """The rows of a query for LINE_COLUMNS through a server-side cursor. One batch at a time is in memory."""
+    """The rows of a query for LINE_COLUMNS or PROVEN_COLUMNS through a server-side cursor. One batch at a time is in
+    memory.
+    """
     with connection.execute(query, execution_options={"yield_per": BATCH}) as result:
-        yield ([Line._make(row) for row in partition] for partition in result.partitions())
+        yield ([Line(*row) for row in partition] for partition in result.partitions())

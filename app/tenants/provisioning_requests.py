@@ -9,6 +9,8 @@ from psycopg.types.json import Jsonb
 from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
+from app.metrics.definitions import LIMITED
+from app.metrics.observations import count
 from app.tenancy import RESERVED_SLUGS
 from app.tenant_settings import new_settings
 from app.tenants.errors import ProvisioningNotFound, ProvisioningUnavailable, TenantTaken, TooManyProvisionings
@@ -48,6 +50,7 @@ def ask_for_tenant(*, slug: str, name: str, settings: Mapping[str, Any], actor: 
     made = connections().shared.one_statement(_ASK, asked)
     if not made:
         _check_names_free(slug)
+        count(LIMITED, "pending", "provisioning")
         raise TooManyProvisionings(f"{MOST_PENDING} requests for tenants are pending; try again when some are done.")
     provisioner().wake()
     return get_provisioning(made[0][0])

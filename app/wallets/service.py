@@ -18,6 +18,7 @@ from app.db import db
 from app.sql_refusals import named_refusals
 from app.users.directory import people
 from app.users.models import all_members
+from app.wallets.currencies import allowed_currencies
 from app.wallets.errors import WalletNotFound
 from app.wallets.models import MemberWallet, Wallet
 from tenant_schemas.context import current_tenant
@@ -55,6 +56,12 @@ def list_own_wallets(user_id: UUID) -> Sequence[Wallet]:
     """The member's opened wallets, by currency."""
     query = sa.select(Wallet).where(Wallet.user_id == user_id).order_by(Wallet.currency)
     return db.session.scalars(query.options(undefer(Wallet.over_minor))).all()
+
+
+def own_wallet_ids(user_id: UUID) -> set[UUID]:
+    """The ids of the member's wallets in all of the tenant's currencies, also of those that are not opened yet."""
+    opened = {wallet.currency: wallet.id for wallet in list_own_wallets(user_id)}
+    return {opened.get(code) or _unopened_wallet(user_id, code).id for code in (*allowed_currencies(), *opened)}
 
 
 def with_own_wallet(user_id: UUID, currency: str, act: Callable[[], Result]) -> Result:

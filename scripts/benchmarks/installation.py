@@ -116,6 +116,7 @@ def _environment(server: embedded.EmbeddedServer) -> dict[str, str]:
         "DATABASE_URL": server.url("wallet_app", secrets.token_urlsafe(), DATABASE_NAME),
         "ADMIN_DATABASE_URL": server.url("wallet_migrator", secrets.token_urlsafe(), DATABASE_NAME),
         "BACKUP_DATABASE_URL": server.url("wallet_backup", secrets.token_urlsafe(), DATABASE_NAME),
+        "RELAY_DATABASE_URL": server.url("wallet_relay", secrets.token_urlsafe(), DATABASE_NAME),
         "TENANT_SECRET": secrets.token_urlsafe(48),
         "SECRET_KEY": secrets.token_urlsafe(48),
         "SIGNING_KEYS": dump_keys(rotated(None, 1)),

@@ -1,6 +1,6 @@
 """Who has which privilege. Every entry of every access list is checked; an entry that no rule allows is a finding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Row
@@ -8,7 +8,7 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
 from tenant_schemas.migrations.history import VERSION_TABLE
-from tenant_schemas.roles import MONITORING_FUNCTIONS, REVOKED_COLUMNS, REVOKED_FUNCTIONS
+from tenant_schemas.roles import MONITORING_FUNCTIONS, REVOKED_COLUMNS, REVOKED_FUNCTIONS, ServiceRoles
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
@@ -64,18 +64,24 @@ def _is_allowed(installation: Installation, grant: Row[Any], tenant_role: str | 
     if grant.is_grantable:
         return False
     if grant.kind == "database":
-        connecting = {roles.migrator, roles.app, roles.backup, roles.tenants}
+        connecting = {roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants}
         connecting |= {roles.pool} if installation.shared_logins else set()
         return grant.privilege == "CONNECT" and grant.grantee in connecting
     if grant.schema_name == "public":
         return bool(grant.grantee == "pg_database_owner")
     if grant.schema_name != SHARED_SCHEMA:
         return grant.grantee == tenant_role and grant.privilege in _READ[grant.kind]
+    return grant.privilege in _allowed_on_shared(roles, grant).get(grant.kind, set())
+
+
+def _allowed_on_shared(roles: ServiceRoles, grant: Row[Any]) -> Mapping[str, set[str]]:
+    """The privileges of the grant's role on `shared`, by kind of object."""
     if grant.grantee == roles.app:
         # Only the migrator writes the registry and the revision of `shared`.
-        registry = grant.name in ("tenants", VERSION_TABLE)
-        return grant.privilege in (_READ if registry else _READ_WRITE)[grant.kind]
-    return grant.grantee == roles.tenants and grant.privilege in _READ[grant.kind]
+        return _READ if grant.name in ("tenants", VERSION_TABLE) else _READ_WRITE
+    if grant.grantee == roles.relay:  # Of the tables it reads the registry only.
+        return _READ if grant.kind in ("schema", "function") or grant.name == "tenants" else _NOTHING
+    return _READ if grant.grantee == roles.tenants else _NOTHING
 
 
 def _finding(grant: Row[Any]) -> Finding:
@@ -123,7 +129,8 @@ def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
                 AND d.classid NOT IN ('pg_database'::regclass, 'pg_default_acl'::regclass)
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
         GROUP BY 1, 2, 3"""
-    names = [installation.roles.app, installation.roles.tenants, installation.roles.pool, *installation.tenant_roles]
+    roles = installation.roles
+    names = [roles.app, roles.relay, roles.tenants, roles.pool, *installation.tenant_roles]
     # A staging schema grants privileges to its future tenant before the registry names it.
     staging = [
         retired.schema_name for retired in list_retired_schemas(installation.connection) if retired.reason != "replaced"

@@ -64,7 +64,8 @@ def _check_roles(installation: Installation, retired: list[RetiredSchema]) -> It
             WHERE m.member = r.oid AND m.roleid = to_regrole(%(tenants)s))) ORDER BY 1"""
     roles = installation.roles
     of_retired = [each.role_name for each in retired if each.role_name]
-    known = [*installation.tenant_roles, *of_retired, roles.migrator, roles.app, roles.backup, roles.pool, roles.owner]
+    logins = (roles.migrator, roles.app, roles.backup, roles.relay, roles.pool)
+    known = [*installation.tenant_roles, *of_retired, *logins, roles.owner]
     for (name,) in installation.rows(query, known=known, tenants=roles.tenants):
         what = "no tenant of the registry has it"
         yield error("role_unregistered", f"role {name}", what, f"If no other database uses it: DROP ROLE {name};")

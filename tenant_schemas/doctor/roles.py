@@ -42,6 +42,7 @@ def _expected_attributes(installation: Installation) -> dict[str, set[str]]:
         roles.migrator: {"LOGIN", "CREATEROLE", "INHERIT"},
         roles.app: {"LOGIN", "INHERIT"},
         roles.backup: {"LOGIN", "BYPASSRLS", "INHERIT"},
+        roles.relay: {"LOGIN", "INHERIT"},
         roles.tenants: {"INHERIT"},
         roles.pool: {"LOGIN"} if installation.shared_logins else set(),
     } | {name: {"LOGIN", "INHERIT"} for name in installation.tenant_roles}
@@ -212,7 +213,7 @@ def _check_passwords(installation: Installation) -> Iterator[Finding]:
     query = r"""
         SELECT rolname, rolpassword IS NULL FROM pg_authid WHERE rolname = ANY(%(names)s)
             AND (rolpassword !~ '^SCRAM-SHA-256\$' OR rolpassword IS NULL AND rolname = ANY(%(required)s)) ORDER BY 1"""
-    # The operator decides how the migrator and the backup role log in.
+    # The operator decides how the migrator, the backup and the relay role log in.
     required = [
         installation.roles.app,
         *installation.tenant_roles,

@@ -33,7 +33,8 @@ _POLICIES = """
     SELECT p.polname AS name, p.polrelid, c.relname, p.polpermissive,
         0 = ANY(p.polroles) AS is_publics, to_regrole(%(tenants)s) = ANY(p.polroles) AS is_tenants,
         ARRAY(SELECT r.rolname::text FROM pg_roles r
-            WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(tenants)s) ORDER BY 1) AS other_roles,
+            WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(relay)s, %(tenants)s)
+            ORDER BY 1) AS other_roles,
         array_remove(ARRAY[pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)], NULL)
             AS conditions
     FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relnamespace = 'shared'::regnamespace
@@ -47,7 +48,8 @@ _VIEWS = """
 
 def check(installation: Installation) -> Iterator[Finding]:
     tables = installation.rows(_TABLES, tenants=installation.roles.tenants)
-    policies = installation.rows(_POLICIES, tenants=installation.roles.tenants, app=installation.roles.app)
+    roles = installation.roles
+    policies = installation.rows(_POLICIES, tenants=roles.tenants, app=roles.app, relay=roles.relay)
     for table in tables:
         yield from _check_table(table, [policy for policy in policies if policy.polrelid == table.oid])
     for policy in policies:
@@ -83,7 +85,7 @@ def _check_policy(policy: Row[Any]) -> Iterator[Finding]:
         yield error("policy_of_public", where, "it applies to every role", "Name its roles: ALTER POLICY … TO …;")
     if policy.other_roles:
         what = f"it applies to {', '.join(policy.other_roles)}"
-        remedy = "Drop it: a policy may apply only to the app role or to all tenants."
+        remedy = "Drop it: a policy may apply only to the app role, the relay or all tenants."
         yield error("policy_of_other_role", where, what, remedy)
     for condition in policy.conditions:
         if not _PLAIN.fullmatch(condition):

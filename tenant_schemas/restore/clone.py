@@ -131,6 +131,8 @@ def _fill(
         rows = sum(_copy(driver, backup_policy, source, tenant, table) for table in copied)
         analyze(driver, tenant.schema_name, tables)
         backup_policy.rechain(driver)
+        if backup_policy.after_load:
+            backup_policy.after_load(driver)
     return users, rows
 
 

@@ -6,7 +6,8 @@ of a SECURITY DEFINER function, which runs with the owner's rights.
 
 import random
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -48,7 +49,18 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
     grant_schema_usage(connection, tenant)
 
 
-def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret: str, keep: timedelta) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """How a schema takes the place of another. `take_over` is called with the name of the schema that is to be
+    replaced, if that exists: bound to the new one, as the owner, when no writing db transaction is left in the old one.
+    """
+
+    secret: str = field(repr=False)
+    keep: timedelta
+    take_over: Callable[[str], None] | None = None
+
+
+def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacement: Replacement) -> str | None:
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
     Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
     attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
@@ -58,7 +70,7 @@ def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, *, secret:
     while True:
         savepoint = connection.begin_nested()
         try:
-            replaced = _swap(connection, tenant, roles, secret, keep)
+            replaced = _swap(connection, tenant, roles, replacement)
         except Exception as error:
             savepoint.rollback()
             if not _is_lock_error(error):
@@ -79,7 +91,7 @@ def _is_lock_error(error: Exception) -> bool:
     return isinstance(original, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
 
 
-def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, secret: str, keep: timedelta) -> str | None:
+def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacement: Replacement) -> str | None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {_LOCK_TIMEOUT_MS}")
     current = registry.lock_tenant(connection, tenant.id)
     if current.role_name != tenant.role_name:
@@ -87,21 +99,26 @@ def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, secret: s
     restored = replace(current, schema_name=tenant.schema_name, revision=tenant.revision)
     become_owner(connection, roles)
     claim_retired_schema(connection, restored.schema_name)
-    replaced = _retire_schema(connection, current, roles, keep) if current.schema_name != restored.schema_name else None
+    is_other = current.schema_name != restored.schema_name
+    replaced = _retire_schema(connection, current, roles, replacement) if is_other else None
     registry.set_schema(connection, restored.id, restored.schema_name, restored.revision)
     grant_schema_usage(connection, restored)
     stop_being_owner(connection)
-    set_tenant_login(connection, restored, tenant_password(secret, current.id, current.login_epoch))
+    set_tenant_login(connection, restored, tenant_password(replacement.secret, current.id, current.login_epoch))
     return replaced
 
 
-def _retire_schema(connection: Connection, current: Tenant, roles: ServiceRoles, keep: timedelta) -> str | None:
+def _retire_schema(
+    connection: Connection, current: Tenant, roles: ServiceRoles, replacement: Replacement
+) -> str | None:
     exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
     if not connection.exec_driver_sql(exists, (current.schema_name,)).scalar_one():
         return None
     _wait_for_writers(connection, current)
+    if replacement.take_over:
+        replacement.take_over(current.schema_name)
     revoke_schema_rights(connection, current, roles)
-    due = datetime.now(UTC) + keep
+    due = datetime.now(UTC) + replacement.keep
     record_retired_schema(
         connection, schema_name=current.schema_name, tenant=current, reason="replaced", drop_after=due
     )

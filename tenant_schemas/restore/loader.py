@@ -30,7 +30,7 @@ def load(
 ) -> int:
     """Load the bundle's rows into a new schema, as the owner, within a db transaction of `begin_load`, which is then
     bound to the schema. Returns the number of rows. `ids` maps user ids to replace; the hash chains are then
-    recomputed. Raises VerificationFailed, RestoreRefused.
+    recomputed. Then the policy's `after_load` runs. Raises VerificationFailed, RestoreRefused.
     """
     bind_migration(connection, schema_name)
     driver = driver_of(connection)
@@ -52,6 +52,8 @@ def load(
         check_proof(driver, backup_policy, bundle)
         if ids:
             backup_policy.rechain(driver)
+        if backup_policy.after_load:
+            backup_policy.after_load(driver)
     check_faults(driver, backup_policy, "the loaded rows")
     return sum(file.rows for file in files.values())
 

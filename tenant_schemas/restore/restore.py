@@ -6,8 +6,10 @@ its last step. So after an interruption the tenant is either completely restored
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -22,7 +24,7 @@ from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists, TenantNotFound
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import History, Migrations, set_timeouts
-from tenant_schemas.restore.cutover import register, swap
+from tenant_schemas.restore.cutover import Replacement, register, swap
 from tenant_schemas.restore.loader import (
     check_shared,
     constant,
@@ -106,8 +108,13 @@ def restore(
         _note(connection, destination.backup_policy, bundle, ids)
         replaced = None
         if plan.replaces_existing:
-            replaced = swap(connection, tenant, migrations.roles, secret=destination.tenant_secret, keep=keep)
+            replacement = Replacement(
+                secret=destination.tenant_secret, keep=keep, take_over=_resumption(connection, destination, bundle)
+            )
+            replaced = swap(connection, tenant, migrations.roles, replacement)
         else:
+            if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:
+                destination.backup_policy.beside(driver_of(connection))
             _register(connection, destination, bundle, tenant, ids)
         return Restored(tenant=tenant, origin=bundle.origin, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
 
@@ -246,6 +253,13 @@ def _note(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, i
         if bundle.origin is not Origin.OWN:
             details["origin"] = bundle.origin.value
         backup_policy.note(driver_of(connection), "tenant.restore", details)
+
+
+def _resumption(connection: Connection, destination: Destination, bundle: Bundle) -> Callable[[str], None] | None:
+    resume = destination.backup_policy.resume
+    if resume is None or bundle.origin is not Origin.OWN:
+        return None
+    return partial(resume, driver_of(connection))
 
 
 def _register(connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:

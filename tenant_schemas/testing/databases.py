@@ -145,7 +145,7 @@ def make_template(
 ) -> Database:
     """Make the template of `made_template`. `drop_template` drops it."""
     roles = migrations.roles
-    logins = (roles.migrator, roles.app, roles.backup)
+    logins = (roles.migrator, roles.app, roles.backup, roles.relay)
     template = Database(
         name=f"template_{secrets.token_hex(4)}",
         server_url=server_url,
@@ -172,7 +172,7 @@ def drop_template(template: Database) -> None:
     roles = template.roles
     _drop(template, template.first_roles | _tenant_roles_of(template))
     with administering(template.server_url) as server:
-        for role_name in (roles.migrator, roles.app, roles.backup, roles.tenants, roles.pool, roles.owner):
+        for role_name in (roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants, roles.pool, roles.owner):
             run_on(server, "DROP ROLE IF EXISTS {}", role_name)
     forget_server(template.server_url)
 

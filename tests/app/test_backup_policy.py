@@ -18,6 +18,13 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         *("holds.id", "holds.wallet_id", "order_payments.transaction_id", "order_payments.hold_id", "orders.id"),
         *("orders.wallet_id", "orders.payment_id", "orders.refund_id", "order_items.order_id"),
         *("order_items.product_id", "documents.id", "documents.wallet_id"),
+        *("events.id", "events.wallet_id", "events.subject_id", "events_head.feed_id", "event_cursors.feed_id"),
+        "event_cursors.lease_by",
+        *("command_outcomes.id", "command_outcomes.key_id", "command_outcomes.subject_id", "command_outcomes.event_id"),
+        *("webhook_endpoints.id", "webhook_endpoints.feed_id", "webhook_endpoints.lease_by", "webhook_lanes.key"),
+        *("webhook_parked.event_id", "webhook_replays.id", "webhook_attempts.id", "webhook_attempts.event_id"),
+        *(f"webhook_{kind}.endpoint_id" for kind in ("lanes", "parked", "replays", "attempts")),
+        *("wallet_proofs.wallet_id", "proof_findings.wallet_id", "proof_progress.partial_id", "proof_progress.feed_id"),
     }
     query = """SELECT table_name || '.' || column_name FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema
@@ -40,6 +47,18 @@ def test_every_mask_is_of_a_column_that_there_is_and_every_text_is_looked_at(fre
         *("audit_log.actor_kind", "audit_log.refusal", "documents.status", "documents.failure"),
         *("bulk_requests.idempotency_key", "bulk_requests.request_fingerprint"),  # not cloned
         *("audit_refusals.action", "audit_refusals.actor_kind", "audit_refusals.refusal"),  # not cloned
+        *("events.type", "events.data", "events.traceparent", "event_cursors.sink"),  # not cloned
+        *("command_outcomes.source", "command_outcomes.command_id", "command_outcomes.type"),  # not cloned
+        *("command_outcomes.outcome", "command_outcomes.code", "command_outcomes.detail"),
+        # Not cloned either.
+        *(
+            f"webhook_endpoints.{name}"
+            for name in ("url", "description", "payload", "delivery_order", "status", "disabled_reason")
+        ),
+        *(f"webhook_attempts.{name}" for name in ("type", "source", "outcome", "failure", "answer")),
+        "webhook_parked.type",
+        *("proof_findings.kind", "proof_findings.subject", "proof_findings.finding"),  # not cloned
+        *("proof_progress.phase", "proof_progress.place"),  # not cloned
     }
     query = """SELECT table_name || '.' || column_name, data_type FROM information_schema.columns JOIN pg_tables
         ON tablename = table_name AND schemaname = table_schema WHERE table_schema = 'km_schema'"""

@@ -17,6 +17,7 @@ RIGHT = {
     "DATABASE_URL": "postgresql://wallet_app:the-url-password@db.example/wallet",
     "ADMIN_DATABASE_URL": "postgresql://wallet_migrator:the-admin-password@db.example/wallet",
     "BACKUP_DATABASE_URL": "postgresql://wallet_backup:the-backup-password@db.example/wallet",
+    "RELAY_DATABASE_URL": "postgresql://wallet_relay:the-relay-password@db.example/wallet",
     "TENANT_SECRET": "the tenant secret, of 32 or more.",
     "SECRET_KEY": "the signing key, of 32 characters.",
     "SIGNING_KEYS": SIGNING_KEYS,
@@ -42,7 +43,8 @@ BROWSERS = ("CORS_ORIGINS", "REFRESH_OVERLAP_SECONDS")
 OIDC = ("OIDC_ISSUER", "OIDC_AUDIENCE", "OIDC_ALGORITHMS")
 REST = (
     *("REGISTRY_WATCH_SECONDS", "MAX_BODY_BYTES", "GROUP_POSTING", "HOLD_EXPIRY_SECONDS", "DOCUMENT_RENDERERS"),
-    "LOG_LEVEL",
+    *("BROKER_URL", "WEBHOOK_ALLOWED_NETWORKS", "WEBHOOK_ALLOW_HTTP", "EVENT_STREAMS", "LOG_LEVEL"),
+    *("EVENT_RETENTION_DAYS", "METRICS_PORT", "METRICS_TOKEN", "OTEL"),
 )
 ACCOUNTS = {
     "SMTP_URL": "smtp+starttls://user:the-smtp-password@mail.example:2525",
@@ -61,7 +63,8 @@ ACCOUNTS = {
     "SECOND_FACTOR_DAILY_LIMIT": "8/day",
     "OPERATOR_SECOND_FACTOR": "True",
 }
-ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS)
+PROVER = ("PROVER_BUDGET", "PROVER_SECONDS", "PROVER_HEADS_DIR", "PROOF_MAX_AGE_SECONDS")
+ALL = (*RIGHT, *OTHERS, *CONNECTIONS, *LIMITS, *BROWSERS, *OIDC, *REST, *ACCOUNTS, *PROVER)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +109,11 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REGISTRY_WATCH_SECONDS": "0.5",
         "MAX_BODY_BYTES": "1",
         "HOLD_EXPIRY_SECONDS": "0",
+        "BROKER_URL": "amqp://wallet:the-broker-password@mq.example:5672",
         "LOG_LEVEL": "error",
+        "METRICS_PORT": "9100",
+        "METRICS_TOKEN": "sixteen-or-more.",
+        "OTEL": "True",
         "TENANT_RATE_LIMIT": "1/day",
         "CALLER_RATE_LIMIT": "2/day",
         "TENANT_CONCURRENCY": "1",
@@ -122,6 +129,10 @@ def test_every_setting_is_read(environment: pytest.MonkeyPatch) -> None:
         "REFRESH_OVERLAP_SECONDS": "0",
         "RATE_LIMIT_STORAGE_URL": "rediss://:secret@cache.example:6380/1",
         "TRUSTED_PROXIES": "2",
+        "PROVER_BUDGET": "0.5",
+        "PROVER_SECONDS": "60.0",
+        "PROVER_HEADS_DIR": "heads",
+        "PROOF_MAX_AGE_SECONDS": "61.0",
         **ACCOUNTS,
     }
     for name, value in given.items():
@@ -172,6 +183,7 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "CORS_ORIGINS": "*",
         "RATE_LIMIT_STORAGE_URL": "memcached://cache.example",
         "TRUSTED_PROXIES": "-1",
+        "BROKER_URL": "kafka://mq.example",
         "SMTP_URL": "mail.example:25",
         "MAIL_FROM": "wallet",
         "MAIL_SECONDS": "-1",
@@ -186,6 +198,11 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "SECOND_FACTOR_RATE_LIMIT": "",
         "SECOND_FACTOR_DAILY_LIMIT": "0/day",
         "OPERATOR_SECOND_FACTOR": "perhaps",
+        "WEBHOOK_ALLOWED_NETWORKS": "10.0.0.1/8",
+        "WEBHOOK_ALLOW_HTTP": "sometimes",
+        "PROVER_BUDGET": "0",
+        "PROVER_SECONDS": "0",
+        "PROOF_MAX_AGE_SECONDS": "0",
     }
     for name, value in wrong.items():
         environment.setenv(name, value)
@@ -226,6 +243,9 @@ def test_a_database_without_its_secrets_is_refused(
         ("LOGIN_RATE_LIMIT", "0/minute"),
         ("RATE_LIMIT_STORAGE_URL", "redis://"),
         ("CONNECTION_WAIT_SECONDS", ""),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_TOKEN", "fifteen-only-ab"),
+        ("METRICS_TOKEN", "sixteen or more."),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -247,6 +267,8 @@ def test_a_value_out_of_its_range_is_refused(environment: pytest.MonkeyPatch, na
         ("SMTP_URL", "smtp://"),
         ("SMTP_URL", "smtp://mail.example:many"),
         ("SMTP_URL", "smtp://mail.example/inbox"),
+        ("BROKER_URL", "amqp://"),
+        ("BROKER_URL", "redis://cache.example:many"),
         ("MAIL_FROM", "a@mail.example, b@mail.example"),
         ("MAIL_FROM", "a@mail.example\n"),
         ("ACCOUNT_PAGES_URL", "https://wallet.example/#account"),
@@ -283,6 +305,7 @@ def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> 
     """They end up in tracebacks, in logs of local variables and in shells."""
     for name in ("SMTP_URL", "MAIL_FROM"):
         environment.setenv(name, ACCOUNTS[name])
+    environment.setenv("BROKER_URL", "amqp://wallet:the-broker-password@mq.example")
     shown = f"{read_settings()!r} {read_settings()!s}"
     secrets = (
         RIGHT["TENANT_SECRET"],
@@ -291,6 +314,7 @@ def test_settings_do_not_show_their_secrets(environment: pytest.MonkeyPatch) -> 
         "the-url-password",
         "the-admin-password",
         "the-smtp-password",
+        "the-broker-password",
     )
     assert [secret for secret in secrets if secret in shown] == []
 
@@ -329,6 +353,12 @@ def test_what_no_browser_sends_or_every_page_is_no_origin(environment: pytest.Mo
     environment.setenv("CORS_ORIGINS", f"https://right.example,{origins}")
     with pytest.raises(ConfigurationError, match="CORS_ORIGINS"):
         read_settings()
+
+
+def test_webhooks_go_to_public_networks_unless_told(environment: pytest.MonkeyPatch) -> None:
+    assert (read_settings().webhook_allowed_networks, read_settings().webhook_allow_http) == ((), False)
+    environment.setenv("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,fd00::/8")
+    assert read_settings().webhook_allowed_networks == ("10.0.0.0/8", "fd00::/8")
 
 
 PROVIDER = {"OIDC_ISSUER": "https://id.example/realms/a", "OIDC_AUDIENCE": "wallet"}

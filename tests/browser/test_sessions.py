@@ -15,7 +15,7 @@ from app.auth.passwords import hash_password
 from app.config import ROOT
 from tenant_schemas.testing.plugin import Database
 from tests.factories.clients import clients, needs_node  # noqa: F401  The fixture.
-from tests.factories.nginx import NGINX, one_origin
+from tests.factories.nginx import needs_nginx, one_origin
 from tests.factories.people import People
 from tests.factories.served import served
 
@@ -27,7 +27,7 @@ QUIET = ("--disable-background-networking", "--disable-component-update", "--dis
 pytestmark = [
     needs_node,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light"),
+    needs_nginx,
 ]
 
 

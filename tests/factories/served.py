@@ -12,6 +12,7 @@ from pathlib import Path
 from app.config import ROOT
 from tenant_schemas.testing.plugin import Database
 from tests.conftest import SECRET_KEY, SIGNING_KEYS
+from tests.factories.ports import free_port
 
 PATIENCE_SECONDS = 30
 
@@ -36,12 +37,6 @@ def served(database: Database, log_path: Path, *options: str, **more: str) -> It
         finally:
             process.terminate()
             process.wait(PATIENCE_SECONDS)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -98,12 +98,14 @@ class Program:
 
     at_work: ClassVar[list["Program"]] = []
 
-    def __init__(self, database: Database, module: str, *arguments: str | Path) -> None:
+    def __init__(self, database: Database, module: str, *arguments: str | Path, **variables: str) -> None:
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  It is open as long as the program runs.
+        roles = database.roles
+        logins = {"BACKUP_DATABASE_URL": database.url(roles.backup), "RELAY_DATABASE_URL": database.url(roles.relay)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
             cwd=ROOT,
-            env=os.environ | environment(database) | {"BACKUP_DATABASE_URL": database.url(database.roles.backup)},
+            env=os.environ | environment(database) | logins | variables,
             stdout=self._output,
             stderr=subprocess.PIPE,
             text=True,

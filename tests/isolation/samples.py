@@ -13,6 +13,7 @@ from app.auth.passwords import hash_password
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.catalogue import Catalogue
+from tests.factories.feed import Feed
 from tests.factories.people import People
 
 TENANTS = ("eur", "km")
@@ -61,11 +62,15 @@ def soon() -> str:
     return (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
 
-OWNED = ("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}", "{invitation}")
+OWNED = (
+    *("{wallet}", "{payment}", "{hold}", "{order}", "{key}", "{leaver}", "{member}", "{document}", "{invitation}"),
+    *("{webhook}", "{deleted_webhook}", "{replay}"),
+)
 _FACTOR = "/api/me/second-factor"
 _INVITATION = "/api/admin/invitations/<uuid:invitation_id>"
 _DOCUMENT = "documents/<uuid:document_id>"
 _WALLET = "/api/admin/wallets/<uuid:wallet_id>"
+_WEBHOOK = "/api/admin/webhooks/<uuid:webhook_id>"
 _FORMS = ("", ".csv", ".pdf")
 _YEARS = {"from": "2000-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"}
 
@@ -74,6 +79,12 @@ def _of_wallet(verb: str) -> dict[str, str]:
     return {"rule": f"{_WALLET}/{verb}", "path": f"/api/admin/wallets/{{wallet}}/{verb}"}
 
 
+def _of_webhook(verb: str) -> dict[str, str]:
+    return {"rule": f"{_WEBHOOK}/{verb}", "path": f"/api/admin/webhooks/{{webhook}}/{verb}"}
+
+
+# This machine: the name resolves at once, and the address is refused.
+HOOK = {"url": "https://localhost/hook"}
 SAMPLES = (
     Sample("GET", "/livez", ANYONE),
     Sample("GET", "/readyz", ANYONE),
@@ -115,6 +126,8 @@ SAMPLES = (
     Sample("POST", f"{_FACTOR}/remove", USERS, json={"currentPassword": "wrong", "code": "123456"}),
     Sample("GET", "/api/wallet", MEMBERS),
     Sample("GET", "/api/wallets", MEMBERS),
+    Sample("GET", "/api/wallet/events", MEMBERS),
+    Sample("GET", "/api/admin/events/stream", READERS),
     Sample("GET", "/api/wallet/transactions", MEMBERS),
     Sample("GET", "/api/wallet/transactions/<uuid:transaction_id>", MEMBERS, "/api/wallet/transactions/{payment}"),
     Sample("GET", "/api/wallet/balance", MEMBERS),
@@ -188,6 +201,7 @@ SAMPLES = (
     Sample("GET", "/api/admin/credit-report", READERS),
     Sample("GET", "/api/admin/credit-report/wallets", READERS),
     Sample("GET", "/api/admin/audit-log", READERS),
+    Sample("GET", "/api/admin/events", READERS),
     Sample("GET", "/api/admin/api-keys", ADMINS),
     Sample(
         "POST",
@@ -213,6 +227,21 @@ SAMPLES = (
         json={"role": "member"},
     ),
     Sample("DELETE", "/api/admin/members/<uuid:user_id>", ADMINS, "/api/admin/members/{leaver}"),
+    Sample("GET", "/api/admin/webhooks", ADMINS),
+    Sample("POST", "/api/admin/webhooks", ADMINS, json=HOOK),
+    Sample("GET", _WEBHOOK, ADMINS, "/api/admin/webhooks/{webhook}"),
+    Sample("PATCH", _WEBHOOK, ADMINS, "/api/admin/webhooks/{webhook}", json={"payload": "full"}),
+    Sample("DELETE", _WEBHOOK, ADMINS, "/api/admin/webhooks/{deleted_webhook}"),
+    *(Sample("POST", who=ADMINS, **_of_webhook(verb)) for verb in ("enable", "disable", "rotate", "test")),
+    *(Sample("GET", who=ADMINS, **_of_webhook(list_)) for list_ in ("attempts", "parked")),
+    Sample("POST", who=ADMINS, json=_YEARS, **_of_webhook("replay")),
+    Sample(
+        "POST",
+        f"{_WEBHOOK}/events/<uuid:event_id>/resend",
+        ADMINS,
+        "/api/admin/webhooks/{webhook}/events/{payment}/resend",
+    ),
+    Sample("GET", f"{_WEBHOOK}/replays/<uuid:replay_id>", ADMINS, "/api/admin/webhooks/{webhook}/replays/{replay}"),
 )
 OF_TENANTS = [sample for sample in SAMPLES if sample.who in OF_A_TENANT]
 
@@ -241,13 +270,17 @@ class Side:
             "member": self.member.user_id,
             "leaver": self.leaver.user_id,
             "key": self._key(api, "auditor")["id"],
-            "invitation": self._invitation(api),
+            "invitation": self._made(api, "invitations", {"email": f"{uuid4().hex}@example.com", "role": "member"}),
             "product": product,
             "currency": CURRENCY[slug],
             "email": self.member.email,
             "slug": slug,
             "provisioning": provisioning,
+            "webhook": self._made(api, "webhooks", HOOK),
+            "deleted_webhook": self._made(api, "webhooks", HOOK),
         }
+        Feed(app, slug).stamp()
+        self.things["replay"] = self._made(api, f"webhooks/{self.things['webhook']}/replay", _YEARS)
 
     def _key(self, api: Api, role: str) -> dict[str, Any]:
         body = {"name": "a robot", "role": role, "expiresAt": soon()}
@@ -255,9 +288,8 @@ class Side:
         assert answer.status_code == 201, answer.text
         return dict(answer.json)
 
-    def _invitation(self, api: Api) -> str:
-        body = {"email": f"{uuid4().hex}@example.com", "role": "member"}
-        answer = api.post("/api/admin/invitations", self.admin, self.slug, json=body)
+    def _made(self, api: Api, what: str, body: dict[str, Any]) -> str:
+        answer = api.post(f"/api/admin/{what}", self.admin, self.slug, json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json["id"])
 
@@ -281,6 +313,8 @@ class World:
             " VALUES (%s, 'failed', '', '{}', 'failed', 'a test', %s, now())",
             (provisioning, self.operator.user_id),
         )
+        for slug in TENANTS:  # A tenant has fifty at most.
+            self.eye.execute(f"DELETE FROM {slug}_schema.webhook_endpoints".encode())
         self.sides = {slug: Side(app, database, slug, product, provisioning) for slug in TENANTS}
         for side in self.sides.values():
             side.things["document"] = self._document(side)

@@ -113,7 +113,7 @@ CROSSINGS = {
         "0A000",
     ),
     "by schema_to_xml": ("x' UNION SELECT schema_to_xml('{other}_schema', true, true, '')::text --", REFUSED),
-    "by its function": ("x' UNION SELECT wallet_id::text FROM {other}_schema.ledger_audit_v4() --", REFUSED),
+    "by its function": ("x' UNION SELECT wallet_id::text FROM {other}_schema.ledger_audit_v5() --", REFUSED),
     "by a file": ("x' UNION SELECT pg_read_file('postgresql.conf') --", REFUSED),
     "by a large object": ("x' UNION SELECT lo_create(0)::text --", REFUSED),
     "by the catalogue of settings": (

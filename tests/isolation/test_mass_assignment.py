@@ -86,7 +86,7 @@ def test_a_field_that_was_not_asked_for_is_refused_whatever_it_says(unchanged: W
     assert wrong == {(name, str(value)): refused_at(name, "unknown_field") for name, value in sent}
 
 
-NESTED = tuple(route for route in ROUTES if any(isinstance(value, list) for value in route.body.values()))
+NESTED = tuple(route for route in ROUTES if "items" in route.body)
 
 
 @pytest.mark.parametrize("route", NESTED, ids=str)

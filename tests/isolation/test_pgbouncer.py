@@ -31,7 +31,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed: apt-get install pgbouncer")

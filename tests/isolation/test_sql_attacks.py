@@ -480,6 +480,35 @@ def test_the_backup_reads_and_is_refused_all_else(database: Database, statement:
             attack(statement)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TABLE eur_schema.events",
+        "TABLE eur_schema.events_head",
+        "TABLE eur_schema.events_waiting",
+        "SELECT eur_schema.events_stamp_v1(1)",
+        "TABLE shared.users",
+        "TABLE shared.memberships",
+        "TABLE shared.api_keys",
+        "UPDATE shared.tenants SET status = 'active'",
+        "SELECT FROM shared.tenants FOR UPDATE",
+        "CREATE TABLE shared.mine ()",
+        "SET ROLE tenant_eur",
+        "SET ROLE wallet_app",
+        "SET ROLE wallet_owner",
+        *INSIDE_A_SELECT,
+        *PEEPING,
+        *OUT_OF_THE_DATABASE,
+        *OF_THE_SERVER,
+    ],
+)
+def test_the_relay_learns_who_has_events_and_sees_none(database: Database, statement: str) -> None:
+    with rolled_back(database.as_role("wallet_relay")) as attack:
+        attack("SELECT * FROM shared.events_waiting_v1(ARRAY(SELECT schema_name FROM shared.tenants))")
+        with pytest.raises(REFUSED):
+            attack(statement)
+
+
 def test_who_watches_the_server_still_may(database: Database) -> None:
     """The privileges taken from PUBLIC were granted to PostgreSQL's own monitoring role."""
     name = f"watcher_{uuid4().hex[:8]}"

@@ -78,7 +78,7 @@ def test_a_ledger_of_the_first_revision_is_sound_afterwards_and_is_answered_as_b
     again = (wallet_of(old), "payment", 700, "two", "order-1", "bread")
     first_answer = old.execute(POST, again).fetchall()
     migrate(fresh_database)
-    assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
     assert old.execute("SELECT * FROM ledger_audit_v1()").fetchall() == []
     after = old.execute("SELECT id, hash, amount_minor, balance_after_minor FROM wallet_transactions ORDER BY seq")
     assert after.fetchall() == before
@@ -95,10 +95,10 @@ def test_the_audit_log_of_before_is_the_beginning_of_its_chain(old: Superuser, f
     assert old.execute(query).fetchall() == before
     places = old.execute("SELECT seq, actor_kind FROM audit_log ORDER BY at").fetchall()
     assert places == [(1, "user"), (2, "user")]
-    assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
     old.execute("SET session_replication_role TO replica")
     old.execute("UPDATE audit_log SET before = '{}' WHERE seq = 1")
-    assert "entry 1" in str(old.execute("SELECT finding FROM ledger_audit_v4()").fetchall())
+    assert "entry 1" in str(old.execute("SELECT finding FROM ledger_audit_v5()").fetchall())
 
 
 def test_an_order_paid_before_is_paid_and_one_paid_twice_stays_in_the_ledger(
@@ -122,7 +122,7 @@ def test_yesterdays_code_can_not_spend_what_is_held_today(old: Superuser, fresh_
     with pytest.raises(psycopg.Error, match="insufficient_funds"):
         old.execute(POST, (wallet_id, "payment", 501, "five", None, None))
     old.execute(POST, (wallet_id, "payment", 500, "six", None, None))
-    assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 def test_yesterdays_code_opens_and_configures_by_todays_policy(
@@ -138,7 +138,7 @@ def test_yesterdays_code_opens_and_configures_by_todays_policy(
     assert limit_minor == 500
     with pytest.raises(psycopg.Error, match="credit_limit_above_policy"):
         old.execute("SELECT wallet_configure_v1(%s, 1, %s, 901, NULL, 'r')", (wallet_id, person.user_id))
-    assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_tampered_entry_of_before_is_found_beside_movements_of_today(
     old.execute(POST, (wallet_of(old), "deposit", 5, "five", None, None))
     forms = old.execute("SELECT seq, debit_account FROM wallet_transactions ORDER BY seq").fetchall()
     assert forms == [(1, None), (2, None), (3, None), (4, None), (5, "cash")]
-    assert old.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert old.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
     entries = old.execute("SELECT entry_no, debit_account, amount_minor FROM movement_entries ORDER BY created_at")
     assert [row[1:] for row in entries.fetchall()] == [
         ("cash", 10_000),
@@ -188,7 +188,7 @@ def test_a_tampered_entry_of_before_is_found_beside_movements_of_today(
         old.execute("BEGIN")
         old.execute("SET LOCAL session_replication_role TO replica")
         old.execute(tampering)
-        found = old.execute("SELECT seq FROM ledger_audit_v4() WHERE wallet_id IS NOT NULL").fetchall()
+        found = old.execute("SELECT seq FROM ledger_audit_v5() WHERE wallet_id IS NOT NULL").fetchall()
         old.execute("ROLLBACK")
         assert found[0] == (2,), tampering
 

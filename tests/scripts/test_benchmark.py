@@ -9,7 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import redis
+from click.testing import CliRunner
+
 from app.config import ROOT
+from scripts.benchmark import main
+from tests.factories.brokers import (
+    NatsBroker,
+    RabbitBroker,
+    RedisBroker,
+    needs_nats,
+    needs_rabbitmq,
+    needs_redis,
+)
+from tests.factories.ports import free_port
 
 LONGEST_SECONDS = 120
 TINY = ["--seconds", "0.5", "--rounds", "1", "--clients", "2", "--wallets", "10", "--workers", "1", "--threads", "2"]
@@ -124,3 +137,36 @@ def test_a_small_fleet_has_a_ratio_for_each_work_and_leaves_nothing() -> None:
     own, pool = told["footprints"]
     assert (own["backends"], pool["backends"]) == (8, 1)  # The two permanent tenants get requests too.
     assert own["largest_backend_mib"] <= own["backends_mib"]
+
+
+@needs_redis
+@needs_nats
+@needs_rabbitmq
+def test_events_are_measured_in_tiny_slices_and_leave_nothing() -> None:
+    tiny = ["--seconds", "0.5", "--rounds", "1", "--clients", "2", "--wallets", "10", "--tenants", "4"]
+    told = benchmark("events", *tiny)
+    assert list(told["ways"]) == ["without", "trigger", "relay", "snapshot"]
+    assert all(way["ratio_to_without"] > 0 for way in told["ways"].values())
+    assert told["stamped_per_second"] > 0
+    assert told["sweep_in_payments"] > 0
+
+
+def test_brokers_in_tiny_slices_confirm_everything_and_keep_nothing(
+    rabbit_broker: RabbitBroker, redis_broker: RedisBroker, nats_broker: NatsBroker
+) -> None:
+    urls = [broker.url for broker in (rabbit_broker, redis_broker, nats_broker)]
+    options = [part for url in urls for part in ("--url", url)]
+    with redis.Redis.from_url(redis_broker.url) as client:
+        before = set(client.keys())
+        told = benchmark("brokers", *options, "--seconds", "0.1", "--rounds", "1", "--batch", "20")
+        assert set(client.keys()) == before
+    assert list(told["ways"]) == [f"{url} {way}" for url in urls for way in ("many", "one")]
+    for way in told["ways"].values():
+        assert way["median_per_second"] > 0
+        assert 0 < way["batch_p50_ms"] <= way["batch_p99_ms"]
+
+
+def test_a_broker_that_is_away_is_a_failure() -> None:
+    ran = CliRunner().invoke(main, ["brokers", "--url", f"redis://127.0.0.1:{free_port()}"])
+    assert ran.exit_code == 1
+    assert "can't be reached" in ran.stderr

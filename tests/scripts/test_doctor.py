@@ -97,3 +97,18 @@ def test_bad_arguments_and_settings_exit_2(run: Run, monkeypatch: pytest.MonkeyP
     assert run("--nonsense").exit_code == 2
     monkeypatch.setenv("ADMIN_DATABASE_URL", "")
     assert run().exit_code == 2
+
+
+def test_the_provers_findings_and_old_proofs_are_the_doctors(run: Run, fresh_database: Database) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute("UPDATE shared.tenants SET created_at = now() - interval '3 days' WHERE slug = 'km'")
+    superuser.execute(
+        "INSERT INTO shared.tenant_proofs (tenant_id, proven_at, findings, first_finding)"
+        " SELECT id, now(), 1, 'wallet 5' FROM shared.tenants WHERE slug = 'eur'"
+    )
+    result = run("--json")
+    assert result.exit_code == 1
+    shown = {(each["severity"], each["check"], each["where"]): each["what"] for each in found(result)}
+    assert "wallet 5" in shown["error", "proofs", "tenant eur"]
+    assert "never proven" in shown["warning", "proofs", "tenant km"]
+    assert len(shown) == 2

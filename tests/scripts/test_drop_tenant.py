@@ -49,6 +49,22 @@ def test_the_script_backs_up_then_drops_and_the_tenant_can_be_had_back(
     assert (found.status_code, found.json.get("depositBalance")) == (200, "5.00"), found.json
 
 
+def test_a_tenant_whose_webhooks_wait_is_dropped_on_demand_only(
+    run: Run, fresh_database: Database, own: People, mark: Tenant
+) -> None:
+    login = fresh_database.as_tenant("mark")
+    login.execute("SELECT webhook_create_v1('https://localhost/hook', NULL, '{}', 'full', 'wallet')")
+    own.wallet(own.make(mark="member"), "mark", balance_minor=500)
+    login.close()
+    assert run("archive_tenant", "mark").exit_code == 0
+    refused = run("drop_tenant", "mark", "--no-backup", "--yes")
+    assert (refused.exit_code, "1 webhooks of tenant 'mark' wait for events" in refused.output) == (1, True)
+    assert "flask webhooks disable --tenant mark" in refused.output
+    assert traces(fresh_database, mark) != []
+    assert run("drop_tenant", "mark", "--no-backup", "--yes", "--undelivered").exit_code == 0
+    assert traces(fresh_database, mark) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed", "code"),
     [

@@ -18,7 +18,7 @@ import pytest
 
 from app.config import ROOT
 from tenant_schemas import embedded
-from tests.factories.served import free_port
+from tests.factories.ports import free_port
 
 START_SECONDS = 60
 
@@ -29,13 +29,13 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+def served(folder: Path, **more: str) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
     """Run `python -m scripts.serve` until it prints its examples; yields its URL, its output and the process."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.serve"],
         cwd=ROOT,
-        env=environment(folder, PORT=str(port)),
+        env=environment(folder, PORT=str(port), **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -62,8 +62,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[tuple[str, str]]:
-    with served(folder) as (url, said, process):
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, metrics_port: int) -> Iterator[tuple[str, str]]:
+    with served(folder, METRICS_PORT=str(metrics_port)) as (url, said, process):
         yield url, said
         started = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
@@ -212,6 +217,12 @@ def test_the_tour_of_the_readme_and_its_page_works_when_pasted(server: tuple[str
     assert "permission denied for schema km_schema" in done.stderr
 
 
+def test_metrics_have_a_port_of_their_own(server: tuple[str, str], metrics_port: int) -> None:
+    assert "wallet_http_request_seconds_bucket" in httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    assert httpx.get(f"http://127.0.0.1:{metrics_port}/livez").status_code == 404
+    assert httpx.get(f"{server[0]}/metrics").status_code == 404
+
+
 def test_a_second_run_starts_with_the_same_data_and_a_taken_port_is_refused(tmp_path: Path) -> None:
     def balance(url: str) -> str:
         with Caller(url, "member") as http:
@@ -221,12 +232,19 @@ def test_a_second_run_starts_with_the_same_data_and_a_taken_port_is_refused(tmp_
         first = balance(url)
         port = re.search(r":(\d+)", url.removeprefix("http:"))
         assert port is not None
-        refused = subprocess.run(
-            [sys.executable, "-m", "scripts.serve"],
-            cwd=ROOT, env=environment(tmp_path, PORT=port[1]), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert refused.returncode == 2
-        assert "Set PORT" in refused.stderr
+        free = str(free_port())
+        for own, of_metrics, told in (
+            (port[1], "0", "Set PORT"),
+            (free, port[1], "Set METRICS_PORT"),
+            (free, free, "both"),
+        ):
+            refused = subprocess.run(
+                [sys.executable, "-m", "scripts.serve"],
+                cwd=ROOT, env=environment(tmp_path, PORT=own, METRICS_PORT=of_metrics),
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert refused.returncode == 2
+            assert told in refused.stderr
     with served(tmp_path) as (url, _, _process):
         assert balance(url) == first
 

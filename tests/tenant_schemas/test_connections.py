@@ -195,6 +195,10 @@ def test_when_all_are_in_use_the_wait_ends_in_an_error_and_costs_nothing(
             with pytest.raises(ConnectionsExhausted):
                 engine.one_statement("SELECT 1", (), retry=True)
         assert 0.4 <= monotonic() - started < 5
+        figures = connections.figures()
+        assert (figures.in_use, figures.opened, figures.open, figures.closed) == ({"tenants": 2}, {"tenants": 2}, 2, 0)
+        assert [kind for kind, _ in figures.waits] == ["shared", "shared", "tenants", "tenants"]
+        assert min(seconds for _, seconds in figures.waits) >= 0.1
     for engine in (connections.shared, connections.engine(eur), connections.engine(km)):
         assert engine.one_statement("SELECT 1", ()) == [(1,)]
 
@@ -208,10 +212,15 @@ def test_who_waits_gets_the_connection_that_another_tenant_gives_back(
         waiting = [pool.submit(connections.engine(tenant).one_statement, WHO, ()) for tenant in (km, eur)]
         sleep(0.05)
         assert not any(one.done() for one in waiting)
+        assert connections.figures().waiting == {"tenants": 2}
         holding.close()
         rows = [one.result() for one in waiting]
     assert rows == [[("tenant_km", "km_schema")], [("tenant_eur", "eur_schema")]]
     assert connections.open_count == 1
+    figures = connections.figures()
+    assert (figures.waiting["tenants"], len(figures.waits)) == (0, 2)
+    assert figures.opened["tenants"] - figures.closed == 1
+    assert connections.figures().waits == [], "each wait is told once"
 
 
 @pytest.mark.parametrize("end", ["broken", "retired"])

@@ -38,7 +38,17 @@ OUR_SCHEMAS = ["eur_schema", "km_schema", "shared"]
 
 Rights = dict[str, str]
 
-TENANT_VIEWS = ("credit_in_use", "credit_limit_changes", "ledger_postings", "movement_entries", "trial_balance")
+TENANT_VIEWS = (
+    *(
+        "credit_in_use",
+        "credit_limit_changes",
+        "events_passed",
+        "events_waiting",
+        "ledger_postings",
+        "movement_entries",
+    ),
+    *("trial_balance", "webhooks_due"),
+)
 TENANT_TABLES = (
     *(
         "alembic_version",
@@ -46,16 +56,24 @@ TENANT_TABLES = (
         "audit_log",
         "audit_refusals",
         "bulk_requests",
+        "command_outcomes",
         "credit_policies",
         "documents",
+        "event_cursors",
+        "events",
+        "events_head",
         "holds",
         "ledger_accounts",
         "ledger_entries",
         "order_items",
     ),
     *("order_payments", "orders", "reconciliations", "wallet_transactions", "wallets"),
+    *("webhook_attempts", "webhook_endpoints", "webhook_lanes", "webhook_parked", "webhook_replays"),
+    *("proof_findings", "proof_progress", "wallet_proofs"),
     *TENANT_VIEWS,
 )
+# It gives events their order within a wallet.
+TENANT_SEQUENCES = ("events_n",)
 # With the owner's rights, so that they can write.
 DEFINERS = (
     "audit_note_v1(jsonb)",
@@ -66,6 +84,7 @@ DEFINERS = (
     "audit_refusals_end_v2()",
     "audit_refused_v1(jsonb)",
     "audit_refused_v2(jsonb)",
+    "command_run_v1(text,text,text,bytea,uuid,bigint,jsonb,jsonb,text,jsonb,text)",
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "credit_policy_set_v2(text,bigint,bigint,bigint,uuid,text)",
     "document_claim_v1()",
@@ -73,6 +92,10 @@ DEFINERS = (
     "document_report_v1(uuid,integer,bigint,bigint)",
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
     "documents_expire_v1()",
+    "event_cursor_move_v1(text,uuid,uuid,bigint)",
+    "event_cursor_take_v1(text,uuid,double precision)",
+    "events_stamp_v1(integer)",
+    "events_trim_v1(interval,boolean,integer)",
     "hold_authorise_v1(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_authorise_v2(uuid,bigint,text,timestamp with time zone,text,text)",
     "hold_capture_v1(uuid,uuid,bigint,text)",
@@ -86,6 +109,7 @@ DEFINERS = (
     "order_cancel_v1(uuid,uuid,text)",
     "order_cancel_v2(uuid,uuid,text)",
     "order_place_v1(uuid,text,jsonb,text)",
+    "proof_step_v1(integer,interval)",
     "wallet_configure_v1(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v2(uuid,integer,uuid,bigint,text,text)",
     "wallet_configure_v3(uuid,integer,uuid,bigint,text,text)",
@@ -106,16 +130,42 @@ DEFINERS = (
     "wallet_unopened_v1(uuid,text)",
     "wallets_open_missing_v1(uuid[],text)",
     "wallets_open_missing_v2(uuid[],text)",
+    "webhook_change_v1(uuid,integer,text,text,text[],text,text)",
+    "webhook_claim_v1(uuid,integer,uuid)",
+    "webhook_create_v1(text,text,text[],text,text)",
+    "webhook_delete_v1(uuid)",
+    "webhook_disable_v1(uuid)",
+    "webhook_enable_v1(uuid,boolean)",
+    "webhook_noticed_v1(uuid,uuid)",
+    "webhook_replay_v1(uuid,bigint,bigint,text[])",
+    "webhook_rotate_v1(uuid)",
+    "webhook_settle_v1(uuid,uuid,integer,jsonb)",
+    "webhook_tested_v1(uuid,uuid,text,text,integer,text,integer,text)",
+    "webhook_trim_v1(uuid,integer,integer,integer)",
+    "webhooks_passed_v1()",
 )
 TENANT_FUNCTIONS = (
     *DEFINERS,
     "audit_hash_v1(bytea,{schema_name}.audit_log)",
     "credit_used_minor({schema_name}.wallets)",
     "deposit_balance_minor({schema_name}.wallets)",
+    "events_audit_v1()",
     "ledger_audit_v1()",
     "ledger_audit_v2()",
     "ledger_audit_v3()",
     "ledger_audit_v4()",
+    "ledger_audit_v5()",
+    "audit_log_findings_v1(bigint,bigint)",
+    "entry_findings_v1(uuid[])",
+    "event_findings_v1(bigint,bigint)",
+    "feed_findings_v1()",
+    "hold_findings_v1(uuid[])",
+    "movement_event_findings_v1(uuid[],bigint[],bigint[])",
+    "movement_findings_v1(uuid[],bigint[],bigint[])",
+    "order_findings_v1(uuid[])",
+    "order_payment_findings_v1(text[])",
+    "tenant_findings_v1()",
+    "wallet_findings_v1(uuid[])",
     "wallet_genesis_hash_v1(uuid,uuid,text)",
     "wallet_transaction_hash_v1(bytea,{schema_name}.wallet_transactions,jsonb)",
     "wallet_transaction_hash_v2(bytea,bytea,timestamp with time zone,uuid,uuid,text,bigint,text,bigint,bigint,text,"
@@ -135,12 +185,12 @@ SHARED_TABLES = (
     ),
     *("invitations", "recovery_codes", "second_factors"),
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
-    *("schema_stamps", "sessions", "spare_schemas", "tenants", "users"),
+    *("schema_stamps", "sessions", "spare_schemas", "tenant_proofs", "tenants", "users"),
 )
-# Triggers, which nobody can call.
+# The relay may call the first one; triggers nobody can.
 SHARED_DEFINERS = (
-    *("former_members_erase_v1", "memberships_note_former_v1"),
-    *("users_erase_invitations_v1", "users_forget_anonymised_v1"),
+    *("events_waiting_v1(text[])", "former_members_erase_v1()", "memberships_note_former_v1()"),
+    *("users_erase_invitations_v1()", "users_forget_anonymised_v1()"),
 )
 SHARED_VIEWS = ("all_members", "member_directory")
 
@@ -191,6 +241,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
         "shared.second_factors": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
+        "shared.tenant_proofs": "INSERT SELECT UPDATE",
         "shared.tenants": "SELECT UPDATE",
         "shared.users": "INSERT SELECT UPDATE",
     },
@@ -200,9 +251,19 @@ EXPECTED: dict[str, Rights] = {
     "wallet_backup": (
         {"database": "CONNECT", "schema public": "USAGE"}
         | {f"schema {schema_name}": "USAGE" for schema_name in OUR_SCHEMAS}
-        | {f"{schema_name}.{table}": "SELECT" for schema_name in OUR_SCHEMAS[:2] for table in TENANT_TABLES}
+        | {
+            f"{schema_name}.{name}": "SELECT"
+            for schema_name in OUR_SCHEMAS[:2]
+            for name in (*TENANT_TABLES, *TENANT_SEQUENCES)
+        }
         | {f"shared.{table}": "SELECT" for table in (*SHARED_TABLES, *SHARED_VIEWS)}
     ),
+    "wallet_relay": {
+        "database": "CONNECT",
+        "schema shared": "USAGE",
+        "shared.events_waiting_v1(text[])": "EXECUTE",
+        "shared.tenants": "SELECT",
+    },
     "PUBLIC": {},
 }
 
@@ -286,7 +347,7 @@ def test_the_matrix_sees_what_is_added(fresh_database: Database) -> None:
 
 
 def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Database) -> None:
-    """Each table, view, function and type; and no sequence, because keys are uuids."""
+    """Each table, view, function and type; and no sequence of keys, because keys are uuids."""
     superuser = database.as_superuser()
     relations = superuser.execute(
         "SELECT n.nspname, c.relkind::text, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -301,6 +362,7 @@ def test_no_object_of_ours_is_missing_from_what_is_written_here(database: Databa
             for schema_name in OUR_SCHEMAS[:2]
             for table in TENANT_TABLES
         ]
+        + [(schema_name, "S", sequence) for schema_name in OUR_SCHEMAS[:2] for sequence in TENANT_SEQUENCES]
     )
     schemas = superuser.execute(
         "SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|information_schema)'"
@@ -352,7 +414,7 @@ def test_functions_with_the_owners_rights_are_known_and_keep_their_path(database
         f"{schema_name}.{function.format(schema_name=schema_name)}": [f"search_path={schema_name}, pg_temp"]
         for schema_name in OUR_SCHEMAS[:2]
         for function in DEFINERS
-    } | {f"shared.{function}()": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
+    } | {f"shared.{function}": ["search_path=shared, pg_temp"] for function in SHARED_DEFINERS}
 
 
 def test_views_have_their_readers_rights_but_for_those_of_members(database: Database) -> None:
@@ -400,7 +462,9 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.second_factors", "{wallet_app}", "*", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
+        ("shared.tenant_proofs", "{wallet_app}", "*", True, "true", None),
         ("shared.tenants", "{wallet_app}", "*", True, "true", None),
+        ("shared.tenants", "{wallet_relay}", "r", True, "true", None),
         ("shared.tenants", "{wallet_tenants}", "*", True, "(role_name = CURRENT_USER)", None),
         ("shared.users", "{wallet_app}", "*", True, "true", None),
     ]
@@ -421,6 +485,7 @@ def test_no_role_has_an_attribute_it_does_not_need(database: Database) -> None:
         "wallet_migrator": (True, True, False, False, shared_side),
         "wallet_app": (True, False, False, False, shared_side),
         "wallet_backup": (True, False, True, False, shared_side),
+        "wallet_relay": (True, False, False, False, shared_side),
         "wallet_tenants": (False, False, False, False, nothing),
         "wallet_pool": (True, False, False, False, shared_side),
         "tenant_eur": (True, False, False, False, ["search_path=eur_schema, pg_temp"]),
@@ -434,7 +499,7 @@ def test_who_is_whose_member_is_written_here(database: Database) -> None:
     options = "inherit_option, set_option" if superuser.info.server_version >= 160000 else "true, true"
     rows = superuser.execute(
         f"SELECT member::regrole::text, roleid::regrole::text, {options} FROM pg_auth_members"  # type: ignore[arg-type]
-        " WHERE member::regrole::text ~ '^(wallet|tenant)_'"
+        " WHERE member::regrole::text ~ '^(wallet|tenant)_' AND roleid::regrole::text !~ '^parked_'"  # of the test kit
     ).fetchall()
     expected = {
         ("tenant_eur", "wallet_tenants", True, True),
@@ -488,7 +553,7 @@ def test_passwords_are_kept_as_scram_verifiers(database: Database) -> None:
         "SELECT rolname, rolpassword FROM pg_authid WHERE rolname ~ '^(wallet|tenant)_' AND rolcanlogin"
     )
     passwords = dict(rows.fetchall())
-    service = {"wallet_migrator", "wallet_app", "wallet_backup", "wallet_pool"}
+    service = {"wallet_migrator", "wallet_app", "wallet_backup", "wallet_relay", "wallet_pool"}
     assert set(passwords) == {*service, "tenant_eur", "tenant_km"}
     assert {name: password.partition("$")[0] for name, password in passwords.items()} == dict.fromkeys(
         passwords, "SCRAM-SHA-256"

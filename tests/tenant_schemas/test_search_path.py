@@ -565,6 +565,7 @@ def test_one_statement_that_breaks_on_the_way_is_sent_once_more_only_if_asked(
                 with pytest.raises(psycopg.errors.AdminShutdown):
                     engine.one_statement("SELECT pg_terminate_backend(pg_backend_pid(), 5000)", (), retry=True)
                 assert engine.one_statement("SELECT 1", ()) == [(1,)]
+                assert connections.figures().retries == (2 if side is SHARED else 4)
             finally:
                 fresh_database.as_superuser().execute("REVOKE pg_signal_backend FROM tenant_eur")
 

@@ -16,6 +16,8 @@ from app.auth.actors import Actor
 from app.ledger.bulk.models import Item, Outcome
 from app.ledger.errors import OrderAlreadyPaid
 from app.ledger.service import POSTED_COLUMNS, posted_transaction
+from app.metrics.definitions import MOVED_MINOR, POSTINGS
+from app.metrics.observations import FAILED, POSTED, REPLAYED, count
 from app.sql_refusals import named_refusals, refusal
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
@@ -46,15 +48,16 @@ def post_many(items: Sequence[Item], *, actor: Actor, idempotency_key: str, is_a
     batch = sha256(orjson.dumps([is_atomic, keyed])).hexdigest()
     entry = entry_json(actor, action="transactions.bulk", subject=idempotency_key)
     parameters = (orjson.dumps(keyed).decode(), actor.id, batch, is_atomic, idempotency_key, entry)
+    types = [item.type for item in items]
     for _ in range(min(len(items), _MOST_TRIES)):
         try:
-            return _post_many(parameters)
+            return _post_many(parameters, types)
         except OrderAlreadyPaid as error:
             if "item" in error.members:
                 raise
             # Another request paid an order at the same moment. The next call sees which order, so each call has one
             # order less to lose.
-    return _post_many(parameters)
+    return _post_many(parameters, types)
 
 
 def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
@@ -73,13 +76,13 @@ def _keyed(items: Sequence[Item], idempotency_key: str) -> list[dict[str, Any]]:
     return keyed
 
 
-def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
+def _post_many(parameters: tuple[Any, ...], types: Sequence[str]) -> list[Outcome]:
     engine = connections().engine(current_tenant())
     with named_refusals():
         # After a broken connection, the same idempotency keys make the second try safe.
         rows = engine.one_statement(_POST_MANY, parameters, retry=True)
     mark_written()
-    return [
+    outcomes = [
         Outcome(
             transaction=None if refused_by else posted_transaction(columns),
             is_replayed=replayed,
@@ -87,3 +90,16 @@ def _post_many(parameters: tuple[Any, ...]) -> list[Outcome]:
         )
         for replayed, refused_by, detail, *columns in rows
     ]
+    _note(types, outcomes)
+    return outcomes
+
+
+def _note(types: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    """Note the outcomes for the metrics."""
+    for type_, outcome in zip(types, outcomes, strict=True):
+        if outcome.transaction is None:
+            count(POSTINGS, type_, outcome.refusal.code if outcome.refusal else FAILED)
+        else:
+            count(POSTINGS, type_, REPLAYED if outcome.is_replayed else POSTED)
+        if outcome.transaction and not outcome.is_replayed:
+            count(MOVED_MINOR, type_, outcome.transaction.currency, number=abs(outcome.transaction.amount_minor))

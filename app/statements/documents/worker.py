@@ -28,6 +28,7 @@ from flask import Flask, current_app
 
 from app.config import ROOT, Settings
 from app.db import ROLES
+from app.metrics.endpoint import FOLDER_VARIABLE
 from app.statements.documents.jobs import is_waiting
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.flask import connections
@@ -79,6 +80,8 @@ class DocumentWorker:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _PROGRAM.format(niceness=NICENESS)],
             cwd=ROOT,
+            # Each program would leave files in the folder of the metrics.
+            env={name: value for name, value in os.environ.items() if name != FOLDER_VARIABLE},
             input=self._task(tenant),
             capture_output=True,
             check=True,

@@ -122,5 +122,5 @@ def test_a_wallet_of_a_dry_run_that_is_committed_is_reported(fresh_database: Dat
     """It has a credit limit and no audit entry."""
     with fresh_database.as_tenant("eur") as tenant:
         tenant.execute("SELECT wallet_rehearse_v1(%s, 'EUR')", (newcomer.user_id,))
-        found = tenant.execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+        found = tenant.execute("SELECT finding FROM ledger_audit_v5()").fetchall()
     assert ("limit or status is not what the audit log says",) in found

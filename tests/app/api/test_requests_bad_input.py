@@ -26,6 +26,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import Answer, answer_of, faults_of, problem_of, refused_at
 from tests.factories.api import Api
 from tests.factories.catalogue import Catalogue
+from tests.factories.feed import Feed
 from tests.factories.people import People, Person
 
 TENANTS = ("eur", "km")
@@ -249,6 +250,31 @@ ROUTES = (
         choices=("role", "apiKeys"),
     ),
     Route(
+        "/api/admin/webhooks",
+        {"url": "https://localhost/hook", "description": "till", "types": [], "payload": "thin", "order": "none"},
+        required=("url",),
+        texts={"description": 200},
+        choices=("payload", "order"),
+        also=("url", "types"),
+        wants_key=False,
+    ),
+    Route(
+        "/api/admin/webhooks/{webhook}",
+        {"url": "https://localhost/hook", "description": "till", "types": [], "payload": "thin", "order": "none"},
+        method="PATCH",
+        status=200,
+        texts={"description": 200},
+        choices=("payload", "order"),
+        also=("url", "types"),
+    ),
+    Route(
+        "/api/admin/webhooks/{webhook}/replay",
+        {"from": "2000-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z", "types": []},
+        required=("from", "to"),
+        also=("from", "to", "types"),
+        wants_key=False,
+    ),
+    Route(
         "/api/admin/tenants",
         {"id": "{new_slug}", "name": "Francs", "currency": "CHF", "settings": {"rateLimit": "600/minute"}},
         status=202,
@@ -277,6 +303,11 @@ WITHOUT_A_BODY = {
     ("DELETE", "/api/admin/invitations/<uuid:invitation_id>"),
     ("POST", "/api/admin/invitations/<uuid:invitation_id>/resend"),
     ("DELETE", "/api/me/sessions"),
+    ("DELETE", "/api/admin/webhooks/<uuid:webhook_id>"),
+    *(
+        ("POST", f"/api/admin/webhooks/<uuid:webhook_id>/{verb}")
+        for verb in ("enable", "disable", "rotate", "test", "events/<uuid:event_id>/resend")
+    ),
     ("DELETE", "/api/me/sessions/<uuid:session_id>"),
 }
 POSTINGS = tuple(route for route in ROUTES if route.status == 201 and route.wants_key)
@@ -308,12 +339,19 @@ class World:
             for found, path in ((self.payment, "/api/wallet/payments"), (self.hold, "/api/wallet/holds")):
                 found[slug] = self.api.post(path, self.admin, slug, json={"amount": "1.00"}).json["id"]
         self._eye = database.as_superuser()
+        self.webhook: dict[str, str] = {}
+        for slug in TENANTS:
+            Feed(app, slug).stamp()
+            self._eye.execute(f"DELETE FROM {slug}_schema.webhook_endpoints")
+            made = self.api.post("/api/admin/webhooks", self.admin, slug, json={"url": "https://localhost/hook"})
+            self.webhook[slug] = made.json["id"]
         # What is sent to operators' routes is to be wrong, and not who sends it.
         self._eye.execute("UPDATE shared.users SET is_operator = true WHERE id = %s", (self.admin.user_id,))
 
     def fill(self, text: str, slug: str) -> str:
         told: dict[str, Any] = {"{wallet}": self.wallet[slug], "{payment}": self.payment[slug]}
         told |= {"{member}": self.admin.user_id, "{hold}": self.hold[slug], "{product}": self.product}
+        told |= {"{webhook}": self.webhook[slug]}
         told |= {"{slug}": slug, "{new_slug}": f"n{uuid4().hex[:20]}"}
         told |= {"{order}": uuid4().hex, "{currency}": {"eur": "EUR", "km": "BAM"}[slug]}
         told |= {"{other}": self.other.user_id, "{email}": f"{uuid4().hex}@example.com"}
@@ -351,6 +389,7 @@ class World:
         tables = ("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_payments")
         counted = [f"{slug}_schema.{table}" for slug in TENANTS for table in tables]
         counted += [f"{slug}_schema.audit_log WHERE refusal IS NULL AND action <> 'look'" for slug in TENANTS]
+        counted += [f"{slug}_schema.{table}" for slug in TENANTS for table in ("webhook_endpoints", "webhook_replays")]
         counted += ["shared.users", "shared.memberships", "shared.tenants", "shared.sessions"]
         counted += ["shared.api_keys", "shared.provisionings", "shared.invitations"]
         counted += ["shared.account_mails", "shared.second_factors"]
@@ -389,7 +428,7 @@ def test_every_route_that_takes_a_body_is_tried_here(app: Flask) -> None:
         "{currency}": "<currency>",
         "{slug}": "<slug>",
     }
-    rule_of |= {"{other}": "<uuid:user_id>"}
+    rule_of |= {"{other}": "<uuid:user_id>", "{webhook}": "<uuid:webhook_id>"}
     known = {(route.method, re.sub(r"\{\w+\}", lambda found: rule_of[found[0]], route.path)) for route in ROUTES}
     writing = {"POST", "PUT", "PATCH", "DELETE"}
     rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/")]

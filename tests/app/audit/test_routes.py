@@ -290,7 +290,7 @@ def test_what_a_caller_without_a_right_tries_often_is_counted(office: Office, da
 
 
 def findings(database: Database, slug: str) -> list[Any]:
-    return database.as_tenant(slug).execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+    return database.as_tenant(slug).execute("SELECT finding FROM ledger_audit_v5()").fetchall()
 
 
 def test_what_the_staff_may_do_and_is_refused_is_never_counted(office: Office) -> None:
@@ -424,7 +424,7 @@ def test_many_at_once_are_one_chain(app: Flask, database: Database) -> None:
     seqs = [entry["seq"] for entry in office.log()]
     assert len(seqs) == 24
     assert seqs == sorted(seqs, reverse=True)
-    findings = database.as_tenant("eur").execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+    findings = database.as_tenant("eur").execute("SELECT finding FROM ledger_audit_v5()").fetchall()
     assert [text for (text,) in findings if "audit log" in text] == []
 
 

@@ -69,7 +69,7 @@ def test_each_tampering_is_found_and_its_entry_is_named(
 def test_a_setting_of_the_session_changes_no_hash(fresh_app: Flask, superuser: Superuser) -> None:
     for setting in ("TimeZone TO 'Asia/Kathmandu'", "DateStyle TO 'SQL, DMY'", "extra_float_digits TO 0"):
         superuser.execute(f"SET {setting}".encode())
-        assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+        assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 @pytest.mark.parametrize("slug", ["eur", "km"])

@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey, OctKey
 
 from app import create_app
 from app.auth import jwks_client
+from app.auth.oidc import OpenIdProvider
 from app.auth.passwords import hash_password
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.testing.plugin import Database
@@ -74,6 +75,14 @@ def test_a_token_is_the_users_with_that_address(api: Api, provider: Provider, pe
     token = provider.token(person.email.upper(), kid=provider.add_key(kind))
     answer = api.get("/api/me", headers={"Authorization": f"Bearer {token}"})
     assert answer.json["id"] == str(person.user_id)
+
+
+def test_a_token_says_when_it_ends(app: Flask, provider: Provider, person: Person) -> None:
+    """A stream of events ends with it."""
+    soon = int(time()) + 60
+    with app.app_context():
+        checked = OpenIdProvider(provider.issuer, AUDIENCE, ("ES256",)).check(provider.token(person.email, exp=soon))
+    assert checked.claims["exp"] == soon
 
 
 def test_membership_decides_as_it_does_for_everybody(api: Api, provider: Provider, people: People) -> None:

@@ -142,9 +142,20 @@ def test_an_entry_without_a_transaction_is_found(fresh_app: Flask, superuser: Su
     assert "belongs to no transaction" in said
 
 
+def test_a_movement_without_its_event_and_an_event_without_its_movement_are_found(
+    fresh_app: Flask, superuser: Superuser, wallets: dict[str, UUID]
+) -> None:
+    superuser.execute("UPDATE events SET id = gen_random_uuid() WHERE type = 'wallet.refund.posted.v1'")
+    code, said = audit(fresh_app, "--tenant", "km")
+    assert code == 1
+    assert said.count(f"wallet {wallets['km']}: event ") == 2
+    assert "movement without its event" in said
+    assert "event without its movement" in said
+
+
 def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask, superuser: Superuser) -> None:
-    superuser.execute("DROP FUNCTION ledger_audit_v1, ledger_audit_v2, ledger_audit_v3")
-    superuser.execute("DROP FUNCTION ledger_audit_v4")
+    superuser.execute("DROP FUNCTION ledger_audit_v1, ledger_audit_v2, ledger_audit_v3, ledger_audit_v4")
+    superuser.execute("DROP FUNCTION ledger_audit_v5")
     code, said = audit(fresh_app)
     assert code == 1
     assert "eur: sound" in said

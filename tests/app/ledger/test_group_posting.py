@@ -87,7 +87,7 @@ def test_payments_that_arrive_while_one_is_under_way_are_posted_by_one_call(
     calls, rows = superuser.execute(DB_TRANSACTIONS, ("together-%",)).fetchone() or (0, 0)
     assert rows == 6
     assert calls < 6
-    assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 def test_each_payment_of_a_group_has_its_own_answer_or_refusal(
@@ -122,7 +122,7 @@ def test_each_payment_of_a_group_has_its_own_answer_or_refusal(
         answers = pay_together(fresh_app, [(person, key, body) for person, key, body, _ in asked])
         assert answers == [answer for *_, answer in asked]
     # `frozen` was set by hand, and the audit says so.
-    findings = superuser.execute("SELECT finding FROM ledger_audit_v4()").fetchall()
+    findings = superuser.execute("SELECT finding FROM ledger_audit_v5()").fetchall()
     assert findings == [("limit or status is not what the audit log says",)]
 
 
@@ -135,7 +135,7 @@ def test_payments_from_one_wallet_are_chained_and_the_last_that_fits_is_the_last
     assert sorted(answers, key=str) == [(201, None)] * 11 + [(409, "insufficient_funds")]
     rows = superuser.execute("SELECT seq, balance_after_minor FROM wallet_transactions ORDER BY seq").fetchall()
     assert rows == [(n + 1, balance) for n, balance in enumerate([100_000, *range(99_900, 0, -9_000)])]
-    assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 def test_the_same_request_at_the_same_moment_is_posted_once(
@@ -197,4 +197,4 @@ def test_the_function_answers_what_it_posted_and_leaves_out_the_rest(
     assert pay_many((two, twos, 1, "twice"), (two, twos, 1, "twice")) == [(1, 5, 99_885)]
     with locked(superuser, two):
         assert pay_many((two, twos, 1, "c"), (other, sessions[other.user_id], 1, "c")) == [(2, 3, 99_899)]
-    assert superuser.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert superuser.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []

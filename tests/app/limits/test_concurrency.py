@@ -28,6 +28,7 @@ from app.limits.concurrency import (
 from app.statements.streams import BoundStream
 from tenant_schemas.flask import connections
 from tests.app.limits.conftest import Make, World
+from tests.factories.metrics import Growth
 
 PATIENCE_SECONDS = 10
 
@@ -67,8 +68,10 @@ def test_a_tenant_that_hangs_keeps_neither_the_spare_slots_nor_the_place_of_anot
         superuser.execute("SELECT FROM eur_schema.wallets WHERE user_id = %s FOR UPDATE", (world.admin.user_id,))
         hanging: list[Future[Any]] = [threads.submit(pay, world, "eur") for _ in range(5)]
         wait_until(lambda: taken(world, "eur") == 5)
+        growth = Growth(("wallet_limited_total", {"limit": "concurrency", "of": "caller"}))
         refused = world.get("eur")
         assert (refused.status_code, refused.json["code"]) == (429, "too_many_concurrent_requests")
+        assert growth() == [1]
         assert refused.mimetype == "application/problem+json"
         assert refused.headers["Retry-After"] == "1"
         assert refused.json["detail"].startswith("You have too many requests in progress")

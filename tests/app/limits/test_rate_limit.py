@@ -12,6 +12,7 @@ from limits import parse
 
 from app.limits.counters import ProcessCounters, WindowCount
 from tests.app.limits.conftest import Make, World
+from tests.factories.metrics import Growth
 
 HEADERS = (
     *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After"),
@@ -43,10 +44,12 @@ def test_a_tenant_that_used_up_its_rate_gets_429_and_the_other_does_not_notice(m
 
 def test_a_caller_over_its_rate_takes_nothing_of_the_tenants_rate(make: Make) -> None:
     world = make(tenant_rate_limit="6/minute", caller_rate_limit="2/minute")
+    growth = Growth(*(("wallet_limited_total", {"limit": "rate", "of": whose}) for whose in ("caller", "tenant")))
     member = world.people.make(eur="member")
     assert [world.get("eur").status_code for _ in range(5)] == [200, 200, 429, 429, 429]
     refused = world.get("eur")
     assert (refused.json["code"], said(refused)) == ("rate_limited", ("2", "0"))
+    assert growth() == [4, 0]
     assert refused.headers["RateLimit-Policy"] == '"caller";q=2;w=60'
     answered = world.api.get("/api/admin/wallets", member, "eur")
     assert answered.headers["RateLimit-Policy"] == '"caller";q=2;w=60, "tenant";q=6;w=60'

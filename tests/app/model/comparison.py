@@ -62,6 +62,16 @@ class Comparison(RuleBasedStateMachine):
                 self.seen[id_] = tenant.show(id_)
                 assert self.seen[id_] == shown(wallet)
         assert tenant.audit() == []
+        assert tenant.audit_events() == []
+
+    def teardown(self) -> None:
+        """The feed tells of the movements that the model has, and of no others."""
+        for slug, id_ in self.wallets:
+            wallet = self.books[slug].wallets[id_]
+            assert self.real[slug].events(id_) == [
+                (f"wallet.{each.type}.posted.v1", each.number, written(each.balance_after, wallet.currency))
+                for each in wallet.movements
+            ]
 
     def open(self, slot: Slot) -> None:
         """Opening a wallet again opens none."""

@@ -26,6 +26,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.app.model.picture import Picture, read_picture
 from tests.app.model.wallet import Authorised, Movement, Receipt, Refused, of_staff
 from tests.factories.api import Api
+from tests.factories.feed import Feed
 from tests.factories.people import People, Person
 
 DIGITS = {"EUR": 2, "BAM": 2, "JPY": 0}
@@ -34,7 +35,7 @@ Login = psycopg.Connection[dict[str, Any]]
 TENANTS = {"eur": ("EUR", "JPY"), "km": ("BAM",)}
 EMPTIED = (
     *("wallets", "wallet_transactions", "ledger_entries", "holds", "orders", "order_items", "order_payments"),
-    *("credit_policies", "audit_log", "reconciliations", "bulk_requests"),
+    *("credit_policies", "audit_log", "reconciliations", "bulk_requests", "events"),
 )
 
 
@@ -61,6 +62,7 @@ class RealTenant:
                 f"UPDATE {self.slug}_schema.audit_chain"
                 " SET last_seq = 0, last_at = '-infinity', last_hash = sha256('audit log')".encode()
             )
+            self.superuser.execute(f"UPDATE {self.slug}_schema.events_head SET position = 0, trimmed_to = 0".encode())
         self.owners: dict[str, tuple[Person, str]] = {}  # of wallets: member, currency
         self.orders: list[str] = []  # their ids, as they were placed
         self.first_answers: dict[tuple[str, str], dict[str, Any]] = {}
@@ -72,7 +74,17 @@ class RealTenant:
         return self.picture
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.login.execute("SELECT * FROM ledger_audit_v4()", prepare=True).fetchall()
+        return self.login.execute("SELECT * FROM ledger_audit_v5()", prepare=True).fetchall()
+
+    def audit_events(self) -> list[dict[str, Any]]:
+        """What the feed lacks or has too much. What is new gets its number first."""
+        self.login.execute("SELECT events_stamp_v1(500)", prepare=True)
+        return self.login.execute("SELECT * FROM events_audit_v1()", prepare=True).fetchall()
+
+    def events(self, wallet: str) -> list[tuple[str, int, str]]:
+        """The movements that the feed tells of: type, number, and balance afterwards."""
+        found = [event.body for event in Feed(self.app, self.slug).of(UUID(wallet)) if ".posted." in event.type]
+        return [(body["type"], body["data"]["seq"], body["data"]["balanceAfter"]) for body in found]
 
     # Wallets and limits.
 

@@ -197,7 +197,7 @@ def test_a_limit_that_an_import_raised_goes_down_again_with_what_it_brings(
         old.deposits(f"{ana.email},{deposited},,,")
         assert old.bring().exit_code == 0
         assert (books.wallet(ana, "balance_minor"), books.wallet(ana, "credit_limit_minor")) == ([balance], [limit])
-    assert books.connection.execute("SELECT * FROM ledger_audit_v4()").fetchall() == []
+    assert books.connection.execute("SELECT * FROM ledger_audit_v5()").fetchall() == []
 
 
 def test_a_limit_that_is_high_enough_stays(people: People, ana: Person, old: OldSystem, books: Books) -> None:

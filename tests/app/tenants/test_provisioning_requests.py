@@ -20,6 +20,7 @@ from tests.app.api.test_problems import faults_of, problem_of
 from tests.app.tenants.conftest import TENANTS, Installation, ask, asked, became, remains, work_off
 from tests.conftest import settings_for
 from tests.factories.api import Api
+from tests.factories.metrics import Growth
 from tests.factories.people import Person
 
 
@@ -80,7 +81,9 @@ def test_only_so_many_may_wait(own: Installation, slug: str, monkeypatch: pytest
     monkeypatch.setattr(provisioning_requests, "MOST_PENDING", 2)
     asked(own, f"{slug}a")
     asked(own, f"{slug}b")
+    growth = Growth(("wallet_limited_total", {"limit": "pending", "of": "provisioning"}))
     response = ask(own, f"{slug}c")
+    assert growth() == [1]
     problem_of(response, 429, "too_many_provisionings")
     assert response.headers["Retry-After"]
     work_off(own.app)

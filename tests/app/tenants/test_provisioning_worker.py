@@ -185,7 +185,8 @@ def _worker(database: Database) -> subprocess.Popen[bytes]:
         "import sys; from types import SimpleNamespace; from app import create_app\n"
         "from tests.conftest import settings_for\n"
         "app_url, admin_url, tenant_secret = sys.argv[1:]\n"
-        "told = SimpleNamespace(app_url=app_url, admin_url=admin_url, tenant_secret=tenant_secret)\n"
+        "told = SimpleNamespace(app_url=app_url, admin_url=admin_url, tenant_secret=tenant_secret,\n"
+        "    roles=SimpleNamespace(relay=''), url=lambda _: '')\n"
         "app = create_app(settings_for(told))\n"
         "with app.app_context(): app.extensions['provisioner'].work_off()"
     )

@@ -21,6 +21,8 @@ BROKEN = [
     ("GRANT SELECT ON shared.users TO wallet_pool", "privilege", "relation shared.users"),
     ("GRANT CREATE ON SCHEMA shared TO wallet_app", "privilege", "schema shared"),
     ("GRANT INSERT ON shared.users TO wallet_backup", "privilege", "relation shared.users"),
+    ("GRANT SELECT ON shared.users TO wallet_relay", "privilege", "relation shared.users"),
+    ("GRANT UPDATE ON shared.tenants TO wallet_relay", "privilege", "relation shared.tenants"),
     ("GRANT CREATE ON TABLESPACE pg_default TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
     ("GRANT EXECUTE ON FUNCTION pg_read_file(text) TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
     ("ALTER DEFAULT PRIVILEGES FOR ROLE wallet_owner IN SCHEMA shared GRANT SELECT ON TABLES TO wallet_tenants",

@@ -16,6 +16,7 @@ BROKEN = [
     ("ALTER ROLE wallet_tenants LOGIN", "role_attribute", "role wallet_tenants"),
     ("ALTER ROLE wallet_pool INHERIT", "role_attribute", "role wallet_pool"),
     ("ALTER ROLE wallet_backup NOBYPASSRLS", "role_attribute", "role wallet_backup"),
+    ("ALTER ROLE wallet_relay BYPASSRLS", "role_attribute", "role wallet_relay"),
     ("ALTER ROLE tenant_eur REPLICATION", "role_attribute", "role tenant_eur"),
     ("ALTER ROLE tenant_eur BYPASSRLS", "role_attribute", "role tenant_eur"),
     ("ALTER ROLE tenant_eur NOLOGIN", "role_attribute", "role tenant_eur"),

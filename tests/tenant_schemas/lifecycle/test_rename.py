@@ -174,7 +174,7 @@ def test_nothing_crosses_when_another_tenant_takes_all_the_old_names(
 
     assert post(fresh_database.as_tenant("mark"), wallet_id) == 100
     assert balance(fresh_database, "bam_schema", wallet_id) == 500
-    audit = "SELECT count(*) FROM ledger_audit_v4()"
+    audit = "SELECT count(*) FROM ledger_audit_v5()"
     assert fresh_database.as_tenant("bam").execute(audit).fetchone() == (0,)
     assert_isolated(fresh_database, "mark", "bam")
     assert_isolated(fresh_database, "bam", "mark")
@@ -261,7 +261,7 @@ def test_money_posted_all_the_while_is_either_there_or_refused(fresh_database: D
     stop.set()
     thread.join()
     assert balance(fresh_database, "bam_schema", wallet_id) == 100 * len(posted)
-    assert fresh_database.as_tenant("bam").execute("SELECT count(*) FROM ledger_audit_v4()").fetchone() == (0,)
+    assert fresh_database.as_tenant("bam").execute("SELECT count(*) FROM ledger_audit_v5()").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

@@ -72,18 +72,21 @@ def test_a_restored_tenant_goes_on_working_by_its_own_triggers_and_rights(
 def test_a_tenant_beside_is_another_with_the_same_rows_and_members(
     fresh_database: Database, furnished: Furnished, bundle: Bundle
 ) -> None:
+    # As in a tenant that is restored as a new one, so that its past is not published again.
+    fresh_database.as_tenant(SLUG).execute("SELECT events_stamp_v1(1000)")
     before = content(fresh_database, SLUG)
     beside = restore(destination(fresh_database), bundle, slug="shop2", name="Second").tenant
     assert beside.id != fresh_database.tenant(SLUG).id
     assert fresh_database.tenant("shop2") == beside
     assert (beside.schema_name, beside.name, beside.settings) == ("shop2_schema", "Second", {"currency": "BAM"})
-    assert without_log(content(fresh_database, "shop2")) == without_log(before)
+    found = without_log(content(fresh_database, "shop2"))
+    assert found | {"event_cursors": None} == without_log(before) | {"event_cursors": None}
     assert content(fresh_database, SLUG) == before
     assert audit(fresh_database, "shop2") == []
     members = fresh_database.as_tenant("shop2").execute("SELECT user_id, role, name FROM shared.member_directory")
-    found = {(user_id, role, name) for user_id, role, name in members}
-    assert (furnished.member.user_id, "member", "Anči") in found
-    assert (furnished.admin.user_id, "admin", "Test Person") in found
+    known = {(user_id, role, name) for user_id, role, name in members}
+    assert (furnished.member.user_id, "member", "Anči") in known
+    assert (furnished.admin.user_id, "admin", "Test Person") in known
     assert_isolated(fresh_database, "shop2", SLUG)
 
 

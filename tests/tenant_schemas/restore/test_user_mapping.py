@@ -154,12 +154,14 @@ def test_a_bundle_is_verified_where_none_of_its_people_are(other_database: Datab
 def test_a_bundle_goes_there_and_back_and_is_the_same(
     fresh_database: Database, other_database: Database, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Each table's hash is the same on both versions, except the log's, which has an entry for the restore."""
+    """Each table's hash is the same on both versions, except the log's, which has an entry for the restore, and what a
+    restore changes so that nobody is told twice.
+    """
     restore(destination(other_database), bundle, users=MissingUsers.RECREATE_DISABLED)
     back = take(other_database, SLUG, tmp_path / "back")
     first, second = ({file.name: file.hash for file in each.manifest.tables} for each in (bundle, back))
     different = {name for name in first if first[name] != second[name]}
-    assert different == {"audit_log", "audit_chain"}
+    assert different == {"audit_log", "audit_chain", "events_head", "webhook_endpoints"}
     restore(destination(fresh_database), back)
     assert audit(fresh_database, SLUG) == []
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.both_servers
 def test_a_bundle_that_was_not_touched_holds_in_every_way(fresh_database: Database, bundle: Bundle, run: Run) -> None:
     before, rows = world(fresh_database), content(fresh_database, SLUG)
     verified = verify(destination(fresh_database), bundle)
-    assert (verified.slug, verified.tables, verified.files, verified.same_form) == (SLUG, 15, 18, True)
+    assert (verified.slug, verified.tables, verified.files, verified.same_form) == (SLUG, 27, 30, True)
     assert verified.rows == sum(file.rows for file in bundle.manifest.tables)
     result = run("verify_backup", str(bundle.folder), str(bundle.folder))
     assert result.exit_code == 0

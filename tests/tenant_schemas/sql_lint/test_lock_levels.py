@@ -181,6 +181,7 @@ def test_each_revision_of_shared_is_planned_as_postgresql_locks(
             truth = Truth(fresh_database, connection)
             tenancy_migrations.upgrade_shared(connection, step.revision)
             plan = planned(step.sql, history_of(tenancy_migrations, History.SHARED, step.before) if step.before else "")
+            plan.pop("", None)  # of SQL that a block or a function makes
             assert plan == truth.locks(), step.revision
 
 

@@ -18,6 +18,7 @@ from flask import Flask
 
 from app import create_app
 from app.config import ROOT
+from app.metrics.endpoint import FOLDER_VARIABLE
 from app.statements.documents import worker
 from app.statements.documents.worker import EXTENSION, DocumentWorker, start_document_worker
 from tenant_schemas.flask import EXTENSION as CONNECTIONS
@@ -62,7 +63,10 @@ def has_ended(book: Book, document_id: str) -> bool:
     return state(book, document_id)["status"] in {"done", "failed"}
 
 
-def test_a_program_of_low_priority_makes_the_document(fresh_book: Book, fresh_database: Database) -> None:
+def test_a_program_of_low_priority_makes_the_document(
+    fresh_book: Book, fresh_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     fill_again(fresh_database, fresh_book, MOVEMENTS)
     with working(fresh_book.app):
         document = job_of(fresh_book)["id"]
@@ -73,6 +77,7 @@ def test_a_program_of_low_priority_makes_the_document(fresh_book: Book, fresh_da
         assert secret not in Path(f"/proc/{process_id}/cmdline").read_bytes()
         until(lambda: has_ended(fresh_book, document))
     assert state(fresh_book, document)["status"] == "done"
+    assert list(tmp_path.iterdir()) == [], "it writes no metrics, whose files would stay"
 
 
 def test_tenants_that_share_a_login_have_documents_too(fresh_database: Database) -> None:

@@ -1,0 +1,19 @@
+"""Refusals of the feed: a cursor that the feed can't go on from."""
+
+from app.errors import Gone
+
+
+class FeedChanged(Gone):
+    """The cursor is of another feed: the tenant was restored since. `feedId` names the feed of today. Read again from
+    its start, or compare with the wallets' histories.
+    """
+
+    code = "feed_changed"
+
+
+class FeedTrimmed(Gone):
+    """The events after the cursor are older than the feed keeps. `trimmedTo` is the position from which on it has all.
+    What is missing is in the wallets' histories.
+    """
+
+    code = "feed_trimmed"

@@ -1,0 +1,53 @@
+"""GET /api/admin/events: the feed, to be pulled."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from app.api.blueprint import Blueprint
+from app.api.headers import gives_header
+from app.api.pagination import Page
+from app.api.refusals import refuses
+from app.auth.access import Access, access
+from app.events.cursors import cursor_of, read_cursor
+from app.events.errors import FeedChanged, FeedTrimmed
+from app.events.feed import FeedPage, feed_head, read_page, stamp_events
+from app.events.long_poll import wait_for_page
+from app.events.schemas import EventPageSchema, EventQuery
+
+RETRY_AFTER: Final = {"Retry-After": "1"}
+
+blueprint = Blueprint("events", __name__, url_prefix="/api/admin", description="What happened, in one feed.")
+
+
+@blueprint.get("/events")
+@access(Access.READER)
+@blueprint.arguments(EventQuery, location="query")
+@blueprint.response(200, EventPageSchema)
+@gives_header("Retry-After", "Seconds until the next request, if too many wait for this one to.", always=False)
+@refuses(FeedChanged, FeedTrimmed)
+def list_events(query: dict[str, Any]) -> tuple[Page[dict[str, Any]], int, dict[str, str]]:
+    """What happened to the tenant's wallets, holds and orders, oldest first. Keep `nextCursor` and send it as `after`:
+    it leads on for ever. With `wait` an answer without events comes when so many seconds are over, or at once with
+    `Retry-After` if too many requests wait already.
+    """
+    feed_id, after = _start(query)
+
+    def read(position: int) -> FeedPage:
+        stamp_events()  # So that the feed goes on where no relay runs.
+        return read_page(position, query["limit"], query.get("types"), _wallets(query), feed_id=feed_id)
+
+    page, had_place = wait_for_page(read, after, query["wait"])
+    shown = Page([event.body for event in page.events], cursor_of(page.feed_id, page.position))
+    return shown, 200, {} if had_place else RETRY_AFTER
+
+
+def _start(query: dict[str, Any]) -> tuple[UUID, int]:
+    """The feed and the position to start after. Raises Invalid for what is no cursor."""
+    if "after" in query:
+        return read_cursor(query["after"])
+    head = feed_head()
+    return head.feed_id, head.trimmed_to
+
+
+def _wallets(query: dict[str, Any]) -> list[UUID] | None:
+    return [query["wallet_id"]] if "wallet_id" in query else None

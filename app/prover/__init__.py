@@ -1,0 +1,1 @@
+"""Proofs of each tenant's books while the service runs, and the signed heads of its chains."""

@@ -1,0 +1,16 @@
+/** The proof that no movement of a wallet is missing or out of order. */
+
+export type Head = readonly [seq: number, hash: string]; // Of the last movement that was taken.
+export type Movement = { walletId: string; seq: number; hash: string; previousHash: string };
+
+/** A movement of this wallet is missing, or was changed. */
+export class Incomplete extends Error {}
+
+/** The wallet's next head; null for a movement that was taken before. Throws Incomplete. */
+export function proven(head: Head | null, data: Movement): Head | null {
+  const [seq, last] = head ?? [data.seq - 1, data.previousHash]; // The first one that arrives is the beginning.
+  if (data.seq <= seq) return null;
+  if (data.seq !== seq + 1 || data.previousHash !== last)
+    throw new Incomplete(`wallet ${data.walletId}: movement ${data.seq} does not follow movement ${seq}`);
+  return [data.seq, data.hash];
+}

@@ -1,0 +1,20 @@
+"""Where the broker stands in the feed."""
+
+from pathlib import Path
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "0019"
+down_revision = "0018"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # A colon would start a bind parameter.
+    op.execute(text(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").replace(":", "\\:")))
+
+
+def downgrade() -> None:
+    raise NotImplementedError("Events were published since: restore a backup instead.")

@@ -1,0 +1,1 @@
+"""The parts that `python -m scripts.demo` starts."""
