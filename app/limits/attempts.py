@@ -17,6 +17,7 @@ from flask import Flask
 
 from app.config import Settings
 from app.current import current_app
+from app.db import db
 from app.errors import Forbidden, NotFound, Unauthenticated
 from app.limits.concurrency import ConcurrencySlots
 from app.limits.rate_limit import (
@@ -138,10 +139,14 @@ def token_attempt() -> Iterator[None]:
     """`with token_attempt():` around the use of a mailed token. One that the block does not find counts for the
     client's address, because it names no account. A good token always works: nobody can guess 256 bits, and junk from
     the address of a backend must hold up none of its users. Raises TooManyRequests in place of NotFound.
+
+    The search's db transaction is rolled back before the count, which takes a connection: a request that held one and
+    waited for another would stall all others.
     """
     try:
         yield
     except NotFound:
+        db.session.rollback()
         count_attempt("account_address", client_address(), current_app.config["ACCOUNT_RATE_LIMIT"])
         raise
 

@@ -3,6 +3,7 @@ Refreshes count for their session.
 """
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +14,10 @@ from app.auth import devices, passwords, sessions
 from app.auth.passwords import hash_password
 from app.auth.refresh_tokens import new_token
 from app.limits import rate_limit
+from tenant_schemas.testing.plugin import Database
 from tests.app.limits.conftest import Make, World
 from tests.app.limits.test_rate_limit import said
+from tests.factories.application import running
 from tests.factories.mail import Mailbox
 from tests.factories.people import Person
 
@@ -394,3 +397,14 @@ def test_no_address_of_an_account_is_stored(make: Make) -> None:
     stored = list(world.app.extensions[rate_limit.ATTEMPTS_EXTENSION]._own._windows)
     assert len(stored) == 3, stored
     assert not [key for key in stored if "person" in key]
+
+
+def test_many_mailed_tokens_that_do_not_exist_hold_up_nobody(database: Database) -> None:
+    """Requests that held their connections while they counted would wait for each other."""
+    junk = {"token": "x" * 43}
+    with running(database, max_connections=4, connection_wait_seconds=1.0) as app, ThreadPoolExecutor(12) as threads:
+
+        def confirm(_: int) -> int:
+            return app.test_client().post("/api/auth/email/confirm", json=junk).status_code
+
+        assert set(threads.map(confirm, range(24))) == {404}
