@@ -193,7 +193,7 @@ def resume(connection: Connection, replaced: str) -> None:
     again. Webhooks that were made since the backup begin at the head of the feed; those that were deleted stay
     disabled.
     """
-    if (connection.execute(_HAD_WEBHOOKS, (replaced,)).fetchone() or (False,))[0]:
+    if _holds(connection, _HAD_WEBHOOKS, replaced):
         for statement in (_KEEP_CHOICES, _KEEP_NEW_ONES):
             connection.execute(sql.SQL(statement).format(sql.Identifier(replaced)))
     else:
@@ -214,8 +214,8 @@ def beside(connection: Connection) -> None:
     connection.execute(_SKIP_ALL)
 
 
-def _holds(connection: Connection, question: LiteralString) -> bool:
-    return bool((connection.execute(question).fetchone() or (False,))[0])
+def _holds(connection: Connection, question: LiteralString, *parameters: str) -> bool:
+    return bool((connection.execute(question, parameters or None).fetchone() or (False,))[0])
 
 
 def check_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:

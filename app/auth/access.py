@@ -256,11 +256,17 @@ def _enter(who: Access, credential: Token | ApiKey, *, may_remember: bool = Fals
         _remembered_standings().remember(key, found)
 
 
+def role_in(who: Access, found: Standing) -> Role | None:
+    """The role in which a caller with this standing calls a route of this kind. An operator stays one in a tenant where
+    an admin made them a member.
+    """
+    return Role.OPERATOR if found.is_operator and who in WATCHED else found.role
+
+
 def _let_in(
     who: Access, credential: Token | ApiKey, tenant: Tenant, found: Standing, *, is_counted: bool = False
 ) -> None:
-    # An operator stays one in a tenant where an admin made them a member.
-    role = Role.OPERATOR if found.is_operator and who in WATCHED else found.role
+    role = role_in(who, found)
     if role is None:
         raise TenantNotFound("There is no such tenant, or you do not belong to it.")
     kind = ActorKind.API_KEY if isinstance(credential, ApiKey) else ActorKind.USER

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from time import time
 from typing import Final
 
-from app.auth.access import OPENS, WATCHED, Access
+from app.auth.access import OPENS, Access, role_in
 from app.auth.credentials import ApiKey
 from app.auth.tokens import Token
 from app.current import g
-from app.users.models import Role
 from app.users.standing import Standing, standing, standing_of_key
 from tenant_schemas.context import current_tenant
 from tenant_schemas.tenant import Tenant
@@ -40,7 +39,4 @@ def _asked(credential: Token | ApiKey, tenant: Tenant) -> Standing | None:
 
 
 def _opens(who: Access, tenant: Tenant, found: Standing | None) -> bool:
-    if found is None or found.tenant != tenant:
-        return False
-    role = Role.OPERATOR if found.is_operator and who in WATCHED else found.role
-    return role in OPENS[who]
+    return found is not None and found.tenant == tenant and role_in(who, found) in OPENS[who]

@@ -49,17 +49,12 @@ class EventQuery(Schema):
     wait = WaitField(load_default=0, metadata={"minimum": 0, "maximum": MAX_WAIT_SECONDS})
 
 
-class FeedEventSchema(Answer):
-    """A CloudEvent 1.0. Take members that you do not know: there may be more of them."""
-
-    may_lack = ("partitionkey", "traceparent")
+class EnvelopeSchema(Answer):
+    """The members of a CloudEvent 1.0 that are described alike wherever events are sent or shown."""
 
     specversion = fields.String(metadata={"enum": ["1.0"]})
-    id = fields.String(metadata={"description": "of a movement's event the movement's; unique in its `source`"})
     source = fields.String(metadata={"description": "`/tenants/` and the tenant's id, which no renaming changes"})
-    type = Word(TYPES)
     subject = fields.String(metadata={"description": "what it happened to, like `wallets/` and its id"})
-    time = fields.String(metadata={"format": "date-time", "description": "when it happened"})
     datacontenttype = fields.String(metadata={"enum": ["application/json"]})
     sequence = fields.String(
         metadata={"pattern": "^[0-9]{20}$", "description": "the position in the tenant's feed; compare it as text"}
@@ -67,6 +62,16 @@ class FeedEventSchema(Answer):
     partitionkey = fields.String(metadata={"description": "the wallet's id: its events keep their order"})
     feedid = fields.String(metadata={"description": "another feed has other sequences, after a restore for example"})
     traceparent = fields.String(metadata={"description": "of the request that caused it (W3C Trace Context)"})
+
+
+class FeedEventSchema(EnvelopeSchema):
+    """A CloudEvent 1.0. Take members that you do not know: there may be more of them."""
+
+    may_lack = ("partitionkey", "traceparent")
+
+    id = fields.String(metadata={"description": "of a movement's event the movement's; unique in its `source`"})
+    type = Word(TYPES)
+    time = fields.String(metadata={"format": "date-time", "description": "when it happened"})
     data = fields.Dict(keys=fields.String(), metadata={"description": "see the page about events"})
 
 

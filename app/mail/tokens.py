@@ -4,13 +4,10 @@ the database has only its hash. So neither a dump of the database nor an id open
 
 import hmac
 from hashlib import sha256
-from typing import Final
 from uuid import UUID
 
 from app.derived_keys import derived_key
 from tenant_schemas import base64url
-
-TOKEN_LENGTH: Final = 43
 
 
 def token_of(mail_id: UUID) -> str:

@@ -9,6 +9,7 @@ from marshmallow import fields
 from app.api.fields import Answer, Moment, Word, Words
 from app.api.money_fields import MoneyField
 from app.events.models import EVENT_TYPES
+from app.events.schemas import EnvelopeSchema
 
 MOVEMENT_TYPES: Final = Words("MovementEventType", *(each for each in EVENT_TYPES if each.endswith(".posted.v1")))
 WALLET_TYPES: Final = Words(
@@ -21,24 +22,14 @@ _CURRENCY: Final = {"description": "ISO 4217"}
 _HASH: Final = {"pattern": "^[0-9a-f]{64}$"}
 
 
-class _EventSchema(Answer):
+class _EventSchema(EnvelopeSchema):
     """The members that all events have. Consumers must take members that they do not know."""
 
     may_lack = ("sequence", "replay", "partitionkey", "traceparent")
 
-    specversion = fields.String(metadata={"enum": ["1.0"]})
     id = fields.UUID(metadata={"description": "the header webhook-id; one event keeps it however often it is sent"})
-    source = fields.String(metadata={"description": "/tenants/ and the tenant's id, which no renaming changes"})
-    subject = fields.String(metadata={"description": "what it happened to, like wallets/ and its id"})
     time = Moment(metadata={"description": "when it happened"})
-    datacontenttype = fields.String(metadata={"enum": ["application/json"]})
-    sequence = fields.String(
-        metadata={"pattern": "^[0-9]{20}$", "description": "the position in the tenant's feed; compare it as text"}
-    )
     replay = fields.Boolean(metadata={"description": "true: made again from the ledger, without a position"})
-    partitionkey = fields.String(metadata={"description": "the wallet's id: its events keep their order"})
-    feedid = fields.String(metadata={"description": "another feed has other sequences, after a restore for example"})
-    traceparent = fields.String(metadata={"description": "of the request that caused it (W3C Trace Context)"})
 
 
 class MovementDataSchema(Answer):

@@ -25,7 +25,6 @@ JITTER: Final = 0.1
 FAILURES_BEFORE_PAUSE: Final = 5
 LONGEST_PAUSE: Final = timedelta(minutes=5)
 LONGEST_RETRY_AFTER: Final = timedelta(hours=24)
-DISABLED_AFTER: Final = timedelta(days=5)  # of failures without a success
 
 
 def delay_after(attempts: int, retry_after: timedelta | None, chance: Callable[[], float] = random) -> timedelta | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from threading import Timer
 
 import nats
 import pytest
@@ -13,7 +12,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from app.brokers import nats_jetstream
 from app.brokers.nats_jetstream import STREAM, NatsPublisher
 from app.brokers.publisher import EVENTS, BrokerUnavailable
-from tests.app.brokers.conftest import Make
+from tests.app.brokers.conftest import Make, publish_through_a_kill
 from tests.factories.brokers import NatsBroker, needs_nats
 
 pytestmark = needs_nats
@@ -89,14 +88,7 @@ def test_a_server_that_is_killed_in_the_middle_has_the_confirmed_front(
     nats_broker: NatsBroker, publisher: NatsPublisher, tenant_id: str, make: Make
 ) -> None:
     sent = make(60_000, wallets=1000)
-    killer = Timer(0.3, nats_broker.kill)
-    killer.start()
-    done = publisher.publish(sent)
-    killer.join()
-    assert 0 < done < len(sent)
-    with pytest.raises(BrokerUnavailable):
-        publisher.publish(sent[done:])
-    nats_broker.start()
+    done = publish_through_a_kill(nats_broker, publisher, sent, 0.3)
     assert publisher.publish(sent[done : done + 50]) == 50
     got = set(ids(read(nats_broker, tenant_id)))
     assert got >= {each.id for each in sent[: done + 50]}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from time import sleep
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -16,7 +16,7 @@ from aio_pika.exceptions import ChannelClosed
 from app.brokers import rabbitmq
 from app.brokers.publisher import EVENTS, BrokerUnavailable, Message
 from app.brokers.rabbitmq import UNROUTED, RabbitPublisher
-from tests.app.brokers.conftest import Make
+from tests.app.brokers.conftest import Make, publish_through_a_kill
 from tests.factories.brokers import RabbitBroker, needs_rabbitmq
 
 pytestmark = needs_rabbitmq
@@ -181,14 +181,7 @@ def test_a_broker_that_is_killed_in_the_middle_has_everything_after_it_is_back(
     """
     make_queue(rabbit_broker, tenant_id)
     sent = make(20_000, wallets=500)
-    killer = Timer(0.4, rabbit_broker.kill)
-    killer.start()
-    done = publisher.publish(sent)
-    killer.join()
-    assert 0 < done < len(sent)
-    with pytest.raises(BrokerUnavailable):
-        publisher.publish(sent[done:])
-    rabbit_broker.start()
+    done = publish_through_a_kill(rabbit_broker, publisher, sent, 0.4)
     rest = sent[: done + 200]
     assert publisher.publish(rest[done:]) == 200
     order = first_seen(read(rabbit_broker, tenant_id))

@@ -1,14 +1,13 @@
 """Publishing to a real Redis: a batch is stored whole or not at all."""
 
 from collections.abc import Iterator, Sequence
-from threading import Timer
 
 import pytest
 import redis
 
-from app.brokers.publisher import EVENTS, BrokerUnavailable
+from app.brokers.publisher import EVENTS
 from app.brokers.redis_streams import BATCH, RedisPublisher
-from tests.app.brokers.conftest import Make
+from tests.app.brokers.conftest import Make, publish_through_a_kill
 from tests.factories.brokers import RedisBroker, needs_redis
 
 pytestmark = needs_redis
@@ -70,14 +69,7 @@ def test_a_broker_that_is_killed_in_the_middle_has_the_confirmed_front(
     redis_broker: RedisBroker, publisher: RedisPublisher, tenant_id: str, make: Make
 ) -> None:
     sent = make(60_000)
-    killer = Timer(0.2, redis_broker.kill)
-    killer.start()
-    done = publisher.publish(sent)
-    killer.join()
-    assert 0 < done < len(sent)
-    with pytest.raises(BrokerUnavailable):
-        publisher.publish(sent[done:])
-    redis_broker.start()
+    done = publish_through_a_kill(redis_broker, publisher, sent, 0.2)
     assert publisher.publish(sent[done : done + 50]) == 50
     with redis.Redis.from_url(redis_broker.url) as client:
         got = list(dict.fromkeys(each[b"id"].decode() for each in entries(client, tenant_id)))
