@@ -86,6 +86,7 @@ class Broker:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
         try:
+            _wait_until_stopped(self._process.pid)
             yield
         finally:
             os.killpg(self._process.pid, signal.SIGCONT)
@@ -99,6 +100,19 @@ class Broker:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.is_ready() and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def _wait_until_stopped(pid: int) -> None:
+    """A signal returns before the process's threads have stopped: until then they may still answer."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while {_state(thread) for thread in Path(f"/proc/{pid}/task").iterdir()} != {"T"}:
+        assert time.monotonic() < deadline, f"process {pid} does not stop"
+        time.sleep(0.001)
+
+
+def _state(thread: Path) -> str:
+    """Its one letter, as proc(5) has it: after the name, which stands in parentheses."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class RedisBroker(Broker):
