@@ -1,8 +1,8 @@
 -- The relay's question to a tenant by a function, whose plans a session keeps. Frozen once merged.
 
 -- What the relay has to do for this tenant. The relay asks all tenants each second, so this decides what a quiet fleet
--- costs: as a query in the view, it took four times as long, nearly all of it planning. What is due for webhooks is asked, and planned,
--- only if there are any.
+-- costs: as a query in the view, it took four times as long, nearly all of it planning. What is due for webhooks is
+-- asked, and planned, only if there are any.
 --
 -- The newest event is asked for: while a snapshot is held, thousands of numbered ones may still stand in the index below
 -- it. An installation without a broker has no cursor, and all of its events are unpublished.

@@ -108,7 +108,7 @@ class _Paying:
             if self.has_snapshot:
                 stack.enter_context(_held_snapshot(self.installation))
             if self.pgbench.pace is not None:
-                _stamping_rate(self.installation)
+                _stamp_all(self.installation)
                 stack.enter_context(_sampled_lags(self.installation, self.lags_ms))
             if self.has_relay:
                 stack.enter_context(_relay(self.installation))
@@ -128,14 +128,14 @@ def run(plan: Plan, announce: Announce) -> Report:
         )
         announce("numbering", plan.seconds + 5.0)
         next(way for way in ways if way.name == "trigger").run(plan.seconds)
-        stamped = _stamping_rate(installation)
+        stamped, seconds = _stamp_all(installation)
         payment_ms = percentile(
             sorted(_pgbench("single", "one client", installation, plan, 1).run(2.0).latencies_ms), 50
         )
         announce("making tenants", plan.tenants * PROVISION_SECONDS)
         _make_tenants(installation, plan.tenants)
         lags = {way.name: sorted(way.lags_ms) for way in ways if way.lags_ms}
-        return Report(installation.machine(), figures, lags, stamped, _sweep_ms(installation), payment_ms)
+        return Report(installation.machine(), figures, lags, stamped / seconds, _sweep_ms(installation), payment_ms)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -251,8 +251,8 @@ def _age(connection: psycopg.Connection[Any], schema_name: str) -> float:
     return float(row[0]) if row else 0.0
 
 
-def _stamping_rate(installation: Installation) -> float:
-    """Events a second that one process numbers, in batches of 500, until none is left."""
+def _stamp_all(installation: Installation) -> tuple[int, float]:
+    """Number what waits, in batches of 500, from one process: how many events there were, and the seconds it took."""
     stamped, seconds = 0, 0.0
     for tenant in installation.tenants:
         with psycopg.connect(installation.tenant_url(tenant), autocommit=True) as connection:
@@ -260,7 +260,7 @@ def _stamping_rate(installation: Installation) -> float:
             while (number := _stamp(connection)) > 0:
                 stamped += number
             seconds += monotonic() - started
-    return stamped / seconds
+    return stamped, seconds
 
 
 def _stamp(connection: psycopg.Connection[Any]) -> int:

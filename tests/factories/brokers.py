@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from scripts.support.demo.rabbitmq import SERVER, RabbitMQ
 from tests.factories.ports import free_port
+from tests.factories.processes import is_stopped
 
 REDIS: Final = shutil.which("redis-server")
 NATS: Final = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -86,7 +87,10 @@ class Broker:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
         try:
-            _wait_until_stopped(self._process.pid)
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not is_stopped(self._process.pid):
+                assert time.monotonic() < deadline, "the broker does not stop"
+                time.sleep(0.001)
             yield
         finally:
             os.killpg(self._process.pid, signal.SIGCONT)
@@ -100,19 +104,6 @@ class Broker:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.is_ready() and time.monotonic() < deadline:
             time.sleep(0.05)
-
-
-def _wait_until_stopped(pid: int) -> None:
-    """A signal returns before the process's threads have stopped: until then they may still answer."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while {_state(thread) for thread in Path(f"/proc/{pid}/task").iterdir()} != {"T"}:
-        assert time.monotonic() < deadline, f"process {pid} does not stop"
-        time.sleep(0.001)
-
-
-def _state(thread: Path) -> str:
-    """Its one letter, as proc(5) has it: after the name, which stands in parentheses."""
-    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 class RedisBroker(Broker):

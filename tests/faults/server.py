@@ -8,6 +8,7 @@ from time import monotonic, sleep
 import psycopg
 
 from tenant_schemas import embedded
+from tests.factories.processes import lives
 
 # The machine stays up, so no write has to reach the disk; commits are synchronous, as in a real installation.
 SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=60")
@@ -59,7 +60,7 @@ class KillableServer:
     def _is_alive(self) -> bool:
         """A killed postmaster leaves its number in the file. A zombie process counts as ended."""
         try:
-            return ") Z " not in Path(f"/proc/{self._pid()}/stat").read_text()
+            return lives(self._pid())
         except OSError:
             return False
 

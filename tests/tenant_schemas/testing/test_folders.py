@@ -10,6 +10,7 @@ from time import monotonic, sleep
 import pytest
 
 from tenant_schemas.testing import folders
+from tests.factories.processes import lives
 
 LONGEST_SECONDS = 20
 HOLD = """
@@ -55,10 +56,7 @@ def test_what_a_killed_process_left_is_removed_with_its_server(place: Path) -> N
 def wait_until_gone(pid: int) -> bool:
     deadline = monotonic() + LONGEST_SECONDS
     while monotonic() < deadline:
-        try:
-            if ") Z " in Path(f"/proc/{pid}/stat").read_text():
-                return True
-        except OSError:
+        if not lives(pid):
             return True
         sleep(0.01)
     return False

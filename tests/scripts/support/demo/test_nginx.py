@@ -122,10 +122,10 @@ def with_slug(path: str) -> str:
 
 def test_every_route_of_the_service_is_reached_in_both_spellings(client: httpx.Client, app: Flask) -> None:
     rules = {re.sub(r"<[^>]*>", "x", rule.rule) for rule in app.url_map.iter_rules()}
-    paths = sorted(rules - {*STREAMS} - INSIDE)
+    paths = rules - {*STREAMS} - INSIDE
     assert len(paths) > 60
-    assert {"/docs/x", "/problems/x"} < set(paths)
-    assert [path for path in (*paths, *map(with_slug, paths)) if who(client, path) != "service"] == []
+    assert {"/docs/x", "/problems/x"} < paths
+    assert [path for path in {*paths, *map(with_slug, paths)} if who(client, path) != "service"] == []
 
 
 def test_the_gateway_names_the_first_segments_that_no_slug_may_have() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from app.config import ROOT
 from scripts.support.demo.processes import Failed, Processes, Stopped
+from tests.factories.processes import lives
 
 SECONDS = 10
 # A shell that waits for its child, as RabbitMQ's start script does. It writes the child's number.
@@ -33,14 +34,6 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     made = Processes(tmp_path, {"PATH": os.environ["PATH"]}, Event())
     yield made
     made.end()
-
-
-def lives(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def wait_until_dead(pid: int) -> None:
