@@ -109,6 +109,32 @@ def test_a_cursor_of_another_feed_or_of_trimmed_events_is_gone(fresh_app: Flask,
     assert (gone["code"], gone["feedId"]) == ("feed_changed", str(feed_id))
 
 
+def test_movements_that_the_feed_keeps_no_longer_are_replayed_page_by_page(
+    fresh_app: Flask, fresh_database: Database
+) -> None:
+    people = People(fresh_app)
+    reader, api = people.make(eur="auditor"), Api(fresh_app)
+    wallet_id = people.wallet(reader, "eur", balance_minor=10)
+    for amount_minor in (1, 2):
+        pay(fresh_app, wallet_id, amount_minor)
+    told = [item for item in get(fresh_app, reader)["items"] if "posted" in item["type"]]
+    superuser = fresh_database.as_superuser()
+    superuser.execute("DELETE FROM eur_schema.events")
+    superuser.execute("UPDATE eur_schema.events_head SET trimmed_to = position")
+    query: dict[str, Any] = {"from": told[1]["time"], "limit": 1}
+    found = []
+    while query:
+        page = api.get(f"{PATH}/replay", reader, "eur", query_string=query).json
+        found += page["items"]
+        query = query | {"cursor": page["nextCursor"]} if page["nextCursor"] else {}
+    del told[1]["sequence"], told[2]["sequence"]
+    assert found == [event | {"replay": True} for event in told[1:]]
+    other = people.make(km="admin")
+    assert api.get(f"{PATH}/replay", other, "km").json["items"] == []
+    deposits = api.get(f"{PATH}/replay?types=wallet.deposit.posted.v1", reader, "eur").json["items"]
+    assert [event["id"] for event in deposits] == [told[0]["id"]]
+
+
 @pytest.mark.usefixtures("quick")
 def test_who_waits_gets_the_next_event_when_it_comes(app: Flask, auditor: Person, wallet_id: UUID) -> None:
     query = {"walletId": wallet_id, "wait": 20}
