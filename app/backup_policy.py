@@ -146,13 +146,12 @@ _NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) +
 # No place is beyond the feed: what is numbered next would be passed over.
 _HAS_BROKER: Final = "SELECT to_regclass('event_cursors') IS NOT NULL"
 _CHECK_CURSORS: Final = """
-    UPDATE event_cursors c SET position = least(c.position, h.position), lease_until = clock_timestamp()
-    FROM events_head h"""
+    UPDATE event_cursors c SET position = h.position FROM events_head h WHERE c.position > h.position"""
 
 _HAS_WEBHOOKS: Final = "SELECT to_regclass('webhook_endpoints') IS NOT NULL"
 _STOP_WEBHOOKS: Final = """
     UPDATE webhook_endpoints e SET feed_id = h.feed_id, position = least(e.position, h.position), lease_by = NULL,
-        lease_until = clock_timestamp(), next_at = clock_timestamp(), notice_owed = false,
+        notice_owed = false,
         status = 'disabled', disabled_reason = coalesce(e.disabled_reason, 'restored'),
         disabled_at = coalesce(e.disabled_at, now())
     FROM events_head h"""
