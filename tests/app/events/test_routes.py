@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +11,6 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.events import long_poll
-from app.events.long_poll import Waiting
 from app.ledger.service import post
 from app.limits.concurrency import HELD
 from tenant_schemas.flask import connections
@@ -184,7 +182,7 @@ def test_who_waits_holds_no_slot_and_no_connection(fresh_app: Flask, monkeypatch
 def test_more_waiting_requests_than_places_are_answered_at_once_and_told_to_ask_later(
     app: Flask, auditor: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_poll, "WAITING", Waiting(at_once=5, at_once_of_tenant=0))
+    monkeypatch.setattr(long_poll, "AT_ONCE_OF_TENANT", 0)
     began = monotonic()
     query = {"after": last_cursor(app, auditor), "wait": 20}
     answer = Api(app).get(PATH, auditor, "eur", query_string=query)
@@ -200,17 +198,8 @@ def last_cursor(app: Flask, auditor: Person) -> str:
     return str(page["nextCursor"])
 
 
-def test_places_are_of_the_process_and_of_each_tenant() -> None:
-    waiting, one, other = Waiting(at_once=3, at_once_of_tenant=2), uuid4(), uuid4()
-    with ExitStack() as stack:
-        places = [stack.enter_context(waiting.place(tenant_id)) for tenant_id in (one, one, one, other, other)]
-        assert places == [True, True, False, True, False]
-    with waiting.place(one) as again:
-        assert again
-
-
 def until_waiting(count: int) -> None:
     deadline = monotonic() + 5
-    while sum(long_poll.WAITING._waiting.values()) < count:
+    while long_poll.WAITING.open < count:
         assert monotonic() < deadline
         long_poll.time.sleep(0.01)
