@@ -136,11 +136,14 @@ def test_a_webhook_that_only_a_foreign_bundle_has_is_disabled(
     assert asked(fresh_database, _WEBHOOK)[0][:2] == ("disabled", "restored")
 
 
-def test_a_schema_from_before_webhooks_is_replaced(fresh_database: Database, taken: Bundle) -> None:
+@pytest.mark.parametrize(("is_own", "found"), [(True, ("enabled", None)), (False, ("disabled", "restored"))])
+def test_a_schema_from_before_webhooks_is_replaced(
+    fresh_database: Database, taken: Bundle, is_own: bool, found: tuple[str, str | None]
+) -> None:
     with fresh_database.as_superuser() as owner:
         owner.execute(f"ALTER TABLE {SLUG}_schema.webhook_endpoints RENAME TO webhook_endpoints_of_another_time")
-    restore(destination(fresh_database), taken)
-    assert asked(fresh_database, _WEBHOOK)[0][:2] == ("enabled", None)
+    restore(destination(fresh_database), taken if is_own else foreign(taken, "webhook_endpoints"))
+    assert asked(fresh_database, _WEBHOOK)[0][:2] == found
 
 
 def test_what_an_admin_had_disabled_stays_so(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> None:
