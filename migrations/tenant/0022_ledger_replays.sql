@@ -95,6 +95,35 @@ BEGIN ATOMIC
     SELECT webhook_claim_v2(p_by, p_seconds, p_id);
 END;
 
+-- Claim the oldest job that no program works at, for two minutes; no row if there is none. A job that was claimed five
+-- times and never ended has failed.
+--
+-- A lease that ends later than one of now was taken before the clock was set back, and is over.
+CREATE FUNCTION document_claim_v2() RETURNS SETOF documents
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    UPDATE documents d
+        SET status = 'failed', failure = 'attempts_exhausted', finished_at = clock_timestamp(), leased_until = NULL
+        WHERE d.attempt >= 5 AND (d.status = 'pending' OR d.status = 'running'
+            AND (d.leased_until <= clock_timestamp() OR d.leased_until > clock_timestamp() + interval '3 minutes'));
+    UPDATE documents d SET status = 'running', attempt = d.attempt + 1, rendered = 0,
+            leased_until = clock_timestamp() + interval '2 minutes'
+        WHERE d.id = (
+            SELECT c.id FROM documents c
+            WHERE (c.status = 'pending' OR c.status = 'running'
+                AND (c.leased_until <= clock_timestamp() OR c.leased_until > clock_timestamp() + interval '3 minutes'))
+                AND c.expires_at > clock_timestamp()
+            ORDER BY c.requested_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING d.*;
+END;
+
+-- Superseded by document_claim_v2.
+CREATE OR REPLACE FUNCTION document_claim_v1() RETURNS SETOF documents
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT document_claim_v2();
+END;
+
 -- Note what came of a round of deliveries, if p_by still has the lease and the feed is the same. True if so. What disables
 -- the endpoint has an entry in the audit log. p_seconds is how long p_by keeps the lease; 0 returns it. Members of p_done:
 -- feed_id, position, delivered, failures, is_failing, pause_seconds, disabled_reason, lanes, replays, parked, unparked,
@@ -199,6 +228,6 @@ END $$;
 
 DO $$
 BEGIN
-    EXECUTE format('GRANT EXECUTE ON FUNCTION webhook_replay_v2, webhook_claim_v2, webhook_settle_v2 TO %I',
+    EXECUTE format('GRANT EXECUTE ON FUNCTION webhook_replay_v2, webhook_claim_v2, webhook_settle_v2, document_claim_v2 TO %I',
         current_setting('tenant_schemas.tenant_role'));
 END $$;

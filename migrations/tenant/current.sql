@@ -16,21 +16,21 @@
 --   orders_allow_cancelling_v1, order_lines_v1, order_items_shown_v1, order_place_v1, openings_compare_v1,
 --   audit_hash_v1, audit_note_v1, deposit_balance_minor, credit_used_minor, wallet_is_sound_v1, movement_id_v1,
 --   movement_fingerprint_v2, wallet_transaction_hash_v2, movement_apply_v2, member_standing_v1, wallet_pay_many_v1,
---   wallet_configure_v3, audit_posted_v2, documents_expire_v1, document_request_v1, document_claim_v1,
---   document_report_v1, document_end_v1, key_caller_of_services_v1, key_caller_v1, key_is_unused_v1,
---   movement_is_sound_v2, wallet_not_posted_v2, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2,
---   hold_capture_v2, order_cancel_v2, openings_post_v2, audit_text_v1, audit_state_is_plain_v1, audit_chain_v2,
---   audit_note_v2, wallet_id_v1, wallet_unopened_v1, wallet_open_v3, wallets_insert_missing_v1,
---   wallets_open_missing_v2, openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_of_movement_v1,
---   events_of_hold_v1, events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1, webhook_create_v1,
---   webhook_change_v1, webhook_delete_v1, webhook_disable_v1, webhook_skip_v1, webhook_enable_v1, webhook_rotate_v1,
---   webhook_tested_v1, webhook_trim_v1, webhook_noticed_v1, webhooks_passed_v1, command_effect_v1, command_run_v1,
---   event_cursor_take_v1, event_cursor_move_v1, movement_findings_v1, wallet_findings_v1, hold_findings_v1,
---   order_findings_v1, order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1, tenant_findings_v1,
---   ledger_audit_v5, movement_event_findings_v1, event_findings_v1, feed_findings_v1, events_audit_v1,
---   proof_examine_v1, proof_find_v1, proof_rows_v1, proof_batch_v1, proof_concerned_v1, proof_wallets_v1,
---   proof_audit_log_v1, proof_feed_v1, proof_keys_v1, proof_end_v1, proof_step_v1, audit_refusals_end_v2,
---   audit_refused_v2, webhook_replay_v2, webhook_claim_v2, webhook_settle_v2.
+--   wallet_configure_v3, audit_posted_v2, documents_expire_v1, document_request_v1, document_report_v1,
+--   document_end_v1, key_caller_of_services_v1, key_caller_v1, key_is_unused_v1, movement_is_sound_v2,
+--   wallet_not_posted_v2, wallet_post_v4, wallet_pay_v2, wallet_post_many_v3, hold_authorise_v2, hold_capture_v2,
+--   order_cancel_v2, openings_post_v2, audit_text_v1, audit_state_is_plain_v1, audit_chain_v2, audit_note_v2,
+--   wallet_id_v1, wallet_unopened_v1, wallet_open_v3, wallets_insert_missing_v1, wallets_open_missing_v2,
+--   openings_post_v3, credit_policy_set_v2, wallet_rehearse_v1, events_of_movement_v1, events_of_hold_v1,
+--   events_of_wallet_v1, events_of_order_v1, events_stamp_v1, events_trim_v1, webhook_create_v1, webhook_change_v1,
+--   webhook_delete_v1, webhook_disable_v1, webhook_skip_v1, webhook_enable_v1, webhook_rotate_v1, webhook_tested_v1,
+--   webhook_trim_v1, webhook_noticed_v1, webhooks_passed_v1, command_effect_v1, command_run_v1, event_cursor_take_v1,
+--   event_cursor_move_v1, movement_findings_v1, wallet_findings_v1, hold_findings_v1, order_findings_v1,
+--   order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1, tenant_findings_v1, ledger_audit_v5,
+--   movement_event_findings_v1, event_findings_v1, feed_findings_v1, events_audit_v1, proof_examine_v1, proof_find_v1,
+--   proof_rows_v1, proof_batch_v1, proof_concerned_v1, proof_wallets_v1, proof_audit_log_v1, proof_feed_v1,
+--   proof_keys_v1, proof_end_v1, proof_step_v1, audit_refusals_end_v2, audit_refused_v2, webhook_replay_v2,
+--   webhook_claim_v2, document_claim_v2, webhook_settle_v2.
 -- Superseded: wallet_open_v1 by wallet_open_v3, wallet_post_v1 by wallet_post_v4, wallet_configure_v1 by
 --   wallet_configure_v3, ledger_audit_v1 by ledger_audit_v5, movement_apply_v1 by movement_apply_v2, hold_authorise_v1
 --   by hold_authorise_v2, hold_capture_v1 by hold_capture_v2, order_cancel_v1 by order_cancel_v2, wallet_open_v2 by
@@ -39,9 +39,10 @@
 --   openings_post_v3, ledger_audit_v2 by ledger_audit_v5, audit_chain_v1 by audit_chain_v2, audit_posted_v1 by
 --   audit_posted_v2, ledger_audit_v3 by ledger_audit_v5, movement_is_sound_v1 by movement_is_sound_v2,
 --   wallet_not_posted_v1 by wallet_not_posted_v2, wallet_post_v3 by wallet_post_v4, wallet_post_many_v2 by
---   wallet_post_many_v3, wallet_pay_v1 by wallet_pay_v2, ledger_audit_v4 by ledger_audit_v5, audit_refusals_end_v1 by
---   audit_refusals_end_v2, audit_refused_v1 by audit_refused_v2, webhook_replay_v1 by webhook_replay_v2,
---   webhook_claim_v1 by webhook_claim_v2, webhook_settle_v1 by webhook_settle_v2.
+--   wallet_post_many_v3, wallet_pay_v1 by wallet_pay_v2, ledger_audit_v4 by ledger_audit_v5, document_claim_v1 by
+--   document_claim_v2, audit_refusals_end_v1 by audit_refusals_end_v2, audit_refused_v1 by audit_refused_v2,
+--   webhook_replay_v1 by webhook_replay_v2, webhook_claim_v1 by webhook_claim_v2, webhook_settle_v1 by
+--   webhook_settle_v2.
 
 -- 0001: A tenant's money.
 --
@@ -1725,24 +1726,6 @@ BEGIN
         VALUES (p_wallet_id, p_requested_by, p_start, p_end, p_movements) RETURNING id INTO document_id;
     RETURN document_id;
 END $$;
-
--- Claim the oldest job that no program works at, for two minutes; no row if there is none. A job that was claimed five
--- times and never ended has failed.
-CREATE FUNCTION document_claim_v1() RETURNS SETOF documents
-    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
-BEGIN ATOMIC
-    UPDATE documents d
-        SET status = 'failed', failure = 'attempts_exhausted', finished_at = clock_timestamp(), leased_until = NULL
-        WHERE d.attempt >= 5 AND (d.status = 'pending' OR d.status = 'running' AND d.leased_until <= clock_timestamp());
-    UPDATE documents d SET status = 'running', attempt = d.attempt + 1, rendered = 0,
-            leased_until = clock_timestamp() + interval '2 minutes'
-        WHERE d.id = (
-            SELECT c.id FROM documents c
-            WHERE (c.status = 'pending' OR c.status = 'running' AND c.leased_until <= clock_timestamp())
-                AND c.expires_at > clock_timestamp()
-            ORDER BY c.requested_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-        RETURNING d.*;
-END;
 
 -- Note the progress of a claimed job and extend its lease. True if the job is still claimed by this attempt.
 CREATE FUNCTION document_report_v1(p_id uuid, p_attempt integer, p_movements bigint, p_rendered bigint) RETURNS boolean
@@ -3821,6 +3804,28 @@ BEGIN
         WHERE e.id = claimed.id RETURNING e.*;
 END $$;
 
+-- Claim the oldest job that no program works at, for two minutes; no row if there is none. A job that was claimed five
+-- times and never ended has failed.
+--
+-- A lease that ends later than one of now was taken before the clock was set back, and is over.
+CREATE FUNCTION document_claim_v2() RETURNS SETOF documents
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    UPDATE documents d
+        SET status = 'failed', failure = 'attempts_exhausted', finished_at = clock_timestamp(), leased_until = NULL
+        WHERE d.attempt >= 5 AND (d.status = 'pending' OR d.status = 'running'
+            AND (d.leased_until <= clock_timestamp() OR d.leased_until > clock_timestamp() + interval '3 minutes'));
+    UPDATE documents d SET status = 'running', attempt = d.attempt + 1, rendered = 0,
+            leased_until = clock_timestamp() + interval '2 minutes'
+        WHERE d.id = (
+            SELECT c.id FROM documents c
+            WHERE (c.status = 'pending' OR c.status = 'running'
+                AND (c.leased_until <= clock_timestamp() OR c.leased_until > clock_timestamp() + interval '3 minutes'))
+                AND c.expires_at > clock_timestamp()
+            ORDER BY c.requested_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        RETURNING d.*;
+END;
+
 -- Note what came of a round of deliveries, if p_by still has the lease and the feed is the same. True if so. What disables
 -- the endpoint has an entry in the audit log. p_seconds is how long p_by keeps the lease; 0 returns it. Members of p_done:
 -- feed_id, position, delivered, failures, is_failing, pause_seconds, disabled_reason, lanes, replays, parked, unparked,
@@ -4385,6 +4390,15 @@ BEGIN
             p_order_id, p_description) p;
 END $$;
 
+-- Superseded by document_claim_v2.
+--
+-- Superseded by document_claim_v2.
+CREATE FUNCTION document_claim_v1() RETURNS SETOF documents
+    LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
+BEGIN ATOMIC
+    SELECT document_claim_v2();
+END;
+
 -- Superseded by audit_refusals_end_v2.
 CREATE FUNCTION audit_refusals_end_v1() RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT
@@ -4463,5 +4477,5 @@ BEGIN
         ' order_payment_findings_v1, entry_findings_v1, audit_log_findings_v1, tenant_findings_v1,'
         ' events_audit_v1, movement_event_findings_v1, event_findings_v1, feed_findings_v1,'
         ' audit_refused_v2, audit_refusals_end_v2, webhook_replay_v2, webhook_claim_v2,'
-        ' webhook_settle_v2 TO %I', tenant_role);
+        ' webhook_settle_v2, document_claim_v2 TO %I', tenant_role);
 END $$;

@@ -88,6 +88,7 @@ DEFINERS = (
     "credit_policy_set_v1(text,bigint,bigint,uuid,text)",
     "credit_policy_set_v2(text,bigint,bigint,bigint,uuid,text)",
     "document_claim_v1()",
+    "document_claim_v2()",
     "document_end_v1(uuid,integer,bytea,text)",
     "document_report_v1(uuid,integer,bigint,bigint)",
     "document_request_v1(uuid,uuid,timestamp with time zone,timestamp with time zone,bigint)",
