@@ -143,16 +143,32 @@ _NEW_FEED: Final = """
 _NEXT_NUMBER: Final = "SELECT setval('events_n', (SELECT coalesce(max(e.n), 0) + 1 FROM events e), false)"
 
 
+# No place is beyond the feed: what is numbered next would be passed over.
+_HAS_BROKER: Final = "SELECT to_regclass('event_cursors') IS NOT NULL"
+_CHECK_CURSORS: Final = """
+    UPDATE event_cursors c SET position = h.position FROM events_head h WHERE c.position > h.position"""
+
 _HAS_WEBHOOKS: Final = "SELECT to_regclass('webhook_endpoints') IS NOT NULL"
 _STOP_WEBHOOKS: Final = """
-    UPDATE webhook_endpoints e SET feed_id = h.feed_id, lease_by = NULL, notice_owed = false,
+    UPDATE webhook_endpoints e SET feed_id = h.feed_id, position = least(e.position, h.position), lease_by = NULL,
+        notice_owed = false,
         status = 'disabled', disabled_reason = coalesce(e.disabled_reason, 'restored'),
         disabled_at = coalesce(e.disabled_at, now())
     FROM events_head h"""
+_CHECK_WAITING: Final = (
+    "DELETE FROM webhook_lanes l USING events_head h WHERE l.position > h.position",
+    """UPDATE webhook_replays r SET position = least(r.position, h.position),
+        until_position = least(r.until_position, h.position)
+    FROM events_head h WHERE r.until_position > h.position""",
+)
 # In one db transaction now() is the same: an endpoint that a former restore disabled stays so.
 _RESUME_WEBHOOKS: Final = """
     UPDATE webhook_endpoints SET status = 'enabled', disabled_reason = NULL, disabled_at = NULL
     WHERE disabled_reason = 'restored' AND disabled_at = now()"""
+# What a foreign bundle says of an endpoint's secret and version does not count.
+_FORGET_EPOCHS: Final = """
+    UPDATE webhook_endpoints e SET secret_epoch = 1, rotated_at = NULL, replaced_at = '{{}}', version = 1
+    FROM {}.webhook_endpoints o WHERE o.id = e.id"""
 _HAD_WEBHOOKS: Final = "SELECT to_regclass(format('%%I.webhook_endpoints', %s::text)) IS NOT NULL"
 # An admin's choices and the secrets stay as they are today, like members and settings; the places in the feed are those
 # of the bundle. A secret's epoch never goes back: an old one may be known to a former consumer.
@@ -183,20 +199,23 @@ def after_load(connection: Connection) -> None:
     if _holds(connection, _HAS_FEED):
         connection.execute(_NEW_FEED)
         connection.execute(_NEXT_NUMBER)
+    if _holds(connection, _HAS_BROKER):
+        connection.execute(_CHECK_CURSORS)
     if _holds(connection, _HAS_WEBHOOKS):
-        connection.execute(_STOP_WEBHOOKS)
+        for statement in (_STOP_WEBHOOKS, *_CHECK_WAITING):
+            connection.execute(statement)
 
 
-def resume(connection: Connection, replaced: str) -> None:
+def resume(connection: Connection, replaced: str, *, is_own: bool) -> None:
     """Let the webhooks of a tenant that takes the place of its former self, in the schema `replaced`, go on from their
     places, in the db transaction of `after_load`. What was delivered since the backup and happened before it is sent
     again. Webhooks that were made since the backup begin at the head of the feed; those that were deleted stay
-    disabled.
+    disabled, and so do those that only a foreign bundle has.
     """
     if _holds(connection, _HAD_WEBHOOKS, replaced):
-        for statement in (_KEEP_CHOICES, _KEEP_NEW_ONES):
+        for statement in (*(() if is_own else (_FORGET_EPOCHS,)), _KEEP_CHOICES, _KEEP_NEW_ONES):
             connection.execute(sql.SQL(statement).format(sql.Identifier(replaced)))
-    else:
+    elif is_own:
         connection.execute(_RESUME_WEBHOOKS)
 
 

@@ -15,7 +15,7 @@ RESERVED_SLUGS: Final = frozenset({"admin", "auth", "me", "orders", "products", 
 # The oldest revisions that this code can serve. Revisions are numbered, so a later one compares as greater. A schema
 # newer than the code is served too, because migrations expand before they contract.
 OLDEST_SHARED_REVISION: Final = "0015"
-OLDEST_TENANT_REVISION: Final = "0020"
+OLDEST_TENANT_REVISION: Final = "0023"
 
 
 def resolvers(base_domain: str) -> tuple[Resolver, ...]:

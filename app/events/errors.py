@@ -13,7 +13,8 @@ class FeedChanged(Gone):
 
 class FeedTrimmed(Gone):
     """The events after the cursor are older than the feed keeps. `trimmedTo` is the position from which on it has all.
-    What is missing is in the wallets' histories.
+    `GET /api/admin/events/replay` has the movements
+    before it.
     """
 
     code = "feed_trimmed"

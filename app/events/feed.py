@@ -151,7 +151,8 @@ def _check_position(head: FeedHead, after: int, feed_id: UUID | None) -> None:
         )
     if after < head.trimmed_to:
         raise FeedTrimmed(
-            f"The feed has the events after position {head.trimmed_to} only.", {"trimmedTo": head.trimmed_to}
+            f"The feed has the events after position {head.trimmed_to} only; the replay has older movements.",
+            {"trimmedTo": head.trimmed_to},
         )
 
 

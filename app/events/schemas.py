@@ -1,11 +1,11 @@
 """The feed on the wire."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from marshmallow import fields
 
-from app.api.fields import Answer, Identifier, Schema, Text, Word, Words, coded
-from app.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, LimitField
+from app.api.fields import Answer, Identifier, PeriodQuery, Schema, Text, Word, Words, coded
+from app.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, LimitField, PageQuery, page_schema
 from app.events.models import EVENT_TYPES
 
 TYPES: Final = Words("EventType", *EVENT_TYPES)
@@ -67,12 +67,27 @@ class EnvelopeSchema(Answer):
 class FeedEventSchema(EnvelopeSchema):
     """A CloudEvent 1.0. Take members that you do not know: there may be more of them."""
 
-    may_lack = ("partitionkey", "traceparent")
+    may_lack: ClassVar[tuple[str, ...]] = ("partitionkey", "traceparent")
 
     id = fields.String(metadata={"description": "of a movement's event the movement's; unique in its `source`"})
     type = Word(TYPES)
     time = fields.String(metadata={"format": "date-time", "description": "when it happened"})
     data = fields.Dict(keys=fields.String(), metadata={"description": "see the page about events"})
+
+
+class ReplayQuery(PageQuery, PeriodQuery):
+    types = EventTypes()
+
+
+class ReplayedEventSchema(FeedEventSchema):
+    """The event of a movement, made again from the ledger: as in the feed, without `sequence` and `traceparent`."""
+
+    may_lack: ClassVar[tuple[str, ...]] = ("sequence", "traceparent")
+
+    replay = fields.Boolean(metadata={"description": "true: it has no position in the feed"})
+
+
+ReplayedEventPageSchema = page_schema(ReplayedEventSchema)
 
 
 class EventPageSchema(Answer):

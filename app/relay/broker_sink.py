@@ -61,7 +61,7 @@ class BrokerSink:
             with ExitStack() as spans:
                 for event in events:
                     spans.enter_context(delivery_span(SINK, event.body.get("traceparent")))
-                confirmed = self._publisher().publish([_message(tenant, event) for event in events])
+                confirmed = self._publisher().publish([message_of(tenant, event) for event in events])
         except BrokerUnavailable as error:
             SINK_ATTEMPTS.labels(SINK, FAILED).inc()
             log.warning("broker_unavailable", reason=str(error), pause_seconds=self._pauses.add(_ALL))
@@ -93,7 +93,8 @@ class BrokerSink:
             publisher.close()
 
 
-def _message(tenant: Tenant, event: FeedEvent) -> Message:
+def message_of(tenant: Tenant, event: FeedEvent) -> Message:
+    """The event as the broker gets it, with the full payload."""
     return Message(
         id=str(event.id),
         type=event.type,

@@ -39,11 +39,9 @@ def take_cursor(sink: str, owner: UUID, seconds: float = LEASE_SECONDS) -> Curso
     return Cursor(sink, owner, *rows[0]) if rows else None
 
 
-def move_cursor(cursor: Cursor, position: int) -> bool:
+def move_cursor(cursor: Cursor, position: int) -> None:
     """Record that the sink has all events up to `position`, also if another process has leased the cursor meanwhile.
-    End the lease if it is still the caller's. False if the feed was replaced by a restore: then nothing is recorded.
-    Commits.
+    End the lease if it is still the caller's. If the feed was replaced by a restore, nothing is recorded. Commits.
     """
     engine = connections().engine(current_tenant())
-    ((has_moved,),) = engine.one_statement(_MOVE, (cursor.sink, cursor.owner, cursor.feed_id, position), retry=True)
-    return bool(has_moved)
+    engine.one_statement(_MOVE, (cursor.sink, cursor.owner, cursor.feed_id, position), retry=True)

@@ -50,16 +50,17 @@ class Relay:
         self._upkeep = upkeep
         self._numbering = Turns("relay-numbering", threads, _in_tenant(app, self._number))
         self._publishing = Turns("relay-publishing", threads, _in_tenant(app, broker.publish_due)) if broker else None
-        self._deliveries = Deliveries(app, senders, upkeep.count_failures)
+        self._deliveries = Deliveries(app, senders, upkeep.note_delivery)
         self._finding = Turns("relay-endpoints", threads, _in_tenant(app, self._deliveries.offer_due))
         self._tending = Turns("relay-upkeep", 1, _in_tenant(app, upkeep.tend))
+        self._counting = Turns("relay-counting", 1, _in_tenant(app, self._count))
         self._unstamped, self._unpublished, self._undelivered = Waits(), Waits(), Waits()
         self._next_upkeep = 0.0
 
     def run(self, stop: Event, seconds: float = SWEEP_SECONDS) -> None:
         """Sweep every `seconds` until `stop` is set; then let running turns end, for at most DRAIN_SECONDS."""
-        known = (self._numbering, self._publishing, self._finding, self._deliveries.turns, self._tending)
-        all_turns = [turns for turns in known if turns]
+        known = (self._numbering, self._publishing, self._finding, self._deliveries.turns)
+        all_turns = [turns for turns in (*known, self._tending, self._counting) if turns]
         for turns in all_turns:
             turns.start()
         while not stop.is_set():
@@ -83,6 +84,8 @@ class Relay:
             return
         for waiting in found:
             self._offer(waiting)
+        for tenant in self._upkeep.take_uncounted():
+            self._counting.offer(tenant)
         EVENTS_SWEEP_SECONDS.observe(monotonic() - started)
         self._measure(found)
 
@@ -108,6 +111,10 @@ class Relay:
         EVENTS_UNSTAMPED_AGE.set(self._unstamped.longest_seconds)
         SINK_LAG.labels("broker").set(self._unpublished.longest_seconds)
         SINK_LAG.labels("webhook").set(self._undelivered.longest_seconds)
+
+    def _count(self, tenant: Tenant) -> bool:
+        self._upkeep.count_failures(tenant)
+        return False
 
     def _number(self, tenant: Tenant) -> bool:
         stamped = stamp_events(STAMP_BATCH)

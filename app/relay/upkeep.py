@@ -1,6 +1,9 @@
-"""What each tenant needs once an hour: old events are deleted, and failures of its webhooks are counted."""
+"""What each tenant needs once an hour: old events are deleted, and failures of its webhooks are counted. After a
+delivery they are counted again, but not more than once a minute: a tenant may have a million open lanes.
+"""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from threading import Lock
 from typing import Final, NamedTuple
@@ -10,6 +13,8 @@ from app.events.retention import MAX_TRIMMED, trim_events
 from app.metrics.definitions import ENDPOINTS_DISABLED, EVENTS_PARKED, LANES_OPEN
 from tenant_schemas.flask import connections
 from tenant_schemas.tenant import Tenant
+
+COUNT_SECONDS: Final = 60.0
 
 _FAILURES: Final = """
     SELECT (SELECT count(*) FROM webhook_lanes), (SELECT count(*) FROM webhook_parked),
@@ -27,9 +32,12 @@ class Failures(NamedTuple):
 class Upkeep:
     """The upkeep by one relay process. Thread-safe."""
 
-    def __init__(self, retention: timedelta, *, has_broker: bool) -> None:
+    def __init__(self, retention: timedelta, *, has_broker: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._retention = retention
         self._has_broker = has_broker
+        self._now = now
+        self._delivered: dict[UUID, Tenant] = {}
+        self._counted_at: dict[UUID, float] = {}
         self._failures: dict[UUID, Failures] = {}
         self._lock = Lock()
 
@@ -41,8 +49,24 @@ class Upkeep:
         self.count_failures(tenant)
         return trimmed == MAX_TRIMMED
 
+    def note_delivery(self, tenant: Tenant) -> None:
+        """The tenant's failures may be others than those that were counted."""
+        with self._lock:
+            self._delivered[tenant.id] = tenant
+
+    def take_uncounted(self) -> list[Tenant]:
+        """The tenants with deliveries since their failures were counted, more than COUNT_SECONDS ago."""
+        with self._lock:
+            before = self._now() - COUNT_SECONDS
+            due = [each for each in self._delivered.values() if self._counted_at.get(each.id, before) <= before]
+            for tenant in due:
+                del self._delivered[tenant.id]
+            return due
+
     def count_failures(self, tenant: Tenant) -> None:
         """Set the gauges of all tenants, with the bound tenant's failures of now."""
+        with self._lock:
+            self._counted_at[tenant.id] = self._now()
         (row,) = connections().engine(tenant).one_statement(_FAILURES, ())
         with self._lock:
             self._failures[tenant.id] = Failures(*row)
@@ -50,8 +74,11 @@ class Upkeep:
 
     def forget_all_but(self, tenant_ids: Iterable[UUID]) -> None:
         """Count no failures of tenants that are gone."""
+        kept = set(tenant_ids)
         with self._lock:
-            self._failures = {known: self._failures[known] for known in tenant_ids if known in self._failures}
+            self._failures = {known: found for known, found in self._failures.items() if known in kept}
+            self._counted_at = {known: moment for known, moment in self._counted_at.items() if known in kept}
+            self._delivered = {known: tenant for known, tenant in self._delivered.items() if known in kept}
             self._set_gauges()
 
     def _set_gauges(self) -> None:

@@ -1,11 +1,10 @@
 """How many streams a process holds at once. Each occupies a thread of the server for as long as it lasts."""
 
-from collections import Counter
-from threading import Lock
 from typing import Final
 from uuid import UUID
 
 from app.errors import TooManyRequests
+from app.limits.places import NoPlace, Places
 from app.metrics.definitions import EVENT_STREAMS
 
 PER_CALLER: Final = 6  # What a browser opens to one host at once over HTTP/1.1.
@@ -22,25 +21,19 @@ class StreamPlaces:
     """The places of this process. Thread-safe."""
 
     def __init__(self, places: int) -> None:
-        self._places = places
-        self._lock = Lock()
-        self._taken: Counter[UUID] = Counter()  # By tenant and by caller: their ids are all different.
-        self._open = 0
+        self._places = Places(places)
+        self._of_tenant = max(1, places // TENANT_PART)
 
     def take(self, tenant_id: UUID, caller_id: UUID, audience: str) -> None:
         """Take a place until `give_back`. Raises TooManyStreams. `audience` is a label of EVENT_STREAMS."""
-        with self._lock:
-            if self._taken[caller_id] >= PER_CALLER:
-                raise TooManyStreams(f"You have {PER_CALLER} streams open already; close one of them.")
-            if self._open >= self._places or self._taken[tenant_id] >= max(1, self._places // TENANT_PART):
-                raise TooManyStreams("All streams are taken; connect again in a minute, or poll meanwhile.")
-            self._open += 1
-            self._taken.update((tenant_id, caller_id))
+        try:
+            self._places.take({caller_id: PER_CALLER, tenant_id: self._of_tenant})
+        except NoPlace as none:
+            if none.holder == caller_id:
+                raise TooManyStreams(f"You have {PER_CALLER} streams open already; close one of them.") from None
+            raise TooManyStreams("All streams are taken; connect again in a minute, or poll meanwhile.") from None
         EVENT_STREAMS.labels(audience).inc()
 
     def give_back(self, tenant_id: UUID, caller_id: UUID, audience: str) -> None:
-        with self._lock:
-            self._open -= 1
-            self._taken.subtract((tenant_id, caller_id))
-            self._taken += Counter()  # Forgets those without a stream.
+        self._places.give_back((tenant_id, caller_id))
         EVENT_STREAMS.labels(audience).dec()

@@ -6,8 +6,7 @@ to the next claim when its lease is over, and what it sent is sent again with th
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from time import monotonic
 from typing import Final, NamedTuple, cast
 from uuid import UUID
@@ -26,29 +25,24 @@ from app.webhooks.lease import (
     Lane,
     LaneChange,
     LeaseLost,
-    LoggedAttempt,
-    Parked,
-    Replay,
-    ReplayChange,
     claim,
     due_lanes,
-    due_replay,
     end_notice,
     open_lanes,
     settle,
 )
 from app.webhooks.notices import tell_admins
-from app.webhooks.round import GONE, Group, Round, Sent
-from app.webhooks.schedule import FAILURES_BEFORE_PAUSE, delay_after, pause_after
+from app.webhooks.outcome import EVENTS_OF_A_LANE, at_once, done_of
+from app.webhooks.replay import deliver_replay
+from app.webhooks.round import Delivery, Group, Round
+from app.webhooks.schedule import delay_after
 from app.webhooks.sender import Sender
-from tenant_schemas.context import current_tenant
 
 log = structlog.get_logger(__name__)
 
 EXTENSION: Final = "webhooks"
 EVENTS_AT_ONCE: Final = 100
 LANES_AT_ONCE: Final = 20
-EVENTS_OF_A_LANE: Final = 20
 # A turn that has taken longer begins no further round. A slow endpoint gets one round in a turn.
 QUICK_SECONDS: Final = 1.0
 
@@ -60,14 +54,6 @@ class Turn(NamedTuple):
 
     mean_seconds: float = 0.0
     next_round: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How this process delivers webhooks."""
-
-    sender: Sender
-    master_secret: str = field(repr=False)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -102,7 +88,7 @@ def deliver_due(endpoint_id: UUID | None = None, first_round: int = 0) -> Turn |
 
 def _deliver_rounds(delivery: Delivery, endpoint: Claimed, first_round: int) -> Turn:
     """Raises LeaseLost. Ends the lease with the last round."""
-    rounds = (_deliver_lanes, _deliver_replay, _deliver_new)
+    rounds = (_deliver_lanes, deliver_replay, _deliver_new)
     quick_until, mean_seconds = monotonic() + QUICK_SECONDS, 0.0
     for number in range(first_round, first_round + len(rounds)):
         done = rounds[number % len(rounds)](delivery, endpoint)
@@ -124,14 +110,14 @@ def _deliver_rounds(delivery: Delivery, endpoint: Claimed, first_round: int) -> 
 
 def _deliver_lanes(delivery: Delivery, endpoint: Claimed) -> Done:
     """Try the events at the heads of the due lanes, and what waits behind them."""
-    lanes = due_lanes(endpoint, _at_once(endpoint, LANES_AT_ONCE))
+    lanes = due_lanes(endpoint, at_once(endpoint, LANES_AT_ONCE))
     try:
         pages = [(lane, _waiting_in(lane, endpoint)) for lane in lanes]
     except FeedTrimmed:
         return Done(endpoint.feed_id, endpoint.failures, disabled_reason="trimmed")
     groups = [Group(lane.key, lane.is_ordered, page.events, _attempts(lane, page.events)) for lane, page in pages]
     Round(delivery.sender, delivery.master_secret, endpoint).run(groups)
-    done = _done(endpoint, groups, "feed")
+    done = done_of(endpoint, groups, "feed")
     for group, (_, page) in zip(groups, pages, strict=True):
         done.lanes.append(_lane_after(group, page.position, endpoint))
     return done
@@ -170,50 +156,9 @@ def _lane_after(group: Group, looked_at: int, endpoint: Claimed) -> LaneChange:
     return change if is_empty else replace(change, position=looked_at + 1)
 
 
-def _deliver_replay(delivery: Delivery, endpoint: Claimed) -> Done:
-    """Go on with the replay that has waited longest. A failure holds it up, and nothing else."""
-    replay = due_replay(endpoint)
-    if replay is None:
-        return Done(endpoint.feed_id, endpoint.failures)
-    page = _events_of(replay, endpoint)
-    group = Group(replay.id, True, page.events, replay.attempts)
-    Round(delivery.sender, delivery.master_secret, endpoint).run([group])
-    done = _done(endpoint, [group], "replay")
-    done.unparked = [event.id for event in group.delivered]
-    done.replays.append(_replay_after(group, page.position, len(done.unparked)))
-    return done
-
-
-def _events_of(replay: Replay, endpoint: Claimed) -> FeedPage:
-    limit = _at_once(endpoint, EVENTS_OF_A_LANE)
-    try:
-        page = read_page(replay.position, limit, replay.types or endpoint.types or None)
-    except FeedTrimmed as error:
-        log.warning(
-            "webhook_events_trimmed", endpoint=str(endpoint.id), replay=str(replay.id), position=replay.position
-        )
-        return FeedPage(endpoint.feed_id, [], int(error.members["trimmedTo"]))
-    events = [event for event in page.events if event.position <= replay.until_position]
-    return FeedPage(page.feed_id, events, min(page.position, replay.until_position))
-
-
-def _replay_after(group: Group, looked_at: int, delivered: int) -> ReplayChange:
-    failed = group.failed
-    if failed is not None:
-        attempts = (group.attempts if len(group.sent) == 1 else 0) + 1
-        delay = delay_after(attempts, failed.retry_after)
-        if delay is not None:
-            return ReplayChange(group.key, failed.event.position - 1, attempts, delivered, delay.total_seconds())
-        return ReplayChange(group.key, failed.event.position, 0, delivered, 0.0)
-    if len(group.sent) < len(group.events):
-        attempts = 0 if group.sent else group.attempts
-        return ReplayChange(group.key, group.events[len(group.sent)].position - 1, attempts, delivered, 0.0)
-    return ReplayChange(group.key, looked_at, 0, delivered, 0.0)
-
-
 def _deliver_new(delivery: Delivery, endpoint: Claimed) -> Done:
     """Send the events behind the cursor, and move it. Events of a wallet with a lane wait there."""
-    limit = _at_once(endpoint, EVENTS_AT_ONCE)
+    limit = at_once(endpoint, EVENTS_AT_ONCE)
     try:
         page = read_page(endpoint.position, limit, endpoint.types or None, feed_id=endpoint.feed_id)
     except FeedTrimmed:
@@ -222,7 +167,7 @@ def _deliver_new(delivery: Delivery, endpoint: Claimed) -> Done:
         raise LeaseLost from None
     groups = _groups_of(page.events, endpoint)
     Round(delivery.sender, delivery.master_secret, endpoint).run(groups)
-    done = _done(endpoint, groups, "feed")
+    done = done_of(endpoint, groups, "feed")
     done.position = page.position
     behind = replace(endpoint, position=page.position)
     changes = [_lane_after(group, page.position, behind) for group in groups]
@@ -241,58 +186,3 @@ def _groups_of(events: Sequence[FeedEvent], endpoint: Claimed) -> list[Group]:
         is_ordered = endpoint.is_ordered and event.wallet_id is not None
         grouped[(event.wallet_id if is_ordered and event.wallet_id else event.id, is_ordered)].append(event)
     return [Group(key, is_ordered, found) for (key, is_ordered), found in grouped.items()]
-
-
-def _at_once(endpoint: Claimed, most: int) -> int:
-    """An endpoint that fails altogether gets one message to try."""
-    return 1 if endpoint.failures >= FAILURES_BEFORE_PAUSE else most
-
-
-def _done(endpoint: Claimed, groups: Sequence[Group], source: str) -> Done:
-    """What is common to all rounds: counts, the pause, the log, and what is parked."""
-    sent = sorted((each for group in groups for each in group.sent), key=lambda each: each.at)
-    failed = [each for each in sent if not each.answer.is_success]
-    delivered = len(sent) - len(failed)
-    done = Done(
-        endpoint.feed_id,
-        failures=0 if delivered else endpoint.failures + len(failed),
-        delivered=delivered,
-        is_failing=bool(failed),
-        disabled_reason="gone" if any(each.answer.status == GONE for each in failed) else None,
-    )
-    done.mean_seconds = sum(each.answer.duration_ms for each in sent) / 1000 / max(1, len(sent))
-    pauses = [pause_after(done.failures) if failed else None, *(each.retry_after for each in failed)]
-    done.pause_seconds = max((pause or timedelta() for pause in pauses), default=timedelta()).total_seconds()
-    for group in groups:
-        _log_attempts(done, group, source, endpoint)
-    return done
-
-
-def _log_attempts(done: Done, group: Group, source: str, endpoint: Claimed) -> None:
-    """A first attempt that succeeds leaves no row, unless it is a replay's."""
-    for index, sent in enumerate(group.sent):
-        attempt = (group.attempts if index == 0 else 0) + 1
-        is_parked = not sent.answer.is_success and delay_after(attempt, None) is None
-        if is_parked:
-            done.parked.append(Parked(sent.event.id, sent.event.type, sent.event.position))
-            about = {"endpoint": str(endpoint.id), "event_id": str(sent.event.id)}
-            log.warning("webhook_event_parked", tenant=current_tenant().slug, **about)
-        if not sent.answer.is_success or attempt > 1 or source != "feed":
-            outcome = "parked" if is_parked else "delivered" if sent.answer.is_success else "failed"
-            done.attempts.append(_logged(sent, source, attempt, outcome))
-
-
-def _logged(sent: Sent, source: str, attempt: int, outcome: str) -> LoggedAttempt:
-    answer = sent.answer
-    return LoggedAttempt(
-        event_id=sent.event.id,
-        type=sent.event.type,
-        source=source,
-        attempt=attempt,
-        at=sent.at,
-        outcome=outcome,
-        status=answer.status,
-        failure=answer.failure,
-        duration_ms=answer.duration_ms,
-        answer=answer.text,
-    )

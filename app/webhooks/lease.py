@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from app.events.replay import ReplayPlace
 from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
@@ -19,17 +20,26 @@ LEASE_SECONDS: Final = 90
 _CLAIM: Final = """
     SELECT id, url, types, payload, delivery_order, secret_epoch, replaced_at, feed_id, position, failures, notice_owed,
         disabled_reason, lease_by
-    FROM webhook_claim_v1(%s, %s, %s)"""
+    FROM webhook_claim_v2(%s, %s, %s)"""
 _DUE: Final = "SELECT id FROM webhooks_due ORDER BY lease_until, id"
-_SETTLE: Final = "SELECT webhook_settle_v1(%s, %s, %s, %s::jsonb)"
+_SETTLE: Final = "SELECT webhook_settle_v2(%s, %s, %s, %s::jsonb)"
 _NOTICED: Final = "SELECT webhook_noticed_v1(%s, %s)"
+# A time that lies further ahead than any delay was written before the clock was set back: the view `webhooks_due`
+# tells. The moment is one for the whole statement, so that the index finds the due lanes among a million.
 _LANES: Final = """
-    SELECT key, is_ordered, position, attempts FROM webhook_lanes
-    WHERE endpoint_id = %s AND next_at <= clock_timestamp() ORDER BY next_at LIMIT %s"""
+    (SELECT key, is_ordered, position, attempts FROM webhook_lanes
+    WHERE endpoint_id = %(endpoint_id)s AND next_at <= statement_timestamp() ORDER BY next_at LIMIT %(limit)s)
+    UNION ALL
+    (SELECT key, is_ordered, position, attempts FROM webhook_lanes
+    WHERE endpoint_id = %(endpoint_id)s AND next_at > statement_timestamp() + interval '2 days' LIMIT %(limit)s)
+    LIMIT %(limit)s"""
 _OPEN: Final = "SELECT key FROM webhook_lanes WHERE endpoint_id = %s AND is_ordered AND key = ANY (%s)"
 _REPLAYS: Final = """
-    SELECT id, types, position, until_position, attempts FROM webhook_replays
-    WHERE endpoint_id = %s AND finished_at IS NULL AND next_at <= clock_timestamp() ORDER BY next_at LIMIT 1"""
+    SELECT id, types, position, until_position, attempts, ledger_at, ledger_wallet_id, ledger_seq, ledger_until
+    FROM webhook_replays
+    WHERE endpoint_id = %s AND finished_at IS NULL
+        AND (next_at <= statement_timestamp() OR next_at > statement_timestamp() + interval '2 days')
+    ORDER BY next_at LIMIT 1"""
 
 
 class LeaseLost(Exception):
@@ -72,14 +82,23 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerPart:
+    """Movements after a place and before a moment, of which the feed has no event."""
+
+    place: ReplayPlace
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
-    """A due replay: `position` is the last one that it has passed."""
+    """A due replay: `position` is the last one that it has passed. `ledger` is what comes before that."""
 
     id: UUID
     types: list[str]
     position: int
     until_position: int
     attempts: int
+    ledger: LedgerPart | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +112,19 @@ class LaneChange:
     delay_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplayChange:
+    """A replay as it is to be: at a place in the ledger, or, when that `ends_ledger`, at a position."""
+
     id: UUID
     position: int
     attempts: int
     delivered: int
     delay_seconds: float
+    ends_ledger: bool = False
+    ledger_at: datetime | None = None
+    ledger_wallet_id: UUID | None = None
+    ledger_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +179,7 @@ def claim(endpoint_id: UUID | None = None) -> Claimed | None:
 
 
 def due_lanes(endpoint: Claimed, limit: int) -> list[Lane]:
-    return [Lane(*row) for row in _run(_LANES, (endpoint.id, limit), retry=True)]
+    return [Lane(*row) for row in _run(_LANES, {"endpoint_id": endpoint.id, "limit": limit}, retry=True)]
 
 
 def open_lanes(endpoint: Claimed, wallet_ids: Sequence[UUID]) -> set[UUID]:
@@ -164,7 +189,10 @@ def open_lanes(endpoint: Claimed, wallet_ids: Sequence[UUID]) -> set[UUID]:
 
 def due_replay(endpoint: Claimed) -> Replay | None:
     rows = _run(_REPLAYS, (endpoint.id,), retry=True)
-    return Replay(*rows[0]) if rows else None
+    if not rows:
+        return None
+    *known, at, wallet_id, seq, until = rows[0]
+    return Replay(*(*known, LedgerPart(ReplayPlace(at, wallet_id, seq), until) if until else None))
 
 
 def settle(endpoint: Claimed, done: Done, *, keeps_lease: bool) -> None:
@@ -182,5 +210,5 @@ def end_notice(endpoint: Claimed) -> None:
     _run(_NOTICED, (endpoint.id, endpoint.lease_by))
 
 
-def _run(statement: str, parameters: tuple[Any, ...], *, retry: bool = False) -> list[Any]:
+def _run(statement: str, parameters: tuple[Any, ...] | dict[str, Any], *, retry: bool = False) -> list[Any]:
     return connections().engine(current_tenant()).one_statement(statement, parameters, retry=retry)

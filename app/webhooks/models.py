@@ -87,7 +87,7 @@ class ParkedEvent(TenantModel):
 
 
 class WebhookReplay(TenantModel):
-    """A second cursor of an endpoint, with an end."""
+    """A second cursor of an endpoint, with an end. Until `ledger_until` is null it is at movements before the feed."""
 
     __tablename__ = "webhook_replays"
     __table_args__ = (
@@ -110,6 +110,10 @@ class WebhookReplay(TenantModel):
     next_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
     created_at: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), server_default=_NOW)
     finished_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    ledger_at: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    ledger_wallet_id: Mapped[UUID | None]
+    ledger_seq: Mapped[int | None] = mapped_column(sa.BigInteger)
+    ledger_until: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
 
 
 class WebhookAttempt(TenantModel):

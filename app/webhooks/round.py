@@ -30,6 +30,14 @@ ASK_TO_WAIT: Final = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """How this process delivers webhooks."""
+
+    sender: Sender
+    master_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """A message and its answer."""
 

@@ -186,7 +186,9 @@ def resend_event(webhook_id: UUID, event_id: UUID) -> tuple[WebhookReplay, int, 
 @blueprint.response(201, WebhookReplaySchema)
 @refuses(WebhookNotFound, EventNotFound, TooManyWebhookReplays)
 def replay_webhook(body: dict[str, Any], webhook_id: UUID) -> tuple[WebhookReplay, int, dict[str, str]]:
-    """Send the events of a period again, beside the new ones, with the same `webhook-id` each."""
+    """Send the events of a period again, beside the new ones, with the same `webhook-id` each. Of what the feed has no
+    more, movements come again.
+    """
     return _made(service.replay_events(webhook_id, **body, actor=actor()))
 
 

@@ -156,7 +156,9 @@ class WebhookReplaySchema(Answer):
     id = fields.UUID()
     webhook_id = fields.UUID(attribute="endpoint_id", data_key="webhookId")
     types = fields.List(fields.String(metadata=TYPE.metadata), metadata={"description": "none: those of the webhook"})
-    position = fields.Integer(metadata={"description": "the position in the feed up to which it has come"})
+    position = fields.Integer(
+        metadata={"description": "the position in the feed up to which it has come; not while it reads the ledger"}
+    )
     until_position = fields.Integer(data_key="untilPosition")
     delivered = fields.Integer(metadata={"description": "how many messages were delivered"})
     created_at = Moment(data_key="createdAt")

@@ -2,6 +2,7 @@
 for each change, and commit nothing. `delivery.py` sends the events.
 """
 
+from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -14,6 +15,7 @@ from app.auth.actors import Actor
 from app.db import db
 from app.errors import Invalid
 from app.events.models import Event
+from app.events.period import Period, find_period
 from app.sql_refusals import named_refusals
 from app.webhooks.addresses import AddressRefused
 from app.webhooks.delivery import own_delivery
@@ -32,7 +34,7 @@ _ENABLE: Final = sa.text("SELECT * FROM webhook_enable_v1(:id, :skips_trimmed)")
 _DISABLE: Final = sa.text("SELECT * FROM webhook_disable_v1(:id)")
 _ROTATE: Final = sa.text("SELECT * FROM webhook_rotate_v1(:id)")
 _DELETE: Final = sa.text("SELECT webhook_delete_v1(:id)")
-_REPLAY: Final = sa.text("SELECT * FROM webhook_replay_v1(:id, :position, :until, :types)")
+_REPLAY: Final = sa.text("SELECT * FROM webhook_replay_v2(:id, :position, :until, :types, :ledger_from, :ledger_until)")
 _CHOSEN: Final = ("url", "description", "types", "payload", "delivery_order")
 
 
@@ -152,23 +154,21 @@ def resend_event(webhook_id: UUID, event_id: UUID, *, actor: Actor) -> WebhookRe
     event = db.session.execute(sa.select(Event.position, Event.type).where(Event.id == event_id)).one_or_none()
     if event is None or event.position is None:
         raise EventNotFound(EventNotFound.text)
-    made = _replay(webhook_id, event.position - 1, event.position, [event.type])
+    made = _replay(webhook_id, Period(event.position - 1, event.position), [event.type])
     add_entry(actor, "webhook.resend", subject=str(webhook_id), after={"eventId": str(event_id)})
     return made
 
 
 def replay_events(webhook_id: UUID, *, start: datetime, end: datetime, types: list[str], actor: Actor) -> WebhookReplay:
-    """Send the events of a period again, of these types or of the webhook's. Locks the webhook's row. Raises
-    WebhookNotFound, EventNotFound for a period without an event, TooManyWebhookReplays.
+    """Send the events of a period again, of these types or of the webhook's; of what the feed has no more, those of
+    movements. Locks the webhook's row. Raises WebhookNotFound, EventNotFound for a period without an event,
+    TooManyWebhookReplays.
     """
     get_webhook(webhook_id)
-    numbered = Event.position.is_not(None)
-    first = sa.select(sa.func.min(Event.position)).where(numbered, Event.at >= start)
-    last = sa.select(sa.func.max(Event.position)).where(numbered, Event.at < end)
-    bounds = db.session.execute(sa.select(first.scalar_subquery(), last.scalar_subquery())).one()
-    if bounds[0] is None or bounds[1] is None or bounds[0] > bounds[1]:
-        raise EventNotFound("The feed has no event of this period.")
-    made = _replay(webhook_id, bounds[0] - 1, bounds[1], types)
+    period = find_period(start, end)
+    if period is None:
+        raise EventNotFound("The period has neither an event of the feed nor a movement.")
+    made = _replay(webhook_id, period, types)
     told = {"from": start.isoformat(), "to": end.isoformat(), "types": types}
     add_entry(actor, "webhook.replay", subject=str(webhook_id), after=told)
     return made
@@ -182,8 +182,8 @@ def get_replay(webhook_id: UUID, replay_id: UUID) -> WebhookReplay:
     return found
 
 
-def _replay(webhook_id: UUID, position: int, until: int, types: list[str]) -> WebhookReplay:
-    return _one(WebhookReplay, _REPLAY, {"id": webhook_id, "position": position, "until": until, "types": types})
+def _replay(webhook_id: UUID, period: Period, types: list[str]) -> WebhookReplay:
+    return _one(WebhookReplay, _REPLAY, {"id": webhook_id, "types": types, **asdict(period)})
 
 
 def _one(model: type[Model], call: sa.TextClause, told: dict[str, Any]) -> Model:

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
+
+
+class Resumption(Protocol):
+    """A function that is called at the end of a restore in place."""
+
+    def __call__(self, connection: psycopg.Connection[Any], replaced: str, /, *, is_own: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +27,11 @@ class BackupPolicy:
     `prove` returns totals and heads of hash chains, as JSON; `find_faults` returns what its audit finds after loading.
     Both run bound to the tenant. `rechain` recomputes the hash chains after ids or texts were replaced; it runs bound,
     as the owner. So does `after_load`, when the rows of a restore or a clone are proved: it changes what must not be
-    the same as in the source. `resume` runs at the end of a restore of this installation's own bundle that replaces its
-    tenant, bound, at the head, with the name of the replaced schema, in which nobody writes any more: it may let go on
-    what `after_load` has stopped, and keep what the tenant has chosen since the backup. `beside` runs there for a
-    restore as a new tenant: what the bundle's tenant has told others is not told again in another name. `masks` are SQL
-    expressions by table and column, and `not_cloned` are tables, both for clones.
+    the same as in the source. `resume` runs at the end of a restore that replaces its tenant, bound, at the head, with
+    the name of the replaced schema, in which nobody writes any more, and with `is_own` if this installation signed the
+    bundle: it may let go on what `after_load` has stopped, and keep what the tenant has chosen since the backup.
+    `beside` runs there for a restore as a new tenant: what the bundle's tenant has told others is not told again in
+    another name. `masks` are SQL expressions by table and column, and `not_cloned` are tables, both for clones.
 
     `check_settings` returns the settings of a bundle as a new tenant may have them, and raises RestoreRefused for
     invalid ones. `recreated` are SQL expressions by column for a user that a restore creates without a way to log in.
@@ -42,7 +48,7 @@ class BackupPolicy:
     masks: Mapping[str, Mapping[str, str]]
     not_cloned: frozenset[str]
     after_load: Callable[[psycopg.Connection[Any]], None] | None = None
-    resume: Callable[[psycopg.Connection[Any], str], None] | None = None
+    resume: Resumption | None = None
     beside: Callable[[psycopg.Connection[Any]], None] | None = None
     check_settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
     recreated: Mapping[str, str] = field(default_factory=dict)

@@ -257,9 +257,9 @@ def _note(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, i
 
 def _resumption(connection: Connection, destination: Destination, bundle: Bundle) -> Callable[[str], None] | None:
     resume = destination.backup_policy.resume
-    if resume is None or bundle.origin is not Origin.OWN:
+    if resume is None:
         return None
-    return partial(resume, driver_of(connection))
+    return partial(resume, driver_of(connection), is_own=bundle.origin is Origin.OWN)
 
 
 def _register(connection: Connection, destination: Destination, bundle: Bundle, tenant: Tenant, ids: Ids) -> None:

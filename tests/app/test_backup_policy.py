@@ -23,6 +23,7 @@ def test_every_column_of_ids_names_people_or_is_known_not_to(fresh_database: Dat
         *("command_outcomes.id", "command_outcomes.key_id", "command_outcomes.subject_id", "command_outcomes.event_id"),
         *("webhook_endpoints.id", "webhook_endpoints.feed_id", "webhook_endpoints.lease_by", "webhook_lanes.key"),
         *("webhook_parked.event_id", "webhook_replays.id", "webhook_attempts.id", "webhook_attempts.event_id"),
+        "webhook_replays.ledger_wallet_id",
         *(f"webhook_{kind}.endpoint_id" for kind in ("lanes", "parked", "replays", "attempts")),
         *("wallet_proofs.wallet_id", "proof_findings.wallet_id", "proof_progress.partial_id", "proof_progress.feed_id"),
     }

@@ -189,6 +189,7 @@ _MOVEMENTS = (
     "SELECT document_end_v1((SELECT id FROM documents), 1, 'Statement of Ana Horvat', NULL)",
     "SELECT webhook_create_v1('https://localhost/hook', NULL, '{}', 'thin', 'wallet')",
     "SELECT webhook_tested_v1(id, gen_random_uuid(), 'x', 'failed', 500, NULL, 1, 'no') FROM webhook_endpoints",
+    "SELECT events_stamp_v1(1)",
     "SELECT webhook_replay_v1((SELECT id FROM webhook_endpoints), 0, 1, '{}')",
     "SELECT webhook_claim_v1('9f2c1f6e-0d52-4b43-8a51-5b9a3f0e7c11', 90)",
     """SELECT webhook_settle_v1(id, lease_by, 0, jsonb_build_object('feed_id', feed_id, 'delivered', 0, 'failures', 1,

@@ -13,8 +13,9 @@ from app.db import db
 from app.ledger.models import Movement
 from app.ledger.service import post
 from app.webhooks import delivery, service
-from app.webhooks.delivery import Delivery, deliver_due
+from app.webhooks.delivery import deliver_due
 from app.webhooks.models import WebhookEndpoint
+from app.webhooks.round import Delivery
 from app.webhooks.sender import Sender
 from tenant_schemas.testing.plugin import Database
 from tests.factories.feed import Feed, in_tenant

@@ -202,6 +202,7 @@ SAMPLES = (
     Sample("GET", "/api/admin/credit-report/wallets", READERS),
     Sample("GET", "/api/admin/audit-log", READERS),
     Sample("GET", "/api/admin/events", READERS),
+    Sample("GET", "/api/admin/events/replay", READERS),
     Sample("GET", "/api/admin/api-keys", ADMINS),
     Sample(
         "POST",

@@ -9,8 +9,9 @@ from tenant_schemas.search_path import BindingEngine
 
 _WAITS: Final = """
     SELECT EXISTS (SELECT FROM documents WHERE expires_at > clock_timestamp()
-        AND (status = 'pending' OR status = 'running' AND leased_until <= clock_timestamp()))"""
-_CLAIM: Final = "SELECT id, attempt, wallet_id, period_start, period_end FROM document_claim_v1()"
+        AND (status = 'pending' OR status = 'running'
+            AND (leased_until <= clock_timestamp() OR leased_until > clock_timestamp() + interval '3 minutes')))"""
+_CLAIM: Final = "SELECT id, attempt, wallet_id, period_start, period_end FROM document_claim_v2()"
 _REPORT: Final = "SELECT document_report_v1(%s, %s, %s, %s)"
 _END: Final = "SELECT document_end_v1(%s, %s, %s, %s)"
 

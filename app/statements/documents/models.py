@@ -1,7 +1,8 @@
 """The table of documents. Only SQL functions write it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import TenantModel
 
+LONGEST_LEASE: Final = timedelta(minutes=3)  # of two minutes, with a clock that may differ from the database's
 _IS_UNFINISHED = sa.text("status IN ('pending', 'running')")
 
 
@@ -51,8 +53,11 @@ class Document(TenantModel):
 
     @property
     def has_lease(self) -> bool:
-        """Whether a program works at it now. A lease that ended belongs to a program that was killed."""
-        return self.leased_until is not None and self.leased_until > datetime.now(UTC)
+        """Whether a program works at it now. A lease that ended belongs to a program that was killed, and one that ends
+        later than any lease of now was taken before the clock was set back.
+        """
+        now = datetime.now(UTC)
+        return self.leased_until is not None and now < self.leased_until <= now + LONGEST_LEASE
 
 
 @dataclass(frozen=True, slots=True)

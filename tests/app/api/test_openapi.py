@@ -179,7 +179,7 @@ LACKING = {
         for name in ("AuditEntry", "Member", "StaffHold", "StaffOrder", "StaffTransaction")
     },
 }
-LACKING |= {"FeedEvent": {"partitionkey", "traceparent"}}
+LACKING |= {"FeedEvent": {"partitionkey", "traceparent"}, "ReplayedEvent": {"sequence", "traceparent"}}
 LACKING |= {"LoginAnswer": LACKING["Tokens"] | {"deviceToken"}}
 
 

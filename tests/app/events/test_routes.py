@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +11,6 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.events import long_poll
-from app.events.long_poll import Waiting
 from app.ledger.service import post
 from app.limits.concurrency import HELD
 from tenant_schemas.flask import connections
@@ -109,6 +107,32 @@ def test_a_cursor_of_another_feed_or_of_trimmed_events_is_gone(fresh_app: Flask,
     assert (gone["code"], gone["feedId"]) == ("feed_changed", str(feed_id))
 
 
+def test_movements_that_the_feed_keeps_no_longer_are_replayed_page_by_page(
+    fresh_app: Flask, fresh_database: Database
+) -> None:
+    people = People(fresh_app)
+    reader, api = people.make(eur="auditor"), Api(fresh_app)
+    wallet_id = people.wallet(reader, "eur", balance_minor=10)
+    for amount_minor in (1, 2):
+        pay(fresh_app, wallet_id, amount_minor)
+    told = [item for item in get(fresh_app, reader)["items"] if "posted" in item["type"]]
+    superuser = fresh_database.as_superuser()
+    superuser.execute("DELETE FROM eur_schema.events")
+    superuser.execute("UPDATE eur_schema.events_head SET trimmed_to = position")
+    query: dict[str, Any] = {"from": told[1]["time"], "limit": 1}
+    found = []
+    while query:
+        page = api.get(f"{PATH}/replay", reader, "eur", query_string=query).json
+        found += page["items"]
+        query = query | {"cursor": page["nextCursor"]} if page["nextCursor"] else {}
+    del told[1]["sequence"], told[2]["sequence"]
+    assert found == [event | {"replay": True} for event in told[1:]]
+    other = people.make(km="admin")
+    assert api.get(f"{PATH}/replay", other, "km").json["items"] == []
+    deposits = api.get(f"{PATH}/replay?types=wallet.deposit.posted.v1", reader, "eur").json["items"]
+    assert [event["id"] for event in deposits] == [told[0]["id"]]
+
+
 @pytest.mark.usefixtures("quick")
 def test_who_waits_gets_the_next_event_when_it_comes(app: Flask, auditor: Person, wallet_id: UUID) -> None:
     query = {"walletId": wallet_id, "wait": 20}
@@ -158,7 +182,7 @@ def test_who_waits_holds_no_slot_and_no_connection(fresh_app: Flask, monkeypatch
 def test_more_waiting_requests_than_places_are_answered_at_once_and_told_to_ask_later(
     app: Flask, auditor: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_poll, "WAITING", Waiting(at_once=5, at_once_of_tenant=0))
+    monkeypatch.setattr(long_poll, "AT_ONCE_OF_TENANT", 0)
     began = monotonic()
     query = {"after": last_cursor(app, auditor), "wait": 20}
     answer = Api(app).get(PATH, auditor, "eur", query_string=query)
@@ -174,17 +198,8 @@ def last_cursor(app: Flask, auditor: Person) -> str:
     return str(page["nextCursor"])
 
 
-def test_places_are_of_the_process_and_of_each_tenant() -> None:
-    waiting, one, other = Waiting(at_once=3, at_once_of_tenant=2), uuid4(), uuid4()
-    with ExitStack() as stack:
-        places = [stack.enter_context(waiting.place(tenant_id)) for tenant_id in (one, one, one, other, other)]
-        assert places == [True, True, False, True, False]
-    with waiting.place(one) as again:
-        assert again
-
-
 def until_waiting(count: int) -> None:
     deadline = monotonic() + 5
-    while sum(long_poll.WAITING._waiting.values()) < count:
+    while long_poll.WAITING.open < count:
         assert monotonic() < deadline
         long_poll.time.sleep(0.01)

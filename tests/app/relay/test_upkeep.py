@@ -85,11 +85,15 @@ def test_without_a_broker_a_cursor_that_one_has_left_keeps_nothing(feed: Feed) -
 
 def test_a_cursor_does_not_pass_what_is_not_there(feed: Feed) -> None:
     """Or the broker would miss the events that come there."""
+    owner = uuid4()
     with in_tenant(feed.app):
-        cursor = take_cursor(SINK, uuid4())
-        assert cursor is not None
-        assert not move_cursor(cursor, 6)
-        assert move_cursor(cursor, 5)
+        for position, noted in ((6, 0), (5, 5)):
+            cursor = take_cursor(SINK, owner)
+            assert cursor is not None
+            move_cursor(cursor, position)
+            moved = take_cursor(SINK, owner)
+            assert moved is not None
+            assert moved.position == noted
 
 
 def test_the_slowest_of_broker_and_webhooks_decides(feed: Feed, fresh_database: Database) -> None:
@@ -125,3 +129,22 @@ def test_the_gauges_have_the_failures_of_all_tenants_until_a_tenant_is_gone(
     assert figure("wallet_webhook_lanes_open") == 2
     own.forget_all_but([tenant.id])
     assert figure("wallet_webhook_lanes_open") == 0
+
+
+def test_failures_are_counted_once_a_minute_however_often_is_delivered(feed: Feed) -> None:
+    """Three counts of a million lanes after each turn would slow all deliveries."""
+    seconds = 0.0
+    own = Upkeep(RETENTION, has_broker=False, now=lambda: seconds)
+    with in_tenant(feed.app) as tenant:
+        own.note_delivery(tenant)
+        assert own.take_uncounted() == [tenant]
+        own.count_failures(tenant)
+        own.note_delivery(tenant)
+        seconds = 59.0
+        assert own.take_uncounted() == []
+        seconds = 60.0
+        assert own.take_uncounted() == [tenant]
+        assert own.take_uncounted() == []
+        own.note_delivery(tenant)
+        own.forget_all_but([])
+        assert own.take_uncounted() == []

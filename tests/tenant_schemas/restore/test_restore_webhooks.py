@@ -11,7 +11,8 @@ from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.restore.clone import clone
 from tenant_schemas.restore.restore import restore
 from tenant_schemas.testing.plugin import Database
-from tests.factories.bundles import SLUG, Furnished, destination, post, take
+from tests.factories.backups import FOREIGN_KEYS
+from tests.factories.bundles import SLUG, Furnished, destination, post, rewritten, take
 
 _WEBHOOK = (
     "SELECT e.status, e.disabled_reason, e.position, e.feed_id = h.feed_id FROM webhook_endpoints e, events_head h"
@@ -96,11 +97,53 @@ def test_a_webhook_that_was_ended_since_the_backup_is_not_enabled_again(
     assert asked(fresh_database, _WEBHOOK)[0][:2] == found
 
 
-def test_a_schema_from_before_webhooks_is_replaced(fresh_database: Database, taken: Bundle) -> None:
+def foreign(bundle: Bundle, table: str, **values: str) -> Bundle:
+    """The bundle with these values in the rows of one table, signed by another installation."""
+    (file,) = (each for each in bundle.manifest.tables if each.name == table)
+
+    def change(line: bytes) -> bytes:
+        cells = dict(zip(file.columns, line.rstrip(b"\n").split(b"\t"), strict=True))
+        cells |= {name: value.encode() for name, value in values.items()}
+        return b"\t".join(cells.values()) + b"\n"
+
+    return rewritten(bundle, table, change, FOREIGN_KEYS)
+
+
+def test_a_foreign_bundle_in_place_changes_no_choice_and_passes_no_event(
+    fresh_database: Database, furnished: Furnished, taken: Bundle
+) -> None:
+    """It could name any URL, and a place that the feed has not yet."""
+    asked(fresh_database, "SELECT webhook_create_v1('https://localhost/new', NULL, '{}', 'full', 'none')")
+    choices = "SELECT id, url, status, secret_epoch, version FROM webhook_endpoints ORDER BY url"
+    before = asked(fresh_database, choices)
+    forged = {"url": "https://localhost/forged", "position": "999999", "secret_epoch": "2147483647"}
+    bundle = foreign(taken, "webhook_endpoints", **forged)
+    for table in ("event_cursors", "webhook_lanes"):
+        bundle = foreign(bundle, table, position="999999")
+    restore(destination(fresh_database), foreign(bundle, "webhook_replays", until_position="999999"))
+    assert asked(fresh_database, choices) == before
+    beyond = "SELECT count(*) FROM {} c, events_head h WHERE c.{} > h.position"
+    for table in ("webhook_endpoints", "event_cursors", "webhook_lanes"):
+        assert asked(fresh_database, beyond.format(table, "position")) == [(0,)], table
+    assert asked(fresh_database, beyond.format("webhook_replays", "until_position")) == [(0,)]
+
+
+def test_a_webhook_that_only_a_foreign_bundle_has_is_disabled(
+    fresh_database: Database, furnished: Furnished, taken: Bundle
+) -> None:
+    asked(fresh_database, "SELECT webhook_delete_v1(id) FROM webhook_endpoints")
+    restore(destination(fresh_database), foreign(taken, "webhook_endpoints"))
+    assert asked(fresh_database, _WEBHOOK)[0][:2] == ("disabled", "restored")
+
+
+@pytest.mark.parametrize(("is_own", "found"), [(True, ("enabled", None)), (False, ("disabled", "restored"))])
+def test_a_schema_from_before_webhooks_is_replaced(
+    fresh_database: Database, taken: Bundle, is_own: bool, found: tuple[str, str | None]
+) -> None:
     with fresh_database.as_superuser() as owner:
         owner.execute(f"ALTER TABLE {SLUG}_schema.webhook_endpoints RENAME TO webhook_endpoints_of_another_time")
-    restore(destination(fresh_database), taken)
-    assert asked(fresh_database, _WEBHOOK)[0][:2] == ("enabled", None)
+    restore(destination(fresh_database), taken if is_own else foreign(taken, "webhook_endpoints"))
+    assert asked(fresh_database, _WEBHOOK)[0][:2] == found
 
 
 def test_what_an_admin_had_disabled_stays_so(fresh_database: Database, furnished: Furnished, tmp_path: Path) -> None:

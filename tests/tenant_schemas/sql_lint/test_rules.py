@@ -145,7 +145,7 @@ def test_the_histories_replace_functions_by_pointers_but_once(tenancy_migrations
             found += [(step.revision, violation.statement[:49]) for violation in violations_of(step.sql, before)]
             before += step.sql
     assert found == [("0008", "CREATE OR REPLACE FUNCTION openings_post_v1( p_it")]
-    assert before.count("CREATE OR REPLACE FUNCTION") == 26
+    assert before.count("CREATE OR REPLACE FUNCTION") == 30
 
 
 @pytest.mark.parametrize("history", History)

@@ -65,6 +65,18 @@ def test_a_job_whose_program_died_is_claimed_again_and_the_dead_one_can_write_no
     assert state(fresh_book, document)["status"] == "done"
 
 
+def test_a_lease_of_before_the_clock_was_set_back_is_over(
+    fresh_book: Book, engine: BindingEngine, fresh_database: Database
+) -> None:
+    document = job_of(fresh_book)["id"]
+    jobs.claim(engine)
+    change(fresh_database, "leased_until = now() + interval '1 year'", document)
+    assert jobs.is_waiting(engine)
+    again = jobs.claim(engine)
+    assert again is not None
+    assert (str(again.id), again.attempt) == (document, 2)
+
+
 def test_a_report_extends_the_lease(fresh_book: Book, engine: BindingEngine, fresh_database: Database) -> None:
     document = job_of(fresh_book)["id"]
     job = jobs.claim(engine)
