@@ -22,7 +22,8 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
 from app.tenants.audit import add_system_entry
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import change_settings, lock_tenant_by_slug
@@ -39,7 +40,7 @@ class Limit(click.ParamType[int | str, Any]):
         return value if value == DEFAULT else click.INT.convert(value, param, ctx)
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option("--also", multiple=True, help="Currency to allow, an ISO 4217 code; may be repeated.")
 @click.option("--locale", help="How account statements write amounts and times, for example bs_BA.")
@@ -56,7 +57,6 @@ class Limit(click.ParamType[int | str, Any]):
     default=None,
     help="Whether admins, auditors and operators need a second factor in this tenant.",
 )
-@exit_on_error()
 def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
     changes = {name: None if value == DEFAULT else value for name, value in options.items() if value is not None}
     if not also and not changes:

@@ -33,6 +33,7 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_recipients
@@ -43,7 +44,7 @@ from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for its last bundle.")
 @click.option("--no-backup", is_flag=True, help="Drop it without a backup: its data is lost.")

@@ -40,6 +40,7 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.errors import NameRefused
 from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.schema_diff.reference import store_head_fingerprint
@@ -48,7 +49,7 @@ from tenant_schemas.tenant import Tenant
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug", required=False)
 @click.option("--currency", help="Main currency of the tenant, an ISO 4217 code, for example EUR.")
 @click.option("--also", multiple=True, help="Another currency for wallets; may be repeated.")

@@ -26,13 +26,14 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.argument("new_slug")
 @click.option("--schema-name", help="New name of its schema. Default: unchanged.")

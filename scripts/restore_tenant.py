@@ -43,6 +43,7 @@ from scripts.support.console import (
     show_json,
     warn,
 )
+from scripts.support.script import Script
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
@@ -70,7 +71,7 @@ NOT_OURS = (
 )
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @bundle_argument
 @click.option(
     "--as",

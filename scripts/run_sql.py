@@ -32,6 +32,7 @@ from scripts.support.console import (
     show_json,
     show_table,
 )
+from scripts.support.script import Script
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.csv_writer import CsvWriter
 from tenant_schemas.fan_out import Answer, query_all_tenants
@@ -40,7 +41,7 @@ from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("statement")
 @click.option("--all", "is_all", is_flag=True, help="Run it in every tenant, of any status.")
 @click.option("--tenant", "slugs", multiple=True, help="Slug of a tenant; may be repeated.")

@@ -1,7 +1,6 @@
 """Names the sessions that hold locks, as the reports of all commands name them. Reads PostgreSQL's own views only."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -43,10 +42,13 @@ _CLIENT_CHECK: Final = "SET client_connection_check_interval TO '2s'"
 
 def watch_client(session: psycopg.Connection[Any]) -> None:
     """Let the server end this session soon after its client has died. Does nothing on a server whose operating system
-    can't tell. Ends no db transaction and begins none: call it on a new connection.
+    can't tell. Call it on a new connection: it commits.
     """
-    with suppress(psycopg.errors.InvalidParameterValue), session.transaction():
+    try:
         session.execute(_CLIENT_CHECK)
+        session.commit()
+    except psycopg.errors.InvalidParameterValue:
+        session.rollback()
 
 
 def lock_holders(connection: AnyConnection, schema_name: str) -> str:

@@ -10,15 +10,18 @@ from typing import Any, NoReturn
 
 import psycopg
 import rich_click as click
+from alembic.util.exc import CommandError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
+from app.errors import ServiceError
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
 from tenant_schemas.printable import printable
+from tenant_schemas.visits import LOCK_TIMEOUT_MS
 
 # Help texts: a blank line between paragraphs, also after the first one.
 click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
@@ -29,6 +32,14 @@ BAD_ARGUMENTS = 2
 _MAX_BOXED_ROWS = 100
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    "lock_timeout_ms",
+    type=click.IntRange(1, 3_600_000),
+    default=LOCK_TIMEOUT_MS,
+    show_default=True,
+    help="Longest wait for the lock of one tenant's table, in milliseconds.",
+)
 
 
 def settings_or_exit() -> Settings:
@@ -59,19 +70,26 @@ def warn(message: str) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error of the engine or the database as a message and exit: 2 for a wrong argument, 1 for a failure."""
+    """Print an error of the engine, the database or the operating system as one line and exit: 2 for a wrong argument,
+    1 for a failure.
+    """
     try:
         yield
     except (NameRefused, TenantNotFound, ArgumentError) as error:
         exit_with(str(error), BAD_ARGUMENTS)
     except UnicodeEncodeError:
         exit_with("An argument is not valid UTF-8.", BAD_ARGUMENTS)
-    except TenancyError as error:
+    except (TenancyError, ServiceError) as error:
         exit_with(str(error), FAILED)
-    except DBAPIError as error:
-        exit_with(str(error.orig), FAILED)
-    except psycopg.Error as error:
-        exit_with(str(error), FAILED)
+    except (SQLAlchemyError, psycopg.Error) as error:
+        exit_with(f"The database refused or does not answer: {one_line(error)}", FAILED)
+    except (OSError, CommandError) as error:
+        exit_with(one_line(error), FAILED)
+
+
+def one_line(error: Exception) -> str:
+    """An error's text on one line; PostgreSQL's own words, without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
 
 
 def show_json(value: Any) -> None:

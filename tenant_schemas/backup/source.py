@@ -105,11 +105,7 @@ def translate_errors(slug: str) -> Iterator[None]:
         raise BackupError(str(error)) from error
     except OSError as error:
         where = error.filename or "the bundle"
-        raise BackupError(f"{slug} can't be written: {error.strerror or error}: {where}.{_notes(error)}") from error
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        raise BackupError(f"{slug} can't be written: {error.strerror or error}: {where}.{notes}") from error
     except (psycopg.Error, SQLAlchemyError) as error:
-        raise BackupError(f"{slug} can't be read: {first_line(error)}{_notes(error)}") from error
-
-
-def _notes(error: Exception) -> str:
-    """The notes of an error, for example that a folder could not be removed."""
-    return "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        raise BackupError(f"{slug} can't be read: {first_line(error)}") from error

@@ -40,12 +40,13 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """The drift of some tenants. `objects` are the differing objects by schema name, without schemas that have none.
-    `unproven` are the revisions without a reference, with the reason. `failures` are the tenants that could not be
-    read, by schema name.
+    `unproven` are the revisions without a reference, with the reason. `revisions` are those of the version
+    tables, and `failures` the tenants that could not be read, by schema name.
     """
 
     objects: dict[str, list[str]]
     unproven: dict[str, str]
+    revisions: Mapping[str, str | None] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
 
 
@@ -88,7 +89,8 @@ def find_drift(
         for difference in compare(visitor, [*tenants, *peers], fingerprints, references)
     }
     registered = {tenant.schema_name: tenant.revision for tenant in tenants}
-    for schema_name, at in revisions_of(visitor, tenants).items():
+    revisions = revisions_of(visitor, tenants)
+    for schema_name, at in revisions.items():
         revision = registered[schema_name]
         if at != revision:
             mismatch = f"{VERSION_TABLE}: {at or 'nothing'}, but the registry says {revision}"
@@ -96,7 +98,8 @@ def find_drift(
     unproven = {
         revision: each.failure or _NO_RIGHTS for revision, each in references.items() if each.fingerprint is None
     }
-    return Drift(_only(objects, registered.keys()), unproven, _only(visitor.failures, registered.keys()))
+    failures = _only(visitor.failures, registered.keys())
+    return Drift(_only(objects, registered.keys()), unproven, revisions, failures)
 
 
 def _only(by_schema: Mapping[str, Found], names: Set[str]) -> dict[str, Found]:

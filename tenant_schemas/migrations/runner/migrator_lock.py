@@ -45,6 +45,18 @@ def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) 
             connection.invalidate()  # Closes it even if its session is lost and a rollback would fail.
 
 
+def a_migrator_runs(connection: Connection) -> bool:
+    """Whether a session holds the migrator lock. Raises InsufficientPrivilege, wrapped, for a login that may not see
+    other sessions. Vacuum takes the same lock, and is no client.
+    """
+    query = """
+        SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE l.relation = to_regclass(%s) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND a.backend_type = 'client backend')"""
+    return bool(connection.exec_driver_sql(query, (f"{SHARED_SCHEMA}.{VERSION_TABLE}",)).scalar_one())
+
+
 def _busy_message(connection: Connection) -> str:
     query = """
         SELECT started_by, started_at FROM shared.migration_runs WHERE status = 'running'

@@ -54,10 +54,22 @@ def migrate(
                 shared = _migrate_shared(engine, migrations, options)
             yield shared
             if shared.has_failed:
+                yield from _not_reached(engine, migrations, options) if is_prepared else ()
                 return
         if not is_prepared:
             locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
         yield from _migrate_tenants(engine, migrations, options, on_plan, is_atomic=options.is_atomic and is_prepared)
+
+
+def _not_reached(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Iterator[Outcome]:
+    """The outcomes of the tenants after a failure of `shared`. None if the registry can't be read either."""
+    try:
+        with engine.begin() as connection:
+            plan = make_plan(connection, migrations, options)
+    except (DBAPIError, MigrationError):
+        return
+    yield from map(skipped_outcome, plan.tenant_migrations)
+    yield from plan.without_steps
 
 
 def _migrate_tenants(
