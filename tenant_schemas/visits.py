@@ -5,14 +5,14 @@ A visit waits for locks for a limited time. Its savepoint is rolled back at its 
 changes nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.errors import SchemaMissing, TenancyError
 from tenant_schemas.migrations.history import sqlstate_of
@@ -25,6 +25,8 @@ _LOCK_TIMEOUT_OF_MANY_MS: Final = 200
 TENANTS_AT_ONCE: Final = 100
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _EXISTING: Final = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s)"
+
+FAILURES: Final = (psycopg.Error, SQLAlchemyError, TenancyError)
 
 Found = TypeVar("Found")
 Session_co = TypeVar("Session_co", bound=AnyConnection, covariant=True)
@@ -80,6 +82,9 @@ class Visitor(Generic[Session_co]):
         """The result of `read` for one tenant; None if it failed now or earlier."""
         return self.visit_all([tenant], lambda _: {tenant.schema_name: read()}).get(tenant.schema_name)
 
+    def _holders_of(self, tenant: Tenant) -> str:
+        return lock_holders(self.connection, tenant.schema_name)
+
     def _visit_some(
         self, tenants: Sequence[Tenant], read: Callable[[Sequence[Tenant]], Mapping[str, Found]]
     ) -> Mapping[str, Found]:
@@ -87,11 +92,11 @@ class Visitor(Generic[Session_co]):
         try:
             with releasing_locks(self.connection, timeout_ms if len(tenants) == 1 else _short(timeout_ms)):
                 return read(tenants)
-        except (psycopg.Error, DBAPIError, TenancyError) as error:
+        except FAILURES as error:
             if is_lost(self.connection):
                 raise
             if len(tenants) == 1:
-                self.failures[tenants[0].schema_name] = failure_of(error, tenants[0], self.connection)
+                self.failures[tenants[0].schema_name] = failure_of(error, tenants[0], self._holders_of)
                 return {}
         found: dict[str, Found] = {}
         for tenant in tenants:
@@ -113,11 +118,36 @@ def gone(tenant: Tenant) -> Failure:
     return Failure(str(SchemaMissing.of(tenant)), is_gone=True)
 
 
-def failure_of(error: Exception, tenant: Tenant, connection: AnyConnection | None = None) -> Failure:
-    """The failure of a tenant. The connection, in a db transaction that is not aborted, names who holds the lock."""
+@dataclass(frozen=True, slots=True)
+class Visit(Generic[Found]):
+    """The result of a visit, or its failure."""
+
+    tenant: Tenant
+    result: Found | None = None
+    failure: Failure | None = None
+
+
+def visit_each(
+    tenants: Iterable[Tenant],
+    visit: Callable[[Tenant], Found],
+    holders_of: Callable[[Tenant], str],
+    more_failures: tuple[type[Exception], ...] = (),
+) -> Iterator[Visit[Found]]:
+    """Call `visit` with each tenant, on connections of its own, and yield each result or failure. `holders_of` names the
+    sessions that lock a tenant. Errors of `more_failures` are failures too.
+    """
+    for tenant in tenants:
+        try:
+            found = Visit(tenant, visit(tenant))
+        except (*FAILURES, *more_failures) as error:
+            found = Visit(tenant, failure=failure_of(error, tenant, holders_of))
+        yield found
+
+
+def failure_of(error: Exception, tenant: Tenant, holders_of: Callable[[Tenant], str]) -> Failure:
+    """The failure of a tenant. `holders_of` is asked if a lock was not available."""
     sqlstate = sqlstate_of(error)
-    is_locked = sqlstate == _LOCK_NOT_AVAILABLE and connection is not None
-    blocked_by = lock_holders(connection, tenant.schema_name) if is_locked and connection is not None else None
+    blocked_by = holders_of(tenant) if sqlstate == _LOCK_NOT_AVAILABLE else None
     return Failure(short_reason(error), sqlstate, blocked_by, is_gone=isinstance(error, SchemaMissing))
 
 

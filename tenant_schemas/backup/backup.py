@@ -26,6 +26,7 @@ from tenant_schemas.backup.staging import remove_abandoned_folders
 from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
 from tenant_schemas.errors import BackupError, SchemaMissing, TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
+from tenant_schemas.sessions import lock_holders
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.visits import failure_of, missing_schemas
 
@@ -60,7 +61,8 @@ def locked(connection: psycopg.Connection[Any], slug: str, error: psycopg.errors
     an open db transaction.
     """
     with connection.transaction():
-        failure = failure_of(error, find_registry_row(connection, slug).tenant, connection)
+        tenant = find_registry_row(connection, slug).tenant
+        failure = failure_of(error, tenant, lambda _: lock_holders(connection, tenant.schema_name))
     return BackupError(f"{slug} can't be read: {failure}")
 
 
