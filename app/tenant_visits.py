@@ -53,8 +53,8 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def chosen_tenants(slugs: Sequence[str], *, of_any_status: bool = False) -> list[Tenant]:
-    """The named tenants, of any status; without names all active ones, or all. Raises click's errors: exit code 2 for an
-    unknown tenant, 1 if the registry can't be read.
+    """The named tenants, of any status; without names all active ones, or all. Raises click's errors: exit code 2 for
+    an unknown tenant, 1 if the registry can't be read.
     """
     try:
         with connections().shared.begin() as connection:

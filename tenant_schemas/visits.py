@@ -26,7 +26,7 @@ TENANTS_AT_ONCE: Final = 100
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _EXISTING: Final = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s)"
 
-FAILURES: Final = (psycopg.Error, SQLAlchemyError, TenancyError)
+FAILURES: Final[tuple[type[Exception], ...]] = (psycopg.Error, SQLAlchemyError, TenancyError)
 
 Found = TypeVar("Found")
 Session_co = TypeVar("Session_co", bound=AnyConnection, covariant=True)
@@ -133,13 +133,14 @@ def visit_each(
     holders_of: Callable[[Tenant], str],
     more_failures: tuple[type[Exception], ...] = (),
 ) -> Iterator[Visit[Found]]:
-    """Call `visit` with each tenant, on connections of its own, and yield each result or failure. `holders_of` names the
-    sessions that lock a tenant. Errors of `more_failures` are failures too.
+    """Call `visit` with each tenant, on connections of its own, and yield each result or failure. `holders_of` names
+    the sessions that lock a tenant. Errors of `more_failures` are failures too.
     """
+    failures: tuple[type[Exception], ...] = (*FAILURES, *more_failures)
     for tenant in tenants:
         try:
             found = Visit(tenant, visit(tenant))
-        except (*FAILURES, *more_failures) as error:
+        except failures as error:
             found = Visit(tenant, failure=failure_of(error, tenant, holders_of))
         yield found
 
