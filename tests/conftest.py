@@ -15,6 +15,7 @@ from argon2 import PasswordHasher
 from flask import Flask
 
 from app import create_app
+from app.api.application import Application
 from app.auth import passwords
 from app.config import Settings
 from app.streams import routes as streams
@@ -22,7 +23,7 @@ from app.tenancy import MIGRATIONS
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database
-from tests.factories.api import Api
+from tests.factories.api import Api, ClosingClient
 from tests.factories.application import backup_policy, reserved_slugs  # noqa: F401
 from tests.factories.brokers import nats_broker, rabbit_broker, redis_broker  # noqa: F401
 from tests.factories.mail import Mailbox
@@ -163,6 +164,14 @@ def streams_end_at_once() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "PART_OF_STREAM_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def answers_are_closed() -> Iterator[None]:
+    """By the clients of applications in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Application, "test_client_class", ClosingClient)
         yield
 
 

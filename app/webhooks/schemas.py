@@ -6,6 +6,7 @@ from marshmallow import ValidationError, fields, validates_schema
 
 from app.api.fields import Answer, Choice, Moment, QueryFlag, Schema, Text, Word, Words, coded
 from app.api.pagination import PageQuery, page_schema
+from app.api.text_fields import LedgerText
 from app.events.schemas import TYPES as TYPE
 from app.webhooks.addresses import MAX_URL_LENGTH
 from app.webhooks.models import DISABLED_REASONS, ORDERS, OUTCOMES, PAYLOADS, SOURCES, STATUSES
@@ -74,7 +75,7 @@ class _TypesField(fields.List[str]):
 
 class CreateWebhookSchema(Schema):
     url = Text(required=True, max_length=MAX_URL_LENGTH, description="https://…, at port 443 or 8443")
-    description = Text(max_length=200)
+    description = LedgerText(max_length=200)
     types = _TypesField(load_default=list)
     payload = Choice(PAYLOAD, load_default="full", description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, load_default="wallet", data_key="order", description=_ORDER_TEXT)
@@ -82,7 +83,7 @@ class CreateWebhookSchema(Schema):
 
 class ChangeWebhookSchema(Schema):
     url = Text(max_length=MAX_URL_LENGTH)
-    description = Text(max_length=200)
+    description = LedgerText(max_length=200)
     types = _TypesField()
     payload = Choice(PAYLOAD, description=_PAYLOAD_TEXT)
     delivery_order = Choice(ORDER, data_key="order", description=_ORDER_TEXT)

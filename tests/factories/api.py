@@ -6,12 +6,22 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from flask import Flask
+from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.factories.people import Person
 
 # A well-formed id that nothing has. It is fixed, so that a test has the same name in every process.
 ID_OF_NOTHING: Final = UUID("9f2c1f6e-0d52-4b43-8a51-5b9a3f0e7c11")
+
+
+class ClosingClient(FlaskClient):
+    """Flask's client that reads and closes each answer at once, unless `buffered=False`. Until then the request has its
+    slot of the service, and garbage collection, which closes it otherwise, may come late.
+    """
+
+    def open(self, *arguments: Any, buffered: bool = True, **named: Any) -> TestResponse:
+        return super().open(*arguments, buffered=buffered, **named)
 
 
 class Api:

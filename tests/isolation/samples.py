@@ -368,7 +368,7 @@ class World:
         headers = {name: value for name, value in (headers | more.pop("headers", {})).items() if value is not None}
         path = more.pop("path", path)
         return self.api.client.open(
-            path, method=sample.method, headers=headers, json=body, query_string=sample.query, buffered=True, **more
+            path, method=sample.method, headers=headers, json=body, query_string=sample.query, **more
         )
 
     def version(self, slug: str) -> str:

@@ -2,9 +2,11 @@
 
 import marshmallow
 import pytest
+from flask import Flask
 
-from app.api.fields import Schema
+from app.api.fields import Schema, Text
 from app.api.text_fields import LedgerText, Name
+from tests.factories.schemas import api_schemas
 
 
 class ThingSchema(Schema):
@@ -78,3 +80,15 @@ def test_a_name_that_reads_as_another_is_refused(name: str) -> None:
 def test_a_name_of_blanks_is_refused(name: str) -> None:
     assert code(name=name) == "empty"
     assert code(name=f"{name}Ana") is None, "beside letters they hide nothing"
+
+
+# Nobody but their sender and the code reads these.
+QUERIES_AND_SECRETS = {
+    *("cursor", "after", "q", "text", "action", "slug", "category", "reference", "order_id"),
+    *("email", "code", "device_token", "refresh_token", "url"),
+}
+
+
+def test_what_one_person_writes_and_another_reads_is_a_name_or_a_text_of_the_ledger(app: Flask) -> None:
+    read = {name for schema in api_schemas() for name, field in schema().load_fields.items() if type(field) is Text}
+    assert read == QUERIES_AND_SECRETS

@@ -27,10 +27,10 @@ class World:
         self.admin = self.people.make(eur="admin", km="admin")
 
     def get(self, slug: str, path: str = "/api/wallet", **more: Any) -> Any:
-        return self.api.get(path, self.admin, slug, buffered=True, **more)
+        return self.api.get(path, self.admin, slug, **more)
 
     def post(self, slug: str, path: str, **more: Any) -> Any:
-        return self.api.post(path, self.admin, slug, buffered=True, **more)
+        return self.api.post(path, self.admin, slug, **more)
 
     def configure(self, slug: str, **changed: Any) -> None:
         """Change the tenant's settings by SQL, unchecked; None removes one."""

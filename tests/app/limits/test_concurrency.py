@@ -75,7 +75,7 @@ def test_a_tenant_that_hangs_keeps_neither_the_spare_slots_nor_the_place_of_anot
         assert refused.mimetype == "application/problem+json"
         assert refused.headers["Retry-After"] == "1"
         assert refused.json["detail"].startswith("You have too many requests in progress")
-        other = [world.api.get("/api/wallet", member, "eur", buffered=True) for _ in range(5)]
+        other = [world.api.get("/api/wallet", member, "eur") for _ in range(5)]
         assert [each.status_code for each in other] == [200] * 5
         assert [pay(world, "km").status_code for _ in range(5)] == [201] * 5
         assert not any(each.done() for each in hanging)
@@ -126,7 +126,7 @@ def test_a_refused_request_says_in_the_log_which_limit_it_was_and_whose(
 ) -> None:
     world = make(request_concurrency=1, caller_rate_limit="2/hour")
     tenant_id = world.database.tenant("eur").id
-    with world.api.get("/api/admin/transactions.csv", world.admin, "eur"):
+    with world.api.get("/api/admin/transactions.csv", world.admin, "eur", buffered=False):
         capsys.readouterr()
         assert world.get("eur").status_code == 429
         line = json.loads(capsys.readouterr().out)
@@ -150,7 +150,7 @@ def test_a_slot_comes_back_after_every_kind_of_answer(make: Make, monkeypatch: p
 
     answers = {
         200: lambda: world.get("eur"),
-        403: lambda: world.api.get("/api/admin/wallets", member, "eur", buffered=True),
+        403: lambda: world.api.get("/api/admin/wallets", member, "eur"),
         404: lambda: world.get("eur", f"/api/wallet/transactions/{uuid4()}"),
         409: lambda: world.post("eur", "/api/wallet/payments", json={"amount": "999.00"}),
         413: lambda: world.post("eur", "/api/wallet/payments", json={"amount": "1" * 70_000}),
@@ -158,7 +158,7 @@ def test_a_slot_comes_back_after_every_kind_of_answer(make: Make, monkeypatch: p
     }
     for status, ask in answers.items():
         assert (ask().status_code, taken(world, "eur")) == (status, 0)
-    assert world.api.send("HEAD", "/api/wallet", world.admin, "eur", buffered=True).status_code == 200
+    assert world.api.send("HEAD", "/api/wallet", world.admin, "eur").status_code == 200
     assert taken(world, "eur") == 0
     monkeypatch.setitem(world.app.view_functions, endpoint, broken)
     assert (world.get("eur").status_code, taken(world, "eur")) == (500, 0)
@@ -181,7 +181,7 @@ def test_a_stream_keeps_its_slot_until_it_is_closed_also_halfway_and_gives_it_ba
     world = make(request_concurrency=1)
     world.people.wallet(world.admin, "eur", balance_minor=10_000)
     for reads in (0, 1):
-        stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur")
+        stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur", buffered=False)
         assert stream.status_code == 200
         pieces = stream.iter_encoded()
         for _ in range(reads):
@@ -197,7 +197,7 @@ def test_a_stream_keeps_its_slot_until_it_is_closed_also_halfway_and_gives_it_ba
 
 def test_a_stream_that_can_not_be_closed_gives_its_slot_back(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make(request_concurrency=1)
-    stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur")
+    stream = world.api.get("/api/admin/transactions.csv", world.admin, "eur", buffered=False)
     close = BoundStream.close
 
     def close_and_fail(self: BoundStream) -> None:
@@ -225,7 +225,7 @@ def test_a_response_in_pieces_ends_when_its_time_is_over_and_one_in_one_piece_do
 
 def test_a_tenants_own_maximum_counts_from_the_next_request_on_and_so_does_its_end(make: Make) -> None:
     world = make()
-    with world.api.get("/api/admin/transactions.csv", world.admin, "eur"):
+    with world.api.get("/api/admin/transactions.csv", world.admin, "eur", buffered=False):
         assert world.get("eur").status_code == 200
         world.configure("eur", max_concurrent_requests=1)
         assert world.get("eur").status_code == 429
@@ -249,7 +249,7 @@ def test_log_ins_wait_in_turns_by_address_and_leave_the_slots_of_tenants_alone(
     def log_in(address: str) -> Any:
         body = {"email": f"{uuid4()}@example.com", "password": "wrong"}
         environ = {"REMOTE_ADDR": address}
-        return world.api.post("/api/auth/login", json=body, environ_base=environ, buffered=True)
+        return world.api.post("/api/auth/login", json=body, environ_base=environ)
 
     slots: ConcurrencySlots = world.app.extensions[limits.EXTENSION].slots
     flood = [threads.submit(log_in, "192.0.2.1") for _ in range(5)]
@@ -279,7 +279,7 @@ def test_a_user_with_many_devices_takes_one_turn_and_another_users_device_comes_
 
     def log_in(email: str, **more: str) -> Any:
         body = {"email": email, "password": "right", **more}
-        return world.app.test_client(use_cookies=False).post("/api/auth/login", json=body, buffered=True)
+        return world.app.test_client(use_cookies=False).post("/api/auth/login", json=body)
 
     devices = [log_in(greedy.email).json["deviceToken"] for _ in range(4)]
     of_other = log_in(other.email).json["deviceToken"]
