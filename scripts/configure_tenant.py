@@ -27,6 +27,7 @@ from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import change_settings, lock_tenant_by_slug
+from tenant_schemas.visits import check_schema
 
 DEFAULT = "default"
 
@@ -65,6 +66,7 @@ def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
         set_timeouts(connection)
         try:
             tenant = lock_tenant_by_slug(connection, slug)
+            check_schema(connection, tenant)  # Its audit log gets an entry.
             if also:
                 changes["currencies"] = _currencies(tenant.settings, also)
             changed = changed_settings(tenant.settings, changes)

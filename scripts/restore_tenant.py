@@ -39,6 +39,7 @@ from scripts.support.console import (
     admin_url_or_exit,
     exit_with,
     json_option,
+    one_line,
     settings_or_exit,
     show_json,
     warn,
@@ -158,7 +159,7 @@ def exit_with_error(error: Exception) -> NoReturn:
 
 def error_text(error: Exception) -> str:
     """The error's message and its notes, which name what could not be removed."""
-    return "\n".join([str(getattr(error, "orig", None) or error), *getattr(error, "__notes__", ())])
+    return "\n".join([one_line(error), *getattr(error, "__notes__", ())])
 
 
 def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:

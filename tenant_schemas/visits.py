@@ -114,6 +114,12 @@ def missing_schemas(connection: AnyConnection, tenants: Sequence[Tenant]) -> set
     return names - {str(name) for (name,) in fetch(connection, _EXISTING, (sorted(names),))}
 
 
+def check_schema(connection: AnyConnection, tenant: Tenant) -> None:
+    """Raises SchemaMissing if the tenant's schema does not exist."""
+    if missing_schemas(connection, [tenant]):
+        raise SchemaMissing.of(tenant)
+
+
 def gone(tenant: Tenant) -> Failure:
     return Failure(str(SchemaMissing.of(tenant)), is_gone=True)
 

@@ -24,11 +24,11 @@ from tenant_schemas.backup.pg_dump import check_pg_dump
 from tenant_schemas.backup.source import Source, translate_errors
 from tenant_schemas.backup.staging import remove_abandoned_folders
 from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
-from tenant_schemas.errors import BackupError, SchemaMissing, TenantChanged, TenantDrifted
+from tenant_schemas.errors import BackupError, TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
 from tenant_schemas.sessions import lock_holders
 from tenant_schemas.tenant import Tenant
-from tenant_schemas.visits import failure_of, missing_schemas
+from tenant_schemas.visits import check_schema, failure_of
 
 _ATTEMPTS: Final = 5
 
@@ -86,12 +86,6 @@ def stable_snapshot(
                 yield snapshot
                 return
     raise TenantChanged(f"{slug} was migrated during each of {_ATTEMPTS} attempts: run it again after the migration.")
-
-
-def check_schema(connection: psycopg.Connection[Any], tenant: Tenant) -> None:
-    """Raises SchemaMissing if the tenant's schema does not exist."""
-    if missing_schemas(connection, [tenant]):
-        raise SchemaMissing.of(tenant)
 
 
 def _lock_and_take_snapshot(
