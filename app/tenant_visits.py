@@ -81,7 +81,8 @@ def visit_tenants(
         finally:
             _end_session()
 
-    return visit_each(tenants, visit, _holders_of, more_failures=(ServiceError,))
+    holders_of = lock_holders_by(current_app.extensions[_EXTENSION])
+    return visit_each(tenants, visit, holders_of, more_failures=(ServiceError,))
 
 
 @contextmanager
@@ -107,12 +108,16 @@ def _end_session() -> None:
     db.session.remove()
 
 
-def _holders_of(tenant: Tenant) -> str:
-    url = current_app.extensions[_EXTENSION]
-    if not url:
-        return "unknown: set ADMIN_DATABASE_URL, and the session is named"
-    try:
-        with admin_engine(url).connect() as connection:
-            return lock_holders(connection, tenant.schema_name)
-    except SQLAlchemyError:
-        return "unknown: the login of ADMIN_DATABASE_URL can't connect"
+def lock_holders_by(admin_url: str) -> Callable[[Tenant], str]:
+    """A function that names the sessions which lock a tenant. Each call opens a connection of this login."""
+
+    def holders_of(tenant: Tenant) -> str:
+        if not admin_url:
+            return "unknown: set ADMIN_DATABASE_URL, and the session is named"
+        try:
+            with admin_engine(admin_url).connect() as connection:
+                return lock_holders(connection, tenant.schema_name)
+        except SQLAlchemyError:
+            return "unknown: the login of ADMIN_DATABASE_URL can't connect"
+
+    return holders_of

@@ -1,7 +1,7 @@
 """Run one SQL statement in many tenants, read-only, and print one table. Its first column is the tenant's slug.
 
 The statement runs under each tenant's own role, in its own schema, in a read-only db transaction, so it can't change
-anything. A tenant that fails does not stop the others.
+anything. A tenant that fails does not stop the others; if its tables are locked, the session that locks them is named.
 
 Examples:
     python -m scripts.run_sql --all "SELECT count(*) FROM wallets"
@@ -23,11 +23,13 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import ROLES
+from app.tenant_visits import lock_holders_by
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     exit_on_error,
     exit_with,
+    lock_timeout_option,
     settings_or_exit,
     show_json,
     show_table,
@@ -35,7 +37,7 @@ from scripts.support.console import (
 from scripts.support.script import Script
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.csv_writer import CsvWriter
-from tenant_schemas.fan_out import Answer, query_all_tenants
+from tenant_schemas.fan_out import Answer, Locks, query_all_tenants
 from tenant_schemas.printable import printable
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
@@ -58,6 +60,7 @@ from tenant_schemas.tenant import Tenant
     type=click.IntRange(1, 2**31 - 1),
     help="Longest run in one tenant, in milliseconds. Default: STATEMENT_TIMEOUT_MS.",
 )
+@lock_timeout_option
 @click.option("--json", "output_format", flag_value="json", help="Print the result as JSON.")
 @click.option(
     "--csv",
@@ -74,6 +77,7 @@ def main(
     jobs: int,
     max_rows: int,
     timeout_ms: int | None,
+    lock_timeout_ms: int,
     output_format: str | None,
 ) -> None:
     if is_all == bool(slugs):
@@ -83,7 +87,8 @@ def main(
     try:
         with exit_on_error():
             tenants = _tenants(connections, slugs)
-        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
+        locks = Locks(lock_timeout_ms, lock_holders_by(settings.admin_database_url))
+        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, locks=locks, jobs=jobs))
         _show(result, output_format)
     finally:
         connections.close()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from scripts.support.script import Script
-from tenant_schemas.tenant import Tenant
-from tenant_schemas.testing.plugin import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.command_lines import scripts
 from tests.factories.script_runner import Run
 
@@ -82,10 +82,11 @@ def test_a_tenant_whose_schema_is_gone_comes_back_from_its_backup(
 
 
 def test_a_tenant_whose_schema_is_gone_can_be_archived_and_dropped(
-    run: Run, fresh_database: Database, mark: Tenant
+    run: Run, fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
-    fresh_database.as_superuser().execute(f"DROP SCHEMA {mark.schema_name} CASCADE".encode())
-    assert run("archive_tenant", mark.slug).exit_code == 0
-    result = run("drop_tenant", mark.slug, "--no-backup", "--yes")
+    make_tenant(fresh_database, tenancy_migrations, "third", {"currency": "EUR"})
+    fresh_database.as_superuser().execute("DROP SCHEMA third_schema CASCADE")
+    assert run("archive_tenant", "third").exit_code == 0
+    result = run("drop_tenant", "third", "--no-backup", "--yes")
     assert result.exit_code == 0, result.output
     assert [tenant.slug for tenant in fresh_database.tenants()] == ["eur", "km"]
