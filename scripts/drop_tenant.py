@@ -27,7 +27,6 @@ from scripts.backup_tenant import seal_to_option, source_at, with_dump_option
 from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
@@ -95,8 +94,7 @@ def _drop(slug: str, options: BackupOptions | None, *, undelivered: bool) -> Pat
             _refuse_undelivered(url, tenant)
         return _back_up(source_at(url, settings), tenant, options) if options else None
 
-    with exit_on_error():
-        return drop(admin_engine(url), slug, back_up_first)
+    return drop(admin_engine(url), slug, back_up_first)
 
 
 def _refuse_undelivered(url: str, tenant: Tenant) -> None:

@@ -33,7 +33,6 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
@@ -142,14 +141,13 @@ def main(
         wait_seconds=wait_seconds,
     )
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
-    with exit_on_error():
-        try:
-            if dry_run:
-                show_sql(engine, MIGRATIONS, options)
-            else:
-                _run(engine, options, as_json=as_json)
-        except RevisionRefused as error:
-            exit_with(str(error), BAD_ARGUMENTS)
+    try:
+        if dry_run:
+            show_sql(engine, MIGRATIONS, options)
+        else:
+            _run(engine, options, as_json=as_json)
+    except RevisionRefused as error:
+        exit_with(str(error), BAD_ARGUMENTS)
 
 
 def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:

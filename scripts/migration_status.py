@@ -104,6 +104,7 @@ def _show_status(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_a
 def _rows(
     connection: sa.Connection, *, with_drift: bool, is_full: bool, lock_timeout_ms: int
 ) -> Iterator[dict[str, Any]]:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {lock_timeout_ms}")
     at = current_revision(connection, SHARED_SCHEMA)
     shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at, "problem": None}
     yield shared | _distances(History.SHARED).get(at, _UNKNOWN)

@@ -34,7 +34,6 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
@@ -149,15 +148,14 @@ def _provision(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) 
     provisioned: list[Tenant] = []
     failed = 0
     try:
-        with exit_on_error():
-            for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
-                if error:
-                    failed += 1
-                    print(str(error), file=sys.stderr)
-                    continue
-                provisioned.append(tenant)
-                if not as_json:
-                    print(_summary(tenant))
+        for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
+            if error:
+                failed += 1
+                print(str(error), file=sys.stderr)
+                continue
+            provisioned.append(tenant)
+            if not as_json:
+                print(_summary(tenant))
     finally:
         if as_json:
             shown = provisioned

@@ -27,7 +27,6 @@ from app.tenant_visits import lock_holders_by
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
-    exit_on_error,
     exit_with,
     lock_timeout_option,
     settings_or_exit,
@@ -85,8 +84,7 @@ def main(
     settings = settings_or_exit()
     connections = _connections(settings, jobs, timeout_ms or settings.statement_timeout_ms)
     try:
-        with exit_on_error():
-            tenants = _tenants(connections, slugs)
+        tenants = _tenants(connections, slugs)
         locks = Locks(lock_timeout_ms, lock_holders_by(settings.admin_database_url))
         result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, locks=locks, jobs=jobs))
         _show(result, output_format)

@@ -25,10 +25,11 @@ _HOLDERS: Final = f"""
         END, '; ')
     FROM (SELECT l.pid FROM pg_locks l
         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND n.nspname = ANY(%s) AND l.mode = ANY(%s) AND l.pid IS DISTINCT FROM pg_backend_pid()) AS l (pid)
     LEFT JOIN pg_stat_activity a USING (pid)"""  # noqa: S608
-# The locks that block readers; then those that block writers.
+# The locks that block readers; then those that block writers. One that is only waited for blocks too: PostgreSQL serves
+# a table's queue in turn.
 _BLOCKING_MODES: Final = (
     ["AccessExclusiveLock"],
     ["ExclusiveLock", "ShareRowExclusiveLock", "ShareLock"],

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.errors import SchemaMissing, TenancyError
 from tenant_schemas.migrations.history import sqlstate_of
+from tenant_schemas.printable import printable
 from tenant_schemas.sessions import AnyConnection, fetch, lock_holders
 from tenant_schemas.tenant import Tenant
 
@@ -44,7 +45,8 @@ class Failure:
     is_gone: bool = False
 
     def __str__(self) -> str:
-        return self.error if self.blocked_by is None else f"{self.error}. Blocked by: {self.blocked_by}"
+        blocked_by = "" if self.blocked_by is None else f". Blocked by: {self.blocked_by}"
+        return printable(f"{self.error}{blocked_by}")  # Another session chose its name and its statement.
 
 
 class Visitor(Generic[Session_co]):

@@ -58,6 +58,7 @@ def examine(
     """
     savepoint = connection.begin_nested()
     try:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {int(lock_timeout_ms)}")
         visitor = Visitor(connection, lock_timeout_ms=lock_timeout_ms)
         findings = list(_examine(visitor, migrations, shared_logins, max_connections, is_full))
     finally:

@@ -1,6 +1,7 @@
 """A tenant that can't be read is one failure that names its cause; the others are read, and no lock is kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import psycopg
@@ -65,6 +66,35 @@ def test_a_locked_tenant_fails_alone_and_the_session_that_locks_it_is_named(
     ):
         assert part in str(failure.blocked_by)
     assert visitor.failures == {}
+
+
+def test_a_session_that_waits_for_a_lock_itself_is_named_too(
+    fresh_database: Database, connection: AnyConnection
+) -> None:
+    """A migration by hand behind a forgotten reader: PostgreSQL lets nobody past it."""
+    with held_table(fresh_database, "km_schema.wallets", mode="ACCESS SHARE"), waiting(fresh_database) as pid:
+        visitor = Visitor(connection, lock_timeout_ms=50)
+        assert visitor.visit(fresh_database.tenant("km"), lambda: fetch(connection, "TABLE km_schema.wallets")) is None
+    assert f"(process {pid}, a migration by hand, active" in str(visitor.failures["km_schema"])
+
+
+@contextmanager
+def waiting(database: Database) -> Iterator[int]:
+    """A session that waits for a strong lock on km's wallets. Yields its process id."""
+    with (
+        psycopg.connect(database.url(), application_name="a migration by hand") as session,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        pid = session.info.backend_pid
+        asked = pool.submit(session.execute, "LOCK TABLE km_schema.wallets")
+        query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        while database.as_superuser().execute(query, (pid,)).fetchone() != (True,):
+            assert not asked.done()
+        try:
+            yield pid
+        finally:
+            session.cancel_safe()
+            wait([asked])
 
 
 def test_a_failed_tenant_is_not_waited_for_again(fresh_database: Database, connection: AnyConnection) -> None:

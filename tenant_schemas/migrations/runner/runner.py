@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.errors import MigrationError
-from tenant_schemas.migrations.history import History, Migrations, Outcome, first_line
+from tenant_schemas.migrations.history import History, Migrations, Outcome, first_line, set_timeouts
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.atomic import migrate_atomically
 from tenant_schemas.migrations.runner.blockers import Blockers
@@ -65,6 +65,7 @@ def _not_reached(engine: Engine, migrations: Migrations, options: MigrateOptions
     """The outcomes of the tenants after a failure of `shared`. None if the registry can't be read either."""
     try:
         with engine.begin() as connection:
+            set_timeouts(connection)
             plan = make_plan(connection, migrations, options)
     except (DBAPIError, MigrationError):
         return
@@ -76,6 +77,7 @@ def _migrate_tenants(
     engine: Engine, migrations: Migrations, options: MigrateOptions, on_plan: Callable[[Plan], None], *, is_atomic: bool
 ) -> Iterator[Outcome]:
     with engine.begin() as connection:
+        set_timeouts(connection)
         plan = make_plan(connection, migrations, options)
         has_journal = journal.tables_exist(connection)
         # An atomic run migrates `shared` in its own db transaction, so it may make the functions there.
@@ -94,6 +96,7 @@ def _migrate_tenants(
 
 def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> None:
     with engine.connect() as connection:
+        set_timeouts(connection)
         make_plan(connection, migrations, options)
 
 
