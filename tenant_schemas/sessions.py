@@ -12,6 +12,8 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 AnyConnection = Connection | psycopg.Connection[TupleRow]
 
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
 # `pid` is the column of process ids, `a` the row of pg_stat_activity.
 SESSION: Final = r"""format('%%s (process %%s%%s%%s%%s%%s)', coalesce(a.usename, 'unknown role'), pid,
     ', ' || nullif(a.application_name, ''), ', ' || a.state,

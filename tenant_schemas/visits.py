@@ -17,14 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenant_schemas.errors import SchemaMissing, TenancyError
 from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.printable import printable
-from tenant_schemas.sessions import AnyConnection, fetch, lock_holders
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE, AnyConnection, fetch, lock_holders
 from tenant_schemas.tenant import Tenant
 
 LOCK_TIMEOUT_MS: Final = 2_000
 # Short, because the visits that follow a failed one wait too, and meanwhile hold locks on other tenants' tables.
 _LOCK_TIMEOUT_OF_MANY_MS: Final = 200
 TENANTS_AT_ONCE: Final = 100
-_LOCK_NOT_AVAILABLE: Final = "55P03"
 _EXISTING: Final = "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname = ANY(%s)"
 
 FAILURES: Final[tuple[type[Exception], ...]] = (psycopg.Error, SQLAlchemyError, TenancyError)
@@ -156,7 +155,7 @@ def visit_each(
 def failure_of(error: Exception, tenant: Tenant, holders_of: Callable[[Tenant], str]) -> Failure:
     """The failure of a tenant. `holders_of` is asked if a lock was not available."""
     sqlstate = sqlstate_of(error)
-    blocked_by = holders_of(tenant) if sqlstate == _LOCK_NOT_AVAILABLE else None
+    blocked_by = holders_of(tenant) if sqlstate == LOCK_NOT_AVAILABLE else None
     return Failure(short_reason(error), sqlstate, blocked_by, is_gone=isinstance(error, SchemaMissing))
 
 

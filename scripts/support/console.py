@@ -18,9 +18,13 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
+from app.db import admin_engine
 from app.errors import ServiceError
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
+from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.printable import printable
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE, lock_holders
+from tenant_schemas.tenant import SHARED_SCHEMA
 from tenant_schemas.visits import LOCK_TIMEOUT_MS
 
 # Help texts: a blank line between paragraphs, also after the first one.
@@ -82,14 +86,29 @@ def exit_on_error() -> Iterator[None]:
     except (TenancyError, ServiceError) as error:
         exit_with(str(error), FAILED)
     except (SQLAlchemyError, psycopg.Error) as error:
-        exit_with(f"The database refused or does not answer: {one_line(error)}", FAILED)
+        exit_with(f"The database refused or does not answer: {one_line(error)}{_blocked_by(error)}", FAILED)
     except (OSError, CommandError) as error:
         exit_with(one_line(error), FAILED)
 
 
+def _blocked_by(error: Exception) -> str:
+    """The sessions that lock tables of `shared`, if a lock was not available and the migrator's login can name them."""
+    if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+        return ""
+    try:
+        with admin_engine(read_settings().admin_database_url).connect() as connection:
+            return f". Blocked by: {lock_holders(connection, SHARED_SCHEMA)}"
+    except (ConfigurationError, SQLAlchemyError):
+        return ""
+
+
 def one_line(error: Exception) -> str:
-    """An error's text on one line; PostgreSQL's own words, without the statement."""
-    return " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
+    """An error's text on one line; PostgreSQL's own words with detail and hint, without the statement."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, psycopg.Error) and original.diag.message_primary:
+        told = (original.diag.message_primary, original.diag.message_detail, original.diag.message_hint)
+        return " ".join(" ".join(filter(None, told)).split())
+    return " ".join(str(original).split()) or type(error).__name__
 
 
 def show_json(value: Any) -> None:

@@ -14,9 +14,8 @@ from sqlalchemy.exc import OperationalError
 from tenant_schemas.errors import MigratorBusy
 from tenant_schemas.migrations.history import VERSION_TABLE, sqlstate_of
 from tenant_schemas.roles import ServiceRoles, become_owner
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 from tenant_schemas.tenant import SHARED_SCHEMA
-
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 @contextmanager

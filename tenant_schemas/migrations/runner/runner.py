@@ -21,10 +21,11 @@ from tenant_schemas.migrations.history import History, Migrations, Outcome, firs
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.atomic import migrate_atomically
 from tenant_schemas.migrations.runner.blockers import Blockers
-from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE, migrator_lock
+from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration, make_plan
 from tenant_schemas.migrations.runner.queue import Queue
 from tenant_schemas.migrations.runner.worker import Job, Worker, skipped_outcome
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 
 
 def migrate(

@@ -18,10 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from tenant_schemas.migrations.history import Migrations, Outcome, first_line, run_steps, sqlstate_of
 from tenant_schemas.migrations.replay import Part, changes_of, done_text, opening_text, send_parts
 from tenant_schemas.migrations.runner import journal
-from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE
 from tenant_schemas.migrations.runner.plan import MigrateOptions, TenantMigration
 from tenant_schemas.migrations.runner.queue import Queue
 from tenant_schemas.roles import driver_of, send
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 
 TENANTS_PER_MESSAGE = 10
 LONGEST_DELAY_SECONDS = 30.0

@@ -8,6 +8,7 @@ from scripts.support.script import Script
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.command_lines import scripts
+from tests.factories.locks import held_table
 from tests.factories.script_runner import Run
 
 NOWHERE = "postgresql://{}:secret-of-the-url@127.0.0.1:1/wallet"
@@ -58,6 +59,14 @@ def test_a_server_that_does_not_answer_is_a_line(
     assert "connection failed" in said
     assert len(said.splitlines()) == 1, said
     assert "secret-of-the-url" not in result.output
+
+
+@pytest.mark.parametrize("name", ["doctor", "migration_status"])
+def test_a_locked_registry_is_a_line_that_names_the_session(run: Run, fresh_database: Database, name: str) -> None:
+    with held_table(fresh_database, "shared.tenants") as pid:
+        result = run(name, "--lock-timeout", "50")
+    assert result.exit_code == 1
+    assert f"lock timeout. Blocked by: postgres (process {pid}, a forgotten shell" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize("name", NEED_SCHEMA)
