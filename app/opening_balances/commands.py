@@ -133,7 +133,7 @@ def _exit_after(tenants: Sequence[Tenant], failed: Sequence[str], *, is_off: boo
     sys.exit(1 if failed or is_off else 0)
 
 
-@click.command("import", epilog=_FORMAT)
+@click.command("import", epilog=_FORMAT, cls=TenantsCommand)
 @_file_option("--orders", required=True)
 @_file_option("--deposits")
 @click.option("--tenant", "slug", help="Optional if there is only one active tenant.")
