@@ -16,7 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.config import Settings
 from app.db import admin_engine, db
 from app.errors import ServiceError
-from app.shutdown import ending_on_sigterm
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.flask import connections, tenant_context
 from tenant_schemas.registry import all_tenants, get_tenant
@@ -39,22 +38,14 @@ lock_timeout_option = click.option(
 )
 
 
-class TenantsCommand(click.Command):
-    """A command that visits tenants. It ends on SIGTERM as on Ctrl-C."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with ending_on_sigterm():
-            return super().invoke(ctx)
-
-
 def init_app(app: Flask, settings: Settings) -> None:
     """Remember the login that may see other sessions. Opens no connection."""
     app.extensions[_EXTENSION] = settings.admin_database_url
 
 
 def chosen_tenants(slugs: Sequence[str], *, of_any_status: bool = False) -> list[Tenant]:
-    """The named tenants, of any status; without names all active ones, or all. Raises click's errors: exit code 2 for
-    an unknown tenant, 1 if the registry can't be read.
+    """The named tenants, of any status; without names all active ones, or all. Raises click's UsageError for an unknown
+    tenant, and SQLAlchemy's errors if the registry can't be read.
     """
     try:
         with connections().shared.begin() as connection:
@@ -63,10 +54,6 @@ def chosen_tenants(slugs: Sequence[str], *, of_any_status: bool = False) -> list
             return [tenant for tenant in all_tenants(connection) if of_any_status or tenant.is_active]
     except TenantNotFound as error:
         raise click.UsageError(str(error)) from None
-    except SQLAlchemyError as error:
-        advice = "Check DATABASE_URL, and run `python -m scripts.migrate`."
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise click.ClickException(f"The database refused or does not answer: {reason}\n{advice}") from None
 
 
 def visit_tenants(

@@ -7,10 +7,10 @@ import click
 from flask.cli import with_appcontext
 
 from app.holds import service
-from app.tenant_visits import TenantsCommand, chosen_tenants, lock_timeout_option, visit_tenants
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 
 
-@click.command("expire-holds", cls=TenantsCommand)
+@click.command("expire-holds")
 @lock_timeout_option
 @with_appcontext
 def expire_holds(lock_timeout_ms: int) -> None:

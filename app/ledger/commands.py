@@ -7,10 +7,10 @@ import click
 from flask.cli import with_appcontext
 
 from app.ledger.audit import AuditReport, audit_ledger
-from app.tenant_visits import TenantsCommand, chosen_tenants, lock_timeout_option, visit_tenants
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 
 
-@click.command("audit", cls=TenantsCommand)
+@click.command("audit")
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: every tenant.")
 @lock_timeout_option
 @with_appcontext

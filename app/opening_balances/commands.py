@@ -19,12 +19,13 @@ from app.opening_balances import runs, service
 from app.opening_balances.calculation import Announce, Calculation
 from app.opening_balances.report import ReconciliationFile, Report, reconciliation_file
 from app.opening_balances.rows import COUNTS, COUNTS_NOT, DEPOSITS, ORDERS, Directory, Reader, WrongFile
-from app.tenant_visits import TenantsCommand, chosen_tenants, lock_timeout_option, visit_tenants
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 from app.wallets.currencies import allowed_currencies, main_currency
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import tenant_context
 from tenant_schemas.printable import printable
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import short_reason
 
 _SHOWN: Final = 50
 _BEFORE_STANDS: Final = (
@@ -73,23 +74,35 @@ _dry_run = click.option("--dry-run", "is_dry", is_flag=True, help="Do the same w
 
 
 def _plainly(function: Callable[..., None]) -> Callable[..., None]:
-    """Report errors that an operator can cause without a stack trace."""
+    """Report faults of a file without a stack trace."""
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> None:
         try:
             function(*arguments, **options)
-        except (TenancyError, WrongFile, OSError) as error:
+        except (WrongFile, OSError) as error:
             raise click.ClickException(str(error)) from None
-        except SQLAlchemyError as error:
-            db.session.rollback()
-            what_stands = "Nothing was changed: it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
-            raise click.ClickException(f"The database refused: {error.args[0]}\n{what_stands}") from None
 
     return call
 
 
-@click.command("initialize", cls=TenantsCommand)
+@contextmanager
+def _saying_what_stands(*, is_dry: bool) -> Iterator[None]:
+    """An error of the database says which batches are committed."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        db.session.rollback()
+        raise click.ClickException(
+            f"The database refused: {short_reason(error)}\n{_what_stands(is_dry=is_dry)}"
+        ) from None
+
+
+def _what_stands(*, is_dry: bool) -> str:
+    return "Nothing was changed: it was a dry run." if is_dry else _BEFORE_STANDS
+
+
+@click.command("initialize")
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; repeatable. Default: all active tenants.")
 @click.option("--currency", help="Default: each tenant's main currency.")
 @_batch_option
@@ -117,23 +130,23 @@ def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_d
             continue
         opened, chosen = visit.result
         click.echo(f"{visit.tenant.slug}: {opened} wallets opened in {chosen}{_dryly(is_dry=is_dry)}")
-    _exit_after(tenants, failed)
+    _exit_after(tenants, failed, is_dry=is_dry)
 
 
 class _NotAllowed(TenancyError):
     """The tenant's settings do not allow what the command is to do there."""
 
 
-def _exit_after(tenants: Sequence[Tenant], failed: Sequence[str], *, is_off: bool = False) -> NoReturn:
-    """Print what failed, and exit 1 if something did."""
+def _exit_after(tenants: Sequence[Tenant], failed: Sequence[str], *, is_dry: bool, is_off: bool = False) -> NoReturn:
+    """Print which tenants failed, and exit 1 if one did."""
     if failed:
-        click.echo(
-            f"{len(tenants) - len(failed)} of {len(tenants)} tenants done, failed: {', '.join(failed)}", err=True
-        )
+        done = len(tenants) - len(failed)
+        click.echo(f"{done} of {len(tenants)} tenants done, failed: {', '.join(failed)}.", err=True)
+        click.echo(_what_stands(is_dry=is_dry), err=True)
     sys.exit(1 if failed or is_off else 0)
 
 
-@click.command("import", epilog=_FORMAT, cls=TenantsCommand)
+@click.command("import", epilog=_FORMAT)
 @_file_option("--orders", required=True)
 @_file_option("--deposits")
 @click.option("--tenant", "slug", help="Optional if there is only one active tenant.")
@@ -161,7 +174,11 @@ def import_(
     balance differs from the calculated one.
     """
     post = partial(service.post_openings, raises_limits=not keep_limits)
-    with tenant_context(_one_tenant(slug)) as tenant, _calculated(orders, deposits, on_error) as (found, people):
+    with (
+        tenant_context(_one_tenant(slug)) as tenant,
+        _saying_what_stands(is_dry=run["is_dry"]),
+        _calculated(orders, deposits, on_error) as (found, people),
+    ):
         with reconciliation_file(report, orders, deposits) as file, _progress("posting") as announce:
             done = runs.run_balances(found, post, people, file, announce=announce, **run)
         _tell_left_out(found, people)
@@ -171,7 +188,7 @@ def import_(
     sys.exit(1 if done.off else 0)
 
 
-@click.command("reconcile", epilog=_FORMAT, cls=TenantsCommand)
+@click.command("reconcile", epilog=_FORMAT)
 @click.option("--tenant", "slugs", multiple=True, help="Only this tenant; repeatable. Default: all active tenants.")
 @_file_option("--orders", help="Calculate again from these files.")
 @_file_option("--deposits")
@@ -219,7 +236,7 @@ def reconcile(
         for line in done.compared():
             click.echo(line)
         off += done.off
-    _exit_after(tenants, failed, is_off=bool(off))
+    _exit_after(tenants, failed, is_dry=run["is_dry"], is_off=bool(off))
 
 
 def _compare_remembered(file: ReconciliationFile, run: dict[str, Any]) -> Report:

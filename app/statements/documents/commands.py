@@ -7,10 +7,10 @@ import click
 from flask.cli import with_appcontext
 
 from app.statements.documents.service import expire_documents as expire
-from app.tenant_visits import TenantsCommand, chosen_tenants, lock_timeout_option, visit_tenants
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 
 
-@click.command("expire-documents", cls=TenantsCommand)
+@click.command("expire-documents")
 @lock_timeout_option
 @with_appcontext
 def expire_documents(lock_timeout_ms: int) -> None:
