@@ -107,7 +107,8 @@ def test_a_failed_tenant_is_not_waited_for_again(fresh_database: Database, conne
 
 
 def test_no_lock_is_kept_after_a_visit(fresh_database: Database, connection: AnyConnection) -> None:
-    """Otherwise an audit of the fleet would block every migration behind it."""
+    """Otherwise an audit of the fleet would block every migration behind it. The db transaction goes on."""
+    fetch(connection, "SELECT 1")
     Visitor(connection).visit_all(fresh_database.tenants(), count_wallets(connection))
     held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = 'wallets'"
     assert fresh_database.as_superuser().execute(held).fetchone() == (0,)

@@ -111,6 +111,22 @@ def test_a_locked_tenant_fails_alone_and_the_session_that_locks_it_is_named(
     assert [folder.name.partition("-")[0] for folder in tmp_path.iterdir()] == ["km"]
 
 
+def test_a_tenant_that_is_locked_after_the_look_for_drift_is_named_in_the_same_way(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(source_of(fresh_database), lock_timeout_ms=50)
+    with ExitStack() as lock:
+
+        def lock_eur(_: Source, __: Sequence[Tenant]) -> Drift:
+            lock.enter_context(held_tenant(fresh_database, "eur"))
+            return Drift({}, {})
+
+        monkeypatch.setattr(Source, "find_drift", lock_eur)
+        taken = {taken.slug: taken for taken in back_up_all(source, BackupOptions(folder=tmp_path))}
+    assert taken["km"].bundle
+    assert "lock timeout. Blocked by: postgres (process" in (taken["eur"].error or "")
+
+
 def test_a_tenant_that_is_locked_for_a_while_is_backed_up_after_the_others(
     fresh_database: Database, tmp_path: Path
 ) -> None:
