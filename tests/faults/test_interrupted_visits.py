@@ -10,7 +10,7 @@ from tenant_schemas.testing.plugin import Database
 from tests.factories.locks import held_tenant
 from tests.faults.conftest import Program, wait_for
 
-LONG = ("--lock-timeout", "60000")
+LONG = ("--lock-timeout", "600000")
 OTHERS = """
     FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
         AND pid <> pg_backend_pid() AND pid <> %s"""
