@@ -44,10 +44,10 @@ def test_an_interrupted_command_ends_its_sessions_while_the_lock_is_still_held(
     assert "Traceback" not in ended.errors
 
 
-def test_the_server_ends_the_session_of_a_killed_command(fresh_database: Database) -> None:
+def test_the_server_ends_the_session_of_a_killed_command(fresh_database: Database, tmp_path: Path) -> None:
     """It would keep its locks until it gets the one that it waits for."""
     with held_tenant(fresh_database, "km") as pid:
-        program = Program(fresh_database, "scripts.doctor", *LONG)
+        program = Program(fresh_database, "scripts.backup_tenant", "km", "--to", tmp_path, *LONG)
         wait_for(fresh_database, WAITING, pid)
         program.send(signal.SIGKILL)
         program.end()
