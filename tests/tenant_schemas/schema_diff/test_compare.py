@@ -143,10 +143,10 @@ def test_what_was_noted_is_known_to_who_may_not_make_it(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
     look_and_note(fresh_database, tenancy_migrations)
-    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {})
+    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {}, {"km_schema": HEAD})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
     assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift(
-        {"km_schema": ["column wallets.nickname"]}, {}
+        {"km_schema": ["column wallets.nickname"]}, {}, {"km_schema": HEAD}
     )
 
 
@@ -167,7 +167,7 @@ def test_what_was_noted_is_not_made_again(fresh_database: Database, tenancy_migr
     with fresh_database.admin_engine().connect() as connection:
         found = find_drift(connection, tenancy_migrations, registry.all_tenants(connection))
         reference = make_reference(connection, tenancy_migrations, registry.all_tenants(connection), HEAD)
-    assert found == Drift({}, {})
+    assert found == Drift({}, {}, {"eur_schema": HEAD, "km_schema": HEAD})
     assert "LockNotAvailable" in (reference.failure or "")
 
 
