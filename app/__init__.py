@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import commands, config, db, limits, logging_setup, tracing
+from app import commands, config, db, limits, logging_setup, tenant_visits, tracing
 from app.accounts.routes import blueprint as accounts
 from app.api import answers, cors, deprecation, openapi, problem_codes, problems
 from app.api.application import Application
@@ -76,6 +76,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     app.after_request(answers.protect)
     cors.init_app(app, settings.cors_origins)
     db.init_app(app, settings)
+    tenant_visits.init_app(app, settings)
     provisioning_worker.init_app(app, settings)
     document_worker.init_app(app, settings)
     mail_worker.init_app(app, settings)

@@ -3,11 +3,11 @@ each feature.
 """
 
 from flask import Flask
-from flask.cli import AppGroup
 
 from app.api.commands import api
 from app.auth.commands import auth
 from app.auth.second_factor.commands import users
+from app.command_group import CommandGroup
 from app.holds.commands import COMMANDS as HOLDS
 from app.ledger.commands import COMMANDS as LEDGER
 from app.members.commands import members
@@ -18,7 +18,7 @@ from app.webhooks.commands import webhooks
 
 def init_app(app: Flask) -> None:
     """Register the commands with Flask."""
-    wallets = AppGroup("wallets", help="Wallets and their ledger.")
+    wallets = CommandGroup("wallets", help="Wallets and their ledger.")
     for command in (*LEDGER, *HOLDS, *OPENING_BALANCES, *DOCUMENTS):
         wallets.add_command(command)
     for group in (api, auth, wallets, members, users, webhooks):

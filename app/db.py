@@ -14,6 +14,7 @@ from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.flask import TenantDatabase
 from tenant_schemas.registry import registry_table
 from tenant_schemas.roles import ServiceRoles
+from tenant_schemas.sessions import watch_client
 from tenant_schemas.tables import engine_tables
 
 ROLES: Final = ServiceRoles.named("wallet")
@@ -57,5 +58,9 @@ def make_connections(settings: Settings, *, max_connections: int | None = None) 
 
 
 def admin_engine(url: str) -> sa.Engine:
-    """An engine for scripts: the migrator's login, one connection at a time, with psycopg's own db transactions."""
-    return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    """An engine for scripts: the migrator's login, one connection at a time, with psycopg's own db transactions. The
+    server ends its sessions soon after their client has died.
+    """
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"), poolclass=sa.NullPool)
+    sa.event.listen(engine, "connect", lambda session, _: watch_client(session))
+    return engine

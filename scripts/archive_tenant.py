@@ -17,16 +17,17 @@ from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
 from app.tenants.audit import add_system_entry
-from scripts.support.console import admin_url_or_exit, exit_on_error, settings_or_exit
+from scripts.support.console import admin_url_or_exit, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.migrations.history import first_line, set_timeouts
 from tenant_schemas.tenant import Tenant, TenantStatus
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 def main(slug: str) -> None:
-    with exit_on_error(), admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
+    with admin_engine(admin_url_or_exit(settings_or_exit())).begin() as connection:
         set_timeouts(connection)
         before = archive(connection, slug)
         _write_audit_entry(connection, before)

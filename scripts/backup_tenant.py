@@ -11,6 +11,9 @@ Examples:
     python -m scripts.backup_tenant km --to /backups
     python -m scripts.backup_tenant --all --to /backups --keep 14 --jobs 2
 
+A tenant that can't be read is tried again after the others, and then named with the cause: for a locked table with the
+session that holds the lock.
+
 Prints for each tenant the number of rows and bytes, the server they were read from, the bundle's folder, and the old
 bundles that --keep deleted. --keep neither counts nor deletes bundles that this installation did not sign, and names
 them.
@@ -21,6 +24,7 @@ standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +43,13 @@ from scripts.support.console import (
     show_json,
     warn,
 )
+from scripts.support.script import Script
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
 from tenant_schemas.backup.retention import keep_newest, unsigned_bundles
 from tenant_schemas.backup.signature import BundleKeys
-from tenant_schemas.backup.source import Source
+from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
 
@@ -61,7 +66,7 @@ seal_to_option = click.option(
 )
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Back up every tenant, of any status, as of one moment.")
 @click.option(
@@ -81,6 +86,14 @@ seal_to_option = click.option(
     help="Connections that read at once: the tables of one large tenant or, with --all, several tenants.",
 )
 @seal_to_option
+@click.option(
+    "--lock-timeout",
+    "lock_timeout_ms",
+    type=click.IntRange(1, 3_600_000),
+    default=LOCK_TIMEOUT_MS,
+    show_default=True,
+    help="Longest wait for the lock of one tenant's table, in milliseconds. A migration of the tenant may hold it.",
+)
 @json_option
 def main(
     *,
@@ -91,6 +104,7 @@ def main(
     with_dump: bool,
     jobs: int,
     sealed_for: tuple[str, ...],
+    lock_timeout_ms: int,
     as_json: bool,
 ) -> None:
     if is_all == bool(slug):
@@ -100,7 +114,7 @@ def main(
     except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
-    source, reports = backup_source(), []
+    source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
     for taken in _back_up(source, slug, options):
         reports.append({"source": source.place, **_report_of(taken, keep, source.keys)})
         if not as_json:

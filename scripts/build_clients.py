@@ -24,12 +24,13 @@ import rich_click as click
 from app.config import ROOT
 from scripts.support.api_description import api_description
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with
+from scripts.support.script import Script
 
 SOURCES = ROOT / "scripts" / "clients"
 MODULES = SOURCES / "node_modules"
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--to",
     "folder",

@@ -24,11 +24,12 @@ from scripts.support.current_sql.fold import NotFolded
 from scripts.support.current_sql.proof import differing_objects
 from scripts.support.migration_review import SquawkMissing, review_histories
 from scripts.support.scratch_installation import scratch_installation
+from scripts.support.script import Script
 from tenant_schemas.migrations.history import History, differences
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 def main() -> None:
     try:
         violations = review_histories()

@@ -23,11 +23,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from scripts.restore_tenant import exit_with_error, restore_destination
 from scripts.support.console import json_option, show_json
+from scripts.support.script import Script
 from tenant_schemas.errors import TenancyError
 from tenant_schemas.restore.clone import clone
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("source")
 @click.argument("slug")
 @click.option("--name", help="Display name of the new tenant. Default: SLUG.")

@@ -23,11 +23,12 @@ from app.auth.key_uses import start_key_use_worker
 from app.config import Settings
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
 from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
+from scripts.support.script import Script
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry_watcher import start_registry_watcher
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--tenant", "slugs", metavar="SLUG", multiple=True, help="Only this tenant's queue; may be repeated.")
 @metrics_port_option
 def main(slugs: tuple[str, ...], metrics_port: int | None) -> None:

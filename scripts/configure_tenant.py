@@ -22,10 +22,12 @@ from app.db import admin_engine
 from app.errors import Invalid
 from app.tenant_settings import changed_settings
 from app.tenants.audit import add_system_entry
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import change_settings, lock_tenant_by_slug
+from tenant_schemas.visits import check_schema
 
 DEFAULT = "default"
 
@@ -39,7 +41,7 @@ class Limit(click.ParamType[int | str, Any]):
         return value if value == DEFAULT else click.INT.convert(value, param, ctx)
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option("--also", multiple=True, help="Currency to allow, an ISO 4217 code; may be repeated.")
 @click.option("--locale", help="How account statements write amounts and times, for example bs_BA.")
@@ -56,7 +58,6 @@ class Limit(click.ParamType[int | str, Any]):
     default=None,
     help="Whether admins, auditors and operators need a second factor in this tenant.",
 )
-@exit_on_error()
 def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
     changes = {name: None if value == DEFAULT else value for name, value in options.items() if value is not None}
     if not also and not changes:
@@ -65,6 +66,7 @@ def main(slug: str, also: tuple[str, ...], **options: Any) -> None:
         set_timeouts(connection)
         try:
             tenant = lock_tenant_by_slug(connection, slug)
+            check_schema(connection, tenant)  # Its audit log gets an entry.
             if also:
                 changes["currencies"] = _currencies(tenant.settings, also)
             changed = changed_settings(tenant.settings, changes)

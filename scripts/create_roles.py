@@ -19,7 +19,8 @@ from psycopg import sql
 
 from app.config import Settings
 from app.db import ROLES, admin_engine
-from scripts.support.console import BAD_ARGUMENTS, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.roles import (
     create_pool_role,
     create_service_roles,
@@ -29,7 +30,7 @@ from tenant_schemas.roles import (
 )
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--superuser-url",
     envvar="SUPERUSER_DATABASE_URL",
@@ -37,7 +38,6 @@ from tenant_schemas.roles import (
     help="URL of a superuser's login, for example postgresql://postgres@host/postgres. Put its password into the "
     "environment variable PGPASSWORD. Default: SUPERUSER_DATABASE_URL.",
 )
-@exit_on_error()
 def main(superuser_url: str) -> None:
     settings = settings_or_exit()
     app, admin = sa.make_url(settings.database_url), sa.make_url(settings.admin_database_url or settings.database_url)

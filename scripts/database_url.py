@@ -14,16 +14,16 @@ import sqlalchemy as sa
 
 from app.config import Settings, data_dir, embedded_server
 from app.db import admin_engine
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.roles import tenant_password
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--tenant", "slug", help="Slug of a tenant: its own login.")
 @click.option("--as", "login", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
-@exit_on_error()
 def main(slug: str | None, login: str | None) -> None:
     print(database_url(slug, login))
 

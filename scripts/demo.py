@@ -26,11 +26,12 @@ from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, warn
 from scripts.support.demo.installation import installation, missing_packages
 from scripts.support.demo.lines_to_try import lines_to_try
 from scripts.support.demo.processes import Failed, Stopped
+from scripts.support.script import Script
 
 WATCH_SECONDS = 0.2
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--port",
     envvar="PORT",

@@ -2,7 +2,8 @@
 
 Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
 rights, the registry, whether each tenant's schema is as the migrations make it, and what the prover found. A schema
-that is as the last `migration_status --drift` saw it is not described again, except with --full.
+that is as the last `migration_status --drift` saw it is not described again, except with --full. A tenant whose tables
+another session has locked is one finding, which names that session, and stops no other.
 
 Examples:
     python -m scripts.doctor
@@ -26,16 +27,17 @@ from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     json_option,
+    lock_timeout_option,
     settings_or_exit,
     show_json,
     show_table,
 )
+from scripts.support.script import Script
 from tenant_schemas.doctor import Finding, Severity, examine, unseen
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--superuser-url",
     envvar="SUPERUSER_DATABASE_URL",
@@ -43,11 +45,13 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
     "environment variable PGPASSWORD. Default: SUPERUSER_DATABASE_URL; without both, these checks are skipped.",
 )
 @click.option("--full", "is_full", is_flag=True, help="Describe every schema again, also an unchanged one.")
+@lock_timeout_option
 @json_option
-@exit_on_error()
-def main(*, superuser_url: str | None, is_full: bool, as_json: bool) -> None:
+def main(*, superuser_url: str | None, is_full: bool, lock_timeout_ms: int, as_json: bool) -> None:
     settings = settings_or_exit()
-    findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings, is_full=is_full)
+    findings, unchecked = _examine(
+        superuser_url or admin_url_or_exit(settings), settings, is_full=is_full, lock_timeout_ms=lock_timeout_ms
+    )
     if as_json:
         show_json({"findings": findings, "unseen": unchecked})
     else:
@@ -56,7 +60,7 @@ def main(*, superuser_url: str | None, is_full: bool, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _examine(url: str, settings: Settings, *, is_full: bool) -> tuple[list[Finding], list[str]]:
+def _examine(url: str, settings: Settings, *, is_full: bool, lock_timeout_ms: int) -> tuple[list[Finding], list[str]]:
     with admin_engine(url).connect() as connection:
         findings = examine(
             connection,
@@ -64,6 +68,7 @@ def _examine(url: str, settings: Settings, *, is_full: bool) -> tuple[list[Findi
             shared_logins=settings.tenant_logins == "shared",
             max_connections=settings.max_connections,
             is_full=is_full,
+            lock_timeout_ms=lock_timeout_ms,
         )
         proofs = proof_findings(connection, settings.proof_max_age_seconds)
         return [*findings, *proofs], unseen(connection)

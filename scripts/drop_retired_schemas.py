@@ -22,16 +22,16 @@ from app.db import admin_engine
 from scripts.support.console import (
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     json_option,
     settings_or_exit,
     show_json,
     show_table,
 )
+from scripts.support.script import Script
 from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas, list_retired_schemas
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--list", "is_list", is_flag=True, help="List all retired schemas and when each is due; drop none.")
 @click.option(
     "--now",
@@ -41,7 +41,6 @@ from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas, list_
     help="Drop only this retired schema, even if it is not due; may be repeated.",
 )
 @json_option
-@exit_on_error()
 def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
     if is_list:

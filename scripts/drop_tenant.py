@@ -27,12 +27,12 @@ from scripts.backup_tenant import seal_to_option, source_at, with_dump_option
 from scripts.support.console import (
     BAD_ARGUMENTS,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.encryption import read_recipients
@@ -43,7 +43,7 @@ from tenant_schemas.lifecycle.drop import drop
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for its last bundle.")
 @click.option("--no-backup", is_flag=True, help="Drop it without a backup: its data is lost.")
@@ -94,8 +94,7 @@ def _drop(slug: str, options: BackupOptions | None, *, undelivered: bool) -> Pat
             _refuse_undelivered(url, tenant)
         return _back_up(source_at(url, settings), tenant, options) if options else None
 
-    with exit_on_error():
-        return drop(admin_engine(url), slug, back_up_first)
+    return drop(admin_engine(url), slug, back_up_first)
 
 
 def _refuse_undelivered(url: str, tenant: Tenant) -> None:

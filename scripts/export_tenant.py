@@ -21,11 +21,12 @@ import rich_click as click
 
 from scripts.backup_tenant import backup_source
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json
+from scripts.support.script import Script
 from tenant_schemas.backup.export import export_tenant
 from tenant_schemas.errors import BackupError, TenantNotFound
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option(
     "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for exports."

@@ -49,6 +49,7 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.roles import become_owner
 
 
@@ -89,7 +90,7 @@ class CatalogueFile(Schema):
     products = fields.List(fields.Nested(ProductEntry), load_default=list)
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def main(file: Path, as_json: bool) -> None:

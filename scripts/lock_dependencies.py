@@ -20,6 +20,8 @@ from typing import NoReturn
 
 import rich_click as click
 
+from scripts.support.script import Script
+
 ROOT = Path(__file__).resolve().parent.parent
 SETUP_CFG = ROOT / "setup.cfg"
 LOCK = ROOT / "requirements.lock"
@@ -27,7 +29,7 @@ LOCK = ROOT / "requirements.lock"
 UV_OPTIONS = ("--no-config", "--quiet", "--universal", "--fork-strategy=fewest", "--generate-hashes", "--no-header")
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--upgrade", is_flag=True, help="Take the newest version of every package that setup.cfg allows.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock was edited or is older than setup.cfg.")
 def main(*, upgrade: bool, check: bool) -> None:

@@ -26,13 +26,14 @@ from scripts.support.current_sql.files import write_stale_files
 from scripts.support.current_sql.fold import NotFolded
 from scripts.support.migration_review import SquawkMissing, find_squawk, review_steps
 from scripts.support.scratch_installation import scratch_installation
+from scripts.support.script import Script
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.history import History
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("history", type=click.Choice(["tenant", "shared"]))
 @click.argument("message")
 @click.option("--keep-unsafe", is_flag=True, help="Keep an unsafe draft, to rewrite it: `make check` refuses it.")

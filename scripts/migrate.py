@@ -12,6 +12,8 @@ Examples:
 Prints the plan and the progress on standard error, then a table of the schemas that failed (of all schemas, if there
 are at most 20) and the totals. `migration_status --run` shows the record of a run.
 
+A failure names the revision and the statement. SIGTERM ends a run as Ctrl-C does.
+
 Exit codes: 0 every schema is at its target revision; 1 a schema failed or was not reached; 2 bad arguments, or there is
 no such tenant or revision: nothing was migrated.
 """
@@ -31,7 +33,6 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
@@ -40,6 +41,7 @@ from scripts.support.console import (
 )
 from scripts.support.migration_plan import show_sql
 from scripts.support.migration_progress import MigrationProgress
+from scripts.support.script import Script
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
@@ -48,7 +50,7 @@ from tenant_schemas.schema_diff.reference import store_head_fingerprint
 _MAX_OUTCOMES_SHOWN: Final = 20
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--tenant", "slugs", multiple=True, help="Migrate the shared schema, then only this tenant; may be repeated."
 )
@@ -139,14 +141,13 @@ def main(
         wait_seconds=wait_seconds,
     )
     engine = admin_engine(admin_url_or_exit(settings_or_exit()))
-    with exit_on_error():
-        try:
-            if dry_run:
-                show_sql(engine, MIGRATIONS, options)
-            else:
-                _run(engine, options, as_json=as_json)
-        except RevisionRefused as error:
-            exit_with(str(error), BAD_ARGUMENTS)
+    try:
+        if dry_run:
+            show_sql(engine, MIGRATIONS, options)
+        else:
+            _run(engine, options, as_json=as_json)
+    except RevisionRefused as error:
+        exit_with(str(error), BAD_ARGUMENTS)
 
 
 def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
@@ -165,18 +166,18 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
             "Interrupted. Schemas that are not listed may be migrated: see `migration_status`. Run `migrate` again.",
             file=sys.stderr,
         )
-        _show(outcomes, as_json=as_json)
+        _show(outcomes, progress.planned_tenants, as_json=as_json)
         sys.exit(FAILED)
     except (MigrationError, DBAPIError):
-        _show(outcomes, as_json=as_json)
+        _show(outcomes, progress.planned_tenants, as_json=as_json)
         raise
-    _show(outcomes, as_json=as_json)
+    _show(outcomes, progress.planned_tenants, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
     store_head_fingerprint(engine, MIGRATIONS)
 
 
-def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def _show(outcomes: Sequence[Outcome], planned_tenants: int, *, as_json: bool) -> None:
     """As JSON all outcomes; as a table those that failed or, if they are few, all."""
     if as_json:
         return show_json(outcomes)
@@ -186,8 +187,12 @@ def _show(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
         show_table("Migrations", ("schema", "before", "after", "outcome"), rows)
     failed = sum(outcome.has_failed and not outcome.was_skipped for outcome in outcomes)
     skipped = sum(outcome.was_skipped for outcome in outcomes)
+    unknown = max(0, planned_tenants - sum(outcome.slug is not None for outcome in outcomes))
+    unreported = f" {unknown} may be migrated or not: see `migration_status`." if unknown else ""
+    done = len(outcomes) - failed - skipped
     print(
-        f"{len(outcomes) - failed - skipped} schemas are at their target, {failed} failed, {skipped} were not reached."
+        f"{done} of {len(outcomes) + unknown} schemas are at their target, {failed} failed, "
+        f"{skipped} were not reached.{unreported}"
     )
     return None
 

@@ -1,10 +1,11 @@
 """Show the revision of the shared schema and of each tenant's schema, and how far each is behind the head of its
 history.
 
-Lists the schemas that are behind or, with --drift, have drifted, and counts the others. A schema that is as the last
+Asks each schema, not only the registry. Lists the schemas that are behind or gone, that can't be read, whose registry
+row names another revision or, with --drift, that have drifted, and counts the others. A schema that is as the last
 --drift saw it is not described again, except with --full. With --runs it lists the last runs of `migrate` instead, with
 the number of tenants for each outcome. With --run it shows one of them: each tenant's outcome, attempts, SQLSTATE,
-error and the session that blocked it.
+error and the session that blocked it. A run whose process has died is shown as killed.
 
 Examples:
     python -m scripts.migration_status --drift
@@ -18,6 +19,7 @@ one.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 import rich_click as click
@@ -29,19 +31,22 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
+    lock_timeout_option,
     settings_or_exit,
     show_json,
     show_table,
     spelled,
 )
+from scripts.support.script import Script
 from tenant_schemas.migrations.history import History, current_revision
 from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_in_run
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.compare import Drift, find_drift
-from tenant_schemas.tenant import SHARED_SCHEMA
+from tenant_schemas.schema_diff.revisions import revisions_of
+from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
+from tenant_schemas.visits import Visitor
 
 _MAX_OBJECTS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 10
@@ -49,7 +54,7 @@ _ID_DIGITS_SHOWN: Final = 8
 _UNKNOWN: Final = {"head": None, "behind": None}
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--drift", "with_drift", is_flag=True, help="Compare each schema with what the migrations make.")
 @click.option("--full", "is_full", is_flag=True, help="With --drift: describe also unchanged schemas again.")
 @click.option("--all", "shows_all", is_flag=True, help="List all schemas or, with --run, all tenants.")
@@ -61,10 +66,17 @@ _UNKNOWN: Final = {"head": None, "behind": None}
     help="List this number of runs, the latest first; without a number the last 10.",
 )
 @click.option("--run", "run_id", metavar="ID", help="Show the run with this id, or whose id begins with this.")
+@lock_timeout_option
 @json_option
-@exit_on_error()
 def main(
-    *, with_drift: bool, is_full: bool, shows_all: bool, runs: int | None, run_id: str | None, as_json: bool
+    *,
+    with_drift: bool,
+    is_full: bool,
+    shows_all: bool,
+    runs: int | None,
+    run_id: str | None,
+    lock_timeout_ms: int,
+    as_json: bool,
 ) -> None:
     if is_full and not with_drift:
         exit_with("--full says how --drift looks: give --drift too.", BAD_ARGUMENTS)
@@ -74,12 +86,13 @@ def main(
         elif runs:
             _show_runs(last_runs(connection, runs), as_json=as_json)
         else:
-            rows = list(_rows(connection, with_drift=with_drift, is_full=is_full))
+            look = partial(_rows, with_drift=with_drift, is_full=is_full, lock_timeout_ms=lock_timeout_ms)
+            rows = list(look(connection))
             _show_status(rows, with_drift=with_drift, shows_all=shows_all, as_json=as_json)
 
 
 def _show_status(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool, as_json: bool) -> None:
-    """Exits 1 if a schema is behind or has drifted."""
+    """Exits 1 if a schema is behind, gone, unreadable or not as the registry says, or has drifted."""
     if as_json:
         show_json(rows)
     else:
@@ -88,23 +101,50 @@ def _show_status(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_a
         sys.exit(FAILED)
 
 
-def _rows(connection: sa.Connection, *, with_drift: bool, is_full: bool) -> Iterator[dict[str, Any]]:
+def _rows(
+    connection: sa.Connection, *, with_drift: bool, is_full: bool, lock_timeout_ms: int
+) -> Iterator[dict[str, Any]]:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {lock_timeout_ms}")
     at = current_revision(connection, SHARED_SCHEMA)
-    shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at}
+    shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at, "problem": None}
     yield shared | _distances(History.SHARED).get(at, _UNKNOWN)
     tenants = all_tenants(connection) if at else []
-    drift = find_drift(connection, MIGRATIONS, tenants, is_full=is_full) if with_drift else Drift({}, {})
+    found = (
+        find_drift(connection, MIGRATIONS, tenants, is_full=is_full, lock_timeout_ms=lock_timeout_ms)
+        if with_drift
+        else _without_drift(connection, tenants, lock_timeout_ms)
+    )
     connection.commit()
-    for revision, reason in drift.unproven.items():
+    for revision, reason in found.unproven.items():
         warning = f"At {revision} tenants were only compared with each other, not with the history: {reason}."
         print(warning, file=sys.stderr)
-    distances = _distances(History.TENANT)
     for tenant in tenants:
-        names = {"slug": tenant.slug, "schema": tenant.schema_name, "status": tenant.status.value}
-        row = {**names, "revision": tenant.revision, **distances.get(tenant.revision, _UNKNOWN)}
-        yield row | ({"drift": drift.objects.get(tenant.schema_name, [])} if with_drift else {})
+        row = _row(tenant, found)
+        yield row | ({"drift": found.objects.get(tenant.schema_name, [])} if with_drift else {})
 
 
+def _without_drift(connection: sa.Connection, tenants: Sequence[Tenant], lock_timeout_ms: int) -> Drift:
+    """The revisions of the schemas, and the tenants that can't be read."""
+    visitor = Visitor(connection, lock_timeout_ms=lock_timeout_ms)
+    visitor.note_missing(tenants)
+    return Drift({}, {}, revisions_of(visitor, tenants), visitor.failures)
+
+
+def _row(tenant: Tenant, found: Drift) -> dict[str, Any]:
+    """One tenant: its schema's revision or, if that can't be read, the registry's."""
+    failure = found.failures.get(tenant.schema_name)
+    revision = found.revisions.get(tenant.schema_name, None if failure and failure.is_gone else tenant.revision)
+    names = {"slug": tenant.slug, "schema": tenant.schema_name, "status": tenant.status.value}
+    problem = None
+    if failure is not None:
+        problem = "gone" if failure.is_gone else str(failure)
+    elif revision != tenant.revision:
+        problem = f"the registry says {tenant.revision}"
+    distance = _UNKNOWN if revision is None else _distances(History.TENANT).get(revision, _UNKNOWN)
+    return {**names, "revision": revision, **distance, "problem": problem}
+
+
+@cache
 def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
     """By revision of this checkout's history: the head, and the number of revisions from there to the head."""
     revisions = [None, *(script.revision for script in MIGRATIONS.history(history).revisions)]
@@ -112,11 +152,11 @@ def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
 
 
 def _is_current(row: Mapping[str, Any]) -> bool:
-    return row["behind"] == 0 and not row.get("drift")
+    return row["behind"] == 0 and not row["problem"] and not row.get("drift")
 
 
 def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool) -> None:
-    columns = ("slug", "schema", "status", "revision", "behind by", *(("drift",) if with_drift else ()))
+    columns = ("slug", "schema", "status", "revision", "behind by", "problem", *(("drift",) if with_drift else ()))
     shown = [row for row in rows if shows_all or not _is_current(row)]
     if shown:
         show_table("Revisions", columns, [_cells(row, with_drift=with_drift) for row in shown])
@@ -127,8 +167,8 @@ def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all
 
 
 def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
-    behind = "not in this history" if row["behind"] is None else row["behind"]
-    cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind]
+    behind = "not in this history" if row["behind"] is None and row["revision"] else row["behind"]
+    cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind, row["problem"]]
     if with_drift:
         objects = row.get("drift") or []
         more = f" and {len(objects) - _MAX_OBJECTS_SHOWN} more" if len(objects) > _MAX_OBJECTS_SHOWN else ""

@@ -44,7 +44,6 @@ from app.signing_keys import key_source
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
@@ -52,6 +51,7 @@ from scripts.support.console import (
     show_table,
 )
 from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
+from scripts.support.script import Script
 from tenant_schemas.connections import Connections
 from tenant_schemas.registry import get_tenant
 
@@ -60,7 +60,7 @@ ROUND_PAUSE_SECONDS: Final = 10.0
 CONNECTIONS: Final = 4
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--once", is_flag=True, help="Prove every tenant once, and end.")
 @click.option("--full", "is_full", is_flag=True, help="With --once: passes that begin now read all rows.")
 @click.option("--tenant", "slugs", multiple=True, help="With --once: only this tenant; may be repeated.")
@@ -68,7 +68,6 @@ CONNECTIONS: Final = 4
 @click.option("--findings", "findings_of", metavar="SLUG", help="List the findings of this tenant, and prove nothing.")
 @metrics_port_option
 @json_option
-@exit_on_error()
 def main(
     *,
     once: bool,

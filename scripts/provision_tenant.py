@@ -34,12 +34,12 @@ from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
-    exit_on_error,
     exit_with,
     json_option,
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.errors import NameRefused
 from tenant_schemas.lifecycle.provision import new_tenant, provision_many
 from tenant_schemas.schema_diff.reference import store_head_fingerprint
@@ -48,7 +48,7 @@ from tenant_schemas.tenant import Tenant
 _COLUMNS: Final = ("slug", "currency", "name", "schema_name", "locale", "also")
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug", required=False)
 @click.option("--currency", help="Main currency of the tenant, an ISO 4217 code, for example EUR.")
 @click.option("--also", multiple=True, help="Another currency for wallets; may be repeated.")
@@ -148,15 +148,14 @@ def _provision(settings: Settings, tenants: Sequence[Tenant], *, as_json: bool) 
     provisioned: list[Tenant] = []
     failed = 0
     try:
-        with exit_on_error():
-            for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
-                if error:
-                    failed += 1
-                    print(str(error), file=sys.stderr)
-                    continue
-                provisioned.append(tenant)
-                if not as_json:
-                    print(_summary(tenant))
+        for tenant, error in provision_many(engine, MIGRATIONS, tenants, settings.tenant_secret):
+            if error:
+                failed += 1
+                print(str(error), file=sys.stderr)
+                continue
+            provisioned.append(tenant)
+            if not as_json:
+                print(_summary(tenant))
     finally:
         if as_json:
             shown = provisioned

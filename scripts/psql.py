@@ -18,10 +18,11 @@ import rich_click as click
 import sqlalchemy as sa
 
 from scripts.database_url import database_url
+from scripts.support.script import Script
 from tenant_schemas import embedded
 
 
-@click.command(help=__doc__, context_settings={"ignore_unknown_options": True})
+@click.command(cls=Script, help=__doc__, context_settings={"ignore_unknown_options": True})
 @click.option("--tenant", "slug", help="Slug of a tenant: its own login.")
 @click.option("--as", "login", type=click.Choice(["app", "migrator", "superuser"]), help="A login of the service.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

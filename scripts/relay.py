@@ -29,9 +29,10 @@ from app.relay.sweep import Sweep
 from app.relay.upkeep import Upkeep
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
 from scripts.support.metrics_port import metrics_port_option, serve_metrics_or_exit
+from scripts.support.script import Script
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),

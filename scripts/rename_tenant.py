@@ -21,26 +21,25 @@ from app.tenancy import RESERVED_SLUGS
 from app.tenants.audit import add_system_entry
 from scripts.support.console import (
     admin_url_or_exit,
-    exit_on_error,
     json_option,
     settings_or_exit,
     show_json,
 )
+from scripts.support.script import Script
 from tenant_schemas.lifecycle.rename import rename
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import get_tenant
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.argument("new_slug")
 @click.option("--schema-name", help="New name of its schema. Default: unchanged.")
 @click.option("--name", help="New display name. Default: unchanged.")
 @json_option
 def main(*, slug: str, new_slug: str, schema_name: str | None, name: str | None, as_json: bool) -> None:
-    with exit_on_error():
-        tenant = _rename(slug, new_slug, schema_name, name)
+    tenant = _rename(slug, new_slug, schema_name, name)
     if as_json:
         show_json(tenant)
     else:

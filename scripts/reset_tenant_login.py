@@ -13,13 +13,14 @@ no tenant SLUG. With 1 and 2 nothing has changed.
 import rich_click as click
 
 from app.db import ROLES, admin_engine
-from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant, increment_login_epoch
 from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option(
     "--raise-epoch",
@@ -27,7 +28,6 @@ from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owne
     is_flag=True,
     help="Set a new password, that of the next epoch; the old one is no longer accepted.",
 )
-@exit_on_error()
 def main(slug: str, is_raised: bool) -> None:
     settings = settings_or_exit()
     with admin_engine(admin_url_or_exit(settings)).begin() as connection:

@@ -39,10 +39,12 @@ from scripts.support.console import (
     admin_url_or_exit,
     exit_with,
     json_option,
+    one_line,
     settings_or_exit,
     show_json,
     warn,
 )
+from scripts.support.script import Script
 from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
@@ -70,7 +72,7 @@ NOT_OURS = (
 )
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @bundle_argument
 @click.option(
     "--as",
@@ -157,7 +159,7 @@ def exit_with_error(error: Exception) -> NoReturn:
 
 def error_text(error: Exception) -> str:
     """The error's message and its notes, which name what could not be removed."""
-    return "\n".join([str(getattr(error, "orig", None) or error), *getattr(error, "__notes__", ())])
+    return "\n".join([one_line(error), *getattr(error, "__notes__", ())])
 
 
 def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:

@@ -23,9 +23,10 @@ import rich_click as click
 from app.config import embedded_key_file
 from app.signing_keys import LEARNING_SECONDS, parse_keys, rotated, write_key_file
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with
+from scripts.support.script import Script
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option(
     "--file",
     "given",

@@ -1,7 +1,7 @@
 """Run one SQL statement in many tenants, read-only, and print one table. Its first column is the tenant's slug.
 
 The statement runs under each tenant's own role, in its own schema, in a read-only db transaction, so it can't change
-anything. A tenant that fails does not stop the others.
+anything. A tenant that fails does not stop the others; if its tables are locked, the session that locks them is named.
 
 Examples:
     python -m scripts.run_sql --all "SELECT count(*) FROM wallets"
@@ -23,24 +23,26 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import ROLES
+from app.tenant_visits import lock_holders_by
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
-    exit_on_error,
     exit_with,
+    lock_timeout_option,
     settings_or_exit,
     show_json,
     show_table,
 )
+from scripts.support.script import Script
 from tenant_schemas.connections import Connections, Limits
 from tenant_schemas.csv_writer import CsvWriter
-from tenant_schemas.fan_out import Answer, query_all_tenants
+from tenant_schemas.fan_out import Answer, Locks, query_all_tenants
 from tenant_schemas.printable import printable
 from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("statement")
 @click.option("--all", "is_all", is_flag=True, help="Run it in every tenant, of any status.")
 @click.option("--tenant", "slugs", multiple=True, help="Slug of a tenant; may be repeated.")
@@ -57,6 +59,7 @@ from tenant_schemas.tenant import Tenant
     type=click.IntRange(1, 2**31 - 1),
     help="Longest run in one tenant, in milliseconds. Default: STATEMENT_TIMEOUT_MS.",
 )
+@lock_timeout_option
 @click.option("--json", "output_format", flag_value="json", help="Print the result as JSON.")
 @click.option(
     "--csv",
@@ -73,6 +76,7 @@ def main(
     jobs: int,
     max_rows: int,
     timeout_ms: int | None,
+    lock_timeout_ms: int,
     output_format: str | None,
 ) -> None:
     if is_all == bool(slugs):
@@ -80,9 +84,9 @@ def main(
     settings = settings_or_exit()
     connections = _connections(settings, jobs, timeout_ms or settings.statement_timeout_ms)
     try:
-        with exit_on_error():
-            tenants = _tenants(connections, slugs)
-        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, jobs=jobs))
+        tenants = _tenants(connections, slugs)
+        locks = Locks(lock_timeout_ms, lock_holders_by(settings.admin_database_url))
+        result = _Result(query_all_tenants(connections, tenants, statement, max_rows=max_rows, locks=locks, jobs=jobs))
         _show(result, output_format)
     finally:
         connections.close()

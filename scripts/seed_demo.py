@@ -38,6 +38,7 @@ from app.wallets.currencies import main_currency
 from app.wallets.service import open_wallet
 from scripts.load_catalogue import load_catalogue
 from scripts.support.console import BAD_ARGUMENTS, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.flask import shared_side, tenant_context
 
 TENANTS: dict[str, dict[str, Any]] = {
@@ -75,7 +76,7 @@ CATALOGUE: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 def main() -> None:
     settings = settings_or_exit()
     if not settings.is_embedded:

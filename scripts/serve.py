@@ -40,6 +40,7 @@ from app.tenancy import MIGRATIONS
 from scripts.create_roles import create_roles
 from scripts.seed_demo import TENANTS, demo_password, seed
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.registry import all_tenants, change_settings
@@ -53,7 +54,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 DRAIN_SECONDS = 30
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--host", default=HOST, show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

@@ -34,6 +34,7 @@ from scripts.restore_tenant import (
     restore_destination,
 )
 from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json, warn
+from scripts.support.script import Script
 from tenant_schemas.backup.encryption import read_identities
 from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, TenancyError
@@ -41,7 +42,7 @@ from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.verify import verify
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument(
     "folders",
     metavar="BUNDLE…",

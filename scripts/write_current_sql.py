@@ -14,10 +14,11 @@ from app.tenancy import MIGRATIONS
 from scripts.support.console import FAILED, exit_with
 from scripts.support.current_sql.files import COMMAND, stale_files, write_stale_files
 from scripts.support.current_sql.fold import NotFolded
+from scripts.support.script import Script
 from tenant_schemas.errors import RevisionRefused
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.option("--check", "only_checks", is_flag=True, help="Write nothing; exit 1 if a file is stale.")
 def main(*, only_checks: bool) -> None:
     try:

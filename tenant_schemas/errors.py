@@ -5,6 +5,7 @@ TenancyError
 ├── TenantAmbiguous         the request names two tenants
 ├── TenantNotFound          the tenant is unknown, or not active
 ├── SchemaBehind            the tenant's schema is older than this code supports
+├── SchemaMissing           the registry has the tenant, and its schema does not exist
 ├── BindingError
 │   ├── NotBound            a db transaction began without a tenant or the shared side bound
 │   ├── BindingChanged      another tenant was bound in an open db transaction, or an object is another tenant's
@@ -39,6 +40,11 @@ TenancyError
     └── NotPrepared         the server lacks the service's roles or the shared schema
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tenant_schemas.tenant import Tenant
+
 
 class TenancyError(Exception):
     """The root of all errors of the engine."""
@@ -58,6 +64,17 @@ class TenantNotFound(TenancyError):
 
 class SchemaBehind(TenancyError):
     """The tenant's schema is at an older revision than this code supports."""
+
+
+class SchemaMissing(TenancyError):
+    """The tenant's data is missing on the server: an operator must restore it, and no repetition helps."""
+
+    @classmethod
+    def of(cls, tenant: "Tenant") -> "SchemaMissing":
+        return cls(
+            f"Schema {tenant.schema_name} of tenant {tenant.slug} is gone: the registry has the tenant, and the schema"
+            " does not exist. Restore the tenant from a backup, or correct its row in shared.tenants."
+        )
 
 
 class BindingError(TenancyError):

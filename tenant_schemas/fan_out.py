@@ -4,7 +4,7 @@ Only one statement is accepted, so it can't end that db transaction and write in
 their number per tenant is limited. A tenant's failure is an answer too.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,12 +15,10 @@ from typing import Any, Final, cast
 import psycopg
 from psycopg.types.string import TextLoader
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.connections import Connections
-from tenant_schemas.errors import TenancyError
-from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import FAILURES, failure_of
 
 # Read as text: Python can't hold some of PostgreSQL's times (-infinity), JSON has no NaN, and PostgreSQL's notation of
 # bytes is the most readable.
@@ -39,26 +37,35 @@ class Answer:
     sqlstate: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """The longest wait for a lock, and the function that names the sessions which lock a tenant."""
+
+    timeout_ms: int
+    holders_of: Callable[[Tenant], str]
+
+
 def query_all_tenants(
-    connections: Connections, tenants: Sequence[Tenant], statement: str, *, max_rows: int, jobs: int = 1
+    connections: Connections, tenants: Sequence[Tenant], statement: str, *, max_rows: int, locks: Locks, jobs: int = 1
 ) -> Iterator[Answer]:
     """Yield the answers in the order of the tenants, running `jobs` at a time. Closes each tenant's own connections
     after its answer.
     """
-    query_one = partial(query_tenant, connections, statement=statement, max_rows=max_rows)
+    query_one = partial(query_tenant, connections, statement=statement, max_rows=max_rows, locks=locks)
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(query_one, tenants)
 
 
-def query_tenant(connections: Connections, tenant: Tenant, *, statement: str, max_rows: int) -> Answer:
+def query_tenant(connections: Connections, tenant: Tenant, *, statement: str, max_rows: int, locks: Locks) -> Answer:
     """Run the statement for one tenant of any status. Errors are returned as an answer, not raised."""
     try:
         with connections.engine(tenant).connect() as connection:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {int(locks.timeout_ms)}")
             return _read(connection, tenant, statement, max_rows)
-    except (psycopg.Error, SQLAlchemyError, TenancyError) as error:
-        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        return Answer(tenant.slug, error=reason, sqlstate=sqlstate_of(error))
+    except FAILURES as error:
+        failure = failure_of(error, tenant, locks.holders_of)
+        return Answer(tenant.slug, error=str(failure), sqlstate=failure.sqlstate)
     finally:
         connections.retire(tenant.id)
 

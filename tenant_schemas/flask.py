@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Flask, Request, Response, current_app, g, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session
+from psycopg import sql
 from sqlalchemy.orm import SessionTransaction
 
 from tenant_schemas import registry
@@ -166,6 +167,17 @@ def tenant_has_moved() -> bool:
         return False
     rows = connections().shared.one_statement(query, (binding.id,))
     return rows != [(binding.schema_name, binding.role_name)]
+
+
+def schema_is_gone() -> bool:
+    """Whether the bound tenant's schema does not exist. Another than its present one may be gone: ask
+    `tenant_has_moved` first.
+    """
+    binding = current_binding()
+    if not isinstance(binding, Tenant):
+        return False
+    name = sql.Identifier(binding.schema_name).as_string()
+    return connections().shared.one_statement("SELECT pg_catalog.to_regnamespace(%s) IS NULL", (name,)) == [(True,)]
 
 
 class FlaskRequestParts:

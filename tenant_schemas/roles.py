@@ -6,11 +6,13 @@ migrations that create the tables.
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
+from psycopg.rows import TupleRow
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -291,9 +293,29 @@ def _password_statement(connection: Connection, role_name: str, password: str) -
     return statement.as_string()
 
 
-def send(connection: Connection, text: str) -> None:
-    """Send several statements as one message, in the open db transaction. Raises psycopg's errors."""
-    driver_of(connection).execute(text.encode(), prepare=False)
+class MessageCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that counts the statements of a message that succeeded before one failed."""
+
+    succeeded = 0
+
+    def _check_results(self, results: list[pq.abc.PGresult]) -> None:
+        failed = (number for number, each in enumerate(results) if each.status == pq.ExecStatus.FATAL_ERROR)
+        self.succeeded = next(failed, len(results))
+        super()._check_results(results)
+
+
+def send(
+    connection: Connection, text: str, on_error: Callable[[psycopg.Error, int], None] = lambda _, __: None
+) -> None:
+    """Send several statements as one message, in the open db transaction. Raises psycopg's errors. `on_error` gets the
+    error before, with the number of statements that succeeded.
+    """
+    with MessageCursor(driver_of(connection)) as cursor:
+        try:
+            cursor.execute(text.encode(), prepare=False)
+        except psycopg.Error as error:
+            on_error(error, cursor.succeeded)
+            raise
 
 
 def driver_of(connection: Connection) -> psycopg.Connection:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from tenant_schemas.context import Binding
 from tenant_schemas.driver import DriverConnection, OneStatementCursor
-from tenant_schemas.errors import BindingMismatch, BindingRefused
+from tenant_schemas.errors import BindingMismatch, BindingRefused, SchemaMissing
 from tenant_schemas.plain_reads import ReadCompiler
 from tenant_schemas.pool import CappedPool
 from tenant_schemas.tenant import Tenant
@@ -110,8 +110,8 @@ def bind_driver_connection(connection: psycopg.Connection[Any], schema_name: str
 
 
 def verify_session(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
-    """Check the role and schema of a new connection, before its first use. Closes it and raises BindingMismatch if they
-    differ.
+    """Check the role and schema of a new connection, before its first use. Closes it and raises SchemaMissing if the
+    schema does not exist, BindingMismatch if role or schema are others.
 
     A backend number that differs from the client's shows PgBouncer. Behind it a session may get another's prepared
     statements, so they are switched off.
@@ -127,12 +127,23 @@ def verify_session(connection: psycopg.Connection[TupleRow], role_name: str, sch
         connection.close()
         raise
     if tuple(found) != expected:
+        is_gone = schema_name is not None and _is_gone(connection, schema_name)
         connection.close()
+        if is_gone:
+            raise SchemaMissing(f"Schema {schema_name} of the login {role_name} is gone: it does not exist.")
         raise BindingMismatch(
             f"A new connection has (user, schema) {found}, not {expected}. Was the schema dropped or the role altered?"
         )
     if pid != connection.info.backend_pid:
         connection.prepare_threshold = None
+
+
+def _is_gone(connection: psycopg.Connection[TupleRow], schema_name: str) -> bool:
+    query, name = "SELECT pg_catalog.to_regnamespace(%s) IS NULL", sql.Identifier(schema_name).as_string()
+    try:
+        return connection.execute(query, (name,), prepare=False).fetchone() == (True,)
+    except psycopg.Error:
+        return False
 
 
 def is_direct(connection: psycopg.Connection[TupleRow]) -> bool:

@@ -76,6 +76,12 @@ TABLE = (
     PrivateName("psycopg._queries:PostgresQuery", "dump(vars)", STATEMENTS, "called for the parameters of each call"),
     PrivateName(
         "psycopg:Cursor",
+        "_check_results(results)",
+        "tenant_schemas.roles",
+        "raises the first error of a message's results",
+    ),
+    PrivateName(
+        "psycopg:Cursor",
         "_execute_send(query, *, force_extended, binary)",
         DRIVER,
         "overridden to refuse two statements",

@@ -21,7 +21,7 @@ from app.api.answers import JsonAnswer
 from app.metrics.definitions import DATABASE_ERRORS, PROBLEMS
 from app.metrics.observations import count
 from tenant_schemas import errors as tenancy
-from tenant_schemas.flask import tenant_has_moved
+from tenant_schemas.flask import schema_is_gone, tenant_has_moved
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ Refusal = type[errors.ServiceError] | type[tenancy.TenancyError]
 MEDIA_TYPE = "application/problem+json"
 TYPES = "/problems/"
 NOT_NOW = "The database can't process this now. Send the same request again, with the same Idempotency-Key."
+MISSING = "The data of this tenant is missing. An operator must restore it: do not send the request again."
 # Defaults: a rate limit sets its own value.
 RETRY_AFTER_SECONDS = {HTTPStatus.SERVICE_UNAVAILABLE: "2", HTTPStatus.TOO_MANY_REQUESTS: "1"}
 
@@ -56,6 +57,7 @@ TENANCY: dict[type[tenancy.TenancyError], tuple[HTTPStatus, str]] = {
     tenancy.TenantAmbiguous: (HTTPStatus.BAD_REQUEST, "tenant_ambiguous"),
     tenancy.TenantNotFound: (HTTPStatus.NOT_FOUND, "tenant_not_found"),
     tenancy.SchemaBehind: (HTTPStatus.SERVICE_UNAVAILABLE, "schema_behind"),
+    tenancy.SchemaMissing: (HTTPStatus.INTERNAL_SERVER_ERROR, "schema_missing"),
     tenancy.ConnectionsExhausted: (HTTPStatus.SERVICE_UNAVAILABLE, "busy"),
 }
 
@@ -151,7 +153,9 @@ def challenge_of_token(detail: str) -> str:
 
 def _tenancy_error(error: tenancy.TenancyError) -> Response:
     known = TENANCY.get(type(error))
-    if isinstance(error, tenancy.BindingMismatch):
+    if isinstance(error, tenancy.SchemaMissing) and not tenant_has_moved():
+        return _schema_missing(error)
+    if isinstance(error, tenancy.BindingMismatch | tenancy.SchemaMissing):
         log.error("binding_unproven", error=str(error))
         return problem(HTTPStatus.SERVICE_UNAVAILABLE, errors.DatabaseUnavailable.code, NOT_NOW)
     if known is None:
@@ -166,7 +170,10 @@ def _wrapped_database_error(error: DBAPIError) -> Response:
 
 def _database_error(error: psycopg.Error) -> Response:
     passing = error.sqlstate in PASSING_STATES or (error.sqlstate or "").startswith("08")
-    has_left = error.sqlstate in LEFT_STATES and tenant_has_moved()
+    may_have_left = error.sqlstate in LEFT_STATES
+    has_left = may_have_left and tenant_has_moved()
+    if may_have_left and not has_left and schema_is_gone():
+        return _schema_missing(error)
     if not (passing and isinstance(error, psycopg.OperationalError)) and not has_left:
         return _unexpected(error)
     count(DATABASE_ERRORS, error.sqlstate or "none")
@@ -176,6 +183,12 @@ def _database_error(error: psycopg.Error) -> Response:
         errors.DatabaseUnavailable.code,
         NOT_NOW,
     )
+
+
+def _schema_missing(error: Exception) -> Response:
+    status, code = TENANCY[tenancy.SchemaMissing]
+    log.error(code, error=str(error))
+    return problem(status, code, MISSING)
 
 
 def _http_exception(error: HTTPException) -> Response:

@@ -52,6 +52,7 @@ from tenant_schemas.context import SHARED
 from tenant_schemas.errors import (
     ConnectionsExhausted,
     SchemaBehind,
+    SchemaMissing,
     TenancyError,
     TenantAmbiguous,
     TenantNotFound,
@@ -137,7 +138,10 @@ _BY_CALLER: Final = (
     *(TokenMissing, TokenInvalid, TokenExpired, SessionOver),
     *(ProviderUnavailable, TooManyRequests, TooManyConcurrentRequests),
 )
-_BY_TENANT: Final = (TenantRequired, TenantAmbiguous, TenantNotFound, SchemaBehind, limits.TenantMisconfigured)
+_BY_TENANT: Final = (
+    *(TenantRequired, TenantAmbiguous, TenantNotFound, SchemaBehind, SchemaMissing),
+    limits.TenantMisconfigured,
+)
 _BY_SHARED_SIDE: Final = {
     Access.ANYONE: (),
     Access.USER: (UserRequired,),

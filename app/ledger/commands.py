@@ -5,46 +5,40 @@ from typing import Final
 
 import click
 from flask.cli import with_appcontext
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import db
-from app.ledger.audit import AuditReport, Finding, audit_ledger
-from tenant_schemas.errors import TenancyError
-from tenant_schemas.flask import connections, tenant_context
-from tenant_schemas.registry import all_tenants
+from app.ledger.audit import AuditReport, audit_ledger
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 
 
 @click.command("audit")
-@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated.")
+@click.option("--tenant", "slugs", multiple=True, help="Only this tenant; may be repeated. Default: every tenant.")
+@lock_timeout_option
 @with_appcontext
-def audit(slugs: tuple[str, ...]) -> None:
+def audit(slugs: tuple[str, ...], lock_timeout_ms: int) -> None:
     """Recompute every chain, every balance and the trial balance of each tenant, compare its events with them, and
-    print the findings. Exits 1 if there are any.
+    print the findings. A tenant that can't be read stops no other. Exits 1 if there are findings, or if a tenant could
+    not be audited.
     """
-    try:
-        with connections().shared.begin() as connection:
-            slugs = slugs or tuple(tenant.slug for tenant in all_tenants(connection))
-    except SQLAlchemyError as error:
-        advice = "Check DATABASE_URL, and run `python -m scripts.migrate`."
-        raise click.UsageError(f"The database refused or does not answer: {error.args[0]}\n{advice}") from None
-    failed = [slug for slug in slugs if not _audit_one(slug)]
+    tenants, faulty, failed = chosen_tenants(slugs, of_any_status=True), [], []
+    for visit in visit_tenants(tenants, lambda _: audit_ledger(), lock_timeout_ms=lock_timeout_ms):
+        slug = visit.tenant.slug
+        if visit.result is None:
+            failed.append(slug)
+            click.echo(f"{slug}: not audited: {visit.failure}", err=True)
+            continue
+        _print(slug, visit.result)
+        if visit.result.findings:
+            faulty.append(slug)
+    done = len(tenants) - len(failed)
     click.echo(
-        f"{len(slugs)} tenants audited, {len(failed)} with findings" + (f": {', '.join(failed)}" if failed else "")
+        f"{done} of {len(tenants)} tenants audited, {_counted(faulty, 'with findings')}, "
+        f"{_counted(failed, 'not audited')}"
     )
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if faulty or failed else 0)
 
 
-def _audit_one(slug: str) -> bool:
-    try:
-        with tenant_context(slug):
-            report = audit_ledger()
-    except TenancyError as error:
-        raise click.ClickException(str(error)) from None
-    except SQLAlchemyError as error:
-        db.session.rollback()
-        report = AuditReport(0, 0, (Finding(None, None, f"the audit failed: {error.args[0]}"),))
-    _print(slug, report)
-    return not report.findings
+def _counted(slugs: list[str], what: str) -> str:
+    return f"{len(slugs)} {what}" + (f" ({', '.join(slugs)})" if slugs else "")
 
 
 def _print(slug: str, report: AuditReport) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from flask.cli import with_appcontext
@@ -19,12 +19,13 @@ from app.opening_balances import runs, service
 from app.opening_balances.calculation import Announce, Calculation
 from app.opening_balances.report import ReconciliationFile, Report, reconciliation_file
 from app.opening_balances.rows import COUNTS, COUNTS_NOT, DEPOSITS, ORDERS, Directory, Reader, WrongFile
+from app.tenant_visits import chosen_tenants, lock_timeout_option, visit_tenants
 from app.wallets.currencies import allowed_currencies, main_currency
 from tenant_schemas.errors import TenancyError
-from tenant_schemas.flask import connections, tenant_context
+from tenant_schemas.flask import tenant_context
 from tenant_schemas.printable import printable
-from tenant_schemas.registry import all_tenants, get_tenant
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import short_reason
 
 _SHOWN: Final = 50
 _BEFORE_STANDS: Final = (
@@ -73,20 +74,32 @@ _dry_run = click.option("--dry-run", "is_dry", is_flag=True, help="Do the same w
 
 
 def _plainly(function: Callable[..., None]) -> Callable[..., None]:
-    """Report errors that an operator can cause without a stack trace."""
+    """Report faults of a file without a stack trace."""
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> None:
         try:
             function(*arguments, **options)
-        except (TenancyError, WrongFile, OSError) as error:
+        except (WrongFile, OSError) as error:
             raise click.ClickException(str(error)) from None
-        except SQLAlchemyError as error:
-            db.session.rollback()
-            what_stands = "Nothing was changed: it was a dry run." if options.get("is_dry") else _BEFORE_STANDS
-            raise click.ClickException(f"The database refused: {error.args[0]}\n{what_stands}") from None
 
     return call
+
+
+@contextmanager
+def _saying_what_stands(*, is_dry: bool) -> Iterator[None]:
+    """An error of the database says which batches are committed."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        db.session.rollback()
+        raise click.ClickException(
+            f"The database refused: {short_reason(error)}\n{_what_stands(is_dry=is_dry)}"
+        ) from None
+
+
+def _what_stands(*, is_dry: bool) -> str:
+    return "Nothing was changed: it was a dry run." if is_dry else _BEFORE_STANDS
 
 
 @click.command("initialize")
@@ -94,21 +107,43 @@ def _plainly(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--currency", help="Default: each tenant's main currency.")
 @_batch_option
 @_dry_run
+@lock_timeout_option
 @with_appcontext
 @_plainly
-def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_dry: bool) -> None:
-    """Open a wallet for every member without one. It can be repeated. Prints the number of opened wallets."""
-    failed = False
-    for tenant in _tenants(slugs):
-        with tenant_context(tenant), _progress(f"{tenant.slug}: opening wallets") as announce:
+def initialize(*, slugs: tuple[str, ...], currency: str | None, batch: int, is_dry: bool, lock_timeout_ms: int) -> None:
+    """Open a wallet for every member without one. It can be repeated. Prints the number of opened wallets. A tenant
+    that fails stops no other. Exits 1 if one has failed.
+    """
+
+    def open_wallets(tenant: Tenant) -> tuple[int, str]:
+        with _progress(f"{tenant.slug}: opening wallets") as announce:
             chosen = currency or main_currency()
             if chosen not in allowed_currencies():
-                click.echo(f"{tenant.slug}: the tenant does not allow wallets in {chosen}", err=True)
-                failed = True
-                continue
-            opened = runs.initialize(chosen, batch=batch, is_dry=is_dry, announce=announce)
-        click.echo(f"{tenant.slug}: {opened} wallets opened in {chosen}{_dryly(is_dry=is_dry)}")
-    sys.exit(1 if failed else 0)
+                raise _NotAllowed(f"the tenant does not allow wallets in {chosen}")
+            return runs.initialize(chosen, batch=batch, is_dry=is_dry, announce=announce), chosen
+
+    tenants, failed = chosen_tenants(slugs), []
+    for visit in visit_tenants(tenants, open_wallets, lock_timeout_ms=lock_timeout_ms):
+        if visit.result is None:
+            failed.append(visit.tenant.slug)
+            click.echo(f"{visit.tenant.slug}: {visit.failure}", err=True)
+            continue
+        opened, chosen = visit.result
+        click.echo(f"{visit.tenant.slug}: {opened} wallets opened in {chosen}{_dryly(is_dry=is_dry)}")
+    _exit_after(tenants, failed, is_dry=is_dry)
+
+
+class _NotAllowed(TenancyError):
+    """The tenant's settings do not allow what the command is to do there."""
+
+
+def _exit_after(tenants: Sequence[Tenant], failed: Sequence[str], *, is_dry: bool, is_off: bool = False) -> NoReturn:
+    """Print which tenants failed, and exit 1 if one did."""
+    if failed:
+        done = len(tenants) - len(failed)
+        click.echo(f"{done} of {len(tenants)} tenants done, failed: {', '.join(failed)}.", err=True)
+        click.echo(_what_stands(is_dry=is_dry), err=True)
+    sys.exit(1 if failed or is_off else 0)
 
 
 @click.command("import", epilog=_FORMAT)
@@ -139,7 +174,11 @@ def import_(
     balance differs from the calculated one.
     """
     post = partial(service.post_openings, raises_limits=not keep_limits)
-    with tenant_context(_one_tenant(slug)) as tenant, _calculated(orders, deposits, on_error) as (found, people):
+    with (
+        tenant_context(_one_tenant(slug)) as tenant,
+        _saying_what_stands(is_dry=run["is_dry"]),
+        _calculated(orders, deposits, on_error) as (found, people),
+    ):
         with reconciliation_file(report, orders, deposits) as file, _progress("posting") as announce:
             done = runs.run_balances(found, post, people, file, announce=announce, **run)
         _tell_left_out(found, people)
@@ -157,6 +196,7 @@ def import_(
 @_batch_option
 @_report
 @_dry_run
+@lock_timeout_option
 @with_appcontext
 @_plainly
 def reconcile(
@@ -166,27 +206,37 @@ def reconcile(
     deposits: Path | None,
     on_error: str,
     report: Path | None,
+    lock_timeout_ms: int,
     **run: Any,
 ) -> None:
-    """Compare calculated balances with the posted opening transactions. Posts nothing. Exits 1 on a difference.
+    """Compare calculated balances with the posted opening transactions. Posts nothing. A tenant that fails stops no
+    other. Exits 1 on a difference or a failure.
 
     Without files it compares the last calculated balances. With files it calculates again; a user imported earlier and
     missing in the files has a calculated balance of zero.
     """
     if orders is None and deposits is not None:
         raise click.UsageError("--deposits needs --orders: balances are calculated from both.")
-    tenants = _tenants(slugs)
+    tenants = chosen_tenants(slugs)
     if len(tenants) > 1 and (orders or report):
         raise click.UsageError(f"Files belong to one tenant: name it with --tenant, one of {_slugs(tenants)}.")
-    off = 0
-    for tenant in tenants:
-        with tenant_context(tenant), reconciliation_file(report, orders, deposits) as file:
-            done = _compare_files(orders, deposits, on_error, file, run) if orders else _compare_remembered(file, run)
-        click.echo(f"{tenant.slug}: reconciled{_dryly(**run)}, {done.off} differences")
+
+    def compare(_: Tenant) -> Report:
+        with reconciliation_file(report, orders, deposits) as file:
+            return _compare_files(orders, deposits, on_error, file, run) if orders else _compare_remembered(file, run)
+
+    off, failed = 0, []
+    for visit in visit_tenants(tenants, compare, lock_timeout_ms=lock_timeout_ms):
+        done = visit.result
+        if done is None:
+            failed.append(visit.tenant.slug)
+            click.echo(f"{visit.tenant.slug}: {visit.failure}", err=True)
+            continue
+        click.echo(f"{visit.tenant.slug}: reconciled{_dryly(**run)}, {done.off} differences")
         for line in done.compared():
             click.echo(line)
         off += done.off
-    sys.exit(1 if off else 0)
+    _exit_after(tenants, failed, is_dry=run["is_dry"], is_off=bool(off))
 
 
 def _compare_remembered(file: ReconciliationFile, run: dict[str, Any]) -> Report:
@@ -208,19 +258,8 @@ def _compare_files(
     return report
 
 
-def _tenants(slugs: Sequence[str]) -> list[Tenant]:
-    """The named tenants, of any status; without names all active ones."""
-    with connections().shared.begin() as connection:
-        if not slugs:
-            return [tenant for tenant in all_tenants(connection) if tenant.is_active]
-        try:
-            return [get_tenant(connection, slug) for slug in dict.fromkeys(slugs)]
-        except TenancyError as error:
-            raise click.UsageError(str(error)) from None
-
-
 def _one_tenant(slug: str | None) -> Tenant:
-    tenants = _tenants([slug] if slug else [])
+    tenants = chosen_tenants([slug] if slug else [])
     if len(tenants) != 1:
         raise click.UsageError(f"Name the tenant with --tenant, one of {_slugs(tenants)}.")
     return tenants[0]

@@ -3,18 +3,15 @@
 from uuid import UUID
 
 import click
-from flask.cli import AppGroup
-from psycopg import Error
 
 from app.auth.actors import SYSTEM
+from app.command_group import CommandGroup
 from app.db import db
-from app.errors import ServiceError
 from app.webhooks.models import WebhookEndpoint
 from app.webhooks.service import disable_webhook
-from tenant_schemas.errors import TenancyError
 from tenant_schemas.flask import tenant_context
 
-webhooks = AppGroup("webhooks", help="The webhooks of a tenant.")
+webhooks = CommandGroup("webhooks", help="The webhooks of a tenant.")
 
 
 @webhooks.command("disable")
@@ -25,14 +22,11 @@ def disable_webhooks(slug: str, webhook_id: UUID | None) -> None:
 
     Prints the id of each webhook that it has disabled.
     """
-    try:
-        with tenant_context(slug):
-            ids = _enabled() if webhook_id is None else [webhook_id]
-            for each in ids:
-                disable_webhook(each, actor=SYSTEM)
-            db.session.commit()
-    except (ServiceError, TenancyError, Error) as error:
-        raise click.ClickException(str(error)) from error
+    with tenant_context(slug):
+        ids = _enabled() if webhook_id is None else [webhook_id]
+        for each in ids:
+            disable_webhook(each, actor=SYSTEM)
+        db.session.commit()
     for each in ids:
         click.echo(each)
 

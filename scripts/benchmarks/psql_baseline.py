@@ -16,7 +16,7 @@ from scripts.benchmarks.measurement import BenchmarkFailed
 from scripts.benchmarks.pgbench import login_environment
 from tenant_schemas.embedded import binary
 from tenant_schemas.migrations.render import Step
-from tenant_schemas.migrations.replay import steps_text
+from tenant_schemas.migrations.replay import parts_of
 from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
 from tenant_schemas.search_path import migration_message, set_role_default
 from tenant_schemas.tenant import Tenant
@@ -41,7 +41,7 @@ class PsqlBaseline:
         """
         row = sql.SQL("UPDATE shared.tenants SET revision = {} WHERE id = {};")
         texts = (
-            f"BEGIN;{self._bind_sql(tenant)}{steps_text(steps, tenant.schema_name)}"
+            f"BEGIN;{self._bind_sql(tenant)}{_text_of(steps, tenant)}"
             f"{row.format(str(steps[-1].after), str(tenant.id)).as_string()}COMMIT;"
             for tenant in tenants
         )
@@ -77,10 +77,14 @@ class PsqlBaseline:
             + self._bind_sql(tenant)
             + create_schema.as_string()
             + migration_message(tenant.schema_name)
-            + steps_text(steps, tenant.schema_name)
+            + _text_of(steps, tenant)
             + row.format(sql.SQL(", ").join(map(sql.Literal, row_values))).as_string()
             + "COMMIT;"
         )
+
+
+def _text_of(steps: Sequence[Step], tenant: Tenant) -> str:
+    return "".join(part.text for part in parts_of(steps, tenant.schema_name))
 
 
 def run_psql(url: str, *arguments: str, options: str = "") -> None:

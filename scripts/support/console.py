@@ -10,15 +10,22 @@ from typing import Any, NoReturn
 
 import psycopg
 import rich_click as click
+from alembic.util.exc import CommandError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
+from app.db import admin_engine
+from app.errors import ServiceError
 from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
+from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.printable import printable
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE, lock_holders
+from tenant_schemas.tenant import SHARED_SCHEMA
+from tenant_schemas.visits import LOCK_TIMEOUT_MS
 
 # Help texts: a blank line between paragraphs, also after the first one.
 click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
@@ -29,6 +36,14 @@ BAD_ARGUMENTS = 2
 _MAX_BOXED_ROWS = 100
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+lock_timeout_option = click.option(
+    "--lock-timeout",
+    "lock_timeout_ms",
+    type=click.IntRange(1, 3_600_000),
+    default=LOCK_TIMEOUT_MS,
+    show_default=True,
+    help="Longest wait for the lock of one tenant's table, in milliseconds.",
+)
 
 
 def settings_or_exit() -> Settings:
@@ -59,19 +74,41 @@ def warn(message: str) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error of the engine or the database as a message and exit: 2 for a wrong argument, 1 for a failure."""
+    """Print an error of the engine, the database or the operating system as one line and exit: 2 for a wrong argument,
+    1 for a failure.
+    """
     try:
         yield
     except (NameRefused, TenantNotFound, ArgumentError) as error:
         exit_with(str(error), BAD_ARGUMENTS)
     except UnicodeEncodeError:
         exit_with("An argument is not valid UTF-8.", BAD_ARGUMENTS)
-    except TenancyError as error:
+    except (TenancyError, ServiceError) as error:
         exit_with(str(error), FAILED)
-    except DBAPIError as error:
-        exit_with(str(error.orig), FAILED)
-    except psycopg.Error as error:
-        exit_with(str(error), FAILED)
+    except (SQLAlchemyError, psycopg.Error) as error:
+        exit_with(f"The database refused or does not answer: {one_line(error)}{_blocked_by(error)}", FAILED)
+    except (OSError, CommandError) as error:
+        exit_with(one_line(error), FAILED)
+
+
+def _blocked_by(error: Exception) -> str:
+    """The sessions that lock tables of `shared`, if a lock was not available and the migrator's login can name them."""
+    if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+        return ""
+    try:
+        with admin_engine(read_settings().admin_database_url).connect() as connection:
+            return f". Blocked by: {lock_holders(connection, SHARED_SCHEMA)}"
+    except (ConfigurationError, SQLAlchemyError):
+        return ""
+
+
+def one_line(error: Exception) -> str:
+    """An error's text on one line; PostgreSQL's own words with detail and hint, without the statement."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, psycopg.Error) and original.diag.message_primary:
+        told = (original.diag.message_primary, original.diag.message_detail, original.diag.message_hint)
+        return " ".join(" ".join(filter(None, told)).split())
+    return " ".join(str(original).split()) or type(error).__name__
 
 
 def show_json(value: Any) -> None:

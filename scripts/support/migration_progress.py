@@ -25,7 +25,11 @@ _COLUMNS: Final = (
 
 
 class MigrationProgress:
-    """Shows the plan and counts the outcomes. With `is_quiet` it prints nothing."""
+    """Shows the plan and counts the outcomes. With `is_quiet` it prints nothing. `planned_tenants` is known with the
+    plan.
+    """
+
+    planned_tenants = 0
 
     def __init__(self, migrations: Migrations, *, is_quiet: bool) -> None:
         self._migrations = migrations
@@ -48,6 +52,7 @@ class MigrationProgress:
         """Print the plan and start the clock. Call it once, before the first tenant."""
         for line in plan_lines(self._migrations, plan):
             self._console.print(line, markup=False, highlight=False)
+        self.planned_tenants = len(plan.tenant_migrations) + len(plan.without_steps)
         self._total = len(plan.tenant_migrations)
         self._started = self._last_line_at = monotonic()
         self._bar.update(self._task, total=self._total)

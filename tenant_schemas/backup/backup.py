@@ -21,12 +21,14 @@ from tenant_schemas.backup.introspection import (
     tables_of,
 )
 from tenant_schemas.backup.pg_dump import check_pg_dump
-from tenant_schemas.backup.source import Source, read_committed, repeatable_read, translate_errors
+from tenant_schemas.backup.source import Source, translate_errors
 from tenant_schemas.backup.staging import remove_abandoned_folders
 from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
-from tenant_schemas.errors import TenantChanged, TenantDrifted
+from tenant_schemas.errors import BackupError, TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
+from tenant_schemas.sessions import lock_holders
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import check_schema, failure_of
 
 _ATTEMPTS: Final = 5
 
@@ -41,14 +43,27 @@ def back_up(source: Source, slug: str, options: BackupOptions) -> Bundle:
 def back_up_in_own_snapshot(
     connection: psycopg.Connection[Any], source: Source, slug: str, options: BackupOptions
 ) -> Bundle:
-    """Write a bundle of the tenant from a new snapshot. Raises BackupError or TenantNotFound."""
+    """Write a bundle of the tenant from a new snapshot. Raises BackupError, SchemaMissing or TenantNotFound."""
 
     def check(tenant: Tenant, fingerprints: Fingerprints) -> None:
         if not options.with_dump:  # pg_dump's file has the structure of a drifted schema too.
             check_drift(tenant, find_drift(connection, source, [tenant], fingerprints))
 
-    with stable_snapshot(connection, source, slug, check) as snapshot:
-        return check_and_write(connection, source, snapshot, options)
+    try:
+        with stable_snapshot(connection, source, slug, check) as snapshot:
+            return check_and_write(connection, source, snapshot, options)
+    except psycopg.errors.LockNotAvailable as error:
+        raise locked(connection, slug, error) from error
+
+
+def locked(connection: psycopg.Connection[Any], slug: str, error: psycopg.errors.LockNotAvailable) -> BackupError:
+    """The error of a tenant whose tables stay locked; it names the session that locks them. Needs a connection without
+    an open db transaction.
+    """
+    with connection.transaction():
+        tenant = find_registry_row(connection, slug).tenant
+        failure = failure_of(error, tenant, lambda _: lock_holders(connection, tenant.schema_name))
+    return BackupError(f"{slug} can't be read: {failure}")
 
 
 @contextmanager
@@ -56,15 +71,16 @@ def stable_snapshot(
     connection: psycopg.Connection[Any], source: Source, slug: str, check: Callable[[Tenant, Fingerprints], None]
 ) -> Iterator[TenantSnapshot]:
     """A snapshot of the tenant, with its tables locked against DDL until the block ends. `check` runs before the locks
-    and may raise. Raises TenantChanged if the tenant is migrated during every attempt.
+    and may raise. Raises SchemaMissing, and TenantChanged if the tenant is migrated during every attempt.
     """
     for _ in range(_ATTEMPTS):
-        with read_committed(connection):
+        with source.read_committed(connection):
             row = find_registry_row(connection, slug)
+            check_schema(connection, row.tenant)
             tables = tables_of(connection, row.tenant.schema_name, source.backup_policy)
             fingerprints = fingerprints_of(connection, [row.tenant])
         check(row.tenant, fingerprints)
-        with repeatable_read(connection):
+        with source.repeatable_read(connection):
             snapshot = _lock_and_take_snapshot(connection, source, row, tables, fingerprints)
             if snapshot is not None:
                 yield snapshot

@@ -23,7 +23,7 @@ _PIECE_BYTES: Final = 1 << 18
 _INSTALLED: Final = Path("/usr/lib/postgresql")
 
 
-def dump_schema(conninfo: str, schema_name: str, snapshot: str) -> Generator[bytes, None, None]:
+def dump_schema(conninfo: str, schema_name: str, snapshot: str, lock_timeout_ms: int) -> Generator[bytes, None, None]:
     """One schema in pg_dump's custom format, piece by piece. Raises DumpFailed, after the last piece, if
     pg_dump fails.
     """
@@ -34,6 +34,7 @@ def dump_schema(conninfo: str, schema_name: str, snapshot: str) -> Generator[byt
     command = [
         str(newest_pg_dump()),
         *("--format=custom", "--no-password", "--strict-names", f"--snapshot={snapshot}"),
+        f"--lock-wait-timeout={lock_timeout_ms}",
         f"--schema={quoted}",
         f"--dbname={make_conninfo(**parameters)}",
     ]

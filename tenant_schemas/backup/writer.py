@@ -184,7 +184,8 @@ class _BundleWriter:
         return self.source.backup_policy.prove(connection)
 
     def _write_dump(self, exported_id: str) -> DumpFile:
-        dump = dump_schema(self.source.conninfo, self.snapshot.tenant.schema_name, exported_id)
+        schema_name = self.snapshot.tenant.schema_name
+        dump = dump_schema(self.source.conninfo, schema_name, exported_id, self.source.lock_timeout_ms)
         with closing(dump) as pieces:
             written = write_file(pieces, self.partial, DUMP, self.recipients)
         return DumpFile(file=written.file, sha256=written.sha256, bytes=written.bytes)

@@ -15,6 +15,7 @@ from tenant_schemas.doctor.finding import Finding, Installation, Severity, error
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.reference import make_reference
+from tenant_schemas.visits import LOCK_TIMEOUT_MS, Visitor
 
 __all__ = ["Finding", "Severity", "examine", "unseen"]
 
@@ -28,6 +29,11 @@ _CHECKS: Final[tuple[Callable[[Installation], Iterable[Finding]], ...]] = (
     schema_drift.check,
 )
 
+_UNREADABLE: Final = {
+    True: "End the sessions that block it, or wait for them, and run the doctor again.",
+    False: "Fix its other findings (owner, privileges), and run the doctor again.",
+}
+
 
 def examine(
     connection: Connection,
@@ -37,6 +43,7 @@ def examine(
     max_connections: int | None = None,
     exempt: frozenset[str] = frozenset(),
     is_full: bool = False,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list means a sound installation. Changes and commits nothing.
 
@@ -46,11 +53,14 @@ def examine(
 
     `max_connections` is the number of connections that one process of the service may open. Findings of the checks
     named in `exempt` are left out, for a throw-away server. With `is_full` every schema is
-    described, also if its stamp is that of an earlier look for drift.
+    described, also if its stamp is that of an earlier look for drift. A tenant that can't be read, or not within the
+    lock time-out, is one finding (`unreadable`) and stops no other.
     """
     savepoint = connection.begin_nested()
     try:
-        findings = list(_examine(connection, migrations, shared_logins, max_connections, is_full))
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {int(lock_timeout_ms)}")
+        visitor = Visitor(connection, lock_timeout_ms=lock_timeout_ms)
+        findings = list(_examine(visitor, migrations, shared_logins, max_connections, is_full))
     finally:
         savepoint.rollback()
     found = [finding for finding in findings if finding.check not in exempt]
@@ -65,8 +75,13 @@ def unseen(connection: Connection) -> list[str]:
 
 
 def _examine(
-    connection: Connection, migrations: Migrations, shared_logins: bool, max_connections: int | None, is_full: bool
+    visitor: Visitor[Connection],
+    migrations: Migrations,
+    shared_logins: bool,
+    max_connections: int | None,
+    is_full: bool,
 ) -> Iterable[Finding]:
+    connection = visitor.connection
     prepared = "SELECT to_regclass('shared.tenants') IS NOT NULL AND to_regrole(%s) IS NOT NULL"
     if not connection.exec_driver_sql(prepared, (migrations.roles.owner,)).scalar_one():
         remedy = "Run `python -m scripts.create_roles`, then `python -m scripts.migrate`."
@@ -90,11 +105,22 @@ def _examine(
         _is_superuser(connection),
         reference,
         is_full,
+        visitor,
     )
+    visitor.note_missing(tenants)
     for check in _CHECKS:
         yield from check(installation)
+    yield from _unreadable(installation)
     if max_connections is not None:
         yield from server.check_capacity(installation, max_connections)
+
+
+def _unreadable(installation: Installation) -> Iterable[Finding]:
+    """The tenants that could not be read. (`registry.check` finds schemas that do not exist.)"""
+    for schema_name, failure in installation.visitor.failures.items():
+        if not failure.is_gone:
+            what = f"it was not examined in full, because it can't be read: {failure}"
+            yield error("unreadable", f"schema {schema_name}", what, _UNREADABLE[failure.blocked_by is not None])
 
 
 def _is_superuser(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.schema_diff.reference import Reference
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import Visitor
 
 
 class Severity(StrEnum):
@@ -40,7 +41,9 @@ def warning(check: str, where: str, what: str, remedy: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The installation under examination, read in one open db transaction."""
+    """The installation under examination, read in one open db transaction. Checks that read tenants' tables, or let
+    PostgreSQL describe them, do so through the visitor.
+    """
 
     connection: Connection
     roles: ServiceRoles
@@ -51,6 +54,7 @@ class Installation:
     is_superuser: bool
     reference: Reference
     is_full: bool
+    visitor: Visitor[Connection]
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as SQLAlchemy's Row. Write a percent sign in the query twice."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 from tenant_schemas.lifecycle.retired_schemas import RetiredSchema, list_retired_schemas
 from tenant_schemas.migrations.history import History, current_revision
-from tenant_schemas.schema_diff.compare import revisions_of
+from tenant_schemas.schema_diff.revisions import revisions_of
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _MIGRATE = "Run `python -m scripts.migrate`."
@@ -73,8 +73,11 @@ def _check_roles(installation: Installation, retired: list[RetiredSchema]) -> It
 
 def _check_revisions(installation: Installation) -> Iterator[Finding]:
     head = installation.migrations.head(History.TENANT)
-    for tenant, found in revisions_of(installation.connection, installation.tenants):
-        where = f"schema {tenant.schema_name}"
+    revisions = revisions_of(installation.visitor, installation.tenants)
+    for tenant in installation.tenants:
+        if tenant.schema_name not in revisions:
+            continue
+        where, found = f"schema {tenant.schema_name}", revisions[tenant.schema_name]
         if found != tenant.revision:
             what = f"it is at revision {found or 'none'}; the registry says {tenant.revision}"
             yield error("revision", where, what, _RESTORE_OR_CORRECT)

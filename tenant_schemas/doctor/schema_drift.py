@@ -20,8 +20,9 @@ def check(installation: Installation) -> Iterator[Finding]:
         what = f"the reference schema could not be created: {reference.failure}"
         yield warning("schema_drift", "the migrations", what, "Fix the other findings and run the doctor again.")
     references = {installation.migrations.head(History.TENANT): reference}
-    fingerprints = fingerprints_by_schema(installation.connection, installation.tenants, is_full=installation.is_full)
-    yield from map(_finding, compare(installation.connection, installation.tenants, fingerprints, references))
+    visitor, tenants = installation.visitor, installation.tenants
+    fingerprints = fingerprints_by_schema(visitor, tenants, is_full=installation.is_full)
+    yield from map(_finding, compare(visitor, tenants, fingerprints, references))
 
 
 def _finding(difference: Difference) -> Finding:

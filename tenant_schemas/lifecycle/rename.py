@@ -25,6 +25,7 @@ from tenant_schemas.roles import ServiceRoles, become_owner
 from tenant_schemas.schema_diff.catalog import fingerprints_of, objects_of
 from tenant_schemas.search_path import pin_functions, set_role_default
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, check_display_name, check_schema_name, check_slug, role_name_of
+from tenant_schemas.visits import check_schema
 
 OLD_NAME_RESERVED: Final = timedelta(days=1)
 # unique_violation, duplicate_object, duplicate_schema
@@ -46,12 +47,13 @@ def rename(
 
     A new slug leaves open connections and tokens working. A new schema name takes ACCESS EXCLUSIVE locks on the
     tenant's tables, and open connections then fail until they are reopened for the changed registry row. Raises
-    TenantNotFound, NameRefused, LifecycleError.
+    TenantNotFound, SchemaMissing, NameRefused, LifecycleError.
     """
     check_slug(new_slug, reserved_slugs)
     if name is not None:
         check_display_name(name)
     before = lock_tenant_by_slug(connection, slug)
+    check_schema(connection, before)
     after = replace(
         before,
         slug=new_slug,

@@ -30,7 +30,8 @@ from tenant_schemas.migrations.render import (
 from tenant_schemas.migrations.replay import (
     VERSION_TABLE,
     checks_text,
-    steps_text,
+    parts_of,
+    send_parts,
     version_table_text,
     version_update_text,
 )
@@ -52,6 +53,7 @@ __all__ = [
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 600_000
 _ERROR_CHARACTERS = 1_000
+_STATEMENT_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def run_steps(connection: Connection, steps: Sequence[Step], schema_name: str) -
     """
     for python, together in groupby(steps, key=lambda step: step.python):
         if python is None:
-            send(connection, steps_text(list(together), schema_name))
+            send_parts(connection, parts_of(list(together), schema_name))
             continue
         for step in together:
             send(connection, migration_message(schema_name) + version_table_text(step, schema_name))
@@ -171,6 +173,10 @@ def _run_python(connection: Connection, revision: str, python: Callable[[], None
     try:
         with alembic_operations(_context(connection, schema_name)):
             python()
+    except Exception as error:
+        statement = " ".join((getattr(error, "statement", None) or "").split())[:_STATEMENT_CHARACTERS]
+        error.add_note(f"Revision {revision}: {statement or 'its Python'}")
+        raise
     finally:
         for end in ("commit", "rollback"):
             sa.event.remove(connection, end, refuse)
@@ -219,9 +225,11 @@ def comparison_options(schema_name: str) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error, shortened, and without NUL, which PostgreSQL can't store."""
-    lines = str(error).replace("\0", " ").splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_ERROR_CHARACTERS]
+    """Type and first line of an error and its notes, shortened, and without NUL, which PostgreSQL can't store."""
+    lines = str(error).splitlines()
+    notes = getattr(error, "__notes__", ())
+    text = " | ".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *notes])
+    return text.replace("\0", " ")[:_ERROR_CHARACTERS]
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -6,20 +6,32 @@ table, and a call of `shared.migration_done_v1`, which writes registry and journ
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final
 from uuid import UUID
 
+import psycopg
 from psycopg import sql
+from sqlalchemy import Connection
 
 from tenant_schemas import search_path
 from tenant_schemas.migrations.render import Step
-from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles
+from tenant_schemas.roles import TENANT_ROLE_SETTING, ServiceRoles, send
+from tenant_schemas.sql_lint.lexer import statements_of
 from tenant_schemas.tenant import Tenant
 
 VERSION_TABLE: Final = "alembic_version"
 # Our own SQLSTATE, in the unused class TS: a check of a revision returned rows. TS001 is that of migration_begin_v1.
 CHECK_FINDS: Final = "TS002"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Complete statements of a message: those of one revision, or those around the revisions."""
+
+    text: str
+    revision: str | None = None
 
 
 def change_text(step: Step, schema_name: str) -> str:
@@ -103,13 +115,37 @@ def done_text(run_id: UUID | None, tenant: Tenant, target: str) -> str:
     return f"SELECT shared.migration_done_v1({run},{_literal(str(tenant.id))},{_literal(target)});"
 
 
-def changes_text(steps: Sequence[Step], schema_name: str) -> str:
+def changes_of(steps: Sequence[Step], schema_name: str) -> list[Part]:
     """The steps for a schema whose version table has their end already."""
-    return "".join(change_text(step, schema_name) for step in steps)
+    return [Part(change_text(step, schema_name), step.revision) for step in steps]
 
 
-def steps_text(steps: Sequence[Step], schema_name: str) -> str:
-    return "".join(step_text(step, schema_name) for step in steps)
+def parts_of(steps: Sequence[Step], schema_name: str) -> list[Part]:
+    """The steps, each with the update of the version table."""
+    return [Part(step_text(step, schema_name), step.revision) for step in steps]
+
+
+def send_parts(connection: Connection, parts: Sequence[Part]) -> None:
+    """Send the parts as one message. Raises psycopg's errors, with a note that names the revision and the statement."""
+    send(connection, "".join(part.text for part in parts), partial(_note_place, parts))
+
+
+def _note_place(parts: Sequence[Part], error: psycopg.Error, succeeded: int) -> None:
+    # PostgreSQL knows the place of an error of syntax or of names. It parses a whole message before it runs any of it.
+    place = int(error.diag.statement_position or 0) - 1
+    statements, start = [], 0
+    for part in parts:
+        statements += [(start + each.tokens[0].start, part, each) for each in statements_of(part.text)]
+        start += len(part.text)
+    before = [number for number, (begin, *_) in enumerate(statements) if begin <= place]
+    number = before[-1] if before else succeeded
+    if number < len(statements):
+        _, part, statement = statements[number]
+        error.add_note(f"{_revision(part)}{statement.summary}")
+
+
+def _revision(part: Part) -> str:
+    return f"Revision {part.revision}: " if part.revision else "Statement: "
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ from tenant_schemas.restore.user_mapping import copy_members
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
+from tenant_schemas.visits import check_schema
 
 # Masks may use this secret salt, which is random in every clone. Masks of users may also use `n`, the user's number in
 # the clone, and `slug`, the clone's slug.
@@ -49,7 +50,8 @@ class Cloned:
 
 def clone(destination: Destination, source_slug: str, slug: str, *, name: str | None = None) -> Cloned:
     """Make a masked copy of a tenant from one snapshot, as a new active tenant; commits. The source's tables are locked
-    against DDL meanwhile. Raises TenantNotFound, TenantExists, NameRefused or RestoreError, and then nothing is left.
+    against DDL meanwhile. Raises TenantNotFound, SchemaMissing, TenantExists, NameRefused or RestoreError, and then
+    nothing is left.
     """
     engine, migrations = destination.engine, destination.migrations
     source, tables = _find_source(destination, source_slug)
@@ -68,6 +70,7 @@ def _find_source(destination: Destination, slug: str) -> tuple[Tenant, Sequence[
     with destination.engine.connect() as connection:
         check_prepared(connection, destination.migrations)
         source = registry.get_tenant(connection, slug)
+        check_schema(connection, source)
         return source, tables_in_order(driver_of(connection), source.schema_name)
 
 

@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, LiteralString
 
-import psycopg
-from psycopg.rows import TupleRow
 from sqlalchemy import Connection
 
 from tenant_schemas.search_path import LEAVE_SCHEMA
+from tenant_schemas.sessions import AnyConnection
 from tenant_schemas.tenant import Tenant
 
 Objects = Mapping[tuple[str, str], str]
-AnyConnection = Connection | psycopg.Connection[TupleRow]
 
 # Returns (schema_name, kind, name, words) for each object of each schema; `words` is its description. The pattern `own`
 # removes the schema's name from PostgreSQL's text, and the tenant's role is written as 'the tenant'. Objects are found

@@ -6,10 +6,9 @@ majority counts as correct. A difference that all of them share is then not foun
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from psycopg import sql
 from sqlalchemy import Connection
 
 from tenant_schemas.migrations.history import Migrations
@@ -17,13 +16,15 @@ from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.schema_diff.catalog import Objects, fingerprints_of, objects_of
 from tenant_schemas.schema_diff.reference import Reference, make_reference, store_fingerprint, stored_fingerprint
+from tenant_schemas.schema_diff.revisions import revisions_of
 from tenant_schemas.schema_diff.stamps import stamps_of, store_stamps, stored_fingerprints
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import LOCK_TIMEOUT_MS, Failure, Visitor, releasing_locks
 
-TENANTS_AT_ONCE = 100
 _PEERS_PER_REVISION = 10
 _HISTORY = "the schema that the migrations make"
 _NO_RIGHTS = "a comparison with the migrations needs the owner's rights and a writable server"
+Found = TypeVar("Found")
 _UNNAMED_OBJECTS = "objects that only a login with the owner's rights can name"
 
 
@@ -39,26 +40,38 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Drift:
     """The drift of some tenants. `objects` are the differing objects by schema name, without schemas that have none.
-    `unproven` are the revisions without a reference, with the reason.
+    `unproven` are the revisions without a reference, with the reason. `revisions` are those of the version
+    tables, and `failures` the tenants that could not be read, by schema name.
     """
 
     objects: dict[str, list[str]]
     unproven: dict[str, str]
+    revisions: Mapping[str, str | None] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
 
 
 def drifted_objects(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
-    """The differing objects by schema name, without schemas that have none."""
-    return find_drift(connection, migrations, tenants).objects
+    """The differing objects by schema name, without schemas that have none; of a schema that can't be read, why."""
+    drift = find_drift(connection, migrations, tenants)
+    return drift.objects | {name: [str(failure)] for name, failure in drift.failures.items()}
 
 
 def find_drift(
-    connection: Connection, migrations: Migrations, tenants: Sequence[Tenant], *, is_full: bool = False
+    connection: Connection,
+    migrations: Migrations,
+    tenants: Sequence[Tenant],
+    *,
+    is_full: bool = False,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
 ) -> Drift:
     """Compare the tenants' schemas with the references of their revisions. A new reference's fingerprint and the
     schemas' stamps are stored within the open db transaction: commit it to keep them. No other lock is kept. With
-    `is_full` the stored stamps are not read.
+    `is_full` the stored stamps are not read. A tenant that can't be read, or not within the lock time-out, is a failure
+    and stops no other.
     """
-    fingerprints = fingerprints_by_schema(connection, tenants, is_full=is_full)
+    visitor = Visitor(connection, lock_timeout_ms=lock_timeout_ms)
+    visitor.note_missing(tenants)
+    fingerprints = fingerprints_by_schema(visitor, tenants, is_full=is_full)
     references = {
         revision: _reference(connection, migrations, at_revision, fingerprints)
         for revision, at_revision in _by_revision(tenants)
@@ -70,77 +83,62 @@ def find_drift(
         and fingerprints.get(tenant.schema_name) != references[tenant.revision].fingerprint
     }
     peers = _peers(connection, tenants, without_objects)
-    fingerprints |= fingerprints_by_schema(connection, peers, is_full=is_full)
-    requested = {tenant.schema_name for tenant in tenants}
+    fingerprints |= fingerprints_by_schema(visitor, peers, is_full=is_full)
     objects = {
         difference.tenant.schema_name: difference.objects
-        for difference in compare(connection, [*tenants, *peers], fingerprints, references)
-        if difference.tenant.schema_name in requested
+        for difference in compare(visitor, [*tenants, *peers], fingerprints, references)
     }
-    for tenant, at in revisions_of(connection, tenants):
-        if at != tenant.revision:
-            mismatch = f"{VERSION_TABLE}: {at or 'nothing'}, but the registry says {tenant.revision}"
-            objects[tenant.schema_name] = [mismatch, *objects.get(tenant.schema_name, [])]
+    registered = {tenant.schema_name: tenant.revision for tenant in tenants}
+    revisions = revisions_of(visitor, tenants)
+    for schema_name, at in revisions.items():
+        revision = registered[schema_name]
+        if at != revision:
+            mismatch = f"{VERSION_TABLE}: {at or 'nothing'}, but the registry says {revision}"
+            objects[schema_name] = [mismatch, *objects.get(schema_name, [])]
     unproven = {
         revision: each.failure or _NO_RIGHTS for revision, each in references.items() if each.fingerprint is None
     }
-    return Drift(objects, unproven)
+    failures = _only(visitor.failures, registered.keys())
+    return Drift(_only(objects, registered.keys()), unproven, revisions, failures)
+
+
+def _only(by_schema: Mapping[str, Found], names: Set[str]) -> dict[str, Found]:
+    return {name: found for name, found in by_schema.items() if name in names}
 
 
 def compare(
-    connection: Connection,
+    visitor: Visitor[Connection],
     tenants: Sequence[Tenant],
     fingerprints: Mapping[str, str],
     references: Mapping[str, Reference],
 ) -> Iterator[Difference]:
     """Each schema that differs from the reference of its revision, or, without a reference, from the majority at its
-    revision. Schemas that do not exist are ignored.
+    revision. Schemas that do not exist are ignored. A schema that can't be read is a failure of the visitor.
     """
     existing = [tenant for tenant in tenants if tenant.schema_name in fingerprints]
     for revision, at_revision in _by_revision(existing):
         reference = references.get(revision, Reference())
         if reference.objects is not None:
-            yield from _compare_with_reference(connection, at_revision, fingerprints, reference)
+            yield from _compare_with_reference(visitor, at_revision, fingerprints, reference)
         else:
-            yield from _compare_with_majority(connection, at_revision, fingerprints, reference.fingerprint)
+            yield from _compare_with_majority(visitor, at_revision, fingerprints, reference.fingerprint)
 
 
 def fingerprints_by_schema(
-    connection: Connection, tenants: Sequence[Tenant], *, is_full: bool = False
+    visitor: Visitor[Connection], tenants: Sequence[Tenant], *, is_full: bool = False
 ) -> dict[str, str]:
-    """The fingerprint of each existing schema: the stored one if the schema's stamp is the stored one too, else a
-    computed one, with several tenants per query. With `is_full` all are computed. The computed ones are stored.
+    """The fingerprint of each schema that exists and can be read: the stored one if the schema's stamp is the stored
+    one too, else a computed one, with several tenants per query. With `is_full` all are computed. The computed ones are
+    stored.
     """
-    with _releasing_locks(connection):
+    connection = visitor.connection
+    with releasing_locks(connection, LOCK_TIMEOUT_MS):
         stamps = stamps_of(connection, tenants)
         known = {} if is_full else stored_fingerprints(connection, stamps)
-    found: dict[str, str] = {}
-    for batch in _batches([tenant for tenant in tenants if tenant.schema_name not in known]):
-        with _releasing_locks(connection):
-            found |= fingerprints_of(connection, batch)
+    unknown = [tenant for tenant in tenants if tenant.schema_name not in known]
+    found = visitor.visit_all(unknown, lambda some: fingerprints_of(connection, some))
     store_stamps(connection, stamps, found)
     return known | found
-
-
-def revisions_of(connection: Connection, tenants: Sequence[Tenant]) -> Iterator[tuple[Tenant, str | None]]:
-    """Each tenant with the revision in its schema's version table, with several tenants per query."""
-    query = """
-        SELECT n.nspname FROM pg_namespace n
-        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %s AND c.relkind = 'r'"""
-    versioned = set(connection.exec_driver_sql(query, (VERSION_TABLE,)).scalars())
-    for batch in _batches(tenants):
-        parts = [
-            sql.SQL("SELECT {}, string_agg(version_num, ' ') FROM {}").format(
-                sql.Literal(tenant.schema_name), sql.Identifier(tenant.schema_name, VERSION_TABLE)
-            )
-            for tenant in batch
-            if tenant.schema_name in versioned
-        ]
-        with _releasing_locks(connection):
-            rows = connection.exec_driver_sql(sql.SQL(" UNION ALL ").join(parts).as_string()).all() if parts else []
-        found = {str(schema_name): revision for schema_name, revision in rows}
-        for tenant in batch:
-            yield tenant, found.get(tenant.schema_name)
 
 
 def _reference(
@@ -177,32 +175,37 @@ def _by_revision(tenants: Sequence[Tenant]) -> Iterator[tuple[str, list[Tenant]]
 
 
 def _compare_with_reference(
-    connection: Connection, tenants: Sequence[Tenant], fingerprints: Mapping[str, str], reference: Reference
+    visitor: Visitor[Connection], tenants: Sequence[Tenant], fingerprints: Mapping[str, str], reference: Reference
 ) -> Iterator[Difference]:
     for tenant in tenants:
         if fingerprints[tenant.schema_name] != reference.fingerprint:
-            objects = _differences(_objects(connection, tenant), reference.objects or {}, tenant.schema_name)
-            if objects:
-                yield Difference(tenant, _HISTORY, objects)
+            objects = _objects(visitor, tenant)
+            if objects is None:
+                continue
+            differing = _differences(objects, reference.objects or {}, tenant.schema_name)
+            if differing:
+                yield Difference(tenant, _HISTORY, differing)
 
 
 def _compare_with_majority(
-    connection: Connection, tenants: Sequence[Tenant], fingerprints: Mapping[str, str], stored: str | None
+    visitor: Visitor[Connection], tenants: Sequence[Tenant], fingerprints: Mapping[str, str], stored: str | None
 ) -> Iterator[Difference]:
-    """Compare with the tenants that have the stored fingerprint, or else with the most frequent one."""
+    """Compare with the tenants that have the stored fingerprint, or else with the most frequent one. If one of them
+    can't be read, the next is taken.
+    """
     expected = stored or Counter(fingerprints[tenant.schema_name] for tenant in tenants).most_common(1)[0][0]
-    reference_tenant = next((tenant for tenant in tenants if fingerprints[tenant.schema_name] == expected), None)
+    equal = (tenant for tenant in tenants if fingerprints[tenant.schema_name] == expected)
     others = [tenant for tenant in tenants if fingerprints[tenant.schema_name] != expected]
-    if reference_tenant is None:
-        yield from (Difference(tenant, _HISTORY, [_UNNAMED_OBJECTS]) for tenant in others)
-        return
-    reference_objects = _objects(connection, reference_tenant) if others else {}
+    described = ((tenant, _objects(visitor, tenant)) for tenant in equal) if others else iter(())
+    reference = next((each for each in described if each[1] is not None), None)
     for tenant in others:
-        objects = _differences(
-            _objects(connection, tenant), reference_objects, tenant.schema_name, reference_tenant.schema_name
-        )
-        if objects:
-            yield Difference(tenant, reference_tenant.schema_name, objects)
+        if reference is None:
+            yield Difference(tenant, _HISTORY, [_UNNAMED_OBJECTS])
+            continue
+        name, objects = reference[0].schema_name, _objects(visitor, tenant)
+        differing = _differences(objects, reference[1] or {}, tenant.schema_name, name) if objects is not None else []
+        if differing:
+            yield Difference(tenant, name, differing)
 
 
 def _differences(objects: Objects, reference_objects: Objects, *schema_names: str) -> list[str]:
@@ -225,22 +228,5 @@ def _differences(objects: Objects, reference_objects: Objects, *schema_names: st
     ]
 
 
-def _objects(connection: Connection, tenant: Tenant) -> Objects:
-    with _releasing_locks(connection):
-        return objects_of(connection, tenant)
-
-
-def _batches(tenants: Sequence[Tenant]) -> Iterator[Sequence[Tenant]]:
-    return (tenants[start : start + TENANTS_AT_ONCE] for start in range(0, len(tenants), TENANTS_AT_ONCE))
-
-
-@contextmanager
-def _releasing_locks(connection: Connection) -> Iterator[None]:
-    """Release the locks that the block took, by a rollback to a savepoint. PostgreSQL locks the tables of each view
-    that it describes, and a thousand tenants would exceed its lock table.
-    """
-    savepoint = connection.begin_nested()
-    try:
-        yield
-    finally:
-        savepoint.rollback()
+def _objects(visitor: Visitor[Connection], tenant: Tenant) -> Objects | None:
+    return visitor.visit(tenant, lambda: objects_of(visitor.connection, tenant))

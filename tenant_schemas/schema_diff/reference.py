@@ -19,7 +19,8 @@ from tenant_schemas.lifecycle.provision import make_schema
 from tenant_schemas.migrations.history import History, Migrations, first_line
 from tenant_schemas.registry import all_tenants
 from tenant_schemas.roles import become_owner, role_exists
-from tenant_schemas.schema_diff.catalog import QUERY_HASH, AnyConnection, Objects, fingerprints_of, objects_of
+from tenant_schemas.schema_diff.catalog import QUERY_HASH, Objects, fingerprints_of, objects_of
+from tenant_schemas.sessions import AnyConnection
 from tenant_schemas.tenant import Tenant
 
 # Short, because the revisions lock tables of `shared` against writes, and other sessions queue behind the lock.

@@ -9,8 +9,10 @@ import pytest
 from app.tenancy import MIGRATIONS
 from tenant_schemas.migrations.history import History
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
 from tenant_schemas.testing.plugin import Database
 from tests.factories.histories import add_revision, copied_histories
+from tests.factories.locks import held_tenant
 from tests.factories.script_runner import Run
 
 
@@ -29,7 +31,7 @@ def test_tenants_that_are_well_are_counted_and_shown_when_asked_for(status: Run)
 
 
 def test_who_is_behind_is_shown_with_by_how_much(status: Run, fresh_database: Database) -> None:
-    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0005' WHERE slug = 'km'")
+    _set_revision(fresh_database, "0005")
     shown, told = status(), status("--json")
     assert (shown.exit_code, told.exit_code) == (1, 1)
     assert "eur_schema" not in shown.output
@@ -46,7 +48,7 @@ def test_who_is_behind_is_shown_with_by_how_much(status: Run, fresh_database: Da
 
 def test_a_revision_that_this_checkout_does_not_know_is_not_well(status: Run, fresh_database: Database) -> None:
     """The schema is ahead of this checkout, or the registry was edited."""
-    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
+    _set_revision(fresh_database, "9999")
     shown = status("--drift")
     assert shown.exit_code == 1
     assert "not in this history" in shown.output
@@ -114,9 +116,11 @@ def test_many_rows_are_plain_lines(status: Run, fresh_database: Database) -> Non
         " FROM generate_series(1, 200) n",
         (head := MIGRATIONS.head(History.TENANT),),
     )
+    assert "3 of 203 schemas are at their head" in status().output
     shown = status("--all")
     lines = [line.split() for line in shown.output.splitlines()]
-    assert ["t200", "t200_schema", "active", head, "0"] in lines
+    assert ["t200", "t200_schema", "active", "-", "gone"] in lines
+    assert ["km", "km_schema", "active", head, "0"] in lines
     superuser.execute("DELETE FROM shared.tenants WHERE slug ~ '^t[0-9]'")
 
 
@@ -137,9 +141,50 @@ def failed_run(fresh_database: Database, tmp_path: Path) -> str:
     return str(row[0])
 
 
-def test_status_shows_each_schema_and_exits_1_when_one_is_behind(status: Run, fresh_database: Database) -> None:
-    assert status().exit_code == 0
-    fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = '0000' WHERE slug = 'km'")
+def test_the_schema_is_asked_and_not_only_the_registry(status: Run, fresh_database: Database) -> None:
+    fresh_database.as_superuser().execute("UPDATE km_schema.alembic_version SET version_num = '0005'")
     result = status("--json")
     assert result.exit_code == 1
-    assert {row["schema"]: row["revision"] for row in json.loads(result.output)}["km_schema"] == "0000"
+    km = {row["schema"]: row for row in json.loads(result.output)}["km_schema"]
+    head = MIGRATIONS.head(History.TENANT)
+    assert (km["revision"], km["behind"]) == ("0005", int(head) - 5)
+    assert km["problem"] == f"the registry says {head}"
+
+
+@pytest.mark.parametrize("option", [(), ("--drift",)], ids=["revisions", "drift"])
+def test_a_schema_that_is_gone_and_one_that_is_locked_are_a_row_each(
+    status: Run, fresh_database: Database, option: tuple[str, ...]
+) -> None:
+    fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
+    with held_tenant(fresh_database, "km") as pid:
+        result = status(*option, "--json", "--lock-timeout", "50", *(("--full",) if option else ()))
+    assert result.exit_code == 1
+    rows = {row["schema"]: row for row in json.loads(result.output)}
+    assert (rows["eur_schema"]["problem"], rows["eur_schema"]["revision"]) == ("gone", None)
+    assert f"process {pid}, a forgotten shell" in rows["km_schema"]["problem"]
+    assert rows["shared"]["problem"] is None
+
+
+def test_a_killed_run_is_shown_as_such_before_another_has_begun(
+    status: Run, fresh_database: Database, failed_run: str
+) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute("UPDATE shared.migration_runs SET status = 'running', finished_at = NULL")
+    superuser.execute(
+        "UPDATE shared.migration_outcomes SET status = 'running', finished_at = NULL, error = NULL WHERE slug = 'km'"
+    )
+    (run,) = json.loads(status("--runs", "--json").output)
+    assert (run["status"], run["counts"]) == ("killed", {"done": 1, "skipped": 1})
+    told = json.loads(status("--run", failed_run, "--json").output)
+    km = {tenant["slug"]: tenant for tenant in told["tenants"]}["km"]
+    assert (km["status"], km["error"]) == ("skipped", "The run was killed.")
+    with migrator_lock(fresh_database.admin_engine(), fresh_database.roles):
+        (run,) = json.loads(status("--runs", "--json").output)
+    assert run["status"] == "running"
+
+
+def _set_revision(database: Database, revision: str) -> None:
+    """Of the tenant km, in the registry and in its schema."""
+    superuser = database.as_superuser()
+    superuser.execute("UPDATE shared.tenants SET revision = %s WHERE slug = 'km'", (revision,))
+    superuser.execute("UPDATE km_schema.alembic_version SET version_num = %s", (revision,))

@@ -8,6 +8,7 @@ import pytest
 
 from tenant_schemas.lifecycle.archive import archive
 from tenant_schemas.testing.plugin import Database
+from tests.factories.locks import held_tenant
 from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
@@ -108,3 +109,14 @@ def test_what_a_tenant_wrote_does_not_take_over_the_terminal(run: Run) -> None:
     assert "\x1b" not in shown
     assert "\x9b" not in shown
     assert "[/red]" in shown
+
+
+def test_a_locked_tenant_is_named_with_the_session_that_locks_it(run: Run, fresh_database: Database) -> None:
+    with held_tenant(fresh_database, "km") as pid:
+        done = run("run_sql", "--all", "SELECT count(*) FROM wallets", "--lock-timeout", "50")
+    assert done.exit_code == 1
+    assert (
+        f"km failed (55P03): canceling statement due to lock timeout. Blocked by: postgres (process {pid}"
+        in done.stderr
+    )
+    assert "eur" in done.stdout

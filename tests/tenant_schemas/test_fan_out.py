@@ -9,9 +9,11 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.connections import Connections, Limits
-from tenant_schemas.fan_out import Answer, query_all_tenants, query_tenant
+from tenant_schemas.fan_out import Answer, Locks, query_all_tenants, query_tenant
 from tenant_schemas.testing.plugin import Database
 from tests.factories.people import People
+
+LOCKS = Locks(2_000, lambda _: "another session")
 
 pytestmark = pytest.mark.both_servers
 
@@ -35,7 +37,9 @@ def connections(fresh_database: Database, logins: str) -> Iterator[Connections]:
 
 def answers(database: Database, connections: Connections, statement: str, **options: Any) -> list[Answer]:
     return list(
-        query_all_tenants(connections, database.tenants(), statement, **({"max_rows": 100, "jobs": 2} | options))
+        query_all_tenants(
+            connections, database.tenants(), statement, **({"max_rows": 100, "jobs": 2, "locks": LOCKS} | options)
+        )
     )
 
 
@@ -115,7 +119,7 @@ def test_money_is_refused_because_the_db_transaction_only_reads(
     people = People(fresh_app)
     wallet_id = people.wallet(people.make(eur="member"), "eur")
     post = f"SELECT wallet_post_v2('{wallet_id}', 'deposit', 100, 'k', NULL, NULL, NULL, NULL, NULL, NULL)"
-    found = query_tenant(connections, fresh_database.tenant("eur"), statement=post, max_rows=1)
+    found = query_tenant(connections, fresh_database.tenant("eur"), statement=post, max_rows=1, locks=LOCKS)
     assert found.sqlstate == "25006"
 
 
@@ -149,13 +153,15 @@ def test_rows_are_cut_without_being_held(fresh_database: Database, connections: 
 
 
 def test_what_takes_too_long_is_stopped(fresh_database: Database, connections: Connections) -> None:
-    found = query_tenant(connections, fresh_database.tenant("km"), statement="SELECT pg_sleep(20)", max_rows=1)
+    found = query_tenant(
+        connections, fresh_database.tenant("km"), statement="SELECT pg_sleep(20)", max_rows=1, locks=LOCKS
+    )
     assert found.sqlstate == "57014"
 
 
 def test_connections_stay_within_the_cap_and_none_is_left(fresh_database: Database, connections: Connections) -> None:
     tenants = fresh_database.tenants() * 10
-    list(query_all_tenants(connections, tenants, "SELECT 1", max_rows=1, jobs=2))
+    list(query_all_tenants(connections, tenants, "SELECT 1", max_rows=1, locks=LOCKS, jobs=2))
     assert connections.open_count <= 3
     open_ones = "SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^tenant_' AND datname = current_database()"
     assert fresh_database.as_superuser().execute(open_ones).fetchone() == (0,)

@@ -6,14 +6,13 @@ from threading import Event, Thread
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from tenant_schemas.sessions import NO_RIGHT, SESSION
+
 # Needs a new db transaction for each poll: within one, pg_stat_activity does not change.
-_BLOCKERS = """
-    SELECT w.pid, string_agg(DISTINCT format('%%s (process %%s%%s%%s%%s)', coalesce(a.usename, 'unknown role'), b.pid,
-        ', ' || nullif(a.application_name, ''), ', ' || a.state,
-        ' since ' || to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SSOF')), '; ')
-    FROM unnest(%s::integer[]) AS w (pid) CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS b (pid)
-    LEFT JOIN pg_stat_activity a ON a.pid = b.pid GROUP BY 1"""
-_UNKNOWN = "unknown: this login may not see other sessions; run `python -m scripts.create_roles` again"
+_BLOCKERS = f"""
+    SELECT waiting, string_agg(DISTINCT {SESSION}, '; ')
+    FROM unnest(%s::integer[]) AS w (waiting) CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting)) AS b (pid)
+    LEFT JOIN pg_stat_activity a USING (pid) GROUP BY 1"""  # noqa: S608
 
 
 class Blockers:
@@ -46,7 +45,7 @@ class Blockers:
                 self._seen |= self._find(pids) if pids else {}
             except DBAPIError:
                 # No right to see sessions, or no connection: the run continues without their names.
-                self._seen |= dict.fromkeys(pids, _UNKNOWN)
+                self._seen |= dict.fromkeys(pids, NO_RIGHT)
 
     def _find(self, pids: Sequence[int]) -> dict[int, str]:
         with self._engine.begin() as connection:

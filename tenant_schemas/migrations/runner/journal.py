@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from tenant_schemas.migrations.runner.plan import Plan, TenantMigration
 from tenant_schemas.roles import ServiceRoles, become_owner, send
 
+KILLED = "The run was killed."
 NOT_MIGRATED = "The run ended before this tenant was migrated."
 _NEW_RUN = "INSERT INTO shared.migration_runs (id, target, started_by) VALUES (%s, %s, %s)"
 _NEW_OUTCOMES = """
@@ -49,7 +50,7 @@ def mark_abandoned(connection: Connection, roles: ServiceRoles) -> None:
     open db transaction then acts as the owner.
     """
     become_owner(connection, roles)
-    connection.exec_driver_sql(_ABANDONED_OUTCOMES, ("The run was killed.",))
+    connection.exec_driver_sql(_ABANDONED_OUTCOMES, (KILLED,))
     connection.exec_driver_sql(_ABANDONED_RUNS)
 
 

@@ -14,9 +14,8 @@ from sqlalchemy.exc import OperationalError
 from tenant_schemas.errors import MigratorBusy
 from tenant_schemas.migrations.history import VERSION_TABLE, sqlstate_of
 from tenant_schemas.roles import ServiceRoles, become_owner
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 from tenant_schemas.tenant import SHARED_SCHEMA
-
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 @contextmanager
@@ -43,6 +42,18 @@ def migrator_lock(engine: Engine, roles: ServiceRoles, wait_seconds: float = 0) 
             yield True
         finally:
             connection.invalidate()  # Closes it even if its session is lost and a rollback would fail.
+
+
+def a_migrator_runs(connection: Connection) -> bool:
+    """Whether a session holds the migrator lock. Raises InsufficientPrivilege, wrapped, for a login that may not see
+    other sessions. Vacuum takes the same lock, and is no client.
+    """
+    query = """
+        SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE l.relation = to_regclass(%s) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND a.backend_type = 'client backend')"""
+    return bool(connection.exec_driver_sql(query, (f"{SHARED_SCHEMA}.{VERSION_TABLE}",)).scalar_one())
 
 
 def _busy_message(connection: Connection) -> str:

@@ -7,10 +7,11 @@ from math import ceil
 from sqlalchemy import Connection
 
 from tenant_schemas import registry
-from tenant_schemas.errors import RevisionRefused, TenantNotFound
+from tenant_schemas.errors import RevisionRefused, SchemaMissing, TenantNotFound
 from tenant_schemas.migrations.history import History, Migrations, Outcome
 from tenant_schemas.migrations.render import Step
 from tenant_schemas.tenant import Tenant
+from tenant_schemas.visits import missing_schemas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class TenantMigration:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of a run. `waves` are the tenants to migrate; `without_steps` are the outcomes of tenants that are at
-    the target already, or whose revision has no steps to it.
+    the target already, whose revision has no steps to it, or whose schema is gone.
     """
 
     target: str
@@ -108,7 +109,14 @@ def make_plan(connection: Connection, migrations: Migrations, options: MigrateOp
         unnamed = ", ".join(sorted(set(options.canaries) - set(options.slugs)))
         raise TenantNotFound(f"The canaries {unnamed} are not among the named tenants: name them too (--tenant).")
     tenants = [named[slug] for slug in dict.fromkeys(options.slugs)] or registry.all_tenants(connection)
-    without_steps, steps_from = [], {}
+    missing = missing_schemas(connection, tenants)
+    without_steps = [
+        _outcome_without_steps(tenant, str(SchemaMissing.of(tenant)))
+        for tenant in tenants
+        if tenant.schema_name in missing
+    ]
+    tenants = [tenant for tenant in tenants if tenant.schema_name not in missing]
+    steps_from = {}
     for revision in {tenant.revision for tenant in tenants}:
         try:
             steps_from[revision] = migrations.steps(History.TENANT, revision, target)

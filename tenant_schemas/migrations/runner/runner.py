@@ -17,14 +17,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.errors import MigrationError
-from tenant_schemas.migrations.history import History, Migrations, Outcome, first_line
+from tenant_schemas.migrations.history import History, Migrations, Outcome, first_line, set_timeouts
 from tenant_schemas.migrations.runner import journal
 from tenant_schemas.migrations.runner.atomic import migrate_atomically
 from tenant_schemas.migrations.runner.blockers import Blockers
-from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE, migrator_lock
+from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
 from tenant_schemas.migrations.runner.plan import MigrateOptions, Plan, TenantMigration, make_plan
 from tenant_schemas.migrations.runner.queue import Queue
 from tenant_schemas.migrations.runner.worker import Job, Worker, skipped_outcome
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 
 
 def migrate(
@@ -54,16 +55,30 @@ def migrate(
                 shared = _migrate_shared(engine, migrations, options)
             yield shared
             if shared.has_failed:
+                yield from _not_reached(engine, migrations, options) if is_prepared else ()
                 return
         if not is_prepared:
             locks.enter_context(migrator_lock(engine, migrations.roles, options.wait_seconds))
         yield from _migrate_tenants(engine, migrations, options, on_plan, is_atomic=options.is_atomic and is_prepared)
 
 
+def _not_reached(engine: Engine, migrations: Migrations, options: MigrateOptions) -> Iterator[Outcome]:
+    """The outcomes of the tenants after a failure of `shared`. None if the registry can't be read either."""
+    try:
+        with engine.begin() as connection:
+            set_timeouts(connection)
+            plan = make_plan(connection, migrations, options)
+    except (DBAPIError, MigrationError):
+        return
+    yield from map(skipped_outcome, plan.tenant_migrations)
+    yield from plan.without_steps
+
+
 def _migrate_tenants(
     engine: Engine, migrations: Migrations, options: MigrateOptions, on_plan: Callable[[Plan], None], *, is_atomic: bool
 ) -> Iterator[Outcome]:
     with engine.begin() as connection:
+        set_timeouts(connection)
         plan = make_plan(connection, migrations, options)
         has_journal = journal.tables_exist(connection)
         # An atomic run migrates `shared` in its own db transaction, so it may make the functions there.
@@ -82,6 +97,7 @@ def _migrate_tenants(
 
 def _plan(engine: Engine, migrations: Migrations, options: MigrateOptions) -> None:
     with engine.connect() as connection:
+        set_timeouts(connection)
         make_plan(connection, migrations, options)
 
 

@@ -16,12 +16,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.migrations.history import Migrations, Outcome, first_line, run_steps, sqlstate_of
-from tenant_schemas.migrations.replay import changes_text, done_text, opening_text
+from tenant_schemas.migrations.replay import Part, changes_of, done_text, opening_text, send_parts
 from tenant_schemas.migrations.runner import journal
-from tenant_schemas.migrations.runner.migrator_lock import LOCK_NOT_AVAILABLE
 from tenant_schemas.migrations.runner.plan import MigrateOptions, TenantMigration
 from tenant_schemas.migrations.runner.queue import Queue
 from tenant_schemas.roles import driver_of, send
+from tenant_schemas.sessions import LOCK_NOT_AVAILABLE
 
 TENANTS_PER_MESSAGE = 10
 LONGEST_DELAY_SECONDS = 30.0
@@ -96,7 +96,7 @@ class Worker:
             if batch[0].runs_python:
                 self._migrate_with_python(connection, batch[0])
             else:
-                send(connection, self._message(batch))
+                send_parts(connection, self._message(batch))
         except BaseException as error:  # noqa: BLE001  Any error is that tenant's outcome.
             blocker = self._job.blocker_of(pid)
             self._handle_failure(batch, error, blocker if sqlstate_of(error) in _LOCK_ERRORS else None)
@@ -105,13 +105,13 @@ class Worker:
             for migration in batch:
                 self._report_done(migration)
 
-    def _message(self, batch: Sequence[TenantMigration]) -> str:
-        parts = [self._running_text(batch)]
+    def _message(self, batch: Sequence[TenantMigration]) -> list[Part]:
+        parts = [Part(self._running_text(batch))]
         for migration in batch:
-            changes = changes_text(migration.steps, migration.tenant.schema_name)
-            opening = self._opening_text(migration, migration.target)
-            parts.append(f"BEGIN;{opening}{changes}{self._done_text(migration)}COMMIT;")
-        return "".join(parts)
+            parts.append(Part(f"BEGIN;{self._opening_text(migration, migration.target)}"))
+            parts += changes_of(migration.steps, migration.tenant.schema_name)
+            parts.append(Part(f"{self._done_text(migration)}COMMIT;"))
+        return parts
 
     def _migrate_with_python(self, connection: sa.Connection, migration: TenantMigration) -> None:
         opening = self._opening_text(migration, migration.tenant.revision)

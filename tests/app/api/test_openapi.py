@@ -371,6 +371,7 @@ def test_an_operation_names_the_refusals_that_it_can_give_and_no_others(describe
         "404": {"tenant_not_found"},
         "422": {"validation_failed"},
         "429": {"rate_limited", "too_many_concurrent_requests"},
+        "500": {"schema_missing"},
         "503": {
             *("deadline_exceeded", "database_unavailable", "busy", "identity_provider_unavailable", "schema_behind"),
             "tenant_misconfigured",

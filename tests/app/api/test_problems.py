@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -165,6 +165,27 @@ def test_a_refusal_for_want_of_a_token_says_which_scheme(api: Api) -> None:
     response = api.get("/api/me")
     problem_of(response, 401, "token_missing")
     assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("logins", ["own", "shared"])
+@pytest.mark.parametrize("is_open", [False, True], ids=["new session", "open session"])
+def test_a_tenant_whose_schema_is_gone_is_not_asked_for_again(
+    fresh_database: Database, is_open: bool, logins: Literal["own", "shared"]
+) -> None:
+    """No repetition helps, and the other tenants are none the worse for it."""
+    with running(fresh_database, tenant_logins=logins) as app:
+        api, person = Api(app), People(app).make(eur="member", km="member")
+        if is_open:
+            assert api.get("/api/wallet", person, "eur").status_code == 200
+        fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
+        for _ in range(2):
+            for response in (
+                api.get("/api/wallet", person, "eur"),
+                api.post("/api/wallet/payments", person, "eur", json={"amount": "1.00"}),
+            ):
+                problem_of(response, 500, "schema_missing")
+                assert "Retry-After" not in response.headers
+        assert api.get("/api/wallet", person, "km").status_code == 200
 
 
 READS = ["/api/me", "/api/wallet", "/api/admin/wallets", "/api/wallet/transactions"]

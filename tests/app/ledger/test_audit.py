@@ -10,7 +10,9 @@ from psycopg.rows import TupleRow
 from app.ledger.models import Movement
 from app.ledger.service import post
 from tenant_schemas.flask import tenant_context
-from tenant_schemas.testing.plugin import Database
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.testing.plugin import Database, make_tenant
+from tests.factories.locks import held_tenant
 from tests.factories.people import People
 
 
@@ -159,8 +161,23 @@ def test_a_ledger_that_cannot_be_read_fails_its_own_tenant_only(fresh_app: Flask
     code, said = audit(fresh_app)
     assert code == 1
     assert "eur: sound" in said
-    assert "km: NOT SOUND" in said
-    assert "the audit failed" in said
+    assert "km: not audited: function ledger_audit_v5() does not exist" in said
+    assert "1 of 2 tenants audited, 0 with findings, 1 not audited (km)" in said
+
+
+def test_a_locked_tenant_and_one_that_is_gone_are_a_line_each_and_the_others_are_audited(
+    fresh_app: Flask, fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    make_tenant(fresh_database, tenancy_migrations, "third", {"currency": "EUR"})
+    fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
+    with held_tenant(fresh_database, "km") as pid:
+        code, said = audit(fresh_app, "--lock-timeout", "50")
+    assert code == 1
+    assert "eur: not audited: Schema eur_schema of" in said
+    assert "km: not audited: canceling statement due to lock timeout. Blocked by: " in said
+    assert f"process {pid}, a forgotten shell" in said
+    assert "third: sound" in said
+    assert "1 of 3 tenants audited, 0 with findings, 2 not audited (eur, km)" in said
 
 
 def test_a_wallet_without_transactions_but_with_a_balance_is_found(
@@ -177,7 +194,7 @@ def test_a_wallet_without_transactions_but_with_a_balance_is_found(
 
 def test_an_unknown_tenant_is_an_error_that_says_so(fresh_app: Flask) -> None:
     code, said = audit(fresh_app, "--tenant", f"t{uuid4().hex[:8]}")
-    assert code == 1
+    assert code == 2
     assert "There is no tenant" in said
 
 

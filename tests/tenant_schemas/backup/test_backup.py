@@ -7,7 +7,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -25,6 +25,7 @@ from tenant_schemas.backup.table_io import tally_of
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, BundleExists, TenantChanged, TenantDrifted, TenantNotFound
 from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.schema_diff.compare import Drift
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import KEYS, MIGRATED, fill, paying, rows_in, source_of
@@ -161,7 +162,7 @@ def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
     looked_at: list[str] = []
     look = Source.find_drift
 
-    def count(source: Source, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[str]]:
+    def count(source: Source, tenants: Sequence[Tenant]) -> Drift:
         looked_at.extend(tenant.slug for tenant in tenants)
         return look(source, tenants)
 
@@ -200,11 +201,11 @@ def test_a_migration_between_the_look_and_the_snapshot_is_noticed(
 ) -> None:
     looks: list[str] = []
 
-    def migrate_once(source: Source, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[str]]:
+    def migrate_once(source: Source, tenants: Sequence[Tenant]) -> Drift:
         if not looks:
             fresh_database.as_superuser().execute(MIGRATED)
         looks.append(tenants[0].revision)
-        return {}
+        return Drift({}, {})
 
     monkeypatch.setattr(Source, "find_drift", migrate_once)
     bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
@@ -217,9 +218,9 @@ def test_a_migration_between_the_look_and_the_snapshot_is_noticed(
 def test_a_tenant_that_is_migrated_again_and_again_is_given_up(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def migrate(source: Source, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[str]]:
+    def migrate(source: Source, tenants: Sequence[Tenant]) -> Drift:
         fresh_database.as_superuser().execute("UPDATE shared.tenants SET revision = revision WHERE slug = 'km'")
-        return {}
+        return Drift({}, {})
 
     monkeypatch.setattr(Source, "find_drift", migrate)
     with pytest.raises(TenantChanged):

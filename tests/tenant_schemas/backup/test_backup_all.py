@@ -1,6 +1,8 @@
 """All tenants are backed up under one snapshot, and a tenant that fails stops no other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.schema_diff.compare import Drift
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.backups import KEYS, MIGRATED, paying, rows_in, source_of
+from tests.factories.locks import held_tenant
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
@@ -90,7 +94,60 @@ def test_one_that_fails_stops_no_other_and_leaves_nothing(
 def test_a_schema_that_is_gone_is_its_own_failure(fresh_database: Database, tmp_path: Path) -> None:
     fresh_database.as_superuser().execute("DROP SCHEMA eur_schema CASCADE")
     taken = taken_of(fresh_database, BackupOptions(folder=tmp_path))
-    assert taken["eur"].error
+    assert "Schema eur_schema of tenant eur is gone" in (taken["eur"].error or "")
+    assert taken["km"].bundle
+
+
+def test_a_locked_tenant_fails_alone_and_the_session_that_locks_it_is_named(
+    fresh_database: Database, tmp_path: Path
+) -> None:
+    """The registry, the fingerprints and drift of the others are read all the same."""
+    source = replace(source_of(fresh_database), lock_timeout_ms=50)
+    with held_tenant(fresh_database, "eur") as pid:
+        taken = {taken.slug: taken for taken in back_up_all(source, BackupOptions(folder=tmp_path))}
+    assert taken["km"].bundle
+    for part in ("eur can't be read", "lock timeout", f"process {pid}", "a forgotten shell"):
+        assert part in (taken["eur"].error or "")
+    assert [folder.name.partition("-")[0] for folder in tmp_path.iterdir()] == ["km"]
+
+
+def test_a_tenant_that_is_locked_after_the_look_for_drift_is_named_in_the_same_way(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = replace(source_of(fresh_database), lock_timeout_ms=50)
+    with ExitStack() as lock:
+
+        def lock_eur(_: Source, __: Sequence[Tenant]) -> Drift:
+            lock.enter_context(held_tenant(fresh_database, "eur"))
+            return Drift({}, {})
+
+        monkeypatch.setattr(Source, "find_drift", lock_eur)
+        taken = {taken.slug: taken for taken in back_up_all(source, BackupOptions(folder=tmp_path))}
+    assert taken["km"].bundle
+    assert "lock timeout. Blocked by: postgres (process" in (taken["eur"].error or "")
+
+
+def test_a_tenant_that_is_locked_for_a_while_is_backed_up_after_the_others(
+    fresh_database: Database, tmp_path: Path
+) -> None:
+    """A migration of one tenant may run longer than the first short wait."""
+    fresh_database.as_superuser().execute("ALTER TABLE eur_schema.wallets ADD COLUMN nickname text")
+    source = replace(source_of(fresh_database, "wallet_migrator"), lock_timeout_ms=60_000)
+    with ExitStack() as lock:
+        lock.enter_context(held_tenant(fresh_database, "eur"))
+        taken = back_up_all(source, BackupOptions(folder=tmp_path, with_dump=True))
+        assert next(taken).slug == "km"
+        lock.close()
+        (last,) = taken
+    assert (last.slug, last.error) == ("eur", None)
+
+
+def test_a_schema_without_rights_for_this_login_is_its_own_failure(fresh_database: Database, tmp_path: Path) -> None:
+    """As a restore with --no-owner --no-acl leaves it."""
+    fresh_database.as_superuser().execute("REVOKE ALL ON SCHEMA eur_schema FROM wallet_owner")
+    fresh_database.as_superuser().execute("ALTER SCHEMA eur_schema OWNER TO postgres")
+    taken = taken_of(fresh_database, BackupOptions(folder=tmp_path), "wallet_migrator")
+    assert "permission denied for schema eur_schema" in (taken["eur"].error or "")
     assert taken["km"].bundle
 
 
@@ -104,10 +161,10 @@ def test_a_tenant_that_is_migrated_meanwhile_has_a_snapshot_of_its_own(
         if not done:
             done.append(fresh_database.as_superuser().execute(MIGRATED))
 
-    def find_drift(source: Source, tenants: Sequence[Tenant]) -> Mapping[str, Sequence[str]]:
+    def find_drift(source: Source, tenants: Sequence[Tenant]) -> Drift:
         if moment == "before the snapshot":
             migrate_once()
-        return {}
+        return Drift({}, {})
 
     original = backup_all.lock_tables
 

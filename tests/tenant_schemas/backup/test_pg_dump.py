@@ -47,7 +47,7 @@ def test_a_dump_sees_what_its_snapshot_sees(fresh_database: Database, tmp_path: 
     snapshot = snapshot_of(fresh_database)
     fill(fresh_database, 1000)
     file = tmp_path / "schema.dump"
-    file.write_bytes(b"".join(dump_schema(source_of(fresh_database).conninfo, "km_schema", snapshot)))
+    file.write_bytes(b"".join(dump_schema(source_of(fresh_database).conninfo, "km_schema", snapshot, 1000)))
     command = [newest_pg_dump().with_name("pg_restore"), "--data-only", "--table=reconciliations", "--file=-", file]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "COPY km_schema.reconciliations" in said
@@ -63,7 +63,7 @@ def test_a_name_that_would_be_a_pattern_is_a_name(fresh_database: Database, tmp_
         superuser.execute(f"CREATE SCHEMA {schema}")
         superuser.execute(f"CREATE TABLE {schema}.t ()")
     file = tmp_path / "schema.dump"
-    file.write_bytes(b"".join(dump_schema(fresh_database.url(), name, snapshot_of(fresh_database))))
+    file.write_bytes(b"".join(dump_schema(fresh_database.url(), name, snapshot_of(fresh_database), 1000)))
     tables = [
         line.split(" TABLE ")[1] for line in listed(file).splitlines() if " TABLE " in line and "DATA" not in line
     ]
@@ -72,7 +72,7 @@ def test_a_name_that_would_be_a_pattern_is_a_name(fresh_database: Database, tmp_
 
 def test_a_schema_that_is_not_there_is_an_error_and_no_empty_dump(fresh_database: Database) -> None:
     with pytest.raises(DumpFailed, match="no matching schemas"):
-        list(dump_schema(fresh_database.url(), "nope", snapshot_of(fresh_database)))
+        list(dump_schema(fresh_database.url(), "nope", snapshot_of(fresh_database), 1000))
 
 
 def test_a_role_that_may_not_read_everything_leaves_no_file(fresh_database: Database, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_role_that_may_not_read_everything_leaves_no_file(fresh_database: Data
         snapshot = snapshot_of(fresh_database)
         pieces, said = [], ""
         try:
-            for piece in dump_schema(source_of(fresh_database).conninfo, "km_schema", snapshot):
+            for piece in dump_schema(source_of(fresh_database).conninfo, "km_schema", snapshot, 1000):
                 pieces.append(piece)
         except DumpFailed as error:
             said = str(error)
@@ -133,7 +133,7 @@ def test_the_password_is_not_on_the_command_line(fresh_database: Database) -> No
     fill(fresh_database, 20_000)
     snapshot = snapshot_of(fresh_database)
     source = source_of(fresh_database)
-    running = dump_schema(source.conninfo, "km_schema", snapshot)
+    running = dump_schema(source.conninfo, "km_schema", snapshot, 1000)
     next(running)
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _is_readable(path)]
     dumps = [line for line in lines if b"pg_dump" in line and snapshot.encode() in line]

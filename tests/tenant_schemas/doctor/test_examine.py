@@ -5,6 +5,7 @@ from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import engine, findings
+from tests.factories.locks import held_tenant
 
 
 def test_a_sound_installation_has_no_findings(database: Database) -> None:
@@ -46,3 +47,22 @@ def test_a_database_with_no_installation_is_one_finding(database: Database, tena
     migrations = Migrations(tenancy_migrations.setup_cfg, ServiceRoles.named("nobodys"))
     with database.admin_engine().connect() as connection:
         assert [finding.check for finding in examine(connection, migrations)] == ["prepared"]
+
+
+def test_a_locked_tenant_is_one_finding_that_names_the_session(fresh_database: Database) -> None:
+    with held_tenant(fresh_database, "km") as pid, fresh_database.admin_engine().connect() as connection:
+        found = findings(connection, lock_timeout_ms=50, is_full=True)
+    (finding,) = found
+    assert (finding.check, finding.where) == ("unreadable", "schema km_schema")
+    assert f"process {pid}" in finding.what
+
+
+def test_a_schema_that_the_migrator_may_not_use_hides_no_other(fresh_database: Database) -> None:
+    """As a restore with --no-owner --no-acl leaves it."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("UPDATE eur_schema.alembic_version SET version_num = '0001'")
+    superuser.execute("REVOKE ALL ON SCHEMA km_schema FROM wallet_owner")
+    superuser.execute("ALTER SCHEMA km_schema OWNER TO postgres")
+    with fresh_database.admin_engine().connect() as connection:
+        found = {(finding.check, finding.where) for finding in findings(connection)}
+    assert {("unreadable", "schema km_schema"), ("revision", "schema eur_schema")} <= found

@@ -2,10 +2,10 @@
 
 import pytest
 
+from tenant_schemas import visits
 from tenant_schemas.doctor import Severity
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.migrations.history import Migrations
-from tenant_schemas.schema_diff import compare
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.doctor import broken, engine, findings, seen
 
@@ -128,7 +128,7 @@ def test_schemas_of_different_revisions_are_not_compared(database: Database) -> 
 
 def test_many_tenants_are_examined_some_at_a_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no lock on an examined schema is kept."""
-    monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
+    monkeypatch.setattr(visits, "TENANTS_AT_ONCE", 1)
     locks = (
         "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
         " WHERE l.pid = pg_backend_pid() AND c.relnamespace <> 'pg_catalog'::regnamespace"

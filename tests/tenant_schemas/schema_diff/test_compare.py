@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
-from tenant_schemas import registry
+from tenant_schemas import registry, visits
 from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema
-from tenant_schemas.schema_diff import compare
 from tenant_schemas.schema_diff.compare import Drift, drifted_objects, find_drift
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.histories import HEAD, copied_histories
+from tests.factories.locks import held_tenant
 
 pytestmark = pytest.mark.both_servers
 
@@ -124,7 +124,8 @@ def test_what_the_schema_says_of_its_revision_counts_too(database: Database, ten
 
 def test_a_schema_that_is_gone_is_drift(fresh_database: Database, tenancy_migrations: Migrations) -> None:
     found = drift_in(fresh_database, tenancy_migrations, "DROP SCHEMA km_schema CASCADE")
-    assert found == {"km_schema": [f"alembic_version: nothing, but the registry says {HEAD}"]}
+    assert list(found) == ["km_schema"]
+    assert "Schema km_schema of tenant km is gone" in found["km_schema"][0]
 
 
 def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(
@@ -142,10 +143,10 @@ def test_what_was_noted_is_known_to_who_may_not_make_it(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:
     look_and_note(fresh_database, tenancy_migrations)
-    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {})
+    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {}, {"km_schema": HEAD})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
     assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift(
-        {"km_schema": ["column wallets.nickname"]}, {}
+        {"km_schema": ["column wallets.nickname"]}, {}, {"km_schema": HEAD}
     )
 
 
@@ -166,7 +167,7 @@ def test_what_was_noted_is_not_made_again(fresh_database: Database, tenancy_migr
     with fresh_database.admin_engine().connect() as connection:
         found = find_drift(connection, tenancy_migrations, registry.all_tenants(connection))
         reference = make_reference(connection, tenancy_migrations, registry.all_tenants(connection), HEAD)
-    assert found == Drift({}, {})
+    assert found == Drift({}, {}, {"eur_schema": HEAD, "km_schema": HEAD})
     assert "LockNotAvailable" in (reference.failure or "")
 
 
@@ -195,7 +196,7 @@ def test_looking_leaves_the_db_transaction_as_it_was(
     database: Database, monkeypatch: pytest.MonkeyPatch, tenancy_migrations: Migrations
 ) -> None:
     """No schema, no lock, no other role or search_path, although it compares one tenant at a time."""
-    monkeypatch.setattr(compare, "TENANTS_AT_ONCE", 1)
+    monkeypatch.setattr(visits, "TENANTS_AT_ONCE", 1)
     state = """
         SELECT current_user, current_setting('search_path'), current_setting('lock_timeout'),
             (SELECT count(*) FROM pg_namespace),
@@ -219,3 +220,30 @@ def test_a_new_tenant_stamps_no_other(fresh_database: Database, tenancy_migratio
     versions = [fresh_database.as_superuser().execute(VERSIONS.format(slug)).fetchall() for slug in ("old", "jp")]  # type: ignore[arg-type]
     assert versions == [[(OLD,)], [(HEAD,)]]
     assert drift_in(fresh_database, tenancy_migrations) == {}
+
+
+def test_a_locked_tenant_is_a_failure_and_the_drift_of_the_others_is_found(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    with held_tenant(fresh_database, "eur") as pid, fresh_database.admin_engine().begin() as connection:
+        tenants = registry.all_tenants(connection)
+        found = find_drift(connection, tenancy_migrations, tenants, lock_timeout_ms=50)
+    assert found.objects == {"km_schema": ["column wallets.nickname"]}
+    assert list(found.failures) == ["eur_schema"]
+    assert f"process {pid}" in str(found.failures["eur_schema"])
+
+
+def test_a_drifted_schema_that_is_locked_after_an_earlier_look_is_a_failure(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    """Its stamp says that it has drifted, but not in which objects."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    superuser.execute("DROP TABLE km_schema.alembic_version")
+    with fresh_database.admin_engine().begin() as connection:
+        find_drift(connection, tenancy_migrations, registry.all_tenants(connection))
+    with held_tenant(fresh_database, "km"), fresh_database.admin_engine().begin() as connection:
+        tenants = registry.all_tenants(connection)
+        found = find_drift(connection, tenancy_migrations, tenants, lock_timeout_ms=50)
+    assert list(found.failures) == ["km_schema"]
