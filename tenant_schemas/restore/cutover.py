@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import psycopg
@@ -118,9 +118,8 @@ def _retire_schema(
     if replacement.take_over:
         replacement.take_over(current.schema_name)
     revoke_schema_rights(connection, current, roles)
-    due = datetime.now(UTC) + replacement.keep
     record_retired_schema(
-        connection, schema_name=current.schema_name, tenant=current, reason="replaced", drop_after=due
+        connection, schema_name=current.schema_name, tenant=current, reason="replaced", keep=replacement.keep
     )
     return current.schema_name
 
