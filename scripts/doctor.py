@@ -1,8 +1,9 @@
 """Check this installation and report every problem. Changes nothing.
 
 Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
-rights, the registry, whether each tenant's schema is as the migrations make it, and what the prover found. A schema
-that is as the last `migration_status --drift` saw it is not described again, except with --full.
+rights, the registry, whether each configured login can log in and each secret is that of the installation, whether each
+tenant's schema is as the migrations make it, and what the prover found. A schema that is as the last `migration_status
+--drift` saw it is not described again, except with --full.
 
 Examples:
     python -m scripts.doctor
@@ -21,6 +22,7 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import admin_engine
+from app.login_checks import login_findings, secret_findings
 from app.prover.doctor import proof_findings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
@@ -33,6 +35,7 @@ from scripts.support.console import (
     show_table,
 )
 from tenant_schemas.doctor import Finding, Severity, examine, unseen
+from tenant_schemas.registry import all_tenants
 
 
 @click.command(help=__doc__)
@@ -46,7 +49,7 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
 @json_option
 @exit_on_error()
 def main(*, superuser_url: str | None, is_full: bool, as_json: bool) -> None:
-    settings = settings_or_exit()
+    settings = settings_or_exit(checks_secret=False)
     findings, unchecked = _examine(superuser_url or admin_url_or_exit(settings), settings, is_full=is_full)
     if as_json:
         show_json({"findings": findings, "unseen": unchecked})
@@ -66,7 +69,8 @@ def _examine(url: str, settings: Settings, *, is_full: bool) -> tuple[list[Findi
             is_full=is_full,
         )
         proofs = proof_findings(connection, settings.proof_max_age_seconds)
-        return [*findings, *proofs], unseen(connection)
+        logins = [*secret_findings(connection, settings), *login_findings(all_tenants(connection), settings)]
+        return [*findings, *logins, *proofs], unseen(connection)
 
 
 def _show(findings: list[Finding], unchecked: list[str]) -> None:

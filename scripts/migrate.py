@@ -2,12 +2,15 @@
 
 Each tenant is migrated in its own db transaction. A tenant that fails stays at its old revision, and the others go on.
 A tenant whose tables are locked by another session is tried again after the others; the report names that session. A
-run can be interrupted at any time: run it again.
+run can be interrupted at any time: run it again. When all tenants are at the head, the retired schemas that restores
+replaced follow, so that `restore_tenant --from-retired` can put them back.
 
 Examples:
     python -m scripts.migrate --dry-run
     python -m scripts.migrate
     python -m scripts.migrate --canary eur --share 10
+
+The first run stores the check values of the secrets, which all commands compare from then on.
 
 Prints the plan and the progress on standard error, then a table of the schemas that failed (of all schemas, if there
 are at most 20) and the totals. `migration_status --run` shows the record of a run.
@@ -26,6 +29,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from app.db import admin_engine
+from app.secret_checks import record_first_secrets
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -43,6 +47,7 @@ from scripts.support.migration_progress import MigrationProgress
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.restore.retired_migrations import migrate_retired_schemas
 from tenant_schemas.schema_diff.reference import store_head_fingerprint
 
 _MAX_OUTCOMES_SHOWN: Final = 20
@@ -138,13 +143,15 @@ def main(
         is_atomic=is_atomic,
         wait_seconds=wait_seconds,
     )
-    engine = admin_engine(admin_url_or_exit(settings_or_exit()))
+    settings = settings_or_exit()
+    engine = admin_engine(admin_url_or_exit(settings))
     with exit_on_error():
         try:
             if dry_run:
                 show_sql(engine, MIGRATIONS, options)
             else:
                 _run(engine, options, as_json=as_json)
+                record_first_secrets(engine, settings)
         except RevisionRefused as error:
             exit_with(str(error), BAD_ARGUMENTS)
 
@@ -170,6 +177,8 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
     except (MigrationError, DBAPIError):
         _show(outcomes, as_json=as_json)
         raise
+    if not (options.names_tenants or options.to or options.shared_to or any(each.has_failed for each in outcomes)):
+        outcomes += migrate_retired_schemas(engine, MIGRATIONS)
     _show(outcomes, as_json=as_json)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)

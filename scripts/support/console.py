@@ -17,7 +17,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
-from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
+from app.secret_checks import refuse_wrong_secret
+from tenant_schemas.errors import NameRefused, SecretRefused, TenancyError, TenantNotFound
 from tenant_schemas.printable import printable
 
 # Help texts: a blank line between paragraphs, also after the first one.
@@ -31,12 +32,17 @@ _MAX_BOXED_ROWS = 100
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-def settings_or_exit() -> Settings:
-    """The settings of the environment. Exits 2 with a list of all faults."""
+def settings_or_exit(*, checks_secret: bool = True) -> Settings:
+    """The settings of the environment. Exits 2 with a list of all faults, and for a TENANT_SECRET that is not that of
+    the installation, unless the command itself tells of that.
+    """
     try:
-        return read_settings()
-    except ConfigurationError as error:
+        settings = read_settings()
+        if checks_secret:
+            refuse_wrong_secret(settings)
+    except (ConfigurationError, SecretRefused) as error:
         exit_with(str(error), BAD_ARGUMENTS)
+    return settings
 
 
 def admin_url_or_exit(settings: Settings) -> str:

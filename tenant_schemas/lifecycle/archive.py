@@ -41,6 +41,8 @@ def _change_status(connection: Connection, slug: str, status: TenantStatus, allo
     before = lock_tenant_by_slug(connection, slug)
     if before.status not in allowed:
         names = " or ".join(sorted(allowed))
-        raise StatusRefused(f"Tenant {slug!r} is {before.status}, and this needs one that is {names}. Nothing was changed.")
+        raise StatusRefused(
+            f"Tenant {slug!r} is {before.status}, and this needs one that is {names}. Nothing was changed."
+        )
     set_status(connection, before.id, status)
     return before

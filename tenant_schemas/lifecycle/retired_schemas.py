@@ -57,8 +57,8 @@ def record_retired_schema(
     when `keep` has passed on the server's clock. `role_name` is a login role to drop with it. Raises NameRefused.
     """
     connection.exec_driver_sql(
-        "INSERT INTO shared.spare_schemas (schema_name, tenant_id, slug, role_name, reason, drop_after)"
-        " VALUES (%s, %s, %s, %s, %s, clock_timestamp() + %s)",
+        "INSERT INTO shared.spare_schemas (schema_name, tenant_id, slug, role_name, reason, since, drop_after)"
+        " VALUES (%s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp() + %s)",
         (check_name(schema_name, NAME_MAX_LENGTH), tenant.id, tenant.slug, role_name, reason, keep),
     )
 

@@ -6,7 +6,7 @@ from tenant_schemas.tenant import TenantStatus
 from tenant_schemas.testing.plugin import Database
 from tests.factories.script_runner import Run
 
-pytestmark = pytest.mark.usefixtures("mark")
+pytestmark = [pytest.mark.both_servers, pytest.mark.usefixtures("mark")]
 
 
 def test_the_scripts_suspend_and_resume_and_the_log_says_so(run: Run, fresh_database: Database) -> None:
