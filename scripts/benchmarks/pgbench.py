@@ -22,7 +22,8 @@ _RATE = re.compile(r"^tps = ([0-9.]+) \(without initial connection time\)$", re.
 class Pgbench:
     """Runs a script for each tenant or, without `scripts`, pgbench's built-in one. Each slice uses the next login.
 
-    `logins` has the URLs by slug of the tenant; transactions under the slug "" are not counted as payments.
+    `logins` has the URLs by slug of the tenant; transactions under the slug "" are not counted as payments. `pace` is
+    how many transactions all clients together start in a second; None: as many as they can.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Pgbench:
     logins: Mapping[str, str]
     clients: int
     scripts: Mapping[str, str] | None = None
+    pace: int | None = None
     _slices: int = 0
 
     def run(self, seconds: float) -> Slice:
@@ -50,6 +52,8 @@ class Pgbench:
             *("--no-vacuum", "--protocol=prepared", f"--client={self.clients}", f"--time={ceil(seconds)}"),
             *(f"--jobs={min(self.clients, os.cpu_count() or 1)}", "--log", f"--log-prefix={folder / 'log'}"),
         ]
+        if self.pace is not None:
+            arguments.append(f"--rate={self.pace}")
         if self.scripts is None:
             return arguments
         script = folder / "script.sql"

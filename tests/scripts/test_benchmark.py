@@ -139,18 +139,19 @@ def test_a_small_fleet_has_a_ratio_for_each_work_and_leaves_nothing() -> None:
     assert own["largest_backend_mib"] <= own["backends_mib"]
 
 
-@needs_redis
-@needs_nats
-@needs_rabbitmq
 def test_events_are_measured_in_tiny_slices_and_leave_nothing() -> None:
     tiny = ["--seconds", "0.5", "--rounds", "1", "--clients", "2", "--wallets", "10", "--tenants", "4"]
     told = benchmark("events", *tiny)
-    assert list(told["ways"]) == ["without", "trigger", "relay", "snapshot"]
+    assert list(told["ways"]) == ["without", "trigger", "relay", "snapshot", "paced", "paced-snapshot"]
+    assert set(told["lag_ms"]) == {"paced", "paced-snapshot"}
     assert all(way["ratio_to_without"] > 0 for way in told["ways"].values())
     assert told["stamped_per_second"] > 0
     assert told["sweep_in_payments"] > 0
 
 
+@needs_redis
+@needs_nats
+@needs_rabbitmq
 def test_brokers_in_tiny_slices_confirm_everything_and_keep_nothing(
     rabbit_broker: RabbitBroker, redis_broker: RedisBroker, nats_broker: NatsBroker
 ) -> None:

@@ -147,6 +147,7 @@ DEFINERS = (
 TENANT_FUNCTIONS = (
     *DEFINERS,
     "audit_hash_v1(bytea,{schema_name}.audit_log)",
+    "events_waiting_v1()",
     "credit_used_minor({schema_name}.wallets)",
     "deposit_balance_minor({schema_name}.wallets)",
     "events_audit_v1()",
