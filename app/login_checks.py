@@ -18,7 +18,8 @@ from tenant_schemas.tenant import Tenant
 _CONNECT_SECONDS: Final = 5
 _SET_RIGHT: Final = {
     TENANT_SECRET: "Set the right one. To change it: `python -m scripts.rotate_tenant_secret`.",
-    "SECRET_KEY": "Set the right one: it encrypts the second factors. To accept a new one, delete the check value.",
+    "SECRET_KEY": "Set the right one: it encrypts the second factors. To accept a new one: "
+    "DELETE FROM shared.secret_checks WHERE name = 'SECRET_KEY'; and run `python -m scripts.migrate`.",
 }
 _CREATE_ROLES: Final = "Run `python -m scripts.create_roles` with the right URLs."
 
