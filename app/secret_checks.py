@@ -1,5 +1,10 @@
 """Compares the secrets of the settings with their check values before a process or a command does anything."""
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Final
+
 import psycopg
 import sqlalchemy as sa
 
@@ -15,7 +20,8 @@ from tenant_schemas.secret_checks import (
 )
 from tenant_schemas.tenant import Tenant
 
-_CONNECT_SECONDS = 3
+_CONNECT_SECONDS: Final = 3
+_TENANTS_TRIED: Final = 5
 
 
 def secrets_of(settings: Settings) -> dict[str, str]:
@@ -36,30 +42,36 @@ def refuse_wrong_secret(settings: Settings) -> None:
 
 
 def record_first_secrets(engine: sa.Engine, settings: Settings) -> None:
-    """Store the check values that are missing, as the migrator; commits. Raises SecretRefused if the login of a tenant
-    refuses the password that TENANT_SECRET gives: then none is stored.
+    """Store the check values that are missing, as the migrator; commits. Raises SecretRefused if the logins of several
+    tenants refuse the passwords that TENANT_SECRET gives, and none takes one: then none is stored.
     """
     secrets = secrets_of(settings)
     with engine.begin() as connection:
         missing = missing_checks(driver_of(connection), secrets)
         if TENANT_SECRET in missing:
-            for tenant in all_tenants(connection)[:1]:
-                _prove(engine, settings, tenant)
+            _prove(engine, settings, all_tenants(connection)[:_TENANTS_TRIED])
         record_secrets(driver_of(connection), {name: secrets[name] for name in missing})
 
 
-def _prove(engine: sa.Engine, settings: Settings, tenant: Tenant) -> None:
-    """Log in as the tenant. Any other failure than a rejected password proves nothing."""
+def _prove(engine: sa.Engine, settings: Settings, tenants: Sequence[Tenant]) -> None:
+    """Log in as one of the tenants. A login may have changed its own password, so one refusal proves nothing."""
+    rejected = [tenant.slug for tenant in takewhile(partial(_is_rejected, engine, settings), tenants)]
+    if tenants and len(rejected) == len(tenants):
+        raise SecretRefused(
+            f"TENANT_SECRET is not the secret of this installation: with the passwords that it gives, none of these "
+            f"tenants can log in: {', '.join(rejected)}. No check value was stored. Set the right one, or run "
+            "`python -m scripts.rotate_tenant_secret`."
+        )
+
+
+def _is_rejected(engine: sa.Engine, settings: Settings, tenant: Tenant) -> bool:
+    """Whether the tenant's login rejects its password. Any other failure proves nothing."""
+    url = tenant_url(engine.url, settings.tenant_secret, tenant)
     try:
-        psycopg.connect(
-            tenant_url(engine.url, settings.tenant_secret, tenant), connect_timeout=_CONNECT_SECONDS
-        ).close()
+        psycopg.connect(url, connect_timeout=_CONNECT_SECONDS).close()
     except psycopg.OperationalError as error:
-        if error.pgconn is not None and error.pgconn.used_password:
-            raise SecretRefused(
-                f"TENANT_SECRET is not the secret of this installation: tenant {tenant.slug} can't log in with the "
-                "password that it gives. Set the right one, or run `python -m scripts.rotate_tenant_secret`."
-            ) from error
+        return error.pgconn is not None and error.pgconn.used_password
+    return False
 
 
 def tenant_url(url: sa.URL, secret: str, tenant: Tenant) -> str:

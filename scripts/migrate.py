@@ -28,6 +28,7 @@ import rich_click as click
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from app.config import Settings
 from app.db import admin_engine
 from app.secret_checks import record_first_secrets
 from app.tenancy import MIGRATIONS
@@ -150,13 +151,12 @@ def main(
             if dry_run:
                 show_sql(engine, MIGRATIONS, options)
             else:
-                _run(engine, options, as_json=as_json)
-                record_first_secrets(engine, settings)
+                _run(engine, settings, options, as_json=as_json)
         except RevisionRefused as error:
             exit_with(str(error), BAD_ARGUMENTS)
 
 
-def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
+def _run(engine: sa.Engine, settings: Settings, options: MigrateOptions, *, as_json: bool) -> None:
     """Migrate, and print the outcomes, also those before an interruption or an error. Exits 1 if a schema failed or was
     not reached.
     """
@@ -180,6 +180,7 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
     if not (options.names_tenants or options.to or options.shared_to or any(each.has_failed for each in outcomes)):
         outcomes += migrate_retired_schemas(engine, MIGRATIONS)
     _show(outcomes, as_json=as_json)
+    record_first_secrets(engine, settings)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
     store_head_fingerprint(engine, MIGRATIONS)

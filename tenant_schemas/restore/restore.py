@@ -5,7 +5,6 @@ tables of `shared` against writes. The second loads, proves, creates missing use
 its last step. So after an interruption the tenant is either completely restored or unchanged.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -190,7 +189,9 @@ def planned_tenant(
     if slug:
         return new
     # The dropped tenant's epoch is unknown. A new, higher epoch keeps an old password from becoming valid again.
-    return replace(new, id=backed_up.id, status=backed_up.status, login_epoch=int(time.time()) // 60)
+    with destination.engine.connect() as connection:
+        epoch = connection.exec_driver_sql("SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::int").scalar_one()
+    return replace(new, id=backed_up.id, status=backed_up.status, login_epoch=epoch)
 
 
 def check_revisions_known(migrations: Migrations, manifest: Manifest) -> None:
