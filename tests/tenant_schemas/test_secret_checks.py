@@ -16,15 +16,14 @@ def test_a_rotation_waits_for_a_tenant_that_is_being_made_and_the_next_is_refuse
     engine, secret = fresh_database.admin_engine(), fresh_database.tenant_secret
     with engine.begin() as connection:
         replace_secret(driver_of(connection), TENANT_SECRET, secret)
-    with engine.connect() as making, engine.connect() as rotating:
+    with engine.begin() as making:
         check_tenant_secret(driver_of(making), secret, lock=True)
-        rotating.exec_driver_sql("SET LOCAL lock_timeout TO 100")
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            replace_secret(driver_of(rotating), TENANT_SECRET, "new")
-        making.rollback()
-        rotating.rollback()
+        with engine.connect() as rotating, rotating.begin():
+            rotating.exec_driver_sql("SET LOCAL lock_timeout TO 100")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                replace_secret(driver_of(rotating), TENANT_SECRET, "new")
+    with engine.begin() as rotating:
         replace_secret(driver_of(rotating), TENANT_SECRET, "new")
-        rotating.commit()
     roles = fresh_database.as_superuser().execute("SELECT count(*) FROM pg_roles").fetchone()
     with pytest.raises(SecretRefused, match="rotate_tenant_secret"):
         make_tenant(fresh_database, tenancy_migrations, "late", {"currency": "EUR"})
