@@ -74,12 +74,13 @@ def cloud_event(row: EventRow, *, tenant_id: UUID, feed_id: UUID) -> Members:
 
 
 def thin(body: Members) -> Members:
-    """The event without amounts and free text: ids, and what proves that none is missing."""
-    data = {name: value for name, value in body["data"].items() if name.endswith("Id") or name in _PROOF}
+    """The event without amounts and free text: what it is about, and what proves that none is missing."""
+    data = {name: value for name, value in body["data"].items() if name.endswith("Id") or name in _THIN}
     return {**body, "data": data}
 
 
-_PROOF: Final = frozenset({"seq", "hash", "previousHash"})
+# A command's id says something only beside its source.
+_THIN: Final = frozenset({"seq", "hash", "previousHash", "commandSource"})
 
 
 # By the last word of their types. The kind of any other type is its first word.

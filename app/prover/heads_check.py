@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import orjson
+import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -16,6 +17,8 @@ from app.prover.heads import BATCH, PREFIX, Rest
 from app.signing_keys import KeyRing
 from tenant_schemas.search_path import BindingEngine
 from tenant_schemas.tenant import Tenant
+
+log = structlog.get_logger(__name__)
 
 _CHANGED: Final = """
     SELECT h.wallet_id, h.seq, t.hash IS NULL
@@ -55,7 +58,9 @@ def _fault_of(path: Path, tenant: Tenant, keys: KeyRing) -> str | None:
         if about["tenantId"] != str(tenant.id):
             return "is another tenant's"
         public = {key.kid: key.pair.public_key for key in keys.keys}.get(signed["kid"])
-        if public is not None:
+        if public is None:
+            log.warning("heads_of_an_unknown_key", tenant=tenant.slug, file=path.name, kid=signed["kid"])
+        else:
             signature = urlsafe_b64decode(signed["signature"] + "==")
             cast(Ed25519PublicKey, public).verify(signature, PREFIX + digest.digest())
     except InvalidSignature:

@@ -24,6 +24,7 @@ from tenant_schemas.context import current_tenant
 from tenant_schemas.flask import connections
 
 MOST_FAULTS: Final = 10
+LONGEST_TEXT: Final = 100  # of a fault: names of fields are the sender's
 _RUN: Final = """
     SELECT outcome, code, detail, subject_id, event_id, repeated
     FROM command_run_v1(%s, %s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s::jsonb, %s)"""
@@ -81,8 +82,13 @@ def run_command(command: Command, actor: Actor) -> Outcome:
 
 
 def _bounded(members: dict[str, Any]) -> dict[str, Any]:
-    """The refusal's members with some of its faults: a command may have thousands, and its answer is stored."""
-    return {**members, "errors": members["errors"][:MOST_FAULTS]} if "errors" in members else members
+    """The refusal's members with some of its faults: a command may have thousands and long ones, and its answer is
+    stored.
+    """
+    if "errors" not in members:
+        return members
+    faults = members["errors"][:MOST_FAULTS]
+    return {**members, "errors": [{name: text[:LONGEST_TEXT] for name, text in each.items()} for each in faults]}
 
 
 def _json(value: Any) -> str:

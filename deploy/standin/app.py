@@ -3,6 +3,7 @@ webhooks, commands, and a page.
 """
 
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, abort, request
 from flask.typing import ResponseReturnValue
@@ -16,7 +17,13 @@ from deploy.standin.identity import Identity
 from deploy.standin.inbox import Inbox
 from deploy.standin.proof import Incomplete
 
+MOST_TIMES = 10
 PAGE = Path(__file__).with_name("page.html")
+
+
+def members_of_request() -> dict[str, Any]:
+    body = request.get_json()
+    return body if isinstance(body, dict) else abort(422, "the body is a JSON object")
 
 
 def create_app(
@@ -32,7 +39,7 @@ def create_app(
 
     @app.post("/login")
     def log_in() -> ResponseReturnValue:
-        body = request.get_json()
+        body = members_of_request()
         token = identity.log_in(str(body.get("email")), str(body.get("password")))
         return {"accessToken": token} if token else abort(401)
 
@@ -68,9 +75,11 @@ def create_app(
     def command_payment() -> ResponseReturnValue:
         """Command a payment by queue; `times` sends the same command again, as a broker may."""
         token, _ = bearer()
-        body = request.get_json()
-        sent = commands.send_payment(str(own_wallet(token).id), body["amount"], times=int(body.get("times", 1)))
-        return {"commandId": sent}, 202
+        body = members_of_request()
+        amount, times = body.get("amount"), body.get("times", 1)
+        if not isinstance(amount, str) or times not in range(1, MOST_TIMES + 1):
+            abort(422, f"amount is a text, such as 3.20, and times is 1 to {MOST_TIMES}")
+        return {"commandId": commands.send_payment(str(own_wallet(token).id), amount, times=times)}, 202
 
     @app.get("/arrived/<via>")
     def list_arrived(via: str) -> ResponseReturnValue:

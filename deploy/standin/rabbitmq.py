@@ -41,4 +41,18 @@ async def _consume(connection: AbstractConnection, tenant_id: str, take: Callabl
     async with queue.iterator() as messages:
         async for message in messages:
             async with message.process(requeue=True):
-                await asyncio.to_thread(take, json.loads(message.body))
+                event = event_of(message.body)
+                if event is None:
+                    log.error("the message %s is no event of the wallet, and is left out", message.message_id)
+                else:
+                    await asyncio.to_thread(take, event)
+
+
+def event_of(body: bytes) -> dict[str, Any] | None:
+    """None for what would come again for ever, and hold up all events after it."""
+    try:
+        event = json.loads(body)
+    except ValueError:
+        return None
+    is_event = isinstance(event, dict) and {"source", "id", "type", "data"} <= event.keys()
+    return event if is_event and isinstance(event["data"], dict) else None

@@ -139,7 +139,13 @@ def test_an_audit_log_that_was_cut_off_is_found(
     assert "audit log entry" in str(check(engine, tenant, signed))
 
 
-def test_a_changed_file_is_found(engine: BindingEngine, tenant: Tenant, signed: Path, fresh_database: Database) -> None:
+def test_a_changed_file_is_found(
+    engine: BindingEngine,
+    tenant: Tenant,
+    signed: Path,
+    fresh_database: Database,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     text = signed.read_text()
     signed.write_text(text.replace('"seq":4', '"seq":3'))
     assert "signature does not cover" in str(check(engine, tenant, signed))
@@ -147,7 +153,9 @@ def test_a_changed_file_is_found(engine: BindingEngine, tenant: Tenant, signed: 
     assert "damaged" in str(check(engine, tenant, signed))
     signed.write_text(text)
     assert "another tenant's" in str(check(engine, fresh_database.tenant("km"), signed))
+    capsys.readouterr()
     assert check(engine, tenant, signed, KeyRing([make_key(0)])) is None, "the key was removed: the heads still count"
+    assert json.loads(capsys.readouterr().out)["kid"] == RING.signer().kid
 
 
 def test_the_loop_signs_no_new_heads_while_the_last_ones_disagree(

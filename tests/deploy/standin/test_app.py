@@ -73,6 +73,24 @@ def test_only_a_logged_in_user_sees_a_wallet_and_commands(http: FlaskClient) -> 
     assert http.post("/commands/payments", json={"amount": "1.00"}).status_code == 401
 
 
+@pytest.mark.parametrize("body", [[], "text", 5, {"email": {}, "password": []}])
+def test_a_log_in_by_nonsense_is_refused(http: FlaskClient, body: Any) -> None:
+    assert http.post("/login", json=body).status_code in {401, 422}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *([], {}, {"amount": 3}, {"amount": None}, {"amount": "1.00", "times": 11}, {"amount": "1.00", "times": 0}),
+        *({"amount": "1.00", "times": "2"}, {"amount": "1.00", "times": []}, {"amount": "1.00", "times": 1e308}),
+    ],
+)
+def test_a_command_of_nonsense_or_many_times_is_refused(http: FlaskClient, body: Any) -> None:
+    token = http.post("/login", json={"email": "a@example.com", "password": "right"}).get_json()["accessToken"]
+    answer = http.post("/commands/payments", json=body, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 422
+
+
 def test_the_documents_of_a_provider_lead_to_its_keys(http: FlaskClient) -> None:
     described = http.get("/.well-known/openid-configuration").json
     assert described is not None
