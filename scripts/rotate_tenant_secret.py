@@ -1,6 +1,7 @@
 """Give all tenants' logins the passwords of a new TENANT_SECRET, and store its check value.
 
-Set TENANT_SECRET to the new secret before. Everything happens in one db transaction: all passwords are new, or none.
+Set TENANT_SECRET to the new secret before. Everything happens in one db transaction: all passwords are new, or none. A
+tenant whose role is missing is named, and stops no other.
 From then on each command and each starting process with the old secret is refused. Running processes keep their open
 connections and open no new ones, so restart them at once. With TENANT_LOGINS=shared, run `create_roles` next.
 
@@ -12,7 +13,8 @@ Example:
 
 Asks before, unless --yes is given. Prints the number of logins.
 
-Exit codes: 0 all logins have the new passwords; 1 nothing was changed: the error says why; 2 bad arguments or settings.
+Exit codes: 0 all logins have the new passwords; 1 nothing was changed, or roles are missing: the error says which; 2
+bad arguments or settings.
 """
 
 import rich_click as click
@@ -22,7 +24,7 @@ from app.db import admin_engine
 from scripts.support.console import FAILED, admin_url_or_exit, exit_on_error, exit_with, settings_or_exit
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.registry import all_tenants
-from tenant_schemas.roles import driver_of, set_tenant_login, tenant_password
+from tenant_schemas.roles import driver_of, role_exists, set_tenant_login, tenant_password
 from tenant_schemas.secret_checks import TENANT_SECRET, replace_secret
 
 
@@ -35,20 +37,27 @@ def main(*, yes: bool) -> None:
     if not yes and not click.confirm("All tenants' logins and webhooks get new secrets. Go on?", err=True):
         exit_with("Nothing was changed.", FAILED)
     with engine.begin() as connection:
-        number = rotate(connection, settings.tenant_secret)
+        number, missing = rotate(connection, settings.tenant_secret)
     print(f"{number} logins have the passwords of the new TENANT_SECRET. Restart all processes with it.")
+    if missing:
+        exit_with(f"These roles do not exist, so they have no password: {', '.join(missing)}.", FAILED)
 
 
-def rotate(connection: sa.Connection, secret: str) -> int:
-    """Set the passwords and the check value within the migrator's open db transaction; returns the number of logins.
-    Locks the check value first: a tenant that is being provisioned is either among those listed, or is refused.
+def rotate(connection: sa.Connection, secret: str) -> tuple[int, list[str]]:
+    """Set the passwords and the check value within the migrator's open db transaction; returns the number of logins,
+    and the roles that do not exist. Locks the check value first: a tenant that is being provisioned is either among
+    those listed, or is refused.
     """
     set_timeouts(connection)
     replace_secret(driver_of(connection), TENANT_SECRET, secret)
-    tenants = all_tenants(connection)
-    for tenant in tenants:
-        set_tenant_login(connection, tenant, tenant_password(secret, tenant.id, tenant.login_epoch))
-    return len(tenants)
+    missing, number = [], 0
+    for tenant in all_tenants(connection):
+        if role_exists(connection, tenant.role_name):
+            set_tenant_login(connection, tenant, tenant_password(secret, tenant.id, tenant.login_epoch))
+            number += 1
+        else:
+            missing.append(tenant.role_name)
+    return number, missing
 
 
 if __name__ == "__main__":

@@ -61,5 +61,8 @@ def test_a_rotation_gives_all_logins_new_passwords_and_refuses_the_old_secret(
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(old)
     assert findings(run) == []
+    fresh_database.as_superuser().execute("UPDATE shared.tenants SET role_name = 'tenant_gone'")
+    broken = run("rotate_tenant_secret", "--yes")
+    assert (broken.exit_code, "do not exist" in broken.output) == (1, True), broken.output
     monkeypatch.setenv("TENANT_SECRET", fresh_database.tenant_secret)
     assert run("database_url", "--tenant", "turned").exit_code == 2
