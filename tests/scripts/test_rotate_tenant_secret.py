@@ -61,8 +61,9 @@ def test_a_rotation_gives_all_logins_new_passwords_and_refuses_the_old_secret(
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(old)
     assert findings(run) == []
-    fresh_database.as_superuser().execute("UPDATE shared.tenants SET role_name = 'tenant_gone'")
+    fresh_database.as_superuser().execute("ALTER ROLE tenant_turned RENAME TO tenant_away")
     broken = run("rotate_tenant_secret", "--yes")
+    fresh_database.as_superuser().execute("ALTER ROLE tenant_away RENAME TO tenant_turned")
     assert (broken.exit_code, "do not exist" in broken.output) == (1, True), broken.output
     monkeypatch.setenv("TENANT_SECRET", fresh_database.tenant_secret)
     assert run("database_url", "--tenant", "turned").exit_code == 2
