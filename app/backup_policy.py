@@ -4,6 +4,7 @@ assumes the head revision.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
@@ -41,6 +42,7 @@ _NEWEST_AUDIT: Final = r"""
 _HAS_FEED: Final = "SELECT to_regclass('events_head') IS NOT NULL"
 _HAS_FEED_AUDIT: Final = "SELECT to_regprocedure('events_audit_v1()') IS NOT NULL"
 _AUDIT_FEED: Final = "SELECT wallet_id, event_id, finding FROM events_audit_v1() ORDER BY wallet_id, event_id"
+_LAST_CHANGE: Final = "SELECT max(last_posted_at) FROM wallets"
 _IS_PROVEN: Final = "SELECT to_regclass('wallet_proofs') IS NOT NULL"
 _FORGET_PROOFS: Final = (
     "DELETE FROM wallet_proofs",
@@ -63,6 +65,13 @@ def prove(connection: Connection) -> dict[str, Any]:
         "ledger": [dict(zip(accounts, row, strict=True)) for row in connection.execute(ledger)],
         "auditLog": list(connection.execute(_AUDIT_LOG).fetchone() or ()) if is_chained else [],
     }
+
+
+def last_change(connection: Connection) -> datetime | None:
+    """The time of the last movement of money."""
+    moment: datetime | None
+    ((moment,),) = connection.execute(_LAST_CHANGE)
+    return moment
 
 
 def find_faults(connection: Connection) -> list[str]:
@@ -349,4 +358,5 @@ BACKUP_POLICY: Final = BackupPolicy(
     ),
     recreated={"status": "'disabled'"},
     note=note,
+    last_change=last_change,
 )

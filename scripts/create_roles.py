@@ -25,9 +25,11 @@ from tenant_schemas.roles import (
     create_pool_role,
     create_service_roles,
     disable_pool_role,
+    driver_of,
     pool_password,
     revoke_public_on_default_databases,
 )
+from tenant_schemas.secret_checks import check_tenant_secret
 
 
 @click.command(cls=Script, help=__doc__)
@@ -65,6 +67,7 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
     optional = {ROLES.backup: settings.backup_database_url, ROLES.relay: settings.relay_database_url}
     passwords |= {name: str(sa.make_url(url).password) for name, url in optional.items() if url}
     with admin_engine(own_database).begin() as connection:
+        check_tenant_secret(driver_of(connection), settings.tenant_secret, lock=True)
         create_service_roles(connection, ROLES, passwords)
         if settings.tenant_logins == "shared":
             create_pool_role(connection, ROLES, pool_password(settings.tenant_secret))

@@ -1,9 +1,10 @@
 """Check this installation and report every problem. Changes nothing.
 
 Checks the server's settings, the roles and their privileges, row-level security, functions that run with their owner's
-rights, the registry, whether each tenant's schema is as the migrations make it, and what the prover found. A schema
-that is as the last `migration_status --drift` saw it is not described again, except with --full. A tenant whose tables
-another session has locked is one finding, which names that session, and stops no other.
+rights, the registry, whether each configured login can log in and each secret is that of the installation, whether each
+tenant's schema is as the migrations make it, and what the prover found. A schema that is as the last `migration_status
+--drift` saw it is not described again, except with --full. A tenant whose tables another session has locked is one
+finding, which names that session, and stops no other.
 
 Examples:
     python -m scripts.doctor
@@ -22,6 +23,7 @@ import rich_click as click
 
 from app.config import Settings
 from app.db import admin_engine
+from app.login_checks import login_findings, secret_findings
 from app.prover.doctor import proof_findings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
@@ -35,6 +37,7 @@ from scripts.support.console import (
 )
 from scripts.support.script import Script
 from tenant_schemas.doctor import Finding, Severity, examine, unseen
+from tenant_schemas.registry import all_tenants
 
 
 @click.command(cls=Script, help=__doc__)
@@ -48,7 +51,7 @@ from tenant_schemas.doctor import Finding, Severity, examine, unseen
 @lock_timeout_option
 @json_option
 def main(*, superuser_url: str | None, is_full: bool, lock_timeout_ms: int, as_json: bool) -> None:
-    settings = settings_or_exit()
+    settings = settings_or_exit(checks_secret=False)
     findings, unchecked = _examine(
         superuser_url or admin_url_or_exit(settings), settings, is_full=is_full, lock_timeout_ms=lock_timeout_ms
     )
@@ -71,7 +74,8 @@ def _examine(url: str, settings: Settings, *, is_full: bool, lock_timeout_ms: in
             lock_timeout_ms=lock_timeout_ms,
         )
         proofs = proof_findings(connection, settings.proof_max_age_seconds)
-        return [*findings, *proofs], unseen(connection)
+        logins = [*secret_findings(connection, settings), *login_findings(all_tenants(connection), settings)]
+        return [*findings, *logins, *proofs], unseen(connection)
 
 
 def _show(findings: list[Finding], unchecked: list[str]) -> None:

@@ -8,7 +8,8 @@ Examples:
     python -m scripts.drop_retired_schemas --list
     python -m scripts.drop_retired_schemas
 
-Prints each schema and whether it was dropped.
+Prints each schema and whether it was dropped. --list prints revision, tables, rows (as last estimated) and size of
+each: one with a revision can be kept by `backup_retired_schema`, and put back by `restore_tenant --from-retired`.
 
 Exit codes: 0 all were dropped, or none was due; 1 a schema could not be dropped: the table says why; 2 bad arguments.
 """
@@ -26,8 +27,10 @@ from scripts.support.console import (
     settings_or_exit,
     show_json,
     show_table,
+    spelled,
 )
 from scripts.support.script import Script
+from tenant_schemas.lifecycle.retired_contents import contents_of
 from tenant_schemas.lifecycle.retired_schemas import drop_retired_schemas, list_retired_schemas
 
 
@@ -60,12 +63,22 @@ def main(is_list: bool, names: tuple[str, ...], as_json: bool) -> None:
 
 def _show_retired_schemas(engine: Engine, *, as_json: bool) -> None:
     with engine.connect() as connection:
-        schemas = list_retired_schemas(connection)
+        schemas = [(each, contents_of(connection, each)) for each in list_retired_schemas(connection)]
     if as_json:
-        show_json(schemas)
+        show_json([spelled(each) | spelled(contents) for each, contents in schemas])
         return
-    rows = [(each.schema_name, each.slug, each.reason, each.since, each.drop_after, each.role_name) for each in schemas]
-    show_table("Retired schemas", ("schema", "tenant", "reason", "since", "drop after", "login"), rows)
+    rows = [
+        (
+            *(each.schema_name, each.slug, each.reason, each.since, each.drop_after, each.role_name),
+            *(contents.revision, contents.tables, contents.rows, contents.bytes, contents.problem),
+        )
+        for each, contents in schemas
+    ]
+    columns = (
+        *("schema", "tenant", "reason", "since", "drop after", "login"),
+        *("revision", "tables", "rows", "bytes", "problem"),
+    )
+    show_table("Retired schemas", columns, rows)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 Each tenant is migrated in its own db transaction. A tenant that fails stays at its old revision, and the others go on.
 A tenant whose tables are locked by another session is tried again after the others; the report names that session. A
-run can be interrupted at any time: run it again.
+run can be interrupted at any time: run it again. When all tenants are at the head, the retired schemas that restores
+replaced follow, so that `restore_tenant --from-retired` can put them back.
 
 Examples:
     python -m scripts.migrate --dry-run
     python -m scripts.migrate
     python -m scripts.migrate --canary eur --share 10
+
+The first run stores the check values of the secrets, which all commands compare from then on.
 
 Prints the plan and the progress on standard error, then a table of the schemas that failed (of all schemas, if there
 are at most 20) and the totals. `migration_status --run` shows the record of a run.
@@ -27,7 +30,9 @@ import rich_click as click
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from app.config import Settings
 from app.db import admin_engine
+from app.secret_checks import record_first_secrets
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -45,6 +50,7 @@ from scripts.support.script import Script
 from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.migrations.history import Outcome
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.restore.retired_migrations import migrate_retired_schemas
 from tenant_schemas.schema_diff.reference import store_head_fingerprint
 
 _MAX_OUTCOMES_SHOWN: Final = 20
@@ -140,17 +146,18 @@ def main(
         is_atomic=is_atomic,
         wait_seconds=wait_seconds,
     )
-    engine = admin_engine(admin_url_or_exit(settings_or_exit()))
+    settings = settings_or_exit()
+    engine = admin_engine(admin_url_or_exit(settings))
     try:
         if dry_run:
             show_sql(engine, MIGRATIONS, options)
         else:
-            _run(engine, options, as_json=as_json)
+            _run(engine, settings, options, as_json=as_json)
     except RevisionRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
 
 
-def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
+def _run(engine: sa.Engine, settings: Settings, options: MigrateOptions, *, as_json: bool) -> None:
     """Migrate, and print the outcomes, also those before an interruption or an error. Exits 1 if a schema failed or was
     not reached.
     """
@@ -171,7 +178,10 @@ def _run(engine: sa.Engine, options: MigrateOptions, *, as_json: bool) -> None:
     except (MigrationError, DBAPIError):
         _show(outcomes, progress.planned_tenants, as_json=as_json)
         raise
+    if not (options.names_tenants or options.to or options.shared_to or any(each.has_failed for each in outcomes)):
+        outcomes += migrate_retired_schemas(engine, MIGRATIONS)
     _show(outcomes, progress.planned_tenants, as_json=as_json)
+    record_first_secrets(engine, settings)
     if any(outcome.has_failed for outcome in outcomes):
         sys.exit(FAILED)
     store_head_fingerprint(engine, MIGRATIONS)

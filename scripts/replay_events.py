@@ -27,7 +27,8 @@ from app.brokers.publisher import BrokerMisconfigured, BrokerUnavailable, Publis
 from app.errors import ServiceError
 from app.events.models import EVENT_TYPES
 from app.relay.broker_replay import EventRefused, replay_to_broker
-from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_on_error, exit_with, settings_or_exit
+from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, settings_or_exit
+from scripts.support.script import Script
 from tenant_schemas.flask import EXTENSION, tenant_context
 from tenant_schemas.tenant import Tenant
 
@@ -47,7 +48,7 @@ class Moment(click.ParamType[datetime, Any]):
         return moment
 
 
-@click.command(help=__doc__)
+@click.command(cls=Script, help=__doc__)
 @click.argument("slug")
 @click.option("--from", "start", type=Moment(), required=True, help="At or after this moment.")
 @click.option("--to", "end", type=Moment(), help="Before this moment. Default: now.")
@@ -62,7 +63,7 @@ def main(*, slug: str, start: datetime, end: datetime | None, types: tuple[str, 
         exit_with(str(error), BAD_ARGUMENTS)
     app = create_app(settings)
     connections = app.extensions[EXTENSION]
-    with exit_on_error(), closing(publisher), closing(connections), app.app_context(), tenant_context(slug) as tenant:
+    with closing(publisher), closing(connections), app.app_context(), tenant_context(slug) as tenant:
         _replay(publisher, tenant, start, end or datetime.now(UTC), types)
 
 

@@ -17,7 +17,8 @@ from scripts.support.console import BAD_ARGUMENTS, admin_url_or_exit, exit_with,
 from scripts.support.script import Script
 from tenant_schemas.errors import TenantNotFound
 from tenant_schemas.registry import get_tenant, increment_login_epoch
-from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owner, tenant_password
+from tenant_schemas.roles import become_owner, driver_of, set_tenant_login, stop_being_owner, tenant_password
+from tenant_schemas.secret_checks import check_tenant_secret
 
 
 @click.command(cls=Script, help=__doc__)
@@ -31,6 +32,7 @@ from tenant_schemas.roles import become_owner, set_tenant_login, stop_being_owne
 def main(slug: str, is_raised: bool) -> None:
     settings = settings_or_exit()
     with admin_engine(admin_url_or_exit(settings)).begin() as connection:
+        check_tenant_secret(driver_of(connection), settings.tenant_secret, lock=True)
         try:
             tenant = get_tenant(connection, slug)
             if is_raised:

@@ -1,8 +1,14 @@
-"""Restore a tenant from a bundle, in place or, with --as, as a new tenant beside the existing one.
+"""Restore a tenant from a bundle or a retired schema, in place or, with --as, as a new tenant beside the existing one.
 
 In place, all of the tenant's data is replaced at one moment. Its members, settings and login stay as they are today.
 The replaced data is kept in a retired schema for --keep-days. If the tenant no longer exists, it is created again with
 the members and settings of the bundle.
+
+--from-retired undoes a restore: the data that it replaced, in the retired schema SCHEMA, is backed up into a temporary
+folder and restored from there, with all of the proofs. What is there today becomes a retired schema in its turn.
+
+--dry-run shows what the restore would change, and changes nothing: the balances, ledger entries and rows since the
+bundle, and the members and settings, which stay. The same summary precedes the question.
 
 With --as, the new tenant gets the members that the existing tenant has today, in their roles of today. Members removed
 after the backup are not restored. If the tenant of the bundle no longer exists, the new one gets the bundle's members.
@@ -15,15 +21,21 @@ other tenant can be provisioned, restored or dropped.
 
 Examples:
     python -m scripts.restore_tenant /backups/km-20260101T000000Z
+    python -m scripts.restore_tenant /backups/km-20260101T000000Z --dry-run
     python -m scripts.restore_tenant /backups/km-20260101T000000Z --as km2
+    python -m scripts.restore_tenant --from-retired km_schema
 
 Asks for the slug before it replaces data, unless --yes is given. Prints the number of rows and the schemas.
 
-Exit codes: 0 the tenant is restored; 1 it could not be restored, or another slug was typed; 2 bad arguments.
+Exit codes: 0 the tenant is restored, or could be (--dry-run); 1 it could not be restored, or another slug was typed; 2
+bad arguments.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import psycopg
@@ -32,7 +44,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.backup_policy import BACKUP_POLICY, bundle_keys
 from app.db import admin_engine
+from app.restore_preview import preview_lines, preview_report
 from app.tenancy import MIGRATIONS, RESERVED_SLUGS
+from scripts.backup_tenant import source_at
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
@@ -46,14 +60,15 @@ from scripts.support.console import (
 )
 from scripts.support.script import Script
 from tenant_schemas.backup.bundle import Bundle, open_bundle
+from tenant_schemas.backup.manifest import Manifest
+from tenant_schemas.backup.retired import back_up_retired
 from tenant_schemas.backup.signature import Origin
-from tenant_schemas.errors import KeyRefused, NameRefused, TenancyError
+from tenant_schemas.backup.writer import BackupOptions
+from tenant_schemas.errors import BindingMismatch, KeyRefused, NameRefused, TenancyError
+from tenant_schemas.restore.preview import Preview, preview
 from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
 from tenant_schemas.restore.user_mapping import MissingUsers
 
-bundle_argument = click.argument(
-    "folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
 identity_option = click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -73,7 +88,11 @@ NOT_OURS = (
 
 
 @click.command(cls=Script, help=__doc__)
-@bundle_argument
+@click.argument(
+    "folder", metavar="[BUNDLE]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--from-retired", "retired", metavar="SCHEMA", help="Restore the data in this retired schema.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Show what would change; restore nothing.")
 @click.option(
     "--as",
     "slug",
@@ -105,7 +124,9 @@ NOT_OURS = (
 @json_option
 def main(
     *,
-    folder: Path,
+    folder: Path | None,
+    retired: str | None,
+    is_dry: bool,
     slug: str | None,
     name: str | None,
     users: str,
@@ -117,19 +138,39 @@ def main(
 ) -> None:
     if name and not slug:
         exit_with("--name needs --as: a restore in place keeps the name of the tenant.", BAD_ARGUMENTS)
+    if (folder is None) == (retired is None):
+        exit_with("Give the folder of a BUNDLE, or --from-retired SCHEMA.", BAD_ARGUMENTS)
     destination = restore_destination()
     try:
-        bundle = checked_bundle(folder, identity, accept_foreign=accept_foreign)
-        if slug is None:
-            _confirm(destination, bundle, yes=yes)
-        keep = timedelta(days=keep_days)
-        restored = restore(destination, bundle, slug=slug, name=name, users=MissingUsers(users), keep=keep)
+        with _bundle(folder, retired, identity, accept_foreign=accept_foreign) as bundle:
+            if is_dry:
+                found = preview(destination, bundle, slug=slug, name=name)
+                _show_preview(bundle.manifest, found, as_json=as_json)
+                return
+            if slug is None:
+                _confirm(destination, bundle, yes=yes)
+            keep = timedelta(days=keep_days)
+            restored = restore(destination, bundle, slug=slug, name=name, users=MissingUsers(users), keep=keep)
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
         exit_with_error(error)
     if as_json:
         show_json(restored)
     else:
         _show(restored, keep_days)
+
+
+@contextmanager
+def _bundle(
+    folder: Path | None, retired: str | None, identity: Path | None, *, accept_foreign: bool
+) -> Iterator[Bundle]:
+    """The bundle in the folder, or one of the retired schema in a temporary folder, which is removed at the end."""
+    if folder is not None:
+        yield checked_bundle(folder, identity, accept_foreign=accept_foreign)
+        return
+    settings = settings_or_exit()
+    source = source_at(admin_url_or_exit(settings), settings)
+    with TemporaryDirectory(prefix="retired-") as temporary:
+        yield back_up_retired(source, retired or "", BackupOptions(folder=Path(temporary)))
 
 
 def checked_bundle(folder: Path, identity: Path | None, *, accept_foreign: bool) -> Bundle:
@@ -169,13 +210,38 @@ def _confirm(destination: Destination, bundle: Bundle, *, yes: bool) -> None:
     renamed = f"The tenant {old_slug} of the bundle is now {living.slug}. " if old_slug != living.slug else ""
     if yes and renamed:
         exit_with(f"{renamed}Nothing was restored: to replace its data, run this without --yes.", BAD_ARGUMENTS)
-    moment = f"{bundle.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    if not yes:
+        warn(_summary(destination, bundle))
     question = (
-        f"{renamed}The data of tenant {living.slug} is replaced by its data of {moment}. Today's data is kept in a "
-        "retired schema.\nType the slug of the tenant to go on"
+        f"{renamed}The data of tenant {living.slug} is replaced by its data of {data_text(bundle.manifest)}. Today's "
+        "data is kept in a retired schema.\nType the slug of the tenant to go on"
     )
     if not yes and click.prompt(question, default="", show_default=False, err=True) != living.slug:
         exit_with(f"That is not the slug {living.slug!r}: nothing was restored.", FAILED)
+
+
+def _summary(destination: Destination, bundle: Bundle) -> str:
+    """The lines of a dry run, or why there are none: a broken tenant can be restored too."""
+    try:
+        return "\n".join(preview_lines(bundle.manifest, preview(destination, bundle)))
+    except (BindingMismatch, SQLAlchemyError, psycopg.Error) as error:
+        return f"What would change can't be read: {error_text(error)}"
+
+
+def _show_preview(manifest: Manifest, found: Preview, *, as_json: bool) -> None:
+    if as_json:
+        show_json(preview_report(manifest, found))
+        return
+    print(f"Restored data: {data_text(manifest)}.")
+    for line in preview_lines(manifest, found):
+        print(line)
+    print("Nothing was changed: this was a dry run.")
+
+
+def data_text(manifest: Manifest) -> str:
+    """The time of a bundle's data, and the time at which it was taken."""
+    taken = f"{manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{manifest.data}, backed up {taken}" if manifest.data else f"{taken}, by the time of the backup"
 
 
 def _show(restored: Restored, keep_days: int) -> None:

@@ -91,7 +91,7 @@ def _show(report: dict[str, Any]) -> None:
         return
     is_ours = report["origin"] is Origin.OWN
     verdict = "valid" if is_ours else f"{report['origin']} and can be loaded, which proves nothing about its origin"
-    uncompared = " The schema's definition was not compared: the bundle is from another PostgreSQL version."
+    uncompared = " The schema's definition was not compared: it is of another PostgreSQL version or a retired schema."
     print(
         f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
         f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."

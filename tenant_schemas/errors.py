@@ -14,6 +14,7 @@ TenancyError
 │   └── BindingMismatch     a connection is not in the schema or the role of its binding
 ├── ConnectionsExhausted    all connections that this process may open are in use
 ├── NameRefused             the slug or schema name is not valid
+├── SecretRefused           a secret of the settings is not that of the installation
 ├── MigrationError
 │   ├── RevisionRefused     the revision is unknown, can't be rendered or undone, or ends its db transaction
 │   └── MigratorBusy        another migrator is running
@@ -103,6 +104,10 @@ class ConnectionsExhausted(TenancyError):
 
 class NameRefused(TenancyError):
     """The slug or schema name is not valid."""
+
+
+class SecretRefused(TenancyError):
+    """A secret of the settings is not that of the installation. Nothing was changed."""
 
 
 class MigrationError(TenancyError):

@@ -6,7 +6,9 @@ from tenant_schemas.tenant import SHARED_SCHEMA
 
 
 def engine_tables(metadata: sa.MetaData) -> None:
-    """Runs of the migrator and their outcomes, retired schemas, fingerprints of reference schemas, and stamps."""
+    """Runs of the migrator and their outcomes, retired schemas, fingerprints of reference schemas, stamps, and check
+    values of secrets.
+    """
     runs = sa.Table(
         "migration_runs",
         metadata,
@@ -61,5 +63,13 @@ def engine_tables(metadata: sa.MetaData) -> None:
         sa.Column("schema_name", sa.Text, primary_key=True),
         sa.Column("stamp", sa.LargeBinary, nullable=False),
         sa.Column("fingerprint", sa.Text, nullable=False),
+        schema=SHARED_SCHEMA,
+    )
+    sa.Table(
+        "secret_checks",
+        metadata,
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("check_value", sa.LargeBinary, nullable=False),
+        sa.Column("set_at", sa.DateTime(timezone=True), nullable=False),
         schema=SHARED_SCHEMA,
     )

@@ -20,7 +20,8 @@ from app.api.spelling import camel_case
 from app.config import ConfigurationError, Settings, read_settings
 from app.db import admin_engine
 from app.errors import ServiceError
-from tenant_schemas.errors import NameRefused, TenancyError, TenantNotFound
+from app.secret_checks import refuse_wrong_secret
+from tenant_schemas.errors import NameRefused, SecretRefused, TenancyError, TenantNotFound
 from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.printable import printable
 from tenant_schemas.sessions import LOCK_NOT_AVAILABLE, lock_holders
@@ -46,12 +47,17 @@ lock_timeout_option = click.option(
 )
 
 
-def settings_or_exit() -> Settings:
-    """The settings of the environment. Exits 2 with a list of all faults."""
+def settings_or_exit(*, checks_secret: bool = True) -> Settings:
+    """The settings of the environment. Exits 2 with a list of all faults, and for a TENANT_SECRET that is not that of
+    the installation, unless the command itself tells of that.
+    """
     try:
-        return read_settings()
-    except ConfigurationError as error:
+        settings = read_settings()
+        if checks_secret:
+            refuse_wrong_secret(settings)
+    except (ConfigurationError, SecretRefused) as error:
         exit_with(str(error), BAD_ARGUMENTS)
+    return settings
 
 
 def admin_url_or_exit(settings: Settings) -> str:

@@ -10,13 +10,14 @@ from types import UnionType
 from typing import Any, Final, NewType, get_args, get_origin, get_type_hints
 from uuid import UUID
 
+from tenant_schemas.backup.data_time import DataTime
 from tenant_schemas.errors import BundleBroken, NameRefused
 from tenant_schemas.printable import printable
 from tenant_schemas.tenant import TenantStatus, check_schema_name, check_slug
 
-FORMAT: Final = 2
-# Format 1 has neither a signature nor the sizes of unpacked rows.
-_READABLE: Final = (1, FORMAT)
+FORMAT: Final = 3
+# Format 1 has neither a signature nor the sizes of unpacked rows; formats 1 and 2 lack the time of the data.
+_READABLE: Final = (1, 2, FORMAT)
 MANIFEST_NAME: Final = "manifest.json"
 
 # Only this text may have characters that are not printable. Show it by `printable`.
@@ -64,7 +65,9 @@ class BackedUpTenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All facts of a bundle except the rows. It contains no personal data."""
+    """All facts of a bundle except the rows. It contains no personal data. `taken_at` is the time of the backup, and
+    `data` that of its data; None in a bundle of format 1 or 2.
+    """
 
     format: int = FORMAT
     tenant: BackedUpTenant
@@ -78,6 +81,7 @@ class Manifest:
     proof: Mapping[str, Any]
     dump: DumpFile | None
     sealed_for: tuple[str, ...]
+    data: DataTime | None = None
 
     @property
     def files(self) -> tuple[RowsFile | DumpFile, ...]:

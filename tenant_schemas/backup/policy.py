@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import psycopg
@@ -35,7 +36,8 @@ class BackupPolicy:
 
     `check_settings` returns the settings of a bundle as a new tenant may have them, and raises RestoreRefused for
     invalid ones. `recreated` are SQL expressions by column for a user that a restore creates without a way to log in.
-    `note` writes an entry into the tenant's own audit log; it runs bound, at the head.
+    `note` writes an entry into the tenant's own audit log; it runs bound, at the head. `last_change` returns the time
+    of the last change of the tenant's data, None if there was none; it runs bound.
     """
 
     members: str
@@ -54,3 +56,4 @@ class BackupPolicy:
     recreated: Mapping[str, str] = field(default_factory=dict)
     former_members: str | None = None
     note: Callable[[psycopg.Connection[Any], str, Mapping[str, Any]], None] | None = None
+    last_change: Callable[[psycopg.Connection[Any]], datetime | None] | None = None

@@ -21,16 +21,26 @@ from tenant_schemas.errors import BackupError, BundleExists
 
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*-\d{8}T\d{6}Z")
-_ABANDONED: Final = re.compile(rf"([a-z][a-z0-9_]*)-\d{{8}}T\d{{6}}Z(-\w+)?{re.escape(PARTIAL)}")
+_ABANDONED: Final = re.compile(rf"([a-z][a-z0-9_]*)-\d{{8}}T\d{{6}}Z(-\w+)*{re.escape(PARTIAL)}")
 _SYNCED_AT_ONCE: Final = 8
 
 
-def folder_name(slug: str, moment: datetime) -> str:
-    return f"{slug}-{moment.astimezone(UTC).strftime(_MOMENT)}"
+def folder_name(slug: str, taken_at: datetime, data_of: datetime | None = None) -> str:
+    """The name of a bundle, in the order of the times at which they were taken. `data_of` is the time of past data, in
+    a bundle that is none of the tenant's regular backups.
+    """
+    past = f"-data-{_compact(data_of)}" if data_of else ""
+    return f"{slug}-{_compact(taken_at)}{past}"
+
+
+def _compact(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime(_MOMENT)
 
 
 def folders_by_slug(parent: Path) -> dict[str, list[str]]:
-    """The folders in `parent` with a name from `folder_name`, newest first, by slug."""
+    """The folders in `parent` with a name from `folder_name`, newest first, by slug. Bundles of past data are left
+    out: no retention counts or removes them.
+    """
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(parent) if parent.exists() else (), reverse=True):
         if _NAME.fullmatch(name):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from tenant_schemas.backup.bundle import Bundle
+from tenant_schemas.backup.data_time import read_data_time
 from tenant_schemas.backup.encryption import Recipients, read_recipients
 from tenant_schemas.backup.introspection import (
     RegistryRow,
@@ -54,7 +55,7 @@ class BackupOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSnapshot:
     """A tenant in one snapshot, with all locks of `lock_tables`. `exported_id` names the snapshot once it is
-    exported.
+    exported. `retired_at` is the moment at which a restore replaced the schema, if it is a retired one.
     """
 
     registry_row: RegistryRow
@@ -62,6 +63,7 @@ class TenantSnapshot:
     fingerprint: str
     exported_id: str | None
     taken_at: datetime
+    retired_at: datetime | None = None
 
     @property
     def tenant(self) -> Tenant:
@@ -73,9 +75,13 @@ def write_bundle(
 ) -> Bundle:
     """Write the bundle, on a connection that is in the snapshot. After an error no bundle is left."""
     recipients = read_recipients(options.sealed_for)
-    target = options.folder / folder_name(snapshot.tenant.slug, snapshot.taken_at)
+    bind_driver_connection(connection, snapshot.tenant.schema_name)
+    data = read_data_time(connection, source.backup_policy, snapshot.taken_at, snapshot.retired_at)
+    past = data.as_of if data.is_past else None
+    target = options.folder / folder_name(snapshot.tenant.slug, snapshot.taken_at, past)
     with staged(target) as partial:
         manifest = _BundleWriter(source, snapshot, options, partial, recipients).write(connection)
+        manifest = replace(manifest, data=data)
         content = manifest.to_json().encode()
         write_file(iter([content]), partial, MANIFEST_NAME)
         write_file(iter([source.keys.sign(content)]), partial, SIGNATURE_NAME)

@@ -19,9 +19,11 @@ from tenant_schemas.roles import (
     become_owner,
     create_tenant_role,
     create_tenant_schema,
+    driver_of,
     stop_being_owner,
     tenant_password,
 )
+from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import (
     SHARED_SCHEMA,
     Tenant,
@@ -117,9 +119,11 @@ def new_tenant(
 
 def provision_in(connection: Connection, migrations: Migrations, tenant: Tenant, tenant_secret: str) -> None:
     """Provision a tenant within the migrator's open db transaction, which then acts as the owner, bound to the new
-    schema. The caller sets the timeouts and commits. Locks the registry. Raises TenantExists, NotPrepared.
+    schema. The caller sets the timeouts and commits. Locks the registry, and the secret against a rotation. Raises
+    TenantExists, NotPrepared, SecretRefused.
     """
     check_prepared(connection, migrations)
+    check_tenant_secret(driver_of(connection), tenant_secret, lock=True)
     _check_names_free(connection, tenant, migrations)
     password = tenant_password(tenant_secret, tenant.id, tenant.login_epoch)
     create_tenant_role(connection, tenant, password, migrations.roles)

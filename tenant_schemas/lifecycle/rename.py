@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final, LiteralString
 
 from psycopg import sql
@@ -96,9 +96,8 @@ def _rename_schema(connection: Connection, before: Tenant, after: Tenant) -> Non
         _run(connection, "ALTER SCHEMA {} RENAME TO {}", before.schema_name, after.schema_name)
     pin_functions(connection, after.schema_name)
     _run(connection, "CREATE SCHEMA {}", before.schema_name)
-    reserved_until = datetime.now(UTC) + OLD_NAME_RESERVED
     record_retired_schema(
-        connection, schema_name=before.schema_name, tenant=after, reason="replaced", drop_after=reserved_until
+        connection, schema_name=before.schema_name, tenant=after, reason="replaced", keep=OLD_NAME_RESERVED
     )
 
 

@@ -6,7 +6,7 @@ name after a rename. It may be dropped after `drop_after`, and never while the r
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -50,16 +50,16 @@ def record_retired_schema(
     schema_name: str,
     tenant: Tenant,
     reason: str,
-    drop_after: datetime,
+    keep: timedelta,
     role_name: str | None = None,
 ) -> None:
-    """Record a schema as retired, whether it exists or not, within the migrator's or owner's db transaction.
-    `role_name` is a login role to drop with it. Raises NameRefused.
+    """Record a schema as retired, whether it exists or not, within the migrator's or owner's db transaction. It is due
+    when `keep` has passed on the server's clock. `role_name` is a login role to drop with it. Raises NameRefused.
     """
     connection.exec_driver_sql(
-        "INSERT INTO shared.spare_schemas (schema_name, tenant_id, slug, role_name, reason, drop_after)"
-        " VALUES (%s, %s, %s, %s, %s, %s)",
-        (check_name(schema_name, NAME_MAX_LENGTH), tenant.id, tenant.slug, role_name, reason, drop_after),
+        "INSERT INTO shared.spare_schemas (schema_name, tenant_id, slug, role_name, reason, since, drop_after)"
+        " VALUES (%s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp() + %s)",
+        (check_name(schema_name, NAME_MAX_LENGTH), tenant.id, tenant.slug, role_name, reason, keep),
     )
 
 

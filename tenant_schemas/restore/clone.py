@@ -27,6 +27,7 @@ from tenant_schemas.restore.table_order import Table, tables_in_order, user_trig
 from tenant_schemas.restore.user_mapping import copy_members
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.search_path import bind_migration
+from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 from tenant_schemas.visits import check_schema
 
@@ -69,6 +70,7 @@ def clone(destination: Destination, source_slug: str, slug: str, *, name: str | 
 def _find_source(destination: Destination, slug: str) -> tuple[Tenant, Sequence[Table]]:
     with destination.engine.connect() as connection:
         check_prepared(connection, destination.migrations)
+        check_tenant_secret(driver_of(connection), destination.tenant_secret)
         source = registry.get_tenant(connection, slug)
         check_schema(connection, source)
         return source, tables_in_order(driver_of(connection), source.schema_name)
@@ -112,6 +114,7 @@ def _fill_and_register(connection: Connection, destination: Destination, source:
     tenant = replace(tenant, revision=migrations.upgrade_tenant(connection, tenant))
     if backup_policy.note:
         backup_policy.note(driver, "tenant.clone", {"of": source.slug})
+    check_tenant_secret(driver, destination.tenant_secret, lock=True)
     register(connection, tenant, migrations.roles)
     masks = backup_policy.masks.get(backup_policy.members, {})
     copy_members(

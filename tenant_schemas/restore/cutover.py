@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import psycopg
@@ -29,6 +29,7 @@ from tenant_schemas.roles import (
     tenant_password,
 )
 from tenant_schemas.search_path import LEAVE_SCHEMA
+from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import Tenant
 
 # Below PostgreSQL's deadlock_timeout (1 s): if a payment and the swap wait for each other, the swap times out first.
@@ -64,7 +65,7 @@ def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacemen
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
     Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
     attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
-    the tenant was renamed meanwhile.
+    the tenant was renamed meanwhile, SecretRefused for a wrong secret.
     """
     deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
@@ -97,6 +98,7 @@ def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replaceme
     if current.role_name != tenant.role_name:
         raise RestoreRefused(f"{tenant.slug} was renamed to {current.slug} during the restore: restore again.")
     restored = replace(current, schema_name=tenant.schema_name, revision=tenant.revision)
+    check_tenant_secret(driver_of(connection), replacement.secret, lock=True)
     become_owner(connection, roles)
     claim_retired_schema(connection, restored.schema_name)
     is_other = current.schema_name != restored.schema_name
@@ -118,9 +120,8 @@ def _retire_schema(
     if replacement.take_over:
         replacement.take_over(current.schema_name)
     revoke_schema_rights(connection, current, roles)
-    due = datetime.now(UTC) + replacement.keep
     record_retired_schema(
-        connection, schema_name=current.schema_name, tenant=current, reason="replaced", drop_after=due
+        connection, schema_name=current.schema_name, tenant=current, reason="replaced", keep=replacement.keep
     )
     return current.schema_name
 

@@ -5,7 +5,6 @@ tables of `shared` against writes. The second loads, proves, creates missing use
 its last step. So after an interruption the tenant is either completely restored or unchanged.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -43,6 +42,7 @@ from tenant_schemas.restore.staging_schema import (
 )
 from tenant_schemas.restore.user_mapping import Ids, MissingUsers, copy_members, map_users
 from tenant_schemas.roles import become_owner, driver_of, role_exists, tenant_password
+from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, default_schema_name
 
 KEEP: Final = timedelta(days=30)
@@ -113,6 +113,7 @@ def restore(
             )
             replaced = swap(connection, tenant, migrations.roles, replacement)
         else:
+            check_tenant_secret(driver_of(connection), destination.tenant_secret, lock=True)
             if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:
                 destination.backup_policy.beside(driver_of(connection))
             _register(connection, destination, bundle, tenant, ids)
@@ -136,9 +137,10 @@ class _Plan:
 def _plan(destination: Destination, manifest: Manifest, slug: str | None, name: str | None) -> _Plan:
     with destination.engine.connect() as connection:
         check_prepared(connection, destination.migrations)
+        check_tenant_secret(driver_of(connection), destination.tenant_secret)
         check_revisions_known(destination.migrations, manifest)
         existing = _find_existing(connection, manifest) if slug is None else None
-    tenant = _planned_tenant(destination, manifest, existing, slug, name)
+    tenant = planned_tenant(destination, manifest, existing, slug, name)
     drop_abandoned_schemas(destination.engine, tenant)
     with destination.engine.connect() as connection:
         tenant = with_free_schema_name(connection, tenant)
@@ -169,9 +171,10 @@ def _find_by_id(connection: Connection, manifest: Manifest) -> Tenant | None:
         return None
 
 
-def _planned_tenant(
+def planned_tenant(
     destination: Destination, manifest: Manifest, existing: Tenant | None, slug: str | None, name: str | None
 ) -> Tenant:
+    """The tenant after the restore, at the bundle's revision. Raises NameRefused, RestoreRefused."""
     backed_up = manifest.tenant
     if existing is not None:
         return replace(existing, schema_name=default_schema_name(existing.slug), revision=backed_up.revision)
@@ -186,7 +189,9 @@ def _planned_tenant(
     if slug:
         return new
     # The dropped tenant's epoch is unknown. A new, higher epoch keeps an old password from becoming valid again.
-    return replace(new, id=backed_up.id, status=backed_up.status, login_epoch=int(time.time()) // 60)
+    with destination.engine.connect() as connection:
+        epoch = connection.exec_driver_sql("SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::int").scalar_one()
+    return replace(new, id=backed_up.id, status=backed_up.status, login_epoch=epoch)
 
 
 def check_revisions_known(migrations: Migrations, manifest: Manifest) -> None:
@@ -250,6 +255,9 @@ def _note(connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, i
     if backup_policy.note:
         manifest = bundle.manifest
         details = {"takenAt": manifest.taken_at, "of": manifest.tenant.slug, "idsReplaced": len(ids)}
+        if manifest.data:
+            details |= {"dataAsOf": manifest.data.as_of, "lastChangeAt": manifest.data.last_change_at}
+            details |= {"recoveryTarget": manifest.data.recovery_target, "retiredAt": manifest.data.retired_at}
         if bundle.origin is not Origin.OWN:
             details["origin"] = bundle.origin.value
         backup_policy.note(driver_of(connection), "tenant.restore", details)

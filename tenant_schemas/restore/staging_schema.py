@@ -54,14 +54,13 @@ def staging_schema(
 def _make_schema(
     connection: Connection, migrations: Migrations, tenant: Tenant, reason: str, password: str | None
 ) -> None:
-    due = datetime.now(UTC) + _ABANDONED_AFTER
     role_name = tenant.role_name if password else None
     record_retired_schema(
         connection,
         schema_name=tenant.schema_name,
         tenant=tenant,
         reason=reason,
-        drop_after=due,
+        keep=_ABANDONED_AFTER,
         role_name=role_name,
     )
     names = {"schema": sql.Identifier(tenant.schema_name), "role": sql.Identifier(tenant.role_name)}

@@ -23,6 +23,7 @@ from tenant_schemas.restore.staging_schema import staging_schema
 from tenant_schemas.restore.user_mapping import MissingUsers, map_users
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.schema_diff.catalog import fingerprints_of
+from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import Tenant, TenantStatus, role_name_of
 
 _SLUG_SHOWN: Final = 20
@@ -33,7 +34,7 @@ class Verified:
     """The result of a verification. `origin` says whether this installation signed the bundle: any other one agrees
     with its own manifest, which proves nothing about where it comes from. `same_form` says whether the backed up schema
     had its revision's structure; None if the bundle is from another major version of PostgreSQL, whose fingerprints are
-    not comparable. `warnings` name what could not be dropped.
+    not comparable, or of a retired schema, which has none. `warnings` name what could not be dropped.
     """
 
     origin: Origin
@@ -56,6 +57,7 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
     check_shared(destination.backup_policy, bundle)
     with destination.engine.connect() as connection:
         check_prepared(connection, destination.migrations)
+        check_tenant_secret(driver_of(connection), destination.tenant_secret)
     check_revisions_known(destination.migrations, manifest)
     tenant = _scratch_tenant(manifest)
     password = tenant_password(destination.tenant_secret, tenant.id, tenant.login_epoch)
@@ -103,7 +105,7 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
     """Compare the structures by fingerprint. Raises VerificationFailed on drift without a pg_dump file."""
     manifest = bundle.manifest
     server = driver_of(connection).info.server_version // 10_000
-    if manifest.server_version.partition(".")[0] != str(server):
+    if not manifest.fingerprint or manifest.server_version.partition(".")[0] != str(server):
         return None
     grant_schema_usage(connection, tenant)
     same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint

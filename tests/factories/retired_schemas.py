@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -14,10 +14,8 @@ from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.roles import become_owner
 from tenant_schemas.testing.plugin import Database
 
-NOW = datetime.now(UTC)
-
-
-YESTERDAY, TOMORROW = NOW - timedelta(days=1), NOW + timedelta(days=1)
+# How long a schema is kept: it was due yesterday, or is due tomorrow.
+YESTERDAY, TOMORROW = timedelta(days=-1), timedelta(days=1)
 
 
 @contextmanager
@@ -28,7 +26,7 @@ def as_owner(database: Database) -> Iterator[sa.Connection]:
         yield connection
 
 
-def make_retired_schema(database: Database, name: str, drop_after: datetime, role_name: str | None = None) -> None:
+def make_retired_schema(database: Database, name: str, keep: timedelta, role_name: str | None = None) -> None:
     """A schema with a table that refers to a table of `shared`, like tenants' tables."""
     with as_owner(database) as connection:
         record_retired_schema(
@@ -36,7 +34,7 @@ def make_retired_schema(database: Database, name: str, drop_after: datetime, rol
             schema_name=name,
             tenant=database.tenant("km"),
             reason="replaced",
-            drop_after=drop_after,
+            keep=keep,
             role_name=role_name,
         )
         connection.exec_driver_sql(f"CREATE SCHEMA {name}")

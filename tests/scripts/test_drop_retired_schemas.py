@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tenant_schemas.testing.plugin import Database
+from tests.factories.locks import held_table
 from tests.factories.retired_schemas import TOMORROW, YESTERDAY, make_retired_schema, noted, schemas
 from tests.factories.script_runner import Run
 
@@ -20,6 +21,10 @@ def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_datab
         ("km_old", True),
         ("km_new", False),
     ]
+    with held_table(fresh_database, "km_new.wallets"):
+        old, new = json.loads(run("drop_retired_schemas", "--list", "--json").output)
+    assert (old["tables"], old["problem"]) == (1, None)
+    assert (new["tables"], new["problem"]) == (None, "canceling statement due to lock timeout")
     assert "km_new" in run("drop_retired_schemas", "--list").output
     assert json.loads(run("drop_retired_schemas", "--json").output) == [{"schemaName": "km_old", "error": None}]
     named = run("drop_retired_schemas", "--now", "km_new", "--now", "eur_schema")

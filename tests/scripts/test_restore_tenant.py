@@ -13,7 +13,7 @@ from tenant_schemas.backup.signature import SIGNATURE_NAME
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import FOREIGN_KEYS, edited, source_of
-from tests.factories.bundles import SLUG, Furnished, audit, change_proof, post, world
+from tests.factories.bundles import SLUG, Furnished, audit, balance, change_proof, content, post, without_log, world
 from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
@@ -178,3 +178,79 @@ def test_a_bundle_of_the_release_before_is_restored_when_it_is_accepted(
     done = run("restore_tenant", str(folder), "--yes", "--accept-foreign")
     assert done.exit_code == 0, done.output
     assert audit(fresh_database, SLUG) == []
+
+
+def test_a_dry_run_and_the_question_show_what_would_change_and_what_stays(
+    fresh_database: Database, furnished: Furnished, bundle: Bundle, run: Run
+) -> None:
+    post(fresh_database, furnished, 1_234)
+    superuser = fresh_database.as_superuser()
+    superuser.execute('UPDATE shared.tenants SET settings = settings || \'{"locale": "bs"}\' WHERE slug = %s', (SLUG,))
+    left = "DELETE FROM shared.memberships WHERE user_id = %s"
+    superuser.execute(left, (furnished.admin.user_id,))
+    before = world(fresh_database)
+    shown = run("restore_tenant", str(bundle.folder), "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    asked = run("restore_tenant", str(bundle.folder), input="no\n")
+    assert asked.exit_code == 1
+    for output in (shown.output, asked.output):
+        assert "BAM: 1 entries from cash to wallets since then, 12.34 in all, would be gone." in output
+        assert "Members stay as they are today: 0 joined since then, 1 left." in output
+        assert "Settings stay as they are today: locale bs." in output
+        assert "(last change " in output
+    told = json.loads(run("restore_tenant", str(bundle.folder), "--dry-run", "--json").stdout)
+    (currency,) = told["living"]["currencies"]
+    assert float(currency["balance"]) - float(currency["balanceRestored"]) == pytest.approx(12.34)
+    rows = told["living"]["rows"]["wallet_transactions"]
+    assert rows["now"] == rows["restored"] + 1
+    assert world(fresh_database) == before
+
+
+def test_a_dry_run_beside_the_tenant_checks_the_new_name(fresh_database: Database, bundle: Bundle, run: Run) -> None:
+    before = world(fresh_database)
+    for slug, code, says in (("shop2", 0, "A new tenant shop2"), ("eur", 1, "exists")):
+        shown = run("restore_tenant", str(bundle.folder), "--dry-run", "--as", slug)
+        assert (shown.exit_code, says in shown.output) == (code, True), shown.output
+    assert world(fresh_database) == before
+
+
+def test_a_tenant_whose_schema_is_gone_is_restored_though_nothing_can_be_compared(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    fresh_database.as_superuser().execute(f"DROP SCHEMA {SLUG}_schema CASCADE")
+    done = run("restore_tenant", str(bundle.folder), input=f"{SLUG}\n")
+    assert done.exit_code == 0, done.output
+    assert "What would change can't be read" in done.output
+    assert audit(fresh_database, SLUG) == []
+
+
+def test_a_wrong_restore_is_undone_from_the_retired_schema(
+    fresh_database: Database, furnished: Furnished, bundle: Bundle, run: Run, tmp_path: Path
+) -> None:
+    post(fresh_database, furnished, 1_234)
+    before, was = content(fresh_database, SLUG), balance(fresh_database, SLUG, furnished.wallet_id)
+    assert run("restore_tenant", str(bundle.folder), "--yes").exit_code == 0
+    assert balance(fresh_database, SLUG, furnished.wallet_id) == was - 1_234
+
+    (listed,) = json.loads(run("drop_retired_schemas", "--list", "--json").output)
+    assert (listed["schemaName"], listed["revision"]) == (f"{SLUG}_schema", fresh_database.tenant(SLUG).revision)
+    assert listed["bytes"] > 0
+    assert listed["tables"] == len(bundle.manifest.tables) + 1
+    kept = run("backup_retired_schema", f"{SLUG}_schema", "--to", str(tmp_path / "kept"))
+    assert kept.exit_code == 0, kept.output
+    (folder,) = (tmp_path / "kept").iterdir()
+    assert "Z-data-" in folder.name
+    verified = run("verify_backup", str(folder))
+    assert verified.exit_code == 0, verified.output
+
+    dry = run("restore_tenant", "--from-retired", f"{SLUG}_schema", "--dry-run")
+    assert "BAM: -1 entries from cash to wallets since then, -12.34 in all" in dry.output, dry.output
+    undone = run("restore_tenant", "--from-retired", f"{SLUG}_schema", "--yes")
+    assert undone.exit_code == 0, undone.output
+    assert without_log(content(fresh_database, SLUG)) == without_log(before)
+    assert audit(fresh_database, SLUG) == []
+    log = fresh_database.as_tenant(SLUG).execute(
+        "SELECT after ->> 'retiredAt' IS NOT NULL FROM audit_log WHERE action = 'tenant.restore' ORDER BY seq DESC"
+    )
+    assert log.fetchone() == (True,)
+    assert run("restore_tenant", "--from-retired", "km_schema", "--yes").exit_code == 1

@@ -2,6 +2,7 @@
 up there, and restored on the main server. The commands are those of docs/operations.md.
 """
 
+import json
 import os
 import pwd
 import re
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from flask import Flask
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
+from tenant_schemas.backup.manifest import MANIFEST_NAME
 from tenant_schemas.embedded import EmbeddedServer, binary
 from tenant_schemas.testing.plugin import Database, copy_of, made_template
 from tests.conftest import running_app
@@ -129,6 +132,16 @@ def runbooks_settings(side: Database) -> dict[str, str]:
     return {name: given[name] if value else "" for name, value in re.findall(r"(\w+)=(\S*)", line)}
 
 
+def shows_the_time_of_its_data(bundle: Path, database: Database) -> None:
+    told = json.loads((bundle / MANIFEST_NAME).read_text())
+    as_of, last_change_at = (datetime.fromisoformat(told["data"][name]) for name in ("as_of", "last_change_at"))
+    assert told["data"]["recovery_target"] == f"recovery_target_name = {RESTORE_POINT}"
+    query = "SELECT max(created_at) FILTER (WHERE amount_minor <> 777), max(created_at) FROM wallet_transactions"
+    ((posted_before, posted_after),) = database.as_tenant(SLUG).execute(query)
+    assert last_change_at == posted_before <= as_of < posted_after
+    assert bundle.name.endswith(f"Z-data-{as_of:%Y%m%dT%H%M%SZ}")
+
+
 def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
     main_server: EmbeddedServer, main_database: Database, main_app: Flask, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,11 +168,14 @@ def test_one_tenant_goes_back_to_before_a_mishap_and_the_others_go_on(
         assert f":{sa.make_url(side.admin_url).port}/" in taken.output
 
     (bundle,) = (folder / "bundles").iterdir()
+    shows_the_time_of_its_data(bundle, main_database)
     run = script_runner(main_database, monkeypatch)
     beside = run("restore_tenant", str(bundle), "--as", "shop2")
     assert beside.exit_code == 0, beside.output
     assert balance(main_database, "shop2", furnished.wallet_id) == was
     assert balance(main_database, SLUG, furnished.wallet_id) == was + 777
+    asked = run("restore_tenant", str(bundle), input="\n")
+    assert f"recovered to recovery_target_name = {RESTORE_POINT}), backed up" in " ".join(asked.output.split())
     as_it_was = run("restore_tenant", str(bundle), "--yes")
     assert as_it_was.exit_code == 0, as_it_was.output
     assert balance(main_database, SLUG, furnished.wallet_id) == was

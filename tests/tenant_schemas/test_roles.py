@@ -190,7 +190,7 @@ SHARED_TABLES = (
     ),
     *("invitations", "recovery_codes", "second_factors"),
     *("product_prices", "products", "provisionings", "refresh_tokens", "schema_fingerprints"),
-    *("schema_stamps", "sessions", "spare_schemas", "tenant_proofs", "tenants", "users"),
+    *("schema_stamps", "secret_checks", "sessions", "spare_schemas", "tenant_proofs", "tenants", "users"),
 )
 # The relay may call the first one; triggers nobody can.
 SHARED_DEFINERS = (
@@ -244,6 +244,7 @@ EXPECTED: dict[str, Rights] = {
         "shared.schema_stamps": "SELECT",
         "shared.recovery_codes": "DELETE INSERT SELECT",
         "shared.refresh_tokens": "DELETE INSERT SELECT UPDATE",
+        "shared.secret_checks": "SELECT",
         "shared.second_factors": "DELETE INSERT SELECT UPDATE",
         "shared.sessions": "DELETE INSERT SELECT UPDATE",
         "shared.tenant_proofs": "INSERT SELECT UPDATE",
@@ -465,6 +466,7 @@ def test_every_shared_table_is_under_row_level_security(database: Database) -> N
         ("shared.schema_fingerprints", "{wallet_app}", "r", True, "true", None),
         ("shared.schema_stamps", "{wallet_app}", "r", True, "true", None),
         ("shared.second_factors", "{wallet_app}", "*", True, "true", None),
+        ("shared.secret_checks", "{wallet_app}", "*", True, "true", None),
         ("shared.sessions", "{wallet_app}", "*", True, "true", None),
         ("shared.spare_schemas", "{wallet_app}", "r", True, "true", None),
         ("shared.tenant_proofs", "{wallet_app}", "*", True, "true", None),

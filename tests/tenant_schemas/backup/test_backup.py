@@ -84,7 +84,7 @@ def test_the_manifest_says_what_the_tenant_is_and_tells_of_no_person(
     assert re.fullmatch(r"km-\d{8}T\d{6}Z", bundle.folder.name)
     text = (bundle.folder / "manifest.json").read_text()
     assert not [word for word in (person.email, "Amra", str(person.user_id)) if word in text]
-    assert json.loads(text)["format"] == 2
+    assert json.loads(text)["format"] == 3
 
 
 def test_only_the_owner_of_a_bundle_may_read_it_whatever_the_umask(database: Database, tmp_path: Path) -> None:

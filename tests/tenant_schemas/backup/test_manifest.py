@@ -16,7 +16,7 @@ pytestmark = pytest.mark.both_servers
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda told: told.update(format=3), "format '3'"),
+        (lambda told: told.update(format=4), "format '4'"),
         (lambda told: told.update(format=True), "format 'True'"),
         (lambda told: told.update(format=[]), "format"),
         (lambda told: told.pop("format"), "format 'None'"),

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from tenant_schemas.errors import StatusRefused
-from tenant_schemas.lifecycle.archive import archive, unarchive
+from tenant_schemas.lifecycle.archive import archive, resume, suspend, unarchive
 from tenant_schemas.registry import set_status
 from tenant_schemas.tenant import Tenant, TenantStatus
 from tenant_schemas.testing.plugin import Database, assert_isolated
@@ -42,6 +42,12 @@ def test_an_archived_tenant_serves_nobody_but_auditors_and_comes_back_whole(
         (TenantStatus.ARCHIVED, unarchive, True),
         (TenantStatus.ACTIVE, unarchive, False),
         (TenantStatus.SUSPENDED, unarchive, False),
+        (TenantStatus.ACTIVE, suspend, True),
+        (TenantStatus.SUSPENDED, suspend, False),
+        (TenantStatus.ARCHIVED, suspend, False),
+        (TenantStatus.SUSPENDED, resume, True),
+        (TenantStatus.ACTIVE, resume, False),
+        (TenantStatus.ARCHIVED, resume, False),
     ],
 )
 def test_a_status_that_does_not_fit_is_refused_and_named(
@@ -54,5 +60,6 @@ def test_a_status_that_does_not_fit_is_refused_and_named(
         else:
             with pytest.raises(StatusRefused, match=status):
                 move(connection, "mark")
-    to = TenantStatus.ARCHIVED if move is archive else TenantStatus.ACTIVE
-    assert fresh_database.tenant("mark").status is (to if is_allowed else status)
+    to = {archive: TenantStatus.ARCHIVED, suspend: TenantStatus.SUSPENDED}
+    expected = to.get(move, TenantStatus.ACTIVE) if is_allowed else status
+    assert fresh_database.tenant("mark").status is expected

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -58,14 +58,14 @@ def test_all_of_a_tenant_is_dropped_and_nothing_of_anybody_else(
             (person.user_id, tenant),
         )
     with fresh_database.admin_engine().begin() as connection:
-        later = datetime.now(UTC) + timedelta(days=3)
-        record_retired_schema(connection, schema_name="mark_old", tenant=mark, reason="replaced", drop_after=later)
+        later = timedelta(days=3)
+        record_retired_schema(connection, schema_name="mark_old", tenant=mark, reason="replaced", keep=later)
         record_retired_schema(
             connection,
             schema_name="km_old",
             tenant=fresh_database.tenant("km"),
             reason="replaced",
-            drop_after=later,
+            keep=later,
         )
     for name in ("mark_old", "km_old"):
         server.execute(f"CREATE SCHEMA {name} AUTHORIZATION wallet_owner")

@@ -61,7 +61,7 @@ def test_what_a_tenant_has_is_never_dropped_whatever_is_noted(fresh_database: Da
         eur = fresh_database.tenant("eur")
         role = None if reason == "the schema" else "tenant_km"
         record_retired_schema(
-            connection, schema_name=name, tenant=eur, reason="replaced", drop_after=YESTERDAY, role_name=role
+            connection, schema_name=name, tenant=eur, reason="replaced", keep=YESTERDAY, role_name=role
         )
     assert "tenant km uses" in str(outcomes(fresh_database)[name])
     assert "km_schema" in schemas(fresh_database)
@@ -72,7 +72,7 @@ def test_what_a_tenant_has_is_never_dropped_whatever_is_noted(fresh_database: Da
 def test_a_name_that_is_no_tenants_to_have_is_not_noted_nor_dropped(fresh_database: Database, name: str) -> None:
     with as_owner(fresh_database) as connection, pytest.raises(NameRefused):
         record_retired_schema(
-            connection, schema_name=name, tenant=fresh_database.tenant("km"), reason="replaced", drop_after=YESTERDAY
+            connection, schema_name=name, tenant=fresh_database.tenant("km"), reason="replaced", keep=YESTERDAY
         )
     fresh_database.as_superuser().execute(
         "INSERT INTO shared.spare_schemas VALUES (%s, gen_random_uuid(), 'km', NULL, 'replaced', now(), now())", (name,)
@@ -89,7 +89,7 @@ def test_a_schema_that_is_noted_nowhere_is_refused(fresh_database: Database) -> 
 def test_a_note_of_a_schema_that_was_never_made_is_taken_away(fresh_database: Database) -> None:
     with as_owner(fresh_database) as connection:
         km = fresh_database.tenant("km")
-        record_retired_schema(connection, schema_name="km_never", tenant=km, reason="restoring", drop_after=YESTERDAY)
+        record_retired_schema(connection, schema_name="km_never", tenant=km, reason="restoring", keep=YESTERDAY)
     assert outcomes(fresh_database) == {"km_never": None}
     assert noted(fresh_database) == []
 
