@@ -361,7 +361,7 @@ def _run(benchmark: Callable[[Plan, posting.Announce], Report], plan: Plan) -> R
 
 
 def _show_posting(plan: posting.Plan, report: posting.Report) -> None:
-    rows = [_row(each, report.baseline_rate) for each in report.figures]
+    rows = [(*_row(each, report.baseline_rate), *_cpu_columns(each)) for each in report.figures]
     title = f"Posting: {plan.clients} clients, {plan.rounds} slices of {plan.seconds:g} s each, {plan.wallets} wallets"
     show_table(title, ("way", "per second", "slowest–fastest", "of TPC-B", "p50 ms", "p99 ms", *_CPU_COLUMNS), rows)
     _show_machine(report.machine)
@@ -393,7 +393,6 @@ def _row(figures: Figures, baseline_rate: float) -> tuple[str, ...]:
         f"{figures.median_rate / baseline_rate:.0%}",
         f"{figures.p50_ms:.2f}",
         f"{figures.p99_ms:.2f}",
-        *_cpu_columns(figures),
     )
 
 
