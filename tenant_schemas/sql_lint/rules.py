@@ -40,6 +40,8 @@ _MORE_THAN_A_CALL: Final = (
     *("revoke", "execute", "join", "where", "having", "union", "intersect", "except", "with", "table", "notify"),
     *("limit", "offset", "fetch", "and", "or", "not", "in", "is", "between", "like", "array"),
 )
+
+
 def violations_of(sql: str, before: str = "", *, is_shared: bool = False) -> tuple[Violation, ...]:
     """All violations, in the order of the statements. `before` is the SQL of all earlier revisions: it says which
     functions exist. `is_shared` is said of the shared history, which may make objects of the whole database.

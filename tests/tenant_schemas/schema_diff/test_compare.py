@@ -97,9 +97,7 @@ def test_what_all_tenants_have_and_the_history_has_not_is_drift(
     assert set(drift_in(database, tenancy_migrations, *statements)) == {"eur_schema", "km_schema"}
 
 
-def test_of_an_extension_its_name_stands_for_its_members(
-    database: Database, tenancy_migrations: Migrations
-) -> None:
+def test_of_an_extension_its_name_stands_for_its_members(database: Database, tenancy_migrations: Migrations) -> None:
     extension = "CREATE EXTENSION pg_trgm SCHEMA km_schema"
     assert drift_in(database, tenancy_migrations, extension) == {"km_schema": ["extension pg_trgm"]}
 
