@@ -51,7 +51,7 @@ from tenant_schemas.visits import Visitor
 _MAX_OBJECTS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 10
 _ID_DIGITS_SHOWN: Final = 8
-_UNKNOWN: Final[Mapping[str, Any]] = {"head": None, "behind": None, "newer": False}
+_UNKNOWN: Final[dict[str, Any]] = {"head": None, "behind": None, "newer": False}
 
 
 @click.command(cls=Script, help=__doc__)
