@@ -51,7 +51,12 @@ def _outcome_of(engine: Engine, migrations: Migrations, retired: RetiredSchema) 
         return Outcome(retired.schema_name, retired.slug, revision, after)
     except Exception as error:  # noqa: BLE001  Any error is this schema's outcome.
         return Outcome(
-            retired.schema_name, retired.slug, revision, revision, first_line(error), sqlstate=sqlstate_of(error)
+            retired.schema_name,
+            retired.slug,
+            before=revision,
+            after=revision,
+            error=first_line(error),
+            sqlstate=sqlstate_of(error),
         )
 
 
