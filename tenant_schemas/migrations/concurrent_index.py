@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine
 
-from tenant_schemas.errors import RevisionRefused
+from tenant_schemas.errors import MigrationError, RevisionRefused
 from tenant_schemas.roles import ServiceRoles, driver_of
 from tenant_schemas.search_path import bind_session, unbind_session
 from tenant_schemas.sql_lint.lexer import Reader, Statement, statements_of
@@ -119,7 +119,14 @@ def _drop(driver: psycopg.Connection[Any], index: ConcurrentIndex) -> None:
 def _session(
     driver: psycopg.Connection[Any], schema_name: str, roles: ServiceRoles, timeouts: dict[str, int]
 ) -> Iterator[None]:
-    """Settings of the session, because there is no db transaction that could have them. They end with the block."""
+    """Settings of the session, because there is no db transaction that could have them. They end with the block. Raises
+    MigrationError behind PgBouncer, where they would be those of another client's session.
+    """
+    ((pid,),) = driver.execute("SELECT pg_backend_pid()", prepare=False).fetchall()
+    if pid != driver.info.backend_pid:
+        raise MigrationError(
+            "An index can't be made CONCURRENTLY through PgBouncer: give ADMIN_DATABASE_URL the server's own address."
+        )
     try:
         for name, milliseconds in timeouts.items():
             driver.execute(sql.SQL("SET {} TO {}").format(sql.Identifier(name), milliseconds))

@@ -9,7 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 
+from app.db import admin_engine
 from tenant_schemas import registry
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.concurrent_index import read_concurrent_index
@@ -18,6 +20,7 @@ from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.schema_diff.compare import drifted_objects
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.histories import HEAD, add_revision, copied_histories
+from tests.factories.pgbouncer import needs_pgbouncer, running_pgbouncer
 
 pytestmark = pytest.mark.both_servers
 
@@ -177,6 +180,22 @@ def test_shared_gets_its_index_in_the_same_way(fresh_database: Database, histori
     assert (failed.sqlstate, failed.after) == ("55P03", before)
     shared = run(fresh_database, histories)["shared"]
     assert (shared.error, shared.after, indexes(fresh_database, "users_note_idx")) == (None, head, {"shared": True})
+
+
+@needs_pgbouncer
+def test_behind_pgbouncer_no_session_gets_settings(
+    fresh_database: Database, histories: Migrations, tmp_path: Path
+) -> None:
+    add_revision(histories, MAKE, concurrently=True)
+    direct = fresh_database.admin_engine().url
+    folder = tmp_path / "pgbouncer"
+    folder.mkdir()
+    with running_pgbouncer(folder, fresh_database) as url:
+        address = sa.make_url(url)
+        engine = admin_engine(direct.set(host=address.host, port=address.port).render_as_string(hide_password=False))
+        outcomes = {outcome.slug: outcome for outcome in migrate(engine, histories)}
+    assert "through PgBouncer" in (outcomes["km"].error or "")
+    assert indexes(fresh_database) == {}
 
 
 @pytest.mark.parametrize(
