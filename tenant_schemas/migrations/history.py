@@ -222,17 +222,13 @@ def _run_python(connection: Connection, revision: str, python: Callable[[], None
 
 
 def set_timeouts(
-    connection: Connection,
-    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
-    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    connection: Connection, lock_timeout_ms: int | None = None, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
 ) -> None:
     """Set the lock and statement timeouts until the db transaction ends. Call this first in every db transaction that
     changes schemas: sessions that queue behind its lock request then wait only briefly.
     """
-    send(
-        connection,
-        f"SET LOCAL lock_timeout TO {lock_timeout_ms}; SET LOCAL statement_timeout TO {statement_timeout_ms}",
-    )
+    timeout_ms = LOCK_TIMEOUT_MS if lock_timeout_ms is None else lock_timeout_ms
+    send(connection, f"SET LOCAL lock_timeout TO {timeout_ms}; SET LOCAL statement_timeout TO {statement_timeout_ms}")
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:
