@@ -73,7 +73,7 @@ def test_in_typescript(tmp_path: Path) -> None:
 
 
 def run_typescript(folder: Path, module: Path, program: str, sent: str) -> str:
-    """What the program prints that imports the compiled module and reads this text. Call `install_node_modules` first."""
+    """What a program prints that imports the compiled module and reads this text. Call `install_node_modules` first."""
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "run.js").write_text(program)
     strict = ["--strict", "--noUncheckedIndexedAccess", "--target", "ES2022", "--module", "ES2022"]
