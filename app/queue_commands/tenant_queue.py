@@ -49,6 +49,7 @@ class TenantQueue:
         """Consume until the event is set or the channel is closed. The message in hand is finished first, unless it has
         to wait: then it goes back.
         """
+        COMMANDS_BY_OUTCOME.labels("unknown", "dead_lettered")  # At 0, so that the first one is an increase.
         self._channel.close_callbacks.add(lambda *_: self._closed.set())
         await self._channel.set_qos(prefetch_count=1)
         await declare_dead_letters(self._channel)
