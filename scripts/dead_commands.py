@@ -65,8 +65,17 @@ class Operator:
             now, is_done = await asyncio.to_thread(run_again, self.app, letter)
             self.failed |= not is_done
         body = letter.body.decode(errors="backslashreplace")
-        told = (letter.letter, letter.reason, letter.tenant_id, letter.user_id, letter.command, letter.detail, now)
-        self.shown.append(dict(zip(COLUMNS, told, strict=True)) | {"body": body})
+        told = (
+            letter.letter,
+            letter.reason,
+            letter.tenant_id,
+            letter.user_id,
+            letter.command,
+            letter.detail,
+            now,
+            body,
+        )
+        self.shown.append(dict(zip((*COLUMNS, "body"), told, strict=True)))
         return is_done
 
 

@@ -74,7 +74,7 @@ def _read(message: AbstractIncomingMessage) -> DeadLetter:
     headers: dict[str, Any] = dict(message.headers)
     if headers.get("x-death"):
         death = headers["x-death"][0]  # The latest.
-        told = (death.get("reason"), "", death.get("queue"), message.user_id, len(message.body))
+        told: tuple[Any, ...] = (death.get("reason"), "", death.get("queue"), message.user_id, len(message.body))
     else:
         told = tuple(headers.get(name) for name in ("x-reason", "x-detail", "x-queue", "x-user-id", "x-body-bytes"))
     reason, detail, queue, user_id, body_bytes = told

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import aio_pika
 import pytest
@@ -75,16 +75,16 @@ def balance(database: Database, wallet_id: UUID) -> int:
 def test_a_chosen_command_is_run_once_and_its_letter_goes(
     dead: tuple[Run, RabbitBroker], app: Flask, people: People, database: Database
 ) -> None:
-    run, broker = dead
+    (run, broker), id_ = dead, uuid4().hex
     sender, wallet_id = make_sender(app), people.wallet(people.make(eur="member"), "eur", balance_minor=1_000)
-    failed, nonsense = command("payment", "order-1", walletId=wallet_id, amount="1.00"), b"nonsense \x1b[31m\xff"
+    failed, nonsense = command("payment", id_, walletId=wallet_id, amount="1.00"), b"nonsense \x1b[31m\xff"
     too_much = command("payment", walletId=wallet_id, amount="999.00")
     letters = [(body, "delivery_limit") for body in (failed, too_much, failed)] + [(nonsense, "not_a_command")]
     bury(broker.url, *((sender, *letter) for letter in letters))
 
     listed = shown(run)
     assert [each["reason"] for each in listed] == [reason for _, reason in letters]
-    assert listed[0]["command"] == "/shop order-1 wallet.payment.requested.v1"
+    assert listed[0]["command"] == f"/shop {id_} wallet.payment.requested.v1"
     assert (listed[0]["letter"], listed[0]["body"]) == (listed[2]["letter"], failed.decode())
     assert (listed[0]["tenant"], listed[0]["sender"]) == (str(sender.tenant_id), sender.user_id)
 
