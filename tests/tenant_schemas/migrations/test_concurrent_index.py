@@ -11,7 +11,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from app.db import admin_engine
 from tenant_schemas import registry
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.concurrent_index import read_concurrent_index
@@ -192,7 +191,7 @@ def test_behind_pgbouncer_no_session_gets_settings(
     folder.mkdir()
     with running_pgbouncer(folder, fresh_database) as url:
         address = sa.make_url(url)
-        engine = admin_engine(direct.set(host=address.host, port=address.port).render_as_string(hide_password=False))
+        engine = sa.create_engine(direct.set(host=address.host, port=address.port), poolclass=sa.NullPool)
         outcomes = {outcome.slug: outcome for outcome in migrate(engine, histories)}
     assert "through PgBouncer" in (outcomes["km"].error or "")
     assert indexes(fresh_database) == {}
