@@ -5,6 +5,6 @@
 
 import gc
 
-# A command's imports make 400,000 objects that all stay. Looking for garbage after each 700 of them, which is Python's way,
-# took a sixth of a command's start.
+# A command's imports make 400,000 objects that all stay. Python looks for garbage after each 700 of them, in a sixth of
+# the time that a command needs to start.
 gc.set_threshold(10_000)

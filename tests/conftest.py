@@ -186,6 +186,16 @@ def answers_are_closed() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hashes that take no time in this process; `tests/app/auth/test_passwords.py` covers their cost."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", cheap)
+        patch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def app(database: Database) -> Iterator[Flask]:
     """The application on the shared database."""
@@ -218,11 +228,3 @@ def people(app: Flask) -> People:
 def mailbox(app: Flask) -> Mailbox:
     """The mails that the application sends."""
     return Mailbox(app)
-
-
-@pytest.fixture
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that take no time; `tests/app/auth/test_passwords.py` covers their cost."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
