@@ -6,6 +6,7 @@ tenant, or breaks something, takes `fresh_database`.
 
 import gc
 import json
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -53,6 +54,26 @@ SIGNING_KEYS = json.dumps({"keys": [SIGNING_KEY]})
 def pytest_sessionstart() -> None:
     """A collection of garbage after each 700 new objects was a third of the processor time of many tests."""
     gc.set_threshold(50_000, 10, 10)
+
+
+# Each test of these modules takes many seconds, in many processes.
+LONG = (
+    "test_benchmark.py",
+    "test_demo.py",
+    "test_journeys.py",
+    "test_runbook.py",
+    "test_schemathesis.py",
+    "test_serve.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, long tests come first: all run in the first worker, one after another, and no worker waits
+    at the end for another one's long test.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_collection_finish() -> None:
