@@ -32,9 +32,9 @@ from tenant_schemas.roles import (
 from tenant_schemas.secret_checks import check_tenant_secret
 
 NO_SUPERUSER = (
-    "The login of --superuser-url is no superuser, and nothing was made. The service needs one here: it takes functions "
-    "of the catalogue, which show one tenant the work of another, from PUBLIC, and gives the backup's login BYPASSRLS. A "
-    "server whose provider keeps the superuser can't hold it."
+    "The login of --superuser-url is no superuser, and nothing was made. The service needs one here: it takes functions"
+    " of the catalogue, which show one tenant the work of another, from PUBLIC, and gives the backup's login BYPASSRLS."
+    " A server whose provider keeps the superuser can't hold it."
 )
 
 
