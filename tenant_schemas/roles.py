@@ -6,7 +6,7 @@ migrations that create the tables.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -75,7 +75,7 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     Commits nothing.
 
     `passwords` are those of the migrator, app, backup and relay roles by role name. A role without an entry keeps its
-    own.
+    own. The migrator may administer the roles of the tenants afterwards, also of those that an older PostgreSQL made.
     """
     attributes = {
         roles.owner: "NOLOGIN",
@@ -102,7 +102,30 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
     # By default PostgreSQL lets PUBLIC execute every new function.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
+    grant_administration(connection, roles, _tenant_roles(connection, roles))
     revoke_public_privileges(connection, roles)
+
+
+# PostgreSQL before 16 lets a role with CREATEROLE administer every role, and a membership has no options of its own.
+HAS_MEMBERSHIP_OPTIONS = 160_000
+
+
+def grant_administration(connection: Connection, roles: ServiceRoles, role_names: Iterable[str]) -> None:
+    """Let the migrator administer these roles of tenants: set passwords, rename, drop. Needs a superuser; safe to
+    repeat. Commits nothing.
+
+    From PostgreSQL 16 on, who creates a role administers it. An upgrade from 15 brings only what was granted.
+    """
+    for role_name in role_names:
+        _run(connection, _administration(connection, role_name, roles))
+
+
+def _administration(connection: Connection, role_name: str, roles: ServiceRoles) -> sql.Composed:
+    options = "ADMIN OPTION"
+    if driver_of(connection).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
+        options = "ADMIN TRUE, INHERIT FALSE, SET FALSE"
+    names = sql.Identifier(role_name), sql.Identifier(roles.migrator)
+    return sql.SQL("GRANT {} TO {} WITH " + options).format(*names)
 
 
 # Functions of a new database that every role may call and the service does not need: they create large objects, which
@@ -231,6 +254,9 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
         _password_statement(connection, tenant.role_name, password),
         search_path.set_role_default(tenant.role_name, tenant.schema_name),
     ]
+    if driver_of(connection).info.server_version < HAS_MEMBERSHIP_OPTIONS:
+        # What PostgreSQL 16 gives to the migrator, who creates the role, so that it survives an upgrade.
+        statements.append(_administration(connection, tenant.role_name, roles).as_string())
     if _may_log_in(connection, roles.pool):
         statements.append(sql.SQL("GRANT {} TO {}").format(role, sql.Identifier(roles.pool)).as_string())
     send(connection, ";".join(statements))

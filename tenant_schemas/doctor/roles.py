@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Row
 
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
+from tenant_schemas.roles import HAS_MEMBERSHIP_OPTIONS
 
 _RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
 _RESET_LOGIN = "Run `python -m scripts.reset_tenant_login {}`."
 _RESTORE_ROLE = "If it was renamed, rename it back; otherwise restore the database and its roles from a backup."
-_HAS_MEMBERSHIP_OPTIONS = 160_000
 # Their names in ALTER ROLE. Every role except the pool has INHERIT.
 _ATTRIBUTES = {
     "rolcanlogin": "LOGIN",
@@ -76,7 +76,7 @@ def _check_memberships(installation: Installation) -> Iterator[Finding]:
     """
     inherits, may_set_role = (
         ("m.inherit_option", "m.set_option")
-        if installation.version >= _HAS_MEMBERSHIP_OPTIONS
+        if installation.version >= HAS_MEMBERSHIP_OPTIONS
         else ("r.rolname <> %(pool)s", "true")
     )
     query = f"""
@@ -89,7 +89,9 @@ def _check_memberships(installation: Installation) -> Iterator[Finding]:
     for member, role, inherits, may_set_role in sorted(found - wanted - _allowed_memberships(installation)):
         kind = "inherits its privileges" if inherits else "may SET ROLE to it" if may_set_role else "administers it"
         what = f"unexpected membership: {member} {kind}"
-        yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
+        is_managed = member == installation.roles.migrator and role in installation.tenant_roles
+        remedy = _RUN_CREATE_ROLES if is_managed else f"REVOKE {role} FROM {member};"
+        yield error("membership", f"role {role}", what, remedy)
     for member, role, *_ in sorted(wanted - found):
         remedy = (
             f"REVOKE {role} FROM {member}; GRANT {role} TO {member};"
@@ -118,14 +120,17 @@ def _expected_memberships(installation: Installation) -> set[Membership]:
 
 
 def _allowed_memberships(installation: Installation) -> set[Membership]:
+    """Before 16, an ADMIN OPTION is a membership with all rights."""
+    has_options = installation.version >= HAS_MEMBERSHIP_OPTIONS
     return {
-        (installation.roles.migrator, name, False, False)
+        (installation.roles.migrator, name, not has_options, not has_options)
         for name in (*installation.tenant_roles, installation.roles.pool)
     }
 
 
 def _check_administrators(installation: Installation) -> Iterator[Finding]:
     """A role with ADMIN OPTION can add members. Only the migrator may have it, for tenants' roles and the pool."""
+    yield from _check_migrator(installation)
     query = """
         SELECT DISTINCT r.rolname, g.rolname FROM pg_auth_members m
         JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
@@ -137,6 +142,26 @@ def _check_administrators(installation: Installation) -> Iterator[Finding]:
     for member, role in installation.rows(query, names=names, migrator=roles.migrator, managed=managed):
         what = f"{member} may add members to it (ADMIN OPTION)"
         yield error("membership", f"role {role}", what, f"REVOKE ADMIN OPTION FOR {role} FROM {member};")
+
+
+def _check_migrator(installation: Installation) -> Iterator[Finding]:
+    """The migrator administers the tenants' roles and their group. Before 16 CREATEROLE is enough for that, but an
+    upgrade brings the ADMIN OPTION only if it was granted.
+    """
+    query = """
+        SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY(%(managed)s) AND NOT EXISTS (
+            SELECT FROM pg_auth_members m
+            WHERE m.roleid = r.oid AND m.member = to_regrole(%(migrator)s) AND m.admin_option)
+        ORDER BY 1"""
+    roles = installation.roles
+    managed = [roles.tenants, *installation.tenant_roles]
+    for (role,) in installation.rows(query, managed=managed, migrator=roles.migrator):
+        what = f"{roles.migrator} has no ADMIN OPTION: it can't set the password, rename, drop or restore the role"
+        if installation.version >= HAS_MEMBERSHIP_OPTIONS:
+            yield error("administration", f"role {role}", what, _RUN_CREATE_ROLES)
+        else:
+            what = f"{roles.migrator} has no ADMIN OPTION: after an upgrade to PostgreSQL 16 it can't change the role"
+            yield warning("administration", f"role {role}", what, _RUN_CREATE_ROLES)
 
 
 def _check_defaults(installation: Installation) -> Iterator[Finding]:
