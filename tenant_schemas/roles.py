@@ -102,7 +102,7 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
     # By default PostgreSQL lets PUBLIC execute every new function.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
-    grant_administration(connection, roles, _tenant_roles(connection, roles))
+    grant_administration(connection, roles, tenant_logins(connection, roles))
     revoke_public_privileges(connection, roles)
 
 
@@ -168,7 +168,7 @@ def restrict_connections(connection: Connection, roles: ServiceRoles, database_n
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
     may_connect = [roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants]
-    for role_name in (*may_connect, *([roles.pool] if _may_log_in(connection, roles.pool) else ())):
+    for role_name in (*may_connect, *([roles.pool] if may_log_in(connection, roles.pool) else ())):
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))
 
 
@@ -215,7 +215,7 @@ def create_pool_role(connection: Connection, roles: ServiceRoles, password: str)
     _run(connection, sql.SQL("ALTER ROLE {} RESET ALL").format(pool))
     _set_password(connection, roles.pool, password)
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
-    for role_name in _tenant_roles(connection, roles):
+    for role_name in tenant_logins(connection, roles):
         _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
     revoke_public_privileges(connection, roles)
 
@@ -238,7 +238,8 @@ def disable_pool_role(connection: Connection, roles: ServiceRoles) -> None:
         _run(connection, sql.SQL("REVOKE {} FROM {} GRANTED BY {}").format(*names))
 
 
-def _tenant_roles(connection: Connection, roles: ServiceRoles) -> list[str]:
+def tenant_logins(connection: Connection, roles: ServiceRoles) -> list[str]:
+    """The members of the tenants' group, also those that belong to no tenant of this database."""
     query = """
         SELECT r.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.member
         WHERE m.roleid = pg_catalog.to_regrole(%s) AND r.rolname <> %s ORDER BY 1"""
@@ -257,7 +258,7 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
     if driver_of(connection).info.server_version < HAS_MEMBERSHIP_OPTIONS:
         # What PostgreSQL 16 gives to the migrator, who creates the role, so that it survives an upgrade.
         statements.append(_administration(connection, tenant.role_name, roles).as_string())
-    if _may_log_in(connection, roles.pool):
+    if may_log_in(connection, roles.pool):
         statements.append(sql.SQL("GRANT {} TO {}").format(role, sql.Identifier(roles.pool)).as_string())
     send(connection, ";".join(statements))
 
@@ -302,7 +303,7 @@ def role_exists(connection: Connection, role_name: str) -> bool:
     return bool(connection.exec_driver_sql(query, (role_name,)).scalar_one())
 
 
-def _may_log_in(connection: Connection, role_name: str) -> bool:
+def may_log_in(connection: Connection, role_name: str) -> bool:
     query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s AND rolcanlogin)"
     return bool(connection.exec_driver_sql(query, (role_name,)).scalar_one())
 
