@@ -26,7 +26,8 @@ _ATTRIBUTES: Final = """
         rolconnlimit <> 0 AS "CONNECTION LIMIT -1"
     FROM pg_catalog.pg_roles WHERE rolname = %s"""
 _HAS_OWN_DEFAULTS: Final = """
-    SELECT coalesce(array_agg(setting) = ARRAY['search_path=' || quote_ident(%s) || ', pg_temp'], false) FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
+    SELECT coalesce(array_agg(setting) = ARRAY['search_path=' || quote_ident(%s) || ', pg_temp'], false)
+    FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS setting
     WHERE s.setrole = %s::regrole AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database
         WHERE datname = current_database()))"""
 # From 16 on each membership has options and a grantor of its own.

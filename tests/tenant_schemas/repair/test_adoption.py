@@ -45,15 +45,14 @@ def test_what_is_not_the_tenants_is_refused(database: Database, adoption: Adopti
         "INSERT INTO shared.spare_schemas (schema_name, tenant_id, slug, reason, since, drop_after)"
         " SELECT 'old', id, slug, 'replaced', now(), now() FROM shared.tenants WHERE slug = 'eur'"
     )
-    with broken(database, "CREATE SCHEMA old", "CREATE SCHEMA stray", retired) as connection:
-        with pytest.raises(RepairRefused, match=reason):
-            repair(connection, database, adoption=adoption)
+    fault = ("CREATE SCHEMA old", "CREATE SCHEMA stray", retired)
+    with broken(database, *fault) as connection, pytest.raises(RepairRefused, match=reason):
+        repair(connection, database, adoption=adoption)
 
 
 def test_without_an_id_and_a_currency_no_row_is_added(database: Database) -> None:
-    with unregistered(database) as (connection, _):
-        with pytest.raises(RepairRefused, match="--id"):
-            repair(connection, database, adoption=Adoption(schema_name="eur_schema"))
+    with unregistered(database) as (connection, _), pytest.raises(RepairRefused, match="--id"):
+        repair(connection, database, adoption=Adoption(schema_name="eur_schema"))
 
 
 def test_a_schema_without_a_revision_is_no_tenants(database: Database) -> None:

@@ -117,6 +117,6 @@ def test_a_tenant_whose_schema_is_gone_gets_its_role_and_a_problem(database: Dat
 
 
 def test_a_schema_of_another_revision_is_refused(database: Database) -> None:
-    with broken(database, "UPDATE eur_schema.alembic_version SET version_num = '0001'") as connection:
-        with pytest.raises(RepairRefused, match="revision 0001"):
-            repair(connection, database)
+    older = "UPDATE eur_schema.alembic_version SET version_num = '0001'"
+    with broken(database, older) as connection, pytest.raises(RepairRefused, match="revision 0001"):
+        repair(connection, database)
