@@ -93,13 +93,13 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
             _set_password(connection, role_name, passwords[role_name])
         if " LOGIN" in f" {options}":
             connection.exec_driver_sql(search_path.set_role_default(role_name, None))
-    owner, migrator = sql.Identifier(roles.owner), sql.Identifier(roles.migrator)
-    _run(connection, sql.SQL("GRANT {} TO {}").format(owner, migrator))
-    _run(connection, sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(roles.tenants), migrator))
-    backup = sql.Identifier(roles.backup)
-    _run(connection, sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}").format(backup))
+    _grant_membership(connection, roles.owner, roles.migrator)
+    _grant_membership(connection, roles.tenants, roles.migrator, is_admin=True)
+    _grant_membership(connection, "pg_read_all_data", roles.backup)
+    _grant_membership(connection, "pg_read_all_stats", roles.backup)
     # A migration reports the sessions that block it.
-    _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
+    _grant_membership(connection, "pg_read_all_stats", roles.migrator)
+    owner = sql.Identifier(roles.owner)
     # By default PostgreSQL lets PUBLIC execute every new function.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
     grant_administration(connection, roles, tenant_logins(connection, roles))
@@ -118,6 +118,18 @@ def grant_administration(connection: Connection, roles: ServiceRoles, role_names
     """
     for role_name in role_names:
         _run(connection, _administration(connection, role_name, roles))
+
+
+def _grant_membership(
+    connection: Connection, role_name: str, member: str, *, inherits: bool = True, is_admin: bool = False
+) -> None:
+    """With its options: from 16 on, a membership that exists would keep other ones."""
+    options = " WITH ADMIN OPTION" if is_admin else ""
+    if driver_of(connection).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
+        options = " WITH INHERIT TRUE, SET TRUE" if inherits else " WITH INHERIT FALSE, SET TRUE"
+        options += ", ADMIN TRUE" if is_admin else ""
+    names = sql.Identifier(role_name), sql.Identifier(member)
+    _run(connection, sql.SQL("GRANT {} TO {}" + options).format(*names))
 
 
 def _administration(connection: Connection, role_name: str, roles: ServiceRoles) -> sql.Composed:
@@ -216,7 +228,7 @@ def create_pool_role(connection: Connection, roles: ServiceRoles, password: str)
     _set_password(connection, roles.pool, password)
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
     for role_name in tenant_logins(connection, roles):
-        _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
+        _grant_membership(connection, role_name, roles.pool, inherits=False)
     revoke_public_privileges(connection, roles)
 
 
