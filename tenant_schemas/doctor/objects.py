@@ -49,13 +49,15 @@ def _check_functions(installation: Installation) -> Iterator[Finding]:
         SELECT p.oid::regprocedure::text AS name, p.prosecdef, l.lanpltrusted OR l.lanname = 'sql' AS is_trusted,
             (SELECT substr(setting, length('search_path=') + 1) FROM unnest(p.proconfig) AS setting
                 WHERE setting ~ '^search_path=') AS path,
-            quote_ident(n.nspname) AS schema_name
+            quote_ident(n.nspname) AS schema_name,
+            n.nspname <> ALL(%(schemas)s) AND EXISTS (SELECT FROM shared.tenants t WHERE 'search_path=' || quote_ident(t.schema_name) || ', pg_temp' = ANY(p.proconfig)) AS is_adoptable
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND (p.prosecdef OR n.nspname = ANY(%(schemas)s))
         ORDER BY 1"""
     for row in installation.rows(query, schemas=_our_schemas(installation)):
-        if row.prosecdef and not _is_pinned(row.path, row.schema_name):
+        # A schema that was renamed by hand still names the tenant's schema: `registry.check` finds it.
+        if row.prosecdef and not (_is_pinned(row.path, row.schema_name) or row.is_adoptable):
             path = f"with the unsafe search_path {row.path}" if row.path else "without a search_path"
             remedy = f"ALTER ROUTINE {row.name} SET search_path TO {row.schema_name}, pg_temp;"
             yield error("definer_path", f"function {row.name}", f"SECURITY DEFINER {path}", remedy)

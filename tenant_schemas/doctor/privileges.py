@@ -150,7 +150,8 @@ def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
         WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = ANY(%(names)s)
             AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
             AND (d.deptype = 'o' OR (d.deptype = 'a'
-                AND d.classid NOT IN ('pg_database'::regclass, 'pg_default_acl'::regclass)
+                AND d.classid NOT IN
+                    ('pg_database'::regclass, 'pg_default_acl'::regclass, 'pg_auth_members'::regclass)
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
         GROUP BY 1, 2, 3, 4"""
     roles = installation.roles

@@ -142,8 +142,14 @@ def repair_owners(changes: Changes, tenant: Tenant, roles: ServiceRoles) -> None
             f"{found[0]} and {len(found) - 1} other objects do not belong to {roles.owner}, and only a superuser can "
             "give them to it: run it with --superuser-url. Nothing was changed."
         )
+    owner, schema = (sql.Identifier(name).as_string() for name in (roles.owner, tenant.schema_name))
     for each in found:
-        changes.run(f"ALTER {each} OWNER TO {sql.Identifier(roles.owner).as_string()}")
+        changes.run(f"ALTER {each} OWNER TO {owner}")
+    may_use = "SELECT has_schema_privilege(%(owner)s, %(schema)s, 'USAGE')"
+    if not connection.exec_driver_sql(may_use, names).scalar_one():
+        become_owner(connection, roles)
+        changes.run(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {owner}")
+        stop_being_owner(connection)
 
 
 def _repair_grants(changes: Changes, tenant: Tenant, expected: Set[Right], found: Set[Right], ours: Set[str]) -> None:
