@@ -50,7 +50,8 @@ def _check_functions(installation: Installation) -> Iterator[Finding]:
             (SELECT substr(setting, length('search_path=') + 1) FROM unnest(p.proconfig) AS setting
                 WHERE setting ~ '^search_path=') AS path,
             quote_ident(n.nspname) AS schema_name,
-            n.nspname <> ALL(%(schemas)s) AND EXISTS (SELECT FROM shared.tenants t WHERE 'search_path=' || quote_ident(t.schema_name) || ', pg_temp' = ANY(p.proconfig)) AS is_adoptable
+            n.nspname <> ALL(%(schemas)s) AND EXISTS (SELECT FROM shared.tenants t
+                WHERE 'search_path=' || quote_ident(t.schema_name) || ', pg_temp' = ANY(p.proconfig)) AS is_adoptable
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND (p.prosecdef OR n.nspname = ANY(%(schemas)s))
