@@ -55,7 +55,7 @@ def repair_role(
 
 
 def _repair_attributes(changes: Changes, tenant: Tenant) -> None:
-    found = changes.connection.exec_driver_sql(_ATTRIBUTES, (tenant.role_name,)).one()._mapping
+    found = changes.connection.exec_driver_sql(_ATTRIBUTES, (tenant.role_name,)).mappings().one()
     lacking = [attribute for attribute, is_right in found.items() if not is_right]
     if lacking:
         changes.run(f"ALTER ROLE {_quoted(tenant.role_name)} {' '.join(lacking)}")

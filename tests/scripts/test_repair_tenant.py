@@ -15,9 +15,10 @@ from uuid import uuid4
 import pytest
 from click.testing import Result
 
+from app.tenancy import MIGRATIONS
 from tenant_schemas import embedded
 from tenant_schemas.embedded import EmbeddedServer, binary
-from tenant_schemas.testing.plugin import Database
+from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.doctor import engine, findings
 from tests.factories.locks import held_tenant
 from tests.factories.script_runner import Run, script_runner
@@ -74,15 +75,16 @@ def test_the_session_that_locks_a_tenant_is_named(run: Run, fresh_database: Data
 
 
 def test_a_lost_row_comes_back_from_its_schema(run: Run, fresh_database: Database) -> None:
-    superuser, tenant_id = fresh_database.as_superuser(), fresh_database.tenant("km").id
-    superuser.execute("DELETE FROM shared.tenants WHERE slug = 'km'")
-    assert run("repair_tenant", "km").exit_code == 2
-    assert run("repair_tenant", "km", "--adopt", "km_schema").exit_code == 1
-    adopting = ("--adopt", "km_schema", "--id", str(tenant_id), "--currency", "BAM")
-    result = run("repair_tenant", "km", *adopting)
+    """The tenant is the test's own, because its login gets another password."""
+    tenant_id = make_tenant(fresh_database, MIGRATIONS, "lone", {"currency": "BAM"}).id
+    fresh_database.as_superuser().execute("DELETE FROM shared.tenants WHERE slug = 'lone'")
+    assert run("repair_tenant", "lone").exit_code == 2
+    assert run("repair_tenant", "lone", "--adopt", "lone_schema").exit_code == 1
+    adopting = ("--adopt", "lone_schema", "--id", str(tenant_id), "--currency", "BAM")
+    result = run("repair_tenant", "lone", *adopting)
     assert result.exit_code == 0, result.output
-    assert run("resume_tenant", "km").exit_code == 0
-    assert fresh_database.as_tenant("km").execute("SELECT count(*) FROM wallets").fetchone() == (0,)
+    assert run("resume_tenant", "lone").exit_code == 0
+    assert fresh_database.as_tenant("lone").execute("SELECT count(*) FROM wallets").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from tenant_schemas.errors import RepairRefused
 from tenant_schemas.repair.adoption import Adoption
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import broken, findings
-from tests.tenant_schemas.repair.test_repair import repair, unregistered
+from tests.factories.repairs import repair, unregistered
 
 pytestmark = pytest.mark.changes_roles
 

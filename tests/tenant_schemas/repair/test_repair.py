@@ -2,23 +2,16 @@
 else. Most faults are made in a db transaction that is rolled back.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from uuid import UUID
-
 import pytest
-from sqlalchemy import Connection
 
-from app.tenancy import MIGRATIONS
 from tenant_schemas.errors import RepairRefused
-from tenant_schemas.repair.adoption import Adoption
-from tenant_schemas.repair.repair import Repaired, Repairer
+from tenant_schemas.repair.repair import Repaired
 from tenant_schemas.testing.plugin import Database
 from tests.factories.doctor import broken, findings
+from tests.factories.repairs import repair
 
 pytestmark = pytest.mark.changes_roles
 
-EXPECTED = Repairer(MIGRATIONS, "", lambda _: True)
 LOST = [
     "REVOKE USAGE ON SCHEMA eur_schema FROM tenant_eur",
     "REVOKE ALL ON ALL TABLES IN SCHEMA eur_schema FROM tenant_eur",
@@ -45,24 +38,6 @@ LOST = [
     "REVOKE tenant_eur FROM wallet_migrator CASCADE",
     "ALTER ROLE tenant_eur RENAME TO lost",  # The role `lost` stays in the group.
 ]
-
-
-def repair(connection: Connection, database: Database, slug: str = "eur", adoption: Adoption | None = None) -> Repaired:
-    repairer = Repairer(MIGRATIONS, database.tenant_secret, lambda _: True, EXPECTED._expected)
-    return repairer.repair(connection, slug, adoption)
-
-
-@contextmanager
-def unregistered(database: Database) -> Iterator[tuple[Connection, UUID]]:
-    """The tenant eur without its row, and its id."""
-    with broken(database, "DELETE FROM shared.memberships WHERE tenant_role = 'tenant_eur'") as connection:
-        tenant_id = database.tenant("eur").id
-        for table in ("sessions", "api_keys", "invitations", "former_members"):
-            exists = connection.exec_driver_sql("SELECT to_regclass(%s)", (f"shared.{table}",)).scalar_one()
-            if exists:
-                connection.exec_driver_sql(f"DELETE FROM shared.{table} WHERE tenant_id = %s", (tenant_id,))
-        connection.exec_driver_sql("DELETE FROM shared.tenants WHERE slug = 'eur'")
-        yield connection, tenant_id
 
 
 def test_a_sound_tenant_needs_no_statement(database: Database) -> None:
@@ -103,7 +78,7 @@ def test_a_reporting_role_keeps_its_grants(database: Database) -> None:
 
 def test_a_password_that_is_refused_is_set_again(database: Database) -> None:
     with broken(database) as connection:
-        done = Repairer(MIGRATIONS, database.tenant_secret, lambda _: False).repair(connection, "eur")
+        done = repair(connection, database, can_log_in=False)
     (change,) = done.changes
     assert "PASSWORD of epoch 1" in change
 
