@@ -64,7 +64,7 @@ def _check_shared(installation: Installation) -> Iterator[Finding]:
 def _check_schemas(installation: Installation, retired: list[RetiredSchema]) -> Iterator[Finding]:
     query = """
         SELECT nspname FROM pg_namespace
-        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public', 'shared')"""
+        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public', 'shared', 'pgbouncer')"""
     found = {str(name) for (name,) in installation.rows(query)}
     missing = [tenant for tenant in installation.tenants if tenant.schema_name not in found]
     unknown = found - set(installation.tenant_schemas) - {each.schema_name for each in retired}

@@ -76,7 +76,7 @@ class Repairer:
             )
         if tenant.revision not in self._expected:
             self._expected[tenant.revision] = expected_rights(connection, self.migrations, tenant)
-        service = (roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants, roles.pool)
+        service = (roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants, roles.pool, roles.pooler)
         logins = {each.role_name for each in all_tenants(connection)}
         ours = logins.union(service, tenant_logins(connection, roles))
         repair_rights(changes, tenant, roles, self._expected[tenant.revision], ours)
