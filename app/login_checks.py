@@ -51,7 +51,7 @@ def login_findings(tenants: Iterable[Tenant], settings: Settings) -> Iterator[Fi
         return
     for tenant in tenants:
         if failure := _failure(tenant_url(direct, settings.tenant_secret, tenant)):
-            remedy = f"Run `python -m scripts.reset_tenant_login {tenant.slug}`."
+            remedy = f"Run `python -m scripts.repair_tenant {tenant.slug}`."
             yield error("login", f"role {tenant.role_name}", f"its login is refused: {failure}", remedy)
 
 

@@ -20,8 +20,6 @@ from typing import NoReturn
 
 import rich_click as click
 
-from scripts.support.script import Script
-
 ROOT = Path(__file__).resolve().parent.parent
 SETUP_CFG = ROOT / "setup.cfg"
 LOCK = ROOT / "requirements.lock"
@@ -29,7 +27,7 @@ LOCK = ROOT / "requirements.lock"
 UV_OPTIONS = ("--no-config", "--quiet", "--universal", "--fork-strategy=fewest", "--generate-hashes", "--no-header")
 
 
-@click.command(cls=Script, help=__doc__)
+@click.command(help=__doc__)  # No `Script`: that imports the application, whose packages the lock may not have yet.
 @click.option("--upgrade", is_flag=True, help="Take the newest version of every package that setup.cfg allows.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the lock was edited or is older than setup.cfg.")
 def main(*, upgrade: bool, check: bool) -> None:

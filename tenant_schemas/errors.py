@@ -21,7 +21,8 @@ TenancyError
 ├── LifecycleError          a tenant could not be renamed, archived or dropped; nothing was changed
 │   ├── StatusRefused       the tenant's status does not allow it
 │   ├── RenameRefused       the new name is taken, or an object in the schema would keep the old name
-│   └── NotRetired          the schema is not retired, or a tenant uses it
+│   ├── NotRetired          the schema is not retired, or a tenant uses it
+│   └── RepairRefused       the repair needs a superuser, or the schema to adopt is not the tenant's
 ├── BackupError             a backup failed, or a bundle could not be read; no incomplete file is left
 │   ├── TenantChanged       the tenant was migrated during each attempt of the backup
 │   ├── TenantDrifted       the tenant's schema differs from its revision
@@ -136,6 +137,10 @@ class RenameRefused(LifecycleError):
 
 class NotRetired(LifecycleError):
     """The schema is not retired, or a tenant uses it."""
+
+
+class RepairRefused(LifecycleError):
+    """The repair needs a superuser, or the schema to adopt is not the tenant's."""
 
 
 class BackupError(TenancyError):

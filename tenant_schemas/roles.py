@@ -6,7 +6,7 @@ migrations that create the tables.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from uuid import UUID
 
@@ -79,7 +79,7 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
     Commits nothing.
 
     `passwords` are those of the migrator, app, backup and relay roles by role name. A role without an entry keeps its
-    own.
+    own. The migrator may administer the roles of the tenants afterwards, also of those that an older PostgreSQL made.
     """
     attributes = {
         roles.owner: "NOLOGIN",
@@ -97,16 +97,51 @@ def create_service_roles(connection: Connection, roles: ServiceRoles, passwords:
             _set_password(connection, role_name, passwords[role_name])
         if " LOGIN" in f" {options}":
             connection.exec_driver_sql(search_path.set_role_default(role_name, None))
-    owner, migrator = sql.Identifier(roles.owner), sql.Identifier(roles.migrator)
-    _run(connection, sql.SQL("GRANT {} TO {}").format(owner, migrator))
-    _run(connection, sql.SQL("GRANT {} TO {} WITH ADMIN OPTION").format(sql.Identifier(roles.tenants), migrator))
-    backup = sql.Identifier(roles.backup)
-    _run(connection, sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}").format(backup))
+    _grant_membership(connection, roles.owner, roles.migrator)
+    _grant_membership(connection, roles.tenants, roles.migrator, is_admin=True)
+    _grant_membership(connection, "pg_read_all_data", roles.backup)
+    _grant_membership(connection, "pg_read_all_stats", roles.backup)
     # A migration reports the sessions that block it.
-    _run(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(migrator))
+    _grant_membership(connection, "pg_read_all_stats", roles.migrator)
+    owner = sql.Identifier(roles.owner)
     # By default PostgreSQL lets PUBLIC execute every new function.
     _run(connection, sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {} REVOKE ALL ON FUNCTIONS FROM PUBLIC").format(owner))
+    grant_administration(connection, roles, tenant_logins(connection, roles))
     revoke_public_privileges(connection, roles)
+
+
+# PostgreSQL before 16 lets a role with CREATEROLE administer every role, and a membership has no options of its own.
+HAS_MEMBERSHIP_OPTIONS = 160_000
+
+
+def grant_administration(connection: Connection, roles: ServiceRoles, role_names: Iterable[str]) -> None:
+    """Let the migrator administer these roles of tenants: set passwords, rename, drop. Needs a superuser; safe to
+    repeat. Commits nothing.
+
+    From PostgreSQL 16 on, who creates a role administers it. An upgrade from 15 brings only what was granted.
+    """
+    for role_name in role_names:
+        _run(connection, _administration(connection, role_name, roles))
+
+
+def _grant_membership(
+    connection: Connection, role_name: str, member: str, *, inherits: bool = True, is_admin: bool = False
+) -> None:
+    """With its options: from 16 on, a membership that exists would keep other ones."""
+    options = " WITH ADMIN OPTION" if is_admin else ""
+    if driver_of(connection).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
+        options = " WITH INHERIT TRUE, SET TRUE" if inherits else " WITH INHERIT FALSE, SET TRUE"
+        options += ", ADMIN TRUE" if is_admin else ""
+    names = sql.Identifier(role_name), sql.Identifier(member)
+    _run(connection, sql.SQL("GRANT {} TO {}" + options).format(*names))
+
+
+def _administration(connection: Connection, role_name: str, roles: ServiceRoles) -> sql.Composed:
+    options = "ADMIN OPTION"
+    if driver_of(connection).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
+        options = "ADMIN TRUE, INHERIT FALSE, SET FALSE"
+    names = sql.Identifier(role_name), sql.Identifier(roles.migrator)
+    return sql.SQL("GRANT {} TO {} WITH " + options).format(*names)
 
 
 # Functions of a new database that every role may call and the service does not need: they create large objects, which
@@ -149,7 +184,7 @@ def restrict_connections(connection: Connection, roles: ServiceRoles, database_n
     _run(connection, sql.SQL("ALTER DATABASE {} SET TimeZone TO 'UTC'").format(database))
     _run(connection, sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, sql.Identifier(roles.owner)))
     may_connect = [roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants]
-    for role_name in (*may_connect, *([roles.pool] if _may_log_in(connection, roles.pool) else ())):
+    for role_name in (*may_connect, *([roles.pool] if may_log_in(connection, roles.pool) else ())):
         _run(connection, sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role_name)))
 
 
@@ -196,8 +231,8 @@ def create_pool_role(connection: Connection, roles: ServiceRoles, password: str)
     _run(connection, sql.SQL("ALTER ROLE {} RESET ALL").format(pool))
     _set_password(connection, roles.pool, password)
     connection.exec_driver_sql(search_path.set_role_default(roles.pool, None))
-    for role_name in _tenant_roles(connection, roles):
-        _run(connection, sql.SQL("GRANT {} TO {}").format(sql.Identifier(role_name), pool))
+    for role_name in tenant_logins(connection, roles):
+        _grant_membership(connection, role_name, roles.pool, inherits=False)
     revoke_public_privileges(connection, roles)
 
 
@@ -219,7 +254,8 @@ def disable_pool_role(connection: Connection, roles: ServiceRoles) -> None:
         _run(connection, sql.SQL("REVOKE {} FROM {} GRANTED BY {}").format(*names))
 
 
-def _tenant_roles(connection: Connection, roles: ServiceRoles) -> list[str]:
+def tenant_logins(connection: Connection, roles: ServiceRoles) -> list[str]:
+    """The members of the tenants' group, also those that belong to no tenant of this database."""
     query = """
         SELECT r.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.member
         WHERE m.roleid = pg_catalog.to_regrole(%s) AND r.rolname <> %s ORDER BY 1"""
@@ -235,7 +271,10 @@ def create_tenant_role(connection: Connection, tenant: Tenant, password: str, ro
         _password_statement(connection, tenant.role_name, password),
         search_path.set_role_default(tenant.role_name, tenant.schema_name),
     ]
-    if _may_log_in(connection, roles.pool):
+    if driver_of(connection).info.server_version < HAS_MEMBERSHIP_OPTIONS:
+        # What PostgreSQL 16 gives to the migrator, who creates the role, so that it survives an upgrade.
+        statements.append(_administration(connection, tenant.role_name, roles).as_string())
+    if may_log_in(connection, roles.pool):
         statements.append(sql.SQL("GRANT {} TO {}").format(role, sql.Identifier(roles.pool)).as_string())
     send(connection, ";".join(statements))
 
@@ -280,7 +319,7 @@ def role_exists(connection: Connection, role_name: str) -> bool:
     return bool(connection.exec_driver_sql(query, (role_name,)).scalar_one())
 
 
-def _may_log_in(connection: Connection, role_name: str) -> bool:
+def may_log_in(connection: Connection, role_name: str) -> bool:
     query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s AND rolcanlogin)"
     return bool(connection.exec_driver_sql(query, (role_name,)).scalar_one())
 

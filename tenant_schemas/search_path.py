@@ -80,9 +80,13 @@ def pin_functions(connection: Connection, schema_name: str) -> None:
     pinned = """
         SELECT oid::regprocedure::text FROM pg_catalog.pg_proc WHERE pronamespace = %s::regnamespace
             AND EXISTS (SELECT FROM unnest(proconfig) AS setting WHERE setting ~ '^search_path=')"""
-    path = path_of(schema_name).as_string()
     for signature in connection.exec_driver_sql(pinned, (schema_name,)).scalars().all():
-        connection.exec_driver_sql(f"ALTER ROUTINE {signature} SET search_path TO {path}")
+        connection.exec_driver_sql(pinning(signature, schema_name))
+
+
+def pinning(signature: str, schema_name: str) -> str:
+    """The statement that sets the search_path of a function, which is given as PostgreSQL writes it."""
+    return f"ALTER ROUTINE {signature} SET search_path TO {path_of(schema_name).as_string()}"
 
 
 def bind_migration(connection: Connection, schema_name: str) -> None:

@@ -29,10 +29,8 @@ _CHECKS: Final[tuple[Callable[[Installation], Iterable[Finding]], ...]] = (
     schema_drift.check,
 )
 
-_UNREADABLE: Final = {
-    True: "End the sessions that block it, or wait for them, and run the doctor again.",
-    False: "Fix its other findings (owner, privileges), and run the doctor again.",
-}
+_BLOCKED: Final = "End the sessions that block it, or wait for them, and run the doctor again."
+_REPAIR: Final = "Run `python -m scripts.repair_tenant {} --superuser-url URL`, and the doctor again."
 
 
 def examine(
@@ -117,10 +115,12 @@ def _examine(
 
 def _unreadable(installation: Installation) -> Iterable[Finding]:
     """The tenants that could not be read. (`registry.check` finds schemas that do not exist.)"""
+    slugs = {tenant.schema_name: tenant.slug for tenant in installation.tenants}
     for schema_name, failure in installation.visitor.failures.items():
         if not failure.is_gone:
             what = f"it was not examined in full, because it can't be read: {failure}"
-            yield error("unreadable", f"schema {schema_name}", what, _UNREADABLE[failure.blocked_by is not None])
+            remedy = _REPAIR.format(slugs[schema_name]) if failure.blocked_by is None else _BLOCKED
+            yield error("unreadable", f"schema {schema_name}", what, remedy)
 
 
 def _is_superuser(connection: Connection) -> bool:

@@ -61,6 +61,11 @@ class Installation:
         return list(self.connection.exec_driver_sql(query, parameters))
 
     @property
+    def slugs(self) -> dict[str, str]:
+        """The tenants' slugs by role name."""
+        return {tenant.role_name: tenant.slug for tenant in self.tenants}
+
+    @property
     def tenant_roles(self) -> list[str]:
         return [tenant.role_name for tenant in self.tenants]
 

@@ -5,8 +5,10 @@ finding, not one for each of its functions.
 
 from collections.abc import Iterator
 
+from psycopg import sql
+
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
-from tenant_schemas.tenant import SHARED_SCHEMA
+from tenant_schemas.tenant import SHARED_SCHEMA, is_name
 
 # These read files, connect to other servers or run programs.
 _UNSAFE_EXTENSIONS = r"^(dblink|postgres_fdw|file_fdw|adminpack|pldbgapi|plpython.*|plperlu|pltclu|plsh)$"
@@ -26,7 +28,9 @@ def _check_owners(installation: Installation) -> Iterator[Finding]:
         FROM pg_namespace n CROSS JOIN LATERAL (
             SELECT 'pg_namespace'::regclass, n.oid, n.nspowner
             UNION ALL SELECT 'pg_class'::regclass, oid, relowner FROM pg_class
-                WHERE relnamespace = n.oid AND relkind NOT IN ('i', 'I', 'c')
+                WHERE relnamespace = n.oid AND relkind NOT IN ('i', 'I', 'c') AND NOT EXISTS (
+                    SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = pg_class.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
             UNION ALL SELECT 'pg_proc'::regclass, oid, proowner FROM pg_proc WHERE pronamespace = n.oid
             UNION ALL SELECT 'pg_type'::regclass, oid, typowner FROM pg_type
                 WHERE typnamespace = n.oid AND typrelid = 0 AND typelem = 0
@@ -38,7 +42,8 @@ def _check_owners(installation: Installation) -> Iterator[Finding]:
             AND NOT EXISTS (SELECT FROM pg_depend d
                 WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')"""
     for name, owner in installation.rows(query, schemas=_our_schemas(installation), owner=installation.roles.owner):
-        remedy = f"ALTER {name} OWNER TO {installation.roles.owner};"
+        # A procedure and an aggregate are described as functions.
+        remedy = f"ALTER {name.replace('function ', 'ROUTINE ', 1)} OWNER TO {installation.roles.owner};"
         yield error("owner", name, f"its owner is {owner}, not {installation.roles.owner}", remedy)
 
 
@@ -50,15 +55,18 @@ def _check_functions(installation: Installation) -> Iterator[Finding]:
                 WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') AS is_trusted,
             (SELECT substr(setting, length('search_path=') + 1) FROM unnest(p.proconfig) AS setting
                 WHERE setting ~ '^search_path=') AS path,
-            quote_ident(n.nspname) AS schema_name
+            quote_ident(n.nspname) AS schema_name,
+            n.nspname <> ALL(%(schemas)s) AND EXISTS (SELECT FROM shared.tenants t
+                WHERE 'search_path=' || quote_ident(t.schema_name) || ', pg_temp' = ANY(p.proconfig)) AS is_adoptable
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
         WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND (p.prosecdef OR n.nspname = ANY(%(schemas)s))
         ORDER BY 1"""
     for row in installation.rows(query, schemas=_our_schemas(installation)):
-        if row.prosecdef and not _is_pinned(row.path, row.schema_name):
+        # A schema that was renamed by hand still names the tenant's schema: `registry.check` finds it.
+        if row.prosecdef and not (_is_pinned(row.path, row.schema_name) or row.is_adoptable):
             path = f"with the unsafe search_path {row.path}" if row.path else "without a search_path"
-            remedy = f"ALTER FUNCTION {row.name} SET search_path TO {row.schema_name}, pg_temp;"
+            remedy = f"ALTER ROUTINE {row.name} SET search_path TO {row.schema_name}, pg_temp;"
             yield error("definer_path", f"function {row.name}", f"SECURITY DEFINER {path}", remedy)
         if not row.is_trusted:
             what = "its language is untrusted: it can run any code on the server"
@@ -75,7 +83,7 @@ def _check_enforcement(installation: Installation) -> Iterator[Finding]:
     """Triggers, rules, constraints and indexes that exist but are not in force."""
     query = """
         WITH ours AS (
-            SELECT c.oid, n.nspname || '.' || c.relname AS name FROM pg_class c
+            SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name FROM pg_class c
             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ANY(%(schemas)s))
         SELECT 'trigger_off', 'table ' || o.name, 'trigger ' || g.tgname || ' is disabled or has another firing mode',
             format('ALTER TABLE %%s ENABLE TRIGGER %%I;', o.name, g.tgname)
@@ -97,9 +105,11 @@ def _check_enforcement(installation: Installation) -> Iterator[Finding]:
 
 
 def _check_extensions(installation: Installation) -> Iterator[Finding]:
-    query = "SELECT extname, extname ~ %(bad)s FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1"
-    for name, reaches_out in installation.rows(query, bad=_UNSAFE_EXTENSIONS):
-        remedy = f"If it is not needed: DROP EXTENSION {name};"
+    query = """
+        SELECT extname, quote_ident(extname), extname ~ %(bad)s FROM pg_extension
+        WHERE extname <> 'plpgsql' ORDER BY 1"""
+    for name, quoted, reaches_out in installation.rows(query, bad=_UNSAFE_EXTENSIONS):
+        remedy = f"If it is not needed: DROP EXTENSION {quoted};"
         if reaches_out:
             what = "through it SQL can read files, reach other servers or run programs"
             yield error("extension", f"extension {name}", what, remedy)
@@ -113,14 +123,21 @@ def _check_extensions(installation: Installation) -> Iterator[Finding]:
 
 
 def _check_unexpected_objects(installation: Installation) -> Iterator[Finding]:
-    for query, check, what in (
-        ("SELECT evtname FROM pg_event_trigger", "event_trigger", "it runs during every migration"),
-        ("SELECT srvname FROM pg_foreign_server", "foreign_server", "through it SQL can reach another server"),
-        ("SELECT pubname FROM pg_publication", "publication", "replication roles can read its tables"),
-        ("SELECT oid::text FROM pg_largeobject_metadata LIMIT 1", "large_object", "it belongs to no schema"),
-    ):
-        for (name,) in installation.rows(query):
-            yield warning(check, f"{check.replace('_', ' ')} {name}", what, "If it is not needed, drop it.")
+    for query, check, what, removal in (
+        ("evtname FROM pg_event_trigger", "event_trigger", "it runs during every migration", "DROP EVENT TRIGGER {};"),
+        ("srvname FROM pg_foreign_server", "foreign_server", "through it SQL can reach another server",
+         "DROP SERVER {};"),
+        ("pubname FROM pg_publication", "publication", "replication roles can read its tables", "DROP PUBLICATION {};"),
+        ("oid::text FROM pg_largeobject_metadata LIMIT 1", "large_object", "it belongs to no schema",
+         "SELECT lo_unlink({});"),
+    ):  # fmt: skip
+        for (name,) in installation.rows(f"SELECT {query}"):
+            remedy = f"If it is not needed: {removal.format(_quoted(name))}"
+            yield warning(check, f"{check.replace('_', ' ')} {name}", what, remedy)
+
+
+def _quoted(name: str) -> str:
+    return name if is_name(name) or name.isdecimal() else sql.Identifier(name).as_string()
 
 
 def _our_schemas(installation: Installation) -> list[str]:

@@ -28,7 +28,7 @@ _GRANTS = """
         UNION ALL
         SELECT n.nspname, 'schema', n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner)) FROM ours n
         UNION ALL
-        SELECT n.nspname, 'relation', c.relname,
+        SELECT n.nspname, CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, c.relname,
             coalesce(c.relacl, acldefault((CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner))
         FROM pg_class c JOIN ours n ON n.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I', 'c', 't')
         UNION ALL
@@ -42,25 +42,36 @@ _GRANTS = """
         WHERE NOT EXISTS (SELECT FROM pg_depend d
             WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
     )
-    SELECT l.schema_name, l.kind, l.name, coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege,
+    SELECT l.schema_name, l.kind, l.name, coalesce(r.rolname, 'PUBLIC') AS grantee,
+        coalesce(quote_ident(r.rolname), 'PUBLIC') AS quoted, a.privilege_type AS privilege,
         a.is_grantable AND a.grantee <> a.grantor AS is_grantable
     FROM lists l CROSS JOIN LATERAL aclexplode(l.acl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
     WHERE a.grantee = 0 OR (r.rolname <> %(owner)s AND NOT coalesce(r.rolsuper, false))"""
 
-_READ = {"schema": {"USAGE"}, "relation": {"SELECT"}, "column": {"SELECT"}, "function": {"EXECUTE"}}
+_READ = {
+    "schema": {"USAGE"},
+    "relation": {"SELECT"},
+    "sequence": {"SELECT"},
+    "column": {"SELECT"},
+    "function": {"EXECUTE"},
+}
 _READ_WRITE = {
     **_READ,
+    "sequence": {"SELECT", "UPDATE"},
     "relation": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     "column": {"SELECT", "INSERT", "UPDATE"},
 }
 _NOTHING: dict[str, set[str]] = {}
+# In REVOKE; the other kinds have their own names there.
+_KINDS = {"relation": "TABLE", "function": "ROUTINE"}
 
 
 def check(installation: Installation) -> Iterator[Finding]:
     role_of = {tenant.schema_name: tenant.role_name for tenant in installation.tenants}
     for grant in installation.rows(_GRANTS, schemas=installation.tenant_schemas, owner=installation.roles.owner):
-        if not _is_allowed(installation, grant, role_of.get(grant.schema_name)):
-            yield _finding(grant)
+        is_allowed = _is_allowed(installation, grant, role_of.get(grant.schema_name))
+        if grant.is_grantable or not is_allowed:
+            yield _finding(grant, is_allowed=is_allowed)
     yield from _check_defaults(installation)
     yield from _check_outside_schemas(installation)
     yield from _check_catalogue(installation)
@@ -68,10 +79,10 @@ def check(installation: Installation) -> Iterator[Finding]:
 
 
 def _is_allowed(installation: Installation, grant: Row[Any], tenant_role: str | None) -> bool:
-    """The rules. `tenant_role` is the login of the tenant to which the schema belongs."""
+    """The rules, apart from the grant option, which no role may have. `tenant_role` is the login of the tenant to which
+    the schema belongs.
+    """
     roles = installation.roles
-    if grant.is_grantable:
-        return False
     if grant.kind == "database":
         connecting = {roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants, roles.pooler}
         connecting |= {roles.pool} if installation.shared_logins else set()
@@ -95,16 +106,18 @@ def _allowed_on_shared(roles: ServiceRoles, grant: Row[Any]) -> Mapping[str, set
     return _READ if grant.grantee == roles.tenants else _NOTHING
 
 
-def _finding(grant: Row[Any]) -> Finding:
+def _finding(grant: Row[Any], *, is_allowed: bool) -> Finding:
+    """The remedy leaves what is allowed, and revokes what the role has granted to others."""
     name = grant.name if grant.kind in ("database", "schema", "function") else f"{grant.schema_name}.{grant.name}"
     what = f"{grant.grantee} has {grant.privilege}" + (" WITH GRANT OPTION" if grant.is_grantable else "")
     where = f"{grant.kind} {name}"
     check = "public_privilege" if grant.grantee == "PUBLIC" else "privilege"
+    kind = _KINDS.get(grant.kind, grant.kind.upper())
+    privilege, target = f"{'GRANT OPTION FOR ' if is_allowed else ''}{grant.privilege}", f"{kind} {name}"
     if grant.kind == "column":
         table, _, column = name.rpartition(".")
-        return error(check, where, what, f"REVOKE {grant.privilege} ({column}) ON {table} FROM {grant.grantee};")
-    kind = "TABLE" if grant.kind == "relation" else grant.kind.upper()
-    return error(check, where, what, f"REVOKE {grant.privilege} ON {kind} {name} FROM {grant.grantee};")
+        privilege, target = f"{privilege} ({column})", table
+    return error(check, where, what, f"REVOKE {privilege} ON {target} FROM {grant.quoted} CASCADE;")
 
 
 def _check_defaults(installation: Installation) -> Iterator[Finding]:
@@ -112,24 +125,35 @@ def _check_defaults(installation: Installation) -> Iterator[Finding]:
     query = """
         SELECT pg_describe_object('pg_default_acl'::regclass, d.oid, 0) AS name,
             d.defaclrole = to_regrole(%(owner)s) AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f' AS is_ours,
-            (SELECT bool_and(a.grantee = d.defaclrole) FROM aclexplode(d.defaclacl) a) AS is_closed
+            d.defaclrole::regrole::text
+                || coalesce(' IN SCHEMA ' || nullif(d.defaclnamespace, 0)::regnamespace::text, '') AS whose,
+            CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES'
+                WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END AS kind,
+            ARRAY(SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+                FROM aclexplode(d.defaclacl) a WHERE a.grantee <> d.defaclrole ORDER BY 1) AS grantees
         FROM pg_default_acl d"""
     rows = installation.rows(query, owner=installation.roles.owner)
     if not any(row.is_ours for row in rows):
         what = "PUBLIC may execute every function that the owner creates"
         yield error("default_privileges", f"role {installation.roles.owner}", what, _RUN_CREATE_ROLES)
     for row in rows:
-        if not (row.is_ours and row.is_closed):
+        if row.grantees:
             what = "new objects are granted to other roles by default"
-            remedy = "Revoke that: ALTER DEFAULT PRIVILEGES FOR ROLE … REVOKE …;"
+            whom = ", ".join(row.grantees)
+            remedy = f"ALTER DEFAULT PRIVILEGES FOR ROLE {row.whose} REVOKE ALL ON {row.kind} FROM {whom};"
             yield error("default_privileges", row.name, what, remedy)
 
 
 def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
     """Objects that logins own, and privileges that they have outside of the installation's schemas (pg_shdepend)."""
     query = """
-        SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'an unknown object') AS name
+        SELECT r.rolname, d.deptype, coalesce(pg_describe_object(d.classid, d.objid, 0), 'an unknown object') AS name,
+            CASE WHEN o.type IN ('table', 'view', 'materialized view', 'foreign table') THEN 'TABLE'
+                WHEN o.type IN ('function', 'procedure', 'aggregate') THEN 'ROUTINE'
+                WHEN o.type = 'server' THEN 'FOREIGN SERVER' WHEN o.type = 'parameter ACL' THEN 'PARAMETER'
+                ELSE upper(replace(o.type, '-', ' ')) END || ' ' || o.identity AS target
         FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+        CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) o
         LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
         LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
         LEFT JOIN pg_namespace n ON n.oid = coalesce(c.relnamespace, p.pronamespace)
@@ -137,9 +161,10 @@ def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
         WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = ANY(%(names)s)
             AND d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
             AND (d.deptype = 'o' OR (d.deptype = 'a'
-                AND d.classid NOT IN ('pg_database'::regclass, 'pg_default_acl'::regclass)
+                AND d.classid NOT IN
+                    ('pg_database'::regclass, 'pg_default_acl'::regclass, 'pg_auth_members'::regclass)
                 AND NOT coalesce(n.nspname = ANY(%(schemas)s), false)))
-        GROUP BY 1, 2, 3"""
+        GROUP BY 1, 2, 3, 4"""
     roles = installation.roles
     names = [roles.app, roles.relay, roles.tenants, roles.pool, *installation.tenant_roles]
     # A staging schema grants privileges to its future tenant before the registry names it.
@@ -149,10 +174,10 @@ def _check_outside_schemas(installation: Installation) -> Iterator[Finding]:
     schemas = [*installation.tenant_schemas, *staging, SHARED_SCHEMA, "public"]
     for row in installation.rows(query, names=names, schemas=schemas):
         if row.deptype == "o":
-            remedy = f"ALTER {row.name} OWNER TO {installation.roles.owner}; or drop it."
+            remedy = f"REASSIGN OWNED BY {row.rolname} TO {installation.roles.owner};"
             yield error("owns", f"role {row.rolname}", f"it owns {row.name}", remedy)
         else:
-            remedy = f"REVOKE ALL ON {row.name} FROM {row.rolname};"
+            remedy = f"REVOKE ALL ON {row.target} FROM {row.rolname} CASCADE;"
             yield error("privilege_elsewhere", f"role {row.rolname}", f"it has privileges on {row.name}", remedy)
 
 

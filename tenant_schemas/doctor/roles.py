@@ -6,11 +6,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
+from tenant_schemas.roles import HAS_MEMBERSHIP_OPTIONS
 
 _RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
 _RESET_LOGIN = "Run `python -m scripts.reset_tenant_login {}`."
-_RESTORE_ROLE = "If it was renamed, rename it back; otherwise restore the database and its roles from a backup."
-_HAS_MEMBERSHIP_OPTIONS = 160_000
+_REPAIR = "Run `python -m scripts.repair_tenant {}`."
+_WITH_URL = "Run `python -m scripts.create_roles` again, with the URL of this login in the settings."
 # Their names in ALTER ROLE. Every role except the pool has INHERIT.
 _ATTRIBUTES = {
     "rolcanlogin": "LOGIN",
@@ -55,7 +56,8 @@ def _check_attributes(installation: Installation) -> Iterator[Finding]:
     for name, wanted in expected.items():
         if name not in found:
             if name != installation.roles.pool or installation.shared_logins:
-                remedy = _RESTORE_ROLE if name in installation.tenant_roles else _RUN_CREATE_ROLES
+                slug = installation.slugs.get(name)
+                remedy = _REPAIR.format(slug) if slug else _RUN_CREATE_ROLES
                 yield error("role_missing", f"role {name}", "it does not exist", remedy)
             continue
         for attribute in sorted(found[name] - wanted):
@@ -76,26 +78,29 @@ def _check_memberships(installation: Installation) -> Iterator[Finding]:
     """
     inherits, may_set_role = (
         ("m.inherit_option", "m.set_option")
-        if installation.version >= _HAS_MEMBERSHIP_OPTIONS
+        if installation.version >= HAS_MEMBERSHIP_OPTIONS
         else ("r.rolname <> %(pool)s", "true")
     )
     query = f"""
-        SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_set_role})
+        SELECT r.rolname AS member, g.rolname AS role, bool_or({inherits}), bool_or({may_set_role}),
+            array_agg(m.grantor::regrole::text ORDER BY 1)
         FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
         WHERE r.rolname = ANY(%(names)s) OR g.rolname = ANY(%(names)s) GROUP BY 1, 2"""  # noqa: S608
     names = list(_expected_attributes(installation))
-    found = {tuple(row) for row in installation.rows(query, names=names, pool=installation.roles.pool)}
+    rows = installation.rows(query, names=names, pool=installation.roles.pool)
+    grantors = {(row[0], row[1]): row[4] for row in rows}
+    found = {tuple(row[:4]) for row in rows}
     wanted = _expected_memberships(installation)
     for member, role, inherits, may_set_role in sorted(found - wanted - _allowed_memberships(installation)):
         kind = "inherits its privileges" if inherits else "may SET ROLE to it" if may_set_role else "administers it"
         what = f"unexpected membership: {member} {kind}"
-        yield error("membership", f"role {role}", what, f"REVOKE {role} FROM {member};")
+        is_managed = member == installation.roles.migrator and role in installation.tenant_roles
+        by_hand = _revocations(installation, f"REVOKE {role} FROM {member}", grantors[member, role])
+        remedy = _RUN_CREATE_ROLES if is_managed else by_hand
+        yield error("membership", f"role {role}", what, remedy)
     for member, role, *_ in sorted(wanted - found):
-        remedy = (
-            f"REVOKE {role} FROM {member}; GRANT {role} TO {member};"
-            if member in installation.tenant_roles
-            else _RUN_CREATE_ROLES
-        )
+        slug = installation.slugs.get(member)
+        remedy = _REPAIR.format(slug) if slug else _RUN_CREATE_ROLES
         yield error("membership", f"role {role}", f"{member} is not a member, or has other options", remedy)
 
 
@@ -118,31 +123,62 @@ def _expected_memberships(installation: Installation) -> set[Membership]:
 
 
 def _allowed_memberships(installation: Installation) -> set[Membership]:
+    """Before 16, an ADMIN OPTION is a membership with all rights."""
+    has_options = installation.version >= HAS_MEMBERSHIP_OPTIONS
     return {
-        (installation.roles.migrator, name, False, False)
+        (installation.roles.migrator, name, not has_options, not has_options)
         for name in (*installation.tenant_roles, installation.roles.pool)
     }
 
 
 def _check_administrators(installation: Installation) -> Iterator[Finding]:
     """A role with ADMIN OPTION can add members. Only the migrator may have it, for tenants' roles and the pool."""
+    yield from _check_migrator(installation)
     query = """
-        SELECT DISTINCT r.rolname, g.rolname FROM pg_auth_members m
+        SELECT r.rolname, g.rolname, array_agg(m.grantor::regrole::text ORDER BY 1) FROM pg_auth_members m
         JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
         WHERE m.admin_option AND r.rolname = ANY(%(names)s)
             AND NOT (r.rolname = %(migrator)s AND g.rolname = ANY(%(managed)s))
-        ORDER BY 1, 2"""
+        GROUP BY 1, 2 ORDER BY 1, 2"""
     roles = installation.roles
     names, managed = list(_expected_attributes(installation)), [roles.tenants, roles.pool, *installation.tenant_roles]
-    for member, role in installation.rows(query, names=names, migrator=roles.migrator, managed=managed):
+    for member, role, grantors in installation.rows(query, names=names, migrator=roles.migrator, managed=managed):
         what = f"{member} may add members to it (ADMIN OPTION)"
-        yield error("membership", f"role {role}", what, f"REVOKE ADMIN OPTION FOR {role} FROM {member};")
+        remedy = _revocations(installation, f"REVOKE ADMIN OPTION FOR {role} FROM {member}", grantors)
+        yield error("membership", f"role {role}", what, remedy)
+
+
+def _revocations(installation: Installation, revocation: str, grantors: list[str]) -> str:
+    """From 16 on a membership has a grantor, and there may be several of one member."""
+    if installation.version < HAS_MEMBERSHIP_OPTIONS:
+        return f"{revocation};"
+    return " ".join(f"{revocation} GRANTED BY {grantor} CASCADE;" for grantor in dict.fromkeys(grantors))
+
+
+def _check_migrator(installation: Installation) -> Iterator[Finding]:
+    """The migrator administers the tenants' roles and their group. Before 16 CREATEROLE is enough for that, but an
+    upgrade brings the ADMIN OPTION only if it was granted.
+    """
+    query = """
+        SELECT r.rolname FROM pg_roles r WHERE r.rolname = ANY(%(managed)s) AND NOT EXISTS (
+            SELECT FROM pg_auth_members m
+            WHERE m.roleid = r.oid AND m.member = to_regrole(%(migrator)s) AND m.admin_option)
+        ORDER BY 1"""
+    roles = installation.roles
+    managed = [roles.tenants, *installation.tenant_roles]
+    for (role,) in installation.rows(query, managed=managed, migrator=roles.migrator):
+        what = f"{roles.migrator} has no ADMIN OPTION: it can't set the password, rename, drop or restore the role"
+        if installation.version >= HAS_MEMBERSHIP_OPTIONS:
+            yield error("administration", f"role {role}", what, _RUN_CREATE_ROLES)
+        else:
+            what = f"{roles.migrator} has no ADMIN OPTION: after an upgrade to PostgreSQL 16 it can't change the role"
+            yield warning("administration", f"role {role}", what, _RUN_CREATE_ROLES)
 
 
 def _check_defaults(installation: Installation) -> Iterator[Finding]:
     """A role can change its own defaults, and so can SQL injected into its connection."""
     query = """
-        SELECT r.rolname, d.datname, setting, t.slug,
+        SELECT r.rolname, d.datname, quote_ident(d.datname) AS quoted, setting, t.slug,
             s.setdatabase = 0 AND setting = 'search_path=' || coalesce(quote_ident(t.schema_name), 'pg_catalog')
                 || ', pg_temp' AS is_its_own
         FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole CROSS JOIN unnest(s.setconfig) AS setting
@@ -153,14 +189,15 @@ def _check_defaults(installation: Installation) -> Iterator[Finding]:
     for row in found:
         if not row.is_its_own:
             what = f"its sessions start with {row.setting}" + (f" in database {row.datname}" if row.datname else "")
-            by_hand = f"ALTER ROLE {row.rolname} RESET ALL; {_RUN_CREATE_ROLES}"
+            database = f" IN DATABASE {row.quoted}" if row.datname else ""
+            by_hand = f"ALTER ROLE {row.rolname}{database} RESET ALL; {_RUN_CREATE_ROLES}"
             remedy = _RESET_LOGIN.format(row.slug) if row.slug else by_hand
             yield error("role_default", f"role {row.rolname}", what, remedy)
     settled = {row.rolname for row in found if row.is_its_own}
     may_log_in = {name for name, attributes in _expected_attributes(installation).items() if "LOGIN" in attributes}
-    slugs = {tenant.role_name: tenant.slug for tenant in installation.tenants}
     for name in sorted(may_log_in - settled):
-        remedy = _RESET_LOGIN.format(slugs[name]) if name in slugs else _RUN_CREATE_ROLES
+        slug = installation.slugs.get(name)
+        remedy = _REPAIR.format(slug) if slug else _RUN_CREATE_ROLES
         yield error("role_default", f"role {name}", "its sessions do not start with its own search_path", remedy)
 
 
@@ -198,15 +235,15 @@ def _check_logins(installation: Installation) -> Iterator[Finding]:
 def _check_other_logins(installation: Installation) -> Iterator[Finding]:
     """Other logins that can read or change everything here, except the server's first superuser."""
     query = """
-        SELECT rolname, concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
+        SELECT rolname, quote_ident(rolname), concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
             CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
             CASE WHEN pg_has_role(oid, 'pg_read_all_data', 'MEMBER') THEN 'pg_read_all_data' END,
             CASE WHEN pg_has_role(oid, 'pg_write_all_data', 'MEMBER') THEN 'pg_write_all_data' END) AS powers
         FROM pg_roles WHERE rolcanlogin AND oid <> 10 AND rolname <> ALL(%(names)s) ORDER BY 1"""
-    for name, powers in installation.rows(query, names=list(_expected_attributes(installation))):
+    for name, quoted, powers in installation.rows(query, names=list(_expected_attributes(installation))):
         if powers:
             what = f"it does not belong to this installation and has {powers}"
-            yield warning("powerful_login", f"role {name}", what, f"If it is not needed: DROP ROLE {name};")
+            yield warning("powerful_login", f"role {name}", what, f"If it is not needed: ALTER ROLE {quoted} NOLOGIN;")
 
 
 def _check_passwords(installation: Installation) -> Iterator[Finding]:
@@ -219,9 +256,9 @@ def _check_passwords(installation: Installation) -> Iterator[Finding]:
         *installation.tenant_roles,
         *([installation.roles.pool] if installation.shared_logins else ()),
     ]
-    slugs = {tenant.role_name: tenant.slug for tenant in installation.tenants}
     names = list(_expected_attributes(installation))
     for name, is_missing in installation.rows(query, names=names, required=required):
         what = "it has no password" if is_missing else "its password is not stored as a SCRAM verifier"
-        remedy = _RESET_LOGIN.format(slugs[name]) if name in slugs else _RUN_CREATE_ROLES
+        slug = installation.slugs.get(name)
+        remedy = _RESET_LOGIN.format(slug) if slug else _WITH_URL
         yield error("password", f"role {name}", what, remedy)

@@ -30,4 +30,6 @@ def _finding(difference: Difference) -> Finding:
     more = f" and {len(objects) - _MAX_NAMED_OBJECTS} more" if len(objects) > _MAX_NAMED_OBJECTS else ""
     what = f"it differs from {difference.reference_name} in {', '.join(objects[:_MAX_NAMED_OBJECTS])}{more}"
     remedy = "Find out which of the two is right, and change the other by hand, as the owner."
+    if all(name.startswith("rights on ") for name in objects):
+        remedy = f"Run `python -m scripts.repair_tenant {difference.tenant.slug}`."
     return error("schema_drift", f"schema {difference.tenant.schema_name}", what, remedy)

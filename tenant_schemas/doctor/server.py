@@ -87,14 +87,14 @@ def free_connections(connection: Connection) -> int:
 
 def _check_other_databases(installation: Installation) -> Iterator[Finding]:
     query = """
-        SELECT d.datname FROM pg_database d
+        SELECT d.datname, quote_ident(d.datname) FROM pg_database d
         WHERE d.datallowconn AND d.datname <> current_database() AND EXISTS (
             SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
             WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
         ORDER BY 1"""
-    for (name,) in installation.rows(query):
+    for name, quoted in installation.rows(query):
         what = "every login may connect to it and create temporary tables there"
-        remedy = f"If no other application needs that: REVOKE CONNECT, TEMP ON DATABASE {name} FROM PUBLIC;"
+        remedy = f"If no other application needs that: REVOKE CONNECT, TEMP ON DATABASE {quoted} FROM PUBLIC;"
         yield warning("other_database", f"database {name}", what, remedy)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.migrations.history import VERSION_TABLE
 
+_DROP_POLICY = "If no migration made it: DROP POLICY {0} ON shared.{1}; otherwise correct it in a migration."
 _WRITE_POLICY = "In a migration of shared: create a policy for each role that may read the table."
 # A policy that calls a function or reads a setting or a table can be deceived, or makes a shared table hot.
 _PLAIN = re.compile(r"true|false|\(\w+ = CURRENT_USER\)", re.ASCII)
@@ -30,7 +31,7 @@ _TABLES = """
     FROM pg_class c WHERE c.relnamespace = 'shared'::regnamespace AND c.relkind IN ('r', 'p', 'f', 'm')
     ORDER BY 2"""
 _POLICIES = """
-    SELECT p.polname AS name, p.polrelid, c.relname, p.polpermissive,
+    SELECT quote_ident(p.polname) AS name, p.polrelid, c.relname, p.polpermissive,
         0 = ANY(p.polroles) AS is_publics, to_regrole(%(tenants)s) = ANY(p.polroles) AS is_tenants,
         ARRAY(SELECT r.rolname::text FROM pg_roles r
             WHERE r.oid = ANY(p.polroles) AND r.rolname NOT IN (%(app)s, %(relay)s, %(tenants)s)
@@ -76,21 +77,22 @@ def _check_table(table: Row[Any], policies: list[Row[Any]]) -> Iterator[Finding]
     for policy in of_tenants:
         if policy.polpermissive and not all(_BOUND.fullmatch(condition) for condition in policy.conditions):
             what = f"policy {policy.name} shows each tenant the rows of other tenants"
-            yield error("policy_unbound", where, what, "In its policy, compare a column with current_user.")
+            yield error("policy_unbound", where, what, _DROP_POLICY.format(policy.name, table.name))
 
 
 def _check_policy(policy: Row[Any]) -> Iterator[Finding]:
     where = f"policy {policy.name} on shared.{policy.relname}"
     if policy.is_publics:
-        yield error("policy_of_public", where, "it applies to every role", "Name its roles: ALTER POLICY … TO …;")
+        remedy = _DROP_POLICY.format(policy.name, policy.relname)
+        yield error("policy_of_public", where, "it applies to every role", remedy)
     if policy.other_roles:
         what = f"it applies to {', '.join(policy.other_roles)}"
-        remedy = "Drop it: a policy may apply only to the app role, the relay or all tenants."
+        remedy = f"DROP POLICY {policy.name} ON shared.{policy.relname};"
         yield error("policy_of_other_role", where, what, remedy)
     for condition in policy.conditions:
         if not _PLAIN.fullmatch(condition):
             what = f"its condition does more than compare with current_user: {' '.join(condition.split())}"
-            yield error("policy_not_plain", where, what, "Compare a column with current_user, or use true.")
+            yield error("policy_not_plain", where, what, _DROP_POLICY.format(policy.name, policy.relname))
 
 
 def _check_view(view: Row[Any]) -> Iterator[Finding]:
@@ -102,7 +104,8 @@ def _check_view(view: Row[Any]) -> Iterator[Finding]:
         what = "without security_barrier a condition can read the rows that the view hides"
         yield error("view_open", where, what, f"In a migration: ALTER VIEW shared.{view.name} SET (security_barrier);")
     if "CURRENT_USER" not in view.definition:
-        yield error("view_open", where, "it shows each tenant the rows of other tenants", "Compare with current_user.")
+        remedy = f"Compare with current_user in a migration. If no migration made it: DROP VIEW shared.{view.name};"
+        yield error("view_open", where, "it shows each tenant the rows of other tenants", remedy)
 
 
 def _check_views_of_tenants(installation: Installation) -> Iterator[Finding]:
@@ -112,4 +115,9 @@ def _check_views_of_tenants(installation: Installation) -> Iterator[Finding]:
             AND NOT coalesce(c.reloptions @> '{security_invoker=true}', false))) ORDER BY 1, 2"""
     for schema_name, name, kind in installation.rows(query, schemas=installation.tenant_schemas):
         what = "a materialised view has no row-level security" if kind == "m" else "it reads with its owner's rights"
-        yield error("view_open", f"view {schema_name}.{name}", what, "Replace it by a view WITH (security_invoker).")
+        remedy = (
+            f"If no migration made it: DROP MATERIALIZED VIEW {schema_name}.{name};"
+            if kind == "m"
+            else f"ALTER VIEW {schema_name}.{name} SET (security_invoker);"
+        )
+        yield error("view_open", f"view {schema_name}.{name}", what, remedy)

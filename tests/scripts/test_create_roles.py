@@ -32,7 +32,7 @@ def test_a_login_that_is_no_superuser_is_refused_before_anything_is_made(run: Ru
             missing = sa.make_url(fresh_database.app_url).set(database="not_made_yet")
             other.setenv("DATABASE_URL", missing.render_as_string(hide_password=False))
             refused = run("create_roles", "--superuser-url", url.render_as_string(hide_password=False))
-        assert (refused.exit_code, "Nothing was made" in refused.output) == (2, True)
+        assert (refused.exit_code, "nothing was made" in refused.output) == (2, True)
         assert superuser.execute("SELECT FROM pg_database WHERE datname = 'not_made_yet'").fetchone() is None
     finally:
         superuser.execute("DROP OWNED BY provider; DROP ROLE provider")

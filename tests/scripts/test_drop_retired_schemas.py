@@ -21,7 +21,7 @@ def test_the_script_lists_drops_and_exits_1_when_one_stays(run: Run, fresh_datab
         ("km_old", True),
         ("km_new", False),
     ]
-    with held_table(fresh_database, "km_new.wallets"):
+    with held_table(fresh_database, "km_new.things"):
         old, new = json.loads(run("drop_retired_schemas", "--list", "--json").output)
     assert (old["tables"], old["problem"]) == (1, None)
     assert (new["tables"], new["problem"]) == (None, "canceling statement due to lock timeout")

@@ -28,6 +28,7 @@ PLACES = (
     *(("get", "/api/admin/orders", name) for name in ("from", "to")),
     *(("get", "/api/admin/wallets/{wallet}/orders", name) for name in ("from", "to")),
     *(("get", "/api/admin/audit-log", name) for name in ("from", "to")),
+    *(("get", "/api/admin/events/replay", name) for name in ("from", "to")),
     ("get", "/api/wallet/balance", "at"),
     ("get", "/api/admin/wallets/{wallet}/balance", "at"),
     ("post", "/api/wallet/holds", "expiresAt"),
@@ -60,9 +61,9 @@ def sent(path: str, field: str, moment: str) -> dict[str, Any]:
         return {"json": {"name": "a robot", "role": "service", field: moment}}
     if field == "expiresAt":
         return {"json": {"amount": "0.01", field: moment}}
-    if path.endswith("/replay"):
+    if path.endswith("/replay") and "webhook" in path:
         return {"json": {"from": FIRST, "to": LAST, field: moment}}
-    needed = {"from": FIRST, "to": LAST} if "/statement" in path else {}
+    needed = {"from": FIRST, "to": LAST} if "/statement" in path or path.endswith("/replay") else {}
     return {"query_string": needed | {field: moment}}
 
 

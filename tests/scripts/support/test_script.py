@@ -30,6 +30,7 @@ ASKING = {
     "provision_tenant": ("gbp", "--currency", "GBP"),
     "psql": ("--tenant", "km"),
     "rename_tenant": ("km", "bam"),
+    "repair_tenant": ("--all",),
     "reset_tenant_login": ("km",),
     "run_sql": ("--all", "SELECT 1"),
     "unarchive_tenant": ("km",),

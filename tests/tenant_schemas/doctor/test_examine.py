@@ -4,7 +4,7 @@ from tenant_schemas.doctor import Severity, examine, unseen
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.testing.plugin import Database
-from tests.factories.doctor import engine, findings
+from tests.factories.doctor import assert_remedied, engine, findings
 from tests.factories.locks import held_tenant
 
 
@@ -64,5 +64,8 @@ def test_a_schema_that_the_migrator_may_not_use_hides_no_other(fresh_database: D
     superuser.execute("REVOKE ALL ON SCHEMA km_schema FROM wallet_owner")
     superuser.execute("ALTER SCHEMA km_schema OWNER TO postgres")
     with fresh_database.admin_engine().connect() as connection:
-        found = {(finding.check, finding.where) for finding in findings(connection)}
-    assert {("unreadable", "schema km_schema"), ("revision", "schema eur_schema")} <= found
+        found = findings(connection)
+        names = {(finding.check, finding.where) for finding in found}
+        assert {("unreadable", "schema km_schema"), ("revision", "schema eur_schema")} <= names
+    with engine(fresh_database).connect() as connection:
+        assert_remedied(connection, fresh_database, [one for one in found if one.check == "unreadable"], {"eur_schema"})

@@ -3,7 +3,7 @@
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.doctor import assert_found_alone, broken, seen
+from tests.factories.doctor import assert_found_alone, broken, findings, run_remedy
 
 pytestmark = pytest.mark.changes_roles
 
@@ -19,12 +19,23 @@ BROKEN = [
     ("GRANT UPDATE ON shared.alembic_version TO wallet_app", "privilege", "relation shared.alembic_version"),
     ("GRANT SELECT ON shared.users TO wallet_app WITH GRANT OPTION", "privilege", "relation shared.users"),
     ("GRANT SELECT ON shared.users TO wallet_pool", "privilege", "relation shared.users"),
+    ("GRANT USAGE ON km_schema.events_n TO tenant_km", "privilege", "sequence km_schema.events_n"),
+    ("GRANT SELECT ON km_schema.wallets TO tenant_km WITH GRANT OPTION;"
+     " SET LOCAL ROLE tenant_km; GRANT SELECT ON km_schema.wallets TO tenant_eur; RESET ROLE",
+     "privilege", "relation km_schema.wallets"),
+    ("CREATE VIEW public.v AS SELECT 1; GRANT SELECT ON public.v TO tenant_eur", "privilege", "relation public.v"),
     ("GRANT CREATE ON SCHEMA shared TO wallet_app", "privilege", "schema shared"),
     ("GRANT INSERT ON shared.users TO wallet_backup", "privilege", "relation shared.users"),
     ("GRANT SELECT ON shared.users TO wallet_relay", "privilege", "relation shared.users"),
     ("GRANT UPDATE ON shared.tenants TO wallet_relay", "privilege", "relation shared.tenants"),
     ("GRANT CREATE ON TABLESPACE pg_default TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
     ("GRANT EXECUTE ON FUNCTION pg_read_file(text) TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
+    ("GRANT SELECT ON pg_catalog.pg_shadow TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
+    ("GRANT SELECT (rolpassword) ON pg_catalog.pg_authid TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
+    ("GRANT SET ON PARAMETER work_mem TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
+    ("GRANT USAGE ON LANGUAGE plpgsql TO tenant_eur", "privilege_elsewhere", "role tenant_eur"),
+    ("CREATE FOREIGN DATA WRAPPER w; GRANT USAGE ON FOREIGN DATA WRAPPER w TO tenant_eur",
+     "privilege_elsewhere", "role tenant_eur"),
     ("ALTER DEFAULT PRIVILEGES FOR ROLE wallet_owner IN SCHEMA shared GRANT SELECT ON TABLES TO wallet_tenants",
      "default_privileges", "default privileges on new relations belonging to role wallet_owner in schema shared"),
     ("ALTER DEFAULT PRIVILEGES FOR ROLE wallet_owner GRANT EXECUTE ON FUNCTIONS TO PUBLIC",
@@ -56,5 +67,15 @@ def test_what_is_broken_is_found_and_nothing_else(database: Database, statement:
 
 @pytest.mark.parametrize("privilege", ["CONNECT", "TEMP", "CREATE"])
 def test_the_database_is_open_to_public(database: Database, privilege: str) -> None:
-    with broken(database, f"GRANT {privilege} ON DATABASE {database.name} TO PUBLIC") as connection:
-        assert seen(connection) == [("public_privilege", f"database {database.name}")]
+    fault = f"GRANT {privilege} ON DATABASE {database.name} TO PUBLIC"
+    assert_found_alone(database, fault, "public_privilege", f"database {database.name}")
+
+
+def test_grants_that_were_lost_are_repaired(database: Database) -> None:
+    with broken(database, "REVOKE SELECT ON eur_schema.wallets FROM tenant_eur") as connection:
+        found = findings(connection)
+        assert [(one.check, one.remedy) for one in found] == [
+            ("schema_drift", "Run `python -m scripts.repair_tenant eur`.")
+        ]
+        run_remedy(connection, database, found[0].remedy)
+        assert findings(connection) == []
