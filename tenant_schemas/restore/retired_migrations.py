@@ -50,8 +50,14 @@ def _outcome_of(engine: Engine, migrations: Migrations, retired: RetiredSchema) 
             after = _migrate(connection, migrations, retired, revision)
         return Outcome(retired.schema_name, retired.slug, revision, after)
     except Exception as error:  # noqa: BLE001  Any error is this schema's outcome.
-        told = {"error": first_line(error), "sqlstate": sqlstate_of(error)}
-        return Outcome(retired.schema_name, retired.slug, revision, revision, **told)
+        return Outcome(
+            retired.schema_name,
+            retired.slug,
+            before=revision,
+            after=revision,
+            error=first_line(error),
+            sqlstate=sqlstate_of(error),
+        )
 
 
 def _migrate(connection: Connection, migrations: Migrations, retired: RetiredSchema, revision: str) -> str | None:
