@@ -24,7 +24,7 @@ from tenant_schemas.restore.restore import (
     planned_tenant,
     tenant_to_replace,
 )
-from tenant_schemas.restore.table_order import tables_in_order
+from tenant_schemas.restore.table_order import having_right, tables_in_order
 from tenant_schemas.roles import driver_of
 from tenant_schemas.schema_diff.effects import DriftedObject
 from tenant_schemas.search_path import bind_migration
@@ -128,7 +128,8 @@ def _compare(connection: Connection, destination: Destination, bundle: Bundle, l
 
 def _count_rows(driver: psycopg.Connection[Any], schema_name: str) -> dict[str, int]:
     counted = {}
-    for table in sorted(tables_in_order(driver, schema_name), key=lambda each: each.name):
+    readable = having_right(driver, schema_name, tables_in_order(driver, schema_name), "SELECT")
+    for table in sorted(readable, key=lambda each: each.name):
         query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema_name, table.name))
         ((counted[table.name],),) = driver.execute(query)
     return counted

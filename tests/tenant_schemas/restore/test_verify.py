@@ -147,8 +147,9 @@ def test_a_schema_of_another_form_whose_rows_fit_is_told_and_no_fault(
     fresh_database: Database, bundle: Bundle, run: Run
 ) -> None:
     """As a bundle of a release that did not note what had drifted."""
-    forge(bundle, replace(bundle.manifest, fingerprint="0" * 32, drift=None))
-    assert verify(destination(fresh_database), bundle).same_form is False
+    manifest = replace(bundle.manifest, fingerprint="0" * 32, drift=None)
+    forge(bundle, manifest)
+    assert verify(destination(fresh_database), replace(bundle, manifest=manifest)).same_form is False
     result = run("verify_backup", str(bundle.folder))
     assert result.exit_code == 0
     assert "the schema was not as revision" in result.output
