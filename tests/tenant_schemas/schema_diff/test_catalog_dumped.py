@@ -1,6 +1,5 @@
-"""A schema has the same description after a dump and a restore, on one server and from PostgreSQL 15 to 18.
-
-`tests/scripts/test_create_roles_upgrade.py` does the same by pg_upgrade.
+"""A schema has the same description after a dump and a restore, on one server and from PostgreSQL 15 to 18: pg_upgrade
+restores a dump of the schema, too.
 """
 
 import subprocess
