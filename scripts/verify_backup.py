@@ -1,4 +1,5 @@
-"""Verify bundles: load each one into a temporary schema and recompute everything in its manifest.
+"""Verify bundles: load each one into a temporary schema, recompute everything in its manifest, and migrate it to the
+head, as a restore would.
 
 The schema belongs to no tenant and is dropped afterwards. Creating and dropping it locks `shared.users` for a moment:
 on a busy installation, verify on another server. If another session's lock prevents the drop, a warning says so, and
@@ -93,8 +94,11 @@ def _show(report: dict[str, Any]) -> None:
     is_ours = report["origin"] is Origin.OWN
     verdict = "valid" if is_ours else f"{report['origin']} and can be loaded, which proves nothing about its origin"
     uncompared = " The schema's definition was not compared: it is of another PostgreSQL version or a retired schema."
+    head = report["migrated_to"]
+    migrated = "" if head == report["revision"] else f" (a restore migrates it to {head})"
     print(
-        f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
+        f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}{migrated}, "
+        f"{report['files']} files, "
         f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."
         f"{uncompared if report['same_form'] is None else ''}"
     )

@@ -1,4 +1,4 @@
-"""Verifies a bundle: loads it into a staging schema, proves it like a restore, and drops the schema.
+"""Verifies a bundle: loads it into a staging schema, proves and migrates it like a restore, and drops the schema.
 
 Missing users are created in the db transaction that loads, which is rolled back. A schema that can't be dropped is a
 warning, not a fault of the bundle.
@@ -9,12 +9,16 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.signature import Origin
+from tenant_schemas.errors import RevisionRefused, VerificationFailed
 from tenant_schemas.lifecycle.provision import check_prepared
+from tenant_schemas.migrations.history import History, Migrations, first_line
 from tenant_schemas.restore.cutover import grant_schema_usage
 from tenant_schemas.restore.left_out import left_out
 from tenant_schemas.restore.loader import check_shared, load
@@ -35,14 +39,15 @@ class Verified:
     """The result of a verification. `origin` says whether this installation signed the bundle: any other one agrees
     with its own manifest, which proves nothing about where it comes from. `same_form` says whether the backed up schema
     had its revision's structure; None if the bundle is from another major version of PostgreSQL, whose fingerprints are
-    not comparable, or of a retired schema, which has none. `left_out` names what a restore would not bring back, and
-    `warnings` what could not be dropped.
+    not comparable, or of a retired schema, which has none. `migrated_to` is the head, to which a restore would migrate
+    it. `left_out` names what a restore would not bring back, and `warnings` what could not be dropped.
     """
 
     origin: Origin
     tenant_id: UUID
     slug: str
     revision: str
+    migrated_to: str
     tables: int
     rows: int
     files: int
@@ -75,11 +80,13 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
         same_form = _has_same_form(connection, bundle, tenant)
         names = {table.name for table in tables_in_order(driver, tenant.schema_name)}
+        migrated_to = _migrate(connection, destination.migrations, tenant)
     return Verified(
         origin=bundle.origin,
         tenant_id=tenant.id,
         slug=tenant.slug,
         revision=tenant.revision,
+        migrated_to=migrated_to,
         tables=len(manifest.tables),
         rows=rows,
         files=len(manifest.files),
@@ -114,3 +121,15 @@ def _has_same_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bo
         return None
     grant_schema_usage(connection, tenant)
     return fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
+
+
+def _migrate(connection: Connection, migrations: Migrations, tenant: Tenant) -> str:
+    """Migrate the loaded rows to the head, as a restore does. Raises VerificationFailed."""
+    try:
+        return migrations.upgrade_tenant(connection, tenant)
+    except (psycopg.Error, SQLAlchemyError, RevisionRefused) as error:
+        head = migrations.head(History.TENANT)
+        raise VerificationFailed(
+            f"The bundle can't be restored, because it can't be migrated from revision {tenant.revision} to {head}: "
+            f"{first_line(error)}"
+        ) from error

@@ -14,7 +14,7 @@ from tenant_schemas.errors import AcceptedDriftRefused
 from tenant_schemas.schema_diff.effects import DriftedObject, Effect
 
 _LINE: Final = re.compile(
-    r"(relation|column|constraint|index|trigger|function|policy|rule|type|sequence|statistics|other object"
+    r"(relation|column|constraint|index|trigger|function|policy|rule|type|sequence|statistics|extension|other object"
     r"|rights on (schema|relation|column|function)) \S.*"
 )
 

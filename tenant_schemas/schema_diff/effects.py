@@ -117,8 +117,10 @@ def _of_type(pair: _Pair) -> Effect:
 
 
 def _of_rule(pair: _Pair) -> Effect:
-    """A function, policy, sequence or rewrite rule: a restore makes it as the migrations do. Comments are harmless."""
-    return Effect.LOST if pair.differs_in(0) else Effect.HARMLESS
+    """A function, policy, sequence, rewrite rule or extension: a restore makes it as the migrations do. Comments are
+    harmless.
+    """
+    return Effect.LOST if pair.here is None or pair.reference is None or pair.differs_in(0) else Effect.HARMLESS
 
 
 def _of_statistics(_: _Pair) -> Effect:

@@ -35,6 +35,7 @@ LOST = (
     "ALTER VIEW km_schema.ledger_postings SET (security_barrier = true)",
     "CREATE POLICY p ON km_schema.wallets USING (true)",
     "CREATE SEQUENCE km_schema.numbers",
+    "CREATE EXTENSION pg_trgm SCHEMA km_schema",
     "CREATE TYPE km_schema.mood AS ENUM ('good')",
     "CREATE RULE r AS ON DELETE TO km_schema.holds DO INSTEAD NOTHING",
     "GRANT DELETE ON km_schema.wallets TO tenant_km",
