@@ -20,6 +20,7 @@ from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.signature import BundleKeys, derived_key, read_key_file
 from tenant_schemas.errors import RestoreRefused
 from tenant_schemas.restore.clone import SALT
+from tenant_schemas.schema_diff.accepted import NOTHING_ACCEPTED, AcceptedDrift, read_accepted_drift
 
 Connection = psycopg.Connection[Any]
 
@@ -258,6 +259,12 @@ def bundle_keys(settings: Settings) -> BundleKeys:
     """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET. Raises KeyRefused."""
     file = settings.backup_key_file
     return BundleKeys([*(read_key_file(Path(file)) if file else ()), derived_key(settings.tenant_secret)])
+
+
+def accepted_drift(settings: Settings) -> AcceptedDrift:
+    """The differences that ACCEPTED_DRIFT_FILE names. Raises AcceptedDriftRefused."""
+    file = settings.accepted_drift_file
+    return read_accepted_drift(Path(file)) if file else NOTHING_ACCEPTED
 
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:

@@ -24,8 +24,9 @@ from app.secret_files import make_once
 from app.signing_keys import ensure_key_file, parse_keys
 from tenant_schemas import embedded
 from tenant_schemas.backup.signature import read_key_file
-from tenant_schemas.errors import KeyRefused
+from tenant_schemas.errors import AcceptedDriftRefused, KeyRefused
 from tenant_schemas.roles import relay_password
+from tenant_schemas.schema_diff.accepted import read_accepted_drift
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_NAME = "wallet"
@@ -62,6 +63,7 @@ class Settings:
     backup_database_url: str = field(repr=False)
     relay_database_url: str = field(repr=False)
     backup_key_file: str
+    accepted_drift_file: str
     tenant_secret: str = field(repr=False)
     secret_key: str = field(repr=False)
     is_embedded: bool
@@ -151,6 +153,7 @@ def read_settings() -> Settings:
         "backup_database_url": env.str("BACKUP_DATABASE_URL", "", validate=_is_database_url),
         "relay_database_url": env.str("RELAY_DATABASE_URL", "", validate=_is_database_url),
         "backup_key_file": env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file),
+        "accepted_drift_file": env.str("ACCEPTED_DRIFT_FILE", "", validate=_is_accepted_drift_file),
         "tenant_secret": env.str("TENANT_SECRET", validate=secret if is_given else None, **required),
         "secret_key": env.str("SECRET_KEY", validate=secret if is_given else None, **required),
         "base_domain": env.str(
@@ -286,6 +289,14 @@ def _is_key_file(path: str) -> None:
         parse_keys(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise ValidationError(f"can't be used: {error}") from None
+
+
+def _is_accepted_drift_file(path: str) -> None:
+    try:
+        if path:
+            read_accepted_drift(Path(path))
+    except AcceptedDriftRefused as error:
+        raise ValidationError(str(error)) from None
 
 
 def _is_backup_key_file(path: str) -> None:

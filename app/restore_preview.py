@@ -4,12 +4,15 @@ bundle, and the members and settings, which stay.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.money import format_minor
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.printable import printable
 from tenant_schemas.restore.preview import Living, Preview
+from tenant_schemas.schema_diff.effects import told
+
+_OBJECTS_AT_MOST: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,8 @@ def preview_lines(manifest: Manifest, found: Preview) -> Iterator[str]:
     """The lines to show before a restore."""
     if found.missing_users:
         yield f"{found.missing_users} users of the bundle are missing here or have another id: see --users."
+    for each in found.left_out:
+        yield f"The bundle has, and a restore leaves out: {each}."
     if found.living is None:
         rows = sum(file.rows for file in manifest.tables)
         yield f"A new tenant {found.slug} would be made, with {rows} rows in {len(manifest.tables)} tables."
@@ -114,6 +119,9 @@ def _living_lines(manifest: Manifest, living: Living) -> Iterator[str]:
     yield f"Members stay as they are today: {living.joined} joined since then, {living.left} left."
     changed = ", ".join(f"{name} {printable(str(value))}" for name, value in living.settings.items())
     yield f"Settings stay as they are today{': ' + changed if changed else ''}."
+    if living.drift:
+        objects = printable(told(living.drift, _OBJECTS_AT_MOST))
+        yield f"The tenant has today, and will lose, because the migrations do not make it so: {objects}."
 
 
 def preview_report(manifest: Manifest, found: Preview) -> dict[str, Any]:
@@ -123,6 +131,7 @@ def preview_report(manifest: Manifest, found: Preview) -> dict[str, Any]:
         "takenAt": manifest.taken_at,
         "data": manifest.data,
         "missingUsers": found.missing_users,
+        "leftOut": found.left_out,
         "living": None,
     }
     living = found.living
@@ -138,5 +147,6 @@ def preview_report(manifest: Manifest, found: Preview) -> dict[str, Any]:
             "membersJoined": living.joined,
             "membersLeft": living.left,
             "settings": dict(living.settings),
+            "drift": living.drift,
         }
     return report

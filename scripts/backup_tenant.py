@@ -10,27 +10,35 @@ The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, 
 Examples:
     python -m scripts.backup_tenant km --to /backups
     python -m scripts.backup_tenant --all --to /backups --keep 14 --jobs 2
+    python -m scripts.backup_tenant --all --to /backups --keep 30d --dry-run
+
+A tenant whose schema differs from the migrations is backed up, and the objects that differ are named with their effect,
+except those in ACCEPTED_DRIFT_FILE. Only if a restore may refuse the tenant's rows (another column, a missing
+constraint) it is not, unless --with-dump is given.
 
 A tenant that can't be read is tried again after the others, and then named with the cause: for a locked table with the
 session that holds the lock.
 
 Prints for each tenant the number of rows and bytes, the server they were read from, the bundle's folder, and the old
-bundles that --keep deleted. --keep neither counts nor deletes bundles that this installation did not sign, and names
-them.
+bundles that --keep deleted. --keep counts only bundles that are intact and that a restore can load, names those that it
+does not count, and neither counts nor deletes bundles that this installation did not sign. With --dry-run it deletes
+nothing, and nothing is backed up.
 
 Exit codes: 0 each tenant has its new bundle; 1 a tenant has none, or old bundles could not be deleted: the errors on
 standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from app.backup_policy import BACKUP_POLICY, bundle_keys
+from app.backup_policy import BACKUP_POLICY, accepted_drift, bundle_keys
 from app.config import Settings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
@@ -47,16 +55,20 @@ from scripts.support.script import Script
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
-from tenant_schemas.backup.retention import keep_newest, unsigned_bundles
+from tenant_schemas.backup.introspection import find_registry_row, list_registry_rows
+from tenant_schemas.backup.retention import Keep, find_outdated, keep_newest, unsigned_bundles
 from tenant_schemas.backup.signature import BundleKeys
-from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source
+from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source, translate_errors
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
+from tenant_schemas.schema_diff.effects import told
+
+_OBJECTS_AT_MOST = 20
 
 with_dump_option = click.option(
     "--with-dump",
     is_flag=True,
-    help="Add pg_dump's file of the schema to the bundle. A tenant whose schema has drifted needs it.",
+    help="Add pg_dump's file of the schema to the bundle. A tenant whose rows a restore may refuse needs it.",
 )
 seal_to_option = click.option(
     "--seal-to",
@@ -64,6 +76,19 @@ seal_to_option = click.option(
     multiple=True,
     help="Encrypt the bundle for this recipient, an age public key (age1…); may be repeated.",
 )
+
+
+class KeepType(click.ParamType[Keep]):
+    """A number of bundles, or a number of days followed by `d`."""
+
+    name = "NUMBER|DAYSd"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Keep:
+        found = re.fullmatch(r"([1-9][0-9]{0,4})(d?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is neither a number of bundles (14) nor of days (14d).", param, ctx)
+        number, is_days = int(found[1]), bool(found[2])
+        return Keep(age=timedelta(days=number)) if is_days else Keep(number)
 
 
 @click.command(cls=Script, help=__doc__)
@@ -74,9 +99,11 @@ seal_to_option = click.option(
 )
 @click.option(
     "--keep",
-    type=click.IntRange(1),
-    help="Keep this number of complete bundles for each tenant, the new one included, and delete older ones.",
+    type=KeepType(),
+    help="Keep this number of bundles that can be restored for each tenant, the new one included, or those of this "
+    "number of days (14d) and at least one; delete older ones.",
 )
+@click.option("--dry-run", "is_dry", is_flag=True, help="With --keep: show what it would delete; back up nothing.")
 @with_dump_option
 @click.option(
     "--jobs",
@@ -100,7 +127,8 @@ def main(
     slug: str | None,
     is_all: bool,
     folder: Path,
-    keep: int | None,
+    keep: Keep | None,
+    is_dry: bool,
     with_dump: bool,
     jobs: int,
     sealed_for: tuple[str, ...],
@@ -109,14 +137,17 @@ def main(
 ) -> None:
     if is_all == bool(slug):
         exit_with("Give the SLUG of one tenant, or --all.", BAD_ARGUMENTS)
+    if is_dry and keep is None:
+        exit_with("--dry-run shows what --keep would delete: give --keep too.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
     except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
-    for taken in _back_up(source, slug, options):
-        reports.append({"source": source.place, **_report_of(taken, keep, source.keys)})
+    made = _reports(source, slug, options, keep) if not (is_dry and keep) else _outdated(source, slug, folder, keep)
+    for report in made:
+        reports.append({"source": source.place, **report})
         if not as_json:
             _show(reports[-1])
     if as_json:
@@ -148,16 +179,40 @@ def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterat
         yield BackupOutcome(slug or "all", error=str(error))
 
 
-def _report_of(taken: BackupOutcome, keep: int | None, keys: BundleKeys) -> dict[str, Any]:
+def _reports(source: Source, slug: str | None, options: BackupOptions, keep: Keep | None) -> Iterator[dict[str, Any]]:
+    accepted = accepted_drift(settings_or_exit())
+    for taken in _back_up(source, slug, options):
+        report = _report_of(taken, keep, source.keys)
+        drift = taken.bundle.manifest.drift if taken.bundle else None
+        yield report | {"drift": accepted.without_accepted(drift or ())}
+
+
+def _outdated(source: Source, slug: str | None, folder: Path, keep: Keep) -> Iterator[dict[str, Any]]:
+    """What --keep would delete after the next backup, by tenant."""
+    try:
+        with translate_errors(slug or "the registry"), source.connect(slug or "all") as connection:
+            rows = [find_registry_row(connection, slug)] if slug else list_registry_rows(connection)
+    except TenantNotFound as error:
+        exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
+    for tenant in (row.tenant for row in rows):
+        found = find_outdated(folder, tenant.slug, tenant.id, keep, source.keys)
+        report = {"slug": tenant.slug, "bundle": None, "error": None, "would_remove": found.outdated}
+        yield report | {"not_counted": found.uncounted, "not_ours": unsigned_bundles(folder, tenant.slug, source.keys)}
+
+
+def _report_of(taken: BackupOutcome, keep: Keep | None, keys: BundleKeys) -> dict[str, Any]:
     """One tenant's result. Deletes its old bundles if the new one is complete."""
-    report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error, "removed": [], "not_ours": []}
+    report: dict[str, Any] = {"slug": taken.slug, "bundle": None, "error": taken.error}
+    report |= {"removed": [], "not_counted": [], "not_ours": []}
     if taken.bundle is not None:
         files = taken.bundle.manifest.files
         report |= {"bundle": taken.bundle.folder, "bytes": sum(file.bytes for file in files)}
         report["rows"] = sum(rows.rows for rows in taken.bundle.manifest.tables)
         try:
-            report["removed"] = keep_newest(taken.bundle, keep, keys) if keep else []
-            report["not_ours"] = unsigned_bundles(taken.bundle, keys) if keep else []
+            if keep:
+                found = keep_newest(taken.bundle, keep, keys)
+                report |= {"removed": found.outdated, "not_counted": found.uncounted}
+                report["not_ours"] = unsigned_bundles(taken.bundle.folder.parent, taken.slug, keys)
         except (OSError, TenancyError) as error:
             report["error"] = f"The backup is complete, but older bundles could not be deleted: {error}"
     return report
@@ -167,8 +222,14 @@ def _show(report: dict[str, Any]) -> None:
     slug = report["slug"]
     if report["bundle"]:
         print(f"{slug}: {report['rows']} rows, {report['bytes']} bytes from {report['source']} in {report['bundle']}")
-    for folder in report["removed"]:
+    if report.get("drift"):
+        warn(f"{slug} differs from the migrations in {told(report['drift'], _OBJECTS_AT_MOST)}")
+    for folder in report.get("removed", ()):
         print(f"{slug}: deleted {folder}")
+    for folder in report.get("would_remove", ()):
+        print(f"{slug}: would delete {folder}")
+    for folder in report["not_counted"]:
+        warn(f"{slug}: not counted, because it is damaged or a restore may refuse its rows: {folder}")
     if report["not_ours"]:
         folders = ", ".join(map(str, report["not_ours"]))
         warn(f"{slug}: neither counted nor deleted, because this installation did not sign them: {folders}")

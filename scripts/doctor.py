@@ -4,7 +4,8 @@ Checks the server's settings, the roles and their privileges, row-level security
 rights, the registry, whether each configured login can log in and each secret is that of the installation, whether each
 tenant's schema is as the migrations make it, and what the prover found. A schema that is as the last `migration_status
 --drift` saw it is not described again, except with --full. A tenant whose tables another session has locked is one
-finding, which names that session, and stops no other.
+finding, which names that session, and stops no other. A difference from the migrations on which no row, rule or right
+depends is a warning; those that ACCEPTED_DRIFT_FILE names are left out, unless they break a restore.
 
 Examples:
     python -m scripts.doctor
@@ -21,6 +22,7 @@ import sys
 
 import rich_click as click
 
+from app.backup_policy import accepted_drift
 from app.config import Settings
 from app.db import admin_engine
 from app.login_checks import login_findings, secret_findings
@@ -73,6 +75,7 @@ def _examine(url: str, settings: Settings, *, is_full: bool, lock_timeout_ms: in
             max_connections=settings.max_connections,
             is_full=is_full,
             lock_timeout_ms=lock_timeout_ms,
+            accepted=accepted_drift(settings),
         )
         proofs = proof_findings(connection, settings.proof_max_age_seconds)
         tenants = all_tenants(connection)

@@ -2,19 +2,21 @@
 history.
 
 Asks each schema, not only the registry. Lists the schemas that are behind, newer than this code or gone, that can't be
-read, whose registry row names another revision or, with --drift, that have drifted, and counts the others. A schema
-that is as the last --drift saw it is not described again, except with --full. With --runs it lists the last runs of
-`migrate` instead, with the number of tenants for each outcome. With --run it shows one of them: each tenant's outcome,
-attempts, SQLSTATE, error and the session that blocked it. A run whose process has died is shown as killed.
+read, whose registry row names another revision or, with --drift, that have drifted, and counts the others. An object
+that has drifted is shown with its effect: it breaks a restore, is lost by one, or is harmless. Objects that
+ACCEPTED_DRIFT_FILE names are left out, unless they break a restore. A schema that is as the last --drift saw it is not
+described again, except with --full. With --runs it lists the last runs of `migrate` instead, with the number of tenants
+for each outcome. With --run it shows one of them: each tenant's outcome, attempts, SQLSTATE, error and the session that
+blocked it. A run whose process has died is shown as killed.
 
 Examples:
     python -m scripts.migration_status --drift
     python -m scripts.migration_status --drift --full
     python -m scripts.migration_status --run 1f0c3a9b
 
-Exit codes: 0 every schema is at its head, or newer than this code, and, with --drift, as the migrations make it; 1 a
-schema is not, or the database can't be read; 2 bad arguments. --runs and --run exit 0 for a failed run too, and --run
-exits 2 for an unknown one.
+Exit codes: 0 every schema is at its head, or newer than this code, and, with --drift, differs from the migrations in
+harmless objects at most; 1 a schema is not, or the database can't be read; 2 bad arguments. --runs and --run exit 0 for
+a failed run too, and --run exits 2 for an unknown one.
 """
 
 import sys
@@ -25,6 +27,7 @@ from typing import Any, Final
 import rich_click as click
 import sqlalchemy as sa
 
+from app.backup_policy import accepted_drift
 from app.db import admin_engine
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
@@ -43,7 +46,9 @@ from scripts.support.script import Script
 from tenant_schemas.migrations.history import History, current_revision
 from tenant_schemas.migrations.runner.report import Run, last_runs, tenants_in_run
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.schema_diff.accepted import AcceptedDrift
 from tenant_schemas.schema_diff.compare import Drift, find_drift
+from tenant_schemas.schema_diff.effects import DriftedObject, Effect, told
 from tenant_schemas.schema_diff.revisions import revisions_of
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
 from tenant_schemas.visits import Visitor
@@ -80,14 +85,16 @@ def main(
 ) -> None:
     if is_full and not with_drift:
         exit_with("--full says how --drift looks: give --drift too.", BAD_ARGUMENTS)
-    with admin_engine(admin_url_or_exit(settings_or_exit())).connect() as connection:
+    settings = settings_or_exit()
+    with admin_engine(admin_url_or_exit(settings)).connect() as connection:
         if run_id:
             _show_run(connection, run_id, shows_all=shows_all, as_json=as_json)
         elif runs:
             _show_runs(last_runs(connection, runs), as_json=as_json)
         else:
             look = partial(_rows, with_drift=with_drift, is_full=is_full, lock_timeout_ms=lock_timeout_ms)
-            rows = list(look(connection))
+            accepted = accepted_drift(settings)
+            rows = list(look(connection, accepted))
             _show_status(rows, with_drift=with_drift, shows_all=shows_all, as_json=as_json)
 
 
@@ -102,7 +109,7 @@ def _show_status(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_a
 
 
 def _rows(
-    connection: sa.Connection, *, with_drift: bool, is_full: bool, lock_timeout_ms: int
+    connection: sa.Connection, accepted: AcceptedDrift, *, with_drift: bool, is_full: bool, lock_timeout_ms: int
 ) -> Iterator[dict[str, Any]]:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {lock_timeout_ms}")
     at = current_revision(connection, SHARED_SCHEMA)
@@ -119,8 +126,9 @@ def _rows(
         warning = f"At {revision} tenants were only compared with each other, not with the history: {reason}."
         print(warning, file=sys.stderr)
     for tenant in tenants:
-        row = _row(tenant, found)
-        yield row | ({"drift": found.objects.get(tenant.schema_name, [])} if with_drift else {})
+        drifted = accepted.without_accepted(found.objects.get(tenant.schema_name, []))
+        drift = {"drift": [each.name for each in drifted], "effects": [each.effect for each in drifted]}
+        yield _row(tenant, found) | (drift if with_drift else {})
 
 
 def _without_drift(connection: sa.Connection, tenants: Sequence[Tenant], lock_timeout_ms: int) -> Drift:
@@ -158,18 +166,19 @@ def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
 
 
 def _is_current(row: Mapping[str, Any]) -> bool:
-    return (row["behind"] == 0 or row["newer"]) and not row["problem"] and not row.get("drift")
+    has_drifted = bool(set(row.get("effects", ())) - {Effect.HARMLESS})
+    return (row["behind"] == 0 or row["newer"]) and not row["problem"] and not has_drifted
 
 
 def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool) -> None:
     columns = ("slug", "schema", "status", "revision", "behind by", "problem", *(("drift",) if with_drift else ()))
-    shown = [row for row in rows if shows_all or row["newer"] or not _is_current(row)]
+    shown = [row for row in rows if shows_all or row["newer"] or not _is_current(row) or row.get("drift")]
     if shown:
         show_table("Revisions", columns, [_cells(row, with_drift=with_drift) for row in shown])
     newer = sum(row["newer"] for row in rows)
     current = sum(_is_current(row) and not row["newer"] for row in rows)
     heads = f"{SHARED_SCHEMA} {MIGRATIONS.head(History.SHARED)}, tenants {MIGRATIONS.head(History.TENANT)}"
-    drifted = ", none of them drifted" if with_drift else ""
+    drifted = ", none of them drifted in anything that is not harmless" if with_drift else ""
     print(f"{current} of {len(rows)} schemas are at their head{drifted} ({heads}).")
     if newer:
         print(f"{newer} are newer than this code: a later release has migrated them.")
@@ -180,9 +189,8 @@ def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
     behind = "newer than this code" if row["newer"] else behind
     cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind, row["problem"]]
     if with_drift:
-        objects = row.get("drift") or []
-        more = f" and {len(objects) - _MAX_OBJECTS_SHOWN} more" if len(objects) > _MAX_OBJECTS_SHOWN else ""
-        cells.append(", ".join(objects[:_MAX_OBJECTS_SHOWN]) + more)
+        objects = map(DriftedObject, row.get("drift", ()), row.get("effects", ()))
+        cells.append(told(objects, _MAX_OBJECTS_SHOWN))
     return cells
 
 

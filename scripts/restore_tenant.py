@@ -8,7 +8,8 @@ the members and settings of the bundle.
 folder and restored from there, with all of the proofs. What is there today becomes a retired schema in its turn.
 
 --dry-run shows what the restore would change, and changes nothing: the balances, ledger entries and rows since the
-bundle, and the members and settings, which stay. The same summary precedes the question.
+bundle, the members and settings, which stay, and what the restore does not bring back: tables, functions and other
+objects that the migrations do not make. The same summary precedes the question.
 
 With --as, the new tenant gets the members that the existing tenant has today, in their roles of today. Members removed
 after the backup are not restored. If the tenant of the bundle no longer exists, the new one gets the bundle's members.
@@ -25,7 +26,8 @@ Examples:
     python -m scripts.restore_tenant /backups/km-20260101T000000Z --as km2
     python -m scripts.restore_tenant --from-retired km_schema
 
-Asks for the slug before it replaces data, unless --yes is given. Prints the number of rows and the schemas.
+Asks for the slug before it replaces data, unless --yes is given. Prints the number of rows and the schemas, and on
+standard error what was not brought back.
 
 Exit codes: 0 the tenant is restored, or could be (--dry-run); 1 it could not be restored, or another slug was typed; 2
 bad arguments.
@@ -68,6 +70,7 @@ from tenant_schemas.errors import BindingMismatch, KeyRefused, NameRefused, Tena
 from tenant_schemas.restore.preview import Preview, preview
 from tenant_schemas.restore.restore import KEEP, Destination, Restored, restore, tenant_to_replace
 from tenant_schemas.restore.user_mapping import MissingUsers
+from tenant_schemas.schema_diff.effects import told
 
 identity_option = click.option(
     "--identity",
@@ -81,6 +84,7 @@ accept_foreign_option = click.option(
     is_flag=True,
     help="Also take a bundle that this installation did not sign: anyone may have written its data.",
 )
+_OBJECTS_AT_MOST = 20
 NOT_OURS = (
     "WARNING: {} is {}: this installation did not sign it. Its data agrees with its own manifest only, and nothing "
     "proves where it comes from."
@@ -253,6 +257,11 @@ def _show(restored: Restored, keep_days: int) -> None:
         print(f"Its status is {tenant.status}, as before.")
     if restored.ids_replaced:
         print(f"{restored.ids_replaced} users have other ids here: ids replaced, hash chains computed anew.")
+    for each in restored.left_out:
+        warn(f"Not restored, because the migrations do not make it so: {each}.")
+    if restored.drift_replaced:
+        objects = told(restored.drift_replaced, _OBJECTS_AT_MOST)
+        warn(f"Only the replaced schema has, because the migrations do not make it so: {objects}.")
     if restored.replaced_schema:
         print(f"Its replaced data is kept in the retired schema {restored.replaced_schema} for {keep_days} days.")
 

@@ -11,7 +11,8 @@ Example:
 A bundle that no key of this installation signed is not valid. With --accept-foreign it is loaded all the same, and the
 line says that nothing proves it.
 
-Prints one line for each bundle: tenant, revision, number of files, rows and tables.
+Prints one line for each bundle: tenant, revision, number of files, rows and tables. On standard error it names what a
+restore would leave out, because the migrations do not make it.
 
 Exit codes: 0 every bundle is valid; 1 a bundle is not, or could not be loaded: the error names the file or the table; 2
 bad arguments.
@@ -101,6 +102,10 @@ def _show(report: dict[str, Any]) -> None:
         f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."
         f"{uncompared if report['same_form'] is None else ''}"
     )
+    if report["same_form"] is False and not report["left_out"]:
+        warn(f"{bundle}: the schema was not as revision {report['revision']} makes it, but its rows can be restored.")
+    for each in report["left_out"]:
+        warn(f"{bundle}: a restore leaves out: {each}")
     for warning in report["warnings"]:
         warn(f"{bundle}: {warning}")
 

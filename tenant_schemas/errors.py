@@ -15,6 +15,7 @@ TenancyError
 ├── ConnectionsExhausted    all connections that this process may open are in use
 ├── NameRefused             the slug or schema name is not valid
 ├── SecretRefused           a secret of the settings is not that of the installation
+├── AcceptedDriftRefused    the file of accepted differences is not valid
 ├── MigrationError
 │   ├── RevisionRefused     the revision is unknown, can't be rendered or undone, or ends its db transaction
 │   └── MigratorBusy        another migrator is running
@@ -25,7 +26,7 @@ TenancyError
 │   └── RepairRefused       the repair needs a superuser, or the schema to adopt is not the tenant's
 ├── BackupError             a backup failed, or a bundle could not be read; no incomplete file is left
 │   ├── TenantChanged       the tenant was migrated during each attempt of the backup
-│   ├── TenantDrifted       the tenant's schema differs from its revision
+│   ├── TenantDrifted       the tenant's schema differs from its revision in what a restore needs
 │   ├── BundleExists        a bundle of that name exists, or is being written
 │   ├── BundleBroken        the bundle is incomplete, or differs from its manifest
 │   ├── BundleForeign       no key of this installation signed the bundle
@@ -111,6 +112,10 @@ class SecretRefused(TenancyError):
     """A secret of the settings is not that of the installation. Nothing was changed."""
 
 
+class AcceptedDriftRefused(TenancyError):
+    """The file of accepted differences can't be read, or one of its lines names no object."""
+
+
 class MigrationError(TenancyError):
     """A schema could not be migrated. It keeps its revision."""
 
@@ -152,7 +157,7 @@ class TenantChanged(BackupError):
 
 
 class TenantDrifted(BackupError):
-    """The tenant's schema differs from its revision, so its rows alone could not restore it."""
+    """The tenant's schema differs from its revision, so that its rows may not fit the schema that a restore makes."""
 
 
 class BundleExists(BackupError):

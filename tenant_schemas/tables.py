@@ -1,6 +1,7 @@
 """The engine's tables of `shared` besides the registry, for the application's metadata. Its migrations create them."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from tenant_schemas.tenant import SHARED_SCHEMA
 
@@ -55,6 +56,7 @@ def engine_tables(metadata: sa.MetaData) -> None:
         metadata,
         sa.Column("key", sa.LargeBinary, primary_key=True),
         sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("objects", JSONB),
         schema=SHARED_SCHEMA,
     )
     sa.Table(

@@ -99,6 +99,7 @@ def settings_for(database: Database, **changed: Any) -> Settings:
         "backup_database_url": "",
         "relay_database_url": database.url(database.roles.relay),
         "backup_key_file": "",
+        "accepted_drift_file": "",
         "tenant_secret": database.tenant_secret,
         "secret_key": SECRET_KEY,
         "is_embedded": False,

@@ -6,6 +6,7 @@ and in the snapshot. So no migration falls between the introspection and the row
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -26,11 +27,14 @@ from tenant_schemas.backup.staging import remove_abandoned_folders
 from tenant_schemas.backup.writer import BackupOptions, TenantSnapshot, write_bundle
 from tenant_schemas.errors import BackupError, TenantChanged, TenantDrifted
 from tenant_schemas.schema_diff.catalog import fingerprints_of
+from tenant_schemas.schema_diff.effects import DriftedObject
 from tenant_schemas.sessions import lock_holders
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.visits import check_schema, failure_of
 
 _ATTEMPTS: Final = 5
+# None if it was not looked for.
+Drifted = tuple[DriftedObject, ...] | None
 
 
 def back_up(source: Source, slug: str, options: BackupOptions) -> Bundle:
@@ -45,9 +49,9 @@ def back_up_in_own_snapshot(
 ) -> Bundle:
     """Write a bundle of the tenant from a new snapshot. Raises BackupError, SchemaMissing or TenantNotFound."""
 
-    def check(tenant: Tenant, fingerprints: Fingerprints) -> None:
-        if not options.with_dump:  # pg_dump's file has the structure of a drifted schema too.
-            check_drift(tenant, find_drift(connection, source, [tenant], fingerprints))
+    def check(tenant: Tenant, fingerprints: Fingerprints) -> Drifted:
+        drift = find_drift(connection, source, [tenant], fingerprints)
+        return check_drift(tenant, drift, with_dump=options.with_dump)
 
     try:
         with stable_snapshot(connection, source, slug, check) as snapshot:
@@ -68,10 +72,11 @@ def locked(connection: psycopg.Connection[Any], slug: str, error: psycopg.errors
 
 @contextmanager
 def stable_snapshot(
-    connection: psycopg.Connection[Any], source: Source, slug: str, check: Callable[[Tenant, Fingerprints], None]
+    connection: psycopg.Connection[Any], source: Source, slug: str, check: Callable[[Tenant, Fingerprints], Drifted]
 ) -> Iterator[TenantSnapshot]:
-    """A snapshot of the tenant, with its tables locked against DDL until the block ends. `check` runs before the locks
-    and may raise. Raises SchemaMissing, and TenantChanged if the tenant is migrated during every attempt.
+    """A snapshot of the tenant, with its tables locked against DDL until the block ends. `check` runs before the locks,
+    returns what has drifted, and may raise. Raises SchemaMissing, and TenantChanged if the tenant is migrated during
+    every attempt.
     """
     for _ in range(_ATTEMPTS):
         with source.read_committed(connection):
@@ -79,11 +84,11 @@ def stable_snapshot(
             check_schema(connection, row.tenant)
             tables = tables_of(connection, row.tenant.schema_name, source.backup_policy)
             fingerprints = fingerprints_of(connection, [row.tenant])
-        check(row.tenant, fingerprints)
+        drifted = check(row.tenant, fingerprints)
         with source.repeatable_read(connection):
             snapshot = _lock_and_take_snapshot(connection, source, row, tables, fingerprints)
             if snapshot is not None:
-                yield snapshot
+                yield replace(snapshot, drift=drifted)
                 return
     raise TenantChanged(f"{slug} was migrated during each of {_ATTEMPTS} attempts: run it again after the migration.")
 

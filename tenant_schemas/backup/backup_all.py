@@ -73,7 +73,7 @@ def back_up_all(source: Source, options: BackupOptions) -> Iterator[BackupOutcom
             visitor = Visitor(connection, lock_timeout_ms=min(source.lock_timeout_ms, LOCK_TIMEOUT_MS))
             fingerprints = _fingerprints(visitor, [row.tenant for row in before])
         tenants = [row.tenant for row in before if row.tenant.schema_name not in visitor.failures]
-        drift = Drift({}, {}) if options.with_dump else find_drift(connection, source, tenants, fingerprints)
+        drift = find_drift(connection, source, tenants, fingerprints)
         with source.repeatable_read(connection):
             ((exported_id, moment),) = connection.execute("SELECT pg_export_snapshot(), clock_timestamp()")
             rows = list_registry_rows(connection)
@@ -144,7 +144,7 @@ def _back_up_in_common_snapshot(
         lock_tables(pair.snapshot, tenant.schema_name, tables, source.backup_policy)
         if not common.registry.get(tenant.slug) == row == find_registry_row(pair.live, tenant.slug):
             raise TenantChanged(f"{tenant.slug} was changed during the backup.")
-        check_drift(tenant, common.drift)
+        drift = check_drift(tenant, common.drift, with_dump=options.with_dump)
         fingerprint = common.fingerprints.get(tenant.schema_name, "")
         snapshot = TenantSnapshot(
             registry_row=row,
@@ -152,6 +152,7 @@ def _back_up_in_common_snapshot(
             fingerprint=fingerprint,
             exported_id=common.exported_id,
             taken_at=common.taken_at,
+            drift=drift,
         )
         return check_and_write(pair.snapshot, source, snapshot, options)
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from tenant_schemas.backup.data_time import DataTime
 from tenant_schemas.errors import BundleBroken, NameRefused
 from tenant_schemas.printable import printable
+from tenant_schemas.schema_diff.effects import DriftedObject, Effect
 from tenant_schemas.tenant import TenantStatus, check_schema_name, check_slug
 
 FORMAT: Final = 3
@@ -66,7 +67,8 @@ class BackedUpTenant:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """All facts of a bundle except the rows. It contains no personal data. `taken_at` is the time of the backup, and
-    `data` that of its data; None in a bundle of format 1 or 2.
+    `data` that of its data; None in a bundle of format 1 or 2. `drift` has the objects in which the schema differed
+    from its revision; None in a bundle of format 1 or 2, and of a retired schema, which is not compared.
     """
 
     format: int = FORMAT
@@ -82,11 +84,21 @@ class Manifest:
     dump: DumpFile | None
     sealed_for: tuple[str, ...]
     data: DataTime | None = None
+    drift: tuple[DriftedObject, ...] | None = None
 
     @property
     def files(self) -> tuple[RowsFile | DumpFile, ...]:
         """Every file of the bundle except the manifest."""
         return (*self.tables, *self.shared, *((self.dump,) if self.dump else ()))
+
+    @property
+    def is_restorable(self) -> bool:
+        """Whether a restore can load the rows, as far as the backup saw. If it did not compare the schema, a file of
+        pg_dump is a sign that the tenant had drifted.
+        """
+        if self.drift is None:
+            return self.dump is None
+        return all(each.effect is not Effect.BREAKS for each in self.drift)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, default=str, ensure_ascii=False) + "\n"
@@ -172,6 +184,7 @@ _FROM_TEXT: Final[Mapping[Any, Any]] = {
     DisplayName: _display_name,
     UUID: UUID,
     TenantStatus: TenantStatus,
+    Effect: Effect,
     datetime: _moment,
 }
 

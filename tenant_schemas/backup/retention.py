@@ -1,7 +1,10 @@
-"""Retention: removes a tenant's older bundles when enough newer ones are intact. Other files in the folder stay."""
+"""Retention: removes a tenant's older bundles if enough newer ones can be restored. Other files in the folder stay."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from tenant_schemas.backup.bundle import Bundle, file_names, open_bundle, read_manifest
 from tenant_schemas.backup.bundle_files import files_in
@@ -11,29 +14,72 @@ from tenant_schemas.backup.staging import folders_by_slug, remove
 from tenant_schemas.errors import BackupError, BundleBroken
 
 
-def keep_newest(bundle: Bundle, keep: int, keys: BundleKeys) -> list[Path]:
-    """Remove the tenant's older bundles and return their folders. `bundle`, the new one, always stays and counts as the
-    first of `keep`. The others are checked newest first, until `keep` bundles are intact; only the bundles after that
-    are removed. A bundle with a file that its manifest does not name stays. A bundle that no key of this installation
-    signed is neither counted nor removed: its time and its tenant may be anyone's word.
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What to keep of a tenant's bundles: `number` of them or, if that is None, those that are no older than `age`, and
+    at least one.
     """
-    intact = 1
-    removed = []
-    for folder, manifest in _newest_first(bundle, keys):
-        if folder == bundle.folder:
+
+    number: int | None = None
+    age: timedelta = timedelta(0)
+
+    def keeps(self, manifest: Manifest, counted: int) -> bool:
+        """Whether a bundle stays, if so many newer ones count."""
+        if self.number is not None:
+            return counted < self.number
+        return counted == 0 or manifest.taken_at >= datetime.now(UTC) - self.age
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The bundles of one tenant that are to go, and those that stay but do not count, because they are damaged or a
+    restore may refuse their rows. Both newest first.
+    """
+
+    outdated: list[Path] = field(default_factory=list)
+    uncounted: list[Path] = field(default_factory=list)
+
+
+def keep_newest(bundle: Bundle, keep: Keep, keys: BundleKeys) -> Retention:
+    """Remove the bundles of the tenant that are older than those to keep. `bundle`, the new one, always stays."""
+    tenant = bundle.manifest.tenant
+    found = find_outdated(bundle.folder.parent, tenant.slug, tenant.id, keep, keys, new=bundle)
+    for folder in found.outdated:
+        remove(folder)
+    return found
+
+
+def find_outdated(
+    parent: Path, slug: str, tenant_id: UUID, keep: Keep, keys: BundleKeys, *, new: Bundle | None = None
+) -> Retention:
+    """The bundles in `parent` that `keep_newest` would remove after the bundle `new`; without it as if one that counts
+    was just made.
+
+    Only a bundle counts that is intact and that a restore can load, as far as its backup saw. The bundles are looked at
+    newest first, until enough count; only those after that go. One with a file that its manifest does not name stays.
+    One that no key of this installation signed is neither counted nor removed: its time and its tenant may be anyone's
+    word.
+    """
+    found = Retention()
+    counted = int(new is None or new.manifest.is_restorable)
+    if not counted and new is not None:
+        found.uncounted.append(new.folder)
+    for folder, manifest in _newest_first(parent, slug, tenant_id, keys):
+        if new is not None and folder == new.folder:
             continue
-        if intact < keep:
-            intact += _is_intact(folder, keys)
+        if keep.keeps(manifest, counted):
+            is_good = manifest.is_restorable and _is_intact(folder, keys)
+            counted += is_good
+            found.uncounted.extend([] if is_good else [folder])
         elif _has_no_other_files(folder, manifest):
-            remove(folder)
-            removed.append(folder)
-    return removed
+            found.outdated.append(folder)
+    return found
 
 
-def unsigned_bundles(bundle: Bundle, keys: BundleKeys) -> list[Path]:
-    """The folders beside the bundle with the tenant's slug that no key of this installation signed."""
+def unsigned_bundles(parent: Path, slug: str, keys: BundleKeys) -> list[Path]:
+    """The folders in `parent` with the tenant's slug that no key of this installation signed."""
     found = []
-    for folder in _folders(bundle):
+    for folder in _folders(parent, slug):
         try:
             _, origin = read_manifest(folder, keys)
         except BundleBroken:
@@ -43,22 +89,21 @@ def unsigned_bundles(bundle: Bundle, keys: BundleKeys) -> list[Path]:
     return found
 
 
-def _folders(bundle: Bundle) -> Iterator[Path]:
-    parent = bundle.folder.parent
-    for name in folders_by_slug(parent).get(bundle.manifest.tenant.slug, ()):
+def _folders(parent: Path, slug: str) -> Iterator[Path]:
+    for name in folders_by_slug(parent).get(slug, ()):
         if not (parent / name).is_symlink():
             yield parent / name
 
 
-def _newest_first(bundle: Bundle, keys: BundleKeys) -> list[tuple[Path, Manifest]]:
+def _newest_first(parent: Path, slug: str, tenant_id: UUID, keys: BundleKeys) -> list[tuple[Path, Manifest]]:
     """All own bundles with the tenant's slug and id: an earlier tenant may have had the same slug."""
     found = []
-    for folder in _folders(bundle):
+    for folder in _folders(parent, slug):
         try:
             manifest, origin = read_manifest(folder, keys)
         except BundleBroken:
             continue
-        if origin is Origin.OWN and manifest.tenant.id == bundle.manifest.tenant.id:
+        if origin is Origin.OWN and manifest.tenant.id == tenant_id:
             found.append((folder, manifest))
     return sorted(found, key=lambda each: each[1].taken_at, reverse=True)
 

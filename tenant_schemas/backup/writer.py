@@ -32,6 +32,8 @@ from tenant_schemas.backup.signature import SIGNATURE_NAME, Origin
 from tenant_schemas.backup.source import Source
 from tenant_schemas.backup.staging import folder_name, staged
 from tenant_schemas.backup.table_io import copy_query, copy_table, lines_of, write_file, write_rows
+from tenant_schemas.printable import printable
+from tenant_schemas.schema_diff.effects import DriftedObject
 from tenant_schemas.search_path import bind_driver_connection
 from tenant_schemas.tenant import Tenant
 
@@ -55,7 +57,8 @@ class BackupOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantSnapshot:
     """A tenant in one snapshot, with all locks of `lock_tables`. `exported_id` names the snapshot once it is
-    exported. `retired_at` is the moment at which a restore replaced the schema, if it is a retired one.
+    exported. `retired_at` is the moment at which a restore replaced the schema, if it is a retired one. `drift` has the
+    objects in which the schema differs from its revision; None if nobody looked.
     """
 
     registry_row: RegistryRow
@@ -64,6 +67,7 @@ class TenantSnapshot:
     exported_id: str | None
     taken_at: datetime
     retired_at: datetime | None = None
+    drift: tuple[DriftedObject, ...] | None = None
 
     @property
     def tenant(self) -> Tenant:
@@ -132,6 +136,7 @@ class _BundleWriter:
             proof=self._prove(connection),
             dump=self._write_dump(exported_id) if self.options.with_dump else None,
             sealed_for=self.options.sealed_for,
+            drift=_printable(self.snapshot.drift),
         )
 
     def _write_tables(self, connection: psycopg.Connection[Any], exported_id: str) -> tuple[RowsFile, ...]:
@@ -201,6 +206,11 @@ def _export_snapshot(connection: psycopg.Connection[Any]) -> str:
     """The identifier with which other connections join the snapshot. PostgreSQL exports none within a savepoint."""
     ((exported_id,),) = connection.execute("SELECT pg_export_snapshot()")
     return str(exported_id)
+
+
+def _printable(drift: tuple[DriftedObject, ...] | None) -> tuple[DriftedObject, ...] | None:
+    """A manifest has only printable names."""
+    return drift and tuple(replace(each, name=printable(each.name)) for each in drift)
 
 
 def _next(pending: deque[Table]) -> Table | None:

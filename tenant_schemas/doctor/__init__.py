@@ -14,6 +14,7 @@ from tenant_schemas.doctor import objects, privileges, registry, roles, schema_d
 from tenant_schemas.doctor.finding import Finding, Installation, Severity, error
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.schema_diff.accepted import NOTHING_ACCEPTED, AcceptedDrift
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.visits import LOCK_TIMEOUT_MS, Visitor
 
@@ -42,6 +43,7 @@ def examine(
     exempt: frozenset[str] = frozenset(),
     is_full: bool = False,
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    accepted: AcceptedDrift = NOTHING_ACCEPTED,
 ) -> list[Finding]:
     """Return all findings, errors first; an empty list means a sound installation. Changes and commits nothing.
 
@@ -52,13 +54,15 @@ def examine(
     `max_connections` is the number of connections that one process of the service may open. Findings of the checks
     named in `exempt` are left out, for a throw-away server. With `is_full` every schema is
     described, also if its stamp is that of an earlier look for drift. A tenant that can't be read, or not within the
-    lock time-out, is one finding (`unreadable`) and stops no other.
+    lock time-out, is one finding (`unreadable`) and stops no other. Differences that are `accepted` are no finding.
     """
     savepoint = connection.begin_nested()
     try:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {int(lock_timeout_ms)}")
         visitor = Visitor(connection, lock_timeout_ms=lock_timeout_ms)
-        findings = list(_examine(visitor, migrations, shared_logins, max_connections, is_full))
+        findings = list(
+            _examine(visitor, migrations, shared_logins, max_connections, is_full=is_full, accepted=accepted)
+        )
     finally:
         savepoint.rollback()
     found = [finding for finding in findings if finding.check not in exempt]
@@ -77,7 +81,9 @@ def _examine(
     migrations: Migrations,
     shared_logins: bool,
     max_connections: int | None,
+    *,
     is_full: bool,
+    accepted: AcceptedDrift,
 ) -> Iterable[Finding]:
     connection = visitor.connection
     prepared = "SELECT to_regclass('shared.tenants') IS NOT NULL AND to_regrole(%s) IS NOT NULL"
@@ -104,6 +110,7 @@ def _examine(
         reference,
         is_full,
         visitor,
+        accepted,
     )
     visitor.note_missing(tenants)
     for check in _CHECKS:

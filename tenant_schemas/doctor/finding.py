@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import ServiceRoles
+from tenant_schemas.schema_diff.accepted import NOTHING_ACCEPTED, AcceptedDrift
 from tenant_schemas.schema_diff.reference import Reference
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.visits import Visitor
@@ -55,6 +56,7 @@ class Installation:
     reference: Reference
     is_full: bool
     visitor: Visitor[Connection]
+    accepted: AcceptedDrift = NOTHING_ACCEPTED
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
         """All rows of a query, as SQLAlchemy's Row. Write a percent sign in the query twice."""

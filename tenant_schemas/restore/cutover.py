@@ -19,7 +19,7 @@ from tenant_schemas import registry
 from tenant_schemas.errors import RestoreRefused, TenantBusy
 from tenant_schemas.lifecycle.retired_schemas import claim_retired_schema, record_retired_schema
 from tenant_schemas.migrations.history import set_timeouts
-from tenant_schemas.restore.table_order import tables_in_order
+from tenant_schemas.restore.table_order import having_right, tables_in_order
 from tenant_schemas.roles import (
     ServiceRoles,
     become_owner,
@@ -128,9 +128,10 @@ def _retire_schema(
 
 def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:
     """Lock the tables EXCLUSIVE, in the order of foreign keys, until writing db transactions have ended. New writers
-    wait and then fail; readers are not blocked.
+    wait and then fail; readers are not blocked. Tables that another role made by hand can't be locked.
     """
-    tables = tables_in_order(driver_of(connection), tenant.schema_name)
+    driver = driver_of(connection)
+    tables = having_right(driver, tenant.schema_name, tables_in_order(driver, tenant.schema_name), "UPDATE")
     if tables:
         names = sql.SQL(", ").join(sql.Identifier(tenant.schema_name, table.name) for table in tables)
         _run(connection, sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(names))
@@ -143,7 +144,8 @@ def grant_schema_usage(connection: Connection, tenant: Tenant) -> None:
 
 
 # Schema, relations and functions, as GRANT names them, with each role that has a right on them. They are found through
-# pg_depend, whose index by schema avoids a scan of the objects of all schemas.
+# pg_depend, whose index by schema avoids a scan of the objects of all schemas. Only the owner of an object can revoke
+# rights on it: what another role made by hand keeps its rights.
 _GRANTS: Final = """
     WITH ours AS MATERIALIZED (
         SELECT classid, objid FROM pg_depend
@@ -154,9 +156,10 @@ _GRANTS: Final = """
         SELECT 'TABLE', c.oid::regclass::text, coalesce(c.relacl, acldefault('r', c.relowner))
         FROM ours JOIN pg_class c ON c.oid = objid
         WHERE classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+            AND pg_has_role(c.relowner, 'USAGE')
         UNION ALL
         SELECT 'ROUTINE', p.oid::regprocedure::text, p.proacl FROM ours JOIN pg_proc p ON p.oid = objid
-        WHERE classid = 'pg_proc'::regclass
+        WHERE classid = 'pg_proc'::regclass AND pg_has_role(p.proowner, 'USAGE')
     )
     SELECT DISTINCT o.kind, o.name, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
         a.grantee = %(owner)s::regrole::oid

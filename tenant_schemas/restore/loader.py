@@ -30,13 +30,15 @@ def load(
     connection: Connection, backup_policy: BackupPolicy, bundle: Bundle, schema_name: str, ids: Mapping[str, str]
 ) -> int:
     """Load the bundle's rows into a new schema, as the owner, within a db transaction of `begin_load`, which is then
-    bound to the schema. Returns the number of rows. `ids` maps user ids to replace; the hash chains are then
-    recomputed. Then the policy's `after_load` runs. Raises VerificationFailed, RestoreRefused.
+    bound to the schema. Tables that the schema does not have are left out. Returns the number of rows. `ids` maps user
+    ids to replace; the hash chains are then recomputed. Then the policy's `after_load` runs. Raises VerificationFailed,
+    RestoreRefused.
     """
     bind_migration(connection, schema_name)
     driver = driver_of(connection)
     tables = tables_in_order(driver, schema_name)
-    files = files_of(bundle)
+    names = {table.name for table in tables}
+    files = {name: file for name, file in files_of(bundle).items() if name in names}
     _check_columns(tables, files)
     with user_triggers_off(driver, schema_name, tables):
         delete_rows(driver, schema_name, tables)
@@ -73,8 +75,8 @@ def find_file(files: Iterable[RowsFile], name: str) -> RowsFile:
 
 
 def _check_columns(tables: Sequence[Table], files: Mapping[str, RowsFile]) -> None:
-    """Raises RestoreRefused if the bundle's tables and columns are not those of its revision. They differ if the tenant
-    had drifted when it was backed up.
+    """Raises RestoreRefused if the bundle lacks tables of its revision, or has other columns in them, because the
+    tenant had drifted when it was backed up.
     """
     expected = {table.name: set(table.columns) for table in tables}
     found = {name: set(file.columns) for name, file in files.items()}

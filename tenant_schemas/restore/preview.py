@@ -15,6 +15,7 @@ from tenant_schemas.backup.data_time import DataTime, read_data_time
 from tenant_schemas.backup.table_io import pin_session
 from tenant_schemas.lifecycle.provision import check_prepared
 from tenant_schemas.migrations.history import set_timeouts
+from tenant_schemas.restore.left_out import drift_today, left_out
 from tenant_schemas.restore.loader import check_shared, find_file
 from tenant_schemas.restore.restore import (
     Destination,
@@ -23,8 +24,9 @@ from tenant_schemas.restore.restore import (
     planned_tenant,
     tenant_to_replace,
 )
-from tenant_schemas.restore.table_order import tables_in_order
+from tenant_schemas.restore.table_order import having_right, tables_in_order
 from tenant_schemas.roles import driver_of
+from tenant_schemas.schema_diff.effects import DriftedObject
 from tenant_schemas.search_path import bind_migration
 from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant
@@ -37,7 +39,8 @@ _KNOWN_USERS: Final = "SELECT {key}::text FROM {users} WHERE {key}::text = ANY(%
 class Living:
     """The living tenant that a restore in place would replace, beside its bundle. `rows` are its numbers of rows, by
     table. `joined` and `left` count the members since the bundle, and `settings` has the names and values of today that
-    differ from the bundle's: members and settings stay as they are. `proof` is as the manifest's.
+    differ from the bundle's: members and settings stay as they are. `proof` is as the manifest's. `drift` has the
+    objects of the schema that the migrations do not make, and the restore would not either.
     """
 
     tenant: Tenant
@@ -47,17 +50,20 @@ class Living:
     joined: int
     left: int
     settings: Mapping[str, Any]
+    drift: tuple[DriftedObject, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """What a restore would do: the slug of the restored tenant, the number of users of the bundle that are missing here
-    or have another id, and the living tenant that it would replace, if there is one.
+    or have another id, the living tenant that it would replace, if there is one, and what the bundle has and a restore
+    does not bring back.
     """
 
     slug: str
     missing_users: int
     living: Living | None
+    left_out: tuple[str, ...]
 
 
 def preview(destination: Destination, bundle: Bundle, *, slug: str | None = None, name: str | None = None) -> Preview:
@@ -81,6 +87,7 @@ def preview(destination: Destination, bundle: Bundle, *, slug: str | None = None
             slug=tenant.slug,
             missing_users=_missing_users(driver, destination, bundle),
             living=_compare(connection, destination, bundle, living) if living else None,
+            left_out=left_out(bundle.manifest),
         )
 
 
@@ -94,6 +101,7 @@ def _missing_users(driver: psycopg.Connection[Any], destination: Destination, bu
 
 def _compare(connection: Connection, destination: Destination, bundle: Bundle, living: Tenant) -> Living:
     policy, driver, backed_up = destination.backup_policy, driver_of(connection), bundle.manifest.tenant
+    drift = drift_today(connection, destination.migrations, living)
     bind_migration(connection, living.schema_name)
     pin_session(driver)
     then = _column(bundle, policy.members, "user_id")
@@ -114,12 +122,14 @@ def _compare(connection: Connection, destination: Destination, bundle: Bundle, l
             for key in sorted(settings.keys() | before.keys())
             if settings.get(key) != before.get(key)
         },
+        drift=drift,
     )
 
 
 def _count_rows(driver: psycopg.Connection[Any], schema_name: str) -> dict[str, int]:
     counted = {}
-    for table in sorted(tables_in_order(driver, schema_name), key=lambda each: each.name):
+    readable = having_right(driver, schema_name, tables_in_order(driver, schema_name), "SELECT")
+    for table in sorted(readable, key=lambda each: each.name):
         query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema_name, table.name))
         ((counted[table.name],),) = driver.execute(query)
     return counted

@@ -24,6 +24,7 @@ from tenant_schemas.errors import RestoreRefused, RevisionRefused, TenantExists,
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import History, Migrations, set_timeouts
 from tenant_schemas.restore.cutover import Replacement, register, swap
+from tenant_schemas.restore.left_out import drift_today, left_out
 from tenant_schemas.restore.loader import (
     check_shared,
     constant,
@@ -40,8 +41,10 @@ from tenant_schemas.restore.staging_schema import (
     staging_schema,
     with_free_schema_name,
 )
+from tenant_schemas.restore.table_order import tables_in_order
 from tenant_schemas.restore.user_mapping import Ids, MissingUsers, copy_members, map_users
 from tenant_schemas.roles import become_owner, driver_of, role_exists, tenant_password
+from tenant_schemas.schema_diff.effects import DriftedObject
 from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import SHARED_SCHEMA, Tenant, default_schema_name
 
@@ -62,7 +65,9 @@ class Destination:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """The result of a restore. `origin` says whether this installation signed the bundle. `replaced_schema` is kept,
-    without write rights, until its `drop_after`; `ids_replaced` counts the user ids that were replaced.
+    without write rights, until its `drop_after`; `ids_replaced` counts the user ids that were replaced. `left_out`
+    names what the bundle has and the restore did not bring back, and `drift_replaced` the objects of the replaced
+    schema that the migrations do not make so.
     """
 
     tenant: Tenant
@@ -70,6 +75,8 @@ class Restored:
     rows: int
     replaced_schema: str | None
     ids_replaced: int
+    left_out: tuple[str, ...] = ()
+    drift_replaced: tuple[DriftedObject, ...] = ()
 
 
 def tenant_to_replace(destination: Destination, manifest: Manifest) -> Tenant | None:
@@ -99,11 +106,13 @@ def restore(
     check_shared(destination.backup_policy, bundle)
     plan = _plan(destination, bundle.manifest, slug, name)
     engine, migrations = destination.engine, destination.migrations
+    drift = _drift_to_replace(destination, bundle.manifest) if plan.replaces_existing else ()
     with (
         staging_schema(engine, migrations, plan.tenant, reason="restoring", password=plan.password),
         engine.begin() as connection,
     ):
         ids, rows = _fill(connection, destination, bundle, plan.tenant, users)
+        names = {table.name for table in tables_in_order(driver_of(connection), plan.tenant.schema_name)}
         tenant = replace(plan.tenant, revision=migrations.upgrade_tenant(connection, plan.tenant))
         _note(connection, destination.backup_policy, bundle, ids)
         replaced = None
@@ -117,7 +126,15 @@ def restore(
             if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:
                 destination.backup_policy.beside(driver_of(connection))
             _register(connection, destination, bundle, tenant, ids)
-        return Restored(tenant=tenant, origin=bundle.origin, rows=rows, replaced_schema=replaced, ids_replaced=len(ids))
+        return Restored(
+            tenant=tenant,
+            origin=bundle.origin,
+            rows=rows,
+            replaced_schema=replaced,
+            ids_replaced=len(ids),
+            left_out=left_out(bundle.manifest, names),
+            drift_replaced=drift,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +149,12 @@ class _Plan:
     @property
     def replaces_existing(self) -> bool:
         return self.password is None
+
+
+def _drift_to_replace(destination: Destination, manifest: Manifest) -> tuple[DriftedObject, ...]:
+    with destination.engine.connect() as connection:
+        existing = _find_existing(connection, manifest)
+        return drift_today(connection, destination.migrations, existing) if existing else ()
 
 
 def _plan(destination: Destination, manifest: Manifest, slug: str | None, name: str | None) -> _Plan:

@@ -32,6 +32,16 @@ class Table:
     columns: tuple[str, ...]
 
 
+def having_right(
+    connection: psycopg.Connection[Any], schema_name: str, tables: Sequence[Table], right: str
+) -> list[Table]:
+    """Those of the tables on which the current role has this right. It may lack it on tables that were made by hand."""
+    names = {sql.Identifier(schema_name, table.name).as_string(): table for table in tables}
+    query: LiteralString = "SELECT name FROM unnest(%s::text[]) AS name WHERE has_table_privilege(name, %s)"
+    held = {name for (name,) in connection.execute(query, (list(names), right))}
+    return [table for name, table in names.items() if name in held]
+
+
 def tables_in_order(connection: psycopg.Connection[Any], schema_name: str) -> tuple[Table, ...]:
     """All tables except Alembic's version table, each after the tables that its foreign keys reference, and those
     without any last. Raises RestoreRefused if foreign keys form a cycle.

@@ -20,9 +20,11 @@ from tenant_schemas.errors import RevisionRefused, VerificationFailed
 from tenant_schemas.lifecycle.provision import check_prepared
 from tenant_schemas.migrations.history import History, Migrations, first_line
 from tenant_schemas.restore.cutover import grant_schema_usage
+from tenant_schemas.restore.left_out import left_out
 from tenant_schemas.restore.loader import check_shared, load
 from tenant_schemas.restore.restore import Destination, begin_load, check_revisions_known
 from tenant_schemas.restore.staging_schema import staging_schema
+from tenant_schemas.restore.table_order import tables_in_order
 from tenant_schemas.restore.user_mapping import MissingUsers, map_users
 from tenant_schemas.roles import driver_of, tenant_password
 from tenant_schemas.schema_diff.catalog import fingerprints_of
@@ -38,7 +40,7 @@ class Verified:
     with its own manifest, which proves nothing about where it comes from. `same_form` says whether the backed up schema
     had its revision's structure; None if the bundle is from another major version of PostgreSQL, whose fingerprints are
     not comparable, or of a retired schema, which has none. `migrated_to` is the head, to which a restore would migrate
-    it. `warnings` name what could not be dropped.
+    it. `left_out` names what a restore would not bring back, and `warnings` what could not be dropped.
     """
 
     origin: Origin
@@ -50,6 +52,7 @@ class Verified:
     rows: int
     files: int
     same_form: bool | None
+    left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -75,7 +78,8 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         driver = begin_load(connection, destination.migrations, tenant)
         map_users(driver, destination.backup_policy, bundle, tenant.schema_name, MissingUsers.RECREATE_DISABLED)
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
-        same_form = _check_form(connection, bundle, tenant)
+        same_form = _has_same_form(connection, bundle, tenant)
+        names = {table.name for table in tables_in_order(driver, tenant.schema_name)}
         migrated_to = _migrate(connection, destination.migrations, tenant)
     return Verified(
         origin=bundle.origin,
@@ -87,6 +91,7 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         rows=rows,
         files=len(manifest.files),
         same_form=same_form,
+        left_out=left_out(manifest, names),
         warnings=tuple(warnings),
     )
 
@@ -108,20 +113,14 @@ def _scratch_tenant(manifest: Manifest) -> Tenant:
     )
 
 
-def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool | None:
-    """Compare the structures by fingerprint. Raises VerificationFailed on drift without a pg_dump file."""
+def _has_same_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool | None:
+    """Compare the structures by fingerprint. That the rows fit the structure of the revision is proved already."""
     manifest = bundle.manifest
     server = driver_of(connection).info.server_version // 10_000
     if not manifest.fingerprint or manifest.server_version.partition(".")[0] != str(server):
         return None
     grant_schema_usage(connection, tenant)
-    same = fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
-    if not same and manifest.dump is None:
-        raise VerificationFailed(
-            f"The fingerprint differs: the schema of {tenant.slug} did not have the structure of revision "
-            f"{tenant.revision} when it was backed up."
-        )
-    return same
+    return fingerprints_of(connection, [tenant])[tenant.schema_name] == manifest.fingerprint
 
 
 def _migrate(connection: Connection, migrations: Migrations, tenant: Tenant) -> str:

@@ -15,15 +15,27 @@ from tenant_schemas.tenant import Tenant
 
 Objects = Mapping[tuple[str, str], str]
 
+# Divides a description into parts: first what decides which rows fit or what a query returns, last what neither does
+# (storage, comments). `effects.py` compares the parts.
+PART_END: Final = "\x1e"
 # Returns (schema_name, kind, name, words) for each object of each schema; `words` is its description. The pattern `own`
 # removes the schema's name from PostgreSQL's text, and the tenant's role is written as 'the tenant'. Objects are found
 # through pg_depend, which has an index by schema, so one schema among thousands costs as much as one alone. Of an
 # extension its name stands for all of its members.
+#
+# A schema has the same description after a dump and a restore, and after pg_upgrade. These parse the text that
+# PostgreSQL makes of a parsed query, and a cast without an alias then gets the name of its type: NULL::uuid becomes
+# NULL::uuid AS uuid. The pattern `aliases` and the one beside it remove such names. The names of NOT NULL constraints,
+# which PostgreSQL has from version 18 on, are left out.
 _OBJECTS: Final = r"""
     WITH ours AS (
         SELECT n.oid, n.nspname, n.nspacl, n.nspowner, t.role_name,
             CASE WHEN quote_ident(n.nspname) = n.nspname THEN '\m' ELSE '' END || quote_ident(n.nspname) || '\.' AS own,
-            'SET search_path TO ''' || n.nspname || '''' AS own_path
+            'SET search_path TO ''' || n.nspname || '''' AS own_path,
+            '(?<=::bigint) AS int8(?!\w)|(?<=::integer) AS int4(?!\w)|(?<=::smallint) AS int2(?!\w)'
+            '|(?<=::boolean) AS bool(?!\w)|(?<=::double precision) AS float8(?!\w)|(?<=::real) AS float4(?!\w)'
+            '|(?<=::character varying) AS "varchar"|(?<=::timestamp with time zone) AS timestamptz(?!\w)'
+            '|(?<=::timestamp without time zone) AS "timestamp"|(?<=::time without time zone) AS "time"' AS aliases
         FROM pg_namespace n JOIN unnest(%(schemas)s::text[], %(roles)s::text[]) AS t (schema_name, role_name)
             ON t.schema_name = n.nspname
     ), members AS MATERIALIZED (
@@ -37,39 +49,49 @@ _OBJECTS: Final = r"""
     ), owned AS MATERIALIZED (
         SELECT * FROM placed WHERE extension IS NULL
     ), relations AS MATERIALIZED (
-        SELECT n.nspname, n.own, n.role_name, c.oid, c.relname, c.relkind, c.relpersistence, c.relowner,
+        SELECT n.nspname, n.own, n.aliases, n.role_name, c.oid, c.relname, c.relkind, c.relpersistence, c.relowner,
             c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relispartition, c.reloptions, c.relacl
         FROM owned n JOIN pg_class c ON c.oid = n.objid WHERE n.classid = 'pg_class'::regclass
     ), functions AS MATERIALIZED (
-        SELECT n.nspname, n.own, n.own_path, n.role_name, p.oid, p.prokind, p.prosrc, p.proacl, p.proowner
+        SELECT n.nspname, n.own, n.own_path, n.aliases, n.role_name, p.oid, p.prokind, p.prosrc, p.proacl, p.proowner,
+            p.prosqlbody IS NOT NULL AS is_parsed
         FROM owned n JOIN pg_proc p ON p.oid = n.objid WHERE n.classid = 'pg_proc'::regclass
     ), described (schema_name, kind, name, words) AS (
         SELECT nspname, 'relation', relname::text, concat_ws(' ', relkind, relpersistence, relrowsecurity,
-            relforcerowsecurity, relreplident, relispartition, reloptions::text, obj_description(oid, 'pg_class'),
-            CASE WHEN relkind IN ('v', 'm') THEN regexp_replace(pg_get_viewdef(oid), own, '.', 'g') END)
+            relforcerowsecurity, relispartition, CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text,
+            regexp_replace(regexp_replace(regexp_replace(pg_get_viewdef(oid), own, '.', 'g'), aliases, '', 'g'),
+                '(::\.?(\w+)(?:\[\])*) AS "?\2"?(?!\w)', '\1', 'g')) END) || E'\x1e' || concat_ws(' ', relreplident,
+            CASE WHEN relkind NOT IN ('v', 'm') THEN reloptions::text END, obj_description(oid, 'pg_class'))
         FROM relations
         UNION ALL
         SELECT c.nspname, 'column', c.relname || '.' || a.attname, concat_ws(' ',
-            row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
             regexp_replace(format_type(a.atttypid, a.atttypmod), c.own, '.', 'g'), a.attnotnull, a.attidentity,
-            a.attgenerated, a.attstorage, a.attcompression, a.attcollation, a.attstattarget,
+            a.attgenerated, CASE WHEN a.attcollation < 10000 THEN a.attcollation::text
+                ELSE regexp_replace(a.attcollation::regcollation::text, c.own, '.', 'g') END,
+            CASE WHEN a.attgenerated <> '' THEN regexp_replace(pg_get_expr(d.adbin, d.adrelid), c.own, '.', 'g') END)
+            || E'\x1e' || concat_ws(' ', CASE WHEN a.attgenerated = ''
+                THEN regexp_replace(pg_get_expr(d.adbin, d.adrelid), c.own, '.', 'g') END)
+            || E'\x1e' || concat_ws(' ', row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), a.attstorage,
+            a.attcompression, nullif(a.attstattarget, -1),
             (SELECT string_agg(o, ' ') FROM unnest(a.attoptions) AS o WHERE o ~ '^n_distinct'),
-            regexp_replace(pg_get_expr(d.adbin, d.adrelid), c.own, '.', 'g'), col_description(c.oid, a.attnum))
+            col_description(c.oid, a.attnum))
         FROM relations c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
         UNION ALL
         SELECT o.nspname, 'constraint', o.prefix || k.conname, concat_ws(' ', k.contype,
-            k.convalidated, regexp_replace(pg_get_constraintdef(k.oid), o.own, '.', 'g'),
-            obj_description(k.oid, 'pg_constraint'))
+            k.convalidated, regexp_replace(pg_get_constraintdef(k.oid), o.own, '.', 'g'))
+            || E'\x1e' || concat_ws(' ', obj_description(k.oid, 'pg_constraint'))
         FROM (
             SELECT c.nspname, c.own, c.relname || '.', k.oid FROM relations c JOIN pg_constraint k ON k.conrelid = c.oid
             UNION ALL
             SELECT n.nspname, n.own, '', k.oid FROM owned n JOIN pg_constraint k ON k.contypid = n.objid
             WHERE n.classid = 'pg_type'::regclass
         ) AS o (nspname, own, prefix, oid) JOIN pg_constraint k ON k.oid = o.oid
+        WHERE k.contype <> 'n' OR NOT k.convalidated
         UNION ALL
-        SELECT c.nspname, 'index', x.relname::text, concat_ws(' ', i.indisvalid, i.indisunique, i.indisprimary,
-            i.indisclustered, i.indisreplident, regexp_replace(pg_get_indexdef(x.oid), c.own, '.', 'g'),
+        SELECT c.nspname, 'index', x.relname::text, concat_ws(' ', i.indisunique, i.indisvalid, i.indisprimary,
+            regexp_replace(regexp_replace(pg_get_indexdef(x.oid), c.own, '.', 'g'), ' WITH \([^)]*\)', ''))
+            || E'\x1e' || concat_ws(' ', i.indisclustered, i.indisreplident, x.reloptions::text,
             obj_description(x.oid, 'pg_class'))
         FROM relations c JOIN pg_index i ON i.indrelid = c.oid JOIN pg_class x ON x.oid = i.indexrelid
         UNION ALL
@@ -79,11 +101,13 @@ _OBJECTS: Final = r"""
         FROM relations c JOIN pg_trigger g ON g.tgrelid = c.oid LEFT JOIN pg_constraint k ON k.oid = g.tgconstraint
         GROUP BY 1, c.relname, coalesce(k.conname, g.tgname)
         UNION ALL
-        SELECT nspname, 'function', regexp_replace(oid::regprocedure::text, own, '', 'g'), concat_ws(' ',
-            CASE WHEN prokind = 'a' THEN prosrc ELSE regexp_replace(
-                replace(pg_get_functiondef(oid), own_path, 'SET search_path TO ''.'''), own, '.', 'g') END,
-            obj_description(oid, 'pg_proc'))
-        FROM functions
+        SELECT f.nspname, 'function', regexp_replace(f.oid::regprocedure::text, f.own, '', 'g'), CASE WHEN f.is_parsed
+            THEN regexp_replace(regexp_replace(f.body, f.aliases, '', 'g'),
+                '(::\.?(\w+)(?:\[\])*) AS "?\2"?(?!\w)', '\1', 'g')
+            ELSE f.body END || E'\x1e' || concat_ws(' ', obj_description(f.oid, 'pg_proc'))
+        FROM (SELECT *, CASE WHEN prokind = 'a' THEN prosrc ELSE regexp_replace(
+            replace(pg_get_functiondef(oid), own_path, 'SET search_path TO ''.'''), own, '.', 'g') END AS body
+            FROM functions) f
         UNION ALL
         SELECT c.nspname, 'policy', c.relname || '.' || p.polname, concat_ws(' ', p.polcmd, p.polpermissive,
             replace(p.polroles::regrole[]::text, c.role_name, 'the tenant'),
@@ -96,9 +120,10 @@ _OBJECTS: Final = r"""
         FROM relations c JOIN pg_rewrite r ON r.ev_class = c.oid AND r.rulename <> '_RETURN'
         UNION ALL
         SELECT n.nspname, 'type', t.typname::text, concat_ws(' ', t.typtype,
-            regexp_replace(format_type(t.typbasetype, t.typtypmod), n.own, '.', 'g'),
-            t.typnotnull, regexp_replace(t.typdefault, n.own, '.', 'g'), t.typowner::regrole, t.typacl::text,
+            regexp_replace(format_type(t.typbasetype, t.typtypmod), n.own, '.', 'g'), t.typnotnull,
             (SELECT string_agg(e.enumlabel, ', ' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
+            || E'\x1e' || concat_ws(' ', regexp_replace(t.typdefault, n.own, '.', 'g'), t.typowner::regrole,
+            t.typacl::text)
         FROM owned n JOIN pg_type t ON t.oid = n.objid
         WHERE n.classid = 'pg_type'::regclass AND t.typtype IN ('d', 'e', 'r', 'b') AND t.typelem = 0
         UNION ALL

@@ -6,7 +6,7 @@ majority counts as correct. A difference that all of them share is then not foun
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -14,8 +14,16 @@ from sqlalchemy import Connection
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.migrations.replay import VERSION_TABLE
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.roles import ServiceRoles
 from tenant_schemas.schema_diff.catalog import Objects, fingerprints_of, objects_of
-from tenant_schemas.schema_diff.reference import Reference, make_reference, store_fingerprint, stored_fingerprint
+from tenant_schemas.schema_diff.effects import DriftedObject, Effect, effect_of
+from tenant_schemas.schema_diff.reference import (
+    Reference,
+    make_reference,
+    store_fingerprint,
+    stored_fingerprint,
+    stored_objects,
+)
 from tenant_schemas.schema_diff.revisions import revisions_of
 from tenant_schemas.schema_diff.stamps import stamps_of, store_stamps, stored_fingerprints
 from tenant_schemas.tenant import Tenant
@@ -25,7 +33,8 @@ _PEERS_PER_REVISION = 10
 _HISTORY = "the schema that the migrations make"
 _NO_RIGHTS = "a comparison with the migrations needs the owner's rights and a writable server"
 Found = TypeVar("Found")
-_UNNAMED_OBJECTS = "objects that only a login with the owner's rights can name"
+# A reader has a stored fingerprint and no schema that has it.
+_UNNAMED_OBJECTS = DriftedObject("objects that only a login with the owner's rights can name", Effect.BREAKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class Difference:
 
     tenant: Tenant
     reference_name: str
-    objects: list[str]
+    objects: list[DriftedObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Drift:
     tables, and `failures` the tenants that could not be read, by schema name.
     """
 
-    objects: dict[str, list[str]]
+    objects: dict[str, list[DriftedObject]]
     unproven: dict[str, str]
     revisions: Mapping[str, str | None] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -53,7 +62,8 @@ class Drift:
 def drifted_objects(connection: Connection, migrations: Migrations, tenants: Sequence[Tenant]) -> dict[str, list[str]]:
     """The differing objects by schema name, without schemas that have none; of a schema that can't be read, why."""
     drift = find_drift(connection, migrations, tenants)
-    return drift.objects | {name: [str(failure)] for name, failure in drift.failures.items()}
+    differing = {name: [each.name for each in objects] for name, objects in drift.objects.items()}
+    return differing | {name: [str(failure)] for name, failure in drift.failures.items()}
 
 
 def find_drift(
@@ -86,7 +96,7 @@ def find_drift(
     fingerprints |= fingerprints_by_schema(visitor, peers, is_full=is_full)
     objects = {
         difference.tenant.schema_name: difference.objects
-        for difference in compare(visitor, [*tenants, *peers], fingerprints, references)
+        for difference in compare(visitor, migrations.roles, [*tenants, *peers], fingerprints, references)
     }
     registered = {tenant.schema_name: tenant.revision for tenant in tenants}
     revisions = revisions_of(visitor, tenants)
@@ -94,7 +104,7 @@ def find_drift(
         revision = registered[schema_name]
         if at != revision:
             mismatch = f"{VERSION_TABLE}: {at or 'nothing'}, but the registry says {revision}"
-            objects[schema_name] = [mismatch, *objects.get(schema_name, [])]
+            objects[schema_name] = [DriftedObject(mismatch, Effect.BREAKS), *objects.get(schema_name, [])]
     unproven = {
         revision: each.failure or _NO_RIGHTS for revision, each in references.items() if each.fingerprint is None
     }
@@ -108,6 +118,7 @@ def _only(by_schema: Mapping[str, Found], names: Set[str]) -> dict[str, Found]:
 
 def compare(
     visitor: Visitor[Connection],
+    roles: ServiceRoles,
     tenants: Sequence[Tenant],
     fingerprints: Mapping[str, str],
     references: Mapping[str, Reference],
@@ -119,9 +130,9 @@ def compare(
     for revision, at_revision in _by_revision(existing):
         reference = references.get(revision, Reference())
         if reference.objects is not None:
-            yield from _compare_with_reference(visitor, at_revision, fingerprints, reference)
+            yield from _compare_with_reference(visitor, roles, at_revision, fingerprints, reference)
         else:
-            yield from _compare_with_majority(visitor, at_revision, fingerprints, reference.fingerprint)
+            yield from _compare_with_majority(visitor, roles, at_revision, fingerprints, reference.fingerprint)
 
 
 def fingerprints_by_schema(
@@ -144,16 +155,17 @@ def fingerprints_by_schema(
 def _reference(
     connection: Connection, migrations: Migrations, tenants: Sequence[Tenant], fingerprints: Mapping[str, str]
 ) -> Reference:
-    """The stored fingerprint, if one of the schemas has it: that schema then shows which objects differ in the others.
-    Else a new reference is made.
-    """
+    """The stored reference, or a new one. The stored fingerprint alone, if all of the schemas have it."""
     revision = tenants[0].revision
     stored = stored_fingerprint(connection, migrations, revision)
-    if stored and any(fingerprints.get(tenant.schema_name) == stored for tenant in tenants):
-        return Reference(stored)
+    if stored:
+        is_known = all(fingerprints.get(tenant.schema_name, stored) == stored for tenant in tenants)
+        objects = None if is_known else stored_objects(connection, migrations, revision)
+        if is_known or objects is not None:
+            return Reference(stored, objects)
     reference = make_reference(connection, migrations, tenants, revision)
     if reference.fingerprint and reference.fingerprint != stored:
-        store_fingerprint(connection, migrations, revision, reference.fingerprint)
+        store_fingerprint(connection, migrations, revision, reference.fingerprint, reference.objects)
     return reference if reference.fingerprint else replace(reference, fingerprint=stored)
 
 
@@ -175,20 +187,28 @@ def _by_revision(tenants: Sequence[Tenant]) -> Iterator[tuple[str, list[Tenant]]
 
 
 def _compare_with_reference(
-    visitor: Visitor[Connection], tenants: Sequence[Tenant], fingerprints: Mapping[str, str], reference: Reference
+    visitor: Visitor[Connection],
+    roles: ServiceRoles,
+    tenants: Sequence[Tenant],
+    fingerprints: Mapping[str, str],
+    reference: Reference,
 ) -> Iterator[Difference]:
     for tenant in tenants:
         if fingerprints[tenant.schema_name] != reference.fingerprint:
             objects = _objects(visitor, tenant)
             if objects is None:
                 continue
-            differing = _differences(objects, reference.objects or {}, tenant.schema_name)
+            differing = differences(roles, objects, reference.objects or {}, tenant.schema_name)
             if differing:
                 yield Difference(tenant, _HISTORY, differing)
 
 
 def _compare_with_majority(
-    visitor: Visitor[Connection], tenants: Sequence[Tenant], fingerprints: Mapping[str, str], stored: str | None
+    visitor: Visitor[Connection],
+    roles: ServiceRoles,
+    tenants: Sequence[Tenant],
+    fingerprints: Mapping[str, str],
+    stored: str | None,
 ) -> Iterator[Difference]:
     """Compare with the tenants that have the stored fingerprint, or else with the most frequent one. If one of them
     can't be read, the next is taken.
@@ -203,29 +223,34 @@ def _compare_with_majority(
             yield Difference(tenant, _HISTORY, [_UNNAMED_OBJECTS])
             continue
         name, objects = reference[0].schema_name, _objects(visitor, tenant)
-        differing = _differences(objects, reference[1] or {}, tenant.schema_name, name) if objects is not None else []
+        if objects is None:
+            continue
+        differing = differences(roles, objects, reference[1] or {}, tenant.schema_name, name)
         if differing:
             yield Difference(tenant, name, differing)
 
 
-def _differences(objects: Objects, reference_objects: Objects, *schema_names: str) -> list[str]:
-    """The objects that differ. Both schema names are removed from both descriptions: if a schema is named like a table
+def differences(
+    roles: ServiceRoles, objects: Objects, reference_objects: Objects, *schema_names: str
+) -> list[DriftedObject]:
+    """The objects that differ. The schema names are removed from both descriptions: if a schema is named like a table
     or an alias in its views, its description lacks that name too.
     """
     names = [form for one in schema_names for form in (f'"{one}".', f"{one}.")]
-
-    def description(objects: Objects, key: tuple[str, str]) -> str | None:
-        found = objects.get(key)
-        for name in names:
-            found = found and found.replace(name, ".")
-        return found
-
-    keys = sorted({*objects, *reference_objects})
+    here, reference = _without(names, objects), _without(names, reference_objects)
+    service = frozenset(asdict(roles).values())
     return [
-        f"{kind} {name}"
-        for kind, name in keys
-        if description(objects, (kind, name)) != description(reference_objects, (kind, name))
+        DriftedObject(" ".join(key), effect_of(key, here, reference, service))
+        for key in sorted({*here, *reference})
+        if here.get(key) != reference.get(key)
     ]
+
+
+def _without(names: Sequence[str], objects: Objects) -> Objects:
+    found = dict(objects)
+    for name in names:
+        found = {key: words.replace(name, ".") for key, words in found.items()}
+    return found
 
 
 def _objects(visitor: Visitor[Connection], tenant: Tenant) -> Objects | None:

@@ -1,10 +1,11 @@
 """The reference of a revision: the objects that the history makes, described from a new schema that is rolled back.
 
 Making it needs the owner's rights, and blocks writes to referenced tables of `shared` for a fraction of a second. So
-its fingerprint is stored in `shared.schema_fingerprints`, also for logins that may not make it. The key is a hash of
-the revision files, the server's version and the catalogue query, which alone determine the fingerprint.
+its fingerprint and its descriptions are stored in `shared.schema_fingerprints`, also for logins that may not make it.
+The key is a hash of the revision files, the server's version and the catalogue query, which alone determine them.
 """
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,17 @@ from tenant_schemas.tenant import Tenant
 # Short, because the revisions lock tables of `shared` against writes, and other sessions queue behind the lock.
 _LOCK_TIMEOUT_MS = 500
 _STATEMENT_TIMEOUT_MS = 10_000
+# The table is older than its column.
+_HAS_OBJECTS = """
+    SELECT EXISTS (SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('shared.schema_fingerprints') AND attname = 'objects')"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The reference of one revision: its fingerprint and object descriptions. Only the fingerprint if it was stored
-    earlier; neither if it could not be made, with the error in `failure` if there was one.
+    """The reference of one revision: its fingerprint and object descriptions. Only the fingerprint if one of the
+    compared schemas has it, or an earlier release stored it; neither if it could not be made, with the error in
+    `failure` if there was one.
     """
 
     fingerprint: str | None = None
@@ -74,19 +80,40 @@ def stored_fingerprint(connection: AnyConnection, migrations: Migrations, revisi
     return None if found is None else str(found)
 
 
-def store_fingerprint(connection: Connection, migrations: Migrations, revision: str, fingerprint: str) -> None:
-    """Store a fingerprint within the open db transaction. Does nothing if this login may not, the owner has other
-    default privileges, or another session is storing the same one.
+def stored_objects(connection: AnyConnection, migrations: Migrations, revision: str) -> Objects | None:
+    """The stored descriptions of the reference of this revision with its current files; None if there are none, or this
+    login may not read the table.
+    """
+    if not _has_right(connection, "SELECT"):
+        return None
+    # The table is older than its column.
+    query: LiteralString = "SELECT (SELECT to_jsonb(f) ->> 'objects' FROM shared.schema_fingerprints f WHERE key = %s)"
+    found = _fetch_value(connection, query, _key(connection, migrations, revision))
+    if found is None:
+        return None
+    return {(kind, name): words for kind, by_name in json.loads(found).items() for name, words in by_name.items()}
+
+
+def store_fingerprint(
+    connection: Connection, migrations: Migrations, revision: str, fingerprint: str, objects: Objects | None = None
+) -> None:
+    """Store a fingerprint, and the objects' descriptions, within the open db transaction. Does nothing if this login
+    may not, the owner has other default privileges, or another session is storing the same one.
     """
     if not _has_right(connection, "INSERT") or _has_default_grants(connection, migrations.roles.owner):
         return
     savepoint = connection.begin_nested()
     try:
         _set_timeouts(connection)
+        key = _key(connection, migrations, revision)
         connection.exec_driver_sql(
             "INSERT INTO shared.schema_fingerprints (key, fingerprint) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-            (_key(connection, migrations, revision), fingerprint),
+            (key, fingerprint),
         )
+        if objects is not None and connection.exec_driver_sql(_HAS_OBJECTS).scalar_one():
+            connection.exec_driver_sql(
+                "UPDATE shared.schema_fingerprints SET objects = %s::jsonb WHERE key = %s", (_to_json(objects), key)
+            )
     except DBAPIError:
         savepoint.rollback()
     else:
@@ -102,7 +129,14 @@ def store_head_fingerprint(engine: Engine, migrations: Migrations) -> None:
         if stored_fingerprint(connection, migrations, head) is None:
             reference = make_reference(connection, migrations, all_tenants(connection), head)
             if reference.fingerprint:
-                store_fingerprint(connection, migrations, head, reference.fingerprint)
+                store_fingerprint(connection, migrations, head, reference.fingerprint, reference.objects)
+
+
+def _to_json(objects: Objects) -> str:
+    by_kind: dict[str, dict[str, str]] = {}
+    for (kind, name), words in objects.items():
+        by_kind.setdefault(kind, {})[name] = words
+    return json.dumps(by_kind)
 
 
 def _can_make_reference(connection: Connection, owner: str) -> bool:

@@ -24,6 +24,7 @@ RIGHT = {
 }
 OTHERS = (
     "BACKUP_KEY_FILE",
+    "ACCEPTED_DRIFT_FILE",
     "BASE_DOMAIN",
     "TOKEN_SECONDS",
     "REFRESH_SECONDS",
@@ -167,6 +168,7 @@ def test_all_faults_are_named_together(environment: pytest.MonkeyPatch) -> None:
         "DOCUMENT_RENDERERS": "65",
         "LOG_LEVEL": "loud",
         "BACKUP_KEY_FILE": "/nowhere/keys",
+        "ACCEPTED_DRIFT_FILE": "/nowhere/accepted",
         "TENANT_RATE_LIMIT": "lots",
         "CALLER_RATE_LIMIT": "1/minute;2/hour",
         "TENANT_CONCURRENCY": "0",

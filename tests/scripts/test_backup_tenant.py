@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from app.config import ROOT
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.errors import BackupError
+from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import FOREIGN_KEYS, KEYS, fill, write_manifest
 from tests.factories.script_runner import Run, backup_script_runner, environment_of_backups
@@ -70,6 +72,44 @@ def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_dry_run_shows_what_would_be_deleted_and_backs_up_nothing(run: Run, tmp_path: Path) -> None:
+    for minute in range(2):
+        assert run("backup_tenant", "km", "--to", str(tmp_path)).exit_code == 0
+        _move_back(max(tmp_path.iterdir(), key=lambda folder: folder.stat().st_mtime), minute)
+    oldest, newest = sorted(tmp_path.iterdir())
+    for keep, outdated in (("2", [oldest]), ("3", []), ("1", [newest, oldest]), ("14d", [newest, oldest])):
+        told = json.loads(
+            run("backup_tenant", "--all", "--to", str(tmp_path), "--keep", keep, "--dry-run", "--json").output
+        )
+        assert {each["slug"]: each["would_remove"] for each in told} == {"eur": [], "km": list(map(str, outdated))}
+    assert (
+        f"would delete {oldest}" in run("backup_tenant", "km", "--to", str(tmp_path), "--keep", "2", "--dry-run").output
+    )
+    assert sorted(tmp_path.iterdir()) == [oldest, newest]
+
+
+def test_what_has_drifted_is_told_each_time_unless_it_is_accepted(
+    run: Run, fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenancy_migrations: Migrations
+) -> None:
+    """With the effect. A new column alone leaves the nightly run without a bundle of that tenant."""
+    store_head_fingerprint(fresh_database.admin_engine(), tenancy_migrations)
+    superuser = fresh_database.as_superuser()
+    superuser.execute("CREATE INDEX by_status ON km_schema.wallets (status)")
+    superuser.execute("ALTER TABLE eur_schema.wallets ADD COLUMN nickname text")
+    first = run("backup_tenant", "--all", "--to", str(tmp_path / "first"))
+    assert first.exit_code == 1
+    assert "km differs from the migrations in index by_status (harmless)" in first.output
+    assert "column wallets.nickname (breaks a restore)" in first.output
+    assert [folder.name[:3] for folder in (tmp_path / "first").iterdir()] == ["km-"]
+    accepted = tmp_path / "accepted"
+    accepted.write_text("index by_*\n")
+    monkeypatch.setenv("ACCEPTED_DRIFT_FILE", str(accepted))
+    second = run("backup_tenant", "--all", "--to", str(tmp_path / "second"), "--with-dump")
+    assert second.exit_code == 0, second.output
+    assert "index by_status" not in second.output
+    assert "eur differs from the migrations in column wallets.nickname (breaks a restore)" in second.output
+
+
 def _move_back(folder: Path, minute: int) -> None:
     told = json.loads((folder / "manifest.json").read_text())
     told["taken_at"] = f"2000-01-01T00:0{minute}:00Z"
@@ -84,7 +124,9 @@ def _move_back(folder: Path, minute: int) -> None:
         ("km", "--all", "--to", "x"),
         ("km",),
         ("nope", "--to", "x"),
-        ("km", "--to", "x", "--keep", "0"),
+        *(("km", "--to", "x", "--keep", keep) for keep in ("0", "0d", "2w", "-1", "d")),
+        ("km", "--to", "x", "--dry-run"),
+        ("nope", "--to", "x", "--keep", "1", "--dry-run"),
         ("km", "--to", "x", "--seal-to", "age1x"),
     ],
 )

@@ -76,6 +76,22 @@ def test_drift_is_named_for_the_tenant_alone(status: Run, fresh_database: Databa
     assert drift == {"shared": None, "eur_schema": [], "km_schema": ["column wallets.nickname"]}
 
 
+def test_a_harmless_difference_is_shown_and_no_failure_and_an_accepted_one_is_not_shown(
+    status: Run, fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser = fresh_database.as_superuser()
+    superuser.execute("CREATE INDEX by_status ON km_schema.wallets (status)")
+    shown = status("--drift")
+    assert (shown.exit_code, "index by_status (harmless)" in shown.output) == (0, True), shown.output
+    accepted = tmp_path / "accepted"
+    accepted.write_text("index by_*\ncolumn *\n")
+    monkeypatch.setenv("ACCEPTED_DRIFT_FILE", str(accepted))
+    assert "by_status" not in status("--drift").output
+    superuser.execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
+    found = {row["schema"]: row.get("effects") for row in json.loads(status("--drift", "--json").output)}
+    assert found == {"shared": None, "eur_schema": [], "km_schema": ["breaks a restore"]}
+
+
 def test_an_unchanged_schema_is_described_again_with_full(status: Run, fresh_database: Database) -> None:
     """The stored look is a wrong one here, as only the owner could make it."""
     superuser = fresh_database.as_superuser()

@@ -26,6 +26,8 @@ from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, BundleExists, TenantChanged, TenantDrifted, TenantNotFound
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.schema_diff.compare import Drift
+from tenant_schemas.schema_diff.effects import DriftedObject, Effect
+from tenant_schemas.schema_diff.reference import store_head_fingerprint
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import KEYS, MIGRATED, fill, paying, rows_in, source_of
@@ -137,20 +139,43 @@ def test_a_large_tenant_is_read_over_several_connections_in_one_snapshot(
 # Drift.
 
 
-def test_a_drifted_tenant_is_refused_and_what_differs_is_named(fresh_database: Database, tmp_path: Path) -> None:
-    fresh_database.as_superuser().execute("DROP INDEX km_schema.wallets_opened_at_id_idx")
-    with pytest.raises(TenantDrifted, match="index wallets_opened_at_id_idx"):
-        back_up(source_of(fresh_database, "wallet_migrator"), "km", BackupOptions(folder=tmp_path))
-    assert list(tmp_path.iterdir()) == []
+ADD_COLUMN = "ALTER TABLE km_schema.wallets ADD COLUMN nickname text"
 
 
-def test_a_tenant_that_drifts_after_a_backup_is_refused_at_the_next(fresh_database: Database, tmp_path: Path) -> None:
+def test_a_tenant_whose_rows_a_restore_may_refuse_is_refused_and_what_differs_is_named(
+    fresh_database: Database, tmp_path: Path
+) -> None:
+    """At each backup, also if an earlier one was possible."""
     source, options = source_of(fresh_database, "wallet_migrator"), BackupOptions(folder=tmp_path)
     back_up(source, "km", options)
-    fresh_database.as_superuser().execute("DROP INDEX km_schema.wallets_opened_at_id_idx")
+    fresh_database.as_superuser().execute(ADD_COLUMN)
     for _ in range(2):
-        with pytest.raises(TenantDrifted):
+        with pytest.raises(TenantDrifted, match=r"column wallets.nickname \(breaks a restore\)"):
             back_up(source, "km", options)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+@pytest.mark.parametrize("schemas", [("km_schema",), ("km_schema", "eur_schema")])
+def test_drift_that_keeps_no_row_out_stops_no_backup_and_is_in_the_manifest(
+    fresh_database: Database, tmp_path: Path, tenancy_migrations: Migrations, schemas: tuple[str, ...], is_noted: bool
+) -> None:
+    """Also with a login that may make no reference, and if no tenant is as the migrations make it."""
+    if is_noted:
+        store_head_fingerprint(fresh_database.admin_engine(), tenancy_migrations)
+    superuser = fresh_database.as_superuser()
+    for schema in schemas:
+        superuser.execute(f"CREATE INDEX by_status ON {schema}.wallets (status)".encode())
+        superuser.execute(f"CREATE FUNCTION {schema}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'".encode())
+        superuser.execute(f"ALTER FUNCTION {schema}.f() OWNER TO wallet_owner".encode())
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
+    found = open_bundle(bundle.folder, KEYS).manifest
+    assert found.is_restorable
+    if is_noted:
+        assert {(each.name, each.effect) for each in found.drift or ()} >= {
+            ("index by_status", Effect.HARMLESS),
+            ("function f()", Effect.LOST),
+        }
 
 
 def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
@@ -167,21 +192,34 @@ def test_a_schema_that_is_as_was_noted_of_the_history_is_not_looked_at_again(
         return look(source, tenants)
 
     monkeypatch.setattr(Source, "find_drift", count)
-    back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path / "a", with_dump=True))
-    assert looked_at == []
     back_up(source_of(fresh_database, "wallet_migrator"), "km", BackupOptions(folder=tmp_path / "b"))
     back_up(source_of(fresh_database), "eur", BackupOptions(folder=tmp_path / "b"))
     back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path / "c"))
     assert looked_at == ["km"]
 
 
-def test_a_drifted_tenant_goes_with_a_dump_of_its_form(fresh_database: Database, tmp_path: Path) -> None:
+def test_a_tenant_whose_rows_a_restore_may_refuse_goes_with_a_dump_of_its_form(
+    fresh_database: Database, tmp_path: Path, tenancy_migrations: Migrations
+) -> None:
+    """The manifest says that the rows alone can't be relied on."""
+    store_head_fingerprint(fresh_database.admin_engine(), tenancy_migrations)
+    fresh_database.as_superuser().execute(ADD_COLUMN)
+    made = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, with_dump=True))
+    manifest = open_bundle(made.folder, KEYS).manifest
+    assert manifest.dump is not None
+    assert DriftedObject("column wallets.nickname", Effect.BREAKS) in (manifest.drift or ())
+    assert not manifest.is_restorable
+
+
+def test_the_rows_of_a_table_that_the_migrations_do_not_make_are_in_the_bundle(
+    fresh_database: Database, tmp_path: Path
+) -> None:
     superuser = fresh_database.as_superuser()
     superuser.execute("CREATE TABLE km_schema.extra (id int PRIMARY KEY)")
     superuser.execute("INSERT INTO km_schema.extra VALUES (7)")
-    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path, with_dump=True))
+    bundle = back_up(source_of(fresh_database), "km", BackupOptions(folder=tmp_path))
     assert rows_in(open_bundle(bundle.folder, KEYS), "extra") == [{"id": "7"}]
-    assert bundle.manifest.dump is not None
+    assert bundle.manifest.is_restorable
 
 
 def test_a_schema_and_a_registry_that_disagree_on_the_revision_are_refused(

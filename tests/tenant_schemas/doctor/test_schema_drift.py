@@ -6,6 +6,7 @@ from tenant_schemas import visits
 from tenant_schemas.doctor import Severity
 from tenant_schemas.lifecycle.provision import provision
 from tenant_schemas.migrations.history import Migrations
+from tenant_schemas.schema_diff.accepted import AcceptedDrift
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.doctor import broken, engine, findings, seen
 
@@ -15,10 +16,8 @@ DIFFERENT = [
     ("ALTER TABLE eur_schema.wallets ADD COLUMN nickname text", "column wallets.nickname"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN opened_at DROP DEFAULT", "column wallets.opened_at"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN version TYPE bigint", "column wallets.version"),
-    ("ALTER TABLE eur_schema.orders SET (fillfactor = 70)", "relation orders"),
     ("ALTER TABLE eur_schema.wallets DROP CONSTRAINT wallets_sound", "constraint wallets.wallets_sound"),
     ("DROP INDEX eur_schema.wallets_opened_at_id_idx", "index wallets_opened_at_id_idx"),
-    ("CREATE INDEX extra ON eur_schema.wallets (status)", "index extra"),
     ("CREATE OR REPLACE FUNCTION eur_schema.movement_counterpart_v1(type text) RETURNS text LANGUAGE sql IMMUTABLE"
      " RETURN 'cash'::text", "function movement_counterpart_v1(text)"),
     ("ALTER FUNCTION eur_schema.wallet_post_v2 RESET enable_seqscan", "function wallet_post_v2("),
@@ -29,8 +28,6 @@ DIFFERENT = [
      "trigger wallet_transactions.ledger_entries_transaction_id_fkey"),
     ("CREATE OR REPLACE VIEW eur_schema.ledger_postings WITH (security_invoker) AS SELECT * FROM ("
      "TABLE eur_schema.ledger_postings) x LIMIT 1", "relation ledger_postings"),
-    ("COMMENT ON TABLE eur_schema.wallets IS 'x'", "relation wallets"),
-    ("COMMENT ON COLUMN eur_schema.wallets.status IS 'x'", "column wallets.status"),
     ("REVOKE SELECT ON eur_schema.holds FROM tenant_eur", "rights on relation holds"),
     ("REVOKE EXECUTE ON FUNCTION eur_schema.hold_void_v1 FROM tenant_eur",
      "rights on function hold_void_v1(uuid,uuid)"),
@@ -39,19 +36,47 @@ DIFFERENT = [
     ("CREATE SEQUENCE eur_schema.numbers; ALTER SEQUENCE eur_schema.numbers OWNER TO wallet_owner", "relation numbers"),
     ("CREATE TYPE eur_schema.mood AS ENUM ('good'); ALTER TYPE eur_schema.mood OWNER TO wallet_owner", "type mood"),
     ("CREATE RULE r AS ON DELETE TO eur_schema.holds DO INSTEAD NOTHING", "rule holds.r"),
+]  # fmt: skip
+HARMLESS = [
+    ("ALTER TABLE eur_schema.orders SET (fillfactor = 70)", "relation orders"),
+    ("CREATE INDEX extra ON eur_schema.wallets (status)", "index extra"),
+    ("COMMENT ON TABLE eur_schema.wallets IS 'x'", "relation wallets"),
+    ("COMMENT ON COLUMN eur_schema.wallets.status IS 'x'", "column wallets.status"),
     ("CREATE STATISTICS eur_schema.s ON id, status FROM eur_schema.wallets", "statistics s"),
     ("ALTER TABLE eur_schema.wallets ALTER COLUMN status SET STATISTICS 7", "column wallets.status"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("statement", "what"), DIFFERENT)
-def test_a_schema_that_differs_is_named_with_what_differs(database: Database, statement: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("severity", "statement", "what"),
+    [
+        *((Severity.ERROR, *one) for one in DIFFERENT),
+        *((Severity.WARNING, *one) for one in HARMLESS),
+    ],
+)
+def test_a_schema_that_differs_is_named_with_what_differs(
+    database: Database, severity: Severity, statement: str, what: str
+) -> None:
     """With two schemas there is no majority; one of them is named, and the other."""
     with broken(database, statement) as connection:
         connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
         found = [one for one in findings(connection) if one.check == "schema_drift"]
-    assert [one.severity for one in found] == [Severity.ERROR]
+    assert [one.severity for one in found] == [severity]
     assert what in found[0].what
+
+
+def test_accepted_differences_are_left_out_unless_they_break_a_restore(database: Database) -> None:
+    statements = (
+        "CREATE INDEX extra ON eur_schema.wallets (status)",
+        "CREATE FUNCTION eur_schema.report(day date) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE eur_schema.wallets ADD COLUMN nickname text",
+    )
+    accepted = AcceptedDrift(("index extra", "function report(*)", "rights on function report(date)", "column *"))
+    with broken(database, *statements) as connection:
+        connection.exec_driver_sql("SET LOCAL SESSION AUTHORIZATION wallet_migrator")
+        found = [one.what for one in findings(connection, accepted=accepted) if one.check == "schema_drift"]
+    assert len(found) == 1
+    assert found[0].endswith(" in column wallets.nickname (breaks a restore)")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tenant_schemas.lifecycle.provision import new_tenant
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.roles import become_owner, create_tenant_role, create_tenant_schema
 from tenant_schemas.schema_diff.compare import Drift, drifted_objects, find_drift
+from tenant_schemas.schema_diff.effects import DriftedObject, Effect
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.plugin import Database, make_tenant
@@ -20,6 +21,7 @@ from tests.factories.locks import held_tenant
 pytestmark = pytest.mark.both_servers
 
 OLD = "0007"
+NICKNAME = {"km_schema": [DriftedObject("column wallets.nickname", Effect.BREAKS)]}
 VERSIONS = "SELECT version_num FROM {}_schema.alembic_version"
 
 
@@ -153,7 +155,7 @@ def test_who_may_not_make_the_historys_own_compares_with_the_most_and_says_so(
     make_tenant(fresh_database, tenancy_migrations, "jp", {})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
     found = seen_by_backup(fresh_database, tenancy_migrations, "km")
-    assert found.objects == {"km_schema": ["column wallets.nickname"]}
+    assert found.objects == NICKNAME
     assert "owner's rights" in found.unproven[HEAD]
 
 
@@ -163,9 +165,7 @@ def test_what_was_noted_is_known_to_who_may_not_make_it(
     look_and_note(fresh_database, tenancy_migrations)
     assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift({}, {}, {"km_schema": HEAD})
     fresh_database.as_superuser().execute("ALTER TABLE km_schema.wallets ADD COLUMN nickname text")
-    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift(
-        {"km_schema": ["column wallets.nickname"]}, {}, {"km_schema": HEAD}
-    )
+    assert seen_by_backup(fresh_database, tenancy_migrations, "km") == Drift(NICKNAME, {}, {"km_schema": HEAD})
 
 
 def test_with_a_note_the_most_are_not_right(fresh_database: Database, tenancy_migrations: Migrations) -> None:
@@ -173,7 +173,7 @@ def test_with_a_note_the_most_are_not_right(fresh_database: Database, tenancy_mi
     for slug in ("eur", "km"):
         fresh_database.as_superuser().execute(f"ALTER TABLE {slug}_schema.wallets ADD COLUMN nickname text")  # type: ignore[arg-type]
     found = seen_by_backup(fresh_database, tenancy_migrations, "km")
-    assert (list(found.objects), found.unproven) == (["km_schema"], {})
+    assert (found.objects, found.unproven) == (NICKNAME, {})
     assert drift_in(fresh_database, tenancy_migrations)["km_schema"] == ["column wallets.nickname"]
 
 
@@ -247,7 +247,7 @@ def test_a_locked_tenant_is_a_failure_and_the_drift_of_the_others_is_found(
     with held_tenant(fresh_database, "eur") as pid, fresh_database.admin_engine().begin() as connection:
         tenants = registry.all_tenants(connection)
         found = find_drift(connection, tenancy_migrations, tenants, lock_timeout_ms=50)
-    assert found.objects == {"km_schema": ["column wallets.nickname"]}
+    assert found.objects == NICKNAME
     assert list(found.failures) == ["eur_schema"]
     assert f"process {pid}" in str(found.failures["eur_schema"])
 
