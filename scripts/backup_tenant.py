@@ -1,9 +1,13 @@
-"""Back up one tenant, or all tenants, while the service goes on.
+"""Back up one tenant, or all tenants and the schema shared, while the service goes on.
 
 A bundle is a new folder SLUG-TIME in the folder --to, readable by its owner only. It contains all rows of the tenant's
 tables, the tenant's rows of the shared schema, and a manifest with the counts, hashes and totals that verify them,
 signed with the first key of BACKUP_KEY_FILE or, without that file, with one made of TENANT_SECRET. An incomplete bundle
 never gets this name, and an existing bundle is never overwritten.
+
+--all also writes a bundle shared-TIME, and --shared only that: the users with the hashes of their passwords and their
+second factors, the members, API keys, catalogue, registry and records of runs. It is always encrypted: for the
+recipients of --seal-to or, without any, for the key that signs it. `restore_installation` needs it.
 
 The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL.
 
@@ -44,6 +48,7 @@ from scripts.support.console import (
     warn,
 )
 from scripts.support.script import Script
+from scripts.support.shared_backup import shared_report
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
@@ -68,7 +73,13 @@ seal_to_option = click.option(
 
 @click.command(cls=Script, help=__doc__)
 @click.argument("slug", required=False)
-@click.option("--all", "is_all", is_flag=True, help="Back up every tenant, of any status, as of one moment.")
+@click.option(
+    "--all",
+    "is_all",
+    is_flag=True,
+    help="Back up every tenant, of any status, as of one moment, and the schema shared.",
+)
+@click.option("--shared", "is_shared", is_flag=True, help="Back up the schema shared, and no tenant.")
 @click.option(
     "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for bundles."
 )
@@ -99,6 +110,7 @@ def main(
     *,
     slug: str | None,
     is_all: bool,
+    is_shared: bool,
     folder: Path,
     keep: int | None,
     with_dump: bool,
@@ -107,16 +119,16 @@ def main(
     lock_timeout_ms: int,
     as_json: bool,
 ) -> None:
-    if is_all == bool(slug):
-        exit_with("Give the SLUG of one tenant, or --all.", BAD_ARGUMENTS)
+    if is_all + is_shared + bool(slug) != 1:
+        exit_with("Give the SLUG of one tenant, --all, or --shared.", BAD_ARGUMENTS)
     try:
         read_recipients(sealed_for)
     except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
-    for taken in _back_up(source, slug, options):
-        reports.append({"source": source.place, **_report_of(taken, keep, source.keys)})
+    for report in _reports(source, slug, options, keep, is_shared=is_shared):
+        reports.append({"source": source.place, **report})
         if not as_json:
             _show(reports[-1])
     if as_json:
@@ -134,6 +146,17 @@ def backup_source() -> Source:
 
 def source_at(url: str, settings: Settings) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=bundle_keys(settings))
+
+
+def _reports(
+    source: Source, slug: str | None, options: BackupOptions, keep: int | None, *, is_shared: bool
+) -> Iterator[dict[str, Any]]:
+    """The result of each bundle. That of the schema shared is written last, so that it has all users of the others."""
+    if not is_shared:
+        for taken in _back_up(source, slug, options):
+            yield _report_of(taken, keep, source.keys)
+    if slug is None:
+        yield shared_report(source, options, keep)
 
 
 def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:

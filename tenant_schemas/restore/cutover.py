@@ -54,18 +54,20 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
 class Replacement:
     """How a schema takes the place of another. `take_over` is called with the name of the schema that is to be
     replaced, if that exists: bound to the new one, as the owner, when no writing db transaction is left in the old one.
+    With `only_if_gone` an existing schema is not replaced.
     """
 
     secret: str = field(repr=False)
     keep: timedelta
     take_over: Callable[[str], None] | None = None
+    only_if_gone: bool = False
 
 
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacement: Replacement) -> str | None:
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
     Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
     attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
-    the tenant was renamed meanwhile, SecretRefused for a wrong secret.
+    the tenant was renamed meanwhile or has a schema that must stay, SecretRefused for a wrong secret.
     """
     deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
@@ -116,6 +118,8 @@ def _retire_schema(
     exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
     if not connection.exec_driver_sql(exists, (current.schema_name,)).scalar_one():
         return None
+    if replacement.only_if_gone:
+        raise RestoreRefused(f"{current.slug} has its schema {current.schema_name} again: it was not replaced.")
     _wait_for_writers(connection, current)
     if replacement.take_over:
         replacement.take_over(current.schema_name)
