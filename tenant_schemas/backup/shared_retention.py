@@ -11,8 +11,8 @@ from tenant_schemas.errors import BackupError, BundleBroken
 
 
 def keep_newest_shared(bundle: SharedBundle, keep: int, keys: BundleKeys) -> list[Path]:
-    """Remove older bundles beside the new one, which counts as the first of `keep`, and return their folders. A bundle
-    that this installation did not sign, that is damaged, or that has other files, is neither counted nor removed.
+    """Remove older bundles beside the new one, which counts as the first of `keep`, and return their folders. A damaged
+    one is not counted. One that this installation did not sign, or with other files, is neither counted nor removed.
     """
     intact = 1
     removed = []

@@ -28,7 +28,7 @@ from tenant_schemas.roles import (
     stop_being_owner,
     tenant_password,
 )
-from tenant_schemas.search_path import LEAVE_SCHEMA
+from tenant_schemas.search_path import LEAVE_SCHEMA, pin_functions
 from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import Tenant
 
@@ -65,9 +65,10 @@ class Replacement:
 
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacement: Replacement) -> str | None:
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
-    Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
-    attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
-    the tenant was renamed meanwhile or has a schema that must stay, SecretRefused for a wrong secret.
+    Returns the replaced schema's name, or None if it no longer existed: then the new schema gets that name. Locks the
+    tenant's tables EXCLUSIVE, in short attempts, so it waits for db transactions that write. Raises TenantBusy if that
+    takes too long, RestoreRefused if the tenant was renamed meanwhile or has a schema that must stay, SecretRefused for
+    a wrong secret.
     """
     deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
@@ -103,8 +104,9 @@ def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replaceme
     check_tenant_secret(driver_of(connection), replacement.secret, lock=True)
     become_owner(connection, roles)
     claim_retired_schema(connection, restored.schema_name)
-    is_other = current.schema_name != restored.schema_name
-    replaced = _retire_schema(connection, current, roles, replacement) if is_other else None
+    replaced = _retire_schema(connection, current, roles, replacement)
+    if replaced is None:
+        restored = _rename_schema(connection, restored, current.schema_name)
     registry.set_schema(connection, restored.id, restored.schema_name, restored.revision)
     grant_schema_usage(connection, restored)
     stop_being_owner(connection)
@@ -128,6 +130,14 @@ def _retire_schema(
         connection, schema_name=current.schema_name, tenant=current, reason="replaced", keep=replacement.keep
     )
     return current.schema_name
+
+
+def _rename_schema(connection: Connection, tenant: Tenant, schema_name: str) -> Tenant:
+    """Give the tenant's schema, which nobody uses yet, another name."""
+    old, new = sql.Identifier(tenant.schema_name), sql.Identifier(schema_name)
+    _run(connection, sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(old, new))
+    pin_functions(connection, schema_name)
+    return replace(tenant, schema_name=schema_name)
 
 
 def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:

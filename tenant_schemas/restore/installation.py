@@ -20,7 +20,6 @@ from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.bundle_set import BundleSet, ChosenBundle
 from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.errors import RestoreRefused, TenancyError
-from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
 from tenant_schemas.migrations.history import Migrations, first_line, set_timeouts
 from tenant_schemas.restore.restore import Destination, restore
 from tenant_schemas.restore.user_mapping import MissingUsers
@@ -70,8 +69,7 @@ def restore_tenants(destination: Destination, origins: Origins) -> Iterator[Tena
     """
     with destination.engine.connect() as connection:
         tenants = registry.all_tenants(connection)
-        # A schema that a killed restore was filling is none yet: the next restore drops it.
-        gone = missing_schemas(connection, tenants) | {each.schema_name for each in list_retired_schemas(connection)}
+        gone = missing_schemas(connection, tenants)
     for tenant in tenants:
         if tenant.schema_name in gone:
             yield _restore_tenant(destination, origins, tenant)

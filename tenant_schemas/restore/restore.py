@@ -117,6 +117,7 @@ def restore(
                 only_if_gone=only_if_gone,
             )
             replaced = swap(connection, tenant, migrations.roles, replacement)
+            tenant = registry.get_tenant_by_id(connection, tenant.id)
         else:
             check_tenant_secret(driver_of(connection), destination.tenant_secret, lock=True)
             if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:
