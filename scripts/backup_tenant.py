@@ -30,7 +30,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rich_click as click
 
@@ -57,6 +57,9 @@ from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
+
+# Stands for all tenants in an outcome whose error kept the run from reading the registry.
+_REGISTRY: Final = "all"
 
 with_dump_option = click.option(
     "--with-dump",
@@ -151,11 +154,15 @@ def source_at(url: str, settings: Settings) -> Source:
 def _reports(
     source: Source, slug: str | None, options: BackupOptions, keep: int | None, *, is_shared: bool
 ) -> Iterator[dict[str, Any]]:
-    """The result of each bundle. That of the schema shared is written last, so that it has all users of the others."""
+    """The result of each bundle. That of the schema shared is written last, so that it has all users of the others. It
+    is not tried if the registry can't be read.
+    """
+    is_readable = True
     if not is_shared:
         for taken in _back_up(source, slug, options):
+            is_readable = taken.slug != _REGISTRY
             yield _report_of(taken, keep, source.keys)
-    if slug is None:
+    if slug is None and is_readable:
         yield shared_report(source, options, keep)
 
 
@@ -168,7 +175,7 @@ def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterat
     except TenantNotFound as error:
         exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
-        yield BackupOutcome(slug or "all", error=str(error))
+        yield BackupOutcome(slug or _REGISTRY, error=str(error))
 
 
 def _report_of(taken: BackupOutcome, keep: int | None, keys: BundleKeys) -> dict[str, Any]:

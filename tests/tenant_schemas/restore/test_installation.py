@@ -47,7 +47,7 @@ def test_every_tenant_has_its_rows_status_and_login_again(
     fresh_database: Database, furnished: Furnished, tmp_path: Path
 ) -> None:
     fresh_database.as_superuser().execute(
-        "UPDATE shared.tenants SET status = 'suspended', login_epoch = 7 WHERE slug = 'eur'"
+        "UPDATE shared.tenants SET status = 'suspended', login_epoch = 7 WHERE slug = %s", (SLUG,)
     )
     shared = take_all(fresh_database, tmp_path)
     before, tenants = content(fresh_database, SLUG), fresh_database.tenants()
@@ -57,7 +57,6 @@ def test_every_tenant_has_its_rows_status_and_login_again(
     assert fresh_database.tenants() == tenants
     assert without_log(content(fresh_database, SLUG)) == without_log(before)
     assert audit(fresh_database, SLUG) == []
-    fresh_database.as_tenant("eur").execute("SELECT FROM wallets")
 
 
 def test_a_tenant_that_fails_stops_no_other_and_a_second_run_goes_on(fresh_database: Database, tmp_path: Path) -> None:
