@@ -31,6 +31,12 @@ from tenant_schemas.roles import (
 )
 from tenant_schemas.secret_checks import check_tenant_secret
 
+NO_SUPERUSER = (
+    "The login of --superuser-url is no superuser, and nothing was made. The service needs one here: it takes functions"
+    " of the catalogue, which show one tenant the work of another, from PUBLIC, and gives the backup's login BYPASSRLS."
+    " A server whose provider keeps the superuser can't hold it."
+)
+
 
 @click.command(cls=Script, help=__doc__)
 @click.option(
@@ -49,6 +55,7 @@ def main(superuser_url: str) -> None:
             "the roles get the passwords of these URLs.",
             BAD_ARGUMENTS,
         )
+    check_superuser(superuser_url)
     create_roles(superuser_url, settings)
     made = (ROLES.owner, ROLES.migrator, ROLES.app, ROLES.backup, ROLES.relay)
     print(f"Database {app.database} and roles {', '.join(made)} are ready.")
@@ -75,6 +82,14 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
             disable_pool_role(connection, ROLES)
         if settings.is_embedded:
             revoke_public_on_default_databases(connection)
+
+
+def check_superuser(superuser_url: str) -> None:
+    """Exits 2 unless the login is a superuser."""
+    query = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    with admin_engine(superuser_url).connect() as connection:
+        if not connection.exec_driver_sql(query).scalar_one():
+            exit_with(NO_SUPERUSER, BAD_ARGUMENTS)
 
 
 def _create_database(superuser_url: str, name: str) -> None:

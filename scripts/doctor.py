@@ -24,6 +24,7 @@ import rich_click as click
 from app.config import Settings
 from app.db import admin_engine
 from app.login_checks import login_findings, secret_findings
+from app.pooler_checks import pooler_findings
 from app.prover.doctor import proof_findings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
@@ -74,8 +75,10 @@ def _examine(url: str, settings: Settings, *, is_full: bool, lock_timeout_ms: in
             lock_timeout_ms=lock_timeout_ms,
         )
         proofs = proof_findings(connection, settings.proof_max_age_seconds)
-        logins = [*secret_findings(connection, settings), *login_findings(all_tenants(connection), settings)]
-        return [*findings, *logins, *proofs], unseen(connection)
+        tenants = all_tenants(connection)
+        logins = [*secret_findings(connection, settings), *login_findings(tenants, settings)]
+        pools = pooler_findings(connection, len(tenants), settings)
+        return [*findings, *logins, *pools, *proofs], unseen(connection)
 
 
 def _show(findings: list[Finding], unchecked: list[str]) -> None:

@@ -36,7 +36,7 @@ from app.config import Settings
 from app.db import admin_engine
 from app.secret_checks import record_first_secrets, secrets_of
 from app.shared_policy import SHARED_POLICY
-from scripts.create_roles import create_roles
+from scripts.create_roles import check_superuser, create_roles
 from scripts.restore_tenant import identity_option, restore_destination
 from scripts.support.console import (
     BAD_ARGUMENTS,
@@ -81,6 +81,7 @@ def main(
     settings = settings_or_exit()
     sources = _sources(folder, settings, identity)
     if superuser_url:
+        check_superuser(superuser_url)
         create_roles(superuser_url, settings)
     destination = restore_destination()
     shared = _restore_shared(destination, sources.shared, settings, accepts_new_secrets=accept_new_secrets)

@@ -7,7 +7,7 @@ migrations that create the tables.
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from uuid import UUID
 
 import psycopg
@@ -20,6 +20,8 @@ from tenant_schemas import base64url, search_path
 from tenant_schemas.errors import NotPrepared
 from tenant_schemas.tenant import Tenant
 
+# The schema of the function that gives PgBouncer the verifiers, if there is one.
+POOLER_SCHEMA = "pgbouncer"
 # The setting from which a migration reads the role to grant to. So its SQL names no tenant and is the same for all.
 TENANT_ROLE_SETTING = "tenant_schemas.tenant_role"
 
@@ -32,7 +34,8 @@ class ServiceRoles:
     the shared side. `backup` reads everything. `relay` asks which tenants have events to relay, and sees none of them.
     `tenants` can't log in: it is the group of all tenant logins, and holds their common privileges, so that access
     lists do not grow with the number of tenants. `pool` exists only if tenants share a login: it is a member of every
-    tenant's role with NOINHERIT, so it has no privileges before SET ROLE.
+    tenant's role with NOINHERIT, so it has no privileges before SET ROLE. `pooler` exists only if a DBA made it:
+    with it PgBouncer reads the verifiers of logins, in a schema of its own.
     """
 
     owner: str
@@ -42,10 +45,11 @@ class ServiceRoles:
     relay: str
     tenants: str
     pool: str
+    pooler: str
 
     @classmethod
     def named(cls, prefix: str) -> "ServiceRoles":
-        return cls(*(f"{prefix}_{name}" for name in ("owner", "migrator", "app", "backup", "relay", "tenants", "pool")))
+        return cls(*(f"{prefix}_{field.name}" for field in fields(cls)))
 
 
 def tenant_password(secret: str, tenant_id: UUID, epoch: int) -> str:

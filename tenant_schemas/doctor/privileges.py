@@ -8,14 +8,20 @@ from sqlalchemy import Row
 from tenant_schemas.doctor.finding import Finding, Installation, error
 from tenant_schemas.lifecycle.retired_schemas import list_retired_schemas
 from tenant_schemas.migrations.history import VERSION_TABLE
-from tenant_schemas.roles import MONITORING_FUNCTIONS, REVOKED_COLUMNS, REVOKED_FUNCTIONS, ServiceRoles
+from tenant_schemas.roles import (
+    MONITORING_FUNCTIONS,
+    POOLER_SCHEMA,
+    REVOKED_COLUMNS,
+    REVOKED_FUNCTIONS,
+    ServiceRoles,
+)
 from tenant_schemas.tenant import SHARED_SCHEMA
 
 _RUN_CREATE_ROLES = "Run `python -m scripts.create_roles` again."
 _GRANTS = """
     WITH ours AS (
         SELECT oid, nspname, nspacl, nspowner FROM pg_namespace
-        WHERE nspname = ANY(%(schemas)s) OR nspname IN ('shared', 'public')
+        WHERE nspname = ANY(%(schemas)s) OR nspname IN ('shared', 'public', 'pgbouncer')
     ), lists (schema_name, kind, name, acl) AS (
         SELECT NULL, 'database', d.datname::text, coalesce(d.datacl, acldefault('d', d.datdba))
         FROM pg_database d WHERE d.datname = current_database()
@@ -64,11 +70,13 @@ def _is_allowed(installation: Installation, grant: Row[Any], tenant_role: str | 
     if grant.is_grantable:
         return False
     if grant.kind == "database":
-        connecting = {roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants}
+        connecting = {roles.migrator, roles.app, roles.backup, roles.relay, roles.tenants, roles.pooler}
         connecting |= {roles.pool} if installation.shared_logins else set()
         return grant.privilege == "CONNECT" and grant.grantee in connecting
     if grant.schema_name == "public":
         return bool(grant.grantee == "pg_database_owner")
+    if grant.schema_name == POOLER_SCHEMA:
+        return grant.grantee == roles.pooler and grant.privilege in _READ[grant.kind]
     if grant.schema_name != SHARED_SCHEMA:
         return grant.grantee == tenant_role and grant.privilege in _READ[grant.kind]
     return grant.privilege in _allowed_on_shared(roles, grant).get(grant.kind, set())

@@ -38,7 +38,7 @@ def _check_shared(installation: Installation) -> Iterator[Finding]:
 def _check_schemas(installation: Installation, retired: list[RetiredSchema]) -> Iterator[Finding]:
     query = """
         SELECT nspname, nspowner = to_regrole(%(owner)s) FROM pg_namespace
-        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public', 'shared') ORDER BY 1"""
+        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public', 'shared', 'pgbouncer') ORDER BY 1"""
     found = dict(tuple(row) for row in installation.rows(query, owner=installation.roles.owner))
     for tenant in installation.tenants:
         if tenant.schema_name not in found:

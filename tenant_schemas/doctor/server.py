@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from sqlalchemy import Connection
+
 from tenant_schemas.doctor.finding import Finding, Installation, error, warning
 
 OLDEST, NEWEST = 15, 18
@@ -68,14 +70,19 @@ def _check_recommended_settings(settings: Mapping[str, str]) -> Iterator[Finding
 
 def check_capacity(installation: Installation, wanted: int) -> Iterator[Finding]:
     """Whether the server has room for all connections that one process of the service may open."""
-    query = """
-        SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
-        WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
-    free = int(installation.rows(query)[0][0])
+    free = free_connections(installation.connection)
     if wanted > free:
         what = f"one process of the service may open {wanted} connections; the server allows {free}"
         remedy = "Raise the server's max_connections, or lower the service's MAX_CONNECTIONS."
         yield warning("max_connections", "the server", what, remedy)
+
+
+def free_connections(connection: Connection) -> int:
+    """How many connections the server allows to logins that are no superusers."""
+    query = """
+        SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
+        WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"""
+    return int(connection.exec_driver_sql(query).scalar_one())
 
 
 def _check_other_databases(installation: Installation) -> Iterator[Finding]:

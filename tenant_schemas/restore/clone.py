@@ -20,6 +20,7 @@ from tenant_schemas.errors import RestoreRefused
 from tenant_schemas.lifecycle.provision import check_prepared, new_tenant
 from tenant_schemas.migrations.history import set_timeouts
 from tenant_schemas.restore.cutover import register
+from tenant_schemas.restore.deferred_indexes import indexes_built_afterwards
 from tenant_schemas.restore.loader import analyze, check_faults, delete_rows
 from tenant_schemas.restore.restore import Destination, begin_load, check_names_free
 from tenant_schemas.restore.staging_schema import drop_abandoned_schemas, staging_schema, with_free_schema_name
@@ -134,7 +135,8 @@ def _fill(
         delete_rows(driver, tenant.schema_name, tables)
         copied = [table for table in tables if table.name not in backup_policy.not_cloned]
         users = _make_users(driver, backup_policy, source, tenant, copied)
-        rows = sum(_copy(driver, backup_policy, source, tenant, table) for table in copied)
+        with indexes_built_afterwards(driver, tenant.schema_name):
+            rows = sum(_copy(driver, backup_policy, source, tenant, table) for table in copied)
         analyze(driver, tenant.schema_name, tables)
         backup_policy.rechain(driver)
         if backup_policy.after_load:

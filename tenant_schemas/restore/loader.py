@@ -15,6 +15,7 @@ from tenant_schemas.backup.policy import BackupPolicy
 from tenant_schemas.backup.table_io import copy_table, lines_of, tally_of
 from tenant_schemas.errors import BundleBroken, RestoreRefused, VerificationFailed
 from tenant_schemas.migrations.replay import VERSION_TABLE
+from tenant_schemas.restore.deferred_indexes import indexes_built_afterwards
 from tenant_schemas.restore.table_order import Table, tables_in_order, user_triggers_off
 from tenant_schemas.roles import driver_of
 from tenant_schemas.search_path import bind_migration
@@ -39,10 +40,11 @@ def load(
     _check_columns(tables, files)
     with user_triggers_off(driver, schema_name, tables):
         delete_rows(driver, schema_name, tables)
-        for table in tables:
-            file = files[table.name]
-            lines = change_fields(bundle.lines(file), _id_changes(backup_policy, file, ids))
-            copy_in(driver, schema_name, table.name, file.columns, lines)
+        with indexes_built_afterwards(driver, schema_name):
+            for table in tables:
+                file = files[table.name]
+                lines = change_fields(bundle.lines(file), _id_changes(backup_policy, file, ids))
+                copy_in(driver, schema_name, table.name, file.columns, lines)
         old_ids = {new: old for old, new in ids.items()}
         for table in tables:
             file = files[table.name]

@@ -1,20 +1,14 @@
 """Behind PgBouncer in transaction mode, where each db transaction may get another server connection, every answer is
 from the right tenant, in both login modes.
 
-Needs the program `pgbouncer` (Debian's package of that name). It runs with a login file of SCRAM verifiers and two
-server connections for each login, so that clients alternate on them constantly.
+Needs the program `pgbouncer` (Debian's package of that name). It runs as `docs/installation.md` says, with two server
+connections for each login, so that clients alternate on them constantly.
 """
 
-import os
-import shutil
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import psycopg
@@ -31,59 +25,17 @@ from tenant_schemas.testing.plugin import Database
 from tests.conftest import settings_for
 from tests.factories.api import Api
 from tests.factories.people import People
-from tests.factories.ports import free_port
+from tests.factories.pgbouncer import needs_pgbouncer, running_pgbouncer
 
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
+pytestmark = needs_pgbouncer
 THREADS, ROUNDS = 8, 25
-
-
-def write_configuration(folder: Path, database: Database, port: int) -> Path:
-    server = sa.make_url(database.server_url)
-    with psycopg.connect(database.url()) as superuser:
-        verifiers = superuser.execute("SELECT rolname, rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")
-        logins = "".join(f'"{name}" "{verifier}"\n' for name, verifier in verifiers)
-    (folder / "userlist.txt").write_text(logins)
-    configuration = folder / "pgbouncer.ini"
-    configuration.write_text(
-        f"[databases]\n{database.name} = host={server.host} port={server.port}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = scram-sha-256\nauth_file = {folder}/userlist.txt\nlogfile = {folder}/pgbouncer.log\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n"
-        "ignore_startup_parameters = options,extra_float_digits\n"
-    )
-    return configuration
-
-
-def options_under_root(folder: Path) -> list[str]:
-    """The arguments that make PgBouncer run as the OS user nobody under root, because it refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    for path in (folder, *folder.iterdir()):
-        shutil.chown(path, "nobody")
-    for parent in folder.parents:
-        if str(parent) not in {"/", "/tmp"}:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    return ["-u", "nobody"]
 
 
 @pytest.fixture(scope="module")
 def pgbouncer(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the shared side through PgBouncer."""
-    folder, port = tmp_path_factory.mktemp("pgbouncer"), free_port()
-    configuration = write_configuration(folder, database, port)
-    process = subprocess.Popen([str(PGBOUNCER), "-q", *options_under_root(folder), str(configuration)])
-    try:
-        deadline = monotonic() + 10
-        while monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            sleep(0.05)
-        yield sa.make_url(database.app_url).set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running_pgbouncer(tmp_path_factory.mktemp("pgbouncer"), database, default_pool_size="2") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
