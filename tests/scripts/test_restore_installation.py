@@ -2,6 +2,7 @@
 one.
 """
 
+import json
 import os
 import re
 import secrets
@@ -23,7 +24,7 @@ from tenant_schemas import embedded
 from tenant_schemas.testing.plugin import Database
 from tests.factories.api import Api
 from tests.factories.application import running
-from tests.factories.bundles import SLUG, Furnished, audit, balance
+from tests.factories.bundles import SLUG, Furnished, audit, balance, world
 from tests.factories.people import People, Person
 from tests.factories.script_runner import Run, script_runner
 from tests.factories.second_factor import Authenticator, switch_on
@@ -146,3 +147,30 @@ def go_on(app: Flask, lives: Lives, database: Database) -> None:
     assert wallet.status_code == 200, wallet.text
     operator = replace(lives.operator, token=log_in(api, lives.operator.email).json["accessToken"])
     assert {each["id"] for each in api.get("/api/admin/tenants", operator).json["items"]} == {"eur", "km", SLUG}
+
+
+def test_an_installation_that_is_there_is_not_touched(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = script_runner(fresh_database, monkeypatch)
+    assert run("backup_tenant", "--all", "--to", str(tmp_path)).exit_code == 0
+    before = world(fresh_database)
+    again = run("restore_installation", str(tmp_path), "--json")
+    assert again.exit_code == 0, again.output
+    told = json.loads(again.output)
+    assert told["shared"] is None
+    assert [(each["slug"], each["status"]) for each in told["tenants"]] == [("eur", "here"), ("km", "here")]
+    assert world(fresh_database) == before
+
+
+def test_a_folder_without_a_bundle_of_shared_and_a_wrong_key_are_told(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = script_runner(fresh_database, monkeypatch)
+    (tmp_path / "none").mkdir()
+    without = run("restore_installation", str(tmp_path / "none"))
+    assert (without.exit_code, "no bundle of the schema shared" in without.output) == (1, True)
+    assert run("backup_tenant", "--shared", "--to", str(tmp_path / "own")).exit_code == 0
+    monkeypatch.setenv("BACKUP_KEY_FILE", "")
+    foreign = run("restore_installation", str(tmp_path / "own"))
+    assert (foreign.exit_code, "Set BACKUP_KEY_FILE" in foreign.output) == (1, True)

@@ -10,7 +10,6 @@ import pytest
 from flask import Flask
 from psycopg import sql
 
-from app.shared_policy import SHARED_POLICY
 from tenant_schemas.backup import shared_backup
 from tenant_schemas.backup.shared_backup import back_up_shared
 from tenant_schemas.backup.shared_bundle import SharedBundle, open_shared_bundle
@@ -18,7 +17,7 @@ from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, BundleEncrypted
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import KEYS, source_of
-from tests.factories.installations import take_shared
+from tests.factories.installations import SHARED_POLICY, take_shared
 from tests.factories.people import People
 
 HASH = "$argon2id$of-a-member"

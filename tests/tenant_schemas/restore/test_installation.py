@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.shared_policy import SHARED_POLICY
-from app.tenancy import MIGRATIONS
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.bundle_set import find_bundles
@@ -24,7 +22,7 @@ from tenant_schemas.schema_diff.compare import find_drift
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.backups import KEYS, source_of
 from tests.factories.bundles import SLUG, Furnished, audit, content, destination, without_log
-from tests.factories.installations import lose, take_all, take_shared
+from tests.factories.installations import SHARED_POLICY, lose, take_all, take_shared
 from tests.factories.people import People
 
 
@@ -158,7 +156,7 @@ def test_a_tenant_gets_its_schema_back_under_its_name(
     assert (schemas["alpha"], schemas["beta"]) == ("former_schema", "alpha_schema")
     assert fresh_database.as_tenant("beta").execute("SELECT current_schema()").fetchone() == ("alpha_schema",)
     with fresh_database.admin_engine().connect() as connection:
-        assert find_drift(connection, MIGRATIONS, fresh_database.tenants(), is_full=True).objects == {}
+        assert find_drift(connection, tenancy_migrations, fresh_database.tenants(), is_full=True).objects == {}
 
 
 def test_a_tenant_that_has_its_schema_again_is_not_replaced(fresh_database: Database, tmp_path: Path) -> None:

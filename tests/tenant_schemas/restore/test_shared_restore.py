@@ -7,15 +7,13 @@ import pytest
 from flask import Flask
 from psycopg import sql
 
-from app.shared_policy import SHARED_POLICY
-from app.tenancy import MIGRATIONS
 from tenant_schemas.errors import RestoreRefused, SecretRefused, VerificationFailed
-from tenant_schemas.migrations.history import History
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.restore.shared_restore import is_loaded, restore_shared
 from tenant_schemas.secret_checks import replace_secret, wrong_secrets
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import destination
-from tests.factories.installations import lose, take_shared
+from tests.factories.installations import SHARED_POLICY, lose, take_shared
 from tests.factories.people import People
 
 SECRETS = {"TENANT_SECRET": "the master secret", "SECRET_KEY": "the key of second factors"}
@@ -50,7 +48,7 @@ def test_every_row_comes_back_as_it_was(fresh_database: Database, fresh_app: Fla
 
 
 def test_a_bundle_of_an_older_revision_is_migrated_with_its_rows(
-    fresh_database: Database, fresh_app: Flask, tmp_path: Path
+    fresh_database: Database, fresh_app: Flask, tmp_path: Path, tenancy_migrations: Migrations
 ) -> None:
     person = People(fresh_app).make(km="member")
     superuser = fresh_database.as_superuser()
@@ -59,7 +57,7 @@ def test_a_bundle_of_an_older_revision_is_migrated_with_its_rows(
     lose(fresh_database)
     assert restore_shared(destination(fresh_database), SHARED_POLICY, bundle, {}).revision == "0015"
     head = superuser.execute("SELECT version_num FROM shared.alembic_version").fetchone()
-    assert head == (MIGRATIONS.head(History.SHARED),)
+    assert head == (tenancy_migrations.head(History.SHARED),)
     assert superuser.execute("SELECT FROM shared.users WHERE id = %s", (person.user_id,)).fetchall() == [()]
     assert superuser.execute("SELECT count(*) FROM shared.secret_checks").fetchone() == (0,)
 
