@@ -27,7 +27,8 @@ standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -130,10 +131,12 @@ def main(
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
-    for report in _reports(source, slug, options, keep, is_shared=is_shared):
-        reports.append({"source": source.place, **report})
-        if not as_json:
-            _show(reports[-1])
+    # An interruption between two bundles ends the threads of the others too: else the program would wait for them.
+    with closing(_reports(source, slug, options, keep, is_shared=is_shared)) as made:
+        for report in made:
+            reports.append({"source": source.place, **report})
+            if not as_json:
+                _show(reports[-1])
     if as_json:
         show_json(reports)
     sys.exit(FAILED if any(report["error"] for report in reports) else 0)
@@ -153,7 +156,7 @@ def source_at(url: str, settings: Settings) -> Source:
 
 def _reports(
     source: Source, slug: str | None, options: BackupOptions, keep: int | None, *, is_shared: bool
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The result of each bundle. That of the schema shared is written last, so that it has all users of the others. It
     is not tried if the registry can't be read.
     """

@@ -7,7 +7,9 @@ import os
 import re
 import secrets
 import shlex
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,20 +64,21 @@ def lives(fresh_database: Database, furnished: Furnished, cheap_passwords: None)
 
 
 @pytest.fixture
-def new_server(fresh_database: Database, tmp_path: Path) -> Iterator[Database]:
-    """An empty server, on which the installation will have the same secrets and other passwords."""
-    server = embedded.start(tmp_path / "server")
-    try:
-        with psycopg.connect(server.superuser_url()) as superuser:
-            superuser.execute("REVOKE CONNECT, TEMP ON DATABASE postgres, template1 FROM PUBLIC")
-        passwords = {name: secrets.token_urlsafe() for name in fresh_database.passwords}
-        database = replace(
-            fresh_database, name="wallet", server_url=server.superuser_url(), passwords=passwords, _open=[]
-        )
-        yield database
-        database.close()
-    finally:
-        server.release()
+def new_server(fresh_database: Database) -> Iterator[Database]:
+    """An empty server, on which the installation will have the same secrets and other passwords. Its folder is none of
+    pytest's, because each session of pytest makes those private again.
+    """
+    with tempfile.TemporaryDirectory(prefix="new-server-") as folder:
+        server = embedded.start(Path(folder))
+        try:
+            url = server.superuser_url()
+            with psycopg.connect(url) as superuser:
+                superuser.execute("REVOKE CONNECT, TEMP ON DATABASE postgres, template1 FROM PUBLIC")
+            passwords = {name: secrets.token_urlsafe() for name in fresh_database.passwords}
+            with closing(replace(fresh_database, name="wallet", server_url=url, passwords=passwords, _open=[])) as made:
+                yield made
+        finally:
+            server.release()
 
 
 def chapter(heading: str) -> list[str]:
