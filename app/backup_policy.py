@@ -13,7 +13,7 @@ from psycopg import sql
 
 from app.audit.service import entry_json
 from app.auth.actors import SYSTEM
-from app.config import Settings
+from app.config import BackupSettings, Settings
 from app.errors import Invalid
 from app.tenant_settings import stored_settings
 from tenant_schemas.backup.policy import BackupPolicy
@@ -254,10 +254,12 @@ def check_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         raise RestoreRefused(f"The bundle's tenant has invalid settings: {error}") from None
 
 
-def bundle_keys(settings: Settings) -> BundleKeys:
-    """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET. Raises KeyRefused."""
-    file = settings.backup_key_file
-    return BundleKeys([*(read_key_file(Path(file)) if file else ()), derived_key(settings.tenant_secret)])
+def bundle_keys(settings: Settings | BackupSettings) -> BundleKeys:
+    """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET, which a machine that only takes
+    backups need not know. Raises KeyRefused.
+    """
+    file, secret = settings.backup_key_file, settings.tenant_secret
+    return BundleKeys([*(read_key_file(Path(file)) if file else ()), *([derived_key(secret)] if secret else ())])
 
 
 def note(connection: Connection, action: str, told: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ never gets this name, and an existing bundle is never overwritten.
 second factors, the members, API keys, catalogue, registry and records of runs. It is always encrypted: for the
 recipients of --seal-to or, without any, for the key that signs it. `restore_installation` needs it.
 
-The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL.
+The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL. On a machine that
+only takes backups set BACKUP_DATABASE_URL, and BACKUP_KEY_FILE (or TENANT_SECRET), and no other setting.
 
 Examples:
     python -m scripts.backup_tenant km --to /backups
@@ -36,15 +37,15 @@ from typing import Any, Final
 import rich_click as click
 
 from app.backup_policy import BACKUP_POLICY, bundle_keys
-from app.config import Settings
+from app.config import BackupSettings, Settings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    backup_settings_or_exit,
     exit_with,
     json_option,
-    settings_or_exit,
     show_json,
     warn,
 )
@@ -144,13 +145,15 @@ def main(
 
 def backup_source() -> Source:
     """The installation of the settings, through the login of BACKUP_DATABASE_URL or, if that is not set, the
-    migrator's.
+    migrator's. A machine that only takes backups needs no other login.
     """
-    settings = settings_or_exit()
-    return source_at(settings.backup_database_url or admin_url_or_exit(settings), settings)
+    settings = backup_settings_or_exit()
+    if isinstance(settings, BackupSettings) or settings.backup_database_url:
+        return source_at(settings.backup_database_url, settings)
+    return source_at(admin_url_or_exit(settings), settings)
 
 
-def source_at(url: str, settings: Settings) -> Source:
+def source_at(url: str, settings: Settings | BackupSettings) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=bundle_keys(settings))
 
 

@@ -18,6 +18,7 @@ from app.config import ROOT
 from tenant_schemas.backup.bundle import open_bundle
 from tenant_schemas.backup.shared_bundle import open_shared_bundle
 from tenant_schemas.errors import BackupError
+from tenant_schemas.secret_checks import replace_secret
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import FOREIGN_KEYS, KEYS, fill, write_manifest
 from tests.factories.script_runner import Run, backup_script_runner, environment_of_backups
@@ -60,6 +61,26 @@ def test_the_schema_shared_alone_is_backed_up_and_older_bundles_of_it_go(run: Ru
     (told,) = json.loads(taken.output)
     assert told["removed"] == [str(old)]
     assert [str(folder) for folder in tmp_path.iterdir()] == [told["bundle"]]
+
+
+def test_a_machine_that_only_takes_backups_needs_its_login_and_a_key(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = backup_script_runner(fresh_database, monkeypatch)
+    for name in ("DATABASE_URL", "TENANT_SECRET", "SECRET_KEY", "SIGNING_KEYS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    taken = run("backup_tenant", "--all", "--to", str(tmp_path / "bundles"))
+    assert taken.exit_code == 0, taken.output
+    for folder in (tmp_path / "bundles").iterdir():
+        (open_shared_bundle if folder.name.startswith("shared-") else open_bundle)(folder, KEYS)
+    monkeypatch.delenv("BACKUP_KEY_FILE")
+    without_key = run("backup_tenant", "--all", "--to", str(tmp_path / "unsigned"))
+    assert (without_key.exit_code, "TENANT_SECRET" in without_key.output) == (2, True)
+    monkeypatch.setenv("TENANT_SECRET", "not that of the installation, and long enough")
+    replace_secret(fresh_database.as_superuser(), "TENANT_SECRET", fresh_database.tenant_secret)
+    assert run("backup_tenant", "--all", "--to", str(tmp_path / "wrong")).exit_code == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"bundles"}
 
 
 def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(
