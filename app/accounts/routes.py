@@ -23,7 +23,7 @@ from app.auth.access import Access, access, caller
 from app.auth.credentials import presented_session
 from app.auth.errors import SessionNotFound
 from app.auth.schemas import DeviceSchema
-from app.auth.service import PASSWORD_REFUSALS, confirm_password
+from app.auth.service import PASSWORD_REFUSALS, confirm_password, lock_account
 from app.auth.sessions import end_other_sessions
 from app.current import current_app
 from app.errors import TooManyRequests
@@ -77,6 +77,7 @@ def reset_password(body: dict[str, str]) -> dict[str, str]:
 @refuses(MemberNotFound)
 def update_me(body: dict[str, str]) -> User:
     """Change the caller's name. A tenant that calls the caller by another name keeps that."""
+    lock_account(caller().user_id, presented_session())
     return service.rename_user(caller().user_id, body["name"])
 
 
@@ -128,6 +129,7 @@ def list_my_sessions(query: dict[str, Any]) -> Page[sa.Row[Any]]:
 @refuses(SessionNotFound)
 def end_my_session(session_id: UUID) -> None:
     """End one of the caller's sessions: its tokens are refused from the next request on."""
+    lock_account(caller().user_id, presented_session())
     own_sessions.end_own_session(caller().user_id, session_id)
 
 
@@ -136,4 +138,5 @@ def end_my_session(session_id: UUID) -> None:
 @blueprint.response(204)
 def end_my_other_sessions() -> None:
     """End all sessions of the caller but this one."""
+    lock_account(caller().user_id, presented_session())
     end_other_sessions(caller().user_id, presented_session(), "logout")

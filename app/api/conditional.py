@@ -3,7 +3,7 @@
 A tag is `"4-1f0c…"` or `"1f0c…"`: the version of what can be changed, if the object has one, and a digest of the whole
 answer. So a GET sees each change (a payment changes a wallet's balance), and a change is compared with the version
 alone (a payment does not stop an admin who sets a limit). Intermediaries that compress answers make tags weak
-(`W/"…"`); weak tags are taken as strong ones.
+(`W/"…"`) or add the coding (`"…-gzip"`); such tags are taken as our own.
 """
 
 import re
@@ -19,7 +19,7 @@ from app.api.answers import JsonAnswer
 from app.current import current_request
 from app.errors import PreconditionFailed, PreconditionRequired
 
-_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_TAG: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*?)(?:[-;](?:gzip|br|zstd|deflate))?"')
 _VERSION: Final = re.compile(r"([0-9]{1,10})(?:-[0-9a-f]+)?", re.ASCII)
 _MOST: Final = 2**32 - 1  # PostgreSQL's xid
 NOT_MODIFIED: Final = 304

@@ -177,6 +177,7 @@ def init_app(app: Flask, settings: Settings) -> None:
             _check_marks(rule, app.view_functions[rule.endpoint])
     app.extensions["tenant_resolvers"] = resolvers(settings.base_domain)
     app.extensions["remembered_standings"] = RememberedStandings()
+    app.extensions["after_slow_body"] = _look_again
     app.before_request(admit)
     app.wsgi_app = PathTenant(app.wsgi_app, API_PREFIX, RESERVED_SLUGS)  # type: ignore[method-assign]
 
@@ -230,7 +231,20 @@ def _refuse_unknown_query(view: Callable[..., Any] | None) -> None:
         raise Invalid.at(next(iter(request.args)), "unknown_field", "There is no such parameter.", "query")
 
 
-def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
+def _look_again() -> None:
+    """Ask for the standing of a caller who was let in some time ago, and raise what `admit` raises. Nothing is counted
+    again.
+    """
+    if "caller" not in g or g.get("unconfirmed"):  # Anyone; or the view's own statement is to prove the standing.
+        return
+    who = current_app.view_functions[request.endpoint or ""].__dict__["access"]
+    if "tenant" in g:
+        _let_in(who, g.credential, *tenant_of(g.credential), is_counted=True)
+    else:
+        _enter_shared_side(Access.OPERATOR if who in OPENS else who, g.credential, is_counted=True)
+
+
+def _enter_shared_side(who: Access, credential: Token | ApiKey, *, is_counted: bool = False) -> None:
     if isinstance(credential, ApiKey):
         standing_of_known_key(credential)
         raise UserRequired("An API key can't call this route; log in as a user.")
@@ -246,7 +260,8 @@ def _enter_shared_side(who: Access, credential: Token | ApiKey) -> None:
     if is_operator and demands_second_factor(None, Role.OPERATOR):
         refuse_single_factor(credential, found)
     _introduce(ActorKind.OPERATOR if is_operator else ActorKind.USER, found.id, Role.OPERATOR if is_operator else None)
-    limits.enter_shared_side(found.id)
+    if not is_counted:
+        limits.enter_shared_side(found.id)
     bind_request(SHARED)
 
 

@@ -5,11 +5,11 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.auth.errors import BadCredentials, NoPassword, WrongPassword
+from app.auth.errors import BadCredentials, NoPassword, SessionOver, WrongPassword
 from app.auth.passwords import hash_password, is_right, refuse_obvious_password
 from app.auth.second_factor.errors import SecondFactorRequired, SecondFactorWrong
-from app.auth.second_factor.service import proves, would_prove
-from app.auth.sessions import end_other_sessions
+from app.auth.second_factor.service import drop_unconfirmed, proves, would_prove
+from app.auth.sessions import end_other_sessions, session_lasts
 from app.db import db
 from app.errors import TooManyRequests
 from app.limits.attempts import code_attempt, password_attempt
@@ -51,15 +51,29 @@ PASSWORD_REFUSALS: Final = (NoPassword, WrongPassword, MemberNotFound, TooManyRe
 
 
 def confirm_password(user_id: UUID, session_id: UUID | None, password: str) -> None:
-    """Check the password of the logged-in user again. Failures count for the session, as those of a change of the
-    password do. Call it before a db transaction is open, because hashing takes time. Raises NoPassword, WrongPassword,
-    TooManyRequests, TooManyConcurrentRequests.
+    """Check the password of the logged-in user again, and lock the account (`lock_account`). Failures count for the
+    session, as those of a change of the password do. Call it before a db transaction is open, because hashing takes
+    time. Raises NoPassword, WrongPassword, SessionOver, TooManyRequests, TooManyConcurrentRequests.
     """
     with password_attempt(user_id, session_id):
         known = credentials_of(user_id)
         _refuse_without_password(known)
         if not is_right(password, known.password_hash):
             raise WrongPassword("The current password is wrong.")
+    lock_account(user_id, session_id, known.password_hash)
+
+
+def lock_account(user_id: UUID, session_id: UUID | None, password_hash: str | None = None) -> None:
+    """Lock the user's row until the db transaction ends, and look again whether the session lasts and the password is
+    still this one. Call it before each change of the own account: since the gate let the caller in, a password was
+    hashed or a slow body was read, and the owner may have put a thief out meanwhile. Raises SessionOver, WrongPassword.
+    """
+    locked = sa.select(User.password_hash).where(User.id == user_id, User.status == "active")
+    found = db.session.execute(locked.with_for_update(key_share=True)).one_or_none()
+    if found is None or (session_id is not None and not session_lasts(session_id)):
+        raise SessionOver("The session is over; log in again.")
+    if password_hash is not None and found.password_hash != password_hash:
+        raise WrongPassword("The current password is wrong.")
 
 
 def change_password(known: Credentials, session_id: UUID | None, *, current: str, new: str) -> str:
@@ -84,10 +98,12 @@ def change_password(known: Credentials, session_id: UUID | None, *, current: str
 
 
 def follow_password_change(user_id: UUID, email: str, kept_session: UUID | None) -> None:
-    """What a new password brings with it: the user's other sessions end, tokens for a reset or a new address are
-    dropped, because a thief may have asked for them, and the user gets a mail. Commits nothing.
+    """What a new password brings with it: the user's other sessions end, tokens for a reset or a new address and a
+    second factor that waits for its confirmation are dropped, because a thief may have asked for them, and the user
+    gets a mail. Commits nothing.
     """
     end_other_sessions(user_id, kept_session)
+    drop_unconfirmed(user_id)
     drop_tokens(user_id, MailKind.PASSWORD_RESET, MailKind.EMAIL_CHANGE)
     put_notice(MailKind.PASSWORD_CHANGED, email, user_id)
 

@@ -16,6 +16,7 @@ import structlog
 from app.auth import refresh_tokens
 from app.auth.errors import BadCredentials, SessionOver
 from app.auth.models import Session
+from app.auth.second_factor.errors import SecondFactorRequired
 from app.db import db
 from tenant_schemas.flask import connections
 
@@ -33,6 +34,8 @@ _START: Final = """
         SELECT %s, id, %s, now() + make_interval(secs => %s), %s, CASE WHEN %s THEN now() END FROM known RETURNING id
     )
     INSERT INTO shared.refresh_tokens (token_hash, session_id) SELECT %s, id FROM started RETURNING session_id"""
+# Asked after the start, with a snapshot of its own: the start waits for a change of the account that is under way.
+_HAS_FACTOR: Final = "SELECT FROM shared.second_factors WHERE user_id = %s AND confirmed_at IS NOT NULL"
 # The second of two simultaneous calls waits for the first's row lock, and then finds the token used. The first call's
 # salt is the one that counts.
 _REFRESH: Final = """
@@ -93,8 +96,9 @@ def start_session(
     user_agent: str | None = None,
     has_second_factor: bool = False,
 ) -> Grant:
-    """Start a session of the user if the password hash is still this one. Committed when it returns. Raises
-    BadCredentials if the user or the password has changed.
+    """Start a session of the user if the password hash is still this one, and the user has no second factor that the
+    log-in has not proved. Committed when it returns. Raises BadCredentials if the user or the password has changed, and
+    SecondFactorRequired if a factor was confirmed meanwhile.
     """
     session_id = uuid4()
     token = refresh_tokens.new_token(session_id)
@@ -103,6 +107,9 @@ def start_session(
     told = (user_id, password_hash, session_id, tenant_id, lifetime_seconds, *of_client, token_hash)
     if not connections().shared.one_statement(_START, told):
         raise BadCredentials("The e-mail address or the password is wrong.")
+    if not has_second_factor and connections().shared.one_statement(_HAS_FACTOR, (user_id,), retry=True):
+        end_session_at_once(session_id)
+        raise SecondFactorRequired("Send the log-in again, with the code of your authenticator or a recovery code.")
     return Grant(session_id, user_id, tenant_id, token, lifetime_seconds)
 
 
@@ -177,6 +184,11 @@ def end_other_sessions(user_id: UUID, kept: UUID | None, reason: str = "password
 def _end(which: sa.ColumnElement[bool], reason: str) -> None:
     ended = sa.update(Session).where(which, Session.ended_at.is_(None))
     db.session.execute(ended.values(ended_at=sa.func.now(), end_reason=reason))
+
+
+def session_lasts(session_id: UUID) -> bool:
+    """Whether the session has not ended."""
+    return db.session.scalar(sa.select(Session.ended_at.is_(None)).where(Session.id == session_id)) or False
 
 
 def prune_sessions(days: int) -> int:

@@ -24,6 +24,8 @@ DEAD: Final = f"{COMMANDS}.dead"
 MAX_DELIVERIES: Final = 20
 # Of any message, also one that ends the connection before it is read. Restarts during a long wait count too.
 DELIVERY_LIMIT: Final = 50
+# Of a dead letter: each look of the operator is a delivery. RabbitMQ 4 deletes a message after 20 by default.
+LOOKS: Final = 1_000_000
 # RabbitMQ takes a message back from a consumer that holds it longer. A command may wait for the database.
 CONSUMER_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
 DETAIL_LENGTH: Final = 1000
@@ -47,6 +49,7 @@ class TenantQueue:
         """Consume until the event is set or the channel is closed. The message in hand is finished first, unless it has
         to wait: then it goes back.
         """
+        COMMANDS_BY_OUTCOME.labels("unknown", "dead_lettered")  # At 0, so that the first one is an increase.
         self._channel.close_callbacks.add(lambda *_: self._closed.set())
         await self._channel.set_qos(prefetch_count=1)
         await declare_dead_letters(self._channel)
@@ -158,5 +161,6 @@ def _deliveries(message: AbstractIncomingMessage) -> int:
 async def declare_dead_letters(channel: AbstractChannel) -> None:
     """The exchange and the queue of messages that can't be run, of all tenants: for the operator."""
     exchange = await channel.declare_exchange(DEAD, aio_pika.ExchangeType.FANOUT, durable=True)
-    queue = await channel.declare_queue(DEAD, durable=True, arguments={"x-queue-type": "quorum"})
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": LOOKS}
+    queue = await channel.declare_queue(DEAD, durable=True, arguments=arguments)
     await queue.bind(exchange)

@@ -13,6 +13,7 @@ from schema_wallet_client.models import Wallet
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from deploy.standin.commands import Commands
+from deploy.standin.events import MAX_BYTES, Unreadable, read_event, read_object
 from deploy.standin.identity import Identity
 from deploy.standin.inbox import Inbox
 from deploy.standin.proof import Incomplete
@@ -22,8 +23,10 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def members_of_request() -> dict[str, Any]:
-    body = request.get_json()
-    return body if isinstance(body, dict) else abort(422, "the body is a JSON object")
+    try:
+        return read_object(request.get_data())
+    except Unreadable as error:
+        abort(422, str(error))
 
 
 def create_app(
@@ -31,6 +34,7 @@ def create_app(
 ) -> Flask:
     """`tenant` is the slug of the wallet's tenant, `secret` that of the webhook endpoint."""
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
 
     def bearer() -> tuple[str, str]:
         """The token of the request, and whose it is."""
@@ -61,14 +65,16 @@ def create_app(
     @app.post("/webhooks/wallet")
     def receive_webhook() -> ResponseReturnValue:
         """204 says that the event is stored. After any other answer the wallet sends it again."""
+        body = request.get_data()
         try:
-            event = Webhook(secret).verify(request.get_data(), dict(request.headers))
-            inbox.take("webhook", event)
+            Webhook(secret).verify(body, dict(request.headers), json_parse=False)
         except (WebhookVerificationError, ValueError):
             abort(401)
-        except Incomplete as error:
+        try:
+            inbox.take("webhook", read_event(body))
+        except (Unreadable, Incomplete) as error:
             app.logger.warning("%s", error)
-            abort(409)
+            abort(400 if isinstance(error, Unreadable) else 409)
         return "", 204
 
     @app.post("/commands/payments")
@@ -77,8 +83,8 @@ def create_app(
         token, _ = bearer()
         body = members_of_request()
         amount, times = body.get("amount"), body.get("times", 1)
-        if not isinstance(amount, str) or times not in range(1, MOST_TIMES + 1):
-            abort(422, f"amount is a text, such as 3.20, and times is 1 to {MOST_TIMES}")
+        if not isinstance(amount, str) or type(times) is not int or not 1 <= times <= MOST_TIMES:
+            abort(422, f"amount is a text, such as 3.20, and times is a whole number from 1 to {MOST_TIMES}")
         return {"commandId": commands.send_payment(str(own_wallet(token).id), amount, times=times)}, 202
 
     @app.get("/arrived/<via>")

@@ -48,7 +48,7 @@ class Identity:
         try:
             claims = jwt.decode(token, self._key, [ALGORITHM]).claims
             rules.validate(claims)
-        except (JoseError, ValueError):
+        except (JoseError, ValueError, TypeError):  # The last one for a header of wrong types.
             return None
         return str(claims["email"])
 

@@ -1,5 +1,6 @@
 """The compose file, whose syntax is checked by hand: no image can be had here."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 from app.config import ROOT
 from scripts.serve import DRAIN_SECONDS
+from scripts.support.demo.rabbitmq import COMMANDS_BOUND, DEAD_BOUND
 from tests.factories.command_lines import parse
 
 FOLDER = ROOT / "deploy" / "compose"
@@ -54,6 +56,24 @@ def test_the_command_of_a_service_exists(name: str) -> None:
     (arguments,) = re.findall(r"\bpython (-m scripts\.[^']*)", SERVICES[name]["command"])
     parse(shlex.split(arguments))
     assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > DRAIN_SECONDS
+
+
+def test_the_broker_has_the_bounds_of_the_document() -> None:
+    document = (ROOT / "docs" / "brokers.md").read_text()
+    (settings,) = re.findall(r"```ini\n(.*?)```", document, re.DOTALL)
+    own = (FOLDER / "rabbitmq.conf").read_text()
+    assert set(settings.splitlines()) <= set(own.splitlines())
+    file = re.findall(r"^load_definitions = (\S+)$", own, re.MULTILINE)
+    assert [f"./rabbitmq-definitions.json:{name}:ro" for name in file] == SERVICES["rabbitmq"]["volumes"][2:]
+
+    said = re.findall(r"rabbitmqctl set_policy (\S+) '(\S+)' \\\n +'(.+)' --apply-to queues", document)
+    definitions = json.loads((FOLDER / "rabbitmq-definitions.json").read_text())
+    assert "users" not in definitions
+    policies = {each["name"]: each for each in definitions["policies"]}
+    assert {name: (each["pattern"], each["definition"]) for name, each in policies.items()} == {
+        name: (pattern, json.loads(definition)) for name, pattern, definition in said
+    }
+    assert [each["definition"] for each in definitions["policies"]] == [COMMANDS_BOUND, DEAD_BOUND]
 
 
 def test_the_gateway_knows_the_services_and_their_ports() -> None:

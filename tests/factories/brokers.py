@@ -173,7 +173,7 @@ class RabbitBroker(Broker):
             "policies": [
                 {
                     **{"vhost": "/", "name": "wallet-commands", "apply-to": "queues"},
-                    "pattern": r"^wallet\.commands\.",
+                    "pattern": r"^wallet\.commands\.[0-9a-f-]{36}$",
                     "definition": {"delivery-limit": DELIVERY_LIMIT},
                 }
             ],

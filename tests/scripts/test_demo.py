@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,13 +20,21 @@ import pytest
 from click.testing import CliRunner
 
 from app.config import ROOT
+from scripts.build_clients import install_node_modules
 from scripts.demo import main
 from scripts.support.demo import installation
 from scripts.support.demo.installation import missing_packages
+from tests.deploy.standin.test_proof import run_typescript, shown_in_the_document
 from tests.factories.ports import free_port
 
 START_SECONDS = 120
 ARRIVAL_SECONDS = 20
+PROVE = """
+import { readFileSync } from "node:fs";
+import { proveFeed } from "./proof.js";
+const heads = await proveFeed(...JSON.parse(readFileSync(0, "utf8")));
+console.log(JSON.stringify([...heads.values()]));
+"""
 pytestmark = pytest.mark.skipif(bool(missing_packages()), reason=f"apt-get install {' '.join(missing_packages())}")
 
 
@@ -90,6 +99,11 @@ class Member:
     def balance(self) -> Decimal:
         return Decimal(self.http.get("/account").json()["balance"])
 
+    def last(self, via: str) -> dict[str, Any]:
+        """The data of the newest movement that arrived by this way."""
+        items = self.http.get(f"/arrived/{via}").json()["items"]
+        return next(dict(item["data"]) for item in items if "hash" in item["data"])
+
     def payments(self, via: str, *, wanted: int) -> list[dict[str, Any]]:
         """The data of the payments that arrived by this way since the demo's own, the oldest first."""
         deadline = time.monotonic() + ARRIVAL_SECONDS
@@ -122,7 +136,25 @@ def test_what_it_prints_works_when_pasted(demo: tuple[str, str]) -> None:
         assert [data["amount"] for data in payments] == ["-1.50", "-2.00"], via
         assert payments[1]["previousHash"] == payments[0]["hash"]
     assert member.balance() == before - Decimal("3.50")
+    assert_the_printed_proof_runs(url, member.last("rabbitmq"))
     member.http.close()
+
+
+def assert_the_printed_proof_runs(url: str, last: dict[str, Any]) -> None:
+    """What docs/events.md prints, on the feed of the demo: `last` is the newest movement of its only wallet."""
+    admin = {"email": "admin@example.com", "password": "wallet-demo-login"}
+    token = httpx.post(f"{url}/api/eur/auth/login", json=admin).json()["accessToken"]
+    expected = [last["seq"], last["hash"]]
+    code: dict[str, Any] = {}
+    exec(shown_in_the_document("python"), code)
+    assert [list(head) for head in code["prove_feed"](f"{url}/api/eur", token).values()] == [expected]
+    if shutil.which("npm"):
+        install_node_modules()
+        with tempfile.TemporaryDirectory() as folder:
+            module = Path(folder) / "proof.ts"
+            module.write_text(shown_in_the_document("ts"))
+            said = run_typescript(Path(folder), module, PROVE, json.dumps([f"{url}/api/eur", token]))
+        assert json.loads(said) == [expected]
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from app.auth.second_factor.schemas import (
     RecoveryCodesSchema,
     SecondFactorSchema,
 )
-from app.auth.service import PASSWORD_REFUSALS, confirm_password
+from app.auth.service import PASSWORD_REFUSALS, confirm_password, lock_account
 from app.errors import TooManyRequests
 from app.limits.attempts import code_attempt
 from app.users.service import get_user
@@ -59,6 +59,7 @@ def confirm_second_factor(body: dict[str, str]) -> dict[str, Any]:
     """
     user_id = caller().user_id
     with code_attempt(user_id):
+        lock_account(user_id, presented_session())
         return {"recovery_codes": service.confirm(user_id, body["code"], presented_session())}
 
 

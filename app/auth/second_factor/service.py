@@ -103,6 +103,12 @@ def set_up(user_id: UUID) -> str:
     return secret
 
 
+def drop_unconfirmed(user_id: UUID) -> None:
+    """Forget a secret that waits for its confirmation. Commits nothing."""
+    waiting = (SecondFactor.user_id == user_id) & SecondFactor.confirmed_at.is_(None)
+    db.session.execute(sa.delete(SecondFactor).where(waiting))
+
+
 def confirm(user_id: UUID, code: str, session_id: UUID | None) -> list[str]:
     """Switch the second factor on, and return the recovery codes, which only this answer contains. The session has
     proved the factor; the user's other sessions end, because they have not. Locks the factor's row and commits nothing.

@@ -119,7 +119,7 @@ def service_definitions(name: str, password: str, *, tenant_id: str, queue: str)
     """A login that may read its tenant's events alone, in a queue of its own, and write commands of this tenant."""
     own = {"user": name, "vhost": "/"}
     write, read = rf"^({queue}|wallet\.commands\.{tenant_id})$", rf"^({queue}|wallet\.events)$"
-    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": 1_000_000}
     return {
         "users": [{"name": name, "password": password, "tags": ""}],
         "permissions": [{**own, "configure": f"^{queue}$", "write": write, "read": read}],

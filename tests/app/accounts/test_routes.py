@@ -1,12 +1,14 @@
 """A user's own account over HTTP: a forgotten password, the name, the address, and the own sessions."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import pytest
 from werkzeug.test import TestResponse
 
-from app.auth.passwords import hash_password
+from app.auth import service as auth_service
+from app.auth.passwords import hash_password, is_right
 from app.mail.tokens import hash_of
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import faults_of, problem_of
@@ -416,3 +418,39 @@ def test_nobody_ends_a_session_of_another(api: Api, people: People, person: Pers
     for session_id in (theirs["id"], ID_OF_NOTHING):
         problem_of(api.send("DELETE", f"/api/me/sessions/{session_id}", person), 404, "session_not_found")
     assert sessions_of(api, other) == [theirs]
+
+
+# --- what happens while a request is under way -----------------------------------------------------------------------
+
+OVER = "UPDATE shared.sessions SET ended_at = now(), end_reason = 'password' WHERE user_id = %s"
+OTHER_PASSWORD = "UPDATE shared.users SET password_hash = 'another' WHERE id = %s"
+
+
+@pytest.fixture
+def meanwhile(database: Database, person: Person, monkeypatch: pytest.MonkeyPatch) -> Callable[[LiteralString], None]:
+    """Let the owner do something while the thief's proof of the password is hashed."""
+
+    def arrange(statement: LiteralString) -> None:
+        def hashed_slowly(password: str, password_hash: str | None) -> bool:
+            database.as_superuser().execute(statement, (person.user_id,))
+            return is_right(password, password_hash)
+
+        monkeypatch.setattr(auth_service, "is_right", hashed_slowly)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "code"), [(OVER, 401, "session_over"), (OTHER_PASSWORD, 403, "wrong_password")]
+)
+def test_a_thiefs_request_for_an_address_does_not_outlive_a_new_password(
+    api: Api,
+    person: Person,
+    meanwhile: Callable[[LiteralString], None],
+    statement: LiteralString,
+    *,
+    status: int,
+    code: str,
+) -> None:
+    meanwhile(statement)
+    problem_of(change_email(api, person, new_address()), status, code)

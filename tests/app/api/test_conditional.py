@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask
 
-from app.api.conditional import etag, if_match
+from app.api.conditional import conditional_answer, etag, if_match
 from app.errors import PreconditionFailed, PreconditionRequired
 from tests.factories.api import Api
 from tests.factories.people import People, Person
@@ -14,6 +14,20 @@ def test_a_version_is_read_back_from_its_tag_and_from_the_tag_of_the_whole_answe
         for tag in (etag(version)["ETag"], f'"{version}-0a1b"', f'W/"{version}"', f' W/"{version}-0a1b" '):
             with app.test_request_context(headers={"If-Match": tag}):
                 assert if_match().version(lambda: 7) == version, tag
+
+
+def test_a_tag_to_which_a_proxy_added_its_coding_is_our_own(app: Flask) -> None:
+    """Apache adds `-gzip` inside the quotes, others `;gzip` or `-zstd`."""
+    with app.test_request_context():
+        whole = conditional_answer({"a": 1}, etag(4)).headers["ETag"]
+    for coding in ("-gzip", ";gzip", "-br", "-zstd", "-deflate"):
+        for tag in (f'"4{coding}"', f'{whole[:-1]}{coding}"'):
+            with app.test_request_context(headers={"If-Match": tag}):
+                assert if_match().version(lambda: 7) == 4, tag
+        with app.test_request_context(headers={"If-None-Match": f'{whole[:-1]}{coding}"'}):
+            assert conditional_answer({"a": 1}, etag(4)).status_code == 304
+    with app.test_request_context(headers={"If-Match": '"4-other"'}), pytest.raises(PreconditionFailed):
+        if_match()
 
 
 def test_of_several_versions_and_of_any_the_current_one_is_taken(app: Flask) -> None:

@@ -4,6 +4,9 @@ All tests go over HTTP. A test that suspends, renames or leaves behind a tenant 
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
 from itertools import permutations
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +20,7 @@ from werkzeug.test import TestResponse
 
 import app as application
 from app import create_app
+from app.api import requests
 from app.auth.access import API_PREFIX, Access
 from app.tenancy import RESERVED_SLUGS
 from tenant_schemas import registry
@@ -534,3 +538,51 @@ def test_every_first_segment_of_a_real_route_is_reserved(app: Flask) -> None:
     assert segments
     assert segments <= RESERVED_SLUGS
     assert not [segment for segment in segments if not segment.isidentifier()]
+
+
+# --- bodies that come slowly -----------------------------------------------------------------------------------------
+
+
+class LateBody(BytesIO):
+    """A body during which something happens."""
+
+    def __init__(self, body: bytes, happens: Callable[[], object]) -> None:
+        super().__init__(body)
+        self._happens = happens
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._happens()
+        return super().read(size)
+
+
+def send_late(api: Api, path: str, person: Person, tenant: str | None, happens: Callable[[], object]) -> TestResponse:
+    body = b'{"amount": "5.00"}' if tenant else b'{"name": "Another Name"}'
+    late = {"input_stream": LateBody(body, happens), "content_type": "application/json"}
+    environ = {"CONTENT_LENGTH": str(len(body))}
+    return api.send("POST" if tenant else "PATCH", path, person, tenant, headers=KEY, environ_base=environ, **late)
+
+
+KEY = {"Idempotency-Key": "late"}
+
+
+def test_a_removed_admins_deposit_does_not_wait_for_its_last_byte(
+    app: Flask, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "SLOW_BODY_SECONDS", -1.0)
+    api, people = Api(app), People(app)
+    admin = people.make(eur="admin", km="admin")
+    path = f"/api/admin/wallets/{people.wallet(admin, 'eur')}/deposits"
+    assert send_late(api, path, admin, "eur", lambda: None).status_code == 201
+    gone = "DELETE FROM shared.memberships WHERE user_id = %s AND tenant_role = 'tenant_eur'"
+    remove = partial(database.as_superuser().execute, gone, (admin.user_id,))
+    problem_of(send_late(api, path.replace("deposits", "adjustments"), admin, "eur", remove), 404, "tenant_not_found")
+
+
+def test_an_ended_session_changes_no_account_with_its_last_byte(
+    app: Flask, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "SLOW_BODY_SECONDS", -1.0)
+    api, person = Api(app), People(app).make(eur="member")
+    over = "UPDATE shared.sessions SET ended_at = now(), end_reason = 'logout' WHERE user_id = %s"
+    end = partial(database.as_superuser().execute, over, (person.user_id,))
+    problem_of(send_late(api, "/api/me", person, None, end), 401, "session_over")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from time import time
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
@@ -10,6 +10,7 @@ from flask import Flask
 from app.auth import devices
 from app.auth.devices import DEVICE_SECONDS, device_token, known_device
 from app.auth.passwords import hash_password
+from app.errors import TooManyRequests
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.factories.browser import PASSWORD, Browser
@@ -93,6 +94,21 @@ def test_a_browser_knows_several_users_the_last_one_first(app: Flask, people: Pe
             True,
         ]
         assert known_device(person.email, kept[:1])
+
+
+def test_a_user_who_uses_up_a_shared_browsers_log_ins_keeps_no_other_out(
+    person: Person, password_hash: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other then logs in as from an unknown device."""
+    mine, others = device_token(person.user_id, password_hash), device_token(uuid4(), password_hash)
+
+    def refuse(_: UUID) -> None:
+        raise TooManyRequests("Too many.")
+
+    monkeypatch.setattr(devices, "count_device", refuse)
+    assert known_device(person.email, [others, mine]) is None
+    with pytest.raises(TooManyRequests):
+        known_device(person.email, [mine])
 
 
 def test_a_device_keeps_its_id_over_log_ins(app: Flask, browser: Browser, person: Person) -> None:

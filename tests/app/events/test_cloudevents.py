@@ -12,6 +12,7 @@ from flask import Flask
 from app.events.feed import event_json
 from app.events.models import EVENT_TYPES
 from app.ledger.service import post
+from deploy.standin.events import read_event
 from tests.factories.feed import Feed, in_tenant, movement
 from tests.factories.people import Person
 
@@ -59,12 +60,13 @@ def test_a_thin_event_has_ids_and_the_proof_and_no_free_text(
 
 
 def test_every_type_of_the_feed_is_known_and_readable(feed: Feed, wallet_id: UUID) -> None:
-    """Of all tests in this process, whatever they made."""
+    """Of all tests in this process, whatever they made; also by the strict reader of the stand-in."""
     feed.of(wallet_id)
     for event in feed.read(limit=100_000):
         assert event.type in EVENT_TYPES
         for payload in ("full", "thin"):
-            read(event_json(event, payload))
+            body = event_json(event, payload)
+            assert read(body).get_id() == read_event(body)["id"]
 
 
 def test_the_judge_refuses_what_is_no_cloudevent(feed: Feed, wallet_id: UUID) -> None:

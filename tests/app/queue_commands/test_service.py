@@ -9,6 +9,7 @@ import orjson
 import pytest
 from flask import Flask
 
+from app.events.feed import event_json
 from app.ledger.service import post
 from app.queue_commands.handler import DeadLetter
 from app.queue_commands.service import LONGEST_TEXT, MOST_FAULTS, Outcome
@@ -57,6 +58,14 @@ def test_a_refusal_is_kept_although_there_is_money_later(app: Flask, send: Handl
     ((type_, data),) = answers(feed.of(wallet_id))
     assert (type_, data["code"]) == ("wallet.payment.refused.v1", "insufficient_funds")
     assert (data["available"], data["required"], data["shortfall"]) == ("100.00", "250.00", "150.00")
+
+
+def test_a_thin_answer_names_its_command_by_source_and_id(send: Handle, wallet_id: UUID, feed: Feed) -> None:
+    """Two services may use the same id. Why it was refused is not in it."""
+    send(command("payment", "order-7", source="/other-shop", walletId=wallet_id, amount="250.00"))
+    thin = orjson.loads(event_json(feed.of(wallet_id)[-1], "thin"))
+    told = {"walletId": str(wallet_id), "commandSource": "/other-shop", "commandId": "order-7"}
+    assert thin["data"] == told | {"holdId": None}
 
 
 def test_of_many_deliveries_at_once_one_has_the_effect(send: Handle, wallet_id: UUID, rows: Any) -> None:

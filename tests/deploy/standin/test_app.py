@@ -39,8 +39,8 @@ def http(tmp_path: Path, inbox: Inbox, python_client: None) -> FlaskClient:  # n
 
 def deliver(http: FlaskClient, event: dict[str, Any], *, secret: str = SECRET, late_by: int = 0) -> int:
     body, at = json.dumps(event), datetime.now(UTC) - timedelta(seconds=late_by)
-    signature = Webhook(secret).sign(event["id"], at, body)
-    headers = {"webhook-id": event["id"], "webhook-timestamp": str(int(at.timestamp()))}
+    signature = Webhook(secret).sign("m", at, body)
+    headers = {"webhook-id": "m", "webhook-timestamp": str(int(at.timestamp()))}
     answer = http.post("/webhooks/wallet", data=body, headers=headers | {"webhook-signature": signature})
     return answer.status_code
 
@@ -64,6 +64,13 @@ def test_a_webhook_that_the_wallet_did_not_sign_is_refused(http: FlaskClient, in
     assert ids(inbox, "webhook") == []
 
 
+@pytest.mark.parametrize("wrong", [{"id": []}, {"data": None}, {"data": {"previousHash": "a"}}])
+def test_a_signed_webhook_that_is_no_event_is_refused(http: FlaskClient, inbox: Inbox, wrong: dict[str, Any]) -> None:
+    """`test_events.py` has everything that is no event."""
+    assert deliver(http, movement(1) | wrong) == 400
+    assert ids(inbox, "webhook") == []
+
+
 def test_only_a_logged_in_user_sees_a_wallet_and_commands(http: FlaskClient) -> None:
     wrong = {"email": "a@example.com", "password": "wrong"}
     assert http.post("/login", json=wrong).status_code == 401
@@ -78,11 +85,17 @@ def test_a_log_in_by_nonsense_is_refused(http: FlaskClient, body: Any) -> None:
     assert http.post("/login", json=body).status_code in {401, 422}
 
 
+@pytest.mark.parametrize("body", [b'{"email": "a@example.com", "password": "\\ud800"}', b"[" * 100_000, b"\xff", b""])
+def test_a_log_in_by_what_is_no_json_is_refused(http: FlaskClient, body: bytes) -> None:
+    assert http.post("/login", data=body).status_code == 422
+
+
 @pytest.mark.parametrize(
     "body",
     [
         *([], {}, {"amount": 3}, {"amount": None}, {"amount": "1.00", "times": 11}, {"amount": "1.00", "times": 0}),
         *({"amount": "1.00", "times": "2"}, {"amount": "1.00", "times": []}, {"amount": "1.00", "times": 1e308}),
+        *({"amount": "1.00", "times": 2.0}, {"amount": "1.00", "times": True}, {"amount": "\ud800"}),
     ],
 )
 def test_a_command_of_nonsense_or_many_times_is_refused(http: FlaskClient, body: Any) -> None:

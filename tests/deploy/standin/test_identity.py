@@ -1,6 +1,7 @@
 """The stand-in's users and tokens. `tests/scripts/test_demo.py` shows the wallet taking them."""
 
 import stat
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_a_token_of_another_key_or_issuer_and_an_expired_one_are_not_valid(
     own = standin(tmp_path)
     monkeypatch.setattr(identity, "TOKEN_SECONDS", -1)
     wrong = [own.token(EMAIL), standin(tmp_path / "b").token(EMAIL), standin(tmp_path, "http://b").token(EMAIL)]
-    assert [own.email_of(token) for token in (*wrong, "", "a.b.c", "é")] == [None] * 6
+    nonsense = urlsafe_b64encode(b'{"alg": "ES256", "crit": 5}').decode()
+    assert [own.email_of(token) for token in (*wrong, "", "a.b.c", "é", f"{nonsense}.e30.e30")] == [None] * 7
 
 
 def test_the_key_outlives_a_restart_and_only_its_public_part_is_published(tmp_path: Path) -> None:

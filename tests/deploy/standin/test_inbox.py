@@ -19,7 +19,8 @@ def inbox(tmp_path: Path) -> Inbox:
 
 def movement(seq: int, **more: Any) -> dict[str, Any]:
     data = {"walletId": WALLET, "seq": seq, "hash": f"{seq:064x}", "previousHash": f"{seq - 1:064x}"}
-    return {"source": "/tenants/a", "id": f"m{seq}", "feedid": "one", "type": "x", "data": data} | more
+    named = {"specversion": "1.0", "source": "/tenants/a", "id": f"m{seq}", "type": "x", "feedid": "one"}
+    return named | {"data": data} | more
 
 
 def ids(inbox: Inbox, via: str = "rabbitmq") -> list[str]:

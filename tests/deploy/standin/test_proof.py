@@ -1,7 +1,8 @@
-"""The proof of completeness, in Python and in TypeScript: both say the same of the same deliveries."""
+"""The proof of completeness, in Python and in TypeScript: both say the same of the same deliveries.
+`tests/scripts/test_demo.py` runs it on the feed of a wallet.
+"""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -66,19 +67,26 @@ def test_in_python(name: str) -> None:
 @needs_node
 def test_in_typescript(tmp_path: Path) -> None:
     install_node_modules()
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    (tmp_path / "run.js").write_text(RUN)
-    strict = ["--strict", "--noUncheckedIndexedAccess", "--target", "ES2022", "--module", "ES2022"]
-    tsc = [MODULES / ".bin" / "tsc", *strict, "--outDir", tmp_path, ROOT / "deploy" / "standin" / "proof.ts"]
-    subprocess.run(tsc, cwd=tmp_path, check=True)
     sent = json.dumps([movements for movements, _ in DELIVERIES.values()])
-    done = subprocess.run(
-        ["node", "run.js"], cwd=tmp_path, env=os.environ, input=sent, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == [expected for _, expected in DELIVERIES.values()]
+    said = run_typescript(tmp_path, ROOT / "deploy" / "standin" / "proof.ts", RUN, sent)
+    assert json.loads(said) == [expected for _, expected in DELIVERIES.values()]
+
+
+def run_typescript(folder: Path, module: Path, program: str, sent: str) -> str:
+    """What a program prints that imports the compiled module and reads this text. Call `install_node_modules` first."""
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "run.js").write_text(program)
+    strict = ["--strict", "--noUncheckedIndexedAccess", "--target", "ES2022", "--module", "ES2022"]
+    subprocess.run([MODULES / ".bin" / "tsc", *strict, "--outDir", folder, module], cwd=folder, check=True)
+    node = ["node", "run.js"]
+    return subprocess.run(node, cwd=folder, input=sent, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize(("language", "name"), [("python", "proof.py"), ("ts", "proof.ts")])
 def test_the_document_shows_this_code(language: str, name: str) -> None:
-    shown = (ROOT / "docs" / "events.md").read_text().split(f"```{language}\n")[1].split("```")[0]
-    assert shown in (ROOT / "deploy" / "standin" / name).read_text()
+    assert shown_in_the_document(language) == (ROOT / "deploy" / "standin" / name).read_text()
+
+
+def shown_in_the_document(language: str) -> str:
+    """The proof as docs/events.md prints it."""
+    return (ROOT / "docs" / "events.md").read_text().split(f"```{language}\n")[1].split("```\n")[0]

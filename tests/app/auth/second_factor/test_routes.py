@@ -11,7 +11,11 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.auth.passwords import hash_password
+from app.auth.second_factor.errors import SecondFactorRequired
 from app.auth.second_factor.service import proves
+from app.auth.sessions import start_session
+from app.users.service import credentials_of
+from tenant_schemas.flask import shared_side
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
 from tests.factories.api import Api
@@ -129,6 +133,26 @@ def test_a_new_factor_ends_the_users_other_sessions_and_no_others(api: Api, peop
     refreshed = api.send("POST", "/api/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
     problem_of(refreshed, 401, "session_over")
     assert [api.get("/api/me", each).status_code for each in (person, other)] == [200, 200]
+
+
+def test_a_log_in_that_a_new_factor_overtakes_gets_no_session(app: Flask, api: Api, person: Person) -> None:
+    """It has read that there is no factor, and starts its session after the factor was confirmed."""
+    made = api.post(FACTOR, person, json={"currentPassword": PASSWORD}).json
+    assert api.post(f"{FACTOR}/confirm", person, json={"code": pyotp.TOTP(made["secret"]).now()}).status_code == 200
+    with app.app_context(), shared_side():
+        known = credentials_of(person.user_id)
+        with pytest.raises(SecondFactorRequired):
+            start_session(person.user_id, known.password_hash, None, 60)
+    assert len(api.get("/api/me/sessions", person).json["items"]) == 1
+
+
+def test_a_new_password_forgets_a_factor_that_waits_for_its_confirmation(api: Api, person: Person) -> None:
+    """A thief may have set it up: confirmed later, it would keep the owner out."""
+    made = api.post(FACTOR, person, json={"currentPassword": PASSWORD}).json
+    changed = {"currentPassword": PASSWORD, "newPassword": "another horse, another battery"}
+    assert api.post("/api/auth/password", person, json=changed).status_code == 200
+    confirmed = api.post(f"{FACTOR}/confirm", person, json={"code": pyotp.TOTP(made["secret"]).now()})
+    problem_of(confirmed, 409, "second_factor_missing")
 
 
 def test_a_wrong_password_learns_nothing_of_a_factor(api: Api, person: Person) -> None:
