@@ -1,5 +1,7 @@
 """The WSGI entry point: `gunicorn wsgi:app`."""
 
+import atexit
+import gc
 import os
 
 from app import create_app
@@ -16,6 +18,8 @@ from app.tenants.provisioning_worker import start_provisioner
 from tenant_schemas.flask import EXTENSION
 from tenant_schemas.registry_watcher import start_registry_watcher
 
+if "FLASK_RUN_FROM_CLI" in os.environ:
+    atexit.register(gc.freeze)  # A command ends without looking for garbage, as those of `scripts`.
 settings = read_settings()
 refuse_wrong_secret(settings)
 app = create_app(settings)

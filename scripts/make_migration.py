@@ -75,7 +75,7 @@ def _violations(history: History) -> list[str]:
         steps = MIGRATIONS.steps(history, None)
     except RevisionRefused as error:
         return [str(error)]
-    return [str(violation) for violation in review_steps(steps, "revision ", first=MIGRATIONS.head(history))]
+    return [str(violation) for violation in review_steps(history, steps, "revision ", first=MIGRATIONS.head(history))]
 
 
 if __name__ == "__main__":

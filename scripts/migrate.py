@@ -13,12 +13,14 @@ Examples:
 The first run stores the check values of the secrets, which all commands compare from then on.
 
 Prints the plan and the progress on standard error, then a table of the schemas that failed (of all schemas, if there
-are at most 20) and the totals. `migration_status --run` shows the record of a run.
+are at most 20, or newer than this code) and the totals. `migration_status --run` shows the record of a run.
 
 A failure names the revision and the statement. SIGTERM ends a run as Ctrl-C does.
 
-Exit codes: 0 every schema is at its target revision; 1 a schema failed or was not reached; 2 bad arguments, or there is
-no such tenant or revision: nothing was migrated.
+A schema that a later release has migrated is left as it is and listed: it is no failure.
+
+Exit codes: 0 every schema is at its target revision, or newer than this code; 1 a schema failed or was not reached; 2
+bad arguments, or there is no such tenant or revision: nothing was migrated.
 """
 
 import sys
@@ -72,6 +74,13 @@ _MAX_OUTCOMES_SHOWN: Final = 20
     help="Longest wait for a table's lock, in milliseconds.",
 )
 @click.option(
+    "--statement-timeout",
+    type=click.IntRange(0, 86_400_000),
+    default=600_000,
+    show_default=True,
+    help="Longest statement, in milliseconds; 0 for no limit.",
+)
+@click.option(
     "--attempts",
     type=click.IntRange(1),
     default=6,
@@ -119,6 +128,7 @@ def main(
     dry_run: bool,
     jobs: int,
     lock_timeout: int,
+    statement_timeout: int,
     attempts: int,
     canaries: tuple[str, ...],
     share: float | None,
@@ -139,6 +149,7 @@ def main(
         shared_to=shared_to,
         jobs=jobs,
         lock_timeout_ms=lock_timeout,
+        statement_timeout_ms=statement_timeout,
         attempts=attempts,
         canaries=canaries,
         share_percent=share,
@@ -191,7 +202,8 @@ def _show(outcomes: Sequence[Outcome], planned_tenants: int, *, as_json: bool) -
     """As JSON all outcomes; as a table those that failed or, if they are few, all."""
     if as_json:
         return show_json(outcomes)
-    shown = [outcome for outcome in outcomes if outcome.has_failed or len(outcomes) <= _MAX_OUTCOMES_SHOWN]
+    shows_all = len(outcomes) <= _MAX_OUTCOMES_SHOWN
+    shown = [outcome for outcome in outcomes if outcome.has_failed or outcome.note or shows_all]
     rows = [(each.schema_name, each.before or "-", each.after or "-", _outcome_text(each)) for each in shown]
     if rows:
         show_table("Migrations", ("schema", "before", "after", "outcome"), rows)
@@ -209,7 +221,7 @@ def _show(outcomes: Sequence[Outcome], planned_tenants: int, *, as_json: bool) -
 
 def _outcome_text(outcome: Outcome) -> str:
     if outcome.error is None:
-        return "migrated" if outcome.before != outcome.after else "nothing to do"
+        return outcome.note or ("migrated" if outcome.before != outcome.after else "nothing to do")
     state = f" (SQLSTATE {outcome.sqlstate})" if outcome.sqlstate else ""
     attempts = f" {outcome.attempts} attempts." if outcome.attempts > 1 else ""
     blocked = f" Blocked by: {outcome.blocked_by}" if outcome.blocked_by else ""

@@ -1,20 +1,20 @@
 """Show the revision of the shared schema and of each tenant's schema, and how far each is behind the head of its
 history.
 
-Asks each schema, not only the registry. Lists the schemas that are behind or gone, that can't be read, whose registry
-row names another revision or, with --drift, that have drifted, and counts the others. A schema that is as the last
---drift saw it is not described again, except with --full. With --runs it lists the last runs of `migrate` instead, with
-the number of tenants for each outcome. With --run it shows one of them: each tenant's outcome, attempts, SQLSTATE,
-error and the session that blocked it. A run whose process has died is shown as killed.
+Asks each schema, not only the registry. Lists the schemas that are behind, newer than this code or gone, that can't be
+read, whose registry row names another revision or, with --drift, that have drifted, and counts the others. A schema
+that is as the last --drift saw it is not described again, except with --full. With --runs it lists the last runs of
+`migrate` instead, with the number of tenants for each outcome. With --run it shows one of them: each tenant's outcome,
+attempts, SQLSTATE, error and the session that blocked it. A run whose process has died is shown as killed.
 
 Examples:
     python -m scripts.migration_status --drift
     python -m scripts.migration_status --drift --full
     python -m scripts.migration_status --run 1f0c3a9b
 
-Exit codes: 0 every schema is at its head and, with --drift, as the migrations make it; 1 a schema is not, or the
-database can't be read; 2 bad arguments. --runs and --run exit 0 for a failed run too, and --run exits 2 for an unknown
-one.
+Exit codes: 0 every schema is at its head, or newer than this code, and, with --drift, as the migrations make it; 1 a
+schema is not, or the database can't be read; 2 bad arguments. --runs and --run exit 0 for a failed run too, and --run
+exits 2 for an unknown one.
 """
 
 import sys
@@ -51,7 +51,7 @@ from tenant_schemas.visits import Visitor
 _MAX_OBJECTS_SHOWN: Final = 10
 _RUNS_SHOWN: Final = 10
 _ID_DIGITS_SHOWN: Final = 8
-_UNKNOWN: Final = {"head": None, "behind": None}
+_UNKNOWN: Final[dict[str, Any]] = {"head": None, "behind": None, "newer": False}
 
 
 @click.command(cls=Script, help=__doc__)
@@ -107,7 +107,7 @@ def _rows(
     connection.exec_driver_sql(f"SET LOCAL lock_timeout TO {lock_timeout_ms}")
     at = current_revision(connection, SHARED_SCHEMA)
     shared = {"slug": None, "schema": SHARED_SCHEMA, "status": None, "revision": at, "problem": None}
-    yield shared | _distances(History.SHARED).get(at, _UNKNOWN)
+    yield shared | _distance(History.SHARED, at)
     tenants = all_tenants(connection) if at else []
     found = (
         find_drift(connection, MIGRATIONS, tenants, is_full=is_full, lock_timeout_ms=lock_timeout_ms)
@@ -140,8 +140,14 @@ def _row(tenant: Tenant, found: Drift) -> dict[str, Any]:
         problem = "gone" if failure.is_gone else str(failure)
     elif revision != tenant.revision:
         problem = f"the registry says {tenant.revision}"
-    distance = _UNKNOWN if revision is None else _distances(History.TENANT).get(revision, _UNKNOWN)
+    distance = _UNKNOWN if revision is None else _distance(History.TENANT, revision)
     return {**names, "revision": revision, **distance, "problem": problem}
+
+
+def _distance(history: History, revision: str | None) -> dict[str, Any]:
+    """The head, and how far the revision is behind it. A `newer` one is not in this checkout's history yet."""
+    is_newer = MIGRATIONS.history(history).is_older_than(revision)
+    return _UNKNOWN | _distances(history).get(revision, {"newer": is_newer})
 
 
 @cache
@@ -152,22 +158,26 @@ def _distances(history: History) -> Mapping[str | None, dict[str, Any]]:
 
 
 def _is_current(row: Mapping[str, Any]) -> bool:
-    return row["behind"] == 0 and not row["problem"] and not row.get("drift")
+    return (row["behind"] == 0 or row["newer"]) and not row["problem"] and not row.get("drift")
 
 
 def _show_rows(rows: Sequence[Mapping[str, Any]], *, with_drift: bool, shows_all: bool) -> None:
     columns = ("slug", "schema", "status", "revision", "behind by", "problem", *(("drift",) if with_drift else ()))
-    shown = [row for row in rows if shows_all or not _is_current(row)]
+    shown = [row for row in rows if shows_all or row["newer"] or not _is_current(row)]
     if shown:
         show_table("Revisions", columns, [_cells(row, with_drift=with_drift) for row in shown])
-    current = sum(map(_is_current, rows))
+    newer = sum(row["newer"] for row in rows)
+    current = sum(_is_current(row) and not row["newer"] for row in rows)
     heads = f"{SHARED_SCHEMA} {MIGRATIONS.head(History.SHARED)}, tenants {MIGRATIONS.head(History.TENANT)}"
     drifted = ", none of them drifted" if with_drift else ""
     print(f"{current} of {len(rows)} schemas are at their head{drifted} ({heads}).")
+    if newer:
+        print(f"{newer} are newer than this code: a later release has migrated them.")
 
 
 def _cells(row: Mapping[str, Any], *, with_drift: bool) -> list[object]:
     behind = "not in this history" if row["behind"] is None and row["revision"] else row["behind"]
+    behind = "newer than this code" if row["newer"] else behind
     cells = [row["slug"], row["schema"], row["status"], row["revision"] or "-", behind, row["problem"]]
     if with_drift:
         objects = row.get("drift") or []

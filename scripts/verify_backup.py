@@ -1,4 +1,5 @@
-"""Verify bundles: load each one into a temporary schema and recompute everything in its manifest.
+"""Verify bundles: load each one into a temporary schema, recompute everything in its manifest, and migrate it to the
+head, as a restore would.
 
 A bundle of the schema shared is loaded into tables with the constraints of those of today, and the db transaction is
 rolled back.
@@ -104,8 +105,11 @@ def _show(report: dict[str, Any]) -> None:
     is_ours = report["origin"] is Origin.OWN
     verdict = "valid" if is_ours else f"{report['origin']} and can be loaded, which proves nothing about its origin"
     uncompared = " The schema's definition was not compared: it is of another PostgreSQL version or a retired schema."
+    head = report["migrated_to"]
+    migrated = "" if head == report["revision"] else f" (a restore migrates it to {head})"
     print(
-        f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}, {report['files']} files, "
+        f"{bundle} is {verdict}: tenant {report['slug']} at revision {report['revision']}{migrated}, "
+        f"{report['files']} files, "
         f"{report['rows']} rows in {report['tables']} tables; counts, hashes, totals, chains and audit agree."
         f"{uncompared if report['same_form'] is None else ''}"
     )

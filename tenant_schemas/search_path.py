@@ -109,6 +109,20 @@ def bind_driver_connection(connection: psycopg.Connection[Any], schema_name: str
     connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(path_of(schema_name)))
 
 
+def bind_session(connection: psycopg.Connection[Any], schema_name: str) -> None:
+    """Make `schema_name` the only schema of a session in autocommit, for a statement that no db transaction may
+    contain. End it with `unbind_session`. Raises BindingMismatch.
+    """
+    connection.execute(sql.SQL("SET search_path TO {}").format(path_of(schema_name)))
+    ((bound,),) = connection.execute("SELECT current_schemas(false)::text[]").fetchall()
+    if bound != [schema_name]:
+        raise BindingMismatch(f"The search_path must reach only schema {schema_name!r}, but it reaches {bound}.")
+
+
+def unbind_session(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("RESET search_path")
+
+
 def verify_session(connection: psycopg.Connection[TupleRow], role_name: str, schema_name: str | None) -> None:
     """Check the role and schema of a new connection, before its first use. Closes it and raises SchemaMissing if the
     schema does not exist, BindingMismatch if role or schema are others.

@@ -4,7 +4,9 @@ All commits are real. Each test makes its own people and wallets, and reads only
 tenant, or breaks something, takes `fresh_database`.
 """
 
+import gc
 import json
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -47,6 +49,36 @@ SIGNING_KEY = {
     "d": "rIyd4mKZd4VyWIu32R47LHBM_5e4fAtYfteoItEjAzk",
 }
 SIGNING_KEYS = json.dumps({"keys": [SIGNING_KEY]})
+
+
+def pytest_sessionstart() -> None:
+    """A collection of garbage after each 700 new objects was a third of the processor time of many tests."""
+    gc.set_threshold(50_000, 10, 10)
+
+
+# Each test of these modules takes many seconds, in many processes.
+LONG = (
+    "test_benchmark.py",
+    "test_demo.py",
+    "test_journeys.py",
+    "test_runbook.py",
+    "test_schemathesis.py",
+    "test_serve.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, long tests come first: all run in the first worker, one after another, and no worker waits
+    at the end for another one's long test.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """All tests and modules live to the end, so no collection of garbage needs to visit them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +207,16 @@ def answers_are_closed() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hashes that take no time in this process; `tests/app/auth/test_passwords.py` covers their cost."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", cheap)
+        patch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def app(database: Database) -> Iterator[Flask]:
     """The application on the shared database."""
@@ -207,11 +249,3 @@ def people(app: Flask) -> People:
 def mailbox(app: Flask) -> Mailbox:
     """The mails that the application sends."""
     return Mailbox(app)
-
-
-@pytest.fixture
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes that take no time; `tests/app/auth/test_passwords.py` covers their cost."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))

@@ -4,7 +4,7 @@ flask-smorest documents the routes. Its wrappers, which also parse requests and 
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response
@@ -14,6 +14,7 @@ from app.api.answers import json_answer
 from app.api.conditional import conditional_answer
 from app.api.dumper import dumper_of
 from app.api.fields import Schema
+from app.api.openapi import Documentation
 from app.api.problem_schema import ProblemSchema
 from app.api.problems import MEDIA_TYPE
 from app.api.refusals import View, refusals_of, refuses
@@ -99,6 +100,10 @@ class Blueprint(SmorestBlueprint):  # type: ignore[misc]  # flask-smorest is not
         about = view.__dict__.setdefault("_apidoc", {}).setdefault("manual_doc", {})
         about["operationId"] = camel_case(view.__name__)
         super().add_url_rule(rule, endpoint, refuses(NotFound)(view) if "<uuid:" in rule else view, **options)
+
+    def register_views_in_doc(self, api: Documentation, *arguments: Any, **named: Any) -> None:
+        """As flask-smorest's, but when the document is first asked for."""
+        api.describe_later(partial(super().register_views_in_doc, api, *arguments, **named))
 
     if TYPE_CHECKING:
 

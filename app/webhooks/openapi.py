@@ -1,5 +1,6 @@
 """The part of the API's description that tells consumers what is sent to them: OpenAPI's `webhooks`."""
 
+from functools import partial
 from typing import Any, Final
 
 from app.api.openapi import Documentation
@@ -18,6 +19,10 @@ _HEADERS: Final = {
 
 def describe_webhooks(api: Documentation) -> None:
     """Add all events to the description. Call it after the blueprints are registered."""
+    api.describe_later(partial(_describe_webhooks, api))
+
+
+def _describe_webhooks(api: Documentation) -> None:
     described: Json = {}
     for name, (schema, types) in SCHEMAS.items():
         api.spec.components.schema(name, schema=schema)

@@ -33,16 +33,13 @@ def show_sql(engine: sa.Engine, migrations: Migrations, options: MigrateOptions)
     with engine.connect() as connection:
         if options.moves_shared:
             revision = current_revision(connection, SHARED_SCHEMA)
-            steps = migrations.steps(History.SHARED, revision, options.shared_to)
-            print(f"-- {SHARED_SCHEMA}: {len(steps)} steps from {revision or 'the start'}.")
-            for step in steps:
-                _print_step(migrations, History.SHARED, step)
+            _print_shared(migrations, revision, options.shared_to)
             if revision is None:
                 return
         plan = make_plan(connection, migrations, options)
     for outcome in plan.without_steps:
-        if outcome.error:
-            print(f"-- {outcome.slug}: {outcome.error}")
+        if reason := outcome.error or outcome.note:
+            print(f"-- {outcome.slug}: {reason}")
     works_by_steps: dict[tuple[str | None, ...], list[TenantMigration]] = defaultdict(list)
     for work in plan.tenant_migrations:
         works_by_steps[tuple(step.before for step in work.steps)].append(work)
@@ -54,15 +51,29 @@ def show_sql(engine: sa.Engine, migrations: Migrations, options: MigrateOptions)
             _print_step(migrations, History.TENANT, step)
 
 
+def _print_shared(migrations: Migrations, revision: str | None, to: str | None) -> None:
+    if to is None and (note := migrations.newer_note(History.SHARED, revision)):
+        print(f"-- {SHARED_SCHEMA}: {note}")
+        return
+    steps = migrations.steps(History.SHARED, revision, to)
+    print(f"-- {SHARED_SCHEMA}: {len(steps)} steps from {revision or 'the start'}.")
+    for step in steps:
+        _print_step(migrations, History.SHARED, step)
+
+
 def _print_step(migrations: Migrations, history: History, step: Step) -> None:
     for line in _step_lines(migrations, history, step):
         print(f"-- {line}")
+    if step.concurrent:
+        print(f"-- Outside a db transaction:\n{step.concurrent.statement.text};\n")
+        return
     print(step.sql or f"-- Revision {step.revision} runs Python in each schema: see its file.\n")
 
 
 def _step_lines(migrations: Migrations, history: History, step: Step) -> Iterator[str]:
     earlier = "".join(before.sql for before in migrations.steps(history, None, step.before)) if step.before else ""
-    locks = ", ".join(f"{lock.table or lock.statement}: {lock.mode}" for lock in locks_of(step.sql, earlier))
+    sql = step.concurrent.statement.text if step.concurrent else step.sql
+    locks = ", ".join(f"{lock.table or lock.statement}: {lock.mode}" for lock in locks_of(sql, earlier))
     way = f"{step.before or 'the start'} -> {step.after or 'the start'}"
     yield f"{way}: {step.title} Locks: {locks or 'no existing table'}."
 

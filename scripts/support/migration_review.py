@@ -48,11 +48,11 @@ def review_histories() -> list[Violation]:
     return [
         violation
         for history, first in FIRST_REVIEWED.items()
-        for violation in review_steps(MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
+        for violation in review_steps(history, MIGRATIONS.steps(history, None), f"{history.name.lower()} ", first=first)
     ]
 
 
-def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Violation]:
+def review_steps(history: History, steps: Sequence[Step], prefix: str, *, first: str) -> list[Violation]:
     """The violations in a history's revisions, from revision `first` on. `steps` are those of the whole history.
     `prefix` and the revision are the printed name. Raises SquawkMissing.
     """
@@ -63,16 +63,18 @@ def review_steps(steps: Sequence[Step], prefix: str, *, first: str) -> list[Viol
         if step.revision >= first:
             texts[prefix + step.revision], before[prefix + step.revision] = step.sql, earlier
         earlier += step.sql
-    return review(texts, before)
+    return review(texts, before, is_shared=history is History.SHARED)
 
 
-def review(texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({})) -> list[Violation]:
-    """The violations in these SQL texts; the keys are the printed names. `before` has under the same names the SQL that
-    runs before each text. Raises SquawkMissing.
+def review(
+    texts: Mapping[str, str], before: Mapping[str, str] = MappingProxyType({}), *, is_shared: bool = False
+) -> list[Violation]:
+    """The violations in these SQL texts of one history; the keys are the printed names. `before` has under the same
+    names the SQL that runs before each text. Raises SquawkMissing.
     """
     found = _squawk(texts)
     for where, sql in texts.items():
-        rule_violations = violations_of(sql, before.get(where, ""))
+        rule_violations = violations_of(sql, before.get(where, ""), is_shared=is_shared)
         found += [Violation(where, "rule", each.rule, each.statement) for each in rule_violations]
     return sorted(found, key=lambda violation: violation.where)
 

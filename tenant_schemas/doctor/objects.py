@@ -1,5 +1,6 @@
 """The objects in the database: the owner owns all of the installation, functions with the owner's rights pin their
-search_path, triggers and constraints are in force, and no extension reaches out of PostgreSQL.
+search_path, triggers and constraints are in force, and no extension reaches out of PostgreSQL. An extension is one
+finding, not one for each of its functions.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,10 @@ def _check_owners(installation: Installation) -> Iterator[Finding]:
             UNION ALL SELECT 'pg_operator'::regclass, oid, oprowner FROM pg_operator WHERE oprnamespace = n.oid
             UNION ALL SELECT 'pg_collation'::regclass, oid, collowner FROM pg_collation WHERE collnamespace = n.oid
         ) AS o (class, oid, owner)
-        WHERE n.nspname = ANY(%(schemas)s) AND o.owner <> to_regrole(%(owner)s)"""
+        WHERE n.nspname = ANY(%(schemas)s) AND o.owner <> to_regrole(%(owner)s)
+            -- The members of an extension belong to the role that PostgreSQL made it with.
+            AND NOT EXISTS (SELECT FROM pg_depend d
+                WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype = 'e')"""
     for name, owner in installation.rows(query, schemas=_our_schemas(installation), owner=installation.roles.owner):
         remedy = f"ALTER {name} OWNER TO {installation.roles.owner};"
         yield error("owner", name, f"its owner is {owner}, not {installation.roles.owner}", remedy)
@@ -41,7 +45,9 @@ def _check_owners(installation: Installation) -> Iterator[Finding]:
 def _check_functions(installation: Installation) -> Iterator[Finding]:
     """A SECURITY DEFINER function whose search_path the caller can choose gives the caller the owner's rights."""
     query = r"""
-        SELECT p.oid::regprocedure::text AS name, p.prosecdef, l.lanpltrusted OR l.lanname = 'sql' AS is_trusted,
+        SELECT p.oid::regprocedure::text AS name, p.prosecdef,
+            l.lanpltrusted OR l.lanname = 'sql' OR EXISTS (SELECT FROM pg_depend d
+                WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') AS is_trusted,
             (SELECT substr(setting, length('search_path=') + 1) FROM unnest(p.proconfig) AS setting
                 WHERE setting ~ '^search_path=') AS path,
             quote_ident(n.nspname) AS schema_name

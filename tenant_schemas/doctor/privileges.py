@@ -38,6 +38,9 @@ _GRANTS = """
         UNION ALL
         SELECT n.nspname, 'function', p.oid::regprocedure::text, coalesce(p.proacl, acldefault('f', p.proowner))
         FROM pg_proc p JOIN ours n ON n.oid = p.pronamespace
+        -- `objects` finds the extension itself.
+        WHERE NOT EXISTS (SELECT FROM pg_depend d
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
     )
     SELECT l.schema_name, l.kind, l.name, coalesce(r.rolname, 'PUBLIC') AS grantee, a.privilege_type AS privilege,
         a.is_grantable AND a.grantee <> a.grantor AS is_grantable

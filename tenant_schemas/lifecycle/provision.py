@@ -141,9 +141,9 @@ def make_schema(connection: Connection, migrations: Migrations, tenant: Tenant) 
 
 
 def check_prepared(connection: Connection, migrations: Migrations) -> None:
-    """Raises NotPrepared unless `shared` is at its head."""
+    """Raises NotPrepared unless `shared` is at its head, or newer than this code."""
     at, head = current_revision(connection, SHARED_SCHEMA), migrations.head(History.SHARED)
-    if at != head:
+    if at != head and not migrations.history(History.SHARED).is_older_than(at):
         raise NotPrepared(
             f"Schema {SHARED_SCHEMA} is at {at or 'nothing'}, not at its head {head}: run `python -m scripts.migrate`."
         )

@@ -19,12 +19,14 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine
 
 from tenant_schemas.errors import RevisionRefused
+from tenant_schemas.migrations.concurrent_index import autocommit, run_concurrently
 from tenant_schemas.migrations.render import (
     History,
     LinearHistory,
     Step,
     alembic_config,
     alembic_operations,
+    legs_of,
     read_history,
 )
 from tenant_schemas.migrations.replay import (
@@ -58,7 +60,9 @@ _STATEMENT_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a migration for one schema: its revisions `before` and `after`. With an `error` both are equal."""
+    """The outcome of a migration for one schema: its revisions `before` and `after`. With an `error` both are equal. A
+    `note` says why a schema without an error was not migrated to the head.
+    """
 
     schema_name: str
     slug: str | None
@@ -69,6 +73,7 @@ class Outcome:
     attempts: int = 1
     blocked_by: str | None = None
     was_skipped: bool = False
+    note: str | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -95,19 +100,51 @@ class Migrations:
         """The steps from one revision to another, by default to the head, as SQL. Raises RevisionRefused."""
         return self.history(history).steps(after, to or self.head(history))
 
-    def migrate_shared(self, engine: Engine, to: str | None = None, *, lock_timeout_ms: int | None = None) -> Outcome:
+    def migrate_shared(
+        self,
+        engine: Engine,
+        to: str | None = None,
+        *,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    ) -> Outcome:
         """Create `shared` if it is missing and migrate it to a revision, by default its head, in its own db
-        transaction. An error is returned in the outcome.
+        transaction, or in several if it gets a concurrent index. A `shared` that is newer than this code is left. An
+        error is returned in the outcome.
         """
-        before = None
+        before = at = None
+        timeouts = {"lock_timeout_ms": lock_timeout_ms, "statement_timeout_ms": statement_timeout_ms}
         try:
             with engine.begin() as connection:
-                set_timeouts(connection, lock_timeout_ms)
-                before = current_revision(connection, SHARED_SCHEMA)
-                after = self.upgrade_shared(connection, to)
+                before = at = current_revision(connection, SHARED_SCHEMA)
+            if to is None and (note := self.newer_note(History.SHARED, before)):
+                return Outcome(SHARED_SCHEMA, None, before, before, note=note)
+            for leg in legs_of(self.steps(History.SHARED, before, to)):
+                at = self._migrate_shared_by(engine, leg, **timeouts)
         except Exception as error:  # noqa: BLE001  Any error is this schema's outcome.
-            return Outcome(SHARED_SCHEMA, None, before, before, first_line(error), sqlstate_of(error))
-        return Outcome(SHARED_SCHEMA, None, before, after)
+            return Outcome(SHARED_SCHEMA, None, at, at, first_line(error), sqlstate_of(error))
+        return Outcome(SHARED_SCHEMA, None, before, at)
+
+    def _migrate_shared_by(self, engine: Engine, leg: tuple[Step, ...], **timeouts: int) -> str | None:
+        """Run steps of `legs_of` and commit them; returns the revision."""
+        last = leg[-1]
+        if last.concurrent and len(leg) == 1:
+            with autocommit(engine) as connection:
+                run_concurrently(connection, last.revision, last.concurrent, SHARED_SCHEMA, self.roles, **timeouts)
+        with engine.begin() as connection:
+            set_timeouts(connection, **timeouts)
+            if last.concurrent and len(leg) == 1:
+                become_owner(connection, self.roles)
+                send(connection, version_update_text(last, SHARED_SCHEMA))
+            else:
+                self.upgrade_shared(connection, last.after)
+        return last.after
+
+    def newer_note(self, history: History, revision: str | None) -> str | None:
+        """Why a schema is left as it is, if its revision is newer than this code: another release has migrated it."""
+        if not self.history(history).is_older_than(revision):
+            return None
+        return f"Revision {revision} is newer than this code, whose history ends at {self.head(history)}: it was left."
 
     def upgrade_shared(self, connection: Connection, to: str | None = None) -> str:
         """Create `shared` if it is missing and migrate it, within the open db transaction, which then acts as the
@@ -184,12 +221,14 @@ def _run_python(connection: Connection, revision: str, python: Callable[[], None
         refuse(connection)
 
 
-def set_timeouts(connection: Connection, lock_timeout_ms: int | None = None) -> None:
+def set_timeouts(
+    connection: Connection, lock_timeout_ms: int | None = None, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> None:
     """Set the lock and statement timeouts until the db transaction ends. Call this first in every db transaction that
     changes schemas: sessions that queue behind its lock request then wait only briefly.
     """
     timeout_ms = LOCK_TIMEOUT_MS if lock_timeout_ms is None else lock_timeout_ms
-    send(connection, f"SET LOCAL lock_timeout TO {timeout_ms}; SET LOCAL statement_timeout TO {STATEMENT_TIMEOUT_MS}")
+    send(connection, f"SET LOCAL lock_timeout TO {timeout_ms}; SET LOCAL statement_timeout TO {statement_timeout_ms}")
 
 
 def current_revision(connection: Connection, schema_name: str) -> str | None:

@@ -2,10 +2,11 @@
 
 The text names no schema and no role: it runs with the search_path of one schema, and grants to the role in the setting
 `tenant_schemas.tenant_role`. A revision that must read a schema to know what to do sets `runs_python = True` in its
-file, and Alembic runs it in each schema. It may also set `checks`: queries that must return no row after it has run.
+file, and Alembic runs it in each schema. It may also set `checks`: queries that must return no row after it has run. A
+revision of one CREATE or DROP INDEX CONCURRENTLY sets `concurrently = True`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 
 from tenant_schemas.errors import RevisionRefused
+from tenant_schemas.migrations.concurrent_index import ConcurrentIndex, read_concurrent_index
 from tenant_schemas.sql_lint.lexer import statements_of
 
 # Alembic's `op` is a module global, so only one revision may run at a time in a process.
@@ -38,7 +40,7 @@ class History(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Step:
     """One revision, up or down: from `before` to `after`; None stands for a schema without a revision. `sql` is empty
-    for a revision that runs Python.
+    for a revision that runs Python. A revision with a `concurrent` index has the plain statement as its `sql`.
     """
 
     revision: str
@@ -48,10 +50,25 @@ class Step:
     sql: str
     checks: tuple[str, ...]
     python: Callable[[], None] | None
+    concurrent: ConcurrentIndex | None = None
 
     @property
     def runs_python(self) -> bool:
         return self.python is not None
+
+
+def legs_of(steps: Sequence[Step]) -> tuple[tuple[Step, ...], ...]:
+    """The steps in groups that are committed together: each with a concurrent index alone, and those between. A new
+    schema's steps are one group, because its tables have no writers yet.
+    """
+    legs: list[tuple[Step, ...]] = []
+    is_new = bool(steps) and steps[0].before is None
+    for step in steps:
+        if legs and (is_new or not (step.concurrent or legs[-1][-1].concurrent)):
+            legs[-1] += (step,)
+        else:
+            legs.append((step,))
+    return tuple(legs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,11 @@ class LinearHistory:
         if start <= end:
             return tuple(_step(script) for script in self.revisions[start:end])
         return tuple(_step_back(script) for script in reversed(self.revisions[end:start]))
+
+    def is_older_than(self, revision: str | None) -> bool:
+        """Whether a schema's revision comes after this history: revisions are numbered."""
+        head, at = self.head or "", revision or ""
+        return head.isdecimal() and at.isdecimal() and int(head) < int(at)
 
     def _index(self, revision: str | None) -> int:
         """The number of revisions up to and including this one."""
@@ -135,8 +157,11 @@ def _make_step(script: Script, run: Callable[[], None], before: str | None, afte
     runs_python = bool(getattr(script.module, "runs_python", False))
     # Checks apply after the upgrade of a revision, not after its downgrade.
     checks = tuple(getattr(script.module, "checks", ())) if after == script.revision else ()
-    sql = "" if runs_python else _render(script, run)
-    return Step(script.revision, script.doc, before, after, sql, checks, run if runs_python else None)
+    sql, concurrent = "" if runs_python else _render(script, run), None
+    if getattr(script.module, "concurrently", False):
+        concurrent = read_concurrent_index(script.revision, sql, checks)
+        sql = concurrent.plain_sql
+    return Step(script.revision, script.doc, before, after, sql, checks, run if runs_python else None, concurrent)
 
 
 def _render(script: Script, run: Callable[[], None]) -> str:

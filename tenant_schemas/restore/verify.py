@@ -1,4 +1,4 @@
-"""Verifies a bundle: loads it into a staging schema, proves it like a restore, and drops the schema.
+"""Verifies a bundle: loads it into a staging schema, proves and migrates it like a restore, and drops the schema.
 
 Missing users are created in the db transaction that loads, which is rolled back. A schema that can't be dropped is a
 warning, not a fault of the bundle.
@@ -9,13 +9,16 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.signature import Origin
-from tenant_schemas.errors import VerificationFailed
+from tenant_schemas.errors import RevisionRefused, VerificationFailed
 from tenant_schemas.lifecycle.provision import check_prepared
+from tenant_schemas.migrations.history import History, Migrations, first_line
 from tenant_schemas.restore.cutover import grant_schema_usage
 from tenant_schemas.restore.loader import check_shared, load
 from tenant_schemas.restore.restore import Destination, begin_load, check_revisions_known
@@ -34,13 +37,15 @@ class Verified:
     """The result of a verification. `origin` says whether this installation signed the bundle: any other one agrees
     with its own manifest, which proves nothing about where it comes from. `same_form` says whether the backed up schema
     had its revision's structure; None if the bundle is from another major version of PostgreSQL, whose fingerprints are
-    not comparable, or of a retired schema, which has none. `warnings` name what could not be dropped.
+    not comparable, or of a retired schema, which has none. `migrated_to` is the head, to which a restore would migrate
+    it. `warnings` name what could not be dropped.
     """
 
     origin: Origin
     tenant_id: UUID
     slug: str
     revision: str
+    migrated_to: str
     tables: int
     rows: int
     files: int
@@ -71,11 +76,13 @@ def verify(destination: Destination, bundle: Bundle) -> Verified:
         map_users(driver, destination.backup_policy, bundle, tenant.schema_name, MissingUsers.RECREATE_DISABLED)
         rows = load(connection, destination.backup_policy, bundle, tenant.schema_name, {})
         same_form = _check_form(connection, bundle, tenant)
+        migrated_to = _migrate(connection, destination.migrations, tenant)
     return Verified(
         origin=bundle.origin,
         tenant_id=tenant.id,
         slug=tenant.slug,
         revision=tenant.revision,
+        migrated_to=migrated_to,
         tables=len(manifest.tables),
         rows=rows,
         files=len(manifest.files),
@@ -115,3 +122,15 @@ def _check_form(connection: Connection, bundle: Bundle, tenant: Tenant) -> bool 
             f"{tenant.revision} when it was backed up."
         )
     return same
+
+
+def _migrate(connection: Connection, migrations: Migrations, tenant: Tenant) -> str:
+    """Migrate the loaded rows to the head, as a restore does. Raises VerificationFailed."""
+    try:
+        return migrations.upgrade_tenant(connection, tenant)
+    except (psycopg.Error, SQLAlchemyError, RevisionRefused) as error:
+        head = migrations.head(History.TENANT)
+        raise VerificationFailed(
+            f"The bundle can't be restored, because it can't be migrated from revision {tenant.revision} to {head}: "
+            f"{first_line(error)}"
+        ) from error

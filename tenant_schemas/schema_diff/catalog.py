@@ -17,7 +17,8 @@ Objects = Mapping[tuple[str, str], str]
 
 # Returns (schema_name, kind, name, words) for each object of each schema; `words` is its description. The pattern `own`
 # removes the schema's name from PostgreSQL's text, and the tenant's role is written as 'the tenant'. Objects are found
-# through pg_depend, which has an index by schema, so one schema among thousands costs as much as one alone.
+# through pg_depend, which has an index by schema, so one schema among thousands costs as much as one alone. Of an
+# extension its name stands for all of its members.
 _OBJECTS: Final = r"""
     WITH ours AS (
         SELECT n.oid, n.nspname, n.nspacl, n.nspowner, t.role_name,
@@ -25,9 +26,16 @@ _OBJECTS: Final = r"""
             'SET search_path TO ''' || n.nspname || '''' AS own_path
         FROM pg_namespace n JOIN unnest(%(schemas)s::text[], %(roles)s::text[]) AS t (schema_name, role_name)
             ON t.schema_name = n.nspname
-    ), owned AS MATERIALIZED (
-        SELECT n.*, d.classid, d.objid
+    ), members AS MATERIALIZED (
+        SELECT classid, objid, refobjid AS extension FROM pg_depend
+        WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+    ), placed AS MATERIALIZED (
+        SELECT n.*, d.classid, d.objid,
+            CASE d.classid WHEN 'pg_extension'::regclass THEN d.objid ELSE m.extension END AS extension
         FROM ours n JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+        LEFT JOIN members m ON m.classid = d.classid AND m.objid = d.objid
+    ), owned AS MATERIALIZED (
+        SELECT * FROM placed WHERE extension IS NULL
     ), relations AS MATERIALIZED (
         SELECT n.nspname, n.own, n.role_name, c.oid, c.relname, c.relkind, c.relpersistence, c.relowner,
             c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relispartition, c.reloptions, c.relacl
@@ -100,6 +108,9 @@ _OBJECTS: Final = r"""
         UNION ALL
         SELECT n.nspname, 'statistics', t.stxname::text, regexp_replace(pg_get_statisticsobjdef(t.oid), n.own, '.', 'g')
         FROM owned n JOIN pg_statistic_ext t ON t.oid = n.objid WHERE n.classid = 'pg_statistic_ext'::regclass
+        UNION ALL
+        SELECT DISTINCT p.nspname, 'extension', x.extname::text, ''
+        FROM placed p JOIN pg_extension x ON x.oid = p.extension
         UNION ALL
         SELECT nspname, 'other object', regexp_replace(pg_describe_object(classid, objid, 0), own, '', 'g'), ''
         FROM owned

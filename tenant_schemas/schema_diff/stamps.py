@@ -102,6 +102,7 @@ _CONTEXT: Final = """
             UNION ALL SELECT 10, xmin, ctid FROM pg_ts_dict WHERE oid >= 16384
             UNION ALL SELECT 11, xmin, ctid FROM pg_ts_parser WHERE oid >= 16384
             UNION ALL SELECT 12, xmin, ctid FROM pg_ts_template WHERE oid >= 16384
+            UNION ALL SELECT 13, xmin, ctid FROM pg_depend WHERE refclassid = 'pg_extension'::regclass
         ) AS o (catalogue, version, place)))"""
 # Above this share of all schemas one pass over each catalogue costs less than a look-up for each object.
 _MOST: Final = 0.2

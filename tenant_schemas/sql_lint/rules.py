@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from tenant_schemas.sql_lint.lexer import Reader, Statement, Token, statements_of, tokens_of
+from tenant_schemas.sql_lint.replay_rules import adds_enum_value, makes_database_object
 from tenant_schemas.sql_lint.schema_model import SchemaModel, model_after, table_and_actions, table_and_elements
 from tenant_schemas.tenant import SHARED_SCHEMA
 
@@ -41,13 +42,14 @@ _MORE_THAN_A_CALL: Final = (
 )
 
 
-def violations_of(sql: str, before: str = "") -> tuple[Violation, ...]:
+def violations_of(sql: str, before: str = "", *, is_shared: bool = False) -> tuple[Violation, ...]:
     """All violations, in the order of the statements. `before` is the SQL of all earlier revisions: it says which
-    functions exist.
+    functions exist. `is_shared` is said of the shared history, which may make objects of the whole database.
     """
     model, found = model_after(before), []
+    rules = _RULES if is_shared else _RULES | _TENANT_RULES
     for statement in statements_of(sql):
-        found += [Violation(rule, statement.summary) for rule, is_violated in _RULES.items() if is_violated(statement)]
+        found += [Violation(rule, statement.summary) for rule, is_violated in rules.items() if is_violated(statement)]
         if is_rewrite(statement, model) and not is_pointer(statement, model):
             found.append(Violation(_NEW_VERSION, statement.summary))
         model.apply(statement)
@@ -220,10 +222,19 @@ _RULES: Final[dict[str, Callable[[Statement], bool]]] = {
     "No identity column and no serial: keys are uuid.": _has_identity_or_serial,
     "Every table needs a primary key.": _lacks_primary_key,
     "No deferred constraints.": _has_deferred_constraint,
-    "No CONCURRENTLY: a revision runs in one db transaction.": _has_concurrently,
+    "No CONCURRENTLY: a revision runs in one db transaction. One that makes or drops one index, and does nothing else, "
+    "says `concurrently = True` in its file.": _has_concurrently,
+    "No ALTER TYPE … ADD VALUE: no statement may use the value before its db transaction has ended, and a restore or a "
+    "new tenant runs all revisions in one. Use text with a CHECK, or make a new type.": adds_enum_value,
     "No search_path except FROM CURRENT: the migrator sets it to one schema.": _sets_search_path,
     "No schema name except shared: the SQL is the same for every tenant.": _names_other_schema,
     "A function with a string body must be pinned: add SET search_path FROM CURRENT.": _has_unpinned_function,
+}
+
+_TENANT_RULES: Final[dict[str, Callable[[Statement], bool]]] = {
+    "No extension, schema, role or other object of the whole database in a tenant's revision: it exists once, and the "
+    "second tenant would fail. Make it in a shared revision, and write its names with their schema: CREATE EXTENSION "
+    "pg_trgm SCHEMA shared, then shared.gin_trgm_ops and OPERATOR(shared.%).": makes_database_object,
 }
 
 

@@ -24,6 +24,7 @@ def add_revision(
     *,
     history: History = History.TENANT,
     runs_python: bool = False,
+    concurrently: bool = False,
     checks: tuple[str, ...] = (),
 ) -> str:
     """Add the next revision, whose functions have these bodies, and return its number."""
@@ -32,7 +33,7 @@ def add_revision(
     (folder / f"{number:04d}_more.py").write_text(
         "from alembic import op\n\n"
         f"revision = '{number:04d}'\ndown_revision = '{number - 1:04d}'\n"
-        f"runs_python = {runs_python}\nchecks = {checks!r}\n\n\n"
+        f"runs_python = {runs_python}\nconcurrently = {concurrently}\nchecks = {checks!r}\n\n\n"
         f"def upgrade():\n    {upgrade}\n\n\ndef downgrade():\n    {downgrade}\n"
     )
     return f"{number:04d}"

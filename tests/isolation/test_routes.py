@@ -196,17 +196,20 @@ TRICKS = (
 
 @OVER_TENANT_ROUTES
 @OVER_TENANTS
-def test_no_trick_with_a_slug_opens_a_tenant(world: World, sample: Sample, slug: str) -> None:
+def test_no_trick_with_a_slug_opens_a_tenant(world: World, tenant_logins: str, sample: Sample, slug: str) -> None:
+    """Each route gets each trick once: a fourth of them for each tenant in each login mode."""
     before = [world.all_of(of) for of in TENANTS]
     role = sorted(sample.who)[0]
-    for trick in (slug.upper(), slug.title(), *(trick.replace("{}", slug) for trick in TRICKS)):
-        raw = trick.encode().decode("latin-1")
+    fourth = TENANTS.index(slug) + 2 * (tenant_logins == "shared")
+    for trick in ("{upper}", "{title}", *TRICKS)[fourth::4]:
+        told = trick.replace("{upper}", slug.upper()).replace("{title}", slug.title()).replace("{}", slug)
+        raw = told.encode().decode("latin-1")
         for environment in (
             {"HTTP_X_TENANT": raw},
             {"PATH_INFO": f"/api/{raw}/{world.fill(sample.path or sample.rule, slug).removeprefix('/api/')}"},
         ):
             answer = world.send(sample, role, slug, headers={"X-Tenant": None}, environ_overrides=environment)
-            assert 400 <= answer.status_code < 500, (trick, environment, answer.text)
+            assert 400 <= answer.status_code < 500, (told, environment, answer.text)
     assert [world.all_of(of) for of in TENANTS] == before
 
 

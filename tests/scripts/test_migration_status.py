@@ -47,12 +47,23 @@ def test_who_is_behind_is_shown_with_by_how_much(status: Run, fresh_database: Da
 
 
 def test_a_revision_that_this_checkout_does_not_know_is_not_well(status: Run, fresh_database: Database) -> None:
-    """The schema is ahead of this checkout, or the registry was edited."""
-    _set_revision(fresh_database, "9999")
+    """The version table or the registry was edited."""
+    _set_revision(fresh_database, "0007x")
     shown = status("--drift")
     assert shown.exit_code == 1
     assert "not in this history" in shown.output
+    assert "At 0007x tenants were only compared with each other" in shown.stderr
+
+
+def test_a_schema_that_is_newer_than_the_code_is_told_and_is_well(status: Run, fresh_database: Database) -> None:
+    """A later release has migrated it, and was rolled back."""
+    _set_revision(fresh_database, "9999")
+    shown, told = status("--drift"), status("--json")
+    assert (shown.exit_code, told.exit_code) == (0, 0)
+    assert "newer than this code" in shown.output
+    assert "2 of 3 schemas are at their head" in shown.output
     assert "At 9999 tenants were only compared with each other" in shown.stderr
+    assert {row["slug"]: row["newer"] for row in json.loads(told.output)} == {None: False, "eur": False, "km": True}
 
 
 def test_drift_is_named_for_the_tenant_alone(status: Run, fresh_database: Database) -> None:

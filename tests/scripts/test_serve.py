@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -223,35 +224,28 @@ def test_metrics_have_a_port_of_their_own(server: tuple[str, str], metrics_port:
     assert httpx.get(f"{server[0]}/metrics").status_code == 404
 
 
-def test_a_second_run_starts_with_the_same_data_and_a_taken_port_is_refused(tmp_path: Path) -> None:
-    def balance(url: str) -> str:
-        with Caller(url, "member") as http:
-            return str(http.get("/api/eur/wallet").json()["balance"])
-
-    with served(tmp_path) as (url, _, _process):
-        first = balance(url)
-        port = re.search(r":(\d+)", url.removeprefix("http:"))
-        assert port is not None
-        free = str(free_port())
-        for own, of_metrics, told in (
-            (port[1], "0", "Set PORT"),
-            (free, port[1], "Set METRICS_PORT"),
-            (free, free, "both"),
-        ):
-            refused = subprocess.run(
-                [sys.executable, "-m", "scripts.serve"],
-                cwd=ROOT, env=environment(tmp_path, PORT=own, METRICS_PORT=of_metrics),
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert refused.returncode == 2
-            assert told in refused.stderr
-    with served(tmp_path) as (url, _, _process):
-        assert balance(url) == first
+def test_a_taken_port_is_refused(server: tuple[str, str], folder: Path) -> None:
+    taken, free = server[0].rpartition(":")[2], str(free_port())
+    for own, of_metrics, told in (
+        (taken, "0", "Set PORT"),
+        (free, taken, "Set METRICS_PORT"),
+        (free, free, "both"),
+    ):
+        refused = subprocess.run(
+            [sys.executable, "-m", "scripts.serve"],
+            cwd=ROOT, env=environment(folder, PORT=own, METRICS_PORT=of_metrics),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert told in refused.stderr
 
 
-def test_running_requests_are_drained_on_ctrl_c(tmp_path: Path) -> None:
+def test_ctrl_c_drains_running_requests_and_a_second_run_has_the_same_data(tmp_path: Path) -> None:
+    def balance(http: httpx.Client) -> Decimal:
+        return Decimal(http.get("/api/eur/wallet").json()["balance"])
+
     with served(tmp_path) as (url, _, process), Caller(url, "member") as http:
-        http.get("/api/eur/wallet")
+        first = balance(http)
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as slow:
             authorization = http.headers["Authorization"]
             head = (
@@ -265,3 +259,5 @@ def test_running_requests_are_drained_on_ctrl_c(tmp_path: Path) -> None:
             slow.sendall(b'{"amount": "1.00"}')
             assert b"201 CREATED" in slow.recv(65536)
         assert process.wait(START_SECONDS) == 0
+    with served(tmp_path) as (url, _, _process), Caller(url, "member") as http:
+        assert balance(http) == first - 1

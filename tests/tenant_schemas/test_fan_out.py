@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -28,9 +29,15 @@ def logins(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def connections(fresh_database: Database, logins: str) -> Iterator[Connections]:
-    pool_role = fresh_database.roles.pool if logins == "shared" else None
-    limits = Limits(max_connections=3, statement_timeout_ms=2_000)
-    made = Connections(fresh_database.app_url, fresh_database.tenant_secret, limits, pool_role=pool_role)
+    with connections_to(fresh_database, logins, statement_timeout_ms=2_000) as made:
+        yield made
+
+
+@contextmanager
+def connections_to(database: Database, logins: str, *, statement_timeout_ms: int) -> Iterator[Connections]:
+    pool_role = database.roles.pool if logins == "shared" else None
+    limits = Limits(max_connections=3, statement_timeout_ms=statement_timeout_ms)
+    made = Connections(database.app_url, database.tenant_secret, limits, pool_role=pool_role)
     yield made
     made.close()
 
@@ -60,57 +67,58 @@ def test_each_tenant_answers_as_itself_in_its_own_schema(fresh_database: Databas
     ]
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT wallet_post_v2('{wallet}', 'deposit', 100, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "SELECT wallet_post_many_v1('[]', NULL, NULL, NULL)",
-        "SELECT audit_note_v1('{}')",
-        "WITH gone AS (DELETE FROM wallets RETURNING 1) SELECT * FROM gone",
-        "SELECT * FROM wallets FOR UPDATE",
-        "SET TRANSACTION READ WRITE",
-        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
-        "SELECT set_config('transaction_read_only', 'off', true),"
-        " wallet_post_v2('{wallet}', 'deposit', 100, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "COMMIT; SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "SET TRANSACTION READ WRITE;"
-        " SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "EXPLAIN ANALYZE SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
-        "COMMIT",
-        "ROLLBACK",
-        "COMMIT AND CHAIN",
-        "DO $$ BEGIN PERFORM wallet_post_v2('{wallet}', 'deposit', 1, '{key}',"
-        " NULL, NULL, NULL, NULL, NULL, NULL); END $$",
-        "COPY (SELECT 1) TO STDOUT",
-        "COPY wallets FROM STDIN",
-        "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
-        "ALTER ROLE CURRENT_USER SET search_path TO km_schema",
-        "RESET ROLE",
-        "SET ROLE tenant_km",
-        "CREATE TEMP TABLE t ()",
-        "PREPARE p AS SELECT 1",
-        "",
-        "SELECT '%s', 1 % 2",
-    ],
+STATEMENTS = (
+    "SELECT wallet_post_v2('{wallet}', 'deposit', 100, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    "SELECT wallet_post_many_v1('[]', NULL, NULL, NULL)",
+    "SELECT audit_note_v1('{}')",
+    "WITH gone AS (DELETE FROM wallets RETURNING 1) SELECT * FROM gone",
+    "SELECT * FROM wallets FOR UPDATE",
+    "SET TRANSACTION READ WRITE",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+    "SELECT set_config('transaction_read_only', 'off', true),"
+    " wallet_post_v2('{wallet}', 'deposit', 100, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    "COMMIT; SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    "SET TRANSACTION READ WRITE;"
+    " SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    "EXPLAIN ANALYZE SELECT wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    "COMMIT",
+    "ROLLBACK",
+    "COMMIT AND CHAIN",
+    "DO $$ BEGIN PERFORM wallet_post_v2('{wallet}', 'deposit', 1, '{key}', NULL, NULL, NULL, NULL, NULL, NULL); END $$",
+    "COPY (SELECT 1) TO STDOUT",
+    "COPY wallets FROM STDIN",
+    "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
+    "ALTER ROLE CURRENT_USER SET search_path TO km_schema",
+    "RESET ROLE",
+    "SET ROLE tenant_km",
+    "CREATE TEMP TABLE t ()",
+    "PREPARE p AS SELECT 1",
+    "",
+    "SELECT '%s', 1 % 2",
 )
+
+
 def test_nothing_is_changed_whatever_the_statement_is(
-    fresh_database: Database, connections: Connections, fresh_app: Flask, statement: str
+    fresh_database: Database, connections: Connections, fresh_app: Flask
 ) -> None:
+    """Each statement twice: a leftover of the first call would help the second."""
     people = People(fresh_app)
     wallet_id = people.wallet(people.make(eur="member"), "eur", balance_minor=500)
     before = ledger(fresh_database)
-    text = statement.replace("{wallet}", str(wallet_id)).replace("{key}", uuid4().hex)
-    for _ in range(2):  # A leftover of the first call would help the second.
-        found = answers(fresh_database, connections, text)
-        assert len(found) == 2
-    assert ledger(fresh_database) == before
-    if "wallet_post" in text:
-        assert all(each.error for each in found)
-    assert [each.rows[0] for each in answers(fresh_database, connections, WHO)] == [
-        ("tenant_eur", "eur_schema"),
-        ("tenant_km", "km_schema"),
-    ]
-    assert fresh_database.as_tenant("eur").execute("SELECT current_schema()::text").fetchone() == ("eur_schema",)
+    for statement in STATEMENTS:
+        text = statement.replace("{wallet}", str(wallet_id)).replace("{key}", uuid4().hex)
+        for _ in range(2):
+            found = answers(fresh_database, connections, text)
+            assert len(found) == 2, statement
+        assert ledger(fresh_database) == before, statement
+        if "wallet_post" in text:
+            assert all(each.error for each in found), statement
+        assert [each.rows[0] for each in answers(fresh_database, connections, WHO)] == [
+            ("tenant_eur", "eur_schema"),
+            ("tenant_km", "km_schema"),
+        ], statement
+        with fresh_database.as_tenant("eur") as login:
+            assert login.execute("SELECT current_schema()::text").fetchone() == ("eur_schema",), statement
 
 
 def test_money_is_refused_because_the_db_transaction_only_reads(
@@ -152,10 +160,10 @@ def test_rows_are_cut_without_being_held(fresh_database: Database, connections: 
     assert [(len(each.rows), each.is_truncated) for each in exactly] == [(10, False)] * 2
 
 
-def test_what_takes_too_long_is_stopped(fresh_database: Database, connections: Connections) -> None:
-    found = query_tenant(
-        connections, fresh_database.tenant("km"), statement="SELECT pg_sleep(20)", max_rows=1, locks=LOCKS
-    )
+def test_what_takes_too_long_is_stopped(fresh_database: Database, logins: str) -> None:
+    sleep = "SELECT pg_sleep(20)"
+    with connections_to(fresh_database, logins, statement_timeout_ms=200) as connections:
+        found = query_tenant(connections, fresh_database.tenant("km"), statement=sleep, max_rows=1, locks=LOCKS)
     assert found.sqlstate == "57014"
 
 

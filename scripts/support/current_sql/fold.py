@@ -89,6 +89,8 @@ def _create(schema: Schema, model: SchemaModel, source: Source, commented: Comme
         reader.take("only")
         owner = reader.name()
         name = _name_beside(kind, name, owner)
+    elif kind == "extension":
+        owner = _owner_of_extension(name)
     elif kind not in ("table", *_STANDALONE):
         raise NotFoldable
     part = Part(kind, name, owner, text, commented.comments)
@@ -119,13 +121,15 @@ def _drop(schema: Schema, reader: Reader) -> None:
     reader.skip("concurrently")
     reader.take("if", "exists")
     refuse_cascade(reader.rest)
-    if kind not in ("table", *_STANDALONE, *_BESIDE):
+    if kind not in ("table", "extension", *_STANDALONE, *_BESIDE):
         raise NotFoldable
     for one in split_by_commas(reader.rest):
         naming = Reader(one)
         name = naming.name()
         if kind in _BESIDE:
             name = _name_beside(kind, name, naming.name() if naming.take("on") else "")
+            schema.remove(kind, name)
+        elif kind == "extension":
             schema.remove(kind, name)
         else:
             schema.parts = {key: part for key, part in schema.parts.items() if part.owner != name}
@@ -148,6 +152,11 @@ def _comment(schema: Schema, model: SchemaModel, text: str, reader: Reader, comm
     schema.parts.pop(key, None)
     if not text.lower().endswith(" null"):
         schema.parts[key] = Part(*key, owner, text, list(comments))
+
+
+def _owner_of_extension(name: str) -> str:
+    """No object's name: an extension stands before all objects of the schema."""
+    return f"extension {name}"
 
 
 def _name_beside(kind: str, name: str, table: str) -> str:

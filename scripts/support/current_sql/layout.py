@@ -20,8 +20,8 @@ _FUNCTIONS: Final = ("function", "procedure", "aggregate")
 _STANDALONE: Final = ("table", "view", *_TYPES, *_FUNCTIONS)
 # What stands beside an object, in this order.
 _BESIDE: Final = (
-    *("index", "constraint", "alteration", "statistics", "trigger", "trigger state", "rule", "row security", "policy"),
-    *("comment", "grant", "revoke"),
+    *("extension", "index", "constraint", "alteration", "statistics", "trigger", "trigger state", "rule"),
+    *("row security", "policy", "comment", "grant", "revoke"),
 )
 
 

@@ -39,6 +39,7 @@ def differing_objects(connection: Connection, migrations: Migrations, history: H
             made = objects_of(connection, anew)
             connection.exec_driver_sql(f"ALTER SCHEMA {SHARED_SCHEMA} RENAME TO {_SET_ASIDE}")
             connection.exec_driver_sql(f"CREATE SCHEMA {SHARED_SCHEMA}")
+            _drop_extensions(connection)
         else:
             anew, made = replace(tenant, schema_name=_MADE_ANEW), objects_of(connection, tenant)
             create_tenant_schema(connection, anew)
@@ -49,6 +50,13 @@ def differing_objects(connection: Connection, migrations: Migrations, history: H
         return [f"PostgreSQL does not run it: {getattr(error, 'orig', None) or error}"]
     finally:
         savepoint.rollback()
+
+
+def _drop_extensions(connection: Connection) -> None:
+    """Drop the extensions of the schema that was set aside: a database has each once."""
+    query = "SELECT quote_ident(extname) FROM pg_extension WHERE extnamespace = %s::regnamespace"
+    for name in connection.exec_driver_sql(query, (_SET_ASIDE,)).scalars().all():
+        connection.exec_driver_sql(f"DROP EXTENSION {name} CASCADE")
 
 
 def _run(connection: Connection, migrations: Migrations, history: History, tenant: Tenant, text: str) -> None:

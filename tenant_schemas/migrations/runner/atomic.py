@@ -1,6 +1,7 @@
 """Migrates all schemas in one db transaction, for small fleets: either all of them or none.
 
-It holds the locks of all tenants until it ends, so PostgreSQL's lock table limits it to some hundred tenants.
+It holds the locks of all tenants until it ends, so PostgreSQL's lock table limits it to some hundred tenants. Indexes
+are made within it, also those of revisions that say `concurrently = True`.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from tenant_schemas.migrations.history import (
+    History,
     Migrations,
     Outcome,
     current_revision,
@@ -40,7 +42,7 @@ def migrate_atomically(
     atomic_run = _AtomicRun(migrations, options, run_id)
     try:
         with engine.begin() as connection:
-            set_timeouts(connection)
+            set_timeouts(connection, statement_timeout_ms=options.statement_timeout_ms)
             done = list(atomic_run.outcomes(connection, plan))
     except BaseException as error:
         if run_id:
@@ -69,12 +71,16 @@ class _AtomicRun:
     def outcomes(self, connection: Connection, plan: Plan) -> Iterator[Outcome]:
         """Migrate all schemas, one after another."""
         if self._options.moves_shared:
-            before = current_revision(connection, SHARED_SCHEMA)
-            after = self._migrations.upgrade_shared(connection, self._options.shared_to)
-            yield Outcome(SHARED_SCHEMA, None, before, after)
+            yield self._migrate_shared(connection)
         for migration in plan.tenant_migrations:
             self._current = migration
             yield self._migrate(connection, migration)
+
+    def _migrate_shared(self, connection: Connection) -> Outcome:
+        before, to = current_revision(connection, SHARED_SCHEMA), self._options.shared_to
+        note = None if to else self._migrations.newer_note(History.SHARED, before)
+        after = before if note else self._migrations.upgrade_shared(connection, to)
+        return Outcome(SHARED_SCHEMA, None, before, after, note=note)
 
     def failures(self, plan: Plan, error: Exception) -> Iterator[Outcome]:
         """The outcomes after a rollback: the schema that failed, and all others as skipped."""
@@ -95,8 +101,7 @@ class _AtomicRun:
         return journal.failed_text(self._run_id, self._current, _reason(error), sqlstate_of(error), None)
 
     def _migrate(self, connection: Connection, migration: TenantMigration) -> Outcome:
-        tenant, options = migration.tenant, self._options
-        timeouts = {"lock_timeout_ms": options.lock_timeout_ms, "statement_timeout_ms": options.statement_timeout_ms}
+        tenant, timeouts = migration.tenant, self._options.timeouts
         send(connection, opening_text(tenant, self._migrations.roles, target=tenant.revision, **timeouts))
         run_steps(connection, migration.steps, tenant.schema_name)
         send(connection, done_text(self._run_id, tenant, migration.target))

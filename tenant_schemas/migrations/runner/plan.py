@@ -1,7 +1,7 @@
 """Plans a run: which tenants migrate, by which steps and in which waves. Reads the registry and changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from sqlalchemy import Connection
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from tenant_schemas import registry
 from tenant_schemas.errors import RevisionRefused, SchemaMissing, TenantNotFound
 from tenant_schemas.migrations.history import History, Migrations, Outcome
-from tenant_schemas.migrations.render import Step
+from tenant_schemas.migrations.render import Step, legs_of
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.visits import missing_schemas
 
@@ -36,6 +36,10 @@ class MigrateOptions:
     failure_budget: int | None = None
     is_atomic: bool = False
     wait_seconds: float = 0
+
+    @property
+    def timeouts(self) -> dict[str, int]:
+        return {"lock_timeout_ms": self.lock_timeout_ms, "statement_timeout_ms": self.statement_timeout_ms}
 
     @property
     def has_waves(self) -> bool:
@@ -76,14 +80,24 @@ class TenantMigration:
         return self.steps[-1].after or ""
 
     @property
-    def runs_python(self) -> bool:
-        return any(step.runs_python for step in self.steps)
+    def goes_alone(self) -> bool:
+        """Whether one message can't have all of it."""
+        return any(step.runs_python or step.concurrent for step in self.steps)
+
+    @property
+    def legs(self) -> tuple["TenantMigration", ...]:
+        """The parts that are committed one after another."""
+        return tuple(self.of_steps(steps) for steps in legs_of(self.steps))
+
+    def of_steps(self, steps: tuple[Step, ...]) -> "TenantMigration":
+        """The same tenant where these steps begin."""
+        return replace(self, tenant=replace(self.tenant, revision=steps[0].before or ""), steps=steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The plan of a run. `waves` are the tenants to migrate; `without_steps` are the outcomes of tenants that are at
-    the target already, whose revision has no steps to it, or whose schema is gone.
+    the target already, or newer than this code, whose revision has no steps to it, or whose schema is gone.
     """
 
     target: str
@@ -121,9 +135,10 @@ def make_plan(connection: Connection, migrations: Migrations, options: MigrateOp
         try:
             steps_from[revision] = migrations.steps(History.TENANT, revision, target)
         except RevisionRefused as error:
-            reason = f"{type(error).__name__}: {error}"
+            note = None if options.to else migrations.newer_note(History.TENANT, revision)
+            reason = None if note else f"{type(error).__name__}: {error}"
             without_steps += [
-                _outcome_without_steps(tenant, reason) for tenant in tenants if tenant.revision == revision
+                _outcome_without_steps(tenant, reason, note) for tenant in tenants if tenant.revision == revision
             ]
     without_steps += [_outcome_without_steps(tenant) for tenant in tenants if steps_from.get(tenant.revision) == ()]
     behind = [tenant for tenant in tenants if steps_from.get(tenant.revision)]
@@ -134,8 +149,8 @@ def make_plan(connection: Connection, migrations: Migrations, options: MigrateOp
     return Plan(target, tuple(waves), tuple(without_steps))
 
 
-def _outcome_without_steps(tenant: Tenant, reason: str | None = None) -> Outcome:
-    return Outcome(tenant.schema_name, tenant.slug, tenant.revision, tenant.revision, reason, attempts=0)
+def _outcome_without_steps(tenant: Tenant, reason: str | None = None, note: str | None = None) -> Outcome:
+    return Outcome(tenant.schema_name, tenant.slug, tenant.revision, tenant.revision, reason, attempts=0, note=note)
 
 
 def _waves(tenants: Sequence[Tenant], options: MigrateOptions) -> list[list[Tenant]]:

@@ -24,7 +24,7 @@ class Queue:
         self._is_closed = False
 
     def take(self, most: int) -> list[TenantMigration]:
-        """The next migrations, at most `most`, all with the same steps; one alone if it runs Python. Waits for delayed
+        """The next migrations, at most `most`, all with the same steps; one alone if it must. Waits for delayed
         ones. Empty when nothing is left or the queue is closed.
         """
         with self._changed:
@@ -79,6 +79,6 @@ class Queue:
         most = min(most, len(self._ready) // self._workers)  # So that one worker does not take all of the last ones.
         batch = [self._ready.popleft()]
         # PostgreSQL parses a whole message first: a syntax error in one step would fail tenants with other steps too.
-        while self._ready and len(batch) < most and self._ready[0].steps == batch[0].steps and not batch[0].runs_python:
+        while self._ready and len(batch) < most and self._ready[0].steps == batch[0].steps and not batch[0].goes_alone:
             batch.append(self._ready.popleft())
         return batch

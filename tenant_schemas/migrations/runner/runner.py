@@ -106,7 +106,7 @@ def _migrate_shared(engine: Engine, migrations: Migrations, options: MigrateOpti
     queue behind it for long.
     """
     for attempt in count(1):
-        outcome = migrations.migrate_shared(engine, options.shared_to, lock_timeout_ms=options.lock_timeout_ms)
+        outcome = migrations.migrate_shared(engine, options.shared_to, **options.timeouts)
         if outcome.sqlstate != LOCK_NOT_AVAILABLE or attempt >= options.attempts:
             break
         sleep(options.first_delay_seconds * 2 ** (attempt - 1))

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from tenant_schemas.migrations.concurrent_index import run_concurrently
 from tenant_schemas.migrations.history import Migrations, Outcome, first_line, run_steps, sqlstate_of
 from tenant_schemas.migrations.replay import Part, changes_of, done_text, opening_text, send_parts
 from tenant_schemas.migrations.runner import journal
@@ -93,8 +94,8 @@ class Worker:
         connection = self._open()
         pid = driver_of(connection).info.backend_pid
         try:
-            if batch[0].runs_python:
-                self._migrate_with_python(connection, batch[0])
+            if batch[0].goes_alone:
+                self._migrate_alone(connection, batch[0])
             else:
                 send_parts(connection, self._message(batch))
         except BaseException as error:  # noqa: BLE001  Any error is that tenant's outcome.
@@ -113,25 +114,33 @@ class Worker:
             parts.append(Part(f"{self._done_text(migration)}COMMIT;"))
         return parts
 
-    def _migrate_with_python(self, connection: sa.Connection, migration: TenantMigration) -> None:
-        opening = self._opening_text(migration, migration.tenant.revision)
-        send(connection, f"{self._running_text([migration])}BEGIN;{opening}")
-        run_steps(connection, migration.steps, migration.tenant.schema_name)
-        send(connection, f"{self._done_text(migration)}COMMIT")
+    def _migrate_alone(self, connection: sa.Connection, migration: TenantMigration) -> None:
+        """Migrate a tenant whose steps run Python or have a concurrent index, and commit it leg by leg."""
+        send(connection, self._running_text([migration]))
+        *earlier, last = migration.legs
+        for leg in earlier:
+            self._run_leg(connection, leg, done_text(None, leg.tenant, leg.target))
+        self._run_leg(connection, last, self._done_text(last))
         connection.rollback()  # Ends SQLAlchemy's own db transaction, which is empty after our COMMIT.
+
+    def _run_leg(self, connection: sa.Connection, leg: TenantMigration, done: str) -> None:
+        tenant, step = leg.tenant, leg.steps[0]
+        send(connection, f"BEGIN;{self._opening_text(leg, tenant.revision)}")
+        if step.concurrent is None:
+            run_steps(connection, leg.steps, tenant.schema_name)
+            send(connection, f"{done}COMMIT")
+            return
+        send(connection, "COMMIT")  # Only the guard was needed.
+        roles, timeouts = self._job.migrations.roles, self._job.options.timeouts
+        run_concurrently(connection, step.revision, step.concurrent, tenant.schema_name, roles, **timeouts)
+        send(connection, f"BEGIN;{self._opening_text(leg, leg.target)}{done}COMMIT")
 
     def _running_text(self, batch: Sequence[TenantMigration]) -> str:
         return f"BEGIN;SET LOCAL synchronous_commit TO off;{journal.running_text(self._job.run_id, batch)}COMMIT;"
 
     def _opening_text(self, migration: TenantMigration, target: str) -> str:
-        options = self._job.options
-        return opening_text(
-            migration.tenant,
-            self._job.migrations.roles,
-            target=target,
-            lock_timeout_ms=options.lock_timeout_ms,
-            statement_timeout_ms=options.statement_timeout_ms,
-        )
+        roles, timeouts = self._job.migrations.roles, self._job.options.timeouts
+        return opening_text(migration.tenant, roles, target=target, **timeouts)
 
     def _done_text(self, migration: TenantMigration) -> str:
         return done_text(self._job.run_id, migration.tenant, migration.target)
@@ -150,12 +159,21 @@ class Worker:
         left = [migration for migration in batch if migration.tenant.id not in done]
         self._job.queue.put_first(left[1:])
         for first in left[:1]:
-            self._retry_or_fail(connection, replace(first, attempts=first.attempts + 1), error, blocked_by)
+            rest = self._without_committed_legs(connection, first)
+            self._retry_or_fail(connection, replace(rest, attempts=first.attempts + 1), error, blocked_by)
 
     def _committed(self, connection: sa.Connection, batch: Sequence[TenantMigration]) -> set[UUID]:
         query = "SELECT id FROM shared.tenants WHERE id = ANY(%s) AND revision = %s"
         rows = driver_of(connection).execute(query, ([migration.tenant.id for migration in batch], batch[0].target))
         return {row[0] for row in rows}
+
+    def _without_committed_legs(self, connection: sa.Connection, migration: TenantMigration) -> TenantMigration:
+        query = "SELECT revision FROM shared.tenants WHERE id = %s"
+        row = driver_of(connection).execute(query, (migration.tenant.id,)).fetchone()
+        for leg_start, step in enumerate(migration.steps):
+            if row is not None and step.before == row[0]:
+                return migration.of_steps(migration.steps[leg_start:])
+        return migration
 
     def _retry_or_fail(
         self, connection: sa.Connection, migration: TenantMigration, error: BaseException, blocked_by: str | None

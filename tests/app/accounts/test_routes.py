@@ -24,7 +24,6 @@ STRANGER, OWNER, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
 ASKED = "Another address was asked for your account"
 CHANGED_ADDRESS = "The address of your account was changed"
 CHANGED = "Your password was changed"
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
 
 
 @pytest.fixture

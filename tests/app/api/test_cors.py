@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
 from werkzeug.test import TestResponse
 
@@ -116,10 +115,7 @@ def test_the_pages_and_the_probes_are_not_for_other_origins(open_api: Api) -> No
         assert allowed(open_api.get(path, headers={"Origin": ORIGIN})) == []
 
 
-def test_an_allowed_page_logs_in_without_cookies_only(
-    open_app: Flask, open_api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+def test_an_allowed_page_logs_in_without_cookies_only(open_app: Flask, open_api: Api) -> None:
     person = People(open_app).make(password_hash=passwords.hash_password(PASSWORD), eur="member")
     from_page = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-site"}
     problem_of(Browser(open_app).login(person, headers=from_page), 403, "csrf_required")

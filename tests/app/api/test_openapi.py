@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from app import create_app
+from app.api.openapi import document_of
+from tenant_schemas.testing.plugin import Database
+from tests.conftest import settings_for
 from tests.factories.api import Api
 
 AMOUNTS = ("amount", "balance", "balanceAfter", "depositBalance", "creditLimit", "creditUsed", "held", "available")
@@ -35,6 +40,13 @@ def parts(node: Any) -> Iterator[Json]:
         yield node
     for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from parts(inner)
+
+
+def test_it_is_made_once_though_several_ask_for_it_at_once(database: Database) -> None:
+    app = create_app(settings_for(database))
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(document_of, [app] * 4)
+    assert all(each is first for each in others)
 
 
 def test_it_is_openapi_3_1(described: Json) -> None:

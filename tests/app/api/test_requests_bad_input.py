@@ -14,14 +14,12 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import pytest
-from argon2 import PasswordHasher
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from app.api.headers import MAX_KEY_LENGTH
-from app.auth import passwords
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import Answer, answer_of, faults_of, problem_of, refused_at
 from tests.factories.api import Api
@@ -398,14 +396,6 @@ class World:
         for slug in TENANTS:
             rows += self._eye.execute(f"TABLE {slug}_schema.wallets").fetchall()
         return sorted(rows, key=str)
-
-
-@pytest.fixture(autouse=True)
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many valid bodies are sent to the login; other tests cover the cost of a hash."""
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
 
 
 @pytest.fixture(scope="module")

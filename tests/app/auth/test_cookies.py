@@ -12,7 +12,6 @@ from tests.app.api.test_problems import problem_of
 from tests.factories.browser import PASSWORD, Browser
 from tests.factories.people import People, Person
 
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 
 

@@ -14,8 +14,6 @@ from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.browser import Browser
 from tests.factories.people import Person
 
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
-
 LOGOUT = "/api/auth/logout"
 OWN_PAGE = {"Origin": "https://localhost", "Sec-Fetch-Site": "same-origin"}
 COOKIES = {"__Host-access", "__Secure-refresh", "__Host-csrf"}

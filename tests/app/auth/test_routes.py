@@ -7,7 +7,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from app.auth import passwords
-from app.auth.passwords import UNKNOWN_USER_HASH, hash_password
+from app.auth.passwords import hash_password
 from app.auth.tokens import TokenMint
 from tenant_schemas.testing.plugin import Database
 from tests.app.api.test_problems import problem_of
@@ -109,9 +109,9 @@ def test_a_refusal_is_the_same_for_wrong_unknown_disabled_and_passwordless(
     database.as_superuser().execute("UPDATE shared.users SET status = 'disabled' WHERE id = %s", (disabled.user_id,))
     attempts = {
         "wrong": (known.email, PASSWORD + "x", password_hash),
-        "unknown": ("unknown@example.com", PASSWORD, UNKNOWN_USER_HASH),
+        "unknown": ("unknown@example.com", PASSWORD, passwords.UNKNOWN_USER_HASH),
         "disabled": (disabled.email, PASSWORD, password_hash),
-        "passwordless": (passwordless.email, PASSWORD, UNKNOWN_USER_HASH),
+        "passwordless": (passwordless.email, PASSWORD, passwords.UNKNOWN_USER_HASH),
     }
     seen = {}
     for what, (email, password, expected) in attempts.items():

@@ -26,8 +26,6 @@ from tests.factories.api import ID_OF_NOTHING, Api
 from tests.factories.browser import PASSWORD
 from tests.factories.people import People, Person
 
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
-
 NEW_PASSWORD = "another horse, another battery"
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 

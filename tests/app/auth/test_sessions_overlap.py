@@ -16,8 +16,6 @@ from tests.factories.application import running
 from tests.factories.browser import Browser
 from tests.factories.people import Person
 
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
-
 
 @pytest.fixture
 def other_process(database: Database) -> Iterator[Flask]:

@@ -8,9 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from argon2 import PasswordHasher
 
-from app.auth import devices, passwords, sessions
+from app.auth import devices, sessions
 from app.auth.passwords import hash_password
 from app.auth.refresh_tokens import new_token
 from app.limits import rate_limit
@@ -22,13 +21,6 @@ from tests.factories.mail import Mailbox
 from tests.factories.people import Person
 
 STRANGER, OWNER, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
-
-
-@pytest.fixture(autouse=True)
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_hasher", cheap)
-    monkeypatch.setattr(passwords, "UNKNOWN_USER_HASH", cheap.hash("unknown"))
 
 
 def owner_in(world: World) -> Person:

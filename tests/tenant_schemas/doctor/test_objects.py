@@ -3,7 +3,7 @@
 import pytest
 
 from tenant_schemas.testing.plugin import Database
-from tests.factories.doctor import assert_found_alone
+from tests.factories.doctor import assert_found_alone, broken, seen
 
 BROKEN = [
     ("ALTER TABLE shared.memberships DISABLE TRIGGER ALL",
@@ -37,3 +37,14 @@ BROKEN = [
 @pytest.mark.parametrize(("statement", "check", "where"), BROKEN)
 def test_what_is_broken_is_found_and_nothing_else(database: Database, statement: str, check: str, where: str) -> None:
     assert_found_alone(database, statement, check, where)
+
+
+def test_an_extension_in_shared_is_one_finding(database: Database) -> None:
+    """Its functions belong to a superuser, are written in C and are open to PUBLIC."""
+    with broken(database, "CREATE EXTENSION pg_trgm SCHEMA shared") as connection:
+        assert seen(connection) == [("extension", "extension pg_trgm")]
+
+
+def test_an_extension_in_a_tenants_schema_is_one_object_of_drift(database: Database) -> None:
+    with broken(database, "CREATE EXTENSION pg_trgm SCHEMA km_schema") as connection:
+        assert seen(connection) == [("schema_drift", "schema km_schema"), ("extension", "extension pg_trgm")]

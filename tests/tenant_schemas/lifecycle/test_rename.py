@@ -220,6 +220,7 @@ def test_the_old_schema_name_rests_so_that_nobody_can_take_it_at_once(
         renamed(fresh_database, "km2", "mark", schema_name="mark_schema")
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_a_schema_is_not_renamed_under_an_open_db_transaction(fresh_database: Database, own: People) -> None:
     """The db transaction would not notice, and would post half of a movement under the old name."""
     wallet_id = own.wallet(own.make(mark="member"), "mark")

@@ -94,6 +94,7 @@ def test_a_note_of_a_schema_that_was_never_made_is_taken_away(fresh_database: Da
     assert noted(fresh_database) == []
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
     make_retired_schema(fresh_database, "km_busy", YESTERDAY - timedelta(days=1))
     make_retired_schema(fresh_database, "km_idle", YESTERDAY)
@@ -108,6 +109,7 @@ def test_one_that_fails_stops_no_other(fresh_database: Database) -> None:
     assert outcomes(fresh_database) == {"km_busy": None}
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_whoever_waits_for_a_busy_table_of_shared_stops_nobody_for_long(fresh_database: Database) -> None:
     """A drop removes triggers from shared.users. A long reader there must not make the drop block all other
     sessions.

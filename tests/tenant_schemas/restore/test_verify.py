@@ -18,6 +18,7 @@ from tenant_schemas.errors import VerificationFailed
 from tenant_schemas.restore.verify import verify
 from tenant_schemas.testing.plugin import Database
 from tests.factories.bundles import SLUG, change_proof, content, destination, forge, rewritten, world
+from tests.factories.histories import HEAD, add_revision, copied_histories
 from tests.factories.script_runner import Run
 
 pytestmark = pytest.mark.both_servers
@@ -32,6 +33,22 @@ def test_a_bundle_that_was_not_touched_holds_in_every_way(fresh_database: Databa
     assert result.exit_code == 0
     assert result.output.count("is valid") == 2
     assert (world(fresh_database), content(fresh_database, SLUG)) == (before, rows)
+
+
+def test_a_bundle_is_migrated_to_the_head_as_by_a_restore(
+    fresh_database: Database, bundle: Bundle, tmp_path: Path
+) -> None:
+    """And is not valid if its rows do not allow that."""
+    before = world(fresh_database)
+    histories = copied_histories(tmp_path)
+    later = replace(destination(fresh_database), migrations=histories)
+    head = add_revision(histories, 'op.execute("ALTER TABLE wallets ADD COLUMN note text")')
+    verified = verify(later, bundle)
+    assert (verified.revision, verified.migrated_to) == (HEAD, head)
+    head = add_revision(histories, 'op.execute("ALTER TABLE wallets ADD CHECK (balance_minor < 0)")')
+    with pytest.raises(VerificationFailed, match=rf"can.t be migrated from revision {HEAD} to {head}: CheckViolation"):
+        verify(later, bundle)
+    assert world(fresh_database) == before
 
 
 def file_of(bundle: Bundle, table: str = "wallets") -> Path:

@@ -97,6 +97,24 @@ def test_what_all_tenants_have_and_the_history_has_not_is_drift(
     assert set(drift_in(database, tenancy_migrations, *statements)) == {"eur_schema", "km_schema"}
 
 
+def test_of_an_extension_its_name_stands_for_its_members(database: Database, tenancy_migrations: Migrations) -> None:
+    extension = "CREATE EXTENSION pg_trgm SCHEMA km_schema"
+    assert drift_in(database, tenancy_migrations, extension) == {"km_schema": ["extension pg_trgm"]}
+
+
+def test_a_function_that_was_made_an_extensions_is_missing(
+    fresh_database: Database, tenancy_migrations: Migrations
+) -> None:
+    """Also after an earlier look, whose stamp must not hide it."""
+    superuser = fresh_database.as_superuser()
+    superuser.execute("CREATE EXTENSION pg_trgm SCHEMA shared")
+    look_and_note(fresh_database, tenancy_migrations)
+    superuser.execute("ALTER EXTENSION pg_trgm ADD FUNCTION km_schema.refuse_change_v1()")
+    found = drift_in(fresh_database, tenancy_migrations)["km_schema"]
+    assert found[0] == "extension pg_trgm"
+    assert "function refuse_change_v1()" in found
+
+
 def test_a_copy_of_a_stale_schema_recorded_as_migrated_is_drift(
     fresh_database: Database, tenancy_migrations: Migrations
 ) -> None:

@@ -1,6 +1,5 @@
 """`flask users remove-second-factor` lets a user in again who has lost the second factor."""
 
-import pytest
 import structlog
 from flask import Flask
 
@@ -13,7 +12,6 @@ from tests.factories.second_factor import switch_on
 PASSWORD = "correct horse battery staple"
 
 
-@pytest.mark.usefixtures("cheap_passwords")
 def test_a_lost_factor_is_removed_noted_and_told(app: Flask, api: Api, people: People, mailbox: Mailbox) -> None:
     person = people.make(password_hash=hash_password(PASSWORD), eur="member")
     switch_on(api, person, PASSWORD)

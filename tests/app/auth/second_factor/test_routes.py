@@ -26,7 +26,6 @@ from tests.factories.second_factor import switch_on
 
 PASSWORD = "correct horse battery staple"
 FACTOR = "/api/me/second-factor"
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ PASSWORD = "correct horse battery staple"
 INVITATIONS = "/api/admin/invitations"
 OVER_TENANTS = pytest.mark.parametrize("slug", ["eur", "km"])
 OTHER = {"eur": "km", "km": "eur"}
-pytestmark = pytest.mark.usefixtures("cheap_passwords")
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ CREATE TABLE gadgets (
 CREATE INDEX gadgets_old_name_idx ON gadgets (old_name);
 CREATE VIEW gadgets_shown WITH (security_invoker) AS SELECT g.id, g.size FROM gadgets g;
 CREATE UNIQUE INDEX gadgets_weight_key ON gadgets (weight) WHERE weight > 1;
+-- By an extension of the shared history.
+CREATE INDEX gadgets_note_idx ON gadgets USING gin (note shared.gin_trgm_ops);
 CREATE INDEX gadgets_dropped_idx ON gadgets (size);
 CREATE TABLE leftovers (id uuid PRIMARY KEY, gadget_id uuid REFERENCES gadgets (id) ON DELETE SET NULL);
 CREATE INDEX leftovers_idx ON leftovers (gadget_id);

@@ -238,7 +238,7 @@ def test_a_revoke_takes_out_of_the_grants_what_it_takes(changes: str, left: list
         "ALTER TABLE a DROP COLUMN b CASCADE",
         "DROP TABLE a CASCADE",
         "CREATE TABLE a (id uuid)",
-        "CREATE EXTENSION citext",
+        "CREATE PUBLICATION everything FOR ALL TABLES",
         "ALTER FUNCTION f_v1 RENAME TO f_v2",
         "ALTER POLICY a_seen ON a USING (false)",
         "GRANT r TO s",
@@ -252,3 +252,10 @@ def test_what_can_not_be_folded_is_refused_with_its_revision_and_statement(state
         written(TABLE, f"SELECT 1; {statement};")
     assert str(refused.value).startswith("Revision 0002: current.sql can't be generated")
     assert str(refused.value).endswith(f"\n    {statement}")
+
+
+def test_an_extension_stands_before_all_objects() -> None:
+    made = "CREATE TABLE a (id uuid PRIMARY KEY); CREATE EXTENSION citext SCHEMA shared; CREATE EXTENSION hstore;"
+    text = written(made, "DROP EXTENSION hstore;")
+    assert text.startswith("CREATE EXTENSION citext SCHEMA shared;\n\nCREATE TABLE a")
+    assert "hstore" not in text

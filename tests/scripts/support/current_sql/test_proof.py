@@ -22,8 +22,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The histories with three more revisions: two with every statement that can be folded, one in Python."""
+    """The histories with four more revisions: an extension in `shared`, two with every statement that can be folded,
+    one in Python.
+    """
     histories = copied_histories(tmp_path_factory.mktemp("histories"))
+    add_revision(histories, "op.execute('CREATE EXTENSION pg_trgm SCHEMA shared')", history=History.SHARED)
     for name in ("makes_everything.sql", "changes_everything.sql"):
         text = (HERE / name).read_text(encoding="utf-8").replace(":", "\\:")
         add_revision(histories, f"op.execute({text!r})")

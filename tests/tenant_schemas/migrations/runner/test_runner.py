@@ -354,9 +354,27 @@ def test_a_target_or_a_canary_that_nobody_knows_stops_the_run_before_it_begins(
         run(fleet, tenancy_migrations, canaries=("unknown",))
 
 
-def test_a_tenant_ahead_of_the_history_is_left_and_named(fleet: Database, tenancy_migrations: Migrations) -> None:
-    fleet.as_superuser().execute("UPDATE shared.tenants SET revision = '9999' WHERE slug = 'km'")
-    assert "9999 is not in this history" in (run(fleet, tenancy_migrations)["km"].error or "")
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_schemas_that_are_newer_than_the_code_are_left_and_are_no_failure(
+    fleet: Database, histories: Migrations, tenancy_migrations: Migrations, is_atomic: bool
+) -> None:
+    """A later release has migrated `shared` and one tenant, and was rolled back. Its code still provisions tenants."""
+    shared = add_revision(histories, 'op.execute("SELECT 1")', history=History.SHARED)
+    add_revision(histories, ADD)
+    run(fleet, histories, slugs=("km",))
+    outcomes = run(fleet, tenancy_migrations, is_atomic=is_atomic)
+    assert [outcome.error for outcome in outcomes.values()] == [None] * 7
+    assert (outcomes["shared"].after, outcomes["km"].after, outcomes["eur"].after) == (shared, FIRST, BEFORE)
+    noted = {slug for slug, outcome in outcomes.items() if "is newer than this code" in (outcome.note or "")}
+    assert noted == {"shared", "km"}
+    assert make_tenant(fleet, tenancy_migrations, "new", {"currency": "EUR"}).revision == BEFORE
+    # From an unknown revision there is no way to one that is named.
+    assert "not in this history" in (run(fleet, tenancy_migrations, to=BEFORE)["km"].error or "")
+
+
+def test_a_tenant_at_an_unknown_revision_is_left_and_fails(fleet: Database, tenancy_migrations: Migrations) -> None:
+    fleet.as_superuser().execute("UPDATE shared.tenants SET revision = '0007x' WHERE slug = 'km'")
+    assert "0007x is not in this history" in (run(fleet, tenancy_migrations)["km"].error or "")
 
 
 def test_provisioning_one_tenant_stamps_no_others(fleet: Database, histories: Migrations) -> None:
