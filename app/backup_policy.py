@@ -13,7 +13,7 @@ from psycopg import sql
 
 from app.audit.service import entry_json
 from app.auth.actors import SYSTEM
-from app.config import Settings
+from app.config import BackupSettings, Settings
 from app.errors import Invalid
 from app.tenant_settings import stored_settings
 from tenant_schemas.backup.policy import BackupPolicy
@@ -255,13 +255,15 @@ def check_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         raise RestoreRefused(f"The bundle's tenant has invalid settings: {error}") from None
 
 
-def bundle_keys(settings: Settings) -> BundleKeys:
-    """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET. Raises KeyRefused."""
-    file = settings.backup_key_file
-    return BundleKeys([*(read_key_file(Path(file)) if file else ()), derived_key(settings.tenant_secret)])
+def bundle_keys(settings: Settings | BackupSettings) -> BundleKeys:
+    """The keys of BACKUP_KEY_FILE, the newest first, and then the one of TENANT_SECRET, which a machine that only takes
+    backups need not know. Raises KeyRefused.
+    """
+    file, secret = settings.backup_key_file, settings.tenant_secret
+    return BundleKeys([*(read_key_file(Path(file)) if file else ()), *([derived_key(secret)] if secret else ())])
 
 
-def accepted_drift(settings: Settings) -> AcceptedDrift:
+def accepted_drift(settings: Settings | BackupSettings) -> AcceptedDrift:
     """The differences that ACCEPTED_DRIFT_FILE names. Raises AcceptedDriftRefused."""
     file = settings.accepted_drift_file
     return read_accepted_drift(Path(file)) if file else NOTHING_ACCEPTED

@@ -207,6 +207,42 @@ def read_settings() -> Settings:
     return Settings(**{**given, **embedded_ones}, is_embedded=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSettings:
+    """The settings of a machine that only takes backups. It has BACKUP_KEY_FILE, TENANT_SECRET or both, and may have
+    ACCEPTED_DRIFT_FILE.
+    """
+
+    backup_database_url: str = field(repr=False)
+    backup_key_file: str
+    tenant_secret: str = field(repr=False)
+    accepted_drift_file: str
+
+
+def read_backup_settings() -> BackupSettings | None:
+    """The settings of such a machine: BACKUP_DATABASE_URL is set, and DATABASE_URL is not. Else None. Starts no server.
+    Raises ConfigurationError.
+    """
+    if os.environ.get("DATABASE_URL") or not os.environ.get("BACKUP_DATABASE_URL"):
+        return None
+    env = Env(eager=False)
+    secret = validate.Length(min=32, error="must have 32 characters or more")
+    key_file = env.str("BACKUP_KEY_FILE", "", validate=_is_backup_key_file)
+    # Without a key file the bundles are signed with a key that is made of the secret.
+    required = {"default": ""} if key_file else {}
+    found = BackupSettings(
+        backup_database_url=env.str("BACKUP_DATABASE_URL", validate=_is_database_url),
+        backup_key_file=key_file,
+        tenant_secret=env.str("TENANT_SECRET", validate=None if key_file else secret, **required),
+        accepted_drift_file=env.str("ACCEPTED_DRIFT_FILE", "", validate=_is_accepted_drift_file),
+    )
+    try:
+        env.seal()
+    except EnvValidationError as error:
+        raise ConfigurationError(f"These settings are invalid: {error}") from None
+    return found
+
+
 def _request_settings(env: Env) -> dict[str, Any]:
     """How many requests run and wait at once in this process, and for how long."""
     positive = validate.Range(min=1, error="must be 1 or more")

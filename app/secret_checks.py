@@ -34,9 +34,14 @@ def refuse_wrong_secret(settings: Settings) -> None:
     fault here: what follows reports it, and without the server no secret does harm.
     """
     url = settings.admin_database_url or settings.backup_database_url or settings.database_url
+    refuse_wrong_secret_at(url, settings.tenant_secret)
+
+
+def refuse_wrong_secret_at(url: str, secret: str) -> None:
+    """The same for the installation of this URL."""
     try:
         with psycopg.connect(plain_url(url), connect_timeout=_CONNECT_SECONDS, autocommit=True) as connection:
-            check_tenant_secret(connection, settings.tenant_secret)
+            check_tenant_secret(connection, secret)
     except psycopg.Error:
         return
 

@@ -1,11 +1,16 @@
-"""Back up one tenant, or all tenants, while the service goes on.
+"""Back up one tenant, or all tenants and the schema shared, while the service goes on.
 
 A bundle is a new folder SLUG-TIME in the folder --to, readable by its owner only. It contains all rows of the tenant's
 tables, the tenant's rows of the shared schema, and a manifest with the counts, hashes and totals that verify them,
 signed with the first key of BACKUP_KEY_FILE or, without that file, with one made of TENANT_SECRET. An incomplete bundle
 never gets this name, and an existing bundle is never overwritten.
 
-The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL.
+--all also writes a bundle shared-TIME, and --shared only that: the users with the hashes of their passwords and their
+second factors, the members, API keys, catalogue, registry and records of runs. It is always encrypted: for the
+recipients of --seal-to or, without any, for the key that signs it. `restore_installation` needs it.
+
+The data is read from the server of BACKUP_DATABASE_URL or, if that is not set, of ADMIN_DATABASE_URL. On a machine that
+only takes backups set BACKUP_DATABASE_URL, and BACKUP_KEY_FILE (or TENANT_SECRET), and no other setting.
 
 Examples:
     python -m scripts.backup_tenant km --to /backups
@@ -30,28 +35,30 @@ standard error name the tenants; 2 bad arguments, or there is no tenant SLUG.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rich_click as click
 
 from app.backup_policy import BACKUP_POLICY, accepted_drift, bundle_keys
-from app.config import Settings
+from app.config import BackupSettings, Settings
 from app.tenancy import MIGRATIONS
 from scripts.support.console import (
     BAD_ARGUMENTS,
     FAILED,
     admin_url_or_exit,
+    backup_settings_or_exit,
     exit_with,
     json_option,
-    settings_or_exit,
     show_json,
     warn,
 )
 from scripts.support.script import Script
+from scripts.support.shared_backup import outdated_shared_report, shared_report
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.backup_all import BackupOutcome, back_up_all
 from tenant_schemas.backup.encryption import read_recipients
@@ -62,8 +69,12 @@ from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source, translate_erro
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
 from tenant_schemas.schema_diff.effects import told
+from tenant_schemas.tenant import Tenant
 
 _OBJECTS_AT_MOST = 20
+
+# Stands for all tenants in an outcome whose error kept the run from reading the registry.
+_REGISTRY: Final = "all"
 
 with_dump_option = click.option(
     "--with-dump",
@@ -93,7 +104,13 @@ class KeepType(click.ParamType[Keep]):
 
 @click.command(cls=Script, help=__doc__)
 @click.argument("slug", required=False)
-@click.option("--all", "is_all", is_flag=True, help="Back up every tenant, of any status, as of one moment.")
+@click.option(
+    "--all",
+    "is_all",
+    is_flag=True,
+    help="Back up every tenant, of any status, as of one moment, and the schema shared.",
+)
+@click.option("--shared", "is_shared", is_flag=True, help="Back up the schema shared, and no tenant.")
 @click.option(
     "--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for bundles."
 )
@@ -126,6 +143,7 @@ def main(
     *,
     slug: str | None,
     is_all: bool,
+    is_shared: bool,
     folder: Path,
     keep: Keep | None,
     is_dry: bool,
@@ -135,8 +153,8 @@ def main(
     lock_timeout_ms: int,
     as_json: bool,
 ) -> None:
-    if is_all == bool(slug):
-        exit_with("Give the SLUG of one tenant, or --all.", BAD_ARGUMENTS)
+    if is_all + is_shared + bool(slug) != 1:
+        exit_with("Give the SLUG of one tenant, --all, or --shared.", BAD_ARGUMENTS)
     if is_dry and keep is None:
         exit_with("--dry-run shows what --keep would delete: give --keep too.", BAD_ARGUMENTS)
     try:
@@ -145,11 +163,16 @@ def main(
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
     source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
-    made = _reports(source, slug, options, keep) if not (is_dry and keep) else _outdated(source, slug, folder, keep)
-    for report in made:
-        reports.append({"source": source.place, **report})
-        if not as_json:
-            _show(reports[-1])
+    if is_dry and keep:
+        made = _outdated(source, slug, folder, keep, is_shared=is_shared)
+    else:
+        made = _reports(source, slug, options, keep, is_shared=is_shared)
+    # An interruption between two bundles ends the threads of the others too: else the program would wait for them.
+    with closing(made):
+        for report in made:
+            reports.append({"source": source.place, **report})
+            if not as_json:
+                _show(reports[-1])
     if as_json:
         show_json(reports)
     sys.exit(FAILED if any(report["error"] for report in reports) else 0)
@@ -157,14 +180,32 @@ def main(
 
 def backup_source() -> Source:
     """The installation of the settings, through the login of BACKUP_DATABASE_URL or, if that is not set, the
-    migrator's.
+    migrator's. A machine that only takes backups needs no other login.
     """
-    settings = settings_or_exit()
-    return source_at(settings.backup_database_url or admin_url_or_exit(settings), settings)
+    settings = backup_settings_or_exit()
+    if isinstance(settings, BackupSettings) or settings.backup_database_url:
+        return source_at(settings.backup_database_url, settings)
+    return source_at(admin_url_or_exit(settings), settings)
 
 
-def source_at(url: str, settings: Settings) -> Source:
+def source_at(url: str, settings: Settings | BackupSettings) -> Source:
     return Source(url=url, migrations=MIGRATIONS, backup_policy=BACKUP_POLICY, keys=bundle_keys(settings))
+
+
+def _reports(
+    source: Source, slug: str | None, options: BackupOptions, keep: Keep | None, *, is_shared: bool
+) -> Generator[dict[str, Any], None, None]:
+    """The result of each bundle. That of the schema shared is written last, so that it has all users of the others. It
+    is not tried if the registry can't be read.
+    """
+    is_readable, accepted = True, accepted_drift(backup_settings_or_exit())
+    if not is_shared:
+        for taken in _back_up(source, slug, options):
+            is_readable = taken.slug != _REGISTRY
+            drift = taken.bundle.manifest.drift if taken.bundle else None
+            yield _report_of(taken, keep, source.keys) | {"drift": accepted.without_accepted(drift or ())}
+    if slug is None and is_readable:
+        yield shared_report(source, options, keep)
 
 
 def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterator[BackupOutcome]:
@@ -176,28 +217,28 @@ def _back_up(source: Source, slug: str | None, options: BackupOptions) -> Iterat
     except TenantNotFound as error:
         exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
     except BackupError as error:
-        yield BackupOutcome(slug or "all", error=str(error))
+        yield BackupOutcome(slug or _REGISTRY, error=str(error))
 
 
-def _reports(source: Source, slug: str | None, options: BackupOptions, keep: Keep | None) -> Iterator[dict[str, Any]]:
-    accepted = accepted_drift(settings_or_exit())
-    for taken in _back_up(source, slug, options):
-        report = _report_of(taken, keep, source.keys)
-        drift = taken.bundle.manifest.drift if taken.bundle else None
-        yield report | {"drift": accepted.without_accepted(drift or ())}
+def _outdated(
+    source: Source, slug: str | None, folder: Path, keep: Keep, *, is_shared: bool
+) -> Generator[dict[str, Any], None, None]:
+    """What --keep would delete after the next backup, by tenant, and of the schema shared."""
+    for tenant in () if is_shared else _tenants(source, slug):
+        found = find_outdated(folder, tenant.slug, tenant.id, keep, source.keys)
+        report = {"slug": tenant.slug, "bundle": None, "error": None, "would_remove": found.outdated}
+        yield report | {"not_counted": found.uncounted, "not_ours": unsigned_bundles(folder, tenant.slug, source.keys)}
+    if slug is None:
+        yield outdated_shared_report(source, folder, keep)
 
 
-def _outdated(source: Source, slug: str | None, folder: Path, keep: Keep) -> Iterator[dict[str, Any]]:
-    """What --keep would delete after the next backup, by tenant."""
+def _tenants(source: Source, slug: str | None) -> list[Tenant]:
     try:
         with translate_errors(slug or "the registry"), source.connect(slug or "all") as connection:
             rows = [find_registry_row(connection, slug)] if slug else list_registry_rows(connection)
     except TenantNotFound as error:
         exit_with(f"{error} Server: {source.place}.", BAD_ARGUMENTS)
-    for tenant in (row.tenant for row in rows):
-        found = find_outdated(folder, tenant.slug, tenant.id, keep, source.keys)
-        report = {"slug": tenant.slug, "bundle": None, "error": None, "would_remove": found.outdated}
-        yield report | {"not_counted": found.uncounted, "not_ours": unsigned_bundles(folder, tenant.slug, source.keys)}
+    return [row.tenant for row in rows]
 
 
 def _report_of(taken: BackupOutcome, keep: Keep | None, keys: BundleKeys) -> dict[str, Any]:

@@ -55,8 +55,7 @@ def main(superuser_url: str) -> None:
             "the roles get the passwords of these URLs.",
             BAD_ARGUMENTS,
         )
-    if not _is_superuser(superuser_url):
-        exit_with(NO_SUPERUSER, BAD_ARGUMENTS)
+    check_superuser(superuser_url)
     create_roles(superuser_url, settings)
     made = (ROLES.owner, ROLES.migrator, ROLES.app, ROLES.backup, ROLES.relay)
     print(f"Database {app.database} and roles {', '.join(made)} are ready.")
@@ -85,10 +84,12 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
             revoke_public_on_default_databases(connection)
 
 
-def _is_superuser(url: str) -> bool:
+def check_superuser(superuser_url: str) -> None:
+    """Exits 2 unless the login is a superuser."""
     query = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    with admin_engine(url).connect() as connection:
-        return bool(connection.exec_driver_sql(query).scalar_one())
+    with admin_engine(superuser_url).connect() as connection:
+        if not connection.exec_driver_sql(query).scalar_one():
+            exit_with(NO_SUPERUSER, BAD_ARGUMENTS)
 
 
 def _create_database(superuser_url: str, name: str) -> None:

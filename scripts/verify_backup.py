@@ -1,6 +1,9 @@
 """Verify bundles: load each one into a temporary schema, recompute everything in its manifest, and migrate it to the
 head, as a restore would.
 
+A bundle of the schema shared is loaded into tables with the constraints of those of today, and the db transaction is
+rolled back.
+
 The schema belongs to no tenant and is dropped afterwards. Creating and dropping it locks `shared.users` for a moment:
 on a busy installation, verify on another server. If another session's lock prevents the drop, a warning says so, and
 `drop_retired_schemas` drops the schema later.
@@ -28,6 +31,7 @@ import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.spelling import camel_case
+from app.backup_policy import bundle_keys
 from scripts.restore_tenant import (
     accept_foreign_option,
     checked_bundle,
@@ -35,12 +39,14 @@ from scripts.restore_tenant import (
     identity_option,
     restore_destination,
 )
-from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, show_json, warn
+from scripts.support.console import BAD_ARGUMENTS, FAILED, exit_with, json_option, settings_or_exit, show_json, warn
 from scripts.support.script import Script
 from tenant_schemas.backup.encryption import read_identities
+from tenant_schemas.backup.shared_bundle import is_of_shared, open_shared_bundle
 from tenant_schemas.backup.signature import Origin
 from tenant_schemas.errors import KeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
+from tenant_schemas.restore.shared_verify import verify_shared
 from tenant_schemas.restore.verify import verify
 
 
@@ -80,6 +86,9 @@ def _check_identity(identity: Path | None) -> None:
 def _verify(destination: Destination, folder: Path, identity: Path | None, *, accept_foreign: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"bundle": folder, "error": None}
     try:
+        if is_of_shared(folder):
+            opened = open_shared_bundle(folder, bundle_keys(settings_or_exit()), identity)
+            return report | {"origin": opened.origin} | asdict(verify_shared(destination, opened))
         bundle = checked_bundle(folder, identity, accept_foreign=accept_foreign)
         return report | asdict(verify(destination, bundle))
     except (TenancyError, SQLAlchemyError, psycopg.Error) as error:
@@ -90,6 +99,9 @@ def _show(report: dict[str, Any]) -> None:
     bundle = report["bundle"]
     if report["error"]:
         warn(f"{bundle}: {report['error']}")
+        return
+    if is_of_shared(bundle):
+        _show_shared(report)
         return
     is_ours = report["origin"] is Origin.OWN
     verdict = "valid" if is_ours else f"{report['origin']} and can be loaded, which proves nothing about its origin"
@@ -108,6 +120,15 @@ def _show(report: dict[str, Any]) -> None:
         warn(f"{bundle}: a restore leaves out: {each}")
     for warning in report["warnings"]:
         warn(f"{bundle}: {warning}")
+
+
+def _show_shared(report: dict[str, Any]) -> None:
+    print(
+        f"{report['bundle']} is valid: schema shared at revision {report['revision']}, {report['tenants']} tenants, "
+        f"{report['rows']} rows in {report['tables']} tables; counts, hashes and constraints agree."
+    )
+    for name in report["left_out"]:
+        warn(f"{report['bundle']}: a restore leaves out what the migrations do not make: {name}")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from rich.text import Text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from app.api.spelling import camel_case
-from app.config import ConfigurationError, Settings, read_settings
+from app.config import BackupSettings, ConfigurationError, Settings, read_backup_settings, read_settings
 from app.db import admin_engine
 from app.errors import ServiceError
-from app.secret_checks import refuse_wrong_secret
+from app.secret_checks import refuse_wrong_secret, refuse_wrong_secret_at
 from tenant_schemas.errors import NameRefused, SecretRefused, TenancyError, TenantNotFound
 from tenant_schemas.migrations.history import sqlstate_of
 from tenant_schemas.printable import printable
@@ -58,6 +58,17 @@ def settings_or_exit(*, checks_secret: bool = True) -> Settings:
     except (ConfigurationError, SecretRefused) as error:
         exit_with(str(error), BAD_ARGUMENTS)
     return settings
+
+
+def backup_settings_or_exit() -> Settings | BackupSettings:
+    """The settings of a machine that only takes backups, or else those of `settings_or_exit`. Exits 2 as that does."""
+    try:
+        settings = read_backup_settings()
+        if settings is not None and settings.tenant_secret:
+            refuse_wrong_secret_at(settings.backup_database_url, settings.tenant_secret)
+    except (ConfigurationError, SecretRefused) as error:
+        exit_with(str(error), BAD_ARGUMENTS)
+    return settings or settings_or_exit()
 
 
 def admin_url_or_exit(settings: Settings) -> str:

@@ -5,16 +5,16 @@ A folder whose name ends in `.partial` is never a bundle: it is an unfinished ba
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tenant_schemas.backup.bundle_files import StoredFile, files_in, read_small_file, stored_file
 from tenant_schemas.backup.decompression import Reader, unpacked_lines
 from tenant_schemas.backup.encryption import SUFFIX, Identities, decrypted, read_identities
-from tenant_schemas.backup.manifest import MANIFEST_NAME, Manifest, RowsFile, manifest_from_json
+from tenant_schemas.backup.manifest import MANIFEST_NAME, DumpFile, Manifest, RowsFile, manifest_from_json
 from tenant_schemas.backup.signature import SIGNATURE_NAME, BundleKeys, Origin
 from tenant_schemas.errors import BundleBroken, BundleForeign
 
@@ -23,6 +23,8 @@ PARTIAL = ".partial"
 MOST_FOREIGN_ROW_BYTES: Final = 1 << 26
 _MOST_MANIFEST_BYTES: Final = 1 << 24
 _MOST_SIGNATURE_BYTES: Final = 1 << 10
+
+AnyManifest = TypeVar("AnyManifest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +37,33 @@ class Bundle:
     identities: Identities = field(default=(), repr=False)
 
     def lines(self, rows: RowsFile) -> Iterator[bytes]:
-        """A table's rows as lines for COPY … FROM STDIN, each with its line feed. Raises BundleEncrypted if no identity
-        decrypts them, BundleBroken if the file can't be read, has changed since the bundle was opened, or unpacks to
-        more than its manifest says.
-        """
-        longest = rows.longest_row if self.origin is Origin.OWN else None
-        bound = MOST_FOREIGN_ROW_BYTES if longest is None else longest
-        try:
-            with stored_file(self.folder, rows.file, rows.bytes, rows.sha256) as stored:
-                with self._plain(rows, stored) as plain:
-                    yield from unpacked_lines(plain, most_bytes=rows.unpacked_bytes, longest_line=bound)
-                stored.check()
-        except (zlib.error, OSError, BundleBroken) as error:
-            raise BundleBroken(f"{self.folder / rows.file} can't be read: {error}") from None
+        """`lines_of_file` with the bundle's identities."""
+        return lines_of_file(self.folder, rows, self.origin, self.identities)
 
-    @contextmanager
-    def _plain(self, rows: RowsFile, stored: StoredFile) -> Iterator[Reader]:
-        if rows.file.endswith(SUFFIX):
-            with decrypted(stored, rows.file, self.identities) as plain:
-                yield plain
-        else:
-            yield stored
+
+def lines_of_file(folder: Path, rows: RowsFile, origin: Origin, identities: Identities) -> Iterator[bytes]:
+    """A table's rows as lines for COPY … FROM STDIN, each with its line feed. Raises BundleEncrypted if no identity
+    decrypts them, BundleBroken if the file can't be read, has changed since the bundle was opened, or unpacks to more
+    than its manifest says.
+    """
+    longest = rows.longest_row if origin is Origin.OWN else None
+    bound = MOST_FOREIGN_ROW_BYTES if longest is None else longest
+    try:
+        with stored_file(folder, rows.file, rows.bytes, rows.sha256) as stored:
+            with _plain(rows, stored, identities) as plain:
+                yield from unpacked_lines(plain, most_bytes=rows.unpacked_bytes, longest_line=bound)
+            stored.check()
+    except (zlib.error, OSError, BundleBroken) as error:
+        raise BundleBroken(f"{folder / rows.file} can't be read: {error}") from None
+
+
+@contextmanager
+def _plain(rows: RowsFile, stored: StoredFile, identities: Identities) -> Iterator[Reader]:
+    if rows.file.endswith(SUFFIX):
+        with decrypted(stored, rows.file, identities) as plain:
+            yield plain
+    else:
+        yield stored
 
 
 def open_bundle(
@@ -67,27 +75,33 @@ def open_bundle(
     """
     manifest, origin = read_manifest(folder, keys)
     if origin is not Origin.OWN and not accepts_foreign:
-        raise BundleForeign(
-            f"{folder} is {origin}: no key of this installation (BACKUP_KEY_FILE, TENANT_SECRET) signed it, so anyone"
-            " may have written it. If you know where it comes from, use --accept-foreign."
-        )
-    try:
-        _check_files(folder, manifest, origin)
-    except BundleBroken as error:
-        raise BundleBroken(f"{folder}: {error}") from None
-    except OSError as error:
-        raise BundleBroken(f"{folder}: {error.filename or 'a file'}: {error.strerror}.") from None
+        raise foreign(folder, origin, "If you know where it comes from, use --accept-foreign.")
+    check_files(folder, manifest.files, origin)
     return Bundle(folder, manifest, origin, read_identities(identity_file) if identity_file else ())
+
+
+def foreign(folder: Path, origin: Origin, remedy: str) -> BundleForeign:
+    return BundleForeign(
+        f"{folder} is {origin}: no key of this installation (BACKUP_KEY_FILE, TENANT_SECRET) signed it, so anyone"
+        f" may have written it. {remedy}"
+    )
 
 
 def read_manifest(folder: Path, keys: BundleKeys) -> tuple[Manifest, Origin]:
     """The manifest and its origin, without a check of the other files. Raises BundleBroken."""
+    return read_manifest_as(manifest_from_json, folder, keys)
+
+
+def read_manifest_as(
+    read: Callable[[bytes], AnyManifest], folder: Path, keys: BundleKeys
+) -> tuple[AnyManifest, Origin]:
+    """The manifest, made by `read` from the content of its file, and its origin. Raises BundleBroken."""
     if folder.name.endswith(PARTIAL):
         raise BundleBroken(f"{folder} is no bundle: it is an unfinished backup. Use another bundle.")
     try:
         content = read_small_file(folder, MANIFEST_NAME, _MOST_MANIFEST_BYTES)
         origin = keys.origin(content, _signature(folder))
-        return manifest_from_json(content), origin
+        return read(content), origin
     except OSError as error:
         raise BundleBroken(f"{folder} is no bundle: can't read its {MANIFEST_NAME}: {error.strerror}.") from None
     except BundleBroken as error:
@@ -96,8 +110,12 @@ def read_manifest(folder: Path, keys: BundleKeys) -> tuple[Manifest, Origin]:
 
 def file_names(manifest: Manifest, origin: Origin) -> set[str]:
     """The paths of all files that the bundle must have."""
+    return _names_of(manifest.files, origin)
+
+
+def _names_of(files: Sequence[RowsFile | DumpFile], origin: Origin) -> set[str]:
     signature = set() if origin is Origin.UNSIGNED else {SIGNATURE_NAME}
-    return {MANIFEST_NAME, *signature, *(each.file for each in manifest.files)}
+    return {MANIFEST_NAME, *signature, *(each.file for each in files)}
 
 
 def _signature(folder: Path) -> bytes | None:
@@ -107,12 +125,22 @@ def _signature(folder: Path) -> bytes | None:
         return None
 
 
-def _check_files(folder: Path, manifest: Manifest, origin: Origin) -> None:
-    expected, found = file_names(manifest, origin), files_in(folder)
+def check_files(folder: Path, files: Sequence[RowsFile | DumpFile], origin: Origin) -> None:
+    """Raises BundleBroken unless the folder has exactly these files, the manifest and its signature."""
+    try:
+        _check_files(folder, files, origin)
+    except BundleBroken as error:
+        raise BundleBroken(f"{folder}: {error}") from None
+    except OSError as error:
+        raise BundleBroken(f"{folder}: {error.filename or 'a file'}: {error.strerror}.") from None
+
+
+def _check_files(folder: Path, files: Sequence[RowsFile | DumpFile], origin: Origin) -> None:
+    expected, found = _names_of(files, origin), files_in(folder)
     if more := sorted(found - expected):
         raise BundleBroken(f"its manifest does not name {more[0]!r}.")
     if lacking := sorted(expected - found):
         raise BundleBroken(f"{lacking[0]} is missing.")
-    for each in manifest.files:
+    for each in files:
         with stored_file(folder, each.file, each.bytes, each.sha256) as stored:
             stored.check()

@@ -3,11 +3,11 @@ strict: a missing, unknown or wrongly typed field raises BundleBroken.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from types import UnionType
-from typing import Any, Final, NewType, get_args, get_origin, get_type_hints
+from typing import Any, Final, NewType, TypeVar, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from tenant_schemas.backup.data_time import DataTime
@@ -20,9 +20,12 @@ FORMAT: Final = 3
 # Format 1 has neither a signature nor the sizes of unpacked rows; formats 1 and 2 lack the time of the data.
 _READABLE: Final = (1, 2, FORMAT)
 MANIFEST_NAME: Final = "manifest.json"
+# The member `content` of the manifest of a bundle of the schema shared; a tenant's manifest has no such member.
+SHARED_CONTENT: Final = "shared"
 
 # Only this text may have characters that are not printable. Show it by `printable`.
 DisplayName = NewType("DisplayName", str)
+Fields = TypeVar("Fields")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,20 @@ class Manifest:
 
 
 def manifest_from_json(text: str | bytes) -> Manifest:
-    """Raises BundleBroken if the text is no manifest, or has a format that this code does not know."""
+    """Raises BundleBroken if the text is no manifest of a tenant, or has a format that this code does not know."""
+    value = json_of_manifest(text)
+    if content_of(value) == SHARED_CONTENT:
+        raise BundleBroken(
+            "it is a bundle of the schema shared, and no tenant's. `python -m scripts.restore_installation` restores "
+            "it, with the tenants of the same folder."
+        )
+    manifest: Manifest = _read(value, Manifest, MANIFEST_NAME)
+    _check_names(manifest)
+    return manifest
+
+
+def json_of_manifest(text: str | bytes) -> Any:
+    """The JSON of a manifest of a readable format, otherwise unchecked. Raises BundleBroken."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -116,19 +132,33 @@ def manifest_from_json(text: str | bytes) -> Manifest:
             f"{MANIFEST_NAME} has the format {str(found)[:40]!r}, and this code reads only formats 1 to {FORMAT}: "
             "use the version of this software that wrote the bundle."
         )
-    manifest: Manifest = _read(value, Manifest, MANIFEST_NAME)
-    _check_names(manifest)
-    return manifest
+    return value
+
+
+def content_of(value: Mapping[str, Any]) -> Any:
+    """What a manifest's bundle contains: SHARED_CONTENT, or None for a tenant."""
+    return value.get("content")
+
+
+def manifest_value(value: Any, expected: type[Fields]) -> Fields:
+    """A manifest's JSON as this dataclass. Raises BundleBroken."""
+    found: Fields = _read(value, expected, MANIFEST_NAME)
+    return found
 
 
 def _check_names(manifest: Manifest) -> None:
-    """The tenant's names follow the rule of new tenants, and each file is named once, by a path in the bundle."""
+    """The tenant's names follow the rule of new tenants, and the files that of `check_file_names`."""
     try:
         check_slug(manifest.tenant.slug)
         check_schema_name(manifest.tenant.schema_name)
     except NameRefused as error:
         raise BundleBroken(f"{MANIFEST_NAME}.tenant: {error}") from None
-    names = [each.file for each in manifest.files]
+    check_file_names(manifest.files)
+
+
+def check_file_names(files: Sequence[RowsFile | DumpFile]) -> None:
+    """Raises BundleBroken unless each file is named once, by a path in the bundle."""
+    names = [each.file for each in files]
     for name in names:
         if not all(part not in {"", ".", ".."} for part in name.split("/")):
             raise BundleBroken(f"{MANIFEST_NAME} names {name!r}, which is outside of the bundle.")

@@ -23,11 +23,11 @@ class Keep:
     number: int | None = None
     age: timedelta = timedelta(0)
 
-    def keeps(self, manifest: Manifest, counted: int) -> bool:
-        """Whether a bundle stays, if so many newer ones count."""
+    def keeps(self, taken_at: datetime, counted: int) -> bool:
+        """Whether a bundle of that moment stays, if so many newer ones count."""
         if self.number is not None:
             return counted < self.number
-        return counted == 0 or manifest.taken_at >= datetime.now(UTC) - self.age
+        return counted == 0 or taken_at >= datetime.now(UTC) - self.age
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def find_outdated(
     for folder, manifest in _newest_first(parent, slug, tenant_id, keys):
         if new is not None and folder == new.folder:
             continue
-        if keep.keeps(manifest, counted):
+        if keep.keeps(manifest.taken_at, counted):
             is_good = manifest.is_restorable and _is_intact(folder, keys)
             counted += is_good
             found.uncounted.extend([] if is_good else [folder])

@@ -28,7 +28,7 @@ from tenant_schemas.roles import (
     stop_being_owner,
     tenant_password,
 )
-from tenant_schemas.search_path import LEAVE_SCHEMA
+from tenant_schemas.search_path import LEAVE_SCHEMA, pin_functions
 from tenant_schemas.secret_checks import check_tenant_secret
 from tenant_schemas.tenant import Tenant
 
@@ -54,18 +54,21 @@ def register(connection: Connection, tenant: Tenant, roles: ServiceRoles) -> Non
 class Replacement:
     """How a schema takes the place of another. `take_over` is called with the name of the schema that is to be
     replaced, if that exists: bound to the new one, as the owner, when no writing db transaction is left in the old one.
+    With `only_if_gone` an existing schema is not replaced.
     """
 
     secret: str = field(repr=False)
     keep: timedelta
     take_over: Callable[[str], None] | None = None
+    only_if_gone: bool = False
 
 
 def swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replacement: Replacement) -> str | None:
     """Assign the schema of `tenant` to the existing tenant with its id, within the migrator's open db transaction.
-    Returns the replaced schema's name, or None if it no longer existed. Locks the tenant's tables EXCLUSIVE, in short
-    attempts, so it waits for db transactions that write. Raises TenantBusy if that takes too long, RestoreRefused if
-    the tenant was renamed meanwhile, SecretRefused for a wrong secret.
+    Returns the replaced schema's name, or None if it no longer existed: then the new schema gets that name. Locks the
+    tenant's tables EXCLUSIVE, in short attempts, so it waits for db transactions that write. Raises TenantBusy if that
+    takes too long, RestoreRefused if the tenant was renamed meanwhile or has a schema that must stay, SecretRefused for
+    a wrong secret.
     """
     deadline = time.monotonic() + _SWAP_TIMEOUT_SECONDS
     while True:
@@ -101,8 +104,9 @@ def _swap(connection: Connection, tenant: Tenant, roles: ServiceRoles, replaceme
     check_tenant_secret(driver_of(connection), replacement.secret, lock=True)
     become_owner(connection, roles)
     claim_retired_schema(connection, restored.schema_name)
-    is_other = current.schema_name != restored.schema_name
-    replaced = _retire_schema(connection, current, roles, replacement) if is_other else None
+    replaced = _retire_schema(connection, current, roles, replacement)
+    if replaced is None:
+        restored = _rename_schema(connection, restored, current.schema_name)
     registry.set_schema(connection, restored.id, restored.schema_name, restored.revision)
     grant_schema_usage(connection, restored)
     stop_being_owner(connection)
@@ -116,6 +120,8 @@ def _retire_schema(
     exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
     if not connection.exec_driver_sql(exists, (current.schema_name,)).scalar_one():
         return None
+    if replacement.only_if_gone:
+        raise RestoreRefused(f"{current.slug} has its schema {current.schema_name} again: it was not replaced.")
     _wait_for_writers(connection, current)
     if replacement.take_over:
         replacement.take_over(current.schema_name)
@@ -124,6 +130,14 @@ def _retire_schema(
         connection, schema_name=current.schema_name, tenant=current, reason="replaced", keep=replacement.keep
     )
     return current.schema_name
+
+
+def _rename_schema(connection: Connection, tenant: Tenant, schema_name: str) -> Tenant:
+    """Give the tenant's schema, which nobody uses yet, another name."""
+    old, new = sql.Identifier(tenant.schema_name), sql.Identifier(schema_name)
+    _run(connection, sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(old, new))
+    pin_functions(connection, schema_name)
+    return replace(tenant, schema_name=schema_name)
 
 
 def _wait_for_writers(connection: Connection, tenant: Tenant) -> None:

@@ -95,13 +95,15 @@ def restore(
     name: str | None = None,
     users: MissingUsers = MissingUsers.FAIL,
     keep: timedelta = KEEP,
+    only_if_gone: bool = False,
 ) -> Restored:
     """Restore the bundle as the tenant that was backed up, or, with a `slug`, as a new tenant with a new id; commits.
     Raises RestoreError, TenantExists, NameRefused or BackupError, and then nothing is left.
 
     An existing tenant gets its data back and keeps its current name, status, settings, login role and members. A tenant
     that no longer exists gets those of the bundle. A new tenant gets the current members of the existing one, with
-    their current roles: members removed after the backup are not restored.
+    their current roles: members removed after the backup are not restored. With `only_if_gone` an existing tenant
+    is restored only if its schema does not exist.
     """
     check_shared(destination.backup_policy, bundle)
     plan = _plan(destination, bundle.manifest, slug, name)
@@ -118,9 +120,13 @@ def restore(
         replaced = None
         if plan.replaces_existing:
             replacement = Replacement(
-                secret=destination.tenant_secret, keep=keep, take_over=_resumption(connection, destination, bundle)
+                secret=destination.tenant_secret,
+                keep=keep,
+                take_over=_resumption(connection, destination, bundle),
+                only_if_gone=only_if_gone,
             )
             replaced = swap(connection, tenant, migrations.roles, replacement)
+            tenant = registry.get_tenant_by_id(connection, tenant.id)
         else:
             check_tenant_secret(driver_of(connection), destination.tenant_secret, lock=True)
             if destination.backup_policy.beside and tenant.id != bundle.manifest.tenant.id:

@@ -121,12 +121,15 @@ def drop_abandoned_schemas(engine: Engine, tenant: Tenant) -> None:
 
 
 def with_free_schema_name(connection: Connection, tenant: Tenant) -> Tenant:
-    """The tenant with its schema name if that is unused, else with a shortened name and a timestamp."""
+    """The tenant with its schema name if that is unused, else with a shortened name and a timestamp. A name that the
+    registry has is used, also if that schema is gone: an unfinished schema would be taken for the tenant's own.
+    """
     now = datetime.now(UTC)
     suffixes = ("", *((now + timedelta(seconds=number)).strftime("_r%Y%m%d%H%M%S") for number in range(60)))
     names = [tenant.schema_name[: SCHEMA_NAME_MAX_LENGTH - len(suffix)] + suffix for suffix in suffixes]
     query = """
         SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname::text = ANY(%(names)s)
-        UNION SELECT schema_name FROM shared.spare_schemas WHERE schema_name = ANY(%(names)s)"""
+        UNION SELECT schema_name FROM shared.spare_schemas WHERE schema_name = ANY(%(names)s)
+        UNION SELECT schema_name FROM shared.tenants WHERE schema_name = ANY(%(names)s)"""
     used = set(connection.exec_driver_sql(query, {"names": names}).scalars())
     return replace(tenant, schema_name=next(name for name in names if name not in used))

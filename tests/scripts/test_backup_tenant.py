@@ -16,9 +16,11 @@ import sqlalchemy as sa
 
 from app.config import ROOT
 from tenant_schemas.backup.bundle import open_bundle
+from tenant_schemas.backup.shared_bundle import open_shared_bundle
 from tenant_schemas.errors import BackupError
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.schema_diff.reference import store_head_fingerprint
+from tenant_schemas.secret_checks import replace_secret
 from tenant_schemas.testing.plugin import Database
 from tests.factories.backups import FOREIGN_KEYS, KEYS, fill, write_manifest
 from tests.factories.script_runner import Run, backup_script_runner, environment_of_backups
@@ -44,10 +46,43 @@ def test_the_script_backs_up_one_or_all_and_says_from_where_to_where(
     both = run("backup_tenant", "--all", "--to", str(tmp_path / "all"), "--jobs", "2", "--json")
     assert both.exit_code == 0, both.output
     told = json.loads(both.output)
-    assert {each["slug"] for each in told} == {"eur", "km"}
+    assert [each["slug"] for each in told][2:] == ["shared"]
+    assert {each["slug"] for each in told} == {"eur", "km", "shared"}
     for each in told:
-        open_bundle(Path(each["bundle"]), KEYS)
+        (open_shared_bundle if each["slug"] == "shared" else open_bundle)(Path(each["bundle"]), KEYS)
         assert each["source"] == place
+
+
+def test_the_schema_shared_alone_is_backed_up_and_older_bundles_of_it_go(run: Run, tmp_path: Path) -> None:
+    assert run("backup_tenant", "--shared", "km", "--to", str(tmp_path)).exit_code == 2
+    assert run("backup_tenant", "--shared", "--to", str(tmp_path)).exit_code == 0
+    (old,) = tmp_path.iterdir()
+    old = old.rename(tmp_path / "shared-20200101T000000Z")
+    taken = run("backup_tenant", "--shared", "--to", str(tmp_path), "--keep", "1", "--json")
+    assert taken.exit_code == 0, taken.output
+    (told,) = json.loads(taken.output)
+    assert told["removed"] == [str(old)]
+    assert [str(folder) for folder in tmp_path.iterdir()] == [told["bundle"]]
+
+
+def test_a_machine_that_only_takes_backups_needs_its_login_and_a_key(
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = backup_script_runner(fresh_database, monkeypatch)
+    for name in ("DATABASE_URL", "TENANT_SECRET", "SECRET_KEY", "SIGNING_KEYS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    taken = run("backup_tenant", "--all", "--to", str(tmp_path / "bundles"))
+    assert taken.exit_code == 0, taken.output
+    for folder in (tmp_path / "bundles").iterdir():
+        (open_shared_bundle if folder.name.startswith("shared-") else open_bundle)(folder, KEYS)
+    monkeypatch.delenv("BACKUP_KEY_FILE")
+    without_key = run("backup_tenant", "--all", "--to", str(tmp_path / "unsigned"))
+    assert (without_key.exit_code, "TENANT_SECRET" in without_key.output) == (2, True)
+    monkeypatch.setenv("TENANT_SECRET", "not that of the installation, and long enough")
+    replace_secret(fresh_database.as_superuser(), "TENANT_SECRET", fresh_database.tenant_secret)
+    assert run("backup_tenant", "--all", "--to", str(tmp_path / "wrong")).exit_code == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"bundles"}
 
 
 def test_the_script_keeps_as_many_as_it_is_told_and_only_after_a_new_one(
