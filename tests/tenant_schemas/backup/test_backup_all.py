@@ -144,7 +144,7 @@ def test_a_tenant_that_is_locked_for_a_while_is_backed_up_after_the_others(
 
 def test_a_schema_without_rights_for_this_login_is_its_own_failure(fresh_database: Database, tmp_path: Path) -> None:
     """As a restore with --no-owner --no-acl leaves it."""
-    fresh_database.as_superuser().execute("REVOKE ALL ON SCHEMA eur_schema FROM wallet_owner")
+    fresh_database.as_superuser().execute("REVOKE ALL ON SCHEMA eur_schema FROM wallet_owner, tenant_eur")
     fresh_database.as_superuser().execute("ALTER SCHEMA eur_schema OWNER TO postgres")
     taken = taken_of(fresh_database, BackupOptions(folder=tmp_path), "wallet_migrator")
     assert "permission denied for schema eur_schema" in (taken["eur"].error or "")

@@ -8,7 +8,7 @@ import psycopg
 from tenant_schemas.backup.backup import back_up
 from tenant_schemas.backup.bundle import Bundle
 from tenant_schemas.backup.data_time import read_data_time
-from tenant_schemas.backup.retention import keep_newest
+from tenant_schemas.backup.retention import Keep, keep_newest
 from tenant_schemas.backup.staging import folder_name
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.testing.plugin import Database
@@ -34,7 +34,7 @@ def test_no_retention_counts_or_removes_a_bundle_of_past_data(database: Database
     old = back_up(source_of(database), "km", BackupOptions(folder=parent)).folder
     old = old.rename(parent / folder_name("km", yesterday))
     new = back_up(source_of(database), "km", BackupOptions(folder=parent))
-    assert keep_newest(new, 1, KEYS) == [old]
+    assert keep_newest(new, Keep(1), KEYS).outdated == [old]
     assert past.exists()
 
 
