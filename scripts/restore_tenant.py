@@ -22,7 +22,7 @@ other tenant can be provisioned, restored or dropped.
 
 Examples:
     python -m scripts.restore_tenant /backups/km-20260101T000000Z
-    python -m scripts.restore_tenant /backups/km-20260101T000000Z --dry-run
+    python -m scripts.restore_tenant /backups --latest km --dry-run
     python -m scripts.restore_tenant /backups/km-20260101T000000Z --as km2
     python -m scripts.restore_tenant --from-retired km_schema
 
@@ -65,6 +65,7 @@ from tenant_schemas.backup.bundle import Bundle, open_bundle
 from tenant_schemas.backup.manifest import Manifest
 from tenant_schemas.backup.retired import back_up_retired
 from tenant_schemas.backup.signature import Origin
+from tenant_schemas.backup.staging import newest_folder
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BindingMismatch, KeyRefused, NameRefused, TenancyError
 from tenant_schemas.restore.preview import Preview, preview
@@ -95,6 +96,7 @@ NOT_OURS = (
 @click.argument(
     "folder", metavar="[BUNDLE]", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
+@click.option("--latest", metavar="SLUG", help="BUNDLE is a folder of bundles: take the newest of this tenant.")
 @click.option("--from-retired", "retired", metavar="SCHEMA", help="Restore the data in this retired schema.")
 @click.option("--dry-run", "is_dry", is_flag=True, help="Show what would change; restore nothing.")
 @click.option(
@@ -129,6 +131,7 @@ NOT_OURS = (
 def main(
     *,
     folder: Path | None,
+    latest: str | None,
     retired: str | None,
     is_dry: bool,
     slug: str | None,
@@ -144,8 +147,11 @@ def main(
         exit_with("--name needs --as: a restore in place keeps the name of the tenant.", BAD_ARGUMENTS)
     if (folder is None) == (retired is None):
         exit_with("Give the folder of a BUNDLE, or --from-retired SCHEMA.", BAD_ARGUMENTS)
+    if latest and folder is None:
+        exit_with("--latest needs the folder of the bundles.", BAD_ARGUMENTS)
     destination = restore_destination()
     try:
+        folder = newest_folder(folder, latest) if folder and latest else folder
         with _bundle(folder, retired, identity, accept_foreign=accept_foreign) as bundle:
             if is_dry:
                 found = preview(destination, bundle, slug=slug, name=name)

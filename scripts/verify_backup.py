@@ -8,8 +8,9 @@ The schema belongs to no tenant and is dropped afterwards. Creating and dropping
 on a busy installation, verify on another server. If another session's lock prevents the drop, a warning says so, and
 `drop_retired_schemas` drops the schema later.
 
-Example:
-    python -m scripts.verify_backup /backups/km-*
+Examples:
+    python -m scripts.verify_backup /backups --latest km --latest shared
+    python -m scripts.verify_backup /backups/km-20260101T000000Z
 
 A bundle that no key of this installation signed is not valid. With --accept-foreign it is loaded all the same, and the
 line says that nothing proves it.
@@ -44,6 +45,7 @@ from scripts.support.script import Script
 from tenant_schemas.backup.encryption import read_identities
 from tenant_schemas.backup.shared_bundle import is_of_shared, open_shared_bundle
 from tenant_schemas.backup.signature import Origin
+from tenant_schemas.backup.staging import newest_folder
 from tenant_schemas.errors import KeyRefused, TenancyError
 from tenant_schemas.restore.restore import Destination
 from tenant_schemas.restore.shared_verify import verify_shared
@@ -58,14 +60,23 @@ from tenant_schemas.restore.verify import verify
     required=True,
     type=click.Path(path_type=Path),
 )
+@click.option(
+    "--latest",
+    "slugs",
+    multiple=True,
+    metavar="SLUG",
+    help="Each BUNDLE is a folder of bundles: verify the newest of this tenant, or of `shared`; may be repeated.",
+)
 @identity_option
 @accept_foreign_option
 @json_option
-def main(*, folders: tuple[Path, ...], identity: Path | None, accept_foreign: bool, as_json: bool) -> None:
+def main(
+    *, folders: tuple[Path, ...], slugs: tuple[str, ...], identity: Path | None, accept_foreign: bool, as_json: bool
+) -> None:
     _check_identity(identity)
     destination = restore_destination()
     reports = []
-    for folder in folders:
+    for folder in [newest_folder(parent, slug) for parent in folders for slug in slugs] if slugs else folders:
         reports.append(_verify(destination, folder, identity, accept_foreign=accept_foreign))
         if not as_json:
             _show(reports[-1])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tenant_schemas.backup.bundle import PARTIAL
-from tenant_schemas.errors import BackupError, BundleExists
+from tenant_schemas.errors import BackupError, BundleBroken, BundleExists
 
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*-\d{8}T\d{6}Z")
@@ -46,6 +46,16 @@ def folders_by_slug(parent: Path) -> dict[str, list[str]]:
         if _NAME.fullmatch(name):
             found.setdefault(name.partition("-")[0], []).append(name)
     return found
+
+
+def newest_folder(parent: Path, slug: str) -> Path:
+    """The newest bundle of the tenant's present data in a folder of bundles, by its name. Raises BundleBroken if there
+    is none.
+    """
+    names = folders_by_slug(parent).get(slug)
+    if not names:
+        raise BundleBroken(f"{parent} has no bundle {slug}-TIME.")
+    return parent / names[0]
 
 
 @contextmanager

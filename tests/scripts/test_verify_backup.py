@@ -43,6 +43,24 @@ def test_each_of_several_bundles_is_told_of_whatever_is_wrong_with_another(
     assert [bool(each["error"]) for each in told] == [True, False, True]
 
 
+def test_the_newest_bundle_of_a_folder_is_none_that_is_unfinished_exported_or_past(
+    fresh_database: Database, bundle: Bundle, run: Run
+) -> None:
+    """Names that `ls … | tail -1` would take."""
+    parent, slug = bundle.folder.parent, bundle.manifest.tenant.slug
+    newest = bundle.folder.rename(parent / f"{slug}-20260101T000000Z")
+    newer = f"{slug}-20990101T000000Z"
+    for name in (f"{newer}.partial", f"{newer}-export", f"{newer}-data-20200101T000000Z", f"{slug}2-20990101T000000Z"):
+        (parent / name).mkdir()
+    (told,) = json.loads(run("verify_backup", str(parent), "--latest", slug, "--json").output)
+    assert (told["bundle"], told["error"]) == (str(newest), None)
+    assert run("restore_tenant", str(parent), "--latest", slug, "--dry-run").exit_code == 0
+    for script in ("verify_backup", "restore_tenant"):
+        missing = run(script, str(parent), "--latest", "nobody")
+        assert (missing.exit_code, "has no bundle nobody-TIME" in missing.output) == (1, True)
+    assert run("restore_tenant", "--latest", slug, "--from-retired", "x").exit_code == 2
+
+
 def test_a_verification_that_holds_beside_somebody_who_reads_only_warns(
     fresh_database: Database, bundle: Bundle, run: Run
 ) -> None:
