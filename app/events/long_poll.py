@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from app.auth.access import caller
 from app.current import request
 from app.db import db
 from app.events.feed import FeedPage
@@ -17,6 +18,7 @@ from tenant_schemas.context import current_tenant
 
 POLL_SECONDS: Final = 0.5
 AT_ONCE_OF_TENANT: Final = 6
+AT_ONCE_OF_CALLER: Final = 3
 WAITING: Final = Places(24)
 
 
@@ -29,7 +31,7 @@ def wait_for_page(read: Callable[[int], FeedPage], after: int, seconds: float) -
     if page.events or seconds <= 0:
         return page, True
     try:
-        with WAITING.taken({current_tenant().id: AT_ONCE_OF_TENANT}):
+        with WAITING.taken({current_tenant().id: AT_ONCE_OF_TENANT, caller().id: AT_ONCE_OF_CALLER}):
             db.session.commit()
             release_slot(request.environ)
             ends_at = time.monotonic() + seconds

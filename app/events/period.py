@@ -8,16 +8,13 @@ import sqlalchemy as sa
 
 from app.db import db
 
-# The feed is numbered in the order in which its events are written, and an event is seen when its db transaction has
-# committed. So events that were trimmed may be younger than the oldest one, by what such a transaction takes.
-_SLACK: Final = "interval '1 hour'"
-
-# A feed that was never trimmed has everything since it was started.
-_PERIOD: Final = sa.text(f"""
+# A feed that was never trimmed has everything since it was started. Of a trimmed one no moment tells which movements it
+# still has: a movement is never younger than the wallet's last one, so after the clock was set back it stays ahead. So
+# each movement of the period is asked for its event.
+_PERIOD: Final = sa.text("""
     WITH known AS (
-        SELECT h.position, h.trimmed_to, least(:end, CASE WHEN h.trimmed_to = 0 THEN h.started_at ELSE coalesce(
-            (SELECT e.at + {_SLACK} FROM events e WHERE e.position > h.trimmed_to ORDER BY e.position LIMIT 1),
-            clock_timestamp()) END) AS ledger_until
+        SELECT h.position, h.trimmed_to,
+            CASE WHEN h.trimmed_to = 0 THEN least(:end, h.started_at) ELSE :end END AS ledger_until
         FROM events_head h
     )
     SELECT k.trimmed_to, k.ledger_until,
@@ -25,7 +22,7 @@ _PERIOD: Final = sa.text(f"""
         (SELECT max(e.position) FROM events e WHERE e.position IS NOT NULL AND e.at < :end) AS last,
         EXISTS (SELECT FROM wallet_transactions t
             WHERE t.created_at >= :start AND t.created_at < k.ledger_until) AS has_movements
-    FROM known k""")  # noqa: S608
+    FROM known k""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from app.events.replay import ReplayPlace, read_replay
 from app.events.schemas import EventPageSchema, EventQuery, ReplayedEventPageSchema, ReplayQuery
 
 _ALWAYS: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FOR_EVER: Final = datetime(9999, 12, 31, tzinfo=UTC)  # A movement may be ahead of the clock, if that was set back.
 RETRY_AFTER: Final = {"Retry-After": "1"}
 
 blueprint = Blueprint("events", __name__, url_prefix="/api/admin", description="What happened, in one feed.")
@@ -53,7 +54,7 @@ def list_replayed_events(query: dict[str, Any]) -> Page[dict[str, Any]]:
     and the data of the feed's events, and no `sequence`. A page without items is not the last if it has a `nextCursor`.
     To have all from a moment on, read these to the end, then the feed from its beginning, and take each `id` once.
     """
-    start, end = query.get("start", _ALWAYS), query.get("end") or datetime.now(UTC)
+    start, end = query.get("start", _ALWAYS), query.get("end", _FOR_EVER)
 
     def fetch(asked: PageRequest) -> Found[dict[str, Any]]:
         place = _place(asked.after) if asked.after else ReplayPlace.before(start)

@@ -32,8 +32,8 @@ class Inbox:
             key = (via, event["source"], event["id"])
             if db.execute("SELECT 1 FROM arrived WHERE (via, source, id) = (?, ?, ?)", key).fetchone():
                 return False
-            if "previousHash" in event["data"] and not self._prove(db, via, event):
-                return False
+            if "previousHash" in event["data"]:
+                self._prove(db, via, event)
             row = (*key, event["data"].get("walletId"), json.dumps(event))
             db.execute("INSERT INTO arrived VALUES (?, ?, ?, ?, ?)", row)
             return True
@@ -44,14 +44,15 @@ class Inbox:
         with self._transaction() as db:
             return [json.loads(event) for (event,) in db.execute(query, (via, wallet))]
 
-    def _prove(self, db: sqlite3.Connection, via: str, event: dict[str, Any]) -> bool:
-        """Move the wallet's head. After a restore the feed is another one, and its proof begins anew."""
+    def _prove(self, db: sqlite3.Connection, via: str, event: dict[str, Any]) -> None:
+        """Move the wallet's head, unless the movement is an earlier one, which a replay brings. After a restore the
+        feed is another one, and its proof begins anew.
+        """
         key = (via, event["feedid"], event["data"]["walletId"])
         head = db.execute("SELECT seq, hash FROM heads WHERE (via, feed, wallet) = (?, ?, ?)", key).fetchone()
         following = proven(head, event["data"])
         if following:
             db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?)", (*key, *following))
-        return following is not None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

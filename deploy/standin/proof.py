@@ -12,7 +12,7 @@ class Incomplete(Exception):
 
 
 def proven(head: Head | None, data: dict[str, Any]) -> Head | None:
-    """The wallet's next head; None for a movement that was taken before. Raises Incomplete."""
+    """The wallet's next head; None for one that is not after it, as a replay brings them. Raises Incomplete."""
     seq, last = head or (data["seq"] - 1, data["previousHash"])  # The first one that arrives is the beginning.
     if data["seq"] <= seq:
         return None

@@ -6,7 +6,7 @@ export type Movement = { walletId: string; seq: number; hash: string; previousHa
 /** A movement of this wallet is missing, or was changed. */
 export class Incomplete extends Error {}
 
-/** The wallet's next head; null for a movement that was taken before. Throws Incomplete. */
+/** The wallet's next head; null for one that is not after it, as a replay brings them. Throws Incomplete. */
 export function proven(head: Head | null, data: Movement): Head | null {
   const [seq, last] = head ?? [data.seq - 1, data.previousHash]; // The first one that arrives is the beginning.
   if (data.seq <= seq) return null;

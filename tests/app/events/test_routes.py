@@ -179,10 +179,11 @@ def test_who_waits_holds_no_slot_and_no_connection(fresh_app: Flask, monkeypatch
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("share", ["AT_ONCE_OF_TENANT", "AT_ONCE_OF_CALLER"])
 def test_more_waiting_requests_than_places_are_answered_at_once_and_told_to_ask_later(
-    app: Flask, auditor: Person, monkeypatch: pytest.MonkeyPatch
+    app: Flask, auditor: Person, monkeypatch: pytest.MonkeyPatch, share: str
 ) -> None:
-    monkeypatch.setattr(long_poll, "AT_ONCE_OF_TENANT", 0)
+    monkeypatch.setattr(long_poll, share, 0)
     began = monotonic()
     query = {"after": last_cursor(app, auditor), "wait": 20}
     answer = Api(app).get(PATH, auditor, "eur", query_string=query)

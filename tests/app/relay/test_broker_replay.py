@@ -73,6 +73,22 @@ def test_all_movements_come_in_order_and_each_once(fresh_app: Flask, told: list[
     assert broker.got == [*map(remade, movements), *told[-3:]]
 
 
+def test_movements_from_before_the_clock_was_set_back_come_too(
+    fresh_app: Flask, fresh_database: Database, told: list[dict[str, Any]]
+) -> None:
+    """A wallet's movements are never younger than its last one, so they stay ahead of the clock. The trimmed ones of
+    them are in no feed.
+    """
+    with fresh_database.as_superuser() as connection:
+        ahead = "created_at = created_at + interval '3 hours'"
+        connection.execute(
+            "SET LOCAL session_replication_role TO replica;"
+            f" UPDATE eur_schema.wallet_transactions SET {ahead} WHERE id NOT IN (SELECT id FROM eur_schema.events)"
+        )
+    movements = {event["id"] for event in told if ".posted." in event["type"]}
+    assert set(replay(fresh_app, Broker(), end=datetime.now(UTC) + timedelta(days=1))) >= movements
+
+
 def test_a_refused_event_ends_the_replay_and_the_next_goes_on(fresh_app: Flask, told: list[dict[str, Any]]) -> None:
     refused = told[-2]
     broker = Broker(lambda id_: id_ != refused["id"])

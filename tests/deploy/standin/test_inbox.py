@@ -42,6 +42,15 @@ def test_an_event_after_a_gap_is_not_stored_until_the_gap_is_filled(inbox: Inbox
     assert [inbox.take("rabbitmq", movement(seq)) for seq in (2, 3)] == [True, True]
 
 
+def test_a_replay_brings_what_a_new_consumer_has_missed_and_nothing_twice(inbox: Inbox) -> None:
+    """Live events come first, because the relay goes on during a replay."""
+    assert inbox.take("rabbitmq", movement(4))
+    assert [inbox.take("rabbitmq", movement(seq)) for seq in (1, 2, 3, 4, 2)] == [True, True, True, False, False]
+    assert inbox.take("rabbitmq", movement(5)), "the head is still that of the newest"
+    with pytest.raises(Incomplete):
+        inbox.take("rabbitmq", movement(7))
+
+
 def test_a_restored_tenants_feed_begins_anew(inbox: Inbox) -> None:
     inbox.take("rabbitmq", movement(9))
     assert inbox.take("rabbitmq", movement(4, id="again", feedid="two"))
