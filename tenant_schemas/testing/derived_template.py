@@ -2,8 +2,8 @@
 that.
 
 Roles belong to the whole server, so the names of the added tenants' roles would be taken in all other tests. While no
-test has a copy, these roles are parked: renamed, and outside the tenants' group. A test that drops such a role can't
-use a copy, because PostgreSQL keeps a role with privileges in the template.
+test has a copy, these roles are parked: renamed, outside the tenants' group, and without an administrator. A test that
+drops such a role can't use a copy, because PostgreSQL keeps a role with privileges in the template.
 """
 
 from collections.abc import Callable, Iterator
@@ -87,6 +87,7 @@ class DerivedTemplate(Generic[Made]):
             for role in self._roles:
                 if _rename(server, role, f"parked_{role.oid}"):
                     self._change_memberships(server, "REVOKE {} FROM {}", f"parked_{role.oid}")
+                    run_on(server, "REVOKE {} FROM {}", f"parked_{role.oid}", self._template.roles.migrator)
 
     def _unpark(self) -> bool:
         """Restore the roles. Returns whether they are as they were."""
@@ -94,10 +95,23 @@ class DerivedTemplate(Generic[Made]):
             for role in self._roles:
                 if not _rename(server, role, role.tenant.role_name):
                     return False
+                self._let_migrator_administer(server, role.tenant.role_name)
                 self._change_memberships(server, "GRANT {} TO {}", role.tenant.role_name)
                 run_on(server, "ALTER ROLE {} LOGIN", role.tenant.role_name)
                 set_tenant_login(server, role.tenant, self._template.password_of(role.tenant))
             return all(_state_of(server, role.oid) == role.state for role in self._roles)
+
+    def _let_migrator_administer(self, server: sa.Connection, role_name: str) -> None:
+        """As it was when the migrator made the role: from 16 on PostgreSQL grants that itself."""
+        migrator = self._template.roles.migrator
+        if server.dialect.server_version_info >= (16,):
+            run_on(server, "GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", role_name, migrator)
+            return
+        run_on(server, "SET SESSION AUTHORIZATION {}", migrator)
+        try:
+            run_on(server, "GRANT {} TO {} WITH ADMIN OPTION", role_name, migrator)
+        finally:
+            run_on(server, "RESET SESSION AUTHORIZATION")
 
     def _change_memberships(self, server: sa.Connection, statement: str, role_name: str) -> None:
         """Change the role's membership in the tenants' group and the pool's in the role; as the migrator, which granted

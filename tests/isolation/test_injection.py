@@ -191,6 +191,6 @@ def test_from_the_shared_side_no_money_is_reached(app: Flask, victim: Person, at
 
 def test_known_and_open_the_shared_side_reads_password_hashes(app: Flask, victim: Person) -> None:
     """The service verifies passwords on the shared side."""
-    attack = f"x' UNION SELECT password_hash FROM shared.users WHERE id = '{victim.user_id}' --"
+    attack = f"{uuid4().hex}' UNION SELECT password_hash FROM shared.users WHERE id = '{victim.user_id}' --"
     answer = Api(app).get("/api/me/hole", victim, query_string={"name": attack})
     assert answer.text == "a secret hash"

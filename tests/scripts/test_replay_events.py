@@ -31,12 +31,15 @@ def test_a_period_is_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BROKER_URL", redis_broker.url)
+    stream = f"{EVENTS}:{fresh_database.tenant('eur').id}"
+    with redis.Redis(port=redis_broker.port) as client:
+        client.delete(stream)  # In all copies of the template the tenant has the same id.
     done = run("replay_events", "eur", "--from", LONG_AGO)
     assert (done.exit_code, done.output) == (0, f"Published {len(events)} events.\n")
     only = run("replay_events", "eur", "--from", LONG_AGO, "--type", "wallet.opened.v1", "--to", "2100-01-01T00:00:00Z")
     assert only.output == "Published 1 events.\n"
     with redis.Redis(port=redis_broker.port, decode_responses=True) as client:
-        got = client.xrange(f"{EVENTS}:{fresh_database.tenant('eur').id}")
+        got = client.xrange(stream)
     assert [told["id"] for _, told in got] == [str(event.id) for event in (*events, events[0])]
 
 

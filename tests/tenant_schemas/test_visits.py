@@ -119,7 +119,8 @@ def test_a_schema_that_is_gone_and_one_without_rights_are_failures_of_their_own(
 ) -> None:
     superuser = fresh_database.as_superuser()
     superuser.execute("DROP SCHEMA eur_schema CASCADE")
-    superuser.execute("ALTER SCHEMA km_schema OWNER TO postgres; REVOKE ALL ON SCHEMA km_schema FROM wallet_owner")
+    superuser.execute("ALTER SCHEMA km_schema OWNER TO postgres")
+    superuser.execute("REVOKE ALL ON SCHEMA km_schema FROM wallet_owner, tenant_km")
     visitor, tenants = Visitor(connection), fresh_database.tenants()
     visitor.note_missing(tenants)
     assert visitor.visit_all(tenants, count_wallets(connection)) == {}

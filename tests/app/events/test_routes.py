@@ -148,7 +148,7 @@ def test_who_waits_gets_the_next_event_when_it_comes(app: Flask, auditor: Person
 @pytest.mark.usefixtures("quick")
 def test_a_wait_ends_without_events_when_its_time_is_over(app: Flask, auditor: Person, wallet_id: UUID) -> None:
     """Events that the filters leave out end no wait, and the cursor has passed them."""
-    cursor = get(app, auditor)["nextCursor"]
+    cursor = last_cursor(app, auditor)
     pay(app, wallet_id)
     began = monotonic()
     answer = get(app, auditor, after=cursor, types="wallet.closed.v1", wait=1)
