@@ -102,8 +102,9 @@ def test_a_server_that_is_stopped_gives_its_job_back_and_the_next_one_makes_it(
         before = set(processes(PROGRAM))
         assert before
     until(lambda: not before & set(processes(PROGRAM)))
+    given_back = "SELECT status FROM eur_schema.documents WHERE id = %s"
+    assert fresh_database.as_superuser().execute(given_back, (job["id"],)).fetchone() == ("pending",)
     with client_of(book, fresh_database, tmp_path / "log2") as client:
-        assert client.get(job["location"]).json()["status"] == "pending"
         until(lambda: client.get(job["location"]).json()["status"] == "done", 120)
 
 
