@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
-from tenant_schemas.roles import set_tenant_login
+from tenant_schemas.roles import HAS_MEMBERSHIP_OPTIONS, driver_of, set_tenant_login
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.databases import Database, administering, copy_of, run_on
 
@@ -104,7 +104,7 @@ class DerivedTemplate(Generic[Made]):
     def _let_migrator_administer(self, server: sa.Connection, role_name: str) -> None:
         """As it was when the migrator made the role: from 16 on PostgreSQL grants that itself."""
         migrator = self._template.roles.migrator
-        if server.dialect.server_version_info >= (16,):
+        if driver_of(server).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
             run_on(server, "GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", role_name, migrator)
             return
         run_on(server, "SET SESSION AUTHORIZATION {}", migrator)
