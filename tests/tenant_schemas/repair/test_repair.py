@@ -32,7 +32,7 @@ LOST = [
     "ALTER ROLE tenant_eur SET search_path TO shared",
     "REVOKE wallet_tenants FROM tenant_eur GRANTED BY wallet_migrator",
     "GRANT wallet_tenants TO tenant_eur WITH ADMIN OPTION",
-    "REVOKE tenant_eur FROM wallet_pool GRANTED BY wallet_migrator",
+    "REVOKE tenant_eur FROM wallet_pool GRANTED BY wallet_migrator; REVOKE tenant_eur FROM wallet_pool",
     "GRANT tenant_km TO tenant_eur",
     "GRANT tenant_eur TO wallet_app",
     "REVOKE tenant_eur FROM wallet_migrator CASCADE",
