@@ -4,9 +4,10 @@ A locked tenant is given up after a time-out; the report names the session that 
 sees it.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 import sqlalchemy as sa
@@ -70,6 +71,20 @@ def visit_tenants(
 
     holders_of = lock_holders_by(current_app.extensions[_EXTENSION])
     return visit_each(tenants, visit, holders_of, more_failures=(ServiceError,))
+
+
+def report_counts(work: Callable[[], int], what: str, *, lock_timeout_ms: int) -> NoReturn:
+    """Do the work, which commits, in each active tenant, and print the number of `what` that it returns. Exits 1 if a
+    tenant failed, else 0.
+    """
+    has_failed = False
+    for visit in visit_tenants(chosen_tenants(()), lambda _: work(), lock_timeout_ms=lock_timeout_ms):
+        if visit.result is None:
+            has_failed = True
+            click.echo(f"{visit.tenant.slug}: failed: {visit.failure}", err=True)
+        else:
+            click.echo(f"{visit.tenant.slug}: {visit.result} {what}")
+    sys.exit(1 if has_failed else 0)
 
 
 @contextmanager

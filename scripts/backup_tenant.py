@@ -68,6 +68,7 @@ from tenant_schemas.backup.signature import BundleKeys
 from tenant_schemas.backup.source import LOCK_TIMEOUT_MS, Source, translate_errors
 from tenant_schemas.backup.writer import BackupOptions
 from tenant_schemas.errors import BackupError, KeyRefused, TenancyError, TenantNotFound
+from tenant_schemas.schema_diff.accepted import AcceptedDrift
 from tenant_schemas.schema_diff.effects import told
 from tenant_schemas.tenant import Tenant
 
@@ -162,11 +163,12 @@ def main(
     except KeyRefused as error:
         exit_with(str(error), BAD_ARGUMENTS)
     options = BackupOptions(folder=folder, jobs=jobs, with_dump=with_dump, sealed_for=sealed_for)
-    source, reports = replace(backup_source(), lock_timeout_ms=lock_timeout_ms), []
+    settings, reports = backup_settings_or_exit(), []
+    source = replace(_source_of(settings), lock_timeout_ms=lock_timeout_ms)
     if is_dry and keep:
         made = _outdated(source, slug, folder, keep, is_shared=is_shared)
     else:
-        made = _reports(source, slug, options, keep, is_shared=is_shared)
+        made = _reports(source, slug, options, keep, accepted_drift(settings), is_shared=is_shared)
     # An interruption between two bundles ends the threads of the others too: else the program would wait for them.
     with closing(made):
         for report in made:
@@ -182,7 +184,10 @@ def backup_source() -> Source:
     """The installation of the settings, through the login of BACKUP_DATABASE_URL or, if that is not set, the
     migrator's. A machine that only takes backups needs no other login.
     """
-    settings = backup_settings_or_exit()
+    return _source_of(backup_settings_or_exit())
+
+
+def _source_of(settings: Settings | BackupSettings) -> Source:
     if isinstance(settings, BackupSettings) or settings.backup_database_url:
         return source_at(settings.backup_database_url, settings)
     return source_at(admin_url_or_exit(settings), settings)
@@ -193,12 +198,18 @@ def source_at(url: str, settings: Settings | BackupSettings) -> Source:
 
 
 def _reports(
-    source: Source, slug: str | None, options: BackupOptions, keep: Keep | None, *, is_shared: bool
+    source: Source,
+    slug: str | None,
+    options: BackupOptions,
+    keep: Keep | None,
+    accepted: AcceptedDrift,
+    *,
+    is_shared: bool,
 ) -> Generator[dict[str, Any], None, None]:
     """The result of each bundle. That of the schema shared is written last, so that it has all users of the others. It
     is not tried if the registry can't be read.
     """
-    is_readable, accepted = True, accepted_drift(backup_settings_or_exit())
+    is_readable = True
     if not is_shared:
         for taken in _back_up(source, slug, options):
             is_readable = taken.slug != _REGISTRY

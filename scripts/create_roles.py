@@ -26,6 +26,7 @@ from tenant_schemas.roles import (
     create_service_roles,
     disable_pool_role,
     driver_of,
+    is_superuser,
     pool_password,
     revoke_public_on_default_databases,
 )
@@ -86,9 +87,8 @@ def create_roles(superuser_url: str, settings: Settings) -> None:
 
 def check_superuser(superuser_url: str) -> None:
     """Exits 2 unless the login is a superuser."""
-    query = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
     with admin_engine(superuser_url).connect() as connection:
-        if not connection.exec_driver_sql(query).scalar_one():
+        if not is_superuser(connection):
             exit_with(NO_SUPERUSER, BAD_ARGUMENTS)
 
 

@@ -314,6 +314,12 @@ def stop_being_owner(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL ROLE NONE")
 
 
+def is_superuser(connection: Connection) -> bool:
+    """Whether the current role is a superuser."""
+    query = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    return bool(connection.exec_driver_sql(query).scalar_one())
+
+
 def role_exists(connection: Connection, role_name: str) -> bool:
     query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s)"
     return bool(connection.exec_driver_sql(query, (role_name,)).scalar_one())

@@ -27,8 +27,8 @@ from app.errors import (
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
 _TOO_LARGE: Final = "The body is longer than this tenant or this service allows."
-# PostgreSQL can't store NUL characters, and UTF-8 can't encode lone surrogates.
 SLOW_BODY_SECONDS: Final = 1.0
+# PostgreSQL can't store NUL characters, and UTF-8 can't encode lone surrogates.
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 

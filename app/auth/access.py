@@ -375,8 +375,7 @@ def _confirm() -> None:
     `admit` raises.
     """
     _remembered_standings().forget(g.pop("unconfirmed", None))
-    tenant, found = tenant_of(g.credential)
-    _let_in(Access.MEMBER, g.credential, tenant, found, is_counted=True)
+    _look_again()
 
 
 def _remembered_standings() -> RememberedStandings:

@@ -1,17 +1,21 @@
 """Retention: removes a tenant's older bundles if enough newer ones can be restored. Other files in the folder stay."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from tenant_schemas.backup.bundle import Bundle, file_names, open_bundle, read_manifest
 from tenant_schemas.backup.bundle_files import files_in
 from tenant_schemas.backup.manifest import Manifest
+from tenant_schemas.backup.shared_bundle import SharedManifest
 from tenant_schemas.backup.signature import BundleKeys, Origin
 from tenant_schemas.backup.staging import folders_by_slug, remove
 from tenant_schemas.errors import BackupError, BundleBroken
+
+AnyManifest = TypeVar("AnyManifest", Manifest, SharedManifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +64,48 @@ def find_outdated(
     One that no key of this installation signed is neither counted nor removed: its time and its tenant may be anyone's
     word.
     """
+    own = new and new.folder
+    found = sort_out(
+        ((folder, manifest) for folder, manifest in _newest_first(parent, slug, tenant_id, keys) if folder != own),
+        keep,
+        counted=new is None or new.manifest.is_restorable,
+        is_good=lambda folder, manifest: manifest.is_restorable and opens(open_bundle, folder, keys),
+        names_of=lambda manifest: file_names(manifest, Origin.OWN),
+    )
+    if new is not None and not new.manifest.is_restorable:
+        found.uncounted.insert(0, new.folder)
+    return found
+
+
+def sort_out(
+    older: Iterable[tuple[Path, AnyManifest]],
+    keep: Keep,
+    *,
+    counted: int,
+    is_good: Callable[[Path, AnyManifest], bool],
+    names_of: Callable[[AnyManifest], Set[str]],
+) -> Retention:
+    """Which of the older bundles, newest first, are to go, if `counted` newer ones count. Only one that `is_good`
+    counts, and one with a file that its manifest does not name (`names_of`) stays.
+    """
     found = Retention()
-    counted = int(new is None or new.manifest.is_restorable)
-    if not counted and new is not None:
-        found.uncounted.append(new.folder)
-    for folder, manifest in _newest_first(parent, slug, tenant_id, keys):
-        if new is not None and folder == new.folder:
-            continue
+    for folder, manifest in older:
         if keep.keeps(manifest.taken_at, counted):
-            is_good = manifest.is_restorable and _is_intact(folder, keys)
-            counted += is_good
-            found.uncounted.extend([] if is_good else [folder])
-        elif _has_no_other_files(folder, manifest):
+            good = is_good(folder, manifest)
+            counted += good
+            found.uncounted.extend([] if good else [folder])
+        elif _has_no_other_files(folder, names_of(manifest)):
             found.outdated.append(folder)
     return found
+
+
+def opens(open_it: Callable[[Path, BundleKeys], object], folder: Path, keys: BundleKeys) -> bool:
+    """Whether the bundle is intact."""
+    try:
+        open_it(folder, keys)
+    except BackupError:
+        return False
+    return True
 
 
 def unsigned_bundles(parent: Path, slug: str, keys: BundleKeys) -> list[Path]:
@@ -108,16 +140,8 @@ def _newest_first(parent: Path, slug: str, tenant_id: UUID, keys: BundleKeys) ->
     return sorted(found, key=lambda each: each[1].taken_at, reverse=True)
 
 
-def _is_intact(folder: Path, keys: BundleKeys) -> bool:
+def _has_no_other_files(folder: Path, names: Set[str]) -> bool:
     try:
-        open_bundle(folder, keys)
-    except BackupError:
-        return False
-    return True
-
-
-def _has_no_other_files(folder: Path, manifest: Manifest) -> bool:
-    try:
-        return files_in(folder) <= file_names(manifest, Origin.OWN)
+        return files_in(folder) <= names
     except BundleBroken:
         return False

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tenant_schemas.backup.bundle_files import files_in
 from tenant_schemas.backup.manifest import MANIFEST_NAME
-from tenant_schemas.backup.retention import Keep, Retention
+from tenant_schemas.backup.retention import Keep, Retention, opens, sort_out
 from tenant_schemas.backup.shared_bundle import (
     SHARED_BUNDLE,
     SharedBundle,
@@ -15,7 +14,7 @@ from tenant_schemas.backup.shared_bundle import (
 )
 from tenant_schemas.backup.signature import SIGNATURE_NAME, BundleKeys, Origin
 from tenant_schemas.backup.staging import folders_by_slug, remove
-from tenant_schemas.errors import BackupError, BundleBroken
+from tenant_schemas.errors import BundleBroken
 
 
 def keep_newest_shared(bundle: SharedBundle, keep: Keep, keys: BundleKeys) -> Retention:
@@ -33,17 +32,13 @@ def find_outdated_shared(parent: Path, keep: Keep, keys: BundleKeys, *, new: Pat
     just made. A damaged one is not counted. One that this installation did not sign is neither counted nor removed, and
     one with other files stays.
     """
-    found, counted = Retention(), 1
-    for folder, manifest in _newest_first(parent, keys):
-        if folder == new:
-            continue
-        if keep.keeps(manifest.taken_at, counted):
-            is_good = _is_intact(folder, keys)
-            counted += is_good
-            found.uncounted.extend([] if is_good else [folder])
-        elif _has_no_other_files(folder, manifest):
-            found.outdated.append(folder)
-    return found
+    return sort_out(
+        ((folder, manifest) for folder, manifest in _newest_first(parent, keys) if folder != new),
+        keep,
+        counted=1,
+        is_good=lambda folder, _: opens(open_shared_bundle, folder, keys),
+        names_of=lambda manifest: {MANIFEST_NAME, SIGNATURE_NAME, *(file.file for file in manifest.tables)},
+    )
 
 
 def _newest_first(parent: Path, keys: BundleKeys) -> Iterator[tuple[Path, SharedManifest]]:
@@ -55,18 +50,3 @@ def _newest_first(parent: Path, keys: BundleKeys) -> Iterator[tuple[Path, Shared
             continue
         if origin is Origin.OWN and not (parent / name).is_symlink():
             yield parent / name, manifest
-
-
-def _is_intact(folder: Path, keys: BundleKeys) -> bool:
-    try:
-        open_shared_bundle(folder, keys)
-    except BackupError:
-        return False
-    return True
-
-
-def _has_no_other_files(folder: Path, manifest: SharedManifest) -> bool:
-    try:
-        return files_in(folder) <= {MANIFEST_NAME, SIGNATURE_NAME, *(file.file for file in manifest.tables)}
-    except BundleBroken:
-        return False

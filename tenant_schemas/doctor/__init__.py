@@ -14,6 +14,7 @@ from tenant_schemas.doctor import objects, privileges, registry, roles, schema_d
 from tenant_schemas.doctor.finding import Finding, Installation, Severity, error
 from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.registry import all_tenants
+from tenant_schemas.roles import is_superuser
 from tenant_schemas.schema_diff.accepted import NOTHING_ACCEPTED, AcceptedDrift
 from tenant_schemas.schema_diff.reference import make_reference
 from tenant_schemas.visits import LOCK_TIMEOUT_MS, Visitor
@@ -71,7 +72,7 @@ def examine(
 
 def unseen(connection: Connection) -> list[str]:
     """The checks that `examine` leaves out because this login is no superuser."""
-    if _is_superuser(connection):
+    if is_superuser(connection):
         return []
     return ["password storage (pg_authid)", "logins without a password (pg_hba_file_rules)"]
 
@@ -106,7 +107,7 @@ def _examine(
         tenants,
         shared_logins,
         int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()),
-        _is_superuser(connection),
+        is_superuser(connection),
         reference,
         is_full,
         visitor,
@@ -128,7 +129,3 @@ def _unreadable(installation: Installation) -> Iterable[Finding]:
             what = f"it was not examined in full, because it can't be read: {failure}"
             remedy = _REPAIR.format(slugs[schema_name]) if failure.blocked_by is None else _BLOCKED
             yield error("unreadable", f"schema {schema_name}", what, remedy)
-
-
-def _is_superuser(connection: Connection) -> bool:
-    return bool(connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar_one())

@@ -17,7 +17,7 @@ from tenant_schemas.errors import RepairRefused
 from tenant_schemas.lifecycle.provision import make_schema
 from tenant_schemas.migrations.history import Migrations
 from tenant_schemas.repair.changes import Changes
-from tenant_schemas.roles import ServiceRoles, become_owner, send, stop_being_owner
+from tenant_schemas.roles import ServiceRoles, become_owner, is_superuser, send, stop_being_owner
 from tenant_schemas.search_path import LEAVE_SCHEMA, bind_migration, pinning
 from tenant_schemas.tenant import Tenant
 
@@ -136,8 +136,7 @@ def repair_owners(changes: Changes, tenant: Tenant, roles: ServiceRoles) -> None
     connection.exec_driver_sql(LEAVE_SCHEMA)
     names = {"schema": tenant.schema_name, "owner": roles.owner}
     found = [f"{kind} {name}" for kind, name in connection.exec_driver_sql(_FOREIGN_OBJECTS, names)]
-    is_superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    if found and not connection.exec_driver_sql(is_superuser).scalar_one():
+    if found and not is_superuser(connection):
         raise RepairRefused(
             f"{found[0]} and {len(found) - 1} other objects do not belong to {roles.owner}, and only a superuser can "
             "give them to it: run it with --superuser-url. Nothing was changed."

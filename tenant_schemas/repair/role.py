@@ -13,6 +13,7 @@ from tenant_schemas.roles import (
     create_tenant_role,
     driver_of,
     grant_administration,
+    is_superuser,
     may_log_in,
     role_exists,
     set_tenant_login,
@@ -90,9 +91,8 @@ def _repair_administration(changes: Changes, tenant: Tenant, roles: ServiceRoles
     rows = _memberships(changes.connection, tenant)
     if any(row.member == roles.migrator and row.admin_option for row in rows):
         return
-    is_superuser = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
     is_old = driver_of(changes.connection).info.server_version < HAS_MEMBERSHIP_OPTIONS
-    if is_old or changes.connection.exec_driver_sql(is_superuser).scalar_one():
+    if is_old or is_superuser(changes.connection):
         grant_administration(changes.connection, roles, [tenant.role_name])
         changes.note(f"GRANT {_quoted(tenant.role_name)} TO {roles.migrator} WITH ADMIN OPTION")
 

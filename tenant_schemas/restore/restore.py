@@ -225,9 +225,14 @@ def planned_tenant(
 
 def check_revisions_known(migrations: Migrations, manifest: Manifest) -> None:
     """Raises RestoreRefused if a revision of the bundle is not in the histories."""
+    check_revision_known(migrations, History.TENANT, manifest.tenant.revision)
+    check_revision_known(migrations, History.SHARED, manifest.shared_revision)
+
+
+def check_revision_known(migrations: Migrations, history: History, revision: str) -> None:
+    """Raises RestoreRefused if the history has no such revision."""
     try:
-        migrations.steps(History.TENANT, manifest.tenant.revision)
-        migrations.steps(History.SHARED, manifest.shared_revision)
+        migrations.steps(history, revision)
     except RevisionRefused as error:
         raise RestoreRefused(
             f"The bundle was written by a newer version of this application, or by another one: {error} "

@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 from tenant_schemas.backup.shared_bundle import SharedBundle
 from tenant_schemas.backup.shared_policy import SharedPolicy
 from tenant_schemas.backup.table_io import pin_session
-from tenant_schemas.errors import RestoreRefused, RevisionRefused, SecretRefused
-from tenant_schemas.migrations.history import History, Migrations, current_revision, set_timeouts
+from tenant_schemas.errors import RestoreRefused, SecretRefused
+from tenant_schemas.migrations.history import History, current_revision, set_timeouts
 from tenant_schemas.restore.loader import analyze, delete_rows
-from tenant_schemas.restore.restore import Destination
+from tenant_schemas.restore.restore import Destination, check_revision_known
 from tenant_schemas.restore.shared_rows import load_shared_rows
 from tenant_schemas.restore.table_order import tables_in_order, user_triggers_off
 from tenant_schemas.roles import become_owner, driver_of
@@ -79,7 +79,7 @@ def restore_shared(
     VerificationFailed, BackupError, and then nothing was changed.
     """
     migrations, revision = destination.migrations, bundle.manifest.shared_revision
-    _check_revision(migrations, revision)
+    check_revision_known(migrations, History.SHARED, revision)
     with destination.engine.begin() as connection:
         set_timeouts(connection)
         become_owner(connection, migrations.roles)
@@ -92,16 +92,6 @@ def restore_shared(
             policy.after_load(driver_of(connection))
         _check_secrets(connection, secrets, accepts_new_secrets=accepts_new_secrets)
     return SharedRestored(revision=revision, rows=bundle.manifest.rows, left_out=left_out)
-
-
-def _check_revision(migrations: Migrations, revision: str) -> None:
-    try:
-        migrations.steps(History.SHARED, revision)
-    except RevisionRefused as error:
-        raise RestoreRefused(
-            f"The bundle was written by a newer version of this application, or by another one: {error} "
-            "Restore it with the version that wrote it."
-        ) from None
 
 
 def _drop_empty_schema(connection: Connection, policy: SharedPolicy) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 
-from tenant_schemas.roles import HAS_MEMBERSHIP_OPTIONS, driver_of, set_tenant_login
+from tenant_schemas.roles import HAS_MEMBERSHIP_OPTIONS, driver_of, grant_administration, set_tenant_login
 from tenant_schemas.tenant import Tenant
 from tenant_schemas.testing.databases import Database, administering, copy_of, run_on
 
@@ -105,11 +105,11 @@ class DerivedTemplate(Generic[Made]):
         """As it was when the migrator made the role: from 16 on PostgreSQL grants that itself."""
         migrator = self._template.roles.migrator
         if driver_of(server).info.server_version >= HAS_MEMBERSHIP_OPTIONS:
-            run_on(server, "GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE", role_name, migrator)
+            grant_administration(server, self._template.roles, [role_name])
             return
         run_on(server, "SET SESSION AUTHORIZATION {}", migrator)
         try:
-            run_on(server, "GRANT {} TO {} WITH ADMIN OPTION", role_name, migrator)
+            grant_administration(server, self._template.roles, [role_name])
         finally:
             run_on(server, "RESET SESSION AUTHORIZATION")
 

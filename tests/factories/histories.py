@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.config import ROOT
 from app.tenancy import MIGRATIONS
-from tenant_schemas.migrations.history import History, Migrations
+from tenant_schemas.migrations.history import History, Migrations, Outcome
+from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.testing.plugin import Database
 
 HEAD: Final = MIGRATIONS.head(History.TENANT)
 
@@ -15,6 +17,12 @@ def copied_histories(folder: Path) -> Migrations:
     shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "setup.cfg", folder)
     return Migrations(folder / "setup.cfg", MIGRATIONS.roles)
+
+
+def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
+    """Migrate with these MigrateOptions. Returns the outcomes by the tenant's slug, or `shared`."""
+    outcomes = list(migrate(database.admin_engine(), histories, MigrateOptions(**options)))
+    return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
 def add_revision(

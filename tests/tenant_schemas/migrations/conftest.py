@@ -21,3 +21,9 @@ def scratch(repository: Path) -> Migrations:
     """The repository's histories, and one more revision for tenants."""
     write_revision(repository, History.TENANT, next_number(), STEPS)
     return migrations_in(repository)
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Migrations:
+    """A copy of the repository's histories, to add revisions to."""
+    return copied_histories(tmp_path)

@@ -15,10 +15,10 @@ from tenant_schemas import registry
 from tenant_schemas.errors import RevisionRefused
 from tenant_schemas.migrations.concurrent_index import read_concurrent_index
 from tenant_schemas.migrations.history import History, Migrations, Outcome
-from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.migrations.runner import migrate
 from tenant_schemas.schema_diff.compare import drifted_objects
 from tenant_schemas.testing.plugin import Database, make_tenant
-from tests.factories.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, run
 from tests.factories.pgbouncer import needs_pgbouncer, running_pgbouncer
 
 pytestmark = pytest.mark.both_servers
@@ -28,16 +28,6 @@ MAKE = f"op.execute('CREATE INDEX CONCURRENTLY {INDEX} ON wallets (last_posted_a
 DROP = f"op.execute('DROP INDEX CONCURRENTLY {INDEX}')"
 FIRST, SECOND, THIRD = (f"{int(HEAD) + more:04d}" for more in (1, 2, 3))
 WRITE = "UPDATE {}.wallets SET last_posted_at = now()"
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Migrations:
-    return copied_histories(tmp_path)
-
-
-def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
-    outcomes = list(migrate(database.admin_engine(), histories, MigrateOptions(**options)))
-    return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
 def indexes(database: Database, name: str = INDEX) -> dict[str, bool]:

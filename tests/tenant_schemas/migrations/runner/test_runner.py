@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -18,7 +17,7 @@ from tenant_schemas.migrations.runner import MigrateOptions, Plan, make_plan, mi
 from tenant_schemas.migrations.runner.migrator_lock import migrator_lock
 from tenant_schemas.testing.plugin import Database, make_tenant
 from tests.factories.api import Api
-from tests.factories.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, run
 from tests.factories.people import People
 
 pytestmark = pytest.mark.both_servers
@@ -31,21 +30,11 @@ HASTE: dict[str, Any] = {"lock_timeout_ms": 150, "attempts": 2, "first_delay_sec
 
 
 @pytest.fixture
-def histories(tmp_path: Path) -> Migrations:
-    return copied_histories(tmp_path)
-
-
-@pytest.fixture
 def fleet(fresh_database: Database, tenancy_migrations: Migrations) -> Database:
     """A database with six tenants at the present head."""
     for slug in SLUGS[2:]:
         make_tenant(fresh_database, tenancy_migrations, slug, {"currency": "EUR"})
     return fresh_database
-
-
-def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
-    outcomes = list(migrate(database.admin_engine(), histories, MigrateOptions(**options)))
-    return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
 def revisions(database: Database) -> dict[str, str]:

@@ -1,30 +1,18 @@
 """The report of a run names what failed, to the statement, and counts every schema that was to be migrated."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tenant_schemas.migrations.history import History, Migrations, Outcome
-from tenant_schemas.migrations.runner import MigrateOptions, migrate
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.testing.plugin import Database
-from tests.factories.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, run
 
 pytestmark = pytest.mark.both_servers
 
 FIRST, SECOND = (f"{int(HEAD) + more:04d}" for more in (1, 2))
 ADD = "op.execute(\"ALTER TABLE wallets ADD COLUMN note text; COMMENT ON COLUMN wallets.note IS 'a; b'\")"
 ON_EXISTING = 'op.execute("SELECT 1; ALTER TABLE wallets ADD COLUMN more text; CREATE TABLE probes ()")'
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Migrations:
-    return copied_histories(tmp_path)
-
-
-def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
-    outcomes = migrate(database.admin_engine(), histories, MigrateOptions(**options))
-    return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
 @pytest.mark.parametrize("options", [{}, {"is_atomic": True}], ids=["each", "atomic"])

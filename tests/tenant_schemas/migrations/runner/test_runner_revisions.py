@@ -1,32 +1,19 @@
 """Effects on a run, or on another tenant, that no revision may have, whatever its file contains."""
 
-from pathlib import Path
-from typing import Any
-
 import psycopg
 import pytest
 
 from tenant_schemas.errors import RevisionRefused, TenantNotFound
-from tenant_schemas.migrations.history import History, Migrations, Outcome
+from tenant_schemas.migrations.history import History, Migrations
 from tenant_schemas.migrations.runner import MigrateOptions, migrate
 from tenant_schemas.testing.plugin import Database
-from tests.factories.histories import HEAD, add_revision, copied_histories
+from tests.factories.histories import HEAD, add_revision, run
 
 pytestmark = pytest.mark.both_servers
 
 FIRST, SECOND = (f"{int(HEAD) + more:04d}" for more in (1, 2))
 ADD = 'op.execute("ALTER TABLE wallets ADD COLUMN note text")'
 PYTHON = "import sqlalchemy as sa\n    op.execute('SELECT 1')\n    "
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Migrations:
-    return copied_histories(tmp_path)
-
-
-def run(database: Database, histories: Migrations, **options: Any) -> dict[str, Outcome]:
-    outcomes = migrate(database.admin_engine(), histories, MigrateOptions(**options))
-    return {outcome.slug or "shared": outcome for outcome in outcomes}
 
 
 def has_column(database: Database, schema_name: str) -> bool:
